@@ -1,0 +1,55 @@
+"""Array and identifier types that cross the borders between packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+UInt64Array = npt.NDArray[np.uint64]
+BoolArray = npt.NDArray[np.bool_]
+
+Digest = NewType("Digest", bytes)
+"""SHA-256 output, 32 bytes."""
+
+KeyId = NewType("KeyId", str)
+"""Short name of a public key: the first 16 hexadecimal digits of its SHA-256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealRows:
+    """What a batch of devices computed: for each, one row of numbers per item, and a tail that belongs to no item.
+
+    Device d owns rows `indptr[d]:indptr[d + 1]`; its item indices are strictly increasing.
+
+    Attributes:
+        indptr: Row ranges, shape (n_devices + 1,).
+        items: Item index of each row, shape (n_rows,), 0 <= item < n_items.
+        rows: Numbers per row, shape (n_rows, width).
+        tails: Numbers per device that belong to no item, shape (n_devices, n_tail).
+    """
+
+    indptr: Int64Array
+    items: Int32Array
+    rows: Float32Array
+    tails: Float64Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRows:
+    """What leaves a batch of devices: `RealRows` after clipping, the integer grid and noise.
+
+    Shapes and ownership as in `RealRows`; a value v stands for v * 2**-grid_bits of its release.
+    A dense release has a row for every item of the catalogue.
+    """
+
+    indptr: Int64Array
+    items: Int32Array
+    rows: Int32Array
+    tails: Int64Array
