@@ -1,0 +1,63 @@
+# Everything a person or a machine does with this repository. `make help` lists it.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+OUT ?= runs
+
+# The first interpreter that is new enough; `make setup PYTHON=/path/to/python3` overrides.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { command -v "$$python"; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test test-engines soak bench docs lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the locked packages and this one
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 found; name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## Real ratings: train twice, verify the ledgers, trace a participant, report
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(OUT)
+
+check: $(STAMP) ## Style, types, order of the layers, what may lie in the repository
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src tests scripts
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_repository.py
+
+test: $(STAMP) ## All tests but the slow ones and those that need an engine
+	$(BIN)/pytest -q -n $(WORKERS) -m "not soak and not engines"
+
+test-engines: $(STAMP) ## Tests with parts outside Python; a missing part is a failure
+	LIBERATE_REQUIRE_ENGINES=1 $(BIN)/pytest -v -m "engines and not soak"
+
+soak: $(STAMP) ## The slow tests
+	$(BIN)/pytest -v -m soak
+
+bench: $(STAMP) ## Measure; writes benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## Build the documentation in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+lock: ## Choose the newest allowed packages again, with the hashes of all their files
+	test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv; }
+	build/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --all-extras \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--output-file requirements.lock
+
+clean: ## Remove what the targets made, except runs and .venv
+	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
