@@ -1,0 +1,65 @@
+"""The documentation shows what the program really prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
+
+HELP = re.compile(
+    r"^```console\n(?P<body>\$ (?P<command>liberate(?: [\w-]+)* --help)\n.*?)^```$", re.DOTALL | re.MULTILINE
+)
+
+
+def name(document: Path) -> str:
+    return str(document.relative_to(REPOSITORY))
+
+
+def document_of(*blocks: tuple[str, str, str]) -> str:
+    return "\n".join(f"Words.\n<!-- {mark}: {command} -->\n```console\n{body}```" for mark, command, body in blocks)
+
+
+def test_update_puts_the_output_of_a_command_into_its_block(tmp_path: Path) -> None:
+    text = document_of(("run", r"printf 'a \nb\n'", "old\n"), ("run-check", "echo c", ""))
+
+    new = updated(text, tmp_path)
+
+    assert new == document_of(
+        ("run", r"printf 'a \nb\n'", "$ printf 'a \\nb\\n'\na\nb\n"), ("run-check", "echo c", "$ echo c\nc\n")
+    )
+    assert updated(new, tmp_path) == new
+
+
+def test_update_runs_the_commands_of_a_document_in_one_folder(tmp_path: Path) -> None:
+    text = document_of(("run", "echo kept > file", ""), ("run", "cat file", ""))
+
+    assert "$ cat file\nkept\n" in updated(text, tmp_path)
+
+
+def test_update_hides_where_it_ran(tmp_path: Path) -> None:
+    assert run("pwd", tmp_path) == "$ pwd\n.\n"
+
+
+def test_check_names_a_stale_repeatable_command_only(tmp_path: Path) -> None:
+    text = document_of(
+        ("run", "echo a", "old\n"), ("run-check", "echo b", "old\n"), ("run-check", "echo c", "$ echo c\nc\n")
+    )
+
+    assert stale_commands(text, tmp_path) == ["echo b"]
+
+
+@pytest.mark.parametrize("document", documents(), ids=name)
+def test_repeatable_output_in_documents_is_current(document: Path, tmp_path: Path) -> None:
+    assert stale_commands(document.read_text(encoding="utf-8"), tmp_path) == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=name)
+def test_help_in_documents_is_what_the_program_prints(document: Path, tmp_path: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    checked = {block.command for block in find_blocks(text) if block.is_repeatable}
+    others = [block for block in HELP.finditer(text) if block["command"] not in checked]
+
+    assert [block["body"] for block in others] == [run(block["command"], tmp_path) for block in others]
