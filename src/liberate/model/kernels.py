@@ -1,0 +1,469 @@
+"""The numerical loops, compiled by numba; each has a plain twin in tests/reference.
+
+Devices' kernels work in float32 and may reassociate sums, for they end in signed bytes; yet what a device gets depends
+on its own ratings and the model only: every device is computed alone, in one order, whatever its batch and the number
+of cores. The server's kernels work in float64, loop in one order and never reassociate: an auditor repeats their bits.
+
+Letters, all in standard units (`factors.Model.unit`):
+
+    K    n_factors + 1
+    x    a user's side (p_u, b_u), shape (K,)
+    w    an item's side (q_i, b_i), shape (K,)
+    z    the other side with its bias replaced by one: (p_u, 1) or (q_i, 1), shape (K,)
+    tau  precision of the noise of a rating
+    P    K * (K + 1) / 2, the size of a packed symmetric matrix: its lower triangle, row by row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+
+_F = TypeVar("_F", bound=Callable[..., object])
+_prange: type[range] = numba.prange
+_N_PARTS = 16
+_REASSOCIATE = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+
+def _device(function: _F) -> _F:
+    """Compile for devices: two or more cores, float32, sums may be reassociated."""
+    return cast(_F, numba.njit(parallel=True, cache=True, fastmath=_REASSOCIATE)(function))
+
+
+def _server(function: _F) -> _F:
+    """Compile for the server: IEEE arithmetic exactly as written."""
+    return cast(_F, numba.njit(parallel=True, cache=True)(function))
+
+
+def _serial(function: _F) -> _F:
+    """Compile for one core, IEEE arithmetic exactly as written."""
+    return cast(_F, numba.njit(cache=True)(function))
+
+
+def _posterior(
+    a: npt.NDArray[np.floating],
+    h: npt.NDArray[np.floating],
+    inverse: npt.NDArray[np.floating],
+    moment: npt.NDArray[np.floating],
+) -> None:
+    """Turn a precision matrix and a right-hand side into mean and second moment, by a Cholesky factorisation.
+
+    Args:
+        a: Precision matrix, lower triangle, shape (K, K). Becomes its Cholesky factor, inverse diagonal.
+        h: Right-hand side, shape (K,). Becomes the mean.
+        inverse: Scratch, shape (K, K). Becomes the inverse of the factor.
+        moment: Second moment, packed, shape (P,): covariance plus outer product of the mean.
+    """
+    k = len(h)
+    for j in range(k):
+        for i in range(j, k):
+            s = a[i, j]
+            for t in range(j):
+                s -= a[i, t] * a[j, t]
+            a[i, j] = s
+        a[j, j] = 1 / np.sqrt(a[j, j])
+        for i in range(j + 1, k):
+            a[i, j] *= a[j, j]
+    for i in range(k):
+        for j in range(i):
+            s = a[i, j] * inverse[j, j]
+            for t in range(j + 1, i):
+                s += a[i, t] * inverse[t, j]
+            inverse[i, j] = -s * a[i, i]
+        inverse[i, i] = a[i, i]
+    for i in range(k):
+        s = inverse[i, 0] * h[0]
+        for t in range(1, i + 1):
+            s += inverse[i, t] * h[t]
+        a[i, i] = s
+    for i in range(k):
+        s = inverse[i, i] * a[i, i]
+        for t in range(i + 1, k):
+            s += inverse[t, i] * a[t, t]
+        h[i] = s
+    place = 0
+    for i in range(k):
+        for j in range(i + 1):
+            s = h[i] * h[j]
+            for t in range(i, k):
+                s += inverse[t, i] * inverse[t, j]
+            moment[place] = s
+            place += 1
+
+
+_device_posterior = numba.njit(fastmath=_REASSOCIATE)(_posterior)
+_server_posterior = numba.njit(_posterior)
+
+
+@_device
+def fit_profiles(
+    indptr: Int64Array,
+    items: Int32Array,
+    targets: Float32Array,
+    item_means: Float32Array,
+    item_moments: Float32Array,
+    tau: np.float32,
+    prior_precision: Float32Array,
+    prior_target: Float32Array,
+    means: Float32Array,
+    moments: Float32Array,
+    errors: Float64Array,
+) -> None:
+    """Fit each device's own side: the exact Gaussian posterior of x = (p_u, b_u) given the items.
+
+    Args:
+        indptr: Range of each device's ratings, shape (n_devices + 1,).
+        items: Item of each rating, shape (n_ratings,).
+        targets: Rating minus centre, shape (n_ratings,).
+        item_means: E[w] of each item, shape (n_items, K).
+        item_moments: E[w wᵀ] of each item, packed, shape (n_items, P).
+        tau: Precision of the noise, > 0.
+        prior_precision: Precision matrix of the users' prior, shape (K, K).
+        prior_target: That matrix times the prior's mean, shape (K,).
+        means: Written: E[x], shape (n_devices, K).
+        moments: Written: E[x xᵀ], packed, shape (n_devices, P).
+        errors: Written: expected squared error over the device's ratings, shape (n_devices,).
+
+    Source: Lim and Teh 2007, "Variational Bayesian approach to movie rating prediction", with a bias on each side.
+    """
+    k = item_means.shape[1]
+    n_packed = item_moments.shape[1]
+    n_square = n_packed - k  # the packed part of q qᵀ; then come E[b q] and E[b²]
+    n_devices = len(indptr) - 1
+    for part in _prange(_N_PARTS):
+        moment_sum = np.empty(n_packed, np.float32)
+        mean_sum = np.empty(k, np.float32)
+        target_sum = np.empty(k, np.float32)
+        a = np.empty((k, k), np.float32)
+        h = np.empty(k, np.float32)
+        inverse = np.empty((k, k), np.float32)
+        for device in range(part, n_devices, _N_PARTS):
+            moment_sum[:] = 0
+            mean_sum[:] = 0
+            target_sum[:] = 0
+            total = np.float32(0)
+            squares = np.float32(0)
+            for rating in range(indptr[device], indptr[device + 1]):
+                y = targets[rating]
+                w = item_means[items[rating]]
+                m = item_moments[items[rating]]
+                for t in range(n_packed):
+                    moment_sum[t] += m[t]
+                for t in range(k):
+                    mean_sum[t] += w[t]
+                    target_sum[t] += y * w[t]
+                total += y
+                squares += y * y
+            count = np.float32(indptr[device + 1] - indptr[device])
+
+            place = 0
+            for i in range(k - 1):
+                for j in range(i + 1):
+                    a[i, j] = prior_precision[i, j] + tau * moment_sum[place]
+                    place += 1
+                h[i] = prior_target[i] + tau * (target_sum[i] - moment_sum[n_square + i])
+                a[k - 1, i] = prior_precision[k - 1, i] + tau * mean_sum[i]
+            a[k - 1, k - 1] = prior_precision[k - 1, k - 1] + tau * count
+            h[k - 1] = prior_target[k - 1] + tau * (total - mean_sum[k - 1])
+            moment = moments[device]
+            _device_posterior(a, h, inverse, moment)
+
+            # E[(y - b_i - x·z)²] summed over the ratings, from the same sums
+            error = squares - 2 * target_sum[k - 1] + moment_sum[n_packed - 1]
+            place = 0
+            for i in range(k - 1):
+                means[device, i] = h[i]
+                error -= 2 * h[i] * (target_sum[i] - moment_sum[n_square + i])
+                for _ in range(i):
+                    error += 2 * moment[place] * moment_sum[place]
+                    place += 1
+                error += moment[place] * moment_sum[place]
+                place += 1
+            for i in range(k - 1):
+                error += 2 * moment[place] * mean_sum[i]
+                place += 1
+            error += moment[place] * count - 2 * h[k - 1] * (total - mean_sum[k - 1])
+            means[device, k - 1] = h[k - 1]
+            errors[device] = error
+
+
+@_device
+def normal_rows(
+    indptr: Int64Array, targets: Float32Array, means: Float32Array, moments: Float32Array, rows: Float32Array
+) -> None:
+    """Write each device's part of the items' normal equations: E[z zᵀ], packed, then E[(y - b_u) z], z = (p_u, 1).
+
+    Args:
+        indptr: Range of each device's ratings, shape (n_devices + 1,).
+        targets: Rating minus centre, shape (n_ratings,).
+        means: E[x] of each device, shape (n_devices, K).
+        moments: E[x xᵀ] of each device, packed, shape (n_devices, P).
+        rows: Written, shape (n_ratings, P + K). Column P - 1 is one: its sum counts ratings.
+    """
+    k = means.shape[1]
+    n_packed = moments.shape[1]
+    n_square = n_packed - k
+    for part in _prange(_N_PARTS):
+        for device in range(part, len(indptr) - 1, _N_PARTS):
+            x = means[device]
+            m = moments[device]
+            for rating in range(indptr[device], indptr[device + 1]):
+                y = targets[rating]
+                row = rows[rating]
+                for t in range(n_square):
+                    row[t] = m[t]
+                for t in range(k - 1):
+                    row[n_square + t] = x[t]
+                    row[n_packed + t] = y * x[t] - m[n_square + t]
+                row[n_packed - 1] = 1
+                row[n_packed + k - 1] = y - x[k - 1]
+
+
+@_device
+def gradient_rows(
+    indptr: Int64Array,
+    items: Int32Array,
+    targets: Float32Array,
+    means: Float32Array,
+    item_means: Float32Array,
+    rows: Float32Array,
+    errors: Float64Array,
+) -> None:
+    """Write each device's negative gradient of half its squared error by (q_i, b_i): e z, z = (p_u, 1).
+
+    Args:
+        indptr: Range of each device's ratings, shape (n_devices + 1,).
+        items: Item of each rating, shape (n_ratings,).
+        targets: Rating minus centre, shape (n_ratings,).
+        means: (p_u, b_u) of each device, shape (n_devices, K).
+        item_means: (q_i, b_i) of each item, shape (n_items, K).
+        rows: Written, shape (n_ratings, K). The last column is the error e itself.
+        errors: Written: squared error over the device's ratings, shape (n_devices,).
+    """
+    k = means.shape[1]
+    for part in _prange(_N_PARTS):
+        for device in range(part, len(indptr) - 1, _N_PARTS):
+            x = means[device]
+            error = 0.0
+            for rating in range(indptr[device], indptr[device + 1]):
+                w = item_means[items[rating]]
+                e = targets[rating] - x[k - 1] - w[k - 1]
+                for t in range(k - 1):
+                    e -= x[t] * w[t]
+                row = rows[rating]
+                for t in range(k - 1):
+                    row[t] = e * x[t]
+                row[k - 1] = e
+                error += e * e
+            errors[device] = error
+
+
+@_server
+def solve_items(
+    total: Float64Array,
+    tau: float,
+    prior_precision: Float64Array,
+    prior_target: Float64Array,
+    means: Float64Array,
+    moments: Float64Array,
+) -> None:
+    """Solve each item's normal equations: the exact Gaussian posterior of w = (q_i, b_i) given the users.
+
+    Args:
+        total: Sums of `normal_rows`, shape (n_items, P + K).
+        tau: Precision of the noise, > 0.
+        prior_precision: Precision matrix of the items' prior, shape (K, K).
+        prior_target: That matrix times the prior's mean, shape (K,).
+        means: Written: E[w], shape (n_items, K).
+        moments: Written: E[w wᵀ], packed, shape (n_items, P).
+    """
+    k = means.shape[1]
+    n_packed = moments.shape[1]
+    n_items = len(total)
+    for part in _prange(_N_PARTS):
+        a = np.empty((k, k), np.float64)
+        h = np.empty(k, np.float64)
+        inverse = np.empty((k, k), np.float64)
+        for item in range(part, n_items, _N_PARTS):
+            place = 0
+            for i in range(k):
+                for j in range(i + 1):
+                    a[i, j] = prior_precision[i, j] + tau * total[item, place]
+                    place += 1
+                h[i] = prior_target[i] + tau * total[item, n_packed + i]
+            _server_posterior(a, h, inverse, moments[item])
+            for i in range(k):
+                means[item, i] = h[i]
+
+
+@_serial
+def invert(a: Float64Array) -> Float64Array:
+    """Invert a symmetric positive definite matrix, shape (K, K), in a fixed order of operations."""
+    k = len(a)
+    factor = a.copy()
+    h = np.zeros(k)
+    scratch = np.empty((k, k))
+    packed = np.empty(k * (k + 1) // 2)
+    _server_posterior(factor, h, scratch, packed)
+    result = np.empty((k, k))
+    place = 0
+    for i in range(k):
+        for j in range(i + 1):
+            result[i, j] = packed[place]
+            result[j, i] = packed[place]
+            place += 1
+    return result
+
+
+@_serial
+def multiply(a: Float64Array, x: Float64Array) -> Float64Array:
+    """Multiply a matrix, shape (K, K), by a vector, shape (K,), in a fixed order of operations."""
+    result = np.zeros(len(x))
+    for i in range(len(x)):
+        for j in range(len(x)):
+            result[i] += a[i, j] * x[j]
+    return result
+
+
+@_serial
+def error_change(
+    total: Float64Array,
+    means: Float64Array,
+    moments: Float64Array,
+    old_means: Float64Array,
+    old_moments: Float64Array,
+) -> float:
+    """Give by how much the expected squared error over all ratings changes when the items move.
+
+    The error is a constant plus, per item, tr(E[w wᵀ] A) - 2 E[w]·h, where A and h are the item's normal equations.
+
+    Args:
+        total: Sums of `normal_rows`, shape (n_items, P + K).
+        means: E[w] of each item after the move, shape (n_items, K).
+        moments: E[w wᵀ] of each item after the move, packed, shape (n_items, P).
+        old_means: E[w] before.
+        old_moments: E[w wᵀ] before.
+    """
+    k = means.shape[1]
+    n_packed = moments.shape[1]
+    change = 0.0
+    for item in range(len(total)):
+        place = 0
+        for i in range(k):
+            for _ in range(i):
+                change += 2 * total[item, place] * (moments[item, place] - old_moments[item, place])
+                place += 1
+            change += total[item, place] * (moments[item, place] - old_moments[item, place])
+            place += 1
+            change -= 2 * total[item, n_packed + i] * (means[item, i] - old_means[item, i])
+    return change
+
+
+@_serial
+def outer(means: Float32Array) -> Float32Array:
+    """Give w wᵀ, packed, of each row: the second moment of a point, shape (n, P)."""
+    n, k = means.shape
+    result = np.empty((n, k * (k + 1) // 2), np.float32)
+    for row in range(n):
+        place = 0
+        for i in range(k):
+            for j in range(i + 1):
+                result[row, place] = means[row, i] * means[row, j]
+                place += 1
+    return result
+
+
+@_serial
+def add_rows(total: npt.NDArray[np.generic], items: Int32Array, rows: npt.NDArray[np.generic]) -> None:
+    """Add each row to its item's total, in place: int32 rows to int64 totals, or float32 rows to float64 totals."""
+    width = rows.shape[1]
+    for row in range(len(items)):
+        item = items[row]
+        for t in range(width):
+            total[item, t] += rows[row, t]
+
+
+@_serial
+def column_sums(rows: Float64Array) -> Float64Array:
+    """Add up the rows, first to last."""
+    n, width = rows.shape
+    total = np.zeros(width)
+    for row in range(n):
+        for t in range(width):
+            total[t] += rows[row, t]
+    return total
+
+
+@_serial
+def predict_pairs(profiles: Float32Array, items: Float32Array, rows: Int32Array, columns: Int32Array) -> Float32Array:
+    """Give b_u + b_i + p_u·q_i of each pair.
+
+    Args:
+        profiles: (p_u, b_u) of each user, shape (n_users, K).
+        items: (q_i, b_i) of each item, shape (n_items, K).
+        rows: User of each pair, shape (n_pairs,).
+        columns: Item of each pair, shape (n_pairs,).
+    """
+    k = profiles.shape[1]
+    result = np.empty(len(rows), np.float32)
+    for pair in range(len(rows)):
+        x = profiles[rows[pair]]
+        w = items[columns[pair]]
+        s = x[k - 1] + w[k - 1]
+        for t in range(k - 1):
+            s += x[t] * w[t]
+        result[pair] = s
+    return result
+
+
+@_device
+def rank(
+    profiles: Float32Array,
+    columns: Float32Array,
+    exclude_indptr: Int64Array,
+    exclude_items: Int32Array,
+    best: Int32Array,
+    scores: Float32Array,
+) -> None:
+    """Find each user's items of highest b_i + p_u·q_i (+ b_u) outside an excluded set; ties go to the lower index.
+
+    Args:
+        profiles: (p_u, b_u) of each user, shape (n_users, K).
+        columns: (q_i, b_i) of all items, transposed, shape (K, n_items).
+        exclude_indptr: Range of each user's excluded items, shape (n_users + 1,).
+        exclude_items: Excluded items, shape (n_excluded,).
+        best: Written: the items, best first, -1 where there are too few, shape (n_users, n).
+        scores: Written: their scores, -inf where there are too few, shape (n_users, n).
+    """
+    n = best.shape[1]
+    k, n_items = columns.shape
+    for part in _prange(_N_PARTS):
+        score = np.empty(n_items, np.float32)
+        for user in range(part, len(profiles), _N_PARTS):
+            for item in range(n_items):
+                score[item] = profiles[user, k - 1] + columns[k - 1, item]
+            for t in range(k - 1):
+                x = profiles[user, t]
+                for item in range(n_items):
+                    score[item] += x * columns[t, item]
+            for place in range(exclude_indptr[user], exclude_indptr[user + 1]):
+                score[exclude_items[place]] = -np.inf
+            for place in range(n):
+                best[user, place] = -1
+                scores[user, place] = -np.inf
+            for item in range(n_items):
+                s = score[item]
+                if s > scores[user, n - 1]:
+                    place = n - 1
+                    while place > 0 and s > scores[user, place - 1]:
+                        scores[user, place] = scores[user, place - 1]
+                        best[user, place] = best[user, place - 1]
+                        place -= 1
+                    scores[user, place] = s
+                    best[user, place] = item

@@ -1,0 +1,57 @@
+"""Which statistic and which solver a configuration stands for, and learning with both in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_never
+
+import numpy as np
+
+from liberate.model import kernels
+from liberate.model.factors import Model, ModelConfig, initial, statistic_name
+from liberate.model.ratings import Ratings
+from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
+from liberate.model.statistics import Gradient, NormalEquations, Statistic
+
+_BATCH = 512
+
+
+def method(config: ModelConfig, *, noisy: bool) -> tuple[Statistic, Solver]:
+    """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between."""
+    match statistic_name(config, noisy=noisy):
+        case "normal":
+            return NormalEquations(config.n_factors), VariationalBayes(config.n_factors)
+        case "gradient":
+            descent = Descent(
+                config.optimizer,
+                config.n_factors,
+                round(config.learning_rate * 1e9),
+                round(config.item_reg * 1e9),
+            )
+            return Gradient(config.n_factors, noisy), descent
+        case other:
+            assert_never(other)
+
+
+def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: bytes) -> Iterator[Model]:
+    """Learn with all ratings in one place, without noise and without end: the initial model, then one model per round.
+
+    Sums are float64 here; a federation's are integers on a grid, and its models differ by that rounding only.
+    """
+    statistic, solver = method(config, noisy=False)
+    model = initial(config, ratings.n_items, low, high, secret)
+    yield model
+    while True:
+        model = solver.solve(model, sum_of(statistic, model, ratings))
+        yield model
+
+
+def sum_of(statistic: Statistic, model: Model, ratings: Ratings) -> Total:
+    """Add up what all devices compute, in float64."""
+    rows = np.zeros((ratings.n_items, statistic.width))
+    tail = np.zeros(statistic.tail)
+    for begin in range(0, ratings.n_users, _BATCH):
+        batch = statistic.compute(model, ratings.select(np.arange(begin, min(begin + _BATCH, ratings.n_users))))
+        kernels.add_rows(rows, batch.items, batch.rows)
+        tail += batch.tails.sum(axis=0)
+    return Total(rows, tail, ratings.n_users)

@@ -1,0 +1,226 @@
+"""What the sum over devices becomes: the next public model.
+
+Every solve runs in float64 in one fixed order of IEEE operations, so that whoever has the sum repeats the model to the
+bit. Parameters are integers for the same reason: they are printed in the ledger, in billionths where the name says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from liberate.arrays import Float64Array
+from liberate.model import factors, kernels
+from liberate.model.factors import Model
+from liberate.model.statistics import packed_size, require
+
+_NANO = 10**9
+_PSEUDO_COUNT = 1.0
+_MOMENTUM = 0.9
+_ADAM_MEAN_DECAY = 0.9
+_ADAM_SQUARE_DECAY = 0.99
+_ADAM_FLOOR = 1e-8
+_LARGEST = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The sum of what devices computed.
+
+    Attributes:
+        rows: Sum of each item's rows, shape (n_items, width).
+        tail: Sum of the tails, shape (n_tail,).
+        n_devices: Devices in the sum, >= 0.
+    """
+
+    rows: Float64Array
+    tail: Float64Array
+    n_devices: int
+
+
+class Solver(Protocol):
+    """Turns a sum into the next model."""
+
+    @property
+    def name(self) -> str:
+        """Name and version, such as `adam/1`; the version changes with the bits of the result."""
+        ...
+
+    def parameters(self) -> dict[str, int]:
+        """Give all that the result depends on besides model and sum."""
+        ...
+
+    def solve(self, model: Model, total: Total) -> Model:
+        """Give the model of the next version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VariationalBayes:
+    """Solves each item's normal equations, then learns the priors and the noise precision (empirical Bayes).
+
+    Priors are Gaussians with a mean and a full covariance, learned as if `pseudo_count` more users (items) of the
+    initial prior had been seen: with few participants they stay proper.
+
+    Source: Lim and Teh 2007, with a bias on each side and full priors instead of diagonal ones.
+
+    Attributes:
+        n_factors: Factors of the model, >= 0.
+    """
+
+    n_factors: int
+
+    @property
+    def name(self) -> str:
+        return "variational/1"
+
+    def parameters(self) -> dict[str, int]:
+        return {"n_factors": self.n_factors}
+
+    def solve(self, model: Model, total: Total) -> Model:
+        require(model, "normal", self.n_factors)
+        k = self.n_factors + 1
+        n_packed = packed_size(k)
+        user_sum, user_mean_sum = total.tail[:n_packed], total.tail[n_packed:-1]
+        count = float(math.fsum(total.rows[:, n_packed - 1]))
+        error = float(total.tail[-1])
+
+        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_devices)
+        noise_precision = _precision(count, error)
+        precision, mean = model.float64("item_precision"), model.float64("item_mean")
+        means = np.empty((len(total.rows), k))
+        moments = np.empty((len(total.rows), n_packed))
+        kernels.solve_items(total.rows, noise_precision, precision, kernels.multiply(precision, mean), means, moments)
+
+        change = kernels.error_change(
+            total.rows, means, moments, model.float64("item_means"), model.float64("item_moments")
+        )
+        rated = total.rows[:, n_packed - 1] > 0
+        item_mean, item_precision = _learned_prior(
+            kernels.column_sums(moments[rated]), kernels.column_sums(means[rated]), int(rated.sum())
+        )
+        noise_precision = _precision(count, error + change)
+        return factors.model(
+            model.version + 1,
+            model.statistic,
+            model.low,
+            model.high,
+            {
+                "item_means": means.astype(np.float32),
+                "item_moments": moments.astype(np.float32),
+                "user_mean": user_mean,
+                "user_precision": user_precision,
+                "item_mean": item_mean,
+                "item_precision": item_precision,
+                "noise_precision": np.array([noise_precision]),
+                "training_error": np.array([1 / noise_precision]),
+            },
+        )
+
+
+def _precision(count: float, error: float) -> float:
+    """Give the noise precision of `count` ratings with a sum of squared errors, one pseudo-rating included."""
+    return (count + 1) / (error + 1 / factors.INITIAL_NOISE_PRECISION)
+
+
+def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
+    """Give mean and precision matrix of the Gaussian that fits n posteriors, packed second moments and means summed."""
+    k = len(mean_sum)
+    mean = mean_sum / (n + _PSEUDO_COUNT)
+    covariance = np.diag(_PSEUDO_COUNT / np.diag(factors.initial_precision(k)))
+    lower = np.tril_indices(k)
+    covariance[lower] += moment_sum
+    covariance /= n + _PSEUDO_COUNT
+    covariance -= np.outer(mean, mean)
+    return mean, kernels.invert(covariance)
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Follows the gradient: plain steps, momentum, or Adam.
+
+    Factors and biases are kept within ±8 standard units, four times the scale: a sum that is mostly noise cannot carry
+    the model away. Sums that are not noisy never get there.
+
+    Source: Kingma and Ba 2015, "Adam: a method for stochastic optimization"; decays 0.9 and 0.99. Momentum 0.9.
+
+    Attributes:
+        optimizer: How to follow the gradient.
+        n_factors: Factors of the model, >= 0.
+        learning_rate_nano: Step, in billionths, > 0.
+        item_reg_nano: Ridge of each item, in billionths of a rating, >= 0.
+    """
+
+    optimizer: Literal["sgd", "momentum", "adam"]
+    n_factors: int
+    learning_rate_nano: int
+    item_reg_nano: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.optimizer}/1"
+
+    def parameters(self) -> dict[str, int]:
+        return {
+            "n_factors": self.n_factors,
+            "learning_rate_nano": self.learning_rate_nano,
+            "item_reg_nano": self.item_reg_nano,
+        }
+
+    def solve(self, model: Model, total: Total) -> Model:
+        require(model, "gradient", self.n_factors)
+        means = model.float64("item_means")
+        gradient = total.rows - self.item_reg_nano / _NANO * means
+        step, state = self._step(model, gradient)
+        moved = np.clip(means + self.learning_rate_nano / _NANO * step, -_LARGEST, _LARGEST)
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "item_means": moved.astype(np.float32),
+            "user_mean": model.float64("user_mean"),
+            "user_precision": model.float64("user_precision"),
+            "noise_precision": model.float64("noise_precision"),
+        }
+        if len(total.tail):
+            arrays["training_error"] = total.tail.copy()
+        return factors.model(model.version + 1, model.statistic, model.low, model.high, arrays | state)
+
+    def _step(self, model: Model, gradient: Float64Array) -> tuple[Float64Array, dict[str, npt.NDArray[np.generic]]]:
+        """Give the direction to move in, per unit of learning rate, and the optimizer's next state."""
+        match self.optimizer:
+            case "sgd":
+                return gradient, {}
+            case "momentum":
+                velocity = _MOMENTUM * _state(model, "velocity", gradient) + gradient
+                return velocity, {"velocity": velocity}
+            case "adam":
+                mean = _ADAM_MEAN_DECAY * _state(model, "gradient_mean", gradient) + (1 - _ADAM_MEAN_DECAY) * gradient
+                square = _state(model, "gradient_square", gradient)
+                square = _ADAM_SQUARE_DECAY * square + (1 - _ADAM_SQUARE_DECAY) * (gradient * gradient)
+                steps = model.version + 1
+                unbiased = mean / (1 - _power(_ADAM_MEAN_DECAY, steps))
+                scale = np.sqrt(square / (1 - _power(_ADAM_SQUARE_DECAY, steps))) + _ADAM_FLOOR
+                return unbiased / scale, {"gradient_mean": mean, "gradient_square": square}
+
+
+def _state(model: Model, name: str, like: Float64Array) -> Float64Array:
+    """Give an array of the optimizer's state, zero at first."""
+    return model.float64(name) if name in model.arrays else np.zeros_like(like)
+
+
+def _power(base: float, exponent: int) -> float:
+    """Multiply in one order: the mathematical library's power may differ between machines."""
+    return math.prod([base] * exponent)
+
+
+def has_converged(previous: Model, current: Model, tolerance: float) -> bool:
+    """Tell whether the training error of two models that follow each other differs by less than a share.
+
+    False for a model without one: the first two of a run, and all that noise was added to.
+    """
+    if "training_error" not in previous.arrays or "training_error" not in current.arrays:
+        return False
+    before, after = float(previous.float64("training_error")[0]), float(current.float64("training_error")[0])
+    return abs(before - after) <= tolerance * before
