@@ -3,6 +3,7 @@
     LiberateError
     ├── DataError              a file of ratings cannot be used, with file, line and reason
     ├── SettingsError          a setting is unknown, of the wrong type or out of range
+    ├── SealBroken             sealed bytes that do not open
     ├── LedgerError
     │   ├── InvalidRecord      bytes that are no canonical record, or a signature that does not verify
     │   ├── RefusedEntry       a well-formed entry that the rules refuse, with a reason code
@@ -57,6 +58,10 @@ class DataError(LiberateError):
 
 class SettingsError(LiberateError):
     """A setting is unknown, of the wrong type or out of range."""
+
+
+class SealBroken(LiberateError):
+    """Sealed bytes do not open: another key or context, or they were changed."""
 
 
 class LedgerError(LiberateError):

@@ -1,0 +1,274 @@
+"""Merkle trees and their proofs (RFC 6962, RFC 9162) as pure functions over digests.
+
+A perfect subtree is addressed by (level, index): it covers the leaves [index * 2**level, (index + 1) * 2**level).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+
+from liberate.arrays import Digest
+from liberate.errors import ProofMismatch
+
+DIGEST_BYTES = 32
+EMPTY_ROOT = Digest(sha256(b"").digest())
+"""Root of the tree without leaves (RFC 6962, 2.1)."""
+
+Node = Callable[[int, int], Digest]
+"""Gives the hash of the perfect subtree (level, index)."""
+
+
+def leaf_hash(data: bytes) -> Digest:
+    """Hash a leaf (RFC 6962, 2.1)."""
+    return Digest(sha256(b"\x00" + data).digest())
+
+
+def node_hash(left: bytes, right: bytes) -> Digest:
+    """Hash an inner node (RFC 6962, 2.1)."""
+    return Digest(sha256(b"\x01" + left + right).digest())
+
+
+class CompactRange:
+    """The right edge of a growing tree: the roots of its perfect subtrees, largest first."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._roots: list[Digest] = []
+
+    @classmethod
+    def restore(cls, size: int, node: Node) -> CompactRange:
+        """Take up a tree of a given size again, from its stored nodes."""
+        edge = cls()
+        edge.size = size
+        edge._roots = [node(level, begin >> level) for begin, level in _perfect_subtrees(0, size)]
+        return edge
+
+    def append(self, leaf: Digest) -> list[Digest]:
+        """Add a leaf.
+
+        Returns:
+            The hashes of the perfect subtrees that this leaf completes, of levels 1, 2, ...
+        """
+        self.size += 1
+        completed: list[Digest] = []
+        node = leaf
+        for _ in range(_trailing_zeros(self.size)):
+            node = node_hash(self._roots.pop(), node)
+            completed.append(node)
+        self._roots.append(node)
+        return completed
+
+    def root(self) -> Digest:
+        """Give the root of the whole tree."""
+        return _fold(self._roots)
+
+
+class MutableTree:
+    """A tree whose leaves change in place; each change costs one path.
+
+    Kept as one byte string per level; an unpaired last node is its own parent, which is RFC 6962's shape.
+    """
+
+    def __init__(self) -> None:
+        self._levels = [bytearray()]
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0]) // DIGEST_BYTES
+
+    def update(self, leaves: Mapping[int, Digest]) -> None:
+        """Replace leaves, and append those whose numbers follow the last one without a gap."""
+        for index in sorted(leaves):
+            if index > self.size:
+                raise ValueError(f"leaf {index} would leave a gap after {self.size} leaves")
+            self._levels[0][index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = leaves[index]
+        changed = set(leaves)
+        depth = 0
+        while len(self._levels[depth]) > DIGEST_BYTES:
+            depth += 1
+            if depth == len(self._levels):
+                self._levels.append(bytearray())
+            changed = {index >> 1 for index in changed}
+            self._rehash(depth, changed)
+
+    def _rehash(self, depth: int, changed: set[int]) -> None:
+        below, level = self._levels[depth - 1], self._levels[depth]
+        for index in sorted(changed):
+            pair = below[index * 2 * DIGEST_BYTES : (index + 1) * 2 * DIGEST_BYTES]
+            parent = sha256(b"\x01" + pair).digest() if len(pair) > DIGEST_BYTES else pair
+            level[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = parent
+
+    def root(self) -> Digest:
+        """Give the root of the whole tree."""
+        return Digest(bytes(self._levels[-1])) if self.size else EMPTY_ROOT
+
+
+def root(leaf_hashes: Sequence[Digest]) -> Digest:
+    """Give the root over some leaf hashes."""
+    edge = CompactRange()
+    for leaf in leaf_hashes:
+        edge.append(leaf)
+    return edge.root()
+
+
+def inclusion_proof(index: int, size: int, node: Node) -> list[Digest]:
+    """Prove that a leaf stands in a tree.
+
+    Args:
+        index: Index of the leaf, 0 <= index < size.
+        size: Number of leaves of the tree.
+        node: Perfect subtrees of the tree, leaves included (level 0).
+
+    Source: RFC 6962, 2.1.1.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"0 <= index < size is wanted, not index {index} and size {size}")
+    proof: list[Digest] = []
+    begin, end = 0, size
+    while end - begin > 1:
+        middle = begin + _split(end - begin)
+        if index < middle:
+            proof.append(_subtree_root(middle, end, node))
+            end = middle
+        else:
+            proof.append(_subtree_root(begin, middle, node))
+            begin = middle
+    return proof[::-1]
+
+
+def consistency_proof(old: int, new: int, node: Node) -> list[Digest]:
+    """Prove that a tree of `new` leaves begins with the tree of its first `old` leaves, 0 < old <= new.
+
+    Source: RFC 6962, 2.1.2.
+    """
+    if not 0 < old <= new:
+        raise ValueError(f"0 < old <= new is wanted, not old {old} and new {new}")
+    proof: list[Digest] = []
+    begin, end = 0, new
+    while end != old:
+        middle = begin + _split(end - begin)
+        if old <= middle:
+            proof.append(_subtree_root(middle, end, node))
+            end = middle
+        else:
+            proof.append(_subtree_root(begin, middle, node))
+            begin = middle
+    if begin:
+        proof.append(_subtree_root(begin, end, node))
+    return proof[::-1]
+
+
+def root_from_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[bytes]) -> Digest:
+    """Calculate the root to which an inclusion proof leads.
+
+    Raises:
+        ProofMismatch: 0 <= index < size does not hold, or the proof has the wrong shape.
+
+    Source: RFC 9162, 2.1.3.2.
+    """
+    if not 0 <= index < size:
+        raise ProofMismatch(f"no leaf {index} in a tree of {size}")
+    _check_digests(leaf, *proof)
+    place, last = index, size - 1
+    node = leaf
+    for sibling in proof:
+        if last == 0:
+            raise ProofMismatch("the inclusion proof is too long")
+        if place & 1 or place == last:
+            node = node_hash(sibling, node)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            node = node_hash(node, sibling)
+        place, last = place >> 1, last >> 1
+    if last:
+        raise ProofMismatch("the inclusion proof is too short")
+    return node
+
+
+def verify_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[bytes], root: Digest) -> None:
+    """Check that a leaf stands at an index of the tree with a given size and root.
+
+    Raises:
+        ProofMismatch: the proof does not show it.
+    """
+    calculated = root_from_inclusion(leaf, index, size, proof)
+    if calculated != root:
+        raise ProofMismatch(f"the inclusion proof leads to {calculated.hex()}, wanted {root.hex()}")
+
+
+def verify_consistency(old: int, new: int, proof: Sequence[bytes], old_root: Digest, new_root: Digest) -> None:
+    """Check that the tree of size `new` begins with the tree of size `old`, 0 < old <= new.
+
+    Nothing is consistent with an empty tree in any useful sense, so `old` = 0 is refused.
+
+    Raises:
+        ProofMismatch: the proof does not show it.
+
+    Source: RFC 9162, 2.1.4.2.
+    """
+    if not 0 < old <= new:
+        raise ProofMismatch(f"0 < old <= new is wanted, not old {old} and new {new}")
+    _check_digests(old_root, new_root, *proof)
+    if old == new:
+        if proof or old_root != new_root:
+            raise ProofMismatch("trees of one size have one root and an empty proof")
+        return
+    path = list(proof) if old & (old - 1) else [old_root, *proof]
+    if not path:
+        raise ProofMismatch("the consistency proof is empty")
+    shift = _trailing_zeros(old)
+    place, last = (old - 1) >> shift, (new - 1) >> shift
+    old_node = new_node = Digest(path[0])
+    for sibling in path[1:]:
+        if last == 0:
+            raise ProofMismatch("the consistency proof is too long")
+        if place & 1 or place == last:
+            old_node, new_node = node_hash(sibling, old_node), node_hash(sibling, new_node)
+            while not place & 1 and place:
+                place, last = place >> 1, last >> 1
+        else:
+            new_node = node_hash(new_node, sibling)
+        place, last = place >> 1, last >> 1
+    if last or old_node != old_root or new_node != new_root:
+        raise ProofMismatch("the consistency proof does not lead to both roots")
+
+
+def _check_digests(*digests: bytes) -> None:
+    if any(len(digest) != DIGEST_BYTES for digest in digests):
+        raise ProofMismatch(f"a hash has {DIGEST_BYTES} bytes")
+
+
+def _trailing_zeros(number: int) -> int:
+    return (number & -number).bit_length() - 1
+
+
+def _split(size: int) -> int:
+    """Give the largest power of two below a size, size > 1."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def _perfect_subtrees(begin: int, end: int) -> list[tuple[int, int]]:
+    """Split leaves [begin, end), `begin` aligned, into perfect subtrees as (first leaf, level), largest first."""
+    parts: list[tuple[int, int]] = []
+    while begin < end:
+        level = (end - begin).bit_length() - 1
+        parts.append((begin, level))
+        begin += 1 << level
+    return parts
+
+
+def _subtree_root(begin: int, end: int, node: Node) -> Digest:
+    return _fold([node(level, first >> level) for first, level in _perfect_subtrees(begin, end)])
+
+
+def _fold(roots: Sequence[Digest]) -> Digest:
+    """Join the roots of perfect subtrees, largest first, into one root."""
+    if not roots:
+        return EMPTY_ROOT
+    joined = roots[-1]
+    for left in roots[-2::-1]:
+        joined = node_hash(left, joined)
+    return joined
