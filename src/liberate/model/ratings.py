@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,28 @@ class Ratings:
         np.cumsum(counts, out=indptr[1:])
         rows = np.repeat(begins - indptr[:-1], counts) + np.arange(indptr[-1])
         return Ratings(indptr, self.items[rows], self.values[rows], self.n_items)
+
+    @classmethod
+    def from_user_bytes(cls, users: Sequence[bytes], n_items: int) -> Ratings:
+        """Group what `user_bytes` wrote for each user.
+
+        Raises:
+            ValueError: Bytes of another length than their header says, or items out of order or range.
+        """
+        indptr = np.zeros(len(users) + 1, np.int64)
+        items, values = [], []
+        for user, data in enumerate(users):
+            n = int.from_bytes(data[:4], "little")
+            if len(data) != 4 + 8 * n:
+                raise ValueError(f"{len(data)} bytes of a user with {n} ratings")
+            own = np.frombuffer(data, "<i4", n, 4)
+            if n and (own[0] < 0 or own[-1] >= n_items or not (own[1:] > own[:-1]).all()):
+                raise ValueError(f"items must increase strictly within 0 <= item < {n_items}")
+            items.append(own)
+            values.append(np.frombuffer(data, "<f4", n, 4 + 4 * n))
+            indptr[user + 1] = indptr[user] + n
+        no_items, no_values = np.empty(0, np.int32), np.empty(0, np.float32)
+        return cls(indptr, np.concatenate([no_items, *items]), np.concatenate([no_values, *values]), n_items)
 
     def user_bytes(self, user: int) -> bytes:
         """Encode one user's ratings: their number, the items (int32) and the values (float32), little-endian."""
