@@ -18,7 +18,6 @@ import numpy as np
 
 from liberate.arrays import Float64Array, GridRows, Int64Array, RealRows
 from liberate.errors import PrivacyError, UnaccountableEvent
-from liberate.privacy import noise
 
 Mode = Literal["device", "plain", "local"]
 Account = Literal["none", "epsilon", "rho"]
@@ -234,6 +233,8 @@ class Laplace:
 
     def release(self, batch: RealRows, n_items: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Clip a batch, lay it out for every item and add noise; rows take a device's key, its tail one derived."""
+        from liberate.privacy import noise  # numba: only where there is noise
+
         row_units, tail_units = clip_to_grid(batch, self.clip_units, self.grid_bits)
         n_devices, width = len(batch.tails), batch.rows.shape[1]
         rows = np.zeros((n_devices, n_items, width), np.int32)

@@ -1,0 +1,234 @@
+"""From what was done to a person's data to what that may tell, and the promise in words.
+
+Events are descriptions; this module alone interprets them, and refuses those it does not know. Three readings stand
+side by side: basic composition (epsilons add up), Rényi DP and the privacy loss distribution (PLD), both at a delta.
+Each is an upper bound, so the tight ones are never reported above the basic one.
+
+A vector of L1 sensitivity s with discrete Laplace noise tells at most what one number shifted by s tells. Let f_d be
+the trade-off function of a shift by d. Changing coordinates one at a time, shifts d_1, d_2, ... of the vector have a
+trade-off function of at least f_d1 o (1 - f_d2) o ... (group privacy: Dong, Roth, Su 2022, "Gaussian Differential
+Privacy", section 2.5). The noise is log-concave, so the best tests of a number are thresholds and this chain is
+exactly f_(d1 + d2 + ...), corner by corner.
+
+The discrete mechanism is accounted as what it is, because the continuous one does not dominate it: it is the other way
+round. Continuous noise is discrete noise plus an independent remainder (as a geometric variable is m times a coarser
+one plus a remainder), hence a post-processing of it, and at sensitivity 1 the discrete mechanism is randomised
+response, the worst of all pure ones. On grids as fine as `mechanism.design` takes the two agree to six digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import assert_never
+
+import numpy as np
+
+from liberate.arrays import Float64Array
+from liberate.errors import UnaccountableEvent
+from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Event, Mechanism, Mode
+
+_PLD_POINTS = 2**16
+"""Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 1e-4."""
+
+_RDP_ORDERS = np.concatenate([np.linspace(1.05, 12, 220), np.geomspace(12.5, 1e5, 200)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What all releases together may tell about one person; None means that there is no bound.
+
+    Attributes:
+        epsilon_basic: Pure epsilon by basic composition.
+        epsilon_rdp: Epsilon at `delta` by Rényi DP.
+        epsilon_pld: Epsilon at `delta` by the privacy loss distribution: the tight one.
+        rho: What was charged to the account of Gaussian-like mechanisms; None also where all mechanisms are pure.
+        delta: The delta of `epsilon_rdp` and `epsilon_pld`.
+    """
+
+    epsilon_basic: float | None
+    epsilon_rdp: float | None
+    epsilon_pld: float | None
+    rho: float | None
+    delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a mode promises, in words.
+
+    Attributes:
+        unit: Whose data is protected as a whole.
+        relation: Which two worlds cannot be told apart.
+        adversary: Who sees what, and against whom the promise holds.
+        mechanism: What is done to the data.
+    """
+
+    unit: str
+    relation: str
+    adversary: str
+    mechanism: str
+
+
+def account(events: Sequence[tuple[Event, int]], delta: float) -> Spent:
+    """Add up what a person's releases may tell.
+
+    Args:
+        events: What was done, and how often (>= 0); rounds that were aborted after the upload count.
+        delta: Where the tight readings are taken, 0 < delta < 1.
+
+    Raises:
+        UnaccountableEvent: An event is of a kind unknown here.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}, wanted 0 < delta < 1")
+    pure: list[tuple[DiscreteLaplaceRelease, int]] = []
+    is_disclosed = False
+    for event, count in events:
+        if count < 0:
+            raise ValueError(f"an event happened {count} times, wanted count >= 0")
+        match event:
+            case Disclosure():
+                is_disclosed |= count > 0
+            case DiscreteLaplaceRelease():
+                pure += [(event, count)] if count > 0 else []
+            case _:
+                raise UnaccountableEvent(f"no accountant here knows the event {event!r}")
+    if is_disclosed:
+        return Spent(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=delta)
+    if not pure:
+        return Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
+    basic = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
+    return Spent(
+        epsilon_basic=basic,
+        epsilon_rdp=min(basic, _epsilon_rdp(pure, delta)),
+        epsilon_pld=min(basic, _epsilon_pld(pure, delta, interval=basic / _PLD_POINTS)),
+        rho=None,
+        delta=delta,
+    )
+
+
+def _epsilon_rdp(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float) -> float:
+    from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon  # 2 s, only where it is needed
+
+    divergence = np.sum([count * rdp(event, _RDP_ORDERS) for event, count in events], axis=0)
+    epsilon, _ = compute_epsilon(_RDP_ORDERS, divergence, delta)
+    return float(epsilon)
+
+
+def _epsilon_pld(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float, interval: float) -> float:
+    """Compose privacy loss distributions on a grid that never understates delta.
+
+    Source: Doroshenko et al. 2022, "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions".
+    """
+    from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, identity
+
+    total = identity(interval)
+    for event, count in events:
+        end = math.ceil(float(event.epsilon) / interval)
+        deltas = hockey_stick(event, interval * np.arange(-end, end + 1, dtype=np.float64))
+        pmf = create_pmf_pessimistic_connect_dots_fixed_gap(interval, -end, end, deltas)
+        total = total.compose(PrivacyLossDistribution(pmf).self_compose(count))
+    return float(total.get_epsilon_for_delta(delta))
+
+
+def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float64Array:
+    """Give the smallest delta for which one release is (epsilon, delta)-differentially private, for each epsilon.
+
+    With s the sensitivity, t the scale and q = exp(-1 / t), the loss at x in [0, s] is (s - 2 x) / t. The losses above
+    epsilon are those of {x <= k}, k = ceil((s - epsilon t) / 2) - 1, of probability 1 - q**(k + 1) / (1 + q), and
+    q**(s - k) / (1 + q) after the shift; below -s / t they are everything.
+    """
+    s, t = event.sensitivity, event.scale
+    normalizer = 1.0 + math.exp(-1.0 / t)
+    k = np.clip(np.ceil((s - epsilons * t) / 2.0) - 1.0, -1.0, s - 1.0)
+    some = 1.0 - np.exp(-(k + 1.0) / t) / normalizer - np.exp(epsilons - (s - k) / t) / normalizer
+    return np.asarray(np.clip(np.maximum(some, -np.expm1(epsilons)), 0.0, 1.0))
+
+
+def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
+    """Give the Rényi divergence of one release, for each order > 1.
+
+    The sum over x of P(x)**a * P(x - s)**(1 - a), split at 0 and at s: three geometric series, with
+    q = exp(-1 / t), r = q**(2 a - 1) and epsilon = s / t:
+    exp((a - 1) epsilon) * (1 + r**s + (1 - q) (r - r**s) / (1 - r)) / (1 + q).
+    """
+    s, t = event.sensitivity, event.scale
+    exponents = (2.0 * orders - 1.0) / t
+    middle = (np.exp(-exponents) - np.exp(-exponents * s)) * math.expm1(-1.0 / t) / np.expm1(-exponents)
+    series = (1.0 + np.exp(-exponents * s) + middle) / (1.0 + math.exp(-1.0 / t))
+    return np.asarray(float(event.epsilon) + np.log(series) / (orders - 1.0))
+
+
+def promise(mode: Mode) -> Promise:
+    """State what a mode promises."""
+    match mode:
+        case "device":
+            return Promise(
+                unit="user",
+                relation="any two worlds: nothing a person rates changes any message",
+                adversary="everybody; nobody receives anything",
+                mechanism="nothing leaves the device",
+            )
+        case "plain":
+            return Promise(
+                unit="none",
+                relation="none",
+                adversary="the coordinator is trusted: there is no protection against it, it could recover every rating",
+                mechanism="none: updates are rounded to a grid and sent as they are",
+            )
+        case "local":
+            return Promise(
+                unit="user",
+                relation="zero-out: the person's ratings replaced by nothing, participation itself is public; "
+                "accounted as replace, by any other ratings, which covers it",
+                adversary="everybody beyond the person's own device: the coordinator, and any number of participants "
+                "working with it, may see every upload and lie",
+                mechanism="on the device: clipping to an L1 norm, then discrete Laplace noise on every coordinate "
+                "of every item",
+            )
+        case _:
+            assert_never(mode)
+
+
+def sampler(exact: bool) -> str:
+    """Name the noise sampler of a run; reports print it beside every epsilon."""
+    if exact:
+        return "exact (integers only, from a ChaCha20 keystream)"
+    return "fast (seeded floating point: this is a simulation and its noise protects nobody)"
+
+
+def signal_to_noise(mechanism: Mechanism, n_participants: int, n_items: int, width: int, tail: int) -> float:
+    """Bound the ratio of a round's signal to its noise from above, from public numbers.
+
+    Signal: in the most favourable case all N participants fill the clip and point the same way, so their sum has an
+    L2 norm of N * clip. Noise: each of d = n_items * width + tail coordinates sums N samples of variance
+    1 / (cosh(1 / t) - 1), about 2 t**2, so its L2 norm is about sqrt(d * N * variance).
+
+    Returns:
+        N * clip / sqrt(d * N * variance); infinite where there is no noise.
+    """
+    event = mechanism.event()
+    match event:
+        case Disclosure():
+            return math.inf
+        case DiscreteLaplaceRelease():
+            variance = 0.5 / math.sinh(0.5 / event.scale) ** 2
+            clip = event.sensitivity / 2
+            return math.sqrt(n_participants / ((n_items * width + tail) * variance)) * clip
+        case _:
+            assert_never(event)
+
+
+def noise_warning(ratio: float) -> str | None:
+    """Say plainly what a signal-to-noise ratio below 1 means; None from 1 on."""
+    if ratio >= 1:
+        return None
+    return (
+        f"in each round the noise is at least {1 / ratio:.1f} times as large as the signal can be: this run is not "
+        "expected to learn anything. More participants, a larger epsilon or fewer factors help; mode device sends "
+        "nothing and is likely to predict better"
+    )
