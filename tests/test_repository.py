@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,25 @@ def test_lock_holds_every_package_that_the_project_asks_for(repository: Path) ->
     locked = set(re.findall(r"^([a-z0-9][\w.-]*)==", (repository / "requirements.lock").read_text(), re.MULTILINE))
 
     assert names <= locked
+
+
+def imported_packages(repository: Path) -> set[str]:
+    """The top-level names that the package imports, at the top of a module or inside a function."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (repository / "src").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_imported_package_is_a_declared_dependency(repository: Path) -> None:
+    distributions = packages_distributions()
+    third_party = imported_packages(repository) - set(sys.stdlib_module_names) - {"liberate"}
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w.-]", requirement)[0] for requirement in project["dependencies"]}
+
+    missing = {
+        name for name in third_party if declared.isdisjoint(d.lower().replace("_", "-") for d in distributions[name])
+    }
+
+    assert missing == set()
