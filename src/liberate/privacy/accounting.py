@@ -177,7 +177,7 @@ def promise(mode: Mode) -> Promise:
             return Promise(
                 unit="none",
                 relation="none",
-                adversary="the coordinator is trusted: there is no protection against it, it could recover every rating",
+                adversary="the coordinator is trusted: nothing protects against it, it could recover every rating",
                 mechanism="none: updates are rounded to a grid and sent as they are",
             )
         case "local":

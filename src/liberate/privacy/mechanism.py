@@ -194,7 +194,7 @@ class Laplace:
     Sums are clamped to int32, which is post-processing; the ranges below make it a matter of exp(-96) per number.
 
     Attributes:
-        grid_bits: A unit is 2**-grid_bits, -64 <= grid_bits <= 64.
+        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
         clip_units: Largest L1 norm in units, 0 < clip_units <= 2**29.
         scale_units: Scale of the noise in units, 0 < scale_units <= 2**24.
     """
@@ -204,8 +204,8 @@ class Laplace:
     scale_units: int
 
     def __post_init__(self) -> None:
-        if abs(self.grid_bits) > LARGEST_GRID_BITS:
-            raise ValueError(f"grid_bits is {self.grid_bits}, wanted -64 <= grid_bits <= 64")
+        if not 0 <= self.grid_bits <= LARGEST_GRID_BITS:
+            raise ValueError(f"grid_bits is {self.grid_bits}, wanted 0 <= grid_bits <= 64")
         if not 0 < self.clip_units <= LARGEST_CLIP_UNITS:
             raise ValueError(f"clip_units is {self.clip_units}, wanted 0 < clip_units <= 2**29")
         if not 0 < self.scale_units <= LARGEST_SCALE_UNITS:
@@ -293,7 +293,7 @@ def design(
 
     Raises:
         ValueError: The mode is `device`, where nothing is released, or rounds is not positive.
-        PrivacyError: Epsilon is too small for so many rounds.
+        PrivacyError: Epsilon is too small for so many rounds and so large a clip norm.
     """
     if rounds <= 0:
         raise ValueError(f"rounds is {rounds}, wanted rounds > 0")
@@ -316,13 +316,14 @@ def _calibrated_laplace(epsilon: Fraction, rounds: int, clip_norm: Fraction) -> 
     if largest_clip > 0:
         grid_bits = _floor_log2(largest_clip / clip_norm)
         clip_units = math.floor(clip_norm * Fraction(2) ** grid_bits)
-        if clip_units > 0:
+        if grid_bits >= 0 and clip_units > 0:
             return Laplace(
                 grid_bits=grid_bits, clip_units=clip_units, scale_units=-(-2 * clip_units * NANO // round_nano)
             )
     raise PrivacyError(
-        f"epsilon {float(epsilon)} over {rounds} rounds leaves less than a release can be calibrated to",
-        hint="raise epsilon or take fewer rounds",
+        f"epsilon {float(epsilon)} over {rounds} rounds is too little for a clip norm of {float(clip_norm)}: "
+        "the noise does not fit the integer grid",
+        hint="raise epsilon, take fewer rounds or lower the clip norm",
     )
 
 

@@ -17,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numba import njit, prange
 
 from liberate.arrays import Int32Array, UInt64Array
+
+Words = npt.NDArray[np.uint32]
 
 KEY_BYTES = 32
 LARGEST_SCALE = 2**31 - 1
@@ -84,6 +87,8 @@ def _check(values: Int32Array, scale: int, keys: Sequence[bytes]) -> None:
         raise ValueError(f"{len(keys)} noise keys for {len(values)} rows")
     if any(len(key) != KEY_BYTES or key == bytes(KEY_BYTES) for key in keys):
         raise ValueError(f"a noise key has {KEY_BYTES} bytes, not all zero")
+    if len(set(keys)) < len(keys):
+        raise ValueError("a noise key is used for two rows: their difference would show through")
 
 
 # The exact kernels read 32-bit words at `at` and return the place after the last one used. When the words run out
@@ -91,7 +96,7 @@ def _check(values: Int32Array, scale: int, keys: Sequence[bytes]) -> None:
 
 
 @njit(cache=True)
-def _below(bound: np.uint64, words: np.ndarray, at: int) -> tuple[np.uint64, int]:
+def _below(bound: np.uint64, words: Words, at: int) -> tuple[np.uint64, int]:
     """Draw an integer uniform on [0, bound), 0 < bound <= 2**32; give `bound` itself when the words run out.
 
     Source: Lemire 2019, "Fast Random Integer Generation in an Interval", Algorithm 5: multiplication and rejection.
@@ -106,7 +111,7 @@ def _below(bound: np.uint64, words: np.ndarray, at: int) -> tuple[np.uint64, int
 
 
 @njit(cache=True)
-def _bernoulli_exp(u: np.uint64, t: np.uint64, words: np.ndarray, at: int) -> tuple[bool, int]:
+def _bernoulli_exp(u: np.uint64, t: np.uint64, words: Words, at: int) -> tuple[bool, int]:
     """Draw true with probability exp(-u / t), 0 <= u <= t.
 
     Source: Canonne, Kamath, Steinke 2020, Algorithm 1; Bernoulli(u / (t k)) is drawn as (u / t) and (1 / k).
@@ -126,7 +131,7 @@ def _bernoulli_exp(u: np.uint64, t: np.uint64, words: np.ndarray, at: int) -> tu
 
 
 @njit(cache=True)
-def _discrete_laplace(t: np.uint64, words: np.ndarray, at: int) -> tuple[np.int64, int]:
+def _discrete_laplace(t: np.uint64, words: Words, at: int) -> tuple[np.int64, int]:
     """Draw a discrete Laplace integer of scale t. Source: Canonne, Kamath, Steinke 2020, Algorithm 2 with s = 1."""
     while at <= words.size:
         u, at = _below(t, words, at)
@@ -148,7 +153,7 @@ def _discrete_laplace(t: np.uint64, words: np.ndarray, at: int) -> tuple[np.int6
 
 
 @njit(cache=True)
-def _add_exact(row: np.ndarray, begin: int, t: np.uint64, words: np.ndarray) -> tuple[int, int]:
+def _add_exact(row: Int32Array, begin: int, t: np.uint64, words: Words) -> tuple[int, int]:
     """Add noise to row[begin:] as far as the words reach; give how far that was and how many words were used."""
     at = 0
     for i in range(begin, row.size):
