@@ -20,7 +20,8 @@ train_and_verify() {
 }
 
 say "1. MovieLens-100K: 943 people, 1,682 films"
-liberate data show ml-100k 2>/dev/null || run liberate data get ml-100k
+run liberate data get ml-100k
+run liberate data show ml-100k
 
 say "2. A trusted server: no noise"
 train_and_verify plain

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from liberate.cli.app import app
 from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
 
 HELP = re.compile(
@@ -63,3 +67,21 @@ def test_help_in_documents_is_what_the_program_prints(document: Path, tmp_path: 
     others = [block for block in HELP.finditer(text) if block["command"] not in checked]
 
     assert [block["body"] for block in others] == [run(block["command"], tmp_path) for block in others]
+
+
+def command_names(group: TyperGroup, prefix: str = "liberate") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from command_names(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}"
+
+
+def test_reference_shows_the_help_of_every_command(repository: Path) -> None:
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    reference = (repository / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+
+    shown = {block.command for block in find_blocks(reference) if block.is_repeatable}
+
+    assert shown == {"liberate --help"} | {f"{command} --help" for command in command_names(root)}
