@@ -14,6 +14,8 @@ from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
 
 _BATCH = 512
+_LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
+_CAUTION = 0.1
 
 
 def method(config: ModelConfig, *, noisy: bool) -> tuple[Statistic, Solver]:
@@ -22,15 +24,17 @@ def method(config: ModelConfig, *, noisy: bool) -> tuple[Statistic, Solver]:
         case "normal":
             return NormalEquations(config.n_factors), VariationalBayes(config.n_factors)
         case "gradient":
+            rate = config.learning_rate or _LEARNING_RATE[config.optimizer] * (_CAUTION if noisy else 1)
             descent = Descent(
-                config.optimizer,
-                config.n_factors,
-                round(config.learning_rate * 1e9),
-                round(config.item_reg * 1e9),
+                config.optimizer, config.n_factors, _nano(rate), _nano(config.reg), _nano(config.bias_reg)
             )
             return Gradient(config.n_factors, noisy), descent
         case other:
             assert_never(other)
+
+
+def _nano(value: float) -> int:
+    return round(value * 10**9)
 
 
 def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: bytes) -> Iterator[Model]:

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from liberate.arrays import Float64Array
 from liberate.model import factors, kernels
-from liberate.model.factors import Model
-from liberate.model.statistics import packed_size, require
+from liberate.model.factors import Array, Model, packed_size
+from liberate.model.statistics import require
 
 _NANO = 10**9
-_PSEUDO_COUNT = 1.0
+_PSEUDO_COUNT = 10.0
 _MOMENTUM = 0.9
 _ADAM_MEAN_DECAY = 0.9
 _ADAM_SQUARE_DECAY = 0.99
 _ADAM_FLOOR = 1e-8
 _LARGEST = 8.0
+_TOLERANCE = {"normal": 5e-3, "gradient": 1e-4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Solver(Protocol):
 class VariationalBayes:
     """Solves each item's normal equations, then learns the priors and the noise precision (empirical Bayes).
 
-    Priors are Gaussians with a mean and a full covariance, learned as if `pseudo_count` more users (items) of the
+    Priors are Gaussians with a mean and a full covariance, learned as if ten more users (items) of the
     initial prior had been seen: with few participants they stay proper.
 
     Source: Lim and Teh 2007, with a bias on each side and full priors instead of diagonal ones.
@@ -104,7 +104,7 @@ class VariationalBayes:
             kernels.column_sums(moments[rated]), kernels.column_sums(means[rated]), int(rated.sum())
         )
         noise_precision = _precision(count, error + change)
-        return factors.model(
+        return Model.of(
             model.version + 1,
             model.statistic,
             model.low,
@@ -151,14 +151,17 @@ class Descent:
     Attributes:
         optimizer: How to follow the gradient.
         n_factors: Factors of the model, >= 0.
-        learning_rate_nano: Step, in billionths, > 0.
-        item_reg_nano: Ridge of each item, in billionths of a rating, >= 0.
+        learning_rate_nano: Step, in billionths, > 0: in standard units for adam, else per unit of a device's mean
+            gradient.
+        reg_nano: Ridge of an item's factors, in billionths of a rating, > 0.
+        bias_reg_nano: Ridge of an item's bias, likewise.
     """
 
     optimizer: Literal["sgd", "momentum", "adam"]
     n_factors: int
     learning_rate_nano: int
-    item_reg_nano: int
+    reg_nano: int
+    bias_reg_nano: int
 
     @property
     def name(self) -> str:
@@ -168,16 +171,19 @@ class Descent:
         return {
             "n_factors": self.n_factors,
             "learning_rate_nano": self.learning_rate_nano,
-            "item_reg_nano": self.item_reg_nano,
+            "reg_nano": self.reg_nano,
+            "bias_reg_nano": self.bias_reg_nano,
         }
 
     def solve(self, model: Model, total: Total) -> Model:
         require(model, "gradient", self.n_factors)
         means = model.float64("item_means")
-        gradient = total.rows - self.item_reg_nano / _NANO * means
+        ridge = np.full(self.n_factors + 1, self.reg_nano / _NANO)
+        ridge[-1] = self.bias_reg_nano / _NANO
+        gradient = (total.rows - ridge * means) / max(1, total.n_devices)
         step, state = self._step(model, gradient)
         moved = np.clip(means + self.learning_rate_nano / _NANO * step, -_LARGEST, _LARGEST)
-        arrays: dict[str, npt.NDArray[np.generic]] = {
+        arrays: dict[str, Array] = {
             "item_means": moved.astype(np.float32),
             "user_mean": model.float64("user_mean"),
             "user_precision": model.float64("user_precision"),
@@ -185,9 +191,9 @@ class Descent:
         }
         if len(total.tail):
             arrays["training_error"] = total.tail.copy()
-        return factors.model(model.version + 1, model.statistic, model.low, model.high, arrays | state)
+        return Model.of(model.version + 1, model.statistic, model.low, model.high, arrays | state)
 
-    def _step(self, model: Model, gradient: Float64Array) -> tuple[Float64Array, dict[str, npt.NDArray[np.generic]]]:
+    def _step(self, model: Model, gradient: Float64Array) -> tuple[Float64Array, dict[str, Array]]:
         """Give the direction to move in, per unit of learning rate, and the optimizer's next state."""
         match self.optimizer:
             case "sgd":
@@ -215,12 +221,19 @@ def _power(base: float, exponent: int) -> float:
     return math.prod([base] * exponent)
 
 
-def has_converged(previous: Model, current: Model, tolerance: float) -> bool:
-    """Tell whether the training error of two models that follow each other differs by less than a share.
+def has_converged(previous: Model, current: Model, tolerance: float | None) -> bool:
+    """Tell whether the training error of two models that follow each other differs by no more than a share.
 
-    False for a model without one: the first two of a run, and all that noise was added to.
+    Args:
+        previous: A model.
+        current: The next one.
+        tolerance: The share, >= 0; None = the statistic's own, see `ModelConfig`.
+
+    Returns:
+        False for a model without a training error: the first of a run, and all that noise was added to.
     """
     if "training_error" not in previous.arrays or "training_error" not in current.arrays:
         return False
+    share = _TOLERANCE[current.statistic] if tolerance is None else tolerance
     before, after = float(previous.float64("training_error")[0]), float(current.float64("training_error")[0])
-    return abs(before - after) <= tolerance * before
+    return abs(before - after) <= share * before

@@ -9,7 +9,7 @@ import numpy as np
 
 from liberate.arrays import RealRows
 from liberate.model import kernels
-from liberate.model.factors import Model, fit_profiles
+from liberate.model.factors import Model, fit_profiles, packed_size
 from liberate.model.ratings import Ratings
 
 
@@ -109,11 +109,6 @@ class NormalEquations:
         kernels.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
         tails = np.concatenate([own.moments, own.means, own.errors[:, None]], axis=1)
         return RealRows(indptr=ratings.indptr, items=ratings.items, rows=rows, tails=tails)
-
-
-def packed_size(k: int) -> int:
-    """Give the size of a packed symmetric matrix of shape (k, k)."""
-    return k * (k + 1) // 2
 
 
 def require(model: Model, statistic: str, n_factors: int) -> None:
