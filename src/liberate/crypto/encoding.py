@@ -101,6 +101,16 @@ def _decoder(kind: type[StructT]) -> msgspec.json.Decoder[StructT]:
     return msgspec.json.Decoder(kind)
 
 
+def _has_ascii_values(key: inspect.Type) -> bool:
+    match key:
+        case inspect.StrType(pattern=pattern):
+            return pattern == TOKEN_PATTERN
+        case inspect.LiteralType(values=values):
+            return all(isinstance(value, str) and value.isascii() for value in values)
+        case _:
+            return False
+
+
 def _check_profile(node: inspect.Type) -> None:
     """Raise TypeError unless every value of a type can be written within the profile."""
     match node:
@@ -114,7 +124,7 @@ def _check_profile(node: inspect.Type) -> None:
                 _check_profile(member)
         case inspect.VarTupleType(item_type=item):
             _check_profile(item)
-        case inspect.DictType(key_type=inspect.StrType(pattern=pattern), value_type=value) if pattern == TOKEN_PATTERN:
+        case inspect.DictType(key_type=key, value_type=value) if _has_ascii_values(key):
             _check_profile(value)
         case inspect.IntType(ge=int(low), le=int(high)) if low >= -LARGEST_INTEGER and high <= LARGEST_INTEGER:
             pass

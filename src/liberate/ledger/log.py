@@ -1,0 +1,370 @@
+"""The log: takes entries in, keeps them, gives them back with proofs.
+
+`Ledger` is the seam; `SqliteLedger` is its local form. One call of `append` makes one block in one transaction.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from liberate.arrays import Digest
+from liberate.crypto import merkle
+from liberate.crypto.merkle import CompactRange
+from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
+from liberate.crypto.signing import Claim, SigningKey, verify_batch
+from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
+from liberate.ledger import store
+from liberate.ledger.records import Block, Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.refusal import refusal
+from liberate.ledger.rules import apply
+from liberate.ledger.state import State
+from liberate.randomness import Clock
+from liberate.timing import Stopwatch
+
+_logger = logging.getLogger(__name__)
+
+_LOCK_NAME = "ledger.lock"
+_PAGE = 1_000
+"""Entries read at a time by `entries`."""
+
+
+class Ledger(Protocol):
+    """A log of signed facts under one Merkle tree."""
+
+    @property
+    def origin(self) -> str:
+        """Name of the ledger."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of entries, blocks included."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height of the last block."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """What the rules know; to be read only."""
+        ...
+
+    def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
+        """Add entries as one block, durable on return.
+
+        Returns:
+            For each entry its position, or why it was refused; the same bytes again give their first position.
+            When nothing new is accepted, no block is made.
+        """
+        ...
+
+    def entry(self, position: int) -> bytes:
+        """Give an entry, 0 <= position < size."""
+        ...
+
+    def entries(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Give positions and entries of [begin, end), to the last one by default."""
+        ...
+
+    def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
+        """Give the positions, increasing, of the entries of a kind, by an author, and that concern a principal."""
+        ...
+
+    def checkpoint(self) -> str:
+        """Give the newest checkpoint as a signed note."""
+        ...
+
+    def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
+        """Prove that an entry stands in the tree of the first `size` entries, all by default."""
+        ...
+
+    def consistency_proof(self, old: int, new: int) -> list[Digest]:
+        """Prove that the tree of the first `new` entries begins with that of the first `old`, 0 < old <= new."""
+        ...
+
+    def close(self) -> None:
+        """Let the ledger go."""
+        ...
+
+
+class _Owner:
+    """The one process that may append: it holds the log's key and the lock file."""
+
+    def __init__(self, folder: Path, key: SigningKey, clock: Clock) -> None:
+        self.key = key
+        self.clock = clock
+        self._lock = (folder / _LOCK_NAME).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise LedgerLocked(
+                f"another process owns the ledger in {folder}", hint="wait until it ends, or open the ledger to read"
+            ) from error
+
+    def release(self) -> None:
+        self._lock.close()
+
+
+class SqliteLedger:
+    """A ledger in `folder/ledger.sqlite`: its owner appends, anybody may read.
+
+    Use `create` or `open`. A reader sees the ledger as it was when it was opened.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, owner: _Owner | None, stopwatch: Stopwatch | None) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._stopwatch = stopwatch or Stopwatch()
+        self._state = State()
+        self._edge = CompactRange()
+
+    @classmethod
+    def create(
+        cls, folder: Path, genesis: bytes, log_key: SigningKey, clock: Clock, stopwatch: Stopwatch | None = None
+    ) -> SqliteLedger:
+        """Begin a ledger: its first block holds the genesis.
+
+        Raises:
+            RefusedEntry: the rules refuse the genesis.
+            LedgerError: there is a ledger in the folder already.
+            LedgerLocked: another process owns it.
+        """
+        entry = decode_entry(genesis)
+        folder.mkdir(parents=True, exist_ok=True)
+        owner = _Owner(folder, log_key, clock)
+        ledger = cls(store.connect(folder, mode="rwc"), owner, stopwatch)
+        try:
+            if not store.is_empty(ledger._connection):
+                raise LedgerError(f"there is a ledger in {folder} already")
+            apply(ledger._state, entry, 0)
+            ledger._check_log_key()
+            ledger._connection.execute("PRAGMA journal_mode = WAL")
+            ledger._commit([(0, entry)], is_first=True)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        log_key: SigningKey | None = None,
+        clock: Clock | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> SqliteLedger:
+        """Open a ledger: with the log's key and a clock to append, without them to read.
+
+        Raises:
+            LedgerError: there is no ledger, it cannot be read, or the key is not its log's.
+            LedgerLocked: another process owns it.
+        """
+        if (log_key is None) != (clock is None):
+            raise ValueError("whoever appends needs both the log's key and a clock")
+        if not (folder / store.FILE_NAME).is_file():
+            raise LedgerError(f"there is no ledger in {folder}")
+        owner = _Owner(folder, log_key, clock) if log_key and clock else None
+        ledger = cls(store.connect(folder, mode="rw" if owner else "ro"), owner, stopwatch)
+        try:
+            if owner is None:
+                ledger._connection.execute("BEGIN")
+            ledger._restore()
+            if owner is not None:
+                ledger._check_log_key()
+        except BaseException as error:
+            ledger.close()
+            if isinstance(error, sqlite3.Error):
+                hint = "check it: liberate ledger verify"
+                raise LedgerError(f"the ledger in {folder} cannot be read: {error}", hint=hint) from error
+            raise
+        return ledger
+
+    @property
+    def origin(self) -> str:
+        return self._state.origin
+
+    @property
+    def size(self) -> int:
+        return self._state.size
+
+    @property
+    def height(self) -> int:
+        return self._state.height
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
+        self._require_owner()
+        try:
+            return self._append(entries)
+        except BaseException as error:
+            # the state in memory must not be ahead of what is durable
+            self._connection.rollback()
+            self._restore()
+            if isinstance(error, sqlite3.Error):
+                raise LedgerError(f"nothing was appended, the block could not be stored: {error}") from error
+            raise
+
+    def entry(self, position: int) -> bytes:
+        return store.read_entry(self._connection, position)
+
+    def entries(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        stop = self.size if end is None else end
+        query = "SELECT position, entry FROM entry WHERE position >= ? AND position < ? ORDER BY position"
+        for first in range(begin, stop, _PAGE):
+            yield from self._connection.execute(query, (first, min(first + _PAGE, stop))).fetchall()
+
+    def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
+        conditions = {
+            "kind = ?": kind,
+            "author = ?": author,
+            "position IN (SELECT position FROM about WHERE principal = ?)": about,
+        }
+        chosen = {condition: value for condition, value in conditions.items() if value is not None}
+        query = f"SELECT position FROM entry WHERE {' AND '.join(chosen) or 'TRUE'} ORDER BY position"
+        return [position for (position,) in self._connection.execute(query, tuple(chosen.values()))]
+
+    def checkpoint(self) -> str:
+        (note,) = self._connection.execute("SELECT note FROM checkpoint").fetchone()
+        return str(note, "utf-8")
+
+    def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
+        return merkle.inclusion_proof(position, self._proof_size(size), partial(store.read_node, self._connection))
+
+    def consistency_proof(self, old: int, new: int) -> list[Digest]:
+        return merkle.consistency_proof(old, self._proof_size(new), partial(store.read_node, self._connection))
+
+    def close(self) -> None:
+        self._connection.close()
+        if self._owner is not None:
+            self._owner.release()
+
+    def _append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
+        decoded = [_decoded(data) for data in entries]
+        verified = self._verified(decoded)
+        results: list[int | RefusedEntry] = []
+        batch: list[tuple[int, Entry]] = []
+        positions: dict[bytes, int] = {}
+        for entry in decoded:
+            try:
+                if isinstance(entry, RefusedEntry):
+                    raise entry
+                position = positions.get(entry.data, self._first_position(entry))
+                if position is None:
+                    position = self._state.size
+                    apply(self._state, _offered(entry), position, verified=entry.leaf_hash in verified)
+                    positions[entry.data] = position
+                    batch.append((position, entry))
+                results.append(position)
+            except RefusedEntry as refused:
+                _logger.debug("refused: %s", refused)
+                results.append(refused)
+        if batch:
+            self._commit(batch)
+        return results
+
+    def _verified(self, decoded: Sequence[Entry | RefusedEntry]) -> set[Digest]:
+        """Give the leaf hashes of the entries whose signatures are their authors', as far as these are known by now."""
+        principals = self._state.principals
+        fresh = [
+            entry
+            for entry in decoded
+            if isinstance(entry, Entry)
+            and entry.record.author < len(principals)
+            and entry.record.seq > principals[entry.record.author].sequence
+        ]
+        claims = [Claim(principals[e.record.author].key, signed_bytes(e.body), e.signature) for e in fresh]
+        with self._stopwatch.measure("verify"):
+            outcomes = verify_batch(claims)
+        return {entry.leaf_hash for entry, is_valid in zip(fresh, outcomes, strict=True) if is_valid}
+
+    def _first_position(self, entry: Entry) -> int | None:
+        """Give the position of an entry that is stored already."""
+        author, sequence = entry.record.author, entry.record.seq
+        principals = self._state.principals
+        if author >= len(principals) or sequence > principals[author].sequence:
+            return None
+        query = "SELECT position FROM entry WHERE author = ? AND seq = ? AND entry = ?"
+        row = self._connection.execute(query, (author, sequence, entry.data)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _commit(self, batch: list[tuple[int, Entry]], *, is_first: bool = False) -> None:
+        """End a batch with its block entry and make both durable."""
+        state, owner = self._state, self._require_owner()
+        block = self._block(len(batch))
+        position = state.size
+        apply(state, block, position, verified=True)
+        batch = [*batch, (position, block)]
+        nodes = [row for at, entry in batch for row in store.node_rows(at, self._edge.append(entry.leaf_hash))]
+        about = [row for at, entry in batch for row in store.about_rows(at, entry.record)]
+        changed = sorted({number for number, _ in about})
+        principals = [store.principal_row(number, state.principals[number]) for number in changed]
+        note = sign_checkpoint(Checkpoint(state.origin, state.size, self._edge.root()), owner.key)
+        with self._stopwatch.measure("store"):
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            if is_first:
+                store.create_tables(connection)
+            store.insert(connection, "entry", [store.entry_row(at, entry) for at, entry in batch])
+            store.insert(connection, "node", nodes)
+            store.insert(connection, "about", about)
+            store.insert(connection, "principal", principals, replace=True)
+            store.insert(connection, "checkpoint", [store.checkpoint_row(note)], replace=True)
+            connection.execute("COMMIT")
+        _logger.info("block %d: %d entries, %d in all", state.height, len(batch), state.size)
+
+    def _block(self, count: int) -> Entry:
+        state, owner = self._state, self._require_owner()
+        record = Block(
+            origin=state.origin,
+            author=len(state.founding.admitters),
+            seq=state.height + 1,
+            parent=state.block_hash,
+            count=count,
+            state_root=state.root(),
+            time_us=max(state.time_us, owner.clock.time_us(state.height + 1)),
+        )
+        return decode_entry(sign(record, owner.key))
+
+    def _restore(self) -> None:
+        self._state = store.restore(self._connection)
+        self._edge = CompactRange.restore(self._state.size, partial(store.read_node, self._connection))
+
+    def _require_owner(self) -> _Owner:
+        if self._owner is None:
+            raise LedgerError("the ledger was opened to read", hint="open it with the log's key and a clock")
+        return self._owner
+
+    def _check_log_key(self) -> None:
+        key = verifier_key(self.origin, self._require_owner().key.public)
+        if key != self._state.founding.log_vkey:
+            raise LedgerError(f"not the log's key: {key}, wanted {self._state.founding.log_vkey}")
+
+    def _proof_size(self, size: int | None) -> int:
+        if size is not None and size > self.size:
+            raise ValueError(f"size <= {self.size} is wanted, not {size}")
+        return self.size if size is None else size
+
+
+def _decoded(data: bytes) -> Entry | RefusedEntry:
+    try:
+        return decode_entry(data)
+    except RefusedEntry as refused:
+        return refused
+
+
+def _offered(entry: Entry) -> Entry:
+    if isinstance(entry.record, Block):
+        raise refusal("log_only", "blocks are written by the log itself")
+    return entry

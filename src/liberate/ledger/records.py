@@ -1,0 +1,384 @@
+"""What may be signed: the closed set of records, and the entries that carry them.
+
+An entry is an Ed25519 signature (64 bytes) followed by the canonical bytes of a record, 65,535 bytes at most.
+Each schema declares its subjects: the principals, beside its author, whose history it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from liberate.arrays import Digest
+from liberate.crypto.encoding import Bytes32, Natural, Positive, Token, decode, encode, pre_authentication_encoding
+from liberate.crypto.merkle import leaf_hash
+from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
+from liberate.errors import InvalidRecord, RefusedEntry
+from liberate.ledger.refusal import refusal
+
+FORMAT_VERSION = 1
+PAYLOAD_TYPE = "application/vnd.liberate.record+json"
+MAX_ENTRY_BYTES = 65_535
+ZERO = Digest(bytes(32))
+"""Stands where there is no digest yet."""
+
+_RANGE_GAP = 256
+"""Numbers further apart than this begin a new range: a range costs about as much as a bitmap of this gap."""
+
+Origin = Annotated[str, Meta(min_length=1, max_length=255)]
+AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
+Role = Literal["admitter", "log"] | AdmittedRole
+Account = Literal["none", "epsilon", "rho"]
+Fidelity = Literal["uploads", "sum"]
+
+
+class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some principal numbers: bit i of byte j of the bitmap stands for first + 8 * j + i.
+
+    The first bit is set and the last byte is not zero.
+    """
+
+    first: Natural
+    bitmap: Annotated[bytes, Meta(min_length=1, max_length=32_768)]
+
+
+class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which admitters may enrol a role, and how many of them must sign."""
+
+    admitters: tuple[Natural, ...]
+    threshold: Positive
+
+
+class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Verifier keys of the witnesses, and how many must have cosigned before a checkpoint is published."""
+
+    keys: tuple[str, ...]
+    threshold: Natural
+
+
+class Mechanism(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The privacy mechanism of a round, by name and public integers."""
+
+    name: Token
+    parameters: dict[Token, Natural]
+
+
+class Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What every record says.
+
+    Attributes:
+        v: Version of the format.
+        origin: Name of the ledger that the record was made for.
+        author: Number of the principal who signs.
+        seq: Greater than the author's last accepted one.
+    """
+
+    v: Literal[1] = 1
+    origin: Origin
+    author: Natural
+    seq: Positive
+
+    @property
+    def kind(self) -> str:
+        """The record's kind, as it stands in its bytes."""
+        return str(self.__struct_config__.tag)
+
+    def subjects(self) -> Iterable[int]:
+        """Give the principals, beside the author, whose history the record belongs to."""
+        return ()
+
+
+class Genesis(Common, frozen=True, tag="genesis"):
+    """Entry 0: who may admit whom, the log's key, and the limits of privacy. Signed by the founder, principal 0.
+
+    The admitters are principals 0, 1, ..., n - 1; the log is principal n.
+
+    Attributes:
+        admitters: Public keys, the founder's first.
+        admission: Who admits a role; a role that is missing can be admitted by nobody.
+        log_vkey: C2SP verifier key that signs blocks and checkpoints, named as the origin.
+        simulated: Whether keys, noise and time come from a seed.
+        unit: Whose data a privacy statement protects.
+        relation: Neighbouring relation: the person's data are replaced by nothing, participation is public.
+        epsilon_nano_limit: What a person may spend from the ε account, in 1e-9, or None without a limit.
+        rho_nano_limit: The same for the ρ (zCDP) account.
+        witnesses: Witness policy.
+    """
+
+    admitters: tuple[Bytes32, ...]
+    admission: dict[AdmittedRole, Admission]
+    log_vkey: str
+    simulated: bool
+    unit: Literal["user"]
+    relation: Literal["zero-out"]
+    epsilon_nano_limit: Natural | None
+    rho_nano_limit: Natural | None
+    witnesses: Witnesses
+
+    def subjects(self) -> Iterable[int]:
+        return range(len(self.admitters) + 1)
+
+
+class Enrol(Common, frozen=True, tag="enrol"):
+    """A new principal. Signed by an admitter of its role.
+
+    Attributes:
+        number: The next principal number.
+        key: The new principal's public key.
+        role: What it may sign.
+    """
+
+    number: Natural
+    key: Bytes32
+    role: AdmittedRole
+
+    def subjects(self) -> Iterable[int]:
+        return (self.number,)
+
+
+class Dataset(Common, frozen=True, tag="dataset"):
+    """A participant commits to the own ratings; again whenever ratings are added.
+
+    Attributes:
+        commitment: Salted commitment to the ratings.
+    """
+
+    commitment: Bytes32
+
+
+class Round(Common, frozen=True, tag="round"):
+    """A coordinator opens a round.
+
+    Attributes:
+        number: The last round's plus 1; the first is 1.
+        run: The last round's run, or the next one.
+        rounds: How many rounds the run has, fixed before the first; None: until convergence.
+        base_version: Version of the model that devices start from; versions go on counting over runs.
+        base_digest: Digest of that model; the first round of a run may start from any.
+        cohort: Who may answer; empty: every participant enrolled by now.
+        statistic: What a device computes.
+        shape: Items, numbers per item, and numbers that belong to no item.
+        mechanism: How an upload is protected.
+        fidelity: Whether each upload is noised, or (in simulations) noise is drawn once on their sum.
+        grid_bits: Uploads are integers in units of 2**-grid_bits.
+        modulus_bits: Sums are taken modulo 2**modulus_bits.
+        account: Which account an answer spends from.
+        spend: What an answer spends, in 1e-9.
+        minimum: How many people a model needs.
+        deadline: Height of the last block that may hold an answer.
+    """
+
+    number: Positive
+    run: Natural
+    rounds: Positive | None
+    base_version: Natural
+    base_digest: Bytes32
+    cohort: tuple[Range, ...]
+    statistic: Token
+    shape: tuple[Natural, Natural, Natural]
+    mechanism: Mechanism
+    fidelity: Fidelity
+    grid_bits: Natural
+    modulus_bits: Natural
+    account: Account
+    spend: Natural
+    minimum: Positive
+    deadline: Positive
+
+
+class Update(Common, frozen=True, tag="update"):
+    """A participant's answer to a round, or a host's for its people.
+
+    Attributes:
+        round: Number of the round.
+        round_hash: Leaf hash of the round's entry.
+        commitment: Salted commitment to the upload.
+        profile: Salted commitment to the user profile.
+        shares: Leaf hashes of the shares used as input.
+        account: The round's account.
+        spend: The round's spend.
+        people: For whom a host answers; empty in a participant's own answer.
+    """
+
+    round: Positive
+    round_hash: Bytes32
+    commitment: Bytes32
+    profile: Bytes32
+    shares: tuple[Bytes32, ...]
+    account: Account
+    spend: Natural
+    people: tuple[Range, ...]
+
+    def subjects(self) -> Iterable[int]:
+        return numbers(self.people)
+
+    def answers_for(self) -> tuple[int, ...]:
+        """Give the participants whose answer this is: a host's people, or else the author."""
+        return tuple(numbers(self.people)) or (self.author,)
+
+
+class Model(Common, frozen=True, tag="model"):
+    """The round's coordinator closes it with a model.
+
+    Attributes:
+        round: Number of the round.
+        version: The base model's plus 1.
+        parent: Digest of the base model.
+        digest: Digest of the new model.
+        updates_root: RFC 6962 root over the leaf hashes of the updates used, in ledger order.
+        unused: Positions of the round's accepted updates that were not used, increasing.
+        sum_digest: Digest of the sum of the uploads.
+        solver: What made a model of the sum, with its version.
+        parameters: Its public integers.
+    """
+
+    round: Positive
+    version: Positive
+    parent: Bytes32
+    digest: Bytes32
+    updates_root: Bytes32
+    unused: tuple[Natural, ...]
+    sum_digest: Bytes32
+    solver: Token
+    parameters: dict[Token, Natural]
+
+
+class Aborted(Common, frozen=True, tag="aborted"):
+    """The round's coordinator closes it without a model; what was spent stays spent.
+
+    Attributes:
+        round: Number of the round.
+        reason: Why, as a code.
+    """
+
+    round: Positive
+    reason: Token
+
+
+class Block(Common, frozen=True, tag="block"):
+    """The log ends an atomic batch. Its sequence is its height; the first block's is 1.
+
+    Attributes:
+        parent: Leaf hash of the block entry before; 32 zero bytes in the first.
+        count: Entries of the batch, this one excluded.
+        state_root: Root of the state tree after the batch, before this entry.
+        time_us: Microseconds since 1970-01-01 UTC.
+    """
+
+    parent: Bytes32
+    count: Positive
+    state_root: Bytes32
+    time_us: Natural
+
+
+Record: TypeAlias = Genesis | Enrol | Dataset | Round | Update | Model | Aborted | Block
+
+KINDS = frozenset({"genesis", "enrol", "dataset", "round", "update", "model", "aborted", "block"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A decoded entry.
+
+    Attributes:
+        data: The whole entry.
+        signature: Its first 64 bytes.
+        body: The record's bytes.
+        record: The record.
+        leaf_hash: RFC 6962 hash of the entry.
+    """
+
+    data: bytes
+    signature: bytes
+    body: bytes
+    record: Record
+    leaf_hash: Digest
+
+
+class _Header(Struct):
+    """The part of a record by which readers of every version can tell what it is."""
+
+    kind: str
+    v: int
+
+
+def signed_bytes(body: bytes) -> bytes:
+    """Give what an entry's signature covers: DSSE's pre-authentication encoding of the record's bytes."""
+    return pre_authentication_encoding(PAYLOAD_TYPE, body)
+
+
+def sign(record: Record, key: SigningKey) -> bytes:
+    """Make the entry of a record.
+
+    Raises:
+        InvalidRecord: a value is out of its field's range, or the entry would be too large.
+    """
+    body = encode(record)
+    if SIGNATURE_BYTES + len(body) > MAX_ENTRY_BYTES:
+        raise InvalidRecord(f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {SIGNATURE_BYTES + len(body)}")
+    return key.sign(signed_bytes(body)) + body
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read an entry; its signature is not checked here.
+
+    Raises:
+        RefusedEntry: `too_large`, `malformed`, `unknown_kind` or `unknown_version`.
+    """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise refusal("too_large", f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {len(data)}")
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    try:
+        # mypy has no way to say "a union of structs" where a type is passed as a value
+        record = cast("Record", decode(body, cast("type[Common]", Record)))
+    except InvalidRecord as error:
+        raise _undecodable(body, error) from error
+    return Entry(data=data, signature=signature, body=body, record=record, leaf_hash=leaf_hash(data))
+
+
+def concerned(record: Record) -> list[int]:
+    """Give the numbers of all principals whose history a record belongs to: author and subjects, increasing."""
+    return sorted({record.author, *record.subjects()})
+
+
+def ranges(people: Iterable[int]) -> tuple[Range, ...]:
+    """Write a set of principal numbers as ranges."""
+    parts: list[list[int]] = []
+    for number in sorted(set(people)):
+        if not parts or number - parts[-1][-1] > _RANGE_GAP:
+            parts.append([])
+        parts[-1].append(number)
+    return tuple(Range(first=part[0], bitmap=_bitmap(part)) for part in parts)
+
+
+def numbers(people: Iterable[Range]) -> Iterator[int]:
+    """Give the principal numbers that ranges stand for, in their order."""
+    for part in people:
+        for offset, byte in enumerate(part.bitmap):
+            for bit in range(8):
+                if byte >> bit & 1:
+                    yield part.first + 8 * offset + bit
+
+
+def _bitmap(part: list[int]) -> bytes:
+    first, last = part[0], part[-1]
+    bitmap = bytearray((last - first) // 8 + 1)
+    for number in part:
+        bitmap[(number - first) >> 3] |= 1 << ((number - first) & 7)
+    return bytes(bitmap)
+
+
+def _undecodable(body: bytes, error: InvalidRecord) -> RefusedEntry:
+    try:
+        header = msgspec.json.decode(body, type=_Header)
+    except ValueError:
+        return refusal("malformed", error.message)
+    if header.kind not in KINDS:
+        return refusal("unknown_kind", f"no rule for records of kind {header.kind!r}")
+    if header.v != FORMAT_VERSION:
+        return refusal("unknown_version", f"format {header.v}, wanted {FORMAT_VERSION}")
+    return refusal("malformed", error.message)

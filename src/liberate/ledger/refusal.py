@@ -1,0 +1,58 @@
+"""Why an entry is refused: a closed set of reason codes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from liberate.errors import RefusedEntry
+
+Reason = Literal[
+    "already_enrolled",  # the key belongs to a principal already
+    "bad_genesis",  # a policy that could never be followed
+    "bad_key",  # not a usable public key
+    "bad_signature",  # not the author's signature over the record
+    "closed_round",  # the round named is not the open one
+    "log_only",  # a kind that the log itself writes
+    "malformed",  # not the canonical bytes of a record
+    "no_genesis",  # the first entry of a ledger must be a genesis
+    "not_admitter",  # the genesis does not let the author admit this role
+    "not_in_cohort",  # a person who does not belong to the round
+    "not_simulated",  # allowed on a simulation's ledger only
+    "other_coordinator",  # the round was opened by somebody else
+    "over_budget",  # a spend above what an account may still spend
+    "round_open",  # another round has not been closed
+    "run_complete",  # more rounds than the run announced
+    "second_genesis",  # a ledger has one genesis
+    "second_update",  # the person has answered the round
+    "share_without_consent",  # shares as input, without a consent that covers them
+    "stale_sequence",  # not greater than the author's last sequence
+    "too_few_updates",  # fewer people in a model than its round demands
+    "too_large",  # above the largest entry
+    "too_late",  # after the round's deadline
+    "too_many_people",  # more people than one record may name
+    "unknown_author",  # no principal has this number
+    "unknown_kind",  # a record kind without a rule
+    "unknown_version",  # a format version without a rule
+    "wrong_base",  # not the model that the run has reached
+    "wrong_cohort",  # people who are no participants, or ranges that are not strictly increasing
+    "wrong_count",  # a block that does not count its entries
+    "wrong_height",  # not the height after the last block's
+    "wrong_number",  # not the next number
+    "wrong_origin",  # made for another ledger
+    "wrong_parent",  # does not follow from what it names as its parent
+    "wrong_people",  # a host must name people, a participant may not
+    "wrong_role",  # the author's role may not write this kind
+    "wrong_round",  # another hash than the open round's entry has
+    "wrong_run",  # not this run or the next one, or other terms than the run's first round
+    "wrong_spend",  # not the spend of the round, or an account without a spend
+    "wrong_state",  # a state root that does not follow from the entries
+    "wrong_time",  # before the last block's time
+    "wrong_updates",  # not a subset of the round's updates, or not their root
+    "wrong_version",  # not the version after the base model's
+]
+"""Every reason code that the rules know."""
+
+
+def refusal(reason: Reason, detail: str) -> RefusedEntry:
+    """Give the error that refuses an entry for a reason."""
+    return RefusedEntry(reason, detail)

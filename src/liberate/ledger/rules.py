@@ -1,0 +1,339 @@
+"""The rules: what an entry must satisfy to follow from all entries before it, and what it changes.
+
+`apply` is deterministic and looks at state and entry only, so the log, an auditor and every replica agree.
+It checks everything first and changes the state last: a refused entry leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from liberate.arrays import Digest
+from liberate.crypto.merkle import root
+from liberate.crypto.note import VerifierKey, parse_verifier_key
+from liberate.crypto.signing import check_public_key, verify
+from liberate.errors import InvalidRecord
+from liberate.ledger.records import (
+    Aborted,
+    Block,
+    Dataset,
+    Enrol,
+    Entry,
+    Genesis,
+    Model,
+    Range,
+    Record,
+    Role,
+    Round,
+    Update,
+    numbers,
+    signed_bytes,
+)
+from liberate.ledger.refusal import Reason, refusal
+from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
+
+MAX_PEOPLE = 262_144
+"""People whom one record may name."""
+
+_AUTHORS: dict[type[Record], frozenset[Role]] = {
+    Enrol: frozenset({"admitter"}),
+    Dataset: frozenset({"participant"}),
+    Round: frozenset({"coordinator"}),
+    Update: frozenset({"participant", "host"}),
+    Model: frozenset({"coordinator"}),
+    Aborted: frozenset({"coordinator"}),
+    Block: frozenset({"log"}),
+}
+
+
+def apply(state: State, entry: Entry, position: int, *, verified: bool = False) -> None:
+    """Let a state move on by one entry, in place.
+
+    Args:
+        state: The state after all entries before; unchanged when the entry is refused.
+        entry: The entry.
+        position: Its position, which must be `state.size`.
+        verified: Whether the signature is known to be one of the author's present key.
+
+    Raises:
+        RefusedEntry: the entry does not follow; its reason says why.
+    """
+    if position != state.size:
+        raise ValueError(f"the next position is {state.size}, not {position}")
+    record = entry.record
+    if state.genesis is None:
+        _begin(state, entry)
+    else:
+        _check_author(state, entry, verified=verified)
+        match record:
+            case Genesis():
+                raise refusal("second_genesis", "this ledger has its genesis already")
+            case Enrol():
+                _enrol(state, record)
+            case Dataset():
+                pass
+            case Round():
+                _open_round(state, record, entry.leaf_hash)
+            case Update():
+                _update(state, record, entry.leaf_hash)
+            case Model():
+                _close_with_model(state, record)
+            case Aborted():
+                _closable_round(state, record)
+                state.open_round = None
+            case Block():
+                _end_block(state, record, entry.leaf_hash)
+            case _:
+                assert_never(record)
+    state.advance(entry)
+
+
+def _check_author(state: State, entry: Entry, *, verified: bool) -> None:
+    record = entry.record
+    if record.origin != state.origin:
+        raise refusal("wrong_origin", f"made for {record.origin!r}, this ledger is {state.origin!r}")
+    if record.author >= len(state.principals):
+        raise refusal("unknown_author", f"principal {record.author} of {len(state.principals)}")
+    author = state.principals[record.author]
+    allowed = _AUTHORS.get(type(record), frozenset({author.role}))
+    if author.role not in allowed:
+        raise refusal("wrong_role", f"{record.kind} by a {author.role}, wanted {' or '.join(sorted(allowed))}")
+    if record.seq <= author.sequence:
+        raise refusal("stale_sequence", f"sequence {record.seq}, the author's last one is {author.sequence}")
+    if not verified:
+        _check_signature(entry, author.key)
+
+
+def _check_signature(entry: Entry, key: bytes) -> None:
+    try:
+        verify(key, signed_bytes(entry.body), entry.signature)
+    except InvalidRecord as error:
+        raise refusal("bad_signature", error.message) from error
+
+
+# --- genesis and enrolment -------------------------------------------------------------------------------------------
+
+
+def _begin(state: State, entry: Entry) -> None:
+    record = entry.record
+    if not isinstance(record, Genesis):
+        raise refusal("no_genesis", f"a ledger begins with a genesis, not with {record.kind}")
+    if record.author != 0 or record.seq != 1:
+        raise refusal("bad_genesis", "a genesis is signed by principal 0 with sequence 1")
+    log = _parse_key(record.log_vkey)
+    if log.name != record.origin:
+        raise refusal("bad_genesis", f"the log's key is named {log.name!r}, the origin is {record.origin!r}")
+    keys = [*record.admitters, log.public]
+    if len(keys) < 2 or len(set(keys)) < len(keys):
+        raise refusal("bad_genesis", "at least one admitter is wanted, and no key twice")
+    for key in keys:
+        _check_key(key)
+    _check_policies(record)
+    _check_signature(entry, keys[0])
+    state.genesis = record
+    for key in record.admitters:
+        state.enrol(Principal(key=key, role="admitter"))
+    state.enrol(Principal(key=log.public, role="log"))
+
+
+def _check_policies(genesis: Genesis) -> None:
+    for role, admission in genesis.admission.items():
+        chosen = admission.admitters
+        if not chosen or any(number >= len(genesis.admitters) for number in chosen):
+            raise refusal("bad_genesis", f"{role} must be admitted by numbers below {len(genesis.admitters)}")
+        if admission.threshold != 1:
+            raise refusal("bad_genesis", f"{role} is admitted by one signature, not {admission.threshold}")
+    witnesses = genesis.witnesses
+    if len({_parse_key(key).public for key in witnesses.keys}) < max(len(witnesses.keys), witnesses.threshold):
+        raise refusal("bad_genesis", "as many different witnesses as the threshold are wanted")
+
+
+def _enrol(state: State, record: Enrol) -> None:
+    admission = state.founding.admission.get(record.role)
+    if admission is None or record.author not in admission.admitters:
+        raise refusal("not_admitter", f"principal {record.author} may not admit a {record.role}")
+    if record.number != len(state.principals):
+        raise refusal("wrong_number", f"number {record.number}, the next one is {len(state.principals)}")
+    _check_key(record.key)
+    holder = state.number_of(record.key)
+    if holder is not None:
+        raise refusal("already_enrolled", f"the key is principal {holder}'s")
+    state.enrol(Principal(key=record.key, role=record.role))
+
+
+def _check_key(key: bytes) -> None:
+    try:
+        check_public_key(key)
+    except InvalidRecord as error:
+        raise refusal("bad_key", error.message) from error
+
+
+def _parse_key(vkey: str) -> VerifierKey:
+    try:
+        return parse_verifier_key(vkey)
+    except InvalidRecord as error:
+        raise refusal("bad_key", error.message) from error
+
+
+# --- a round and its answers -----------------------------------------------------------------------------------------
+
+
+def _open_round(state: State, record: Round, hash: Digest) -> None:
+    if state.open_round is not None:
+        raise refusal("round_open", f"round {state.round_number} has not been closed")
+    if record.number != state.round_number + 1:
+        raise refusal("wrong_number", f"round {record.number}, the next one is {state.round_number + 1}")
+    run = _next_run(state, record)
+    base = _base(state, record)
+    if (record.account == "none") != (record.spend == 0):
+        raise refusal("wrong_spend", f"{record.spend} from account {record.account!r}")
+    if record.fidelity == "sum" and not state.founding.simulated:
+        raise refusal("not_simulated", "noise is drawn once on a sum in simulations only")
+    if record.deadline <= state.height:
+        raise refusal("too_late", f"deadline {record.deadline}, the next block is {state.height + 1}")
+    _check_participants(state, _people(record.cohort, "wrong_cohort"), "wrong_cohort")
+    state.round_number = record.number
+    state.run = run
+    state.model = base
+    state.open_round = OpenRound(record, hash, state.size, len(state.principals))
+
+
+def _next_run(state: State, record: Round) -> Run:
+    last = state.run
+    if last is None or record.run == last.number + 1:
+        if last is None and record.run > 1:
+            raise refusal("wrong_run", f"run {record.run}, the first one is 0 or 1")
+        return Run(record.run, record.rounds, opened=1)
+    if record.run != last.number or record.rounds != last.rounds:
+        found, wanted = f"run {record.run} of {record.rounds} rounds", f"run {last.number} of {last.rounds}"
+        raise refusal("wrong_run", f"{found}, wanted {wanted}, or the next run")
+    if last.rounds is not None and last.opened == last.rounds:
+        raise refusal("run_complete", f"run {last.number} announced {last.rounds} rounds and had them")
+    return Run(last.number, last.rounds, last.opened + 1)
+
+
+def _base(state: State, record: Round) -> ModelReference:
+    base = ModelReference(record.base_version, record.base_digest)
+    reached = state.model or ModelReference(0, record.base_digest)
+    is_new_run = state.run is None or record.run != state.run.number
+    if base.version != reached.version or not (is_new_run or base.digest == reached.digest):
+        raise refusal("wrong_base", f"the round starts from {base}, wanted {reached}")
+    return base
+
+
+def _update(state: State, record: Update, hash: Digest) -> None:
+    current = state.open_round
+    if current is None or record.round != current.record.number:
+        raise refusal("closed_round", f"round {record.round} is not open")
+    if record.round_hash != current.hash:
+        raise refusal("wrong_round", f"round {record.round} has another entry")
+    if state.height >= current.record.deadline:
+        raise refusal("too_late", f"block {state.height + 1} is after the deadline, {current.record.deadline}")
+    if record.shares:
+        raise refusal("share_without_consent", f"{len(record.shares)} shares, none is covered by a consent")
+    if record.account != current.record.account or record.spend != current.record.spend:
+        wanted = f"{current.record.spend} from {current.record.account!r}"
+        raise refusal("wrong_spend", f"{record.spend} from {record.account!r}, wanted {wanted}")
+    is_host = state.principals[record.author].role == "host"
+    if is_host != bool(record.people):
+        raise refusal("wrong_people", "a host names its people, a participant answers for nobody else")
+    people = _people(record.people, "wrong_people") if is_host else (record.author,)
+    _check_participants(state, people, "not_in_cohort")
+    _check_answers(state, current, people)
+    for number in people:
+        _spend(state.principals[number], record)
+    current.accept(people, hash, state.size)
+
+
+def _check_answers(state: State, current: OpenRound, people: Iterable[int]) -> None:
+    account, spend = current.record.account, current.record.spend
+    limit = state.limit(account)
+    for number in people:
+        if not current.admits(number):
+            raise refusal("not_in_cohort", f"principal {number} does not belong to round {current.record.number}")
+        if number in current.answered:
+            raise refusal("second_update", f"principal {number} has answered round {current.record.number}")
+        spent = state.principals[number].spent(account)
+        if spent + spend > limit:
+            raise refusal("over_budget", f"principal {number} spent {spent} of {limit}, {spend} more are too many")
+
+
+def _spend(principal: Principal, record: Update) -> None:
+    match record.account:
+        case "epsilon":
+            principal.epsilon_nano += record.spend
+        case "rho":
+            principal.rho_nano += record.spend
+        case "none":
+            pass
+        case _:
+            assert_never(record.account)
+
+
+def _people(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
+    """List the people of some ranges, refusing ranges that could be written in another way or out of order."""
+    end = 0
+    for part in parts:
+        if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
+            raise refusal(reason, f"the range from {part.first} overlaps another, or has empty ends")
+        end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
+    people = tuple(numbers(parts))
+    if len(people) > MAX_PEOPLE:
+        raise refusal("too_many_people", f"{len(people)} people, at most {MAX_PEOPLE} are wanted")
+    return people
+
+
+def _check_participants(state: State, people: Iterable[int], reason: Reason) -> None:
+    for number in people:
+        if number >= len(state.principals) or state.principals[number].role != "participant":
+            raise refusal(reason, f"principal {number} is no participant")
+
+
+# --- the end of a round, the end of a block --------------------------------------------------------------------------
+
+
+def _closable_round(state: State, record: Model | Aborted) -> OpenRound:
+    current = state.open_round
+    if current is None or record.round != current.record.number:
+        raise refusal("closed_round", f"round {record.round} is not open")
+    if record.author != current.record.author:
+        raise refusal("other_coordinator", f"round {record.round} was opened by principal {current.record.author}")
+    return current
+
+
+def _close_with_model(state: State, record: Model) -> None:
+    current = _closable_round(state, record)
+    base = ModelReference(current.record.base_version, current.record.base_digest)
+    if record.parent != base.digest:
+        raise refusal("wrong_parent", f"parent {record.parent.hex()}, the round's base is {base.digest.hex()}")
+    if record.version != base.version + 1:
+        raise refusal("wrong_version", f"version {record.version}, wanted {base.version + 1}")
+    unused = set(record.unused)
+    if list(record.unused) != sorted(unused) or not unused <= current.updates.keys():
+        raise refusal("wrong_updates", "unused positions must be increasing, and updates of the round")
+    used = [update for position, update in current.updates.items() if position not in unused]
+    people = sum(update.people for update in used)
+    if people < current.record.minimum:
+        raise refusal("too_few_updates", f"{people} people, at least {current.record.minimum} are wanted")
+    if record.updates_root != root([update.leaf_hash for update in used]):
+        raise refusal("wrong_updates", "the root is not that of the round's updates without the unused ones")
+    state.model = ModelReference(record.version, record.digest)
+    state.open_round = None
+
+
+def _end_block(state: State, record: Block, hash: Digest) -> None:
+    if record.seq != state.height + 1:
+        raise refusal("wrong_height", f"height {record.seq}, the next one is {state.height + 1}")
+    if record.parent != state.block_hash:
+        raise refusal("wrong_parent", "the parent is not the block entry before")
+    if record.count != state.size - state.block_size:
+        raise refusal("wrong_count", f"count {record.count}, the batch has {state.size - state.block_size} entries")
+    if record.time_us < state.time_us:
+        raise refusal("wrong_time", f"time {record.time_us} is before the last block's, {state.time_us}")
+    if record.state_root != state.root():
+        raise refusal("wrong_state", "the state root does not follow from the entries")
+    state.height = record.seq
+    state.block_hash = hash
+    state.block_size = state.size + 1
+    state.time_us = record.time_us

@@ -1,0 +1,250 @@
+"""What the rules must remember of all entries before: principals, their accounts, the open round, the run.
+
+The state tree is RFC 6962 over the principals in order of their numbers; its root stands in every block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from struct import Struct, error
+from typing import assert_never, get_args
+
+from liberate.arrays import Digest
+from liberate.crypto.encoding import LARGEST_INTEGER
+from liberate.crypto.merkle import MutableTree, leaf_hash
+from liberate.errors import InvalidRecord
+from liberate.ledger.records import ZERO, Account, AdmittedRole, Entry, Genesis, Role, Round, concerned, numbers
+
+ROLES: tuple[Role, ...] = ("admitter", "log", *get_args(AdmittedRole))
+"""Roles in the order of their codes in a state leaf."""
+
+_LEAF = Struct(">32sBBQQQ32sQ32s")
+_ACTIVE = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Principal:
+    """One leaf of the state tree.
+
+    Attributes:
+        key: Public key.
+        role: What it may sign.
+        sequence: Its last accepted sequence number; 0 before the first.
+        epsilon_nano: Spent from the ε account, in 1e-9.
+        rho_nano: Spent from the ρ account, in 1e-9.
+        consents: Digest of its live consents; zero bytes when there are none.
+        about_count: How many entries name it as author or subject.
+        about_head: Chain over their leaf hashes: SHA-256(head before || leaf hash), from zero bytes.
+    """
+
+    key: bytes
+    role: Role
+    sequence: int = 0
+    epsilon_nano: int = 0
+    rho_nano: int = 0
+    consents: Digest = ZERO
+    about_count: int = 0
+    about_head: Digest = ZERO
+
+    def encode(self) -> bytes:
+        """Give the leaf's bytes: fixed width, big-endian.
+
+        Key (32), role code (1), status (1), sequence (8), ε spent (8), ρ spent (8), consents (32), about count (8),
+        about head (32).
+        """
+        return _LEAF.pack(
+            self.key,
+            ROLES.index(self.role),
+            _ACTIVE,
+            self.sequence,
+            self.epsilon_nano,
+            self.rho_nano,
+            self.consents,
+            self.about_count,
+            self.about_head,
+        )
+
+    def spent(self, account: Account) -> int:
+        """Give what was spent from an account, in 1e-9."""
+        match account:
+            case "epsilon":
+                return self.epsilon_nano
+            case "rho":
+                return self.rho_nano
+            case "none":
+                return 0
+            case _:
+                assert_never(account)
+
+    @classmethod
+    def decode(cls, leaf: bytes) -> Principal:
+        """Read what `encode` wrote.
+
+        Raises:
+            InvalidRecord: it is no such leaf.
+        """
+        try:
+            key, role, _status, sequence, epsilon_nano, rho_nano, consents, about_count, about_head = _LEAF.unpack(leaf)
+        except error as wrong:
+            raise InvalidRecord(f"a state leaf has {_LEAF.size} bytes") from wrong
+        if role >= len(ROLES):
+            raise InvalidRecord(f"no role has the code {role}")
+        return cls(
+            key=key,
+            role=ROLES[role],
+            sequence=sequence,
+            epsilon_nano=epsilon_nano,
+            rho_nano=rho_nano,
+            consents=Digest(consents),
+            about_count=about_count,
+            about_head=Digest(about_head),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedUpdate:
+    """An update of the open round."""
+
+    leaf_hash: Digest
+    people: int
+
+
+class OpenRound:
+    """A round that waits for its model, and what it has been answered.
+
+    Attributes:
+        record: The round.
+        hash: Leaf hash of its entry.
+        position: Position of its entry.
+        updates: Accepted updates by position, in ledger order.
+        answered: People whose answer was accepted.
+    """
+
+    def __init__(self, record: Round, hash: Digest, position: int, n_principals: int) -> None:
+        self.record = record
+        self.hash = hash
+        self.position = position
+        self.updates: dict[int, AcceptedUpdate] = {}
+        self.answered: set[int] = set()
+        self._n_principals = n_principals
+        self._cohort = frozenset(numbers(record.cohort))
+
+    def admits(self, number: int) -> bool:
+        """Whether a participant belongs to the cohort."""
+        return number in self._cohort if self._cohort else number < self._n_principals
+
+    def accept(self, people: Sequence[int], hash: Digest, position: int) -> None:
+        """Add an accepted update: for whom it answers, its leaf hash and position."""
+        self.updates[position] = AcceptedUpdate(hash, len(people))
+        self.answered.update(people)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The rounds that have been opened for one training run.
+
+    Attributes:
+        number: The run's number.
+        rounds: How many rounds it announced, or None.
+        opened: How many were opened.
+    """
+
+    number: int
+    rounds: int | None
+    opened: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A model by version and digest."""
+
+    version: int
+    digest: Digest
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """All that the rules look at. `rules.apply` changes it in place; nobody else may.
+
+    Attributes:
+        genesis: Entry 0, or None before it.
+        size: Number of entries applied, blocks included.
+        height: Height of the last block; 0 before the first.
+        block_hash: Leaf hash of the last block entry.
+        block_size: Number of entries up to and including the last block entry.
+        time_us: Time of the last block.
+        principals: Everybody enrolled, by number.
+        run: The latest run, or None before the first round.
+        round_number: Number of the latest round; 0 before the first.
+        open_round: The round that has not been closed, or None.
+        model: The model that the latest run has reached, or None before the first round.
+    """
+
+    genesis: Genesis | None = None
+    size: int = 0
+    height: int = 0
+    block_hash: Digest = ZERO
+    block_size: int = 0
+    time_us: int = 0
+    principals: list[Principal] = field(default_factory=list)
+    run: Run | None = None
+    round_number: int = 0
+    open_round: OpenRound | None = None
+    model: ModelReference | None = None
+    _numbers: dict[bytes, int] = field(default_factory=dict)
+    _tree: MutableTree = field(default_factory=MutableTree)
+    _changed: set[int] = field(default_factory=set)
+
+    @property
+    def founding(self) -> Genesis:
+        """The genesis, once there is one."""
+        if self.genesis is None:
+            raise ValueError("an empty ledger has no genesis")
+        return self.genesis
+
+    @property
+    def origin(self) -> str:
+        """Name of the ledger."""
+        return self.founding.origin
+
+    def limit(self, account: Account) -> int:
+        """Give what a person may spend from an account in all, in 1e-9; without a limit, the largest integer."""
+        match account:
+            case "epsilon":
+                limit = self.founding.epsilon_nano_limit
+            case "rho":
+                limit = self.founding.rho_nano_limit
+            case "none":
+                limit = None
+            case _:
+                assert_never(account)
+        return LARGEST_INTEGER if limit is None else limit
+
+    def enrol(self, principal: Principal) -> None:
+        """Add the next principal."""
+        number = len(self.principals)
+        self.principals.append(principal)
+        self._numbers[principal.key] = number
+        self._changed.add(number)
+
+    def number_of(self, key: bytes) -> int | None:
+        """Give the number of the principal who holds a public key."""
+        return self._numbers.get(key)
+
+    def advance(self, entry: Entry) -> None:
+        """Count an accepted entry, in its author's sequence and in the history of everybody it concerns."""
+        self.principals[entry.record.author].sequence = entry.record.seq
+        for number in concerned(entry.record):
+            principal = self.principals[number]
+            principal.about_count += 1
+            principal.about_head = Digest(sha256(principal.about_head + entry.leaf_hash).digest())
+            self._changed.add(number)
+        self.size += 1
+
+    def root(self) -> Digest:
+        """Give the root of the state tree."""
+        self._tree.update({number: leaf_hash(self.principals[number].encode()) for number in self._changed})
+        self._changed.clear()
+        return self._tree.root()

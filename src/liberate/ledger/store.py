@@ -1,0 +1,210 @@
+"""The ledger's tables: what a row of each holds, and how a state is taken up from them without a replay.
+
+Entries and the newest checkpoint are the ledger; all other rows are derived from them, and an audit derives them again.
+Whoever writes rows and whoever checks them use the same functions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from liberate.arrays import Digest
+from liberate.crypto.merkle import leaf_hash
+from liberate.errors import LedgerError
+from liberate.ledger.records import (
+    Block,
+    Entry,
+    Genesis,
+    Model,
+    Record,
+    Round,
+    Update,
+    concerned,
+    decode_entry,
+)
+from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
+
+FILE_NAME = "ledger.sqlite"
+LAYOUT_VERSION = 1
+
+Row: TypeAlias = tuple[int | str | bytes, ...]
+
+SCHEMA = {
+    "entry": (
+        "CREATE TABLE entry (position INTEGER PRIMARY KEY, entry BLOB NOT NULL, kind TEXT NOT NULL,"
+        " author INTEGER NOT NULL, seq INTEGER NOT NULL) STRICT"
+    ),
+    "entry_author": "CREATE UNIQUE INDEX entry_author ON entry (author, seq)",
+    "entry_kind": "CREATE INDEX entry_kind ON entry (kind)",
+    "node": (
+        "CREATE TABLE node (position INTEGER NOT NULL, level INTEGER NOT NULL, hash BLOB NOT NULL,"
+        " PRIMARY KEY (position, level)) STRICT, WITHOUT ROWID"
+    ),
+    "about": (
+        "CREATE TABLE about (principal INTEGER NOT NULL, position INTEGER NOT NULL,"
+        " PRIMARY KEY (principal, position)) STRICT, WITHOUT ROWID"
+    ),
+    "principal": "CREATE TABLE principal (number INTEGER PRIMARY KEY, leaf BLOB NOT NULL) STRICT",
+    "checkpoint": "CREATE TABLE checkpoint (number INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT",
+}
+"""Tables and indexes by name. A node lies at the position of the entry that completed it, level 1 and up."""
+
+
+def entry_row(position: int, entry: Entry) -> Row:
+    """Give the row of an entry."""
+    record = entry.record
+    return position, entry.data, record.kind, record.author, record.seq
+
+
+def node_rows(position: int, completed: Sequence[Digest]) -> list[tuple[int, int, bytes]]:
+    """Give the rows of the perfect subtrees that an entry completes, levels 1, 2, ..."""
+    return [(position, level, digest) for level, digest in enumerate(completed, start=1)]
+
+
+def about_rows(position: int, record: Record) -> list[tuple[int, int]]:
+    """Give the rows that say whose history a record belongs to."""
+    return [(number, position) for number in concerned(record)]
+
+
+def principal_row(number: int, principal: Principal) -> Row:
+    """Give the row of a principal's state leaf."""
+    return number, principal.encode()
+
+
+def checkpoint_row(note: str) -> Row:
+    """Give the only row of the newest checkpoint."""
+    return 0, note.encode()
+
+
+def connect(folder: Path, *, mode: str) -> sqlite3.Connection:
+    """Open a ledger's file; transactions are begun and committed by hand.
+
+    Args:
+        folder: The ledger's folder.
+        mode: `ro`, `rw` or `rwc`, as in SQLite's URI.
+    """
+    uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether the file holds nothing yet."""
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create all tables and indexes, within the caller's transaction."""
+    for statement in SCHEMA.values():
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {LAYOUT_VERSION}")
+
+
+def insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row], *, replace: bool = False) -> None:
+    """Write rows; those with a key that is there already replace it, or else are an error."""
+    if rows:
+        places = ", ".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} VALUES ({places})", rows)
+
+
+def read_entry(connection: sqlite3.Connection, position: int) -> bytes:
+    """Give the bytes of a stored entry.
+
+    Raises:
+        LedgerError: there is none at this position.
+    """
+    row = connection.execute("SELECT entry FROM entry WHERE position = ?", (position,)).fetchone()
+    if row is None:
+        raise LedgerError(f"no entry at position {position}")
+    return bytes(row[0])
+
+
+def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
+    """Give the stored hash of a perfect subtree.
+
+    Raises:
+        LedgerError: it is missing.
+    """
+    if level == 0:
+        return leaf_hash(read_entry(connection, index))
+    position = ((index + 1) << level) - 1
+    query = "SELECT hash FROM node WHERE position = ? AND level = ?"
+    row = connection.execute(query, (position, level)).fetchone()
+    if row is None:
+        raise LedgerError(f"no node of level {level} at position {position}")
+    return Digest(bytes(row[0]))
+
+
+def restore(connection: sqlite3.Connection) -> State:
+    """Take up the state after the last block.
+
+    Raises:
+        LedgerError: a row that is needed for it cannot be read.
+    """
+    (layout,) = connection.execute("PRAGMA user_version").fetchone()
+    if layout != LAYOUT_VERSION:
+        raise LedgerError(f"the ledger's file has layout {layout}, wanted {LAYOUT_VERSION}")
+    (size,) = connection.execute("SELECT coalesce(max(position) + 1, 0) FROM entry").fetchone()
+    genesis, last = decode_entry(read_entry(connection, 0)), decode_entry(read_entry(connection, size - 1))
+    if not isinstance(genesis.record, Genesis) or not isinstance(last.record, Block):
+        raise LedgerError("the entries do not begin with a genesis and end with a block")
+    state = State(
+        genesis=genesis.record,
+        size=size,
+        height=last.record.seq,
+        block_hash=last.leaf_hash,
+        block_size=size,
+        time_us=last.record.time_us,
+    )
+    for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
+        state.enrol(Principal.decode(leaf))
+    _restore_rounds(connection, state)
+    return state
+
+
+def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
+    rounds = _newest(connection, "round")
+    position, entry = next(rounds, (-1, None))
+    if entry is None or not isinstance(entry.record, Round):
+        return
+    record = entry.record
+    opened = 1
+    for _, earlier in rounds:
+        if not isinstance(earlier.record, Round) or earlier.record.run != record.run:
+            break
+        opened += 1
+    state.run = Run(record.run, record.rounds, opened)
+    state.round_number = record.number
+    state.model = ModelReference(record.base_version, record.base_digest)
+    for kind in ("model", "aborted"):
+        closed_at, closing = next(_newest(connection, kind), (-1, None))
+        if closing is not None and closed_at > position:
+            if isinstance(closing.record, Model):
+                state.model = ModelReference(closing.record.version, closing.record.digest)
+            return
+    state.open_round = _restore_open_round(connection, entry, record, position, state.founding)
+
+
+def _restore_open_round(
+    connection: sqlite3.Connection, entry: Entry, record: Round, position: int, genesis: Genesis
+) -> OpenRound:
+    query = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
+    (enrolled,) = connection.execute(query, (position,)).fetchone()
+    current = OpenRound(record, entry.leaf_hash, position, len(genesis.admitters) + 1 + enrolled)
+    query = "SELECT position, entry FROM entry WHERE kind = 'update' AND position > ? ORDER BY position"
+    for at, data in connection.execute(query, (position,)):
+        update = decode_entry(data)
+        if isinstance(update.record, Update):
+            current.accept(update.record.answers_for(), update.leaf_hash, at)
+    return current
+
+
+def _newest(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int, Entry]]:
+    """Give entries of a kind, the newest first."""
+    query = "SELECT position, entry FROM entry WHERE kind = ? ORDER BY position DESC"
+    for position, data in connection.execute(query, (kind,)):
+        yield position, decode_entry(data)
