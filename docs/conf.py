@@ -19,7 +19,7 @@ html_static_path: list[str] = []
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-autodoc_typehints = "description"
+autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
