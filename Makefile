@@ -47,6 +47,7 @@ soak: $(STAMP) ## The slow tests
 
 bench: $(STAMP) ## Measure; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/ledger.py
 
 docs: $(STAMP) ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

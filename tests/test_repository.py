@@ -120,20 +120,24 @@ def test_lock_holds_every_package_that_the_project_asks_for(repository: Path) ->
     assert names <= locked
 
 
-def imported_packages(repository: Path) -> set[str]:
-    """The top-level names that the package imports, at the top of a module or inside a function."""
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (repository / "src").rglob("*.py")]
+def imported_packages(folder: Path) -> set[str]:
+    """The top-level names that a folder's modules import, at the top or inside a function."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in folder.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
     return {name.partition(".")[0] for name in names}
 
 
-def test_every_imported_package_is_a_declared_dependency(repository: Path) -> None:
+@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tests", ["dev"]), ("scripts", []), ("benchmarks", [])])
+def test_every_imported_package_is_declared(repository: Path, folder: str, extras: list[str]) -> None:
     distributions = packages_distributions()
-    third_party = imported_packages(repository) - set(sys.stdlib_module_names) - {"liberate"}
+    own = {"liberate", "tests", "scripts", "benchmarks"}
+    third_party = imported_packages(repository / folder) - set(sys.stdlib_module_names) - own
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[^\w.-]", requirement)[0] for requirement in project["dependencies"]}
+    optional = project["optional-dependencies"]
+    asked = project["dependencies"] + [requirement for extra in extras for requirement in optional[extra]]
+    declared = {re.split(r"[^\w.-]", requirement)[0] for requirement in asked}
 
     missing = {
         name for name in third_party if declared.isdisjoint(d.lower().replace("_", "-") for d in distributions[name])
