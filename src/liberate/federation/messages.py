@@ -60,7 +60,9 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(RoundRequest)
-_reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.msgpack.Decoder(RoundAnswer | RoundRefusal)
+_reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.msgpack.Decoder(
+    RoundAnswer | RoundRefusal
+)
 
 
 def encode_message(message: RoundRequest | RoundAnswer | RoundRefusal) -> bytes:

@@ -1,0 +1,69 @@
+"""The tree of commands, and the one place where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+import liberate
+from liberate.cli import data, ledger, privacy, run, study, trace
+from liberate.errors import LiberateError, SettingsError
+
+app = typer.Typer(
+    name="liberate",
+    help="A federated recommender whose every flow of data can be traced and proved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data.app, name="data")
+app.command("train")(run.train)
+app.command("evaluate")(run.evaluate)
+app.command("recommend")(run.recommend)
+app.add_typer(privacy.app, name="privacy")
+app.add_typer(ledger.app, name="ledger")
+app.command("trace")(trace.trace)
+app.command("study")(study.study)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"liberate {liberate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log more, and show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("numba", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run a command; exit 0 on success, 1 when it failed or a check found a fault, 2 on wrong usage."""
+    try:
+        app()
+    except LiberateError as error:
+        if "--verbose" in sys.argv:
+            raise
+        print(f"error: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the run", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if "--verbose" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""How commands print: one JSON object on stdout, or tables for a person; progress goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object. Numbers that are not finite become null."""
+    print(json.dumps(_finite(value), ensure_ascii=False, default=_plain))
+
+
+def print_pairs(values: Mapping[str, Any]) -> None:
+    """Print names and values in two columns."""
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        print(f"{name:<{width}}  {show(value)}")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under a header; numbers are set to the right."""
+    texts = [[show(value) for value in row] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in texts)) if texts else len(name) for i, name in enumerate(columns)]
+    right = [bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+             for i in range(len(columns))]  # fmt: skip
+    for line in [list(columns), *texts]:
+        cells = (f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def show(value: Any) -> str:
+    """Write a value for a person: numbers to four digits after the point, None as a dash."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.4f}"
+        case int():
+            return str(value)
+        case list() | tuple():
+            return ", ".join(map(show, value))
+        case _:
+            return str(value)
+
+
+@contextmanager
+def progress_lines() -> Iterator[Any]:
+    """Give a function that shows each step on stderr: in place on a terminal, else a line each."""
+    begin = time.monotonic()
+    if not sys.stderr.isatty():
+        yield lambda text: print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if value == value and abs(value) != float("inf") else None
+        case Mapping():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case _:
+            return value

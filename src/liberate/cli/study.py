@@ -1,0 +1,30 @@
+"""`liberate study`: the paper's experiments and ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from liberate.cli.output import JsonFlag, print_json, progress_lines
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="centralised, federated, ledgered, ladder or paper.")],
+    data: Annotated[str | None, typer.Option(help="Data set; the study's own if not given.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small, in seconds; a synthetic world without --data.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the table and the figure.")] = Path("studies"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a study; its table and figure go into studies/NAME/."""
+    from liberate.studies import run_study
+
+    with progress_lines() as progress:
+        outcome = run_study(name, data=data, is_quick=quick, out=out / name, progress=progress)
+    if as_json:
+        print_json({"table": outcome.table, "figure": outcome.figure})
+    else:
+        print(f"{outcome.text}\n\ntable:  {outcome.table}\nfigure: {outcome.figure}")

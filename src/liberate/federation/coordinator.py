@@ -1,0 +1,388 @@
+"""The coordinator's side: a round as a state machine that can be killed at any point and go on.
+
+    open -> collect -> aggregate -> solve -> close
+
+Every step first makes durable what the next one needs: the round entry before anybody is asked, the updates of a
+chunk before they are summed, the model's bytes before the model entry. After a crash the open round is found on the
+ledger; devices send the same bytes again, the ledger answers a known entry with its first position, and the sum and
+the model come out the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from liberate.arrays import Digest, Int64Array
+from liberate.crypto.encoding import commitment
+from liberate.crypto.merkle import root
+from liberate.crypto.note import open_checkpoint
+from liberate.crypto.signing import SigningKey
+from liberate.errors import BadCommitment, FederationError, InsufficientCohort, LiberateError, RefusedEntry, StaleModel
+from liberate.federation.messages import (
+    RoundAnswer,
+    RoundRefusal,
+    RoundRequest,
+    decode_reply,
+    decode_upload,
+    encode_message,
+)
+from liberate.federation.transport import Reply, Request, Transport
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Aborted, Round, Update, decode_entry, sign
+from liberate.ledger.records import Mechanism as MechanismRecord
+from liberate.ledger.records import Model as ModelRecord
+from liberate.model.factors import Model, decode, encode, model_digest
+from liberate.model.kernels import add_rows
+from liberate.model.solvers import Solver, Total
+from liberate.model.statistics import Statistic
+from liberate.privacy.mechanism import Mechanism
+from liberate.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationConfig:
+    """How rounds are run.
+
+    Attributes:
+        rounds: Rounds at most without noise, exactly so many with it, > 0; unset = 15 with normal equations, 80 with
+            the gradient, 10 with noise.
+        chunk: Participants asked at a time; their updates make one block. 1 <= chunk <= 10,000.
+        min_fraction: Share of the cohort whose updates a model needs, 0 < min_fraction <= 1.
+        deadline_blocks: Blocks after which a round takes no more updates, > 0.
+        timeout_s: Seconds to wait for the replies of a chunk, > 0.
+    """
+
+    rounds: int | None = None
+    chunk: int = 1000
+    min_fraction: float = 0.5
+    deadline_blocks: int = 10_000
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.rounds is not None and self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds}, wanted rounds >= 1")
+        if not 1 <= self.chunk <= 10_000:
+            raise ValueError(f"chunk is {self.chunk}, wanted 1 <= chunk <= 10,000")
+        if not 0 < self.min_fraction <= 1:
+            raise ValueError(f"min_fraction is {self.min_fraction}, wanted 0 < min_fraction <= 1")
+        if self.deadline_blocks < 1:
+            raise ValueError(f"deadline_blocks is {self.deadline_blocks}, wanted deadline_blocks >= 1")
+        if not self.timeout_s > 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}, wanted timeout_s > 0")
+
+
+class ModelStore:
+    """Model versions as files, each written whole or not at all.
+
+    Args:
+        folder: Made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, version: int) -> Path:
+        return self._folder / f"{version:05d}.model"
+
+    def save(self, model: Model) -> bytes:
+        """Make a model durable under its version and give its bytes."""
+        data = encode(model)
+        draft = self._folder / ".draft"
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.path(model.version))
+        return data
+
+    def load(self, version: int, digest: bytes | None = None) -> bytes:
+        """Read a model's bytes.
+
+        Raises:
+            StaleModel: The file is missing, or its digest is not the expected one.
+        """
+        path = self.path(version)
+        if not path.exists():
+            raise StaleModel(f"model version {version} is missing from {self._folder}")
+        data = path.read_bytes()
+        if digest is not None and model_digest(data) != digest:
+            raise StaleModel(f"{path} does not match the digest on the ledger")
+        return data
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What a round has brought in so far."""
+
+    rows: Int64Array
+    tail: Int64Array
+    leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
+    refused: dict[str, int] = field(default_factory=dict)  # reason -> count
+
+
+class _Header(TypedDict):
+    origin: str
+    author: int
+    seq: int
+
+
+class Coordinator:
+    """Runs rounds for one federation.
+
+    Args:
+        ledger: Where rounds, updates and models are recorded.
+        key: The coordinator's signing key.
+        number: The coordinator's number on the ledger.
+        transport: Reaches the participants.
+        statistic: What devices compute.
+        solver: What a sum becomes.
+        mechanism: What protects an upload.
+        store: Where model versions are kept.
+        config: How rounds are run.
+        stopwatch: Where hash, sign, sum, solve are added up.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        key: SigningKey,
+        number: int,
+        transport: Transport,
+        statistic: Statistic,
+        solver: Solver,
+        mechanism: Mechanism,
+        store: ModelStore,
+        config: FederationConfig,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._number = number
+        self._transport = transport
+        self._statistic = statistic
+        self._solver = solver
+        self._mechanism = mechanism
+        self._store = store
+        self._config = config
+        self._stopwatch = stopwatch
+        self._known_size = 0
+        genesis = ledger.state.genesis
+        if genesis is None:
+            raise FederationError("the ledger has no genesis")
+        self._log_key = genesis.log_vkey
+
+    def run_round(self, base: Model, *, run: int, rounds: int | None) -> Model:
+        """Carry out one round, or finish the one a crash left open.
+
+        Args:
+            base: The model the round starts from.
+            run: Number of the run the round belongs to.
+            rounds: Rounds of the whole run where that is fixed beforehand.
+
+        Returns:
+            The next version, on disk and on the ledger.
+
+        Raises:
+            InsufficientCohort: Too few updates came in; the round is closed as aborted.
+            FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
+        """
+        base_bytes = self._store.save(base)
+        position = self._open(base, base_bytes, run, rounds)
+        entry = decode_entry(self._ledger.entry(position))
+        record = entry.record
+        if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
+            raise FederationError("the open round on the ledger starts from another model than this run has")
+        collected = self._collect(record, position, base_bytes)
+        if len(collected.leaves) < record.minimum:
+            self._append(Aborted(**self._header(), round=record.number, reason="insufficient_updates"))
+            raise InsufficientCohort(
+                f"round {record.number}: {len(collected.leaves)} updates, {record.minimum} were needed"
+                + _reasons(collected.refused),
+                hint="see why participants refused; the round is closed as aborted and can be opened again",
+            )
+        with self._stopwatch.measure("solve"):
+            model = self._solver.solve(base, self._total(collected, record))
+        self._close(model, record, collected)
+        return model
+
+    def _open(self, base: Model, base_bytes: bytes, run: int, rounds: int | None) -> int:
+        """Record the round, or find the one left open; give its place in the ledger."""
+        state = self._ledger.state
+        if state.open_round is not None:
+            return state.open_round.position
+        record = Round(
+            **self._header(),
+            number=state.round_number + 1,
+            run=run,
+            rounds=rounds,
+            base_version=base.version,
+            base_digest=model_digest(base_bytes),
+            cohort=(),
+            statistic=self._statistic.name,
+            shape=(base.n_items, self._statistic.width, self._statistic.tail),
+            mechanism=MechanismRecord(name=self._mechanism.name, parameters=dict(self._mechanism.parameters)),
+            fidelity="uploads",
+            grid_bits=self._mechanism.grid_bits,
+            modulus_bits=32,
+            account=self._mechanism.account,
+            spend=self._mechanism.spend_nano,
+            minimum=max(1, int(len(self._cohort()) * self._config.min_fraction)),
+            deadline=self._ledger.height + self._config.deadline_blocks,
+        )
+        return self._append(record)
+
+    def _cohort(self) -> list[int]:
+        return [n for n, principal in enumerate(self._ledger.state.principals) if principal.role == "participant"]
+
+    def _collect(self, record: Round, position: int, base_bytes: bytes) -> _Collected:
+        n_items, width, n_tail = record.shape
+        collected = _Collected(np.zeros((n_items, width), np.int64), np.zeros(n_tail, np.int64))
+        cohort = self._cohort()
+        # One checkpoint serves the whole round, so that every participant accepts the same view.
+        note = self._ledger.checkpoint()
+        size = open_checkpoint(note, self._log_key).size
+        for begin in range(0, len(cohort), self._config.chunk):
+            chunk = cohort[begin : begin + self._config.chunk]
+            request = RoundRequest(
+                entry=self._ledger.entry(position),
+                position=position,
+                checkpoint=note,
+                inclusion=list(self._ledger.inclusion_proof(position, size)),
+                known_size=self._known_size,
+                consistency=self._consistency(self._known_size, size),
+                model=base_bytes,
+            )
+            answers = self._exchange(chunk, request, collected, size)
+            self._record(answers, record, collected)
+            self._known_size = size
+        return collected
+
+    def _consistency(self, old: int, new: int) -> list[bytes]:
+        return list(self._ledger.consistency_proof(old, new)) if 0 < old <= new else []
+
+    def _exchange(
+        self, numbers: Sequence[int], request: RoundRequest, collected: _Collected, size: int
+    ) -> list[tuple[int, RoundAnswer]]:
+        """Ask, and ask once more those who want a consistency proof from another tree size."""
+        answers: list[tuple[int, RoundAnswer]] = []
+        behind: dict[int, list[int]] = {}
+        for sender, message in self._ask(numbers, request):
+            match message:
+                case RoundAnswer():
+                    answers.append((sender, message))
+                case RoundRefusal(reason="consistency", known_size=known) if 0 < known <= size:
+                    behind.setdefault(known, []).append(sender)
+                case RoundRefusal():
+                    _count(collected.refused, message.reason)
+        for known, senders in behind.items():
+            better = RoundRequest(
+                entry=request.entry,
+                position=request.position,
+                checkpoint=request.checkpoint,
+                inclusion=request.inclusion,
+                known_size=known,
+                consistency=self._consistency(known, size),
+                model=request.model,
+            )
+            for sender, message in self._ask(senders, better):
+                if isinstance(message, RoundAnswer):
+                    answers.append((sender, message))
+                else:
+                    _count(collected.refused, message.reason)
+        return sorted(answers, key=lambda answer: answer[0])
+
+    def _ask(self, numbers: Sequence[int], request: RoundRequest) -> list[tuple[int, RoundAnswer | RoundRefusal]]:
+        body = encode_message(request)
+        requests = [Request(number, "update", body) for number in numbers]
+        replies: list[Reply] = self._transport.exchange(requests, self._config.timeout_s)
+        return [(reply.sender, decode_reply(reply.body)) for reply in replies]
+
+    def _record(self, answers: Sequence[tuple[int, RoundAnswer]], record: Round, collected: _Collected) -> None:
+        """Refuse what does not open, append the rest as one block, and add what the ledger accepted."""
+        sound = []
+        for sender, answer in answers:
+            try:
+                self._check(sender, answer, record)
+                upload = decode_upload(answer.upload, shape=record.shape, is_dense=self._mechanism.is_dense)
+            except LiberateError as error:
+                _count(collected.refused, type(error).__name__)
+                continue
+            sound.append((answer.entry, upload))
+        outcomes = self._ledger.append([entry for entry, _ in sound])
+        with self._stopwatch.measure("sum"):
+            for (entry, upload), outcome in zip(sound, outcomes, strict=True):
+                if isinstance(outcome, RefusedEntry):
+                    _count(collected.refused, outcome.reason)
+                    continue
+                collected.leaves[outcome] = decode_entry(entry).leaf_hash
+                add_rows(collected.rows, upload.items, upload.rows)
+                collected.tail += upload.tails[0]
+
+    def _check(self, sender: int, answer: RoundAnswer, record: Round) -> None:
+        update = decode_entry(answer.entry).record
+        if not isinstance(update, Update) or update.author != sender or update.round != record.number:
+            raise BadCommitment(f"participant {sender} sent no update of its own to round {record.number}")
+        with self._stopwatch.measure("hash"):
+            opened = commitment(answer.salt, answer.upload)
+        if opened != update.commitment:
+            raise BadCommitment(f"the upload of participant {sender} does not open its commitment")
+
+    def _total(self, collected: _Collected, record: Round) -> Total:
+        unit = np.float64(2.0**-record.grid_bits)
+        return Total(collected.rows * unit, collected.tail * unit, len(collected.leaves))
+
+    def _close(self, model: Model, record: Round, collected: _Collected) -> None:
+        data = self._store.save(model)
+        positions = sorted(collected.leaves)
+        accepted = self._ledger.state.open_round
+        unused = () if accepted is None else tuple(sorted(set(accepted.updates) - set(positions)))
+        self._append(
+            ModelRecord(
+                **self._header(),
+                round=record.number,
+                version=model.version,
+                parent=record.base_digest,
+                digest=model_digest(data),
+                updates_root=root([collected.leaves[position] for position in positions]),
+                unused=unused,
+                sum_digest=Digest(
+                    sha256(collected.rows.astype("<i8").tobytes() + collected.tail.astype("<i8").tobytes()).digest()
+                ),
+                solver=self._solver.name,
+                parameters=self._solver.parameters(),
+            )
+        )
+
+    def _header(self) -> _Header:
+        seq = self._ledger.state.principals[self._number].sequence + 1
+        return {"origin": self._ledger.origin, "author": self._number, "seq": seq}
+
+    def _append(self, record: Round | ModelRecord | Aborted) -> int:
+        with self._stopwatch.measure("sign"):
+            entry = sign(record, self._key)
+        (outcome,) = self._ledger.append([entry])
+        if isinstance(outcome, RefusedEntry):
+            raise FederationError(f"the ledger refuses the coordinator's {type(record).__name__.lower()}: {outcome}")
+        return outcome
+
+
+def restore(store: ModelStore, version: int, digest: bytes) -> Model:
+    """Load a model version that the ledger names."""
+    return decode(store.load(version, digest))
+
+
+def _count(counts: dict[str, int], reason: str) -> None:
+    counts[reason] = counts.get(reason, 0) + 1
+
+
+def _reasons(refused: dict[str, int]) -> str:
+    return " (" + ", ".join(f"{reason}: {count}" for reason, count in sorted(refused.items())) + ")" if refused else ""

@@ -1,0 +1,279 @@
+"""What lies on the devices of one host: keys, ratings, salts and the outbox, each person's rows sealed for that person.
+
+`devices.sqlite` holds the rows; `subjects.keys` holds one 32-byte sealing key per device in fixed records. Whoever
+keeps the first without the second keeps nothing readable. Both are readable by their owner only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from liberate.crypto.sealing import open_sealed, seal
+from liberate.errors import FederationError
+from liberate.randomness import SECRET_BYTES
+
+_SCHEMA = """
+CREATE TABLE device (
+    slot INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL UNIQUE,
+    number INTEGER UNIQUE,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    last_round INTEGER NOT NULL DEFAULT 0,
+    spent_nano INTEGER NOT NULL DEFAULT 0,
+    sealed BLOB NOT NULL
+) STRICT;
+CREATE TABLE outbox (
+    slot INTEGER NOT NULL REFERENCES device,
+    round INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, round)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
+"""
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device keeps for good.
+
+    Attributes:
+        signing_seed: Seed of the Ed25519 key, 32 bytes.
+        dataset_salt: Opens the dataset commitment, 32 bytes.
+        ratings: The own ratings, as `Ratings.user_bytes` writes them.
+    """
+
+    signing_seed: bytes
+    dataset_salt: bytes
+    ratings: bytes
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as it lies in the outbox: enough to send the same bytes again.
+
+    Attributes:
+        entry: The signed update entry.
+        noise_key: Regenerates the noise, and so the upload, bit for bit, 32 bytes.
+        upload_salt: Opens the upload's commitment, 32 bytes.
+        profile_salt: Opens the profile's commitment, 32 bytes.
+    """
+
+    entry: bytes
+    noise_key: bytes
+    upload_salt: bytes
+    profile_salt: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What is known of a device without its sealing key.
+
+    Attributes:
+        slot: Index on this host, 0 <= slot.
+        user_id: The person's id in the data set.
+        number: The person's number on the ledger, None before enrolment.
+        last_seq: Largest sequence number signed.
+        last_round: Last round answered, 0 if none.
+        spent_nano: Epsilon spent by all answers so far, in 1e-9.
+    """
+
+    slot: int
+    user_id: str
+    number: int | None
+    last_seq: int
+    last_round: int
+    spent_nano: int
+
+
+_DEVICE_COLUMNS = "slot, user_id, number, last_seq, last_round, spent_nano"
+
+
+class Devices:
+    """The store of one host; one transaction per batch, durable on return.
+
+    Args:
+        folder: Holds `devices.sqlite` and `subjects.keys`.
+
+    Raises:
+        FederationError: The folder holds no device store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "devices.sqlite"
+        if not path.exists():
+            raise FederationError(f"no devices in {folder}", hint="give the folder of a run")
+        self._keys = (folder / "subjects.keys").read_bytes()
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a folder holds a device store."""
+        return (folder / "devices.sqlite").exists()
+
+    @classmethod
+    def create(cls, folder: Path, holdings: Iterable[tuple[str, Holding]]) -> Devices:
+        """Set up a store; it exists whole or not at all.
+
+        Args:
+            folder: Made if absent, readable by the owner only.
+            holdings: (user id, holding) of each device, in the order of their slots.
+
+        Raises:
+            FederationError: The folder holds a store already.
+        """
+        path = folder / "devices.sqlite"
+        if cls.exists(folder):
+            raise FederationError(f"{folder} holds devices already")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = folder / "devices.sqlite.draft"
+        draft.unlink(missing_ok=True)
+        keys = bytearray()
+        draft.touch(mode=0o600)
+        db = sqlite3.connect(draft, isolation_level=None)
+        db.executescript(_SCHEMA)
+        db.execute("BEGIN")
+        for slot, (user_id, holding) in enumerate(holdings):
+            key = os.urandom(SECRET_BYTES)
+            keys += key
+            sealed = _seal_row(key, "device", slot, holding)
+            db.execute("INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)", (slot, user_id, sealed))
+        db.execute("COMMIT")
+        db.close()
+        descriptor = os.open(folder / "subjects.keys", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(keys)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+        return cls(folder)
+
+    def __enter__(self) -> Devices:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the files."""
+        self._db.close()
+
+    def devices(self) -> list[Device]:
+        """List all devices in the order of their slots."""
+        rows = self._db.execute(f"SELECT {_DEVICE_COLUMNS} FROM device ORDER BY slot")
+        return [_device(row) for row in rows]
+
+    def find(self, *, user_id: str | None = None, number: int | None = None) -> Device | None:
+        """Find a device by the person's id in the data set or number on the ledger."""
+        row = self._db.execute(
+            f"SELECT {_DEVICE_COLUMNS} FROM device WHERE user_id = ? OR number = ?", (user_id, number)
+        ).fetchone()
+        return None if row is None else _device(row)
+
+    def holding(self, slot: int) -> Holding:
+        """Unseal what a device keeps."""
+        (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
+        return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("device", slot)), type=Holding)
+
+    def enrolled(self, numbers: Sequence[tuple[int, int]], *, seq: int) -> None:
+        """Record the numbers that enrolment gave, and the sequence number the devices have signed last.
+
+        Args:
+            numbers: (slot, number) pairs.
+            seq: Largest sequence number these devices have signed.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE device SET number = ?, last_seq = max(last_seq, ?) WHERE slot = ?",
+                [(number, seq, slot) for slot, number in numbers],
+            )
+
+    def outgoing(self, round_number: int) -> dict[int, Outgoing]:
+        """Give the answers to a round that lie in the outbox, by slot."""
+        rows = self._db.execute("SELECT slot, sealed FROM outbox WHERE round = ?", (round_number,))
+        return {
+            slot: msgspec.msgpack.decode(
+                open_sealed(self._key(slot), sealed, _context("outbox", slot, round_number)), type=Outgoing
+            )
+            for slot, sealed in rows
+        }
+
+    def post(
+        self,
+        round_number: int,
+        seqs: Sequence[tuple[int, int]],
+        outgoing: Sequence[Outgoing],
+        *,
+        spend_nano: int,
+        note: str,
+    ) -> None:
+        """Put answers to a round into the outbox, forget those to earlier rounds, remember the checkpoint.
+
+        Args:
+            round_number: The round, > 0.
+            seqs: (slot, sequence number) of each answer.
+            outgoing: The answers, in the same order.
+            spend_nano: Epsilon that each answer spends, in 1e-9, >= 0.
+            note: The checkpoint under which the round entry was accepted.
+        """
+        with self._transaction():
+            self._db.execute("DELETE FROM outbox WHERE round < ?", (round_number,))
+            self._db.executemany(
+                "INSERT INTO outbox (slot, round, sealed) VALUES (?, ?, ?)",
+                [
+                    (slot, round_number, _seal_row(self._key(slot), "outbox", slot, message, round_number))
+                    for (slot, _), message in zip(seqs, outgoing, strict=True)
+                ],
+            )
+            self._db.executemany(
+                "UPDATE device SET last_seq = ?, last_round = ?, spent_nano = spent_nano + ? WHERE slot = ?",
+                [(seq, round_number, spend_nano, slot) for slot, seq in seqs],
+            )
+            self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
+
+    def checkpoint(self) -> str | None:
+        """Give the largest checkpoint accepted so far."""
+        row = self._db.execute("SELECT note FROM checkpoint").fetchone()
+        return None if row is None else str(row[0])
+
+    def _key(self, slot: int) -> bytes:
+        return self._keys[slot * SECRET_BYTES : (slot + 1) * SECRET_BYTES]
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.execute("COMMIT" if error is None else "ROLLBACK")
+
+
+def _device(row: tuple[int, str, int | None, int, int, int]) -> Device:
+    slot, user_id, number, last_seq, last_round, spent_nano = row
+    return Device(
+        slot=slot, user_id=user_id, number=number, last_seq=last_seq, last_round=last_round, spent_nano=spent_nano
+    )
+
+
+def _context(table: str, *index: int) -> bytes:
+    return f"{table}:{':'.join(map(str, index))}".encode()
+
+
+def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing, *index: int) -> bytes:
+    return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))

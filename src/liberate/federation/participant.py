@@ -1,0 +1,342 @@
+"""The participants' side: check a round, compute, protect, sign, answer once. Nothing else leaves a device.
+
+A `Host` runs the devices of many people in one process: an organisation that holds their ratings, or a simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from liberate.arrays import Digest, Float32Array, GridRows
+from liberate.crypto.encoding import commitment
+from liberate.crypto.merkle import verify_consistency, verify_inclusion
+from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.signing import SigningKey, verify
+from liberate.errors import FederationError, LiberateError, ProofMismatch
+from liberate.federation.devices import Device, Devices, Outgoing
+from liberate.federation.messages import (
+    RoundAnswer,
+    RoundRefusal,
+    RoundRequest,
+    decode_request,
+    encode_message,
+    encode_upload,
+)
+from liberate.federation.transport import Reply, Request
+from liberate.ledger.records import Dataset, Entry, Round, Update, decode_entry, sign, signed_bytes
+from liberate.model.factors import Model, ModelConfig, decode, fit_devices, model_digest
+from liberate.model.method import method
+from liberate.model.ratings import Ratings
+from liberate.model.statistics import Statistic
+from liberate.privacy.mechanism import Mechanism, mechanism_from
+from liberate.randomness import Randomness
+from liberate.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the people of a host agreed to; a round that asks for more is refused.
+
+    Attributes:
+        origin: The ledger they joined.
+        log_key: Verifier key of its log, got from outside the ledger.
+        coordinator_key: Public key of the coordinator, got from outside the ledger.
+        mechanism: Name of the mechanism agreed to: a round with another is not answered.
+        epsilon_nano: Most that may be spent in all, in 1e-9, or None for no limit.
+    """
+
+    origin: str
+    log_key: str
+    coordinator_key: bytes
+    mechanism: str
+    epsilon_nano: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A round that has passed every check of the host."""
+
+    record: Round
+    round_hash: Digest
+    note: str
+    model: Model
+    statistic: Statistic
+    mechanism: Mechanism
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Host:
+    """Answers rounds for the devices of one host.
+
+    Args:
+        devices: Their store.
+        policy: What the people agreed to.
+        n_items: Size of the catalogue.
+        randomness: Source of noise keys and salts.
+        stopwatch: Where fit, noise, hash, sign and store are added up.
+    """
+
+    def __init__(
+        self, devices: Devices, policy: Policy, n_items: int, randomness: Randomness, stopwatch: Stopwatch
+    ) -> None:
+        self._devices = devices
+        self._policy = policy
+        self._randomness = randomness
+        self._stopwatch = stopwatch
+        holdings = [devices.holding(device.slot) for device in devices.devices()]
+        self._keys = [SigningKey.from_seed(holding.signing_seed) for holding in holdings]
+        self._dataset_salts = [holding.dataset_salt for holding in holdings]
+        self._rating_bytes = [holding.ratings for holding in holdings]
+        self._ratings = Ratings.from_user_bytes(self._rating_bytes, n_items)
+        note = devices.checkpoint()
+        self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
+        self._by_number: dict[int, Device] = {}
+        self._refresh()
+
+    @property
+    def public_keys(self) -> list[bytes]:
+        """The devices' public keys in the order of their slots."""
+        return [key.public for key in self._keys]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Ledger numbers of the enrolled devices, in the order of their slots."""
+        return list(self._by_number)
+
+    def dataset_entries(self, numbers: Sequence[int]) -> list[bytes]:
+        """Sign a commitment to each device's ratings: the first entry a participant makes.
+
+        Args:
+            numbers: The devices' ledger numbers, in the order of their slots.
+
+        Returns:
+            One entry per device, the same bytes each time.
+        """
+        entries = []
+        for slot, number in enumerate(numbers):
+            record = Dataset(
+                origin=self._policy.origin,
+                author=number,
+                seq=1,
+                commitment=commitment(self._dataset_salts[slot], self._rating_bytes[slot]),
+            )
+            entries.append(sign(record, self._keys[slot]))
+        self._devices.enrolled(list(enumerate(numbers)), seq=1)
+        self._refresh()
+        return entries
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer requests to take part in a round.
+
+        A device answers each round at most once; a repeated request gets the same bytes again.
+        """
+        by_body: dict[bytes, list[int]] = {}
+        for request in requests:
+            by_body.setdefault(request.body, []).append(request.recipient)
+        return [reply for body, numbers in by_body.items() for reply in self._answer(body, numbers)]
+
+    def _answer(self, body: bytes, numbers: list[int]) -> list[Reply]:
+        try:
+            task = self._check(decode_request(body))
+        except _Refused as refusal:
+            return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
+        replies = []
+        fresh, again = [], []
+        waiting = self._devices.outgoing(task.record.number)
+        for number in numbers:
+            device = self._by_number[number]
+            if device.slot in waiting:
+                again.append(device)
+            elif device.last_round >= task.record.number:
+                replies.append(self._refuse(number, "answered", f"round {task.record.number} was answered before"))
+            elif not self._can_pay(device, task.record.spend):
+                replies.append(self._refuse(number, "budget", f"the limit of {self._policy.epsilon_nano} is reached"))
+            else:
+                fresh.append(device)
+        if fresh:
+            replies += self._answer_fresh(task, fresh)
+        if again:
+            replies += self._answer_again(task, again, [waiting[device.slot] for device in again])
+        return replies
+
+    def _check(self, request: RoundRequest) -> _Task:
+        """Check everything a round promises before anything is computed."""
+        checkpoint = self._check_checkpoint(request)
+        try:
+            entry = decode_entry(request.entry)
+            verify_inclusion(
+                entry.leaf_hash,
+                request.position,
+                checkpoint.size,
+                [Digest(step) for step in request.inclusion],
+                checkpoint.root,
+            )
+        except LiberateError as error:
+            raise _Refused("inclusion", str(error)) from error
+        record = self._check_record(entry)
+        if model_digest(request.model) != record.base_digest:
+            raise _Refused("model", f"the model's bytes do not match the digest of round {record.number}")
+        mechanism, model = self._check_policy(record), decode(request.model)
+        return _Task(
+            record=record,
+            round_hash=entry.leaf_hash,
+            note=request.checkpoint,
+            model=model,
+            statistic=self._check_statistic(record, model, mechanism),
+            mechanism=mechanism,
+        )
+
+    def _check_checkpoint(self, request: RoundRequest) -> Checkpoint:
+        try:
+            checkpoint = open_checkpoint(request.checkpoint, self._policy.log_key)
+        except LiberateError as error:
+            raise _Refused("record", str(error)) from error
+        known = self._checkpoint
+        if known is None:
+            return checkpoint
+        if checkpoint.size < known.size:
+            raise _Refused("rollback", f"tree size {checkpoint.size} is below the accepted {known.size}")
+        if request.known_size != known.size:
+            raise _Refused("consistency", f"a consistency proof from tree size {known.size} is wanted")
+        try:
+            proof = [Digest(step) for step in request.consistency]
+            verify_consistency(known.size, checkpoint.size, proof, known.root, checkpoint.root)
+        except ProofMismatch as error:
+            raise _Refused("split_view", str(error)) from error
+        return checkpoint
+
+    def _check_record(self, entry: Entry) -> Round:
+        record = entry.record
+        if not isinstance(record, Round) or record.origin != self._policy.origin:
+            raise _Refused("record", f"a round of {self._policy.origin} was wanted")
+        try:
+            verify(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
+        except LiberateError as error:
+            raise _Refused("record", str(error)) from error
+        return record
+
+    def _check_policy(self, record: Round) -> Mechanism:
+        """Build the mechanism the round asks for, and refuse one weaker than agreed."""
+        try:
+            mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
+        except LiberateError as error:
+            raise _Refused("policy", str(error)) from error
+        if mechanism.name != self._policy.mechanism:
+            raise _Refused("policy", f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}")
+        if (record.account, record.spend) != (mechanism.account, mechanism.spend_nano):
+            raise _Refused("policy", "the round states another spend than its mechanism has")
+        if record.spend > 0 and record.rounds is None:
+            raise _Refused("policy", "a private run fixes its number of rounds before the first")
+        if record.fidelity == "sum" and not self._randomness.is_simulated:
+            raise _Refused("policy", "noise drawn on the sum is for simulations")
+        return mechanism
+
+    def _check_statistic(self, record: Round, model: Model, mechanism: Mechanism) -> Statistic:
+        """Build the statistic the round names, and refuse a shape it does not have."""
+        match record.statistic:
+            case "gradient" | "normal" as name if name == model.statistic:
+                config = ModelConfig(statistic=name, n_factors=model.n_factors)
+            case _:
+                raise _Refused("record", f"statistic {record.statistic} is not one a device computes from this model")
+        statistic, _ = method(config, noisy=mechanism.account != "none")
+        if record.shape != (self._ratings.n_items, statistic.width, statistic.tail):
+            raise _Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
+        return statistic
+
+    def _can_pay(self, device: Device, spend_nano: int) -> bool:
+        limit = self._policy.epsilon_nano
+        return limit is None or device.spent_nano + spend_nano <= limit
+
+    def _answer_fresh(self, task: _Task, devices: list[Device]) -> list[Reply]:
+        number = task.record.number
+        secret = self._randomness.secret
+        own = [(device, self._number(device)) for device in devices]
+        noise_keys = [secret("noise", number, person) for _, person in own]
+        upload_salts = [secret("upload salt", number, person) for _, person in own]
+        profile_salts = [secret("profile salt", number, person) for _, person in own]
+        release, profiles = self._compute(task, devices, noise_keys)
+        replies, outgoing = [], []
+        for index, (device, person) in enumerate(own):
+            upload = encode_upload(release, index, is_dense=task.mechanism.is_dense)
+            with self._stopwatch.measure("hash"):
+                opened = commitment(upload_salts[index], upload)
+                profile = commitment(profile_salts[index], profiles[index].astype("<f4").tobytes())
+            record = Update(
+                origin=self._policy.origin,
+                author=person,
+                seq=device.last_seq + 1,
+                round=number,
+                round_hash=task.round_hash,
+                commitment=opened,
+                profile=profile,
+                shares=(),
+                account=task.record.account,
+                spend=task.record.spend,
+                people=(),
+            )
+            with self._stopwatch.measure("sign"):
+                entry = sign(record, self._keys[device.slot])
+            outgoing.append(
+                Outgoing(
+                    entry=entry,
+                    noise_key=noise_keys[index],
+                    upload_salt=upload_salts[index],
+                    profile_salt=profile_salts[index],
+                )
+            )
+            answer = RoundAnswer(entry=entry, upload=upload, salt=upload_salts[index])
+            replies.append(Reply(person, encode_message(answer)))
+        with self._stopwatch.measure("store"):
+            seqs = [(device.slot, device.last_seq + 1) for device in devices]
+            self._devices.post(number, seqs, outgoing, spend_nano=task.record.spend, note=task.note)
+        self._checkpoint = open_checkpoint(task.note, self._policy.log_key)
+        self._refresh()
+        return replies
+
+    def _answer_again(self, task: _Task, devices: list[Device], outgoing: list[Outgoing]) -> list[Reply]:
+        release, _ = self._compute(task, devices, [message.noise_key for message in outgoing])
+        replies = []
+        for index, (device, message) in enumerate(zip(devices, outgoing, strict=True)):
+            upload = encode_upload(release, index, is_dense=task.mechanism.is_dense)
+            record = decode_entry(message.entry).record
+            if not isinstance(record, Update) or record.commitment != commitment(message.upload_salt, upload):
+                raise FederationError(
+                    f"device {device.slot} cannot regenerate its upload to round {task.record.number}",
+                    hint="was the model, the code or the machine changed in the middle of a round?",
+                )
+            answer = RoundAnswer(entry=message.entry, upload=upload, salt=message.upload_salt)
+            replies.append(Reply(self._number(device), encode_message(answer)))
+        return replies
+
+    def _compute(self, task: _Task, devices: list[Device], noise_keys: list[bytes]) -> tuple[GridRows, Float32Array]:
+        own = self._ratings.select(np.array([device.slot for device in devices]))
+        with self._stopwatch.measure("fit"):
+            rows = task.statistic.compute(task.model, own)
+            profiles = fit_devices(task.model, own)
+        with self._stopwatch.measure("noise"):
+            release = task.mechanism.release(
+                rows, self._ratings.n_items, noise_keys, exact=not self._randomness.is_simulated
+            )
+        return release, profiles
+
+    def _refuse(self, number: int, reason: str, detail: str) -> Reply:
+        known = 0 if self._checkpoint is None else self._checkpoint.size
+        return Reply(number, encode_message(RoundRefusal(reason=reason, detail=detail, known_size=known)))
+
+    def _refresh(self) -> None:
+        self._by_number = {d.number: d for d in self._devices.devices() if d.number is not None}
+
+    @staticmethod
+    def _number(device: Device) -> int:
+        if device.number is None:
+            raise FederationError(f"device {device.slot} is not enrolled")
+        return device.number

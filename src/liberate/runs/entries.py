@@ -1,0 +1,86 @@
+"""Entries of a run's ledger for people: fields by name, participants by all three names, proofs checked."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+
+from liberate.crypto.merkle import verify_inclusion
+from liberate.crypto.note import open_checkpoint
+from liberate.crypto.signing import key_id
+from liberate.errors import LiberateError
+from liberate.federation.devices import Devices
+from liberate.ledger.records import KINDS, decode_entry
+from liberate.runs.folder import Run
+from liberate.runs.results import find_person
+
+
+def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) -> list[dict[str, Any]]:
+    """Give the newest entries, oldest of them first, each as a flat dictionary.
+
+    Raises:
+        LiberateError: No such kind or author.
+    """
+    if kind is not None and kind not in KINDS:
+        raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
+    with run.open_ledger() as ledger, Devices(run.folder / "devices") as devices:
+        principals = ledger.state.principals
+        number = None if author is None else _author_number(run, author, len(principals))
+        user_ids = {device.number: device.user_id for device in devices.devices()}
+        positions = ledger.positions(kind=kind, author=number)
+        return [
+            _fields(position, ledger.entry(position), user_ids, [p.key for p in principals])
+            for position in positions[-limit:]
+        ]
+
+
+def prove_entry(run: Run, position: int) -> dict[str, Any]:
+    """Give an inclusion proof against the newest checkpoint, checked.
+
+    Raises:
+        LiberateError: The ledger has no such entry.
+        ProofMismatch: The proof does not lead to the checkpoint's root.
+    """
+    with run.open_ledger() as ledger:
+        if position >= ledger.size:
+            raise LiberateError(f"no entry {position}: the ledger has {ledger.size}, counted from 0")
+        note = ledger.checkpoint()
+        checkpoint = open_checkpoint(note, run.verifier_key)
+        entry = decode_entry(ledger.entry(position))
+        proof = ledger.inclusion_proof(position, checkpoint.size)
+    verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
+    return {
+        "position": position,
+        "kind": entry.record.kind,
+        "leaf_hash": _text(entry.leaf_hash),
+        "size": checkpoint.size,
+        "root": _text(checkpoint.root),
+        "proof": [_text(step) for step in proof],
+        "checkpoint": note,
+    }
+
+
+def _author_number(run: Run, name: str, n_principals: int) -> int:
+    """Give the number of any principal, participant or not."""
+    if name.isdecimal() and int(name) < n_principals:
+        return int(name)
+    return find_person(run, name).number
+
+
+def _fields(position: int, data: bytes, user_ids: dict[int | None, str], keys: list[bytes]) -> dict[str, Any]:
+    record = decode_entry(data).record
+    author = record.author
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    return {
+        "position": position,
+        "kind": record.kind,
+        "author": author,
+        "key_id": key_id(keys[author]),
+        "user_id": user_ids.get(author),
+    } | fields
+
+
+def _text(digest: bytes) -> str:
+    return b64encode(digest).decode()

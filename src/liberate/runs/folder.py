@@ -1,0 +1,180 @@
+"""What lies in a run folder, and how it is written so that a crash leaves either the old or the new."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from liberate.errors import LiberateError, SettingsError
+from liberate.federation.coordinator import ModelStore
+from liberate.ledger.log import SqliteLedger
+from liberate.model.datasets import load
+from liberate.model.factors import Model, decode
+from liberate.model.ratings import Dataset, Split, leave_last_out, random_split
+from liberate.settings import Settings, from_tree, to_tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a finished run reached; the keys of `liberate train --json`.
+
+    Attributes:
+        run: The run folder.
+        rmse: On held-out ratings, in rating points.
+        ndcg_at_10: On held-out ratings, 0 to 1.
+        epsilon: Spent by each participant in the whole run, by basic composition; None where nothing bounds it.
+        delta: Of that epsilon; 0 for pure mechanisms.
+        mode: The privacy mode.
+        rounds: Rounds behind the last model.
+        seconds: From opening the federation to the last model on the ledger.
+        entry_count: Entries of the ledger, blocks included.
+        root: Root of the ledger's tree, base64.
+        verifier_key: Checks the ledger's checkpoints: keep it outside the run folder.
+    """
+
+    run: str
+    rmse: float
+    ndcg_at_10: float
+    epsilon: float | None
+    delta: float
+    mode: str
+    rounds: int
+    seconds: float
+    entry_count: int
+    root: str
+    verifier_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, as `run.toml` describes it.
+
+    Attributes:
+        folder: Where it lies.
+        settings: The resolved settings.
+        record: What the run was: origin, verifier_key, dataset, first_position and, when finished, its figures.
+    """
+
+    folder: Path
+    settings: Settings
+    record: dict[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        return "last_position" in self.record
+
+    @property
+    def verifier_key(self) -> str:
+        return str(self.record["verifier_key"])
+
+    @property
+    def ledger_folder(self) -> Path:
+        return self.folder / "ledger"
+
+    @property
+    def result(self) -> Result:
+        """The figures of a finished run.
+
+        Raises:
+            LiberateError: The run is not finished.
+        """
+        if not self.is_finished:
+            raise LiberateError(
+                f"{self.folder}: the run is not finished", hint="the same train command goes on with it"
+            )
+        figures = {"epsilon": None, **self.record["result"]}
+        return Result(run=str(self.folder), **figures)
+
+    def open_ledger(self) -> SqliteLedger:
+        """Open the run's ledger for reading."""
+        return SqliteLedger.open(self.ledger_folder)
+
+    def model(self, version: int | None = None) -> Model:
+        """Read a model version, the last one if None."""
+        wanted = self.result.rounds if version is None else version
+        return decode(ModelStore(self.folder / "model").load(wanted))
+
+    def catalogue(self) -> pa.Table:
+        """Read item_id, title, year and genres of every item, in index order."""
+        return pq.read_table(self.folder / "model" / "items.parquet")
+
+    def dataset(self) -> Dataset:
+        """Load the ratings the run learned from.
+
+        Raises:
+            LiberateError: The source no longer holds the same ratings.
+        """
+        found = load_dataset(self.settings)
+        if found.digest != self.record["dataset"]:
+            raise LiberateError(f"{self.settings.data.source} no longer holds the ratings this run learned from")
+        return found
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a run folder.
+
+    Raises:
+        LiberateError: The folder holds no run.
+    """
+    path = Path(folder) / "run.toml"
+    if not path.exists():
+        raise LiberateError(f"{folder}: no run.toml here", hint="give the folder that train wrote")
+    tree = tomllib.loads(path.read_text("utf-8"))
+    return Run(Path(folder), from_tree({k: v for k, v in tree.items() if k != "record"}), tree.get("record", {}))
+
+
+def load_dataset(settings: Settings) -> Dataset:
+    """Load the ratings that settings name.
+
+    Raises:
+        SettingsError: No source is named, or only one end of the scale.
+        DataError: The source cannot be used.
+    """
+    data = settings.data
+    if not data.source:
+        raise SettingsError("data.source is empty", hint="--data ml-100k, --data ratings.csv")
+    if (data.low is None) != (data.high is None):
+        raise SettingsError("data.low and data.high go together")
+    scale = None if data.low is None or data.high is None else (data.low, data.high)
+    return load(data.source, columns=data.columns or None, scale=scale)
+
+
+def split_dataset(dataset: Dataset, settings: Settings) -> Split:
+    """Hold out a part as the settings say."""
+    if settings.data.split == "last":
+        return leave_last_out(dataset)
+    return random_split(dataset, settings.data.split_seed, settings.data.test_fraction)
+
+
+def write_run(run: Run) -> None:
+    """Write `run.toml`, whole or not at all."""
+    draft = run.folder / "run.toml.draft"
+    draft.write_text(tomli_w.dumps(to_tree(run.settings) | {"record": _without_none(run.record)}), "utf-8")
+    draft.replace(run.folder / "run.toml")
+
+
+def save_catalogue(path: Path, dataset: Dataset) -> None:
+    """Write item_id, title, year and genres of every item, in index order."""
+    known, n = dataset.catalogue, len(dataset.item_ids)
+    table = pa.table(
+        {
+            "item_id": list(dataset.item_ids),
+            "title": list(known.titles) if known else [""] * n,
+            "year": known.years if known else pa.array([0] * n, pa.int32()),
+            "genres": pa.array([list(g) for g in known.genres] if known else [[]] * n, pa.list_(pa.string())),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

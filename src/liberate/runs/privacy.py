@@ -1,0 +1,96 @@
+"""What a run will promise, and what it has spent according to its ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from liberate.ledger.records import Round, Update, decode_entry
+from liberate.privacy.accounting import account, noise_warning, promise, sampler, signal_to_noise
+from liberate.privacy.mechanism import Event, mechanism_from
+from liberate.runs.folder import Run, load_dataset
+from liberate.runs.training import Plan, plan
+from liberate.settings import Settings
+
+
+def forecast(settings: Settings) -> dict[str, Any]:
+    """Predict what a run would spend and how far its signal can stand out from its noise.
+
+    Of the ratings only the numbers of users and items are used.
+
+    Returns:
+        The keys of `liberate privacy plan --json`.
+    """
+    dataset = load_dataset(settings)
+    agenda = plan(settings, len(dataset.user_ids), len(dataset.item_ids))
+    found = _promised(settings) | {
+        "participants": agenda.n_participants,
+        "items": agenda.n_items,
+        "statistic": agenda.statistic.name if agenda.mechanism else "none",
+        "rounds": agenda.rounds,
+    }
+    found |= asdict(agenda.spent())
+    return found | _signal(agenda)
+
+
+def statement(run: Run) -> dict[str, Any]:
+    """Say what participants have spent, from the ledger's rounds and each participant's own updates.
+
+    An aborted round counts: what left a device stays spent.
+
+    Returns:
+        The keys of `liberate privacy report --json`; the epsilons are those of the participant who spent most.
+    """
+    with run.open_ledger() as ledger:
+        events: dict[int, Event] = {}
+        for position in ledger.positions(kind="round"):
+            record = decode_entry(ledger.entry(position)).record
+            if isinstance(record, Round):
+                mechanism = record.mechanism
+                events[record.number] = mechanism_from(mechanism.name, record.grid_bits, mechanism.parameters).event()
+        answered: dict[int, list[int]] = {}
+        for position in ledger.positions(kind="update"):
+            update = decode_entry(ledger.entry(position)).record
+            if isinstance(update, Update):
+                answered.setdefault(update.author, []).append(update.round)
+        accounts = [p.epsilon_nano for p in ledger.state.principals if p.role == "participant"]
+    joined = sorted(map(len, answered.values()))
+    worst = max(answered.values(), key=len, default=[])
+    spent = account([(events[number], 1) for number in worst], run.settings.privacy.delta)
+    return (
+        _promised(run.settings)
+        | asdict(spent)
+        | {
+            "participants": len(accounts),
+            "rounds_joined_least": joined[0] if len(joined) == len(accounts) and joined else 0,
+            "rounds_joined_most": joined[-1] if joined else 0,
+            "ledger_epsilon_nano_most": max(accounts, default=0),
+            "warning": _tuning(run.settings),
+        }
+    )
+
+
+def _promised(settings: Settings) -> dict[str, Any]:
+    mode = settings.privacy.mode
+    return {"mode": mode, **asdict(promise(mode)), "sampler": sampler(not settings.run.simulated)}
+
+
+def _signal(agenda: Plan) -> dict[str, Any]:
+    if agenda.mechanism is None:
+        return {"signal_to_noise": None, "warning": None}
+    ratio = signal_to_noise(
+        agenda.mechanism,
+        agenda.n_participants,
+        agenda.n_items,
+        agenda.statistic.width,
+        agenda.statistic.tail,
+    )
+    return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
+
+
+def _tuning(settings: Settings) -> str | None:
+    if settings.privacy.mode != "local":
+        return None
+    return "choices made by trying several settings on the same ratings are not counted"

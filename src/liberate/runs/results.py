@@ -1,0 +1,174 @@
+"""What a finished run is worth: metrics on held-out ratings, and recommendations for one participant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from liberate.arrays import Float32Array, Int32Array
+from liberate.crypto.signing import key_id
+from liberate.errors import LiberateError
+from liberate.federation.devices import Device, Devices
+from liberate.model.factors import fit_devices, predict
+from liberate.model.metrics import Metrics, baselines
+from liberate.model.metrics import evaluate as evaluate_model
+from liberate.model.ranking import top_n
+from liberate.model.ratings import Ratings
+from liberate.runs.folder import Run, split_dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All metrics on the held-out part, with the free baselines.
+
+    Attributes:
+        metrics: Of the run's last model.
+        baselines: Metrics of what costs nothing, by name.
+        test: The held-out ratings.
+        predictions: Prediction of each held-out rating, in the order of `test`.
+        top: Ten best items of each user, best first, shape (n_users, 10); -1 where there are fewer.
+    """
+
+    metrics: Metrics
+    baselines: dict[str, dict[str, float]]
+    test: Ratings
+    predictions: Float32Array
+    top: Int32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A participant by all three names.
+
+    Attributes:
+        number: On the ledger.
+        key_id: Of the signing key.
+        user_id: In the data set.
+    """
+
+    number: int
+    key_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """One item of a list.
+
+    Attributes:
+        rank: From 1.
+        item_id: In the data set.
+        title: Where known, else empty.
+        prediction: Expected rating, in rating points.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    prediction: float
+
+
+def evaluate(run: Run) -> Evaluation:
+    """Evaluate a run's last model on the held-out ratings, baselines beside it."""
+    dataset = run.dataset()
+    split = split_dataset(dataset, run.settings)
+    model = run.model()
+    profiles = fit_devices(model, split.train)
+    users = split.test.users()
+    return Evaluation(
+        metrics=evaluate_model(model, profiles, split, dataset.catalogue),
+        baselines=baselines(split, dataset.low, dataset.high, dataset.catalogue),
+        test=split.test,
+        predictions=predict(model, profiles, users, split.test.items),
+        top=top_n(model, profiles, split.train, 10)[0],
+    )
+
+
+def find_person(run: Run, name: str) -> Person:
+    """Find a participant by number, key id, or the data set's own user id.
+
+    A plain number is a ledger number; `user:NAME` is always the data set's id.
+
+    Raises:
+        LiberateError: Nobody has that name.
+    """
+    with Devices(run.folder / "devices") as devices, run.open_ledger() as ledger:
+        principals = ledger.state.principals
+        device: Device | None = None
+        if not name.startswith("user:"):
+            if name.isdecimal():
+                device = devices.find(number=int(name))
+            else:
+                by_key = {str(key_id(p.key)): number for number, p in enumerate(principals)}
+                device = devices.find(number=by_key[name]) if name in by_key else None
+        if device is None:
+            device = devices.find(user_id=name.removeprefix("user:"))
+        if device is None or device.number is None:
+            raise LiberateError(
+                f"no participant {name!r}", hint="give a participant number, a key id, or user:ID of the data set"
+            )
+        return Person(number=device.number, key_id=key_id(principals[device.number].key), user_id=device.user_id)
+
+
+def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Recommendation]]:
+    """Rank items for one participant, from what lies on that participant's device and the public model alone."""
+    person = find_person(run, participant)
+    model = run.model()
+    with Devices(run.folder / "devices") as devices:
+        device = devices.find(number=person.number)
+        if device is None:
+            raise LiberateError(f"participant {person.number} has no device here")
+        own = Ratings.from_user_bytes([devices.holding(device.slot).ratings], model.n_items)
+    profile = fit_devices(model, own)
+    items, _ = top_n(model, profile, own, n)
+    best = items[0][items[0] >= 0]
+    predictions = predict(model, profile, np.zeros(len(best), np.int32), best)
+    catalogue = run.catalogue()
+    return person, [
+        Recommendation(
+            rank=rank,
+            item_id=catalogue["item_id"][int(item)].as_py(),
+            title=catalogue["title"][int(item)].as_py(),
+            prediction=float(prediction),
+        )
+        for rank, (item, prediction) in enumerate(zip(best, predictions, strict=True), start=1)
+    ]
+
+
+def write_predictions(path: Path, run: Run, evaluation: Evaluation) -> None:
+    """Write user_id, item_id, rating and prediction of every held-out rating, so that anyone can recompute the RMSE."""
+    dataset, test = run.dataset(), evaluation.test
+    table = pa.table(
+        {
+            "user_id": pa.array(dataset.user_ids).take(pa.array(test.users())),
+            "item_id": pa.array(dataset.item_ids).take(pa.array(test.items)),
+            "rating": test.values,
+            "prediction": evaluation.predictions,
+        }
+    )
+    _write(path, table)
+
+
+def write_top(path: Path, run: Run, evaluation: Evaluation) -> None:
+    """Write user_id, rank (from 1) and item_id of every user's ten best items."""
+    dataset, top = run.dataset(), evaluation.top
+    users, ranks = np.nonzero(top >= 0)
+    table = pa.table(
+        {
+            "user_id": pa.array(dataset.user_ids).take(pa.array(users)),
+            "rank": (ranks + 1).astype(np.int32),
+            "item_id": pa.array(dataset.item_ids).take(pa.array(top[users, ranks])),
+        }
+    )
+    _write(path, table)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    pq.write_table(table, draft)
+    draft.replace(path)

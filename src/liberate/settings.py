@@ -1,0 +1,203 @@
+"""One typed tree of settings, composed from what each module owns.
+
+Order, later wins: defaults < TOML file < `LIBERATE_<SECTION>_<KEY>` environment < `--set section.key=value`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from annotated_types import Ge, Gt, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from liberate.errors import SettingsError
+from liberate.federation.coordinator import FederationConfig
+from liberate.model.factors import ModelConfig
+from liberate.privacy.mechanism import PrivacyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which ratings, and what is held out.
+
+    Attributes:
+        source: Name of a data set, a CSV or Parquet file, or a folder.
+        columns: Names of the columns `user`, `item`, `rating` and `timestamp` in a table that calls them otherwise.
+        low: Lowest rating of the scale, where the source does not say; unset = found from the source.
+        high: Highest rating of the scale, likewise.
+        split: `random` holds out a random part of all ratings, `last` the last rating of each person.
+        split_seed: Seed of the random split, >= 0.
+        test_fraction: Part held out by the random split, 0 < test_fraction < 1.
+    """
+
+    source: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+    split: Literal["random", "last"] = "random"
+    split_seed: Annotated[int, Ge(0)] = 42
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerConfig:
+    """What the genesis of a new ledger says.
+
+    Attributes:
+        origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
+        epsilon_limit: Most that a participant may spend with pure mechanisms, in all runs, > 0; unset = no limit.
+    """
+
+    origin: str = ""
+    epsilon_limit: Annotated[float, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What makes a run repeatable.
+
+    Attributes:
+        seed: Everything random in a simulation is derived from it, 0 <= seed < 2**63.
+        simulated: True derives keys, salts, noise and time from the seed, for research; false takes all of them from
+            the system, with exact noise, for a host that really holds people's ratings.
+    """
+
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 42
+    simulated: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a run, resolved."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "privacy": PrivacyConfig,
+    "federation": FederationConfig,
+    "ledger": LedgerConfig,
+    "run": RunConfig,
+}
+
+Tree = dict[str, dict[str, Any]]
+
+
+def resolve(
+    path: Path | None = None, assignments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Compose settings from a file, the environment and flags.
+
+    Args:
+        path: A TOML file, or None.
+        assignments: `section.key=value` each; the value is read as TOML, or else taken as text.
+        environment: Variables; the process's own if None.
+
+    Raises:
+        SettingsError: A file cannot be read, or a setting is unknown, of the wrong type or out of range.
+    """
+    tree: Tree = {name: {} for name in SECTIONS}
+    if path is not None:
+        _merge(tree, _read(path), str(path))
+    _merge(tree, _from_environment(os.environ if environment is None else environment), "environment")
+    for assignment in assignments:
+        _merge(tree, _from_assignment(assignment), f"--set {assignment}")
+    return from_tree(tree)
+
+
+def from_tree(tree: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Check a tree of settings against types and ranges.
+
+    Raises:
+        SettingsError: The first setting that does not fit.
+    """
+    return Settings(**{name: _checked(name, kind, tree.get(name, {})) for name, kind in SECTIONS.items()})
+
+
+def to_tree(settings: Settings) -> Tree:
+    """Give all settings as plain values; unset ones are left out, as TOML has no null."""
+    tree: Tree = dataclasses.asdict(settings)
+    return {name: {k: v for k, v in values.items() if v is not None} for name, values in tree.items()}
+
+
+def to_toml(settings: Settings) -> str:
+    """Write all settings as TOML."""
+    return tomli_w.dumps(to_tree(settings))
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> Mapping[str, object]:
+    tree: Tree = {}
+    for name, text in environment.items():
+        section, _, key = name.removeprefix("LIBERATE_").lower().partition("_")
+        if name.startswith("LIBERATE_") and section in SECTIONS and key:
+            tree.setdefault(section, {})[key] = _value(text)
+    return tree
+
+
+def _from_assignment(assignment: str) -> Mapping[str, object]:
+    name, equals, text = assignment.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise SettingsError(f"--set {assignment}: section.key=value was wanted", hint="--set privacy.epsilon=8")
+    return {section: {key: _value(text.strip())}}
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(tree: Tree, other: Mapping[str, object], origin: str) -> None:
+    for section, values in other.items():
+        if section not in SECTIONS:
+            raise SettingsError(f"{origin}: unknown section {section!r}", hint=_nearest(section, list(SECTIONS)))
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{origin}: [{section}] must hold key = value pairs")
+        known = [f.name for f in dataclasses.fields(SECTIONS[section])]
+        for key, value in values.items():
+            if key not in known:
+                names = [f"{section}.{name}" for name in known]
+                raise SettingsError(
+                    f"{origin}: unknown setting {section}.{key}", hint=_nearest(f"{section}.{key}", names)
+                )
+            tree[section][key] = value
+
+
+def _checked(section: str, kind: type, values: Mapping[str, Any]) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([section, *(str(part) for part in first["loc"])])
+        raise SettingsError(f"{place} = {first['input']!r}: {first['msg']}") from error
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else "known are " + ", ".join(known)

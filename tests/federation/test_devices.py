@@ -1,0 +1,112 @@
+"""What lies on devices: whole or not at all, sealed per person, private to its owner."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.devices import Devices, Holding, Outgoing
+
+PEOPLE = ["anna", "bert", "cleo"]
+
+
+def holding(slot: int) -> Holding:
+    return Holding(signing_seed=bytes([slot] * 32), dataset_salt=bytes(32), ratings=f"ratings of {slot}".encode())
+
+
+def outgoing(tag: str) -> Outgoing:
+    return Outgoing(entry=tag.encode(), noise_key=bytes(32), upload_salt=bytes(32), profile_salt=bytes(32))
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Devices:
+    return Devices.create(tmp_path / "devices", ((person, holding(slot)) for slot, person in enumerate(PEOPLE)))
+
+
+def test_holdings_are_given_back(devices: Devices) -> None:
+    assert [device.user_id for device in devices.devices()] == PEOPLE
+    assert [devices.holding(slot) for slot in range(3)] == [holding(slot) for slot in range(3)]
+
+
+def test_files_are_their_owners_only(devices: Devices, tmp_path: Path) -> None:
+    folder = tmp_path / "devices"
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_nothing_is_readable_without_the_keys(devices: Devices, tmp_path: Path) -> None:
+    devices.post(1, [(0, 2)], [outgoing("a secret entry")], spend_nano=0, note="note")
+    devices.close()
+
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
+
+    assert b"ratings of" not in stored
+    assert b"a secret entry" not in stored
+
+
+def test_rows_cannot_be_swapped_between_people(devices: Devices, tmp_path: Path) -> None:
+    devices._db.execute("UPDATE device SET sealed = (SELECT sealed FROM device WHERE slot = 1) WHERE slot = 0")
+
+    with pytest.raises(LiberateError):
+        devices.holding(0)
+
+
+def test_outbox_keeps_the_round_and_forgets_older_ones(devices: Devices) -> None:
+    devices.post(1, [(0, 2)], [outgoing("first")], spend_nano=5, note="one")
+    devices.post(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], spend_nano=5, note="two")
+
+    assert devices.outgoing(1) == {}
+    assert devices.outgoing(2) == {0: outgoing("second"), 2: outgoing("other")}
+    assert devices.checkpoint() == "two"
+    first, second, third = devices.devices()
+    assert (first.last_seq, first.last_round, first.spent_nano) == (3, 2, 10)
+    assert (second.last_seq, second.last_round, second.spent_nano) == (0, 0, 0)
+    assert (third.last_seq, third.last_round, third.spent_nano) == (2, 2, 5)
+
+
+def test_post_is_all_or_nothing(devices: Devices) -> None:
+    devices.post(1, [(0, 2)], [outgoing("first")], spend_nano=5, note="one")
+
+    with pytest.raises(Exception, match="UNIQUE"):
+        devices.post(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], spend_nano=5, note="two")
+
+    assert devices.outgoing(1) == {0: outgoing("first")}
+    assert devices.checkpoint() == "one"
+    assert [device.spent_nano for device in devices.devices()] == [5, 0, 0]
+
+
+def test_people_are_found_by_id_and_number(devices: Devices) -> None:
+    devices.enrolled([(0, 10), (1, 11), (2, 12)], seq=1)
+
+    found = devices.find(user_id="bert")
+    assert found is not None
+    assert found == devices.find(number=11)
+    assert devices.find(user_id="dora") is None
+
+
+def test_killed_creation_leaves_no_store(tmp_path: Path) -> None:
+    folder = tmp_path / "devices"
+
+    def holdings_that_stop() -> object:
+        yield "anna", holding(0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Devices.create(folder, holdings_that_stop())  # type: ignore[arg-type]  # a generator that breaks off
+
+    assert not Devices.exists(folder)
+    assert Devices.create(folder, [("anna", holding(0))]).holding(0) == holding(0)
+
+
+def test_store_is_not_overwritten(devices: Devices, tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match="already"):
+        Devices.create(tmp_path / "devices", [])
+
+
+def test_missing_store_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match="no devices"):
+        Devices(tmp_path)
