@@ -12,14 +12,14 @@ from liberate.settings import from_tree, resolve, to_toml, to_tree
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text("[model]\nn_factors = 3\nuser_reg = 2.0\n[run]\nseed = 1\n")
+    file.write_text("[model]\nn_factors = 3\nlearning_rate = 0.5\n[run]\nseed = 1\n")
 
     settings = resolve(
-        file, ["run.seed=3"], environment={"LIBERATE_RUN_SEED": "2", "LIBERATE_MODEL_USER_REG": "4.5", "HOME": "/"}
+        file, ["run.seed=3"], environment={"LIBERATE_RUN_SEED": "2", "LIBERATE_MODEL_LEARNING_RATE": "4.5", "HOME": "/"}
     )
 
     assert settings.model.n_factors == 3
-    assert settings.model.user_reg == 4.5
+    assert settings.model.learning_rate == 4.5
     assert settings.run.seed == 3
     assert settings.data.split_seed == 42
 
