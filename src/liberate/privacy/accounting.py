@@ -31,7 +31,10 @@ from liberate.errors import UnaccountableEvent
 from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Event, Mechanism, Mode
 
 _PLD_POINTS = 2**16
-"""Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 1e-4."""
+"""Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 0.02 %."""
+
+_TIGHT_UP_TO = 700.0
+"""Beyond this basic epsilon, where exp overflows, nothing is private by any reading and only the basic one is taken."""
 
 _RDP_ORDERS = np.concatenate([np.linspace(1.05, 12, 220), np.geomspace(12.5, 1e5, 200)])
 
@@ -101,10 +104,11 @@ def account(events: Sequence[tuple[Event, int]], delta: float) -> Spent:
     if not pure:
         return Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
     basic = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
+    is_tight = basic <= _TIGHT_UP_TO
     return Spent(
         epsilon_basic=basic,
-        epsilon_rdp=min(basic, _epsilon_rdp(pure, delta)),
-        epsilon_pld=min(basic, _epsilon_pld(pure, delta, interval=basic / _PLD_POINTS)),
+        epsilon_rdp=min(basic, _epsilon_rdp(pure, delta)) if is_tight else basic,
+        epsilon_pld=min(basic, _epsilon_pld(pure, delta)) if is_tight else basic,
         rho=None,
         delta=delta,
     )
@@ -118,17 +122,20 @@ def _epsilon_rdp(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: fl
     return float(epsilon)
 
 
-def _epsilon_pld(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float, interval: float) -> float:
-    """Compose privacy loss distributions on a grid that never understates delta.
+def _epsilon_pld(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float) -> float:
+    """Compose privacy loss distributions on a grid that never understates delta; it meets the greatest loss exactly.
 
     Source: Doroshenko et al. 2022, "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions".
     """
     from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, identity
 
+    basic = sum(float(event.epsilon) * count for event, count in events)
+    largest = max(float(event.epsilon) for event, _ in events)
+    interval = largest / math.ceil(_PLD_POINTS * largest / basic)
     total = identity(interval)
     for event, count in events:
-        end = math.ceil(float(event.epsilon) / interval)
+        end = math.ceil(float(event.epsilon) / interval - 1e-9)
         deltas = hockey_stick(event, interval * np.arange(-end, end + 1, dtype=np.float64))
         pmf = create_pmf_pessimistic_connect_dots_fixed_gap(interval, -end, end, deltas)
         total = total.compose(PrivacyLossDistribution(pmf).self_compose(count))
@@ -146,7 +153,7 @@ def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float
     normalizer = 1.0 + math.exp(-1.0 / t)
     k = np.clip(np.ceil((s - epsilons * t) / 2.0) - 1.0, -1.0, s - 1.0)
     some = 1.0 - np.exp(-(k + 1.0) / t) / normalizer - np.exp(epsilons - (s - k) / t) / normalizer
-    return np.asarray(np.clip(np.maximum(some, -np.expm1(epsilons)), 0.0, 1.0))
+    return np.asarray(np.clip(np.maximum(some, -np.expm1(np.minimum(epsilons, 0.0))), 0.0, 1.0))
 
 
 def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:

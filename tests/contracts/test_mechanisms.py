@@ -1,0 +1,90 @@
+"""What every mechanism must keep."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from liberate.arrays import GridRows, RealRows
+from liberate.privacy.accounting import account
+from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Laplace, Mechanism, Plain, mechanism_from
+from tests.strategies import device, real_rows
+
+N_ITEMS = 5
+MECHANISMS = pytest.mark.parametrize(
+    "mechanism", [Plain(), Laplace(grid_bits=12, clip_units=5000, scale_units=20_011)], ids=lambda m: m.name
+)
+
+
+def release(mechanism: Mechanism, batch: RealRows, keys: list[bytes], exact: bool = False) -> GridRows:
+    return mechanism.release(batch, N_ITEMS, keys, exact)
+
+
+def keys_for(batch: RealRows) -> list[bytes]:
+    return [sha256(bytes([d])).digest() for d in range(len(batch.tails))]
+
+
+@MECHANISMS
+def test_a_round_entry_rebuilds_it(mechanism: Mechanism) -> None:
+    assert mechanism_from(mechanism.name, mechanism.grid_bits, mechanism.parameters) == mechanism
+
+
+@MECHANISMS
+def test_its_event_can_be_priced_and_its_spend_covers_it(mechanism: Mechanism) -> None:
+    spent = account([(mechanism.event(), 1)], 1e-5)
+
+    match mechanism.event():
+        case Disclosure():
+            assert (mechanism.account, mechanism.spend_nano, spent.epsilon_basic) == ("none", 0, None)
+        case DiscreteLaplaceRelease(epsilon=epsilon):
+            assert mechanism.account == "epsilon"
+            assert 0 <= mechanism.spend_nano - epsilon * 10**9 < 1
+            assert spent.epsilon_basic == float(epsilon)
+
+
+@MECHANISMS
+@pytest.mark.parametrize("exact", [True, False])
+@given(batch=real_rows(largest=1000.0))
+def test_a_device_gets_the_same_release_in_any_batch(mechanism: Mechanism, exact: bool, batch: RealRows) -> None:
+    keys = keys_for(batch)
+
+    together = release(mechanism, batch, keys, exact)
+
+    for d, key in enumerate(keys):
+        alone = release(mechanism, device(batch, d), [key], exact)
+        begin, end = together.indptr[d : d + 2]
+        np.testing.assert_array_equal(together.items[begin:end], alone.items)
+        np.testing.assert_array_equal(together.rows[begin:end], alone.rows)
+        np.testing.assert_array_equal(together.tails[d : d + 1], alone.tails)
+
+
+@MECHANISMS
+@given(batch=real_rows(largest=1000.0))
+def test_a_release_has_the_announced_shape(mechanism: Mechanism, batch: RealRows) -> None:
+    found = release(mechanism, batch, keys_for(batch))
+    n_devices = len(batch.tails)
+
+    if mechanism.is_dense:
+        np.testing.assert_array_equal(found.indptr, N_ITEMS * np.arange(n_devices + 1))
+        np.testing.assert_array_equal(found.items, np.tile(np.arange(N_ITEMS), n_devices))
+    else:
+        np.testing.assert_array_equal(found.indptr, batch.indptr)
+        np.testing.assert_array_equal(found.items, batch.items)
+    assert found.rows.shape == (len(found.items), batch.rows.shape[1])
+    assert found.tails.shape == batch.tails.shape
+    assert (found.indptr.dtype.name, found.items.dtype.name) == ("int64", "int32")
+    assert (found.rows.dtype.name, found.tails.dtype.name) == ("int32", "int64")
+
+
+@MECHANISMS
+@given(batch=real_rows(largest=1000.0))
+def test_a_batch_is_not_changed(mechanism: Mechanism, batch: RealRows) -> None:
+    rows, tails = batch.rows.copy(), batch.tails.copy()
+
+    release(mechanism, batch, keys_for(batch))
+
+    np.testing.assert_array_equal(batch.rows, rows)
+    np.testing.assert_array_equal(batch.tails, tails)

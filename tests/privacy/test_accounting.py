@@ -1,0 +1,252 @@
+"""Epsilons, promises and predictions."""
+
+from __future__ import annotations
+
+import math
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liberate.arrays import Float64Array, RealRows
+from liberate.errors import UnaccountableEvent
+from liberate.privacy.accounting import (
+    Spent,
+    account,
+    hockey_stick,
+    noise_warning,
+    promise,
+    rdp,
+    sampler,
+    signal_to_noise,
+)
+from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Event, Laplace, Plain
+from tests.reference import privacy_loss as reference
+
+DELTA = 1e-5
+FINE = 2**20
+
+
+def laplace(epsilon: float, scale: int = FINE) -> DiscreteLaplaceRelease:
+    return DiscreteLaplaceRelease(sensitivity=round(epsilon * scale), scale=scale)
+
+
+def epsilons(*events: tuple[Event, int], delta: float = DELTA) -> tuple[float, float, float]:
+    spent = account(events, delta)
+    assert spent.epsilon_basic is not None
+    assert spent.epsilon_rdp is not None
+    assert spent.epsilon_pld is not None
+    return spent.epsilon_basic, spent.epsilon_rdp, spent.epsilon_pld
+
+
+# --- one release ------------------------------------------------------------------------------------------------------
+
+SMALL = pytest.mark.parametrize(("sensitivity", "scale"), [(1, 1), (1, 3), (2, 1), (3, 2), (8, 5), (12, 100), (40, 3)])
+
+
+@SMALL
+def test_hockey_stick_equals_direct_summation(sensitivity: int, scale: int) -> None:
+    limit = sensitivity / scale
+    grid = np.linspace(-1.2 * limit, 1.2 * limit, 97)
+
+    found = hockey_stick(DiscreteLaplaceRelease(sensitivity=sensitivity, scale=scale), grid)
+
+    np.testing.assert_allclose(found, reference.hockey_stick([sensitivity], scale, grid), atol=1e-13)
+
+
+@SMALL
+def test_renyi_divergence_equals_direct_summation(sensitivity: int, scale: int) -> None:
+    orders = np.array([1.01, 1.5, 2.0, 7.0, 64.0, 300.0])
+
+    found = rdp(DiscreteLaplaceRelease(sensitivity=sensitivity, scale=scale), orders)
+
+    np.testing.assert_allclose(found, reference.renyi(sensitivity, scale, orders), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shifts", [[1, 5], [3, 3], [2, 2, 2], [1, 1, 1, 1, 1, 1], [6, 0]])
+@pytest.mark.parametrize("scale", [1, 3, 10])
+def test_one_number_shifted_by_all_is_the_worst_vector(shifts: list[int], scale: int) -> None:
+    grid = np.linspace(-7 / scale, 7 / scale, 81)
+
+    scalar = hockey_stick(DiscreteLaplaceRelease(sensitivity=6, scale=scale), grid)
+
+    assert (reference.hockey_stick(shifts, scale, grid) <= scalar + 1e-12).all()
+
+
+def test_a_coarser_grid_tells_more_and_none_tells_least() -> None:
+    grid = np.linspace(0.0, 2.0, 41)
+    curves = [hockey_stick(DiscreteLaplaceRelease(sensitivity=2 * k, scale=k), grid) for k in (1, 2, 8, 64, 2**23)]
+    continuous = -np.expm1((grid - 2.0) / 2)
+
+    for coarse, fine in zip(curves, [*curves[1:], continuous], strict=True):
+        assert (coarse >= fine - 1e-12).all()
+    assert (curves[0] > continuous + 1e-3)[:-1].any()
+    np.testing.assert_allclose(curves[-1], continuous, atol=1e-6)
+
+
+# --- many releases ----------------------------------------------------------------------------------------------------
+
+
+def test_hundred_rounds_of_a_tenth() -> None:
+    basic, by_rdp, by_pld = epsilons((laplace(0.1, 10 * FINE), 100))
+
+    assert basic == pytest.approx(10, abs=1e-12)
+    assert by_rdp == pytest.approx(4.53, abs=0.005)
+    assert by_pld == pytest.approx(4.22, abs=0.005)
+
+
+def test_another_accountant_agrees_where_it_applies() -> None:
+    from dp_accounting import LaplaceDpEvent, SelfComposedDpEvent
+    from dp_accounting.pld import PLDAccountant
+
+    continuous = PLDAccountant().compose(SelfComposedDpEvent(LaplaceDpEvent(4.0), 30)).get_epsilon(DELTA)
+
+    _, _, by_pld = epsilons((laplace(0.25, 2**24), 30))
+
+    assert by_pld == pytest.approx(continuous, rel=1e-3)
+
+
+@pytest.mark.parametrize(("sensitivity", "scale"), [(1, 1), (1, 4), (3, 2), (8, 5), (5, 20)])
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+@pytest.mark.parametrize("delta", [1e-2, 1e-5])
+def test_composition_equals_direct_convolution(sensitivity: int, scale: int, rounds: int, delta: float) -> None:
+    exact = reference.composed_epsilon(sensitivity, scale, rounds, delta)
+
+    _, by_rdp, by_pld = epsilons((DiscreteLaplaceRelease(sensitivity=sensitivity, scale=scale), rounds), delta=delta)
+
+    assert by_pld == pytest.approx(exact, rel=1e-4, abs=1e-6)
+    assert by_pld >= exact - 1e-7
+    assert by_rdp >= exact - 1e-9
+
+
+def test_different_releases_add_up() -> None:
+    one, other = laplace(0.1), laplace(0.3)
+
+    basic, by_rdp, by_pld = epsilons((one, 20), (other, 10))
+
+    assert basic == pytest.approx(5.0, abs=1e-5)
+    assert max(epsilons((one, 20))[2], epsilons((other, 10))[2]) < by_pld < by_rdp < basic
+    assert epsilons((other, 4), (one, 20), (other, 6)) == pytest.approx((basic, by_rdp, by_pld), rel=1e-6)
+
+
+@given(st.integers(1, 2**29), st.integers(1, 2**24), st.integers(1, 200), st.sampled_from([1e-10, 1e-5, 0.1]))
+def test_tight_epsilons_never_exceed_the_basic_one(
+    clip_units: int, scale_units: int, rounds: int, delta: float
+) -> None:
+    event = Laplace(grid_bits=0, clip_units=clip_units, scale_units=scale_units).event()
+
+    basic, by_rdp, by_pld = epsilons((event, rounds), delta=delta)
+
+    assert 0 <= by_pld <= by_rdp * (1 + 2e-4) + 1e-9
+    assert by_rdp <= basic == float(event.epsilon * rounds)
+
+
+@given(st.integers(1, 100), st.floats(0.01, 3))
+def test_epsilon_grows_with_rounds_and_falls_with_noise(rounds: int, epsilon: float) -> None:
+    fewer = np.array(epsilons((laplace(epsilon), rounds)))
+
+    assert (fewer < np.array(epsilons((laplace(epsilon), rounds + 1)))).all()
+    assert (fewer < np.array(epsilons((laplace(1.1 * epsilon), rounds)))).all()
+
+
+def test_absurd_epsilons_are_read_by_basic_composition_alone() -> None:
+    assert epsilons((laplace(8.0), 100)) == (800.0, 800.0, 800.0)
+    assert epsilons((laplace(6.0), 100))[2] < 600.0
+
+
+def test_nothing_released_costs_nothing() -> None:
+    nothing = Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=DELTA)
+
+    assert account([], DELTA) == nothing
+    assert account([(laplace(1.0), 0), (Disclosure(), 0)], DELTA) == nothing
+
+
+def test_a_disclosure_has_no_bound() -> None:
+    unbounded = Spent(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=DELTA)
+
+    assert account([(Disclosure(), 1)], DELTA) == unbounded
+    assert account([(laplace(1.0), 3), (Disclosure(), 1)], DELTA) == unbounded
+
+
+def test_pure_releases_are_not_charged_to_rho() -> None:
+    assert account([(laplace(1.0), 3)], DELTA).rho is None
+
+
+def test_an_unknown_event_is_refused() -> None:
+    with pytest.raises(UnaccountableEvent, match="Gaussian"):
+        account([("Gaussian", 1)], DELTA)  # type: ignore[list-item]  # what the type forbids
+
+
+@pytest.mark.parametrize(("count", "delta", "message"), [(-1, DELTA, "-1 times"), (1, 0.0, "delta"), (1, 1.0, "delta")])
+def test_impossible_questions_are_refused(count: int, delta: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        account([(laplace(1.0), count)], delta)
+
+
+# --- words and predictions --------------------------------------------------------------------------------------------
+
+
+def test_promises_name_unit_relation_and_adversary() -> None:
+    device, plain, local = promise("device"), promise("plain"), promise("local")
+
+    assert "nobody receives anything" in device.adversary
+    assert plain.unit == "none"
+    assert "coordinator is trusted" in plain.adversary
+    assert local.unit == "user"
+    assert "zero-out" in local.relation
+    assert "replace" in local.relation
+    assert "coordinator" in local.adversary
+    assert "discrete Laplace" in local.mechanism
+
+
+def test_the_fast_sampler_is_never_called_protection() -> None:
+    assert "exact" in sampler(exact=True)
+    assert "simulation" in sampler(exact=False)
+    assert "protects nobody" in sampler(exact=False)
+
+
+def test_signal_to_noise_is_what_the_best_case_measures() -> None:
+    mechanism = Laplace(grid_bits=8, clip_units=900, scale_units=300)
+    n_participants, n_items, width = 50, 400, 3
+    everybody_alike = RealRows(
+        indptr=np.arange(n_participants + 1),
+        items=np.zeros(n_participants, np.int32),
+        rows=np.tile(np.array([900 / 256, 0.0, 0.0], np.float32), (n_participants, 1)),
+        tails=np.zeros((n_participants, 1)),
+    )
+    keys = [sha256(bytes([d])).digest() for d in range(n_participants)]
+    release = mechanism.release(everybody_alike, n_items, keys, exact=True)
+
+    total = release.rows.reshape(n_participants, -1).sum(axis=0, dtype=np.float64)
+    signal = np.zeros_like(total)
+    signal[0] = 900 * n_participants
+    noise = np.append(total - signal, release.tails.sum())
+
+    predicted = signal_to_noise(mechanism, n_participants, n_items, width, 1)
+    assert norm(signal) / norm(noise) == pytest.approx(predicted, rel=0.05)
+
+
+def norm(numbers: Float64Array) -> float:
+    return float(np.linalg.norm(numbers))
+
+
+def test_signal_to_noise_of_the_textbook() -> None:
+    """sqrt(N / (2 d)) * clip / scale, where the grid is fine."""
+    mechanism = Laplace(grid_bits=8, clip_units=2**20, scale_units=2**22)
+
+    found = signal_to_noise(mechanism, 6040, 3706, 9, 0)
+
+    assert found == pytest.approx(math.sqrt(6040 / (2 * 3706 * 9)) / 4, rel=1e-9)
+    assert signal_to_noise(Plain(), 6040, 3706, 9, 0) == math.inf
+
+
+def test_a_warning_is_given_below_one_only() -> None:
+    warning = noise_warning(0.25)
+
+    assert warning is not None
+    assert "4.0 times" in warning
+    assert "not expected to learn anything" in warning
+    assert noise_warning(1.0) is None
+    assert noise_warning(math.inf) is None
