@@ -211,11 +211,11 @@ def verify_consistency(old: int, new: int, proof: Sequence[bytes], old_root: Dig
     """
     if not 0 < old <= new:
         raise ProofMismatch(f"0 < old <= new is wanted, not old {old} and new {new}")
-    _check_digests(old_root, new_root, *proof)
     if old == new:
         if proof or old_root != new_root:
             raise ProofMismatch("trees of one size have one root and an empty proof")
         return
+    _check_digests(old_root, new_root, *proof)
     path = list(proof) if old & (old - 1) else [old_root, *proof]
     if not path:
         raise ProofMismatch("the consistency proof is empty")

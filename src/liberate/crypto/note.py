@@ -54,7 +54,9 @@ def verifier_key(name: str, public: bytes) -> str:
     Raises:
         InvalidRecord: the name is empty or holds white space or a plus sign, or the key is none.
     """
-    return str(parse_verifier_key(str(VerifierKey(name, public))))
+    _check_name(name)
+    check_public_key(public)
+    return str(VerifierKey(name, public))
 
 
 def parse_verifier_key(vkey: str) -> VerifierKey:
@@ -66,7 +68,8 @@ def parse_verifier_key(vkey: str) -> VerifierKey:
     name, _, rest = vkey.partition("+")
     blob = _decode_base64(rest.partition("+")[2])
     key = VerifierKey(name, blob[1:])
-    if not _is_name(name) or str(key) != vkey:
+    _check_name(name)
+    if str(key) != vkey:
         raise InvalidRecord(f"not a verifier key of the form name+hash+base64: {vkey!r}")
     check_public_key(key.public)
     return key
@@ -121,8 +124,9 @@ def _parse_checkpoint(text: str, origin: str) -> Checkpoint:
     return Checkpoint(origin, int(lines[1]), Digest(root))
 
 
-def _is_name(name: str) -> bool:
-    return bool(name) and name.isprintable() and not any(c.isspace() or c == "+" for c in name)
+def _check_name(name: str) -> None:
+    if not name or not name.isprintable() or any(c.isspace() or c == "+" for c in name):
+        raise InvalidRecord(f"not a signer's name, without white space and plus signs: {name!r}")
 
 
 def _decode_base64(text: str) -> bytes:

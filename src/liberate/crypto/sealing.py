@@ -10,6 +10,7 @@ from nacl.exceptions import CryptoError
 from liberate.errors import SealBroken
 
 KEY_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_KEYBYTES
+TAG_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_ABYTES
 NONCE_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 
 
@@ -34,9 +35,9 @@ def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes:
     Raises:
         SealBroken: another key or context, or changed bytes.
     """
-    nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
-    if len(nonce) != NONCE_BYTES:
+    if len(sealed) < NONCE_BYTES + TAG_BYTES:
         raise SealBroken("the sealed bytes are cut short")
+    nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
     try:
         return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, context, nonce, key)
     except CryptoError as error:
