@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -66,19 +67,19 @@ SAMPLE = Sample(
 
 
 @given(samples)
-def test_decoding_gives_back_what_was_encoded(record):
+def test_decoding_gives_back_what_was_encoded(record: Sample) -> None:
     assert decode(encode(record), Sample) == record
 
 
 @given(samples)
-def test_encoding_is_that_of_rfc_8785(record):
+def test_encoding_is_that_of_rfc_8785(record: Sample) -> None:
     data = encode(record)
 
     assert rfc8785.dumps(json.loads(data)) == data
 
 
 @given(samples, st.data())
-def test_a_flipped_bit_is_another_record_or_none(record, data):
+def test_a_flipped_bit_is_another_record_or_none(record: Sample, data: st.DataObject) -> None:
     flipped = bytearray(encode(record))
     flipped[data.draw(st.integers(0, len(flipped) - 1))] ^= 1 << data.draw(st.integers(0, 7))
 
@@ -91,7 +92,7 @@ def test_a_flipped_bit_is_another_record_or_none(record, data):
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_refused_or_canonical(data):
+def test_arbitrary_bytes_are_refused_or_canonical(data: bytes) -> None:
     try:
         record = decode(data, Inner)
     except InvalidRecord:
@@ -135,14 +136,14 @@ CANONICAL = encode(SAMPLE)
         pytest.param(b"{", b"\xef\xbb\xbf{", id="byte order mark"),
     ],
 )
-def test_other_ways_to_write_it_are_refused(old, new):
+def test_other_ways_to_write_it_are_refused(old: bytes, new: bytes) -> None:
     assert old in CANONICAL
 
     with pytest.raises(InvalidRecord):
         decode(CANONICAL.replace(old, new, 1), Sample)
 
 
-def test_the_jcs_vectors_are_read_as_the_oracle_reads_them(shared_folder):
+def test_the_jcs_vectors_are_read_as_the_oracle_reads_them(shared_folder: Path) -> None:
     """The third-party samples hold floats, which the profile refuses, so they guard the oracle that guards us."""
     folder = shared_folder / "vectors" / "jcs" / "testdata"
     for path in sorted((folder / "input").iterdir()):
@@ -150,7 +151,7 @@ def test_the_jcs_vectors_are_read_as_the_oracle_reads_them(shared_folder):
         assert rfc8785.dumps(value) == (folder / "output" / path.name).read_bytes()
 
 
-def test_msgspec_writes_the_jcs_vectors_within_the_profile(shared_folder):
+def test_msgspec_writes_the_jcs_vectors_within_the_profile(shared_folder: Path) -> None:
     folder = shared_folder / "vectors" / "jcs" / "testdata" / "output"
     for name in ("arrays.json", "french.json"):
         data = (folder / name).read_bytes().removesuffix(b"\n")
@@ -158,7 +159,7 @@ def test_msgspec_writes_the_jcs_vectors_within_the_profile(shared_folder):
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 2**70])
-def test_encode_refuses_what_no_reader_accepts(value):
+def test_encode_refuses_what_no_reader_accepts(value: int) -> None:
     with pytest.raises(InvalidRecord):
         encode(msgspec.structs.replace(SAMPLE, integer=value))
 
@@ -168,30 +169,30 @@ def test_encode_refuses_what_no_reader_accepts(value):
     [float, int, list[Natural], dict[str, Natural], dict[Natural, Natural], float | None, tuple[float, ...]],
     ids=str,
 )
-def test_types_outside_the_profile_are_a_mistake(field):
+def test_types_outside_the_profile_are_a_mistake(field: object) -> None:
     kind = msgspec.defstruct("Wrong", [("field", field)], forbid_unknown_fields=True)
 
     with pytest.raises(TypeError, match="profile"):
         decode(b"{}", kind)
 
 
-def test_a_struct_that_lets_unknown_members_pass_is_a_mistake():
+def test_a_struct_that_lets_unknown_members_pass_is_a_mistake() -> None:
     with pytest.raises(TypeError, match="profile"):
         decode(b"{}", msgspec.defstruct("Open", [("field", Natural)]))
 
 
-def test_a_member_name_that_is_not_ascii_is_a_mistake():
+def test_a_member_name_that_is_not_ascii_is_a_mistake() -> None:
     with pytest.raises(TypeError, match="ASCII"):
         decode(b"{}", msgspec.defstruct("Wrong", [("größe", Natural)], forbid_unknown_fields=True))
 
 
-def test_pre_authentication_encoding_of_the_dsse_specification():
+def test_pre_authentication_encoding_of_the_dsse_specification() -> None:
     encoded = pre_authentication_encoding("http://example.com/HelloWorld", b"hello world")
 
     assert encoded == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
 
 
-def test_a_commitment_is_the_hash_of_salt_and_parts():
+def test_a_commitment_is_the_hash_of_salt_and_parts() -> None:
     salt = bytes(range(32))
 
     found = commitment(salt, b"ab", bytearray(b"c"), memoryview(b"d"))
@@ -200,6 +201,6 @@ def test_a_commitment_is_the_hash_of_salt_and_parts():
     assert found != commitment(bytes(32), b"abcd")
 
 
-def test_a_short_salt_is_a_mistake():
+def test_a_short_salt_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         commitment(b"short", b"data")

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -59,7 +60,7 @@ def node_of(data: list[bytes]) -> Callable[[int, int], Digest]:
     return node
 
 
-def test_roots_of_certificate_transparency():
+def test_roots_of_certificate_transparency() -> None:
     leaves = [merkle.leaf_hash(data) for data in RFC_LEAVES]
 
     assert [merkle.root(leaves[:size]).hex() for size in range(1, 9)] == RFC_ROOTS
@@ -67,7 +68,7 @@ def test_roots_of_certificate_transparency():
 
 
 @pytest.mark.parametrize("size", range(1, LARGEST + 1))
-def test_every_inclusion_proof_is_the_rfcs_and_fits_its_own_leaf_only(size):
+def test_every_inclusion_proof_is_the_rfcs_and_fits_its_own_leaf_only(size: int) -> None:
     data = entries(size)
     node, root = node_of(data), Digest(reference.tree_hash(data))
 
@@ -84,7 +85,7 @@ def test_every_inclusion_proof_is_the_rfcs_and_fits_its_own_leaf_only(size):
 
 
 @pytest.mark.parametrize("new", range(1, LARGEST + 1))
-def test_every_consistency_proof_is_the_rfcs(new):
+def test_every_consistency_proof_is_the_rfcs(new: int) -> None:
     data = entries(new)
     node, new_root = node_of(data), Digest(reference.tree_hash(data))
 
@@ -99,7 +100,7 @@ def test_every_consistency_proof_is_the_rfcs(new):
 
 
 @given(st.integers(1, 300), st.data())
-def test_a_changed_proof_is_refused(size, data):
+def test_a_changed_proof_is_refused(size: int, data: st.DataObject) -> None:
     leaves = entries(min(size, 256)) + [b"x"] * max(0, size - 256)
     index = data.draw(st.integers(0, size - 1))
     root = Digest(reference.tree_hash(leaves))
@@ -122,7 +123,7 @@ def test_a_changed_proof_is_refused(size, data):
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
-def test_a_compact_range_keeps_exactly_the_perfect_subtrees(size, more):
+def test_a_compact_range_keeps_exactly_the_perfect_subtrees(size: int, more: int) -> None:
     data = [bytes([index]) for index in range(size)] + [b"more"] * more
     leaves = [merkle.leaf_hash(item) for item in data]
     edge = merkle.CompactRange()
@@ -142,7 +143,7 @@ def test_a_compact_range_keeps_exactly_the_perfect_subtrees(size, more):
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 40), st.binary(min_size=1, max_size=4), max_size=6), max_size=12))
-def test_a_mutable_tree_has_the_root_of_its_present_leaves(changes):
+def test_a_mutable_tree_has_the_root_of_its_present_leaves(changes: list[dict[int, bytes]]) -> None:
     tree = merkle.MutableTree()
     leaves: list[bytes] = []
     for change in changes:
@@ -158,13 +159,13 @@ def test_a_mutable_tree_has_the_root_of_its_present_leaves(changes):
         assert tree.size == len(leaves)
 
 
-def test_a_mutable_tree_has_no_gaps():
+def test_a_mutable_tree_has_no_gaps() -> None:
     with pytest.raises(ValueError, match="gap"):
         merkle.MutableTree().update({1: merkle.leaf_hash(b"")})
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (-1, 1), (1, 1)])
-def test_no_inclusion_proof_outside_the_tree(index, size):
+def test_no_inclusion_proof_outside_the_tree(index: int, size: int) -> None:
     with pytest.raises(ValueError, match="0 <= index < size"):
         merkle.inclusion_proof(index, size, node_of([]))
     with pytest.raises(ProofMismatch):
@@ -172,7 +173,7 @@ def test_no_inclusion_proof_outside_the_tree(index, size):
 
 
 @pytest.mark.parametrize(("old", "new"), [(0, 0), (0, 1), (2, 1)])
-def test_no_consistency_proof_from_nothing_or_backwards(old, new):
+def test_no_consistency_proof_from_nothing_or_backwards(old: int, new: int) -> None:
     with pytest.raises(ValueError, match="0 < old <= new"):
         merkle.consistency_proof(old, new, node_of([]))
     with pytest.raises(ProofMismatch):
@@ -183,12 +184,12 @@ def decoded(text: str | None) -> Digest:
     return Digest(base64.b64decode(text or ""))
 
 
-def probes(shared_folder: Path, kind: str) -> list[dict]:
+def probes(shared_folder: Path, kind: str) -> list[dict[str, Any]]:
     paths = sorted((shared_folder / "vectors" / "merkle" / "testdata" / kind).rglob("*.json"))
     return [json.loads(path.read_text()) for path in paths]
 
 
-def test_inclusion_probes_of_transparency_dev(shared_folder):
+def test_inclusion_probes_of_transparency_dev(shared_folder: Path) -> None:
     vectors = probes(shared_folder, "inclusion")
     assert len(vectors) == 98
     for vector in vectors:
@@ -206,7 +207,7 @@ def test_inclusion_probes_of_transparency_dev(shared_folder):
             merkle.verify_inclusion(*arguments)
 
 
-def test_consistency_probes_of_transparency_dev(shared_folder):
+def test_consistency_probes_of_transparency_dev(shared_folder: Path) -> None:
     vectors = probes(shared_folder, "consistency")
     assert len(vectors) == 98
     for vector in vectors:

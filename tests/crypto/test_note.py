@@ -21,7 +21,7 @@ CHECKPOINT = Checkpoint(ORIGIN, 20852163, Digest(bytes(range(32))))
 NOTE = sign_checkpoint(CHECKPOINT, KEY)
 
 
-def test_a_verifier_key_of_the_go_checksum_database_is_read():
+def test_a_verifier_key_of_the_go_checksum_database_is_read() -> None:
     """The best-known vkey there is; its key hash is part of it."""
     vkey = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 
@@ -31,7 +31,7 @@ def test_a_verifier_key_of_the_go_checksum_database_is_read():
     assert str(key) == vkey == verifier_key(key.name, key.public)
 
 
-def test_a_checkpoint_has_three_lines_and_a_signature_line():
+def test_a_checkpoint_has_three_lines_and_a_signature_line() -> None:
     text, signature = NOTE.split("\n\n")
 
     assert text == f"{ORIGIN}\n20852163\n{base64.b64encode(bytes(range(32))).decode()}"
@@ -40,13 +40,13 @@ def test_a_checkpoint_has_three_lines_and_a_signature_line():
 
 
 @given(st.integers(0, 2**53 - 1), st.binary(min_size=32, max_size=32))
-def test_what_was_signed_is_read_back(size, root):
+def test_what_was_signed_is_read_back(size: int, root: bytes) -> None:
     checkpoint = Checkpoint(ORIGIN, size, Digest(root))
 
     assert open_checkpoint(sign_checkpoint(checkpoint, KEY), VKEY) == checkpoint
 
 
-def test_every_flipped_bit_of_a_note_is_refused():
+def test_every_flipped_bit_of_a_note_is_refused() -> None:
     data = NOTE.encode()
     for place in range(8 * len(data)):
         flipped = bytearray(data)
@@ -59,7 +59,7 @@ def test_every_flipped_bit_of_a_note_is_refused():
             open_checkpoint(note, VKEY)
 
 
-def test_signatures_by_others_are_passed_over():
+def test_signatures_by_others_are_passed_over() -> None:
     witness = sign_checkpoint(CHECKPOINT, OTHER).split("\n\n")[1]
 
     assert open_checkpoint(NOTE + witness, VKEY) == CHECKPOINT
@@ -67,7 +67,7 @@ def test_signatures_by_others_are_passed_over():
         open_checkpoint(str(CHECKPOINT) + "\n" + witness, VKEY)
 
 
-def test_a_note_of_another_key_is_refused():
+def test_a_note_of_another_key_is_refused() -> None:
     with pytest.raises(InvalidRecord, match="no signature by"):
         open_checkpoint(NOTE, verifier_key(ORIGIN, OTHER.public))
 
@@ -95,13 +95,13 @@ ROOT_LINE = base64.b64encode(bytes(32)).decode()
         pytest.param(f"{ORIGIN}\n1\n", id="no root"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused_even_if_signed(text):
+def test_what_is_no_checkpoint_is_refused_even_if_signed(text: str) -> None:
     with pytest.raises(InvalidRecord):
         open_checkpoint(signed(text), VKEY)
 
 
 @pytest.mark.parametrize("note", ["", "\n\n", NOTE.rstrip("\n"), NOTE + "\n", NOTE + "— x y\n", NOTE.replace("—", "-")])
-def test_what_is_no_note_is_refused(note):
+def test_what_is_no_note_is_refused(note: str) -> None:
     with pytest.raises(InvalidRecord):
         open_checkpoint(note, VKEY)
 
@@ -119,17 +119,17 @@ def test_what_is_no_note_is_refused(note):
         VKEY.replace("+A", "+B"),
     ],
 )
-def test_what_is_no_verifier_key_is_refused(vkey):
+def test_what_is_no_verifier_key_is_refused(vkey: str) -> None:
     with pytest.raises(InvalidRecord):
         parse_verifier_key(vkey)
 
 
 @pytest.mark.parametrize("name", ["", "with space", "with+plus", "with\nnewline", "with\u2003space", "\udc80"])
-def test_a_name_that_would_break_the_line_is_refused(name):
+def test_a_name_that_would_break_the_line_is_refused(name: str) -> None:
     with pytest.raises(InvalidRecord):
         verifier_key(name, KEY.public)
 
 
-def test_a_key_of_small_order_is_no_verifier_key():
+def test_a_key_of_small_order_is_no_verifier_key() -> None:
     with pytest.raises(InvalidRecord):
         verifier_key(ORIGIN, bytes(32))

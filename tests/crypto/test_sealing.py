@@ -13,16 +13,16 @@ KEY = bytes(range(32))
 
 
 @given(st.binary(max_size=100), st.binary(max_size=20))
-def test_sealed_bytes_open(plaintext, context):
+def test_sealed_bytes_open(plaintext: bytes, context: bytes) -> None:
     assert open_sealed(KEY, seal(KEY, plaintext, context), context) == plaintext
 
 
-def test_sealing_twice_gives_unrelated_bytes():
+def test_sealing_twice_gives_unrelated_bytes() -> None:
     assert seal(KEY, b"same", b"") != seal(KEY, b"same", b"")
 
 
 @given(st.binary(max_size=20), st.data())
-def test_a_flipped_bit_is_detected(plaintext, data):
+def test_a_flipped_bit_is_detected(plaintext: bytes, data: st.DataObject) -> None:
     sealed = bytearray(seal(KEY, plaintext, b"context"))
     sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
 
@@ -31,12 +31,12 @@ def test_a_flipped_bit_is_detected(plaintext, data):
 
 
 @pytest.mark.parametrize("length", [0, 23, 24, 39])
-def test_sealed_bytes_that_are_cut_short_do_not_open(length):
+def test_sealed_bytes_that_are_cut_short_do_not_open(length: int) -> None:
     with pytest.raises(SealBroken):
         open_sealed(KEY, seal(KEY, b"", b"context")[:length], b"context")
 
 
-def test_another_key_or_context_does_not_open():
+def test_another_key_or_context_does_not_open() -> None:
     sealed = seal(KEY, b"plaintext", b"context")
 
     with pytest.raises(SealBroken):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -53,7 +55,7 @@ RFC_8032 = [
 
 
 @pytest.mark.parametrize(("seed", "public", "message", "signature"), RFC_8032)
-def test_examples_of_rfc_8032(seed, public, message, signature):
+def test_examples_of_rfc_8032(seed: str, public: str, message: str, signature: str) -> None:
     key = SigningKey.from_seed(bytes.fromhex(seed))
 
     assert key.public.hex() == public
@@ -62,7 +64,7 @@ def test_examples_of_rfc_8032(seed, public, message, signature):
 
 
 @given(st.binary(max_size=64), st.integers(0, 64 * 8 - 1))
-def test_a_flipped_bit_of_the_signature_is_detected(message, place):
+def test_a_flipped_bit_of_the_signature_is_detected(message: bytes, place: int) -> None:
     signature = bytearray(KEY.sign(message))
     signature[place // 8] ^= 1 << place % 8
 
@@ -71,7 +73,7 @@ def test_a_flipped_bit_of_the_signature_is_detected(message, place):
 
 
 @given(st.binary(min_size=1, max_size=64), st.data())
-def test_a_flipped_bit_of_the_message_is_detected(message, data):
+def test_a_flipped_bit_of_the_message_is_detected(message: bytes, data: st.DataObject) -> None:
     changed = bytearray(message)
     changed[data.draw(st.integers(0, len(message) - 1))] ^= 1 << data.draw(st.integers(0, 7))
 
@@ -80,13 +82,13 @@ def test_a_flipped_bit_of_the_message_is_detected(message, data):
 
 
 @pytest.mark.parametrize("length", [0, 63, 65])
-def test_a_signature_of_another_length_is_refused(length):
+def test_a_signature_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(InvalidRecord):
         verify(KEY.public, b"", KEY.sign(b"").ljust(65, b"\0")[:length])
 
 
 @pytest.mark.parametrize("point", sorted(SMALL_ORDER_POINTS), ids=bytes.hex)
-def test_points_of_small_order_are_neither_keys_nor_nonces(point):
+def test_points_of_small_order_are_neither_keys_nor_nonces(point: bytes) -> None:
     with pytest.raises(InvalidRecord):
         check_public_key(point)
     with pytest.raises(InvalidRecord):
@@ -102,16 +104,16 @@ def test_points_of_small_order_are_neither_keys_nor_nonces(point):
         pytest.param(b"\x02" + bytes(31), id="not on the curve"),
     ],
 )
-def test_what_is_no_public_key_is_refused(public):
+def test_what_is_no_public_key_is_refused(public: bytes) -> None:
     with pytest.raises(InvalidRecord):
         check_public_key(public)
 
 
-def test_an_honest_key_is_accepted():
+def test_an_honest_key_is_accepted() -> None:
     check_public_key(KEY.public)
 
 
-def test_the_14_encodings_of_small_order_are_those_of_cctv(shared_folder):
+def test_the_14_encodings_of_small_order_are_those_of_cctv(shared_folder: Path) -> None:
     vectors = cctv(shared_folder)
     keys = {bytes.fromhex(vector["key"]) for vector in vectors if "low_order_A" in (vector["flags"] or ())}
     nonces = {bytes.fromhex(vector["sig"])[:32] for vector in vectors if "low_order_R" in (vector["flags"] or ())}
@@ -119,7 +121,7 @@ def test_the_14_encodings_of_small_order_are_those_of_cctv(shared_folder):
     assert keys == nonces == SMALL_ORDER_POINTS
 
 
-def test_cctv_vectors_get_one_answer_from_two_libraries(shared_folder):
+def test_cctv_vectors_get_one_answer_from_two_libraries(shared_folder: Path) -> None:
     """Of 914 edge cases, 808 have a key or R of small order and are refused; on the other 106 OpenSSL agrees."""
     refused, agreed = 0, 0
     for vector in cctv(shared_folder):
@@ -135,8 +137,11 @@ def test_cctv_vectors_get_one_answer_from_two_libraries(shared_folder):
     assert (refused, agreed) == (808, 106)
 
 
-def cctv(shared_folder) -> list[dict]:
-    return json.loads((shared_folder / "vectors/cctv-ed25519/ed25519/ed25519vectors.json").read_text())
+def cctv(shared_folder: Path) -> list[dict[str, Any]]:
+    vectors: list[dict[str, Any]] = json.loads(
+        (shared_folder / "vectors/cctv-ed25519/ed25519/ed25519vectors.json").read_text()
+    )
+    return vectors
 
 
 def is_accepted(public: bytes, message: bytes, signature: bytes) -> bool:
@@ -156,28 +161,28 @@ def is_accepted_by_openssl(public: bytes, message: bytes, signature: bytes) -> b
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 129])
-def test_a_batch_is_answered_claim_by_claim_in_order(size):
+def test_a_batch_is_answered_claim_by_claim_in_order(size: int) -> None:
     wrong = set(range(0, size, 3))
     claims = [Claim(KEY.public, bytes([i]), KEY.sign(bytes([i, 0]) if i in wrong else bytes([i]))) for i in range(size)]
 
     assert verify_batch(claims) == [i not in wrong for i in range(size)]
 
 
-def test_a_key_id_is_short_and_of_the_public_key():
+def test_a_key_id_is_short_and_of_the_public_key() -> None:
     assert key_id(bytes(32)) == "66687aadf862bd77"
 
 
-def test_a_key_shows_no_secret():
+def test_a_key_shows_no_secret() -> None:
     assert bytes(32).hex() not in repr(KEY)
     assert "_secret" not in repr(KEY)
 
 
-def test_a_seed_has_32_bytes():
+def test_a_seed_has_32_bytes() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         SigningKey.from_seed(b"short")
 
 
-def test_a_saved_key_is_its_owners_and_comes_back(tmp_path):
+def test_a_saved_key_is_its_owners_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "log.key"
 
     save_key(path, KEY)
@@ -186,7 +191,7 @@ def test_a_saved_key_is_its_owners_and_comes_back(tmp_path):
     assert load_key(path) == KEY
 
 
-def test_a_key_file_is_never_overwritten(tmp_path):
+def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.key"
     save_key(path, KEY)
 
@@ -197,7 +202,7 @@ def test_a_key_file_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"AAAA\n", b"?" * 44, bytes(32), b"\xff" * 45])
-def test_a_file_without_a_key_is_refused(tmp_path, content):
+def test_a_file_without_a_key_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "log.key"
     path.write_bytes(content)
 
@@ -205,6 +210,6 @@ def test_a_file_without_a_key_is_refused(tmp_path, content):
         load_key(path)
 
 
-def test_a_missing_key_file_is_named(tmp_path):
+def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LiberateError, match=r"no key file .*absent"):
         load_key(tmp_path / "absent")

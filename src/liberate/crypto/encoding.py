@@ -32,8 +32,11 @@ Integer = Annotated[int, Meta(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 Token = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
 """A short ASCII name: a lower-case letter, then up to 63 of a-z, 0-9 and _ . / -."""
 
-Bytes32 = Annotated[Digest, Meta(min_length=32, max_length=32)]
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 """Exactly 32 bytes, written as standard base64."""
+
+Hash = Annotated[Digest, Meta(min_length=32, max_length=32)]
+"""A digest, written as `Bytes32`."""
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 

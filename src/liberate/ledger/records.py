@@ -14,7 +14,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from liberate.arrays import Digest
-from liberate.crypto.encoding import Bytes32, Natural, Positive, Token, decode, encode, pre_authentication_encoding
+from liberate.crypto.encoding import (
+    Bytes32,
+    Hash,
+    Natural,
+    Positive,
+    Token,
+    decode,
+    encode,
+    pre_authentication_encoding,
+)
 from liberate.crypto.merkle import leaf_hash
 from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
 from liberate.errors import InvalidRecord, RefusedEntry
@@ -147,7 +156,7 @@ class Dataset(Common, frozen=True, tag="dataset"):
         commitment: Salted commitment to the ratings.
     """
 
-    commitment: Bytes32
+    commitment: Hash
 
 
 class Round(Common, frozen=True, tag="round"):
@@ -176,7 +185,7 @@ class Round(Common, frozen=True, tag="round"):
     run: Natural
     rounds: Positive | None
     base_version: Natural
-    base_digest: Bytes32
+    base_digest: Hash
     cohort: tuple[Range, ...]
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
@@ -205,10 +214,10 @@ class Update(Common, frozen=True, tag="update"):
     """
 
     round: Positive
-    round_hash: Bytes32
-    commitment: Bytes32
-    profile: Bytes32
-    shares: tuple[Bytes32, ...]
+    round_hash: Hash
+    commitment: Hash
+    profile: Hash
+    shares: tuple[Hash, ...]
     account: Account
     spend: Natural
     people: tuple[Range, ...]
@@ -238,11 +247,11 @@ class Model(Common, frozen=True, tag="model"):
 
     round: Positive
     version: Positive
-    parent: Bytes32
-    digest: Bytes32
-    updates_root: Bytes32
+    parent: Hash
+    digest: Hash
+    updates_root: Hash
     unused: tuple[Natural, ...]
-    sum_digest: Bytes32
+    sum_digest: Hash
     solver: Token
     parameters: dict[Token, Natural]
 
@@ -269,9 +278,9 @@ class Block(Common, frozen=True, tag="block"):
         time_us: Microseconds since 1970-01-01 UTC.
     """
 
-    parent: Bytes32
+    parent: Hash
     count: Positive
-    state_root: Bytes32
+    state_root: Hash
     time_us: Natural
 
 
