@@ -344,7 +344,7 @@ def _known(name: str) -> Known:
 
 def _nearest(name: str) -> str:
     if name in KNOWN:
-        return "it was not fetched yet"
+        return "it is known, but was not fetched yet"
     near = difflib.get_close_matches(name, KNOWN)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}"
 

@@ -85,7 +85,7 @@ def read(path: Path, *, columns: Mapping[str, str] | None = None, scale: tuple[f
 
     kept = _first_of_each_pair(table, users, items, values, len(item_ids))
     if n_dropped := len(kept) - int(kept.sum()):
-        notes.append(f"{n_dropped:,} rows that repeat another were dropped")
+        notes.append(f"rows dropped because they repeat another: {n_dropped:,}")
         users, items, values = users[kept], items[kept], values[kept]
         timestamps = None if timestamps is None else timestamps[kept]
 

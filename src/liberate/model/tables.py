@@ -25,15 +25,15 @@ from liberate.arrays import BoolArray, Float64Array, Int32Array
 from liberate.errors import DataError
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "user": ("userid", "user", "uid", "username", "customerid", "reviewerid"),
-    "item": ("itemid", "item", "iid", "movieid", "movie", "bookid", "productid", "parentasin", "asin", "isbn"),
+    "user": ("user_id", "user", "uid", "user_name", "customer_id", "reviewer_id"),
+    "item": ("item_id", "item", "movie_id", "movie", "book_id", "product_id", "parent_asin", "asin", "isbn", "iid"),
     "rating": ("rating", "ratings", "score", "stars", "overall"),
-    "timestamp": ("timestamp", "time", "unixtime", "unixreviewtime"),
-    "title": ("movietitle", "title", "name"),
-    "year": ("releaseyear", "year"),
+    "timestamp": ("timestamp", "time", "unix_time", "unix_review_time"),
+    "title": ("movie_title", "title", "name"),
+    "year": ("release_year", "year"),
     "genres": ("genres", "genre", "class", "categories", "category"),
 }
-"""Column names that are found without being told, best first; case and punctuation do not matter."""
+"""Column names that are found without being told, best first; `UserID` and `user-id` are read as `user_id`."""
 
 RATING_ROLES: Mapping[str, bool] = {"user": True, "item": True, "rating": True, "timestamp": False}
 """What a column of a file of ratings can be, and whether there must be one."""
@@ -102,20 +102,15 @@ class Text:
     first_line: int
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Walk the rows slowly: the line where each begins, and its fields. Blank lines are no rows.
-
-        Raises:
-            DataError: The text cannot be taken apart, as with a quote that never ends.
-        """
+        """Walk the rows slowly: the line where each begins, and its fields. Blank lines are no rows."""
+        # NOTE: the limit belongs to the whole process, and is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), len(self.body)))
         lines = io.StringIO(str(self.body, "utf-8", "surrogateescape"), newline="")
         line = self.first_line
-        try:
-            for n_lines, fields in _taken_apart(lines, self.separator, self.is_quoted):
-                if fields:
-                    yield line, fields
-                line = self.first_line + n_lines
-        except csv.Error as error:
-            raise DataError(f"the text cannot be taken apart: {error}", path=str(self.path), line=line) from error
+        for n_lines, fields in _taken_apart(lines, self.separator, self.is_quoted):
+            if fields:
+                yield line, fields
+            line = self.first_line + n_lines
 
 
 def _taken_apart(lines: Iterable[str], separator: str, is_quoted: bool) -> Iterator[tuple[int, list[str]]]:
@@ -219,14 +214,10 @@ class Table:
         Raises:
             DataError: An id is missing or empty, or the column holds neither text nor integers.
         """
-        codes, entries = self._encoded(role)
-        kind = entries.type
-        if not _is_text(kind) and not pa.types.is_integer(kind):
-            raise DataError(f"the {role} column holds {kind}, not text or integers", path=str(self.path))
-        try:
-            texts: list[str] = entries.cast(pa.string()).to_pylist()
-        except UnicodeDecodeError as error:
-            raise DataError(f"the {role} column holds text that is not UTF-8", path=str(self.path)) from error
+        codes, entries = self._entries(role, are_distinct=True)
+        if not _is_text(entries.type) and not pa.types.is_integer(entries.type):
+            raise DataError(f"the {role} column holds {entries.type}, not text or integers", path=str(self.path))
+        texts: list[str] = entries.cast(pa.string()).to_pylist()
         self._refuse_entries(codes, [not text.strip() for text in texts], lambda entry: f"the {role} id is empty")
         are_integers = all(_CANONICAL_INTEGER.fullmatch(text) for text in texts)
         order = sorted(range(len(texts)), key=(lambda i: int(texts[i])) if are_integers else texts.__getitem__)
@@ -240,7 +231,7 @@ class Table:
         Raises:
             DataError: An entry is missing, no number, NaN or infinite, or the column holds something else.
         """
-        codes, entries = self._encoded(role)
+        codes, entries = self._entries(role, are_distinct=False)
         kind = entries.type
         if pa.types.is_timestamp(kind):
             entries = entries.cast(pa.timestamp("s", kind.tz), safe=False).cast(pa.int64())
@@ -265,15 +256,17 @@ class Table:
         values: Float64Array = numbers[codes]
         return values
 
-    def _encoded(self, role: str) -> tuple[Int32Array, pa.Array]:
-        """Give a column as the number of each row's entry and the distinct entries."""
+    def _entries(self, role: str, *, are_distinct: bool) -> tuple[Int32Array, pa.Array]:
+        """Give a column as entries, distinct if asked or stored so, and the number of each row's entry."""
         column = self.columns[role]
         if column.null_count:
             raise self.refusal(pc.index(column.is_null(), True).as_py(), f"the {role} is missing")
-        if not pa.types.is_dictionary(column.type):
+        if are_distinct and not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
+        if not pa.types.is_dictionary(column.type):
+            return np.arange(len(column), dtype=np.int32), column.combine_chunks()
         encoded = column.unify_dictionaries().combine_chunks()
-        return encoded.indices.to_numpy().astype(np.int32, copy=False), encoded.dictionary
+        return encoded.indices.to_numpy(), encoded.dictionary
 
     def _refuse_entries(
         self, codes: Int32Array, is_bad: Sequence[bool] | BoolArray, reason: Callable[[int], str]
@@ -312,7 +305,7 @@ def choose_columns(
     Raises:
         DataError: A required column is missing, or a name stands for two columns.
     """
-    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    plain = [_plain(name) for name in names]
     found = ", ".join(repr(name) for name in names)
     chosen = {}
     for role, is_required in roles.items():
@@ -320,7 +313,7 @@ def choose_columns(
             places = [place for place, name in enumerate(names) if name == columns[role]]
             wanted = f"named {columns[role]!r}"
         else:
-            alias = next((alias for alias in ALIASES[role] if alias in plain), None)
+            alias = next((alias for alias in map(_plain, ALIASES[role]) if alias in plain), None)
             places = [place for place, name in enumerate(plain) if name == alias]
             wanted = f"such as {', '.join(ALIASES[role][:3])}"
         if len(places) > 1:
@@ -335,6 +328,10 @@ def choose_columns(
                 hint=f"say which column holds the {role}",
             )
     return chosen
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def read_table(path: Path, columns: Mapping[str, str]) -> Table:
@@ -357,6 +354,8 @@ def _read_text(path: Path, columns: Mapping[str, str]) -> Table:
     text = open_text(path)
     chosen = choose_columns(path, text.names, RATING_ROLES, columns, line=1)
     names = [str(place) for place in range(len(text.names))]
+    few = pa.dictionary(pa.int32(), pa.string())  # few distinct entries: each is kept once
+    kinds = {names[place]: pa.string() if role == "timestamp" else few for role, place in chosen.items()}
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(pa.py_buffer(text.body)),
@@ -364,10 +363,7 @@ def _read_text(path: Path, columns: Mapping[str, str]) -> Table:
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=text.separator, quote_char='"' if text.is_quoted else False, newlines_in_values=text.is_quoted
             ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=[names[place] for place in chosen.values()],
-                column_types=dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string())),
-            ),
+            convert_options=pyarrow.csv.ConvertOptions(include_columns=list(kinds), column_types=kinds),
         )
     except pa.ArrowInvalid as error:
         raise _explained(text, error) from error
@@ -401,6 +397,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Table:
             names = file.schema_arrow.names
             chosen = choose_columns(path, names, RATING_ROLES, columns, line=None)
             table = file.read(columns=[names[place] for place in chosen.values()])
+        table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"not a sound Parquet file: {str(error).splitlines()[0]}", path=str(path)) from error
     return Table(
