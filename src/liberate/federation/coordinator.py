@@ -103,8 +103,12 @@ class ModelStore:
         draft.replace(self.path(model.version))
         return data
 
-    def load(self, version: int, digest: bytes | None = None) -> bytes:
-        """Read a model's bytes.
+    def load(self, version: int, digest: bytes | None = None) -> Model:
+        """Read a model.
+
+        Args:
+            version: Which one.
+            digest: What the ledger says its digest is, or None to take it as it is.
 
         Raises:
             StaleModel: The file is missing, or its digest is not the expected one.
@@ -115,7 +119,7 @@ class ModelStore:
         data = path.read_bytes()
         if digest is not None and model_digest(data) != digest:
             raise StaleModel(f"{path} does not match the digest on the ledger")
-        return data
+        return decode(data)
 
 
 @dataclass(slots=True)
@@ -373,11 +377,6 @@ class Coordinator:
         if isinstance(outcome, RefusedEntry):
             raise FederationError(f"the ledger refuses the coordinator's {type(record).__name__.lower()}: {outcome}")
         return outcome
-
-
-def restore(store: ModelStore, version: int, digest: bytes) -> Model:
-    """Load a model version that the ledger names."""
-    return decode(store.load(version, digest))
 
 
 def _count(counts: dict[str, int], reason: str) -> None:

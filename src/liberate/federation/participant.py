@@ -205,10 +205,10 @@ class Host:
             return checkpoint
         if checkpoint.size < known.size:
             raise _Refused("rollback", f"tree size {checkpoint.size} is below the accepted {known.size}")
-        if request.known_size != known.size:
+        if request.known_size != known.size != checkpoint.size:
             raise _Refused("consistency", f"a consistency proof from tree size {known.size} is wanted")
         try:
-            proof = [Digest(step) for step in request.consistency]
+            proof = [] if known.size == checkpoint.size else [Digest(step) for step in request.consistency]
             verify_consistency(known.size, checkpoint.size, proof, known.root, checkpoint.root)
         except ProofMismatch as error:
             raise _Refused("split_view", str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     """
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
-    with run.open_ledger() as ledger, Devices(run.folder / "devices") as devices:
+    with closing(run.open_ledger()) as ledger, Devices(run.folder / "devices") as devices:
         principals = ledger.state.principals
         number = None if author is None else _author_number(run, author, len(principals))
         user_ids = {device.number: device.user_id for device in devices.devices()}
@@ -43,7 +44,7 @@ def prove_entry(run: Run, position: int) -> dict[str, Any]:
         LiberateError: The ledger has no such entry.
         ProofMismatch: The proof does not lead to the checkpoint's root.
     """
-    with run.open_ledger() as ledger:
+    with closing(run.open_ledger()) as ledger:
         if position >= ledger.size:
             raise LiberateError(f"no entry {position}: the ledger has {ledger.size}, counted from 0")
         note = ledger.checkpoint()

@@ -15,7 +15,7 @@ from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator import ModelStore
 from liberate.ledger.log import SqliteLedger
 from liberate.model.datasets import load
-from liberate.model.factors import Model, decode
+from liberate.model.factors import Model
 from liberate.model.ratings import Dataset, Split, leave_last_out, random_split
 from liberate.settings import Settings, from_tree, to_tree
 
@@ -98,7 +98,7 @@ class Run:
     def model(self, version: int | None = None) -> Model:
         """Read a model version, the last one if None."""
         wanted = self.result.rounds if version is None else version
-        return decode(ModelStore(self.folder / "model").load(wanted))
+        return ModelStore(self.folder / "model").load(wanted)
 
     def catalogue(self) -> pa.Table:
         """Read item_id, title, year and genres of every item, in index order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -43,7 +44,7 @@ def statement(run: Run) -> dict[str, Any]:
     Returns:
         The keys of `liberate privacy report --json`; the epsilons are those of the participant who spent most.
     """
-    with run.open_ledger() as ledger:
+    with closing(run.open_ledger()) as ledger:
         events: dict[int, Event] = {}
         for position in ledger.positions(kind="round"):
             record = decode_entry(ledger.entry(position)).record

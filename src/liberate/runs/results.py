@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def find_person(run: Run, name: str) -> Person:
     Raises:
         LiberateError: Nobody has that name.
     """
-    with Devices(run.folder / "devices") as devices, run.open_ledger() as ledger:
+    with Devices(run.folder / "devices") as devices, closing(run.open_ledger()) as ledger:
         principals = ledger.state.principals
         device: Device | None = None
         if not name.startswith("user:"):

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from liberate.crypto.note import open_checkpoint
 from liberate.errors import SettingsError
-from liberate.federation.coordinator import Coordinator, ModelStore, restore
+from liberate.federation.coordinator import Coordinator, ModelStore
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
-from liberate.model.factors import Model, decode, fit_devices, initial, predict
+from liberate.model.factors import Model, fit_devices, initial, predict
 from liberate.model.method import method
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
@@ -264,7 +264,7 @@ def _learn(
     for position in ledger.positions(kind="model")[-2:]:
         record = decode_entry(ledger.entry(position)).record
         if isinstance(record, ModelRecord):
-            previous, current = current, restore(store, record.version, record.digest)
+            previous, current = current, store.load(record.version, record.digest)
     while current.version < agenda.rounds:
         if previous is not None and not agenda.is_noisy and has_converged(previous, current, config.tolerance):
             break
@@ -284,7 +284,7 @@ def _measure(run: Run, dataset: Dataset, split: Split, last: Model) -> _Figures:
     store, users = ModelStore(run.folder / "model"), split.test.users()
     errors = []
     for version in range(last.version + 1):
-        model = last if version == last.version else decode(store.load(version))
+        model = last if version == last.version else store.load(version)
         profiles = fit_devices(model, split.train)
         errors.append(rmse(predict(model, profiles, users, split.test.items), split.test.values))
     pq.write_table(pa.table({"version": range(last.version + 1), "rmse": errors}), run.folder / "metrics.parquet")

@@ -1,0 +1,231 @@
+"""Rounds between honest parties: the same bits whatever the order, the chunks and the crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from liberate.ledger.audit import verify
+
+from liberate.crypto.note import open_checkpoint
+from liberate.federation.coordinator import ModelStore
+from liberate.federation.devices import Devices
+from liberate.federation.messages import RoundAnswer, decode_reply
+from liberate.federation.transport import Reply, Request, Transport
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import decode_entry
+from liberate.model.factors import encode, fit_devices, predict
+from liberate.model.kernels import add_rows
+from liberate.model.ratings import Ratings
+from tests.worlds import World, low_rank_ratings, stage
+
+PLAIN = World(ratings=low_rank_ratings())
+LOCAL = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
+
+
+def final_state(folder: Path, world: World) -> tuple[bytes, bytes]:
+    """Train in a folder; give the last model's bytes and the ledger's root."""
+    with stage(folder, world) as scene:
+        model = encode(scene.learn())
+        ledger = scene.federation.ledger
+        return model, open_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+
+
+def test_learns_what_hidden_factors_explain(tmp_path: Path) -> None:
+    ratings = low_rank_ratings(n_users=60, n_items=30)
+    with stage(tmp_path, World(ratings=ratings, rounds=12)) as scene:
+        model = scene.learn()
+
+    predicted = predict(model, fit_devices(model, ratings), ratings.users(), ratings.items)
+
+    spread = float(np.std(ratings.values))
+    assert float(np.sqrt(np.mean((predicted - ratings.values) ** 2))) < 0.5 * spread
+
+
+@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+def test_same_seed_gives_the_same_root_and_model(tmp_path: Path, world: World) -> None:
+    assert final_state(tmp_path / "a", world) == final_state(tmp_path / "b", world)
+
+
+@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_chunks_do_not_change_the_model(tmp_path: Path, world: World, chunk: int) -> None:
+    assert final_state(tmp_path / "a", world)[0] == final_state(tmp_path / "b", replace(world, chunk=chunk))[0]
+
+
+def test_order_of_replies_does_not_matter(tmp_path: Path) -> None:
+    class Shuffled:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            return self._inner.exchange(requests, deadline_s)[::-1]
+
+    straight = final_state(tmp_path / "a", PLAIN)
+    with stage(tmp_path / "b", PLAIN, wrap=Shuffled) as scene:
+        shuffled = encode(scene.learn())
+
+    assert shuffled == straight[0]
+
+
+def test_sums_do_not_depend_on_order() -> None:
+    rng = np.random.default_rng(3)
+    uploads = []
+    for _ in range(50):
+        items = np.sort(rng.choice(9, 4, replace=False)).astype(np.int32)
+        uploads.append((items, rng.integers(-(2**31), 2**31, (4, 3)).astype(np.int32)))
+
+    totals = []
+    for order in (range(50), rng.permutation(50)):
+        total = np.zeros((9, 3), np.int64)
+        for i in order:
+            add_rows(total, *uploads[i])
+        totals.append(total)
+
+    assert np.array_equal(totals[0], totals[1])
+
+
+@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> None:
+    seen: list[dict[int, bytes]] = []
+
+    class Twice:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            for _ in range(2):
+                replies = self._inner.exchange(requests, deadline_s)
+                seen.append({reply.sender: reply.body for reply in replies})
+            return replies
+
+    with stage(tmp_path, world, wrap=Twice) as scene:
+        scene.learn(1)
+
+    for first, second in zip(seen[::2], seen[1::2], strict=True):
+        assert first == second
+        assert all(isinstance(decode_reply(body), RoundAnswer) for body in first.values())
+
+
+def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
+    uploads: list[bytes] = []
+
+    class Listening:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            replies = self._inner.exchange(requests, deadline_s)
+            for reply in replies:
+                answer = decode_reply(reply.body)
+                assert isinstance(answer, RoundAnswer)
+                uploads.append(answer.upload)
+            return replies
+
+    silent = Ratings.from_triples(np.array([0]), np.array([0]), np.array([3.0]), 12, 9)
+    with stage(tmp_path, replace(LOCAL, ratings=silent), wrap=Listening) as scene:
+        scene.learn()
+
+    assert len(uploads) == 36
+    assert len(set(uploads)) == 36
+
+
+class Crash(BaseException):
+    """Stands for kill -9: no handler may catch it."""
+
+
+def crash_points(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None:
+    """Break off at the n-th durable step of ledger, devices and model store, before or after it has happened."""
+    steps = 0
+
+    def breaking(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == at and before:
+                raise Crash
+            result = function(*arguments, **options)
+            if steps == at and not before:
+                raise Crash
+            return result
+
+        return call
+
+    for owner, name in ((SqliteLedger, "_commit"), (Devices, "post"), (ModelStore, "save")):
+        monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+def test_crash_at_every_durable_step_changes_nothing(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replace(world, rounds=2)
+    undisturbed = final_state(tmp_path / "undisturbed", world)
+    crashes = 0
+
+    for before in (True, False):
+        for at in range(1, 100):
+            folder = tmp_path / f"{before}-{at}"
+            with monkeypatch.context() as patched:
+                crash_points(patched, at, before=before)
+                try:
+                    final_state(folder, world)
+                    break
+                except Crash:
+                    crashes += 1
+
+            assert resumed(folder, world) == undisturbed
+            assert verify(folder / "ledger").ok
+
+    assert crashes > 40
+
+
+def resumed(folder: Path, world: World) -> tuple[bytes, bytes]:
+    """Go on with a broken-off training as `liberate train` does: from the models that the ledger names."""
+    with stage(folder, world) as scene:
+        ledger, model = scene.federation.ledger, scene.first
+        for position in ledger.positions(kind="model"):
+            record = decode_entry(ledger.entry(position)).record
+            model = scene.store.load(record.version, record.digest)  # type: ignore[union-attr]  # a model by its kind
+        while model.version < world.rounds:
+            model = scene.round(model)
+        return encode(model), open_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+
+
+def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(tmp_path: Path) -> None:
+    ratings = low_rank_ratings()
+    values = ratings.values.copy()
+    own = slice(int(ratings.indptr[3]), int(ratings.indptr[4]))
+    values[own] = 6 - values[own]
+    items = ratings.items.copy()
+    items[own.stop - 1] = 8 if items[own.stop - 1] != 8 else items[own.stop - 1]
+    other = replace(ratings, values=values, items=items)
+    may_differ = {
+        "dataset": {"commitment"},
+        "round": {"base_digest"},
+        "update": {"commitment", "profile", "round_hash"},
+        "model": {"parent", "digest", "updates_root", "sum_digest"},
+        "block": {"parent", "state_root"},
+    }
+
+    entries = []
+    for name, world in (("a", PLAIN), ("b", replace(PLAIN, ratings=other))):
+        with stage(tmp_path / name, world) as scene:
+            scene.learn()
+            entries.append([decode_entry(data) for _, data in scene.federation.ledger.entries()])
+
+    differing = set()
+    for left, right in zip(*entries, strict=True):
+        assert left.record.kind == right.record.kind
+        assert len(left.data) == len(right.data)
+        fields = msgspec.to_builtins(left.record), msgspec.to_builtins(right.record)
+        changed = {name for name in fields[0] if fields[0][name] != fields[1][name]}
+        assert changed <= may_differ.get(left.record.kind, set())
+        differing |= {(left.record.kind, name) for name in changed}
+    assert ("dataset", "commitment") in differing
+    assert ("model", "digest") in differing

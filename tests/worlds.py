@@ -1,0 +1,128 @@
+"""Small synthetic worlds with known answers, and federations over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from liberate.federation.coordinator import Coordinator, FederationConfig, ModelStore
+from liberate.federation.founding import Charter, Federation, open_federation
+from liberate.federation.participant import Host
+from liberate.federation.transport import InProcessTransport, Transport
+from liberate.model.factors import Model, ModelConfig, initial
+from liberate.model.method import method
+from liberate.model.ratings import Ratings
+from liberate.privacy.mechanism import PrivacyConfig, design
+from liberate.timing import Stopwatch
+
+LOW, HIGH = 1.0, 5.0
+
+
+def low_rank_ratings(n_users: int = 12, n_items: int = 9, seed: int = 1) -> Ratings:
+    """Give ratings of two hidden factors, about two thirds of all pairs, rounded to 1 to 5."""
+    rng = np.random.default_rng(seed)
+    scores = 3 + rng.standard_normal((n_users, 2)) @ rng.standard_normal((2, n_items))
+    users, items = np.nonzero(rng.random((n_users, n_items)) < 0.65)
+    values = np.clip(np.rint(scores[users, items]), LOW, HIGH)
+    return Ratings.from_triples(users, items, values, n_users, n_items)
+
+
+def write_csv(path: Path, ratings: Ratings) -> Path:
+    """Write ratings as a CSV file with users u0, u1, ... and items i0, i1, ..."""
+    lines = ["user,item,rating"]
+    for user, item, value in zip(ratings.users(), ratings.items, ratings.values, strict=True):
+        lines.append(f"u{user},i{item},{value:g}")
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a federation in a test is made of."""
+
+    ratings: Ratings
+    mode: str = "plain"
+    epsilon: float | None = None
+    rounds: int = 3
+    chunk: int = 5
+    limit_nano: int | None = None
+    n_factors: int = 2
+    is_simulated: bool = True
+    min_fraction: float = 0.5
+
+    @property
+    def privacy(self) -> PrivacyConfig:
+        return PrivacyConfig(mode="local" if self.mode == "local" else "plain", epsilon=self.epsilon)
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """An open federation with a host and a coordinator, ready for rounds."""
+
+    world: World
+    federation: Federation
+    host: Host
+    coordinator: Coordinator
+    store: ModelStore
+    first: Model
+
+    def learn(self, rounds: int | None = None) -> Model:
+        """Carry out rounds from the first model."""
+        model = self.first
+        for _ in range(self.world.rounds if rounds is None else rounds):
+            model = self.round(model)
+        return model
+
+    def round(self, base: Model) -> Model:
+        rounds = self.world.rounds if self.world.mode == "local" else None
+        return self.coordinator.run_round(base, run=1, rounds=rounds)
+
+
+@contextmanager
+def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) -> Iterator[Stage]:
+    """Open a federation in a folder; `wrap` puts a transport around the one in process."""
+    config = ModelConfig(n_factors=world.n_factors)
+    is_noisy = world.mode == "local"
+    statistic, solver = method(config, noisy=is_noisy)
+    ratings = world.ratings
+    mechanism = design(
+        world.privacy,
+        rounds=world.rounds,
+        n_participants=ratings.n_users,
+        n_items=ratings.n_items,
+        width=statistic.width,
+        tail=statistic.tail,
+    )
+    charter = Charter(
+        origin="test.invalid/world",
+        seed=7,
+        is_simulated=world.is_simulated,
+        mechanism=mechanism.name,
+        agreed_epsilon_nano=world.limit_nano,
+        epsilon_nano_limit=None,
+    )
+    people = [f"u{user}" for user in range(ratings.n_users)]
+    stopwatch = Stopwatch()
+    with open_federation(folder, charter, people, ratings, chunk=world.chunk, stopwatch=stopwatch) as federation:
+        host = Host(federation.devices, federation.policy, ratings.n_items, charter.randomness(b"run"), stopwatch)
+        direct = InProcessTransport(dict.fromkeys(host.numbers, host))
+        transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
+        store = ModelStore(folder / "model")
+        coordinator = Coordinator(
+            ledger=federation.ledger,
+            key=federation.coordinator_key,
+            number=federation.coordinator,
+            transport=transport,
+            statistic=statistic,
+            solver=solver,
+            mechanism=mechanism,
+            store=store,
+            config=FederationConfig(chunk=world.chunk, min_fraction=world.min_fraction),
+            stopwatch=stopwatch,
+        )
+        first = initial(config, ratings.n_items, LOW, HIGH, bytes(32), noisy=is_noisy)
+        yield Stage(world=world, federation=federation, host=host, coordinator=coordinator, store=store, first=first)
