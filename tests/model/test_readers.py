@@ -637,7 +637,7 @@ def test_real_atomic_files_are_read(real_data: Callable[[str], Path]) -> None:
     dataset = read(real_data("ml-100k"))
 
     assert (len(dataset.user_ids), len(dataset.item_ids), len(dataset.values)) == (943, 1682, 100_000)
-    assert (dataset.low, dataset.high) == (1, 5)
+    assert (dataset.low, dataset.high, dataset.notes) == (1, 5, ())
     assert dataset.timestamps is not None
     assert dataset.catalogue is not None
     assert dataset.catalogue.years[0] == 1995

@@ -5,7 +5,7 @@
 | `u.data` | user, item, rating, time between tabs, no header | `u.item` with `u.genre` | 1 to 5 |
 | `ratings.dat` | the same between `::` | `movies.dat` | 1 to 5 |
 | `ratings.csv`, `.csv.gz` or `.parquet` | named columns | any of these item files | the item file's |
-| `NAME.inter` | tabs, header with types such as `user_id:token` | `NAME.item` | as found |
+| `NAME.inter` | tabs, header with types such as `user_id:token` | `NAME.item` | 1 to 5 for MovieLens, else as found |
 | any other text (also `.gz`) or Parquet file | named columns | none | as found |
 
 Ids are kept as the text they are.
@@ -36,6 +36,8 @@ _ITEM_FILES = ("u.item", "movies.dat", "movies.csv")
 _SCALES = {
     "u.data": (1.0, 5.0),
     "ratings.dat": (1.0, 5.0),
+    "ml-100k.inter": (1.0, 5.0),
+    "ml-1m.inter": (1.0, 5.0),
     "u.item": (1.0, 5.0),
     "movies.dat": (1.0, 5.0),
     "movies.csv": (0.5, 5.0),
