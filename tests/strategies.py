@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from msgspec import inspect
 
 from liberate.arrays import RealRows
+from liberate.ledger.records import Record
 from liberate.model.ratings import Ratings
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -47,3 +51,39 @@ def ratings(draw: st.DrawFn, most_users: int = 6, most_items: int = 8) -> Rating
     users, items = np.nonzero(rated)
     values = draw(hnp.arrays(np.float32, len(users), elements=st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0])))
     return Ratings.from_triples(users, items, values, n_users, n_items)
+
+
+def records() -> st.SearchStrategy[Record]:
+    """Any record within its schema; few of them would be accepted by a ledger."""
+    return st.one_of(*(_within(inspect.type_info(kind)) for kind in get_args(Record)))
+
+
+def _within(node: inspect.Type) -> st.SearchStrategy[Any]:
+    """Values of a msgspec type, its limits included."""
+    match node:
+        case inspect.StructType(cls=cls, fields=fields):
+            return st.builds(cls, **{field.name: _within(field.type) for field in fields})
+        case inspect.UnionType(types=members):
+            return st.one_of(*map(_within, members))
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(_within, items))
+        case inspect.VarTupleType(item_type=item):
+            return st.lists(_within(item), max_size=3).map(tuple)
+        case inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(_within(key), _within(value), max_size=3)
+        case inspect.IntType(ge=low, le=high):
+            return st.integers(low, high)
+        case inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern)
+        case inspect.StrType(min_length=least, max_length=most):
+            return st.text(min_size=least or 0, max_size=min(most or 9, 9))
+        case inspect.BytesType(min_length=least, max_length=most):
+            return st.binary(min_size=least or 0, max_size=min(most or 40, 40))
+        case inspect.LiteralType(values=values):
+            return st.sampled_from(values)
+        case inspect.BoolType():
+            return st.booleans()
+        case inspect.NoneType():
+            return st.none()
+        case _:
+            raise TypeError(f"no strategy for {node}")

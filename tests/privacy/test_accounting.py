@@ -65,6 +65,16 @@ def test_renyi_divergence_equals_direct_summation(sensitivity: int, scale: int) 
     np.testing.assert_allclose(found, reference.renyi(sensitivity, scale, orders), rtol=1e-9)
 
 
+@pytest.mark.parametrize("sensitivity", [2, 20, 200, 2000])
+def test_renyi_divergence_of_next_to_nothing_is_not_rounded_below_its_value(sensitivity: int) -> None:
+    """For small epsilon it is order * epsilon**2 / 2, less a little."""
+    orders, epsilon = np.linspace(1.01, 40.0, 500), sensitivity / 2**24
+
+    found = rdp(DiscreteLaplaceRelease(sensitivity=sensitivity, scale=2**24), orders)
+
+    assert (found >= orders * epsilon**2 / 2 * (1 - epsilon)).all()
+
+
 @pytest.mark.parametrize("shifts", [[1, 5], [3, 3], [2, 2, 2], [1, 1, 1, 1, 1, 1], [6, 0]])
 @pytest.mark.parametrize("scale", [1, 3, 10])
 def test_one_number_shifted_by_all_is_the_worst_vector(shifts: list[int], scale: int) -> None:

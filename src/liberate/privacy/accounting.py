@@ -161,13 +161,13 @@ def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
 
     The sum over x of P(x)**a * P(x - s)**(1 - a), split at 0 and at s: three geometric series, with
     q = exp(-1 / t), r = q**(2 a - 1) and epsilon = s / t:
-    exp((a - 1) epsilon) * (1 + r**s + (1 - q) (r - r**s) / (1 - r)) / (1 + q).
+    exp((a - 1) epsilon) * (1 + r**s + (1 - q) (r - r**s) / (1 - r)) / (1 + q). Rounding is allowed for, upwards.
     """
     s, t = event.sensitivity, event.scale
     exponents = (2.0 * orders - 1.0) / t
     middle = (np.exp(-exponents) - np.exp(-exponents * s)) * math.expm1(-1.0 / t) / np.expm1(-exponents)
     series = (1.0 + np.exp(-exponents * s) + middle) / (1.0 + math.exp(-1.0 / t))
-    return np.asarray(float(event.epsilon) + np.log(series) / (orders - 1.0))
+    return np.asarray(float(event.epsilon) + (np.log(series) + 1e-15) / (orders - 1.0))
 
 
 def promise(mode: Mode) -> Promise:
