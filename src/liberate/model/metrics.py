@@ -164,7 +164,8 @@ def _damped_means(index: Int32Array, values: Float64Array | Float32Array, size: 
     """Give the mean of the values at each index, shape (size,), as if `damping` more of them were zero."""
     sums = np.bincount(index, values, size).astype(np.float64, copy=False)
     counts = np.bincount(index, minlength=size) + damping
-    return np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
+    means: Float64Array = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
+    return means
 
 
 def _mean(values: Float64Array | BoolArray) -> float:
