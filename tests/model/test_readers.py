@@ -559,7 +559,6 @@ def parquet_with(tmp_path: Path, **columns: pa.Array) -> Path:
         {"time": pa.array([30_000, 10_000, 20_999], pa.timestamp("ms"))},
         {"time": pa.array([30_000, 10_000, 20_999], pa.timestamp("ms", "Europe/Berlin"))},
     ],
-    ids=str,
 )
 def test_parquet_columns_of_many_types_are_read(tmp_path: Path, columns: dict[str, pa.Array]) -> None:
     check_tiny(read(parquet_with(tmp_path, **columns)), 1, 5, has_times="time" in columns)
