@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liberate.arrays import Float64Array, RealRows
@@ -141,6 +141,7 @@ def test_different_releases_add_up() -> None:
     assert epsilons((other, 4), (one, 20), (other, 6)) == pytest.approx((basic, by_rdp, by_pld), rel=1e-6)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 2**29), st.integers(1, 2**24), st.integers(1, 200), st.sampled_from([1e-10, 1e-5, 0.1]))
 def test_tight_epsilons_never_exceed_the_basic_one(
     clip_units: int, scale_units: int, rounds: int, delta: float
@@ -153,6 +154,7 @@ def test_tight_epsilons_never_exceed_the_basic_one(
     assert by_rdp <= basic == float(event.epsilon * rounds)
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 100), st.floats(0.01, 3))
 def test_epsilon_grows_with_rounds_and_falls_with_noise(rounds: int, epsilon: float) -> None:
     fewer = np.array(epsilons((laplace(epsilon), rounds)))
