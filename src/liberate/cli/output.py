@@ -38,18 +38,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def show(value: Any) -> str:
-    """Write a value for a person: numbers to four digits after the point, None as a dash."""
+    """Write a value for a person: numbers to four digits, None as a dash."""
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.4f}"
+            return f"{value:,.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3g}"
         case int():
             return str(value)
         case list() | tuple():
             return ", ".join(map(show, value))
+        case Mapping():
+            return ", ".join(f"{name} {show(inner)}" for name, inner in value.items())
         case _:
             return str(value)
 

@@ -71,7 +71,7 @@ def evaluate(
         write_predictions(predictions, run, found)
     if top is not None:
         write_top(top, run, found)
-    metrics = asdict(found.metrics)
+    metrics = {"rmse": found.metrics.rmse} | asdict(found.metrics)
     if as_json:
         print_json(metrics | {"baselines": found.baselines})
         return

@@ -196,15 +196,14 @@ class Devices:
                 [(number, seq, slot) for slot, number in numbers],
             )
 
-    def outgoing(self, round_number: int) -> dict[int, Outgoing]:
-        """Give the answers to a round that lie in the outbox, by slot."""
-        rows = self._db.execute("SELECT slot, sealed FROM outbox WHERE round = ?", (round_number,))
-        return {
-            slot: msgspec.msgpack.decode(
-                open_sealed(self._key(slot), sealed, _context("outbox", slot, round_number)), type=Outgoing
-            )
-            for slot, sealed in rows
-        }
+    def outgoing(self, slot: int, round_number: int) -> Outgoing | None:
+        """Give a device's answer to a round, if it lies in the outbox."""
+        query = "SELECT sealed FROM outbox WHERE slot = ? AND round = ?"
+        row = self._db.execute(query, (slot, round_number)).fetchone()
+        if row is None:
+            return None
+        opened = open_sealed(self._key(slot), row[0], _context("outbox", slot, round_number))
+        return msgspec.msgpack.decode(opened, type=Outgoing)
 
     def post(
         self,

@@ -6,7 +6,7 @@ A `Host` runs the devices of many people in one process: an organisation that ho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -149,24 +149,24 @@ class Host:
             task = self._check(decode_request(body))
         except _Refused as refusal:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
-        replies = []
-        fresh, again = [], []
-        waiting = self._devices.outgoing(task.record.number)
+        replies: list[Reply] = []
+        fresh: list[Device] = []
+        again: list[tuple[Device, Outgoing]] = []
+        round_number = task.record.number
         for number in numbers:
             device = self._by_number[number]
-            if device.slot in waiting:
-                again.append(device)
-            elif device.last_round >= task.record.number:
-                replies.append(self._refuse(number, "answered", f"round {task.record.number} was answered before"))
-            elif not self._can_pay(device, task.record.spend):
-                replies.append(self._refuse(number, "budget", f"the limit of {self._policy.epsilon_nano} is reached"))
+            if device.last_round < round_number:
+                if self._can_pay(device, task.record.spend):
+                    fresh.append(device)
+                else:
+                    replies.append(
+                        self._refuse(number, "budget", f"the limit of {self._policy.epsilon_nano} is reached")
+                    )
+            elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
+                again.append((device, waiting))
             else:
-                fresh.append(device)
-        if fresh:
-            replies += self._answer_fresh(task, fresh)
-        if again:
-            replies += self._answer_again(task, again, [waiting[device.slot] for device in again])
-        return replies
+                replies.append(self._refuse(number, "answered", f"round {round_number} was answered before"))
+        return replies + self._answer_fresh(task, fresh) + self._answer_again(task, again)
 
     def _check(self, request: RoundRequest) -> _Task:
         """Check everything a round promises before anything is computed."""
@@ -257,6 +257,8 @@ class Host:
         return limit is None or device.spent_nano + spend_nano <= limit
 
     def _answer_fresh(self, task: _Task, devices: list[Device]) -> list[Reply]:
+        if not devices:
+            return []
         number = task.record.number
         secret = self._randomness.secret
         own = [(device, self._number(device)) for device in devices]
@@ -299,13 +301,21 @@ class Host:
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
             self._devices.post(number, seqs, outgoing, spend_nano=task.record.spend, note=task.note)
         self._checkpoint = open_checkpoint(task.note, self._policy.log_key)
-        self._refresh()
+        for device, person in own:
+            self._by_number[person] = replace(
+                device,
+                last_seq=device.last_seq + 1,
+                last_round=number,
+                spent_nano=device.spent_nano + task.record.spend,
+            )
         return replies
 
-    def _answer_again(self, task: _Task, devices: list[Device], outgoing: list[Outgoing]) -> list[Reply]:
-        release, _ = self._compute(task, devices, [message.noise_key for message in outgoing])
+    def _answer_again(self, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
+        if not waiting:
+            return []
+        release, _ = self._compute(task, [device for device, _ in waiting], [sent.noise_key for _, sent in waiting])
         replies = []
-        for index, (device, message) in enumerate(zip(devices, outgoing, strict=True)):
+        for index, (device, message) in enumerate(waiting):
             upload = encode_upload(release, index, is_dense=task.mechanism.is_dense)
             record = decode_entry(message.entry).record
             if not isinstance(record, Update) or record.commitment != commitment(message.upload_salt, upload):

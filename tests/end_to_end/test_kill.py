@@ -1,0 +1,83 @@
+"""kill -9 a real training at random points: it goes on, nothing is recorded or noised twice, the result is the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worlds import low_rank_ratings, write_csv
+
+MODES = {"plain": [], "local": ["--set", "privacy.mode=local", "--set", "privacy.epsilon=8"]}
+
+
+def command(data: Path, out: Path, mode: str) -> list[str]:
+    settings = ["federation.rounds=4", "federation.chunk=8", "model.n_factors=3", "model.tolerance=0"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    return [
+        *(sys.executable, "-m", "liberate", "train", "--data", str(data), "--out", str(out), "--json"),
+        *flags,
+        *MODES[mode],
+    ]
+
+
+def finish(data: Path, out: Path, mode: str) -> dict[str, Any]:
+    done = subprocess.run(command(data, out, mode), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def kill_once(data: Path, out: Path, mode: str, delay_s: float) -> bool:
+    """Start a training, wait until it has begun its work and then for a random while, and kill it."""
+    with subprocess.Popen(command(data, out, mode), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # "reading ...": the imports are done
+        try:
+            process.wait(timeout=delay_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.returncode == -9
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.soak)])
+def test_killed_training_ends_as_if_undisturbed(tmp_path: Path, mode: str, kills: int) -> None:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=80, n_items=40))
+    undisturbed = finish(data, tmp_path / "undisturbed", mode)
+    rng = random.Random(kills)
+    done, trial = 0, 0
+
+    while done < kills:
+        out = tmp_path / f"killed-{trial}"
+        trial += 1
+        while not (out / "report.html").exists() and done < kills:
+            # each kill comes later than the last, so that every part of the work is hit
+            done += kill_once(data, out, mode, rng.uniform(0, undisturbed["seconds"] * 1.2))
+        resumed = finish(data, out, mode) if not is_finished(out) else result(out)
+
+        same = ("rmse", "ndcg_at_10", "epsilon", "rounds", "entry_count", "root", "verifier_key")
+        assert {key: resumed[key] for key in same} == {key: undisturbed[key] for key in same}
+        models = sorted(path.name for path in (out / "model").iterdir())
+        assert models == sorted(path.name for path in (tmp_path / "undisturbed" / "model").iterdir())
+        for name in models:
+            assert (out / "model" / name).read_bytes() == (tmp_path / "undisturbed" / "model" / name).read_bytes()
+        verify = [sys.executable, "-m", "liberate", "ledger", "verify", str(out), "--key", resumed["verifier_key"]]
+        checked = subprocess.run(verify, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+
+
+def is_finished(out: Path) -> bool:
+    return (out / "run.toml").exists() and "last_position" in (out / "run.toml").read_text("utf-8")
+
+
+def result(out: Path) -> dict[str, Any]:
+    import tomllib
+
+    found: dict[str, Any] = tomllib.loads((out / "run.toml").read_text("utf-8"))["record"]["result"]
+    return {"epsilon": None, **found}
