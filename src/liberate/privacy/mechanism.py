@@ -12,12 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol, assert_never
+from typing import Literal, Protocol, TypeVar, assert_never
 
 import numpy as np
 
-from liberate.arrays import Float64Array, GridRows, Int64Array, RealRows
+from liberate.arrays import Float32Array, Float64Array, GridRows, Int64Array, RealRows
 from liberate.errors import PrivacyError, UnaccountableEvent
+
+_Floats = TypeVar("_Floats", Float32Array, Float64Array)
+_NOT_FINITE = "a statistic holds NaN or infinite numbers"
 
 Mode = Literal["device", "plain", "local"]
 Account = Literal["none", "epsilon", "rho"]
@@ -171,11 +174,10 @@ class Plain:
 
     def release(self, batch: RealRows, n_items: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Round a batch; a number beyond the grid's range is refused, never wrapped or clamped."""
-        _check_finite(batch)
         return GridRows(
             indptr=batch.indptr,
             items=batch.items,
-            rows=_round_to_grid(batch.rows.astype(np.float64), self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
+            rows=_round_to_grid(batch.rows, self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
             tails=_round_to_grid(batch.tails, self.grid_bits, LARGEST_PLAIN_TAIL).astype(np.int64),
         )
 
@@ -388,21 +390,26 @@ def _owners(batch: RealRows) -> Int64Array:
 
 def _check_finite(batch: RealRows) -> None:
     if not (np.isfinite(batch.rows).all() and np.isfinite(batch.tails).all()):
-        raise ValueError("a statistic holds NaN or infinite numbers")
+        raise ValueError(_NOT_FINITE)
 
 
-def _round_to_grid(numbers: Float64Array, grid_bits: int, largest: int) -> Float64Array:
-    """Round to whole units, half to even.
+def _round_to_grid(numbers: _Floats, grid_bits: int, largest: int) -> _Floats:
+    """Round to whole units, half to even. Scaling by a power of two is exact in the numbers' own precision.
 
     Raises:
+        ValueError: A number is NaN or infinite.
         PrivacyError: A number is beyond `largest` units.
     """
-    with np.errstate(over="ignore"):
-        units: Float64Array = np.rint(np.ldexp(numbers, grid_bits))
-    if (np.abs(units) > largest).any():
-        found = float(np.abs(numbers).max())
-        raise PrivacyError(
-            f"a statistic holds {found:g}, the grid of {grid_bits} bits reaches {math.ldexp(largest, -grid_bits):g}",
-            hint="the model may diverge: lower the learning rate",
-        )
-    return units
+    with np.errstate(over="ignore", invalid="ignore"):
+        units = numbers * numbers.dtype.type(2.0**grid_bits)
+        np.rint(units, out=units)
+        extreme = max(float(units.max(initial=0)), -float(units.min(initial=0)))
+    if extreme <= largest:
+        return units
+    if not np.isfinite(numbers).all():
+        raise ValueError(_NOT_FINITE)
+    raise PrivacyError(
+        f"a statistic holds {float(np.abs(numbers).max()):g}, "
+        f"the grid of {grid_bits} bits reaches {math.ldexp(largest, -grid_bits):g}",
+        hint="the model may diverge: lower the learning rate",
+    )
