@@ -9,6 +9,7 @@ import fcntl
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -110,7 +111,7 @@ class _Owner:
                 f"another process owns the ledger in {folder}", hint="wait until it ends, or open the ledger to read"
             ) from error
 
-    def release(self) -> None:
+    def close(self) -> None:
         self._lock.close()
 
 
@@ -126,6 +127,7 @@ class SqliteLedger:
         self._stopwatch = stopwatch or Stopwatch()
         self._state = State()
         self._edge = CompactRange()
+        connection.execute("PRAGMA synchronous = FULL")
 
     @classmethod
     def create(
@@ -140,18 +142,17 @@ class SqliteLedger:
         """
         entry = decode_entry(genesis)
         folder.mkdir(parents=True, exist_ok=True)
-        owner = _Owner(folder, log_key, clock)
-        ledger = cls(store.connect(folder, mode="rwc"), owner, stopwatch)
-        try:
-            if not store.is_empty(ledger._connection):
+        with ExitStack() as undo, _translated(folder):
+            owner = undo.enter_context(closing(_Owner(folder, log_key, clock)))
+            connection = undo.enter_context(closing(store.connect(folder, mode="rwc")))
+            if not store.is_empty(connection):
                 raise LedgerError(f"there is a ledger in {folder} already")
+            ledger = cls(connection, owner, stopwatch)
             apply(ledger._state, entry, 0)
             ledger._check_log_key()
-            ledger._connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = WAL")
             ledger._commit([(0, entry)], is_first=True)
-        except BaseException:
-            ledger.close()
-            raise
+            undo.pop_all()
         return ledger
 
     @classmethod
@@ -172,20 +173,16 @@ class SqliteLedger:
             raise ValueError("whoever appends needs both the log's key and a clock")
         if not (folder / store.FILE_NAME).is_file():
             raise LedgerError(f"there is no ledger in {folder}")
-        owner = _Owner(folder, log_key, clock) if log_key and clock else None
-        ledger = cls(store.connect(folder, mode="rw" if owner else "ro"), owner, stopwatch)
-        try:
+        with ExitStack() as undo, _translated(folder):
+            owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
+            connection = undo.enter_context(closing(store.connect(folder, mode="rw" if owner else "ro")))
+            ledger = cls(connection, owner, stopwatch)
             if owner is None:
-                ledger._connection.execute("BEGIN")
+                connection.execute("BEGIN")
             ledger._restore()
             if owner is not None:
                 ledger._check_log_key()
-        except BaseException as error:
-            ledger.close()
-            if isinstance(error, sqlite3.Error):
-                hint = "check it: liberate ledger verify"
-                raise LedgerError(f"the ledger in {folder} cannot be read: {error}", hint=hint) from error
-            raise
+            undo.pop_all()
         return ledger
 
     @property
@@ -248,7 +245,7 @@ class SqliteLedger:
     def close(self) -> None:
         self._connection.close()
         if self._owner is not None:
-            self._owner.release()
+            self._owner.close()
 
     def _append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
         decoded = [_decoded(data) for data in entries]
@@ -355,6 +352,15 @@ class SqliteLedger:
         if size is not None and size > self.size:
             raise ValueError(f"size <= {self.size} is wanted, not {size}")
         return self.size if size is None else size
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        hint = "check it: liberate ledger verify"
+        raise LedgerError(f"the ledger in {folder} cannot be used: {error}", hint=hint) from error
 
 
 def _decoded(data: bytes) -> Entry | RefusedEntry:

@@ -87,9 +87,7 @@ def connect(folder: Path, *, mode: str) -> sqlite3.Connection:
         mode: `ro`, `rw` or `rwc`, as in SQLite's URI.
     """
     uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -1,0 +1,273 @@
+"""The local log: durable blocks, one owner, readers beside it, and a state that is never ahead of the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
+from liberate.ledger import log as log_module
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import Block, decode_entry, sign
+from liberate.ledger.rules import apply
+from liberate.ledger.state import State
+from liberate.randomness import SimulatedClock
+from liberate.timing import Stopwatch
+from tests.ledger.test_rules import snapshot
+from tests.ledger.world import (
+    FOUNDER,
+    LOG_KEY,
+    PARTICIPANTS,
+    World,
+    create,
+    genesis,
+    key,
+    reopen,
+    write_history,
+)
+
+
+def replayed(ledger: SqliteLedger) -> State:
+    """The state after all stored entries, from the rules alone."""
+    state = State()
+    for position, data in ledger.entries():
+        apply(state, decode_entry(data), position)
+    return state
+
+
+def steps(world: World) -> list[Any]:
+    """A history, one append at a time."""
+    return [
+        lambda: world.add(world.round()),
+        lambda: world.add(*(world.update(number) for number in PARTICIPANTS)),
+        lambda: world.add(world.enrol(7, "participant")),
+        lambda: world.add(world.model()),
+        lambda: world.add(world.round()),
+        lambda: world.add(world.update(3)),
+        lambda: world.add(world.aborted()),
+        lambda: world.add(world.round()),
+        lambda: world.add(world.aborted()),
+        lambda: world.add(world.round(run=2)),
+        lambda: world.add(world.update(7)),
+        lambda: world.add(world.model()),
+    ]
+
+
+@pytest.mark.parametrize("n_steps", range(13))
+def test_reopening_gives_the_state_of_a_replay(tmp_path: Path, n_steps: int) -> None:
+    ledger = create(tmp_path)
+    for step in steps(World(ledger).populate())[:n_steps]:
+        step()
+    expected = snapshot(ledger.state)
+    assert snapshot(replayed(ledger)) == expected
+    ledger.close()
+
+    again = reopen(tmp_path)
+
+    assert snapshot(again.state) == expected
+    for step in steps(World(again))[n_steps:]:
+        step()
+    assert snapshot(replayed(again)) == snapshot(again.state)
+    again.close()
+
+
+def test_the_same_history_gives_the_same_checkpoint(tmp_path: Path) -> None:
+    notes = []
+    for name in ("a", "b"):
+        ledger = create(tmp_path / name)
+        write_history(ledger)
+        notes.append(ledger.checkpoint())
+        ledger.close()
+
+    assert notes[0] == notes[1]
+
+
+def test_what_was_acknowledged_is_there_after_a_crash(tmp_path: Path) -> None:
+    """Another connection sees the block as soon as `append` returned; nothing waits for `close`."""
+    ledger = create(tmp_path)
+    write_history(ledger)
+
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as other:
+        assert other.execute("SELECT count(*) FROM entry").fetchone() == (ledger.size,)
+    other.close()
+    ledger.close()
+
+
+def test_the_file_is_written_ahead_and_synchronised(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    pragma = ledger._connection.execute
+
+    assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert pragma("PRAGMA synchronous").fetchone() == (2,)
+    ledger.close()
+
+
+def test_a_second_owner_is_told(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+
+    with pytest.raises(LedgerLocked, match="another process owns"):
+        reopen(tmp_path)
+    with pytest.raises(LedgerLocked):
+        create(tmp_path)
+
+    ledger.close()
+    reopen(tmp_path).close()
+
+
+def test_a_ledger_is_not_begun_twice(tmp_path: Path) -> None:
+    create(tmp_path).close()
+
+    with pytest.raises(LedgerError, match=r"a ledger in .* already"):
+        create(tmp_path)
+
+    reopen(tmp_path).close()
+
+
+def test_a_refused_genesis_leaves_the_folder_usable(tmp_path: Path) -> None:
+    with pytest.raises(RefusedEntry, match="bad_signature"):
+        SqliteLedger.create(tmp_path, sign(genesis(), key(3)), LOG_KEY, SimulatedClock())
+
+    create(tmp_path).close()
+
+
+def test_a_reader_sees_the_ledger_as_it_was(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    reader = SqliteLedger.open(tmp_path)
+    size, note = ledger.size, ledger.checkpoint()
+
+    write_history(ledger)
+
+    assert reader.size == size == len(list(reader.entries()))
+    assert reader.checkpoint() == note
+    assert reader.positions(kind="update") == []
+    later = SqliteLedger.open(tmp_path)
+    assert later.size == ledger.size
+    for each in (reader, later, ledger):
+        each.close()
+
+
+def test_a_reader_cannot_append(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    reader = SqliteLedger.open(tmp_path)
+
+    with pytest.raises(LedgerError, match="opened to read"):
+        reader.append([])
+    reader.close()
+
+
+def test_only_the_logs_key_appends(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="not the log's key"):
+        SqliteLedger.create(tmp_path, sign(genesis(), key(FOUNDER)), key(3), SimulatedClock())
+    create(tmp_path).close()
+
+    with pytest.raises(LedgerError, match="not the log's key"):
+        SqliteLedger.open(tmp_path, key(3), SimulatedClock())
+
+
+def test_a_key_without_a_clock_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="both"):
+        SqliteLedger.open(tmp_path, LOG_KEY)
+
+
+def test_a_folder_without_a_ledger_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger in"):
+        SqliteLedger.open(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, but long enough to look at" * 100])
+def test_a_file_that_is_no_ledger_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(content)
+
+    with pytest.raises(LedgerError):
+        SqliteLedger.open(tmp_path)
+
+
+def test_a_damaged_row_is_named_when_it_is_needed(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as other:
+        other.execute("UPDATE principal SET leaf = x'00'")
+    other.close()
+
+    with pytest.raises(LedgerError, match="state leaf"):
+        SqliteLedger.open(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["entry", "node", "about", "principal", "checkpoint"])
+def test_a_block_that_cannot_be_stored_leaves_nothing(tmp_path: Path, table: str) -> None:
+    ledger = create(tmp_path)
+    world = World(ledger).populate()
+    before, note = snapshot(ledger.state), ledger.checkpoint()
+    ledger._connection.execute(
+        f"CREATE TEMP TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    )
+
+    with pytest.raises(LedgerError, match=r"nothing was appended.*disk full"):
+        world.add(world.round())
+
+    assert snapshot(ledger.state) == before
+    assert ledger.checkpoint() == note
+    ledger._connection.execute("DROP TRIGGER full")
+    world.add(world.round())
+    assert snapshot(replayed(ledger)) == snapshot(ledger.state)
+    ledger.close()
+
+
+def test_an_interrupt_between_rules_and_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = create(tmp_path)
+    world = World(ledger).populate()
+    before = snapshot(ledger.state)
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log_module, "sign_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.add(world.round())
+    monkeypatch.undo()
+
+    assert snapshot(ledger.state) == before
+    world.add(world.round())
+    assert snapshot(replayed(ledger)) == snapshot(ledger.state)
+    ledger.close()
+
+
+class BackwardClock:
+    """A clock that was set back."""
+
+    def time_us(self, height: int) -> int:
+        return 1_000 - height
+
+
+def test_block_times_never_go_back(tmp_path: Path) -> None:
+    ledger = SqliteLedger.create(tmp_path, sign(genesis(), key(FOUNDER)), LOG_KEY, BackwardClock())
+    World(ledger).populate()
+
+    blocks = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="block")]
+
+    assert [block.time_us for block in blocks if isinstance(block, Block)] == [999, 999, 999]
+    ledger.close()
+
+
+def test_time_is_measured_by_part(tmp_path: Path) -> None:
+    stopwatch = Stopwatch()
+    ledger = SqliteLedger.create(tmp_path, sign(genesis(), key(FOUNDER)), LOG_KEY, SimulatedClock(), stopwatch)
+    World(ledger).populate()
+    ledger.close()
+
+    assert set(stopwatch.seconds) == {"verify", "store"}
+
+
+def test_large_batches_are_verified_on_two_threads_with_the_same_outcome(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    world = World(ledger)
+    n = 200
+    world.add(*(world.enrol(2 + i, "participant", seq=2 + i) for i in range(n)))
+    entries = [sign(world.dataset(2 + i), key(2 + i if i % 7 else 0)) for i in range(n)]
+
+    results = ledger.append(entries)
+
+    assert [isinstance(result, RefusedEntry) for result in results] == [i % 7 == 0 for i in range(n)]
+    ledger.close()

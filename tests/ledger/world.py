@@ -1,0 +1,278 @@
+"""A small ledger for tests: its people, their keys, and well-formed records that the rules accept.
+
+Principal 0 is the founder, 1 the log, 2 the coordinator, 3 to 5 are participants, 6 is a host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from liberate.arrays import Digest
+from liberate.crypto.merkle import root
+from liberate.crypto.note import verifier_key
+from liberate.crypto.signing import SigningKey
+from liberate.errors import RefusedEntry
+from liberate.ledger.log import Ledger, SqliteLedger
+from liberate.ledger.records import (
+    Aborted,
+    Admission,
+    AdmittedRole,
+    Block,
+    Dataset,
+    Enrol,
+    Genesis,
+    Mechanism,
+    Model,
+    Record,
+    Round,
+    Update,
+    Witnesses,
+    decode_entry,
+    ranges,
+    sign,
+)
+from liberate.ledger.rules import apply
+from liberate.ledger.state import OpenRound, State
+from liberate.randomness import SimulatedClock
+
+ORIGIN = "example.org/test"
+FOUNDER, LOG, COORDINATOR, HOST = 0, 1, 2, 6
+PARTICIPANTS = (3, 4, 5)
+ROLES: dict[int, AdmittedRole] = {
+    COORDINATOR: "coordinator",
+    3: "participant",
+    4: "participant",
+    5: "participant",
+    HOST: "host",
+}
+
+
+def digest(name: object) -> Digest:
+    """Some digest, always the same for a name."""
+    return Digest(sha256(repr(name).encode()).digest())
+
+
+def key(number: int) -> SigningKey:
+    """The key of a principal."""
+    return SigningKey.from_seed(digest(("key", number)))
+
+
+LOG_KEY = key(LOG)
+LOG_VKEY = verifier_key(ORIGIN, LOG_KEY.public)
+
+
+def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True) -> Genesis:
+    """A genesis that lets the founder admit everybody but auditors."""
+    by_founder = Admission(admitters=(FOUNDER,), threshold=1)
+    roles: tuple[AdmittedRole, ...] = ("participant", "host", "coordinator", "witness")
+    return Genesis(
+        origin=ORIGIN,
+        author=FOUNDER,
+        seq=1,
+        admitters=(key(FOUNDER).public,),
+        admission=dict.fromkeys(roles, by_founder),
+        log_vkey=LOG_VKEY,
+        simulated=simulated,
+        unit="user",
+        relation="zero-out",
+        epsilon_nano_limit=epsilon_nano_limit,
+        rho_nano_limit=None,
+        witnesses=Witnesses(keys=(), threshold=0),
+    )
+
+
+class Target(Protocol):
+    """Where entries go: bare rules, or a log."""
+
+    @property
+    def state(self) -> State: ...
+
+    def append(self, entries: Sequence[bytes]) -> Sequence[int | RefusedEntry]: ...
+
+
+class BareRules:
+    """The rules alone, without a log: no blocks, nothing stored."""
+
+    def __init__(self) -> None:
+        self._state = State()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
+        results: list[int | RefusedEntry] = []
+        for data in entries:
+            position = self._state.size
+            try:
+                apply(self._state, decode_entry(data), position)
+                results.append(position)
+            except RefusedEntry as refused:
+                results.append(refused)
+        return results
+
+
+class World:
+    """Writes records that follow, and signs them with the keys of their authors."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @property
+    def state(self) -> State:
+        return self.target.state
+
+    @property
+    def open_round(self) -> OpenRound:
+        assert self.state.open_round is not None
+        return self.state.open_round
+
+    def seq(self, author: int) -> int:
+        """The author's next sequence number."""
+        return self.state.principals[author].sequence + 1 if author < len(self.state.principals) else 1
+
+    def add(self, *records: Record) -> list[int]:
+        """Append records in one batch; all must be accepted."""
+        results = self.target.append([sign(record, key(record.author)) for record in records])
+        for result in results:
+            if isinstance(result, RefusedEntry):
+                raise result
+        return [result for result in results if isinstance(result, int)]
+
+    def populate(self) -> World:
+        """Enrol everybody, and let the participants commit to their ratings."""
+        first = self.seq(FOUNDER)
+        self.add(*(self.enrol(n, role, seq=first + i) for i, (n, role) in enumerate(ROLES.items())))
+        self.add(*(self.dataset(number) for number in PARTICIPANTS))
+        return self
+
+    def enrol(self, number: int, role: AdmittedRole, *, seq: int | None = None) -> Enrol:
+        return Enrol(
+            origin=ORIGIN,
+            author=FOUNDER,
+            seq=seq or self.seq(FOUNDER),
+            number=number,
+            key=key(number).public,
+            role=role,
+        )
+
+    def dataset(self, author: int) -> Dataset:
+        return Dataset(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
+
+    def round(self, *, run: int | None = None, spend: int = 2) -> Round:
+        state = self.state
+        return Round(
+            origin=ORIGIN,
+            author=COORDINATOR,
+            seq=self.seq(COORDINATOR),
+            number=state.round_number + 1,
+            run=run or (state.run.number if state.run else 1),
+            rounds=3,
+            base_version=state.model.version if state.model else 0,
+            base_digest=state.model.digest if state.model else digest("initial model"),
+            cohort=(),
+            statistic="gradient",
+            shape=(7, 3, 1),
+            mechanism=Mechanism(name="laplace", parameters={"clip_units": 9, "scale_units": 4}),
+            fidelity="uploads",
+            grid_bits=16,
+            modulus_bits=64,
+            account="epsilon",
+            spend=spend,
+            minimum=1,
+            deadline=state.height + 20,
+        )
+
+    def update(self, author: int) -> Update:
+        current = self.open_round
+        return Update(
+            origin=ORIGIN,
+            author=author,
+            seq=self.seq(author),
+            round=current.record.number,
+            round_hash=current.hash,
+            commitment=digest(("upload", author, current.hash)),
+            profile=digest(("profile", author, current.hash)),
+            shares=(),
+            account=current.record.account,
+            spend=current.record.spend,
+            people=ranges(PARTICIPANTS) if author == HOST else (),
+        )
+
+    def model(self, *, unused: tuple[int, ...] = ()) -> Model:
+        current = self.open_round
+        used = [update.leaf_hash for position, update in current.updates.items() if position not in unused]
+        return Model(
+            origin=ORIGIN,
+            author=COORDINATOR,
+            seq=self.seq(COORDINATOR),
+            round=current.record.number,
+            version=current.record.base_version + 1,
+            parent=current.record.base_digest,
+            digest=digest(("model", current.hash)),
+            updates_root=root(used),
+            unused=unused,
+            sum_digest=digest(("sum", current.hash)),
+            solver="adam/1",
+            parameters={"learning_rate_nano": 10_000_000},
+        )
+
+    def aborted(self) -> Aborted:
+        return Aborted(
+            origin=ORIGIN,
+            author=COORDINATOR,
+            seq=self.seq(COORDINATOR),
+            round=self.open_round.record.number,
+            reason="insufficient_cohort",
+        )
+
+    def block(self) -> Block:
+        state = self.state
+        return Block(
+            origin=ORIGIN,
+            author=LOG,
+            seq=state.height + 1,
+            parent=state.block_hash,
+            count=max(1, state.size - state.block_size),
+            state_root=state.root(),
+            time_us=state.time_us + 1,
+        )
+
+
+def bare_world() -> World:
+    """A populated world on the bare rules, its first block ended."""
+    world = World(BareRules())
+    world.add(genesis())
+    world.populate()
+    world.add(world.block())
+    return world
+
+
+def create(folder: Path) -> SqliteLedger:
+    """A new ledger."""
+    return SqliteLedger.create(folder, sign(genesis(), key(FOUNDER)), LOG_KEY, SimulatedClock())
+
+
+def reopen(folder: Path) -> SqliteLedger:
+    """An existing ledger, to append to."""
+    return SqliteLedger.open(folder, LOG_KEY, SimulatedClock())
+
+
+def write_history(ledger: Ledger) -> None:
+    """Fill a ledger with one of everything: two runs, a model that leaves an update out, a host, an aborted round."""
+    world = World(ledger).populate()
+    world.add(world.round())
+    positions = world.add(*(world.update(number) for number in PARTICIPANTS))
+    world.add(world.model(unused=(positions[1],)))
+    world.add(world.round())
+    world.add(world.update(HOST))
+    world.add(world.model())
+    world.add(world.round(run=2))
+    world.add(world.update(4))
+    world.add(world.aborted())
+    world.add(world.round())
+    world.add(*(world.update(number) for number in PARTICIPANTS[:2]))
+    world.add(world.model())
