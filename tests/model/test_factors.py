@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,9 +64,10 @@ def test_truncated_and_extended_models_are_refused(cut: int) -> None:
         ("item_means", np.zeros((2, 4), np.float32), "no array item_moments of shape"),
         ("user_precision", np.eye(3), "no array user_precision of shape"),
         ("user_mean", np.full(4, np.nan), "user_mean holds a number that is not finite"),
+        ("noise_precision", np.zeros(1), "noise_precision is not positive"),
     ],
 )
-def test_arrays_that_do_not_fit_together_are_refused(name: str, array: np.ndarray, reason: str) -> None:
+def test_arrays_that_do_not_fit_together_are_refused(name: str, array: npt.NDArray[np.floating], reason: str) -> None:
     model = initial(NORMAL, 3, 1.0, 5.0, SECRET)
 
     with pytest.raises(ValueError, match=reason):

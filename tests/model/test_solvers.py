@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from liberate.arrays import Float64Array
+from liberate.errors import FederationError
 from liberate.model.factors import Model, ModelConfig, encode, fit_devices, initial
 from liberate.model.method import method, sum_of
 from liberate.model.ratings import Ratings
@@ -185,6 +186,19 @@ def test_a_sum_nobody_joined_gives_a_finite_model(config: ModelConfig) -> None:
     solved = solver.solve(model, Total(np.zeros((4, statistic.width)), np.zeros(statistic.tail), 0))
 
     assert math.isfinite(float(np.sum(solved.item_means)))
+
+
+@pytest.mark.parametrize("sign", [-1, 0])
+def test_a_sum_that_no_ratings_give_is_refused(sign: int) -> None:
+    """One upload of hostile moments makes an item's normal equations indefinite, or its count negative."""
+    own = noisy_world()
+    model = learned(NORMAL, own, 2)
+    total = total_of(NORMAL, model, own)
+    total.rows[0] *= -1000
+    total.tail[-1] *= sign
+
+    with pytest.raises(FederationError, match="no model follows from the round's sum"):
+        VariationalBayes(3).solve(model, total)
 
 
 def test_converged_when_the_training_error_stands_still() -> None:

@@ -101,7 +101,7 @@ class Model:
         """Make a model of arrays, which become read only.
 
         Raises:
-            ValueError: The scale is empty, an array is missing or of another shape, or holds no finite numbers.
+            ValueError: The scale is empty, an array is missing, of another shape, or holds impossible numbers.
         """
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"a scale from {low} to {high} holds no two ratings")
@@ -152,6 +152,8 @@ def _check_arrays(arrays: Mapping[str, Array]) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
+    if not arrays["noise_precision"][0] > 0:
+        raise ValueError("noise_precision is not positive")
 
 
 def packed_size(k: int) -> int:
@@ -251,7 +253,7 @@ def fit_profiles(model: Model, ratings: Ratings, targets: Float32Array) -> Profi
         item_moments,
         np.float32(model.float64("noise_precision")[0]),
         precision.astype(np.float32),
-        (precision @ model.float64("user_mean")).astype(np.float32),
+        kernels.multiply(precision, model.float64("user_mean")).astype(np.float32),
         profiles.means,
         profiles.moments,
         profiles.errors,

@@ -33,17 +33,17 @@ _REASSOCIATE = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 def _device(function: _F) -> _F:
     """Compile for devices: two or more cores, float32, sums may be reassociated."""
-    return cast(_F, numba.njit(parallel=True, cache=True, fastmath=_REASSOCIATE)(function))
+    return cast(_F, numba.njit(parallel=True, cache=True, error_model="numpy", fastmath=_REASSOCIATE)(function))
 
 
 def _server(function: _F) -> _F:
     """Compile for the server: IEEE arithmetic exactly as written."""
-    return cast(_F, numba.njit(parallel=True, cache=True)(function))
+    return cast(_F, numba.njit(parallel=True, cache=True, error_model="numpy")(function))
 
 
 def _serial(function: _F) -> _F:
     """Compile for one core, IEEE arithmetic exactly as written."""
-    return cast(_F, numba.njit(cache=True)(function))
+    return cast(_F, numba.njit(cache=True, error_model="numpy")(function))
 
 
 def _posterior(
@@ -59,6 +59,8 @@ def _posterior(
         h: Right-hand side, shape (K,). Becomes the mean.
         inverse: Scratch, shape (K, K). Becomes the inverse of the factor.
         moment: Second moment, packed, shape (P,): covariance plus outer product of the mean.
+
+    A matrix that is not positive definite gives numbers that are not finite.
     """
     k = len(h)
     for j in range(k):
@@ -97,8 +99,8 @@ def _posterior(
             place += 1
 
 
-_device_posterior = numba.njit(fastmath=_REASSOCIATE)(_posterior)
-_server_posterior = numba.njit(_posterior)
+_device_posterior = numba.njit(error_model="numpy", fastmath=_REASSOCIATE)(_posterior)
+_server_posterior = numba.njit(error_model="numpy")(_posterior)
 
 
 @_device

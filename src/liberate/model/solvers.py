@@ -7,12 +7,14 @@ bit. Parameters are integers for the same reason: they are printed in the ledger
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from liberate.arrays import Float64Array
+from liberate.errors import FederationError
 from liberate.model import factors, kernels
 from liberate.model.factors import Array, Model, packed_size
 from liberate.model.statistics import require
@@ -55,16 +57,29 @@ class Solver(Protocol):
         ...
 
     def solve(self, model: Model, total: Total) -> Model:
-        """Give the model of the next version."""
+        """Give the model of the next version.
+
+        Raises:
+            ValueError: The model belongs to another statistic or has another number of factors.
+            FederationError: No finite model follows from the sum: somebody uploaded what no ratings give.
+        """
         ...
+
+
+def _next(model: Model, arrays: Mapping[str, Array]) -> Model:
+    """Give the model that follows another."""
+    try:
+        return Model.of(model.version + 1, model.statistic, model.low, model.high, arrays)
+    except ValueError as error:
+        raise FederationError(f"no model follows from the round's sum: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class VariationalBayes:
     """Solves each item's normal equations, then learns the priors and the noise precision (empirical Bayes).
 
-    Priors are Gaussians with a mean and a full covariance, learned as if ten more users (items) of the
-    initial prior had been seen: with few participants they stay proper.
+    Priors are Gaussians with a mean and a full covariance, learned as if ten more users (items) of the initial prior
+    had been seen: with few participants they stay proper.
 
     Source: Lim and Teh 2007, with a bias on each side and full priors instead of diagonal ones.
 
@@ -104,11 +119,8 @@ class VariationalBayes:
             kernels.column_sums(moments[rated]), kernels.column_sums(means[rated]), int(rated.sum())
         )
         noise_precision = _precision(count, error + change)
-        return Model.of(
-            model.version + 1,
-            model.statistic,
-            model.low,
-            model.high,
+        return _next(
+            model,
             {
                 "item_means": means.astype(np.float32),
                 "item_moments": moments.astype(np.float32),
@@ -143,8 +155,8 @@ def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: int) -> 
 class Descent:
     """Follows the gradient: plain steps, momentum, or Adam.
 
-    Factors and biases are kept within ±8 standard units, four times the scale: a sum that is mostly noise cannot carry
-    the model away. Sums that are not noisy never get there.
+    Factors and biases are kept within ±8 standard units, twice the width of the scale: a sum that is mostly noise
+    cannot carry the model away. Sums that are not noisy never get there.
 
     Source: Kingma and Ba 2015, "Adam: a method for stochastic optimization"; decays 0.9 and 0.99. Momentum 0.9.
 
@@ -191,7 +203,7 @@ class Descent:
         }
         if len(total.tail):
             arrays["training_error"] = total.tail.copy()
-        return Model.of(model.version + 1, model.statistic, model.low, model.high, arrays | state)
+        return _next(model, arrays | state)
 
     def _step(self, model: Model, gradient: Float64Array) -> tuple[Float64Array, dict[str, Array]]:
         """Give the direction to move in, per unit of learning rate, and the optimizer's next state."""
