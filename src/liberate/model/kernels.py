@@ -16,6 +16,7 @@ Letters, all in standard units (`factors.Model.unit`):
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -24,6 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+
+# A thread that waits in a spin takes the core its fellow needs: on a busy machine rounds became ten times slower.
+# The OpenMP runtime reads this when the first parallel kernel starts it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _F = TypeVar("_F", bound=Callable[..., object])
 _prange: type[range] = numba.prange
