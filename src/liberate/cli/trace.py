@@ -15,7 +15,7 @@ def trace(
     participant: Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Trace one participant: own updates, the blocks they lie in, the models they shaped. Every proof is checked."""
+    """Trace one participant: own updates, their blocks, the models they shaped; every proof is checked first."""
     from liberate.runs.folder import load_run
     from liberate.runs.lineage import trace_person
 
@@ -24,6 +24,12 @@ def trace(
         print_json(found)
         return
     print(f"participant {found['number']} (key {found['key_id']}, user {found['user_id']})")
-    print(f"{len(found['updates'])} updates, epsilon spent {show(found['epsilon'])}, {found['proofs']} proofs checked")
-    rows = [[u["round"], u["position"], u["block"], u["used"], u["version"]] for u in found["updates"]]
-    print_table(["round", "entry", "block", "used", "model version"], rows)
+    print(f"checked {found['proofs']} proofs against {found['entry_count']} entries, root {found['root']}")
+    print(f"spent: epsilon {show(found['epsilon'])}\n")
+    for entry in found["entries"]:
+        if entry["kind"] != "update":
+            print(f"block {entry['block']}: {entry['kind']}, entry {entry['position']}")
+    print()
+    columns = ("round", "position", "block", "outcome", "version", "descendants")
+    rows = [[update[column] for column in columns] for update in found["updates"]]
+    print_table(["round", "entry", "block", "outcome", "model", "models built on it"], rows)

@@ -1,0 +1,241 @@
+"""The command line: JSON others rely on, one-line errors, exit codes, nothing else on stdout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from liberate.cli import main
+from liberate.errors import LiberateError
+from tests.worlds import low_rank_ratings, write_csv
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the command line in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["liberate", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished run over a small world, trained by a real process."""
+    folder = tmp_path_factory.mktemp("cli")
+    data = write_csv(folder / "ratings.csv", low_rank_ratings(n_users=30, n_items=20))
+    command = ["train", "--data", data, "--out", folder / "run", "--json"]
+    settings = ["privacy.mode=local", "privacy.epsilon=8", "federation.rounds=3", "model.n_factors=2"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "liberate", *map(str, command), *flags], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def reported(outcome: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, err = outcome
+    assert code == 0, err
+    assert out.count("\n") == 1
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_train_reports_its_keys(finished: dict[str, Any]) -> None:
+    assert list(finished) == [
+        *("run", "rmse", "ndcg_at_10", "epsilon", "delta", "mode", "rounds", "seconds", "entry_count", "root"),
+        "verifier_key",
+    ]
+    assert (finished["mode"], finished["epsilon"], finished["delta"], finished["rounds"]) == ("local", 8.0, 0.0, 3)
+    assert (Path(finished["run"]) / "report.html").stat().st_size > 1000
+
+
+def test_evaluate_lets_anyone_recompute_the_figures(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    predictions, top = tmp_path / "predictions.parquet", tmp_path / "top.parquet"
+
+    found = reported(call("evaluate", finished["run"], "--predictions", predictions, "--top", top, "--json"))
+
+    rows = pq.read_table(predictions)
+    assert rows.column_names == ["user_id", "item_id", "rating", "prediction"]
+    error = rows["rating"].to_numpy().astype(float) - rows["prediction"].to_numpy().astype(float)
+    assert found["rmse"] == pytest.approx(float(np.sqrt(np.mean(error**2))), abs=1e-6)
+    assert found["rmse"] == pytest.approx(finished["rmse"])
+    assert set(found) == {"rmse", "ndcg_at_10", "recall_at_10", "coverage", "gini", "ild", "baselines"}
+    lists = pq.read_table(top)
+    assert lists.column_names == ["user_id", "rank", "item_id"]
+    assert set(lists["rank"].to_pylist()) <= set(range(1, 11))
+
+
+def test_ledger_is_verified_with_and_without_the_key(call: Call, finished: dict[str, Any]) -> None:
+    found = reported(call("ledger", "verify", finished["run"], "--key", finished["verifier_key"], "--json"))
+    assert found["ok"]
+    assert found["trusted"]
+    assert found["simulated"]
+    assert (found["root"], found["entry_count"]) == (finished["root"], finished["entry_count"])
+    assert found["findings"] == []
+
+    assert reported(call("ledger", "verify", finished["run"], "--json"))["trusted"] is False
+
+
+def test_wrong_key_is_a_finding_and_exit_code_1(call: Call, finished: dict[str, Any]) -> None:
+    origin, number, _ = finished["verifier_key"].split("+")
+    other = f"{origin}+{number}+{'A' * 44}"
+
+    code, out, _ = call("ledger", "verify", finished["run"], "--key", other, "--json")
+
+    assert code == 1
+    assert not json.loads(out)["ok"]
+
+
+def test_entries_name_people_in_three_ways(call: Call, finished: dict[str, Any]) -> None:
+    found = reported(call("ledger", "show", finished["run"], "--kind", "update", "--author", "user:u4", "--json"))
+
+    assert len(found["entries"]) == 3
+    entry = found["entries"][0]
+    assert (entry["kind"], entry["user_id"], entry["author"], len(entry["key_id"])) == ("update", "u4", 7, 16)
+
+
+def test_proof_is_printed_with_its_checkpoint(call: Call, finished: dict[str, Any]) -> None:
+    found = reported(call("ledger", "prove", finished["run"], "--entry", 5, "--json"))
+
+    assert found["ok"]
+    assert found["checkpoint"].startswith("liberate.invalid/")
+
+
+@pytest.mark.parametrize("name", ["7", "user:u4", "u4"])
+def test_participant_is_found_by_any_name(call: Call, finished: dict[str, Any], name: str) -> None:
+    found = reported(call("recommend", finished["run"], "--participant", name, "-n", 3, "--json"))
+
+    assert (found["number"], found["user_id"]) == (7, "u4")
+    assert [item["rank"] for item in found["items"]] == [1, 2, 3]
+    by_key = reported(call("recommend", finished["run"], "--participant", found["key_id"], "-n", 3, "--json"))
+    assert by_key == found
+
+
+def test_trace_counts_updates_models_and_proofs(call: Call, finished: dict[str, Any]) -> None:
+    found = reported(call("trace", finished["run"], "--participant", "user:u4", "--json"))
+
+    assert [update["round"] for update in found["updates"]] == [1, 2, 3]
+    assert [model["version"] for model in found["models"]] == [1, 2, 3]
+    assert found["epsilon"] == pytest.approx(8)
+    assert found["proofs"] > 9
+
+
+def test_privacy_plan_and_report_agree(call: Call, finished: dict[str, Any]) -> None:
+    keys = ("epsilon_basic", "epsilon_rdp", "epsilon_pld", "rho")
+    spent = reported(call("privacy", "report", finished["run"], "--json"))
+    data = Path(finished["run"]).parent / "ratings.csv"
+    settings = ["privacy.mode=local", "privacy.epsilon=8", "federation.rounds=3"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    planned = reported(call("privacy", "plan", "--data", data, *flags, "--json"))
+
+    assert {key: spent[key] for key in keys} == {key: planned[key] for key in keys}
+    assert spent["epsilon_basic"] <= 8
+    assert planned["signal_to_noise"] < 1
+    assert "not expected to learn" in planned["warning"]
+    assert (spent["rounds_joined_least"], spent["rounds_joined_most"]) == (3, 3)
+
+
+def test_data_show_counts(call: Call, finished: dict[str, Any]) -> None:
+    found = reported(call("data", "show", Path(finished["run"]).parent / "ratings.csv", "--json"))
+
+    assert (found["users"], found["items"]) == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["evaluate", "nowhere"], 1, "nowhere: no run.toml here"),
+        (["train"], 2, "data.source is empty"),
+        (["train", "--data", "nowhere.csv"], 1, "nowhere.csv"),
+        (["train", "--data", "ml-10k"], 1, "ml-1"),
+        (["train", "--set", "privacy.epsilom=1"], 2, "did you mean privacy.epsilon?"),
+        (["train", "--set", "privacy.mode=local", "--data", "x"], 2, "needs an epsilon"),
+        (["study", "alchemy"], 1, "alchemy"),
+        (["data", "get", "ml-10k"], 1, "ml-1"),
+    ],
+)
+def test_error_is_one_line(
+    call: Call, arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    found, out, err = call(*arguments)
+
+    assert found == code
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate"], ["recommend", "x"], ["ledger", "prove", "x", "--entry", "-1"], ["x"]]
+)
+def test_wrong_usage_is_exit_code_2(call: Call, arguments: list[str]) -> None:
+    assert call(*arguments)[0] == 2
+
+
+def test_errors_of_a_run_are_named(call: Call, finished: dict[str, Any]) -> None:
+    run = finished["run"]
+    data = Path(run).parent / "ratings.csv"
+
+    assert "no participant 'nobody'" in call("recommend", run, "--participant", "nobody")[2]
+    assert "no participant 'nobody'" in call("trace", run, "--participant", "nobody")[2]
+    assert "no entry 100000" in call("ledger", "prove", run, "--entry", 100000)[2]
+    assert "no kind 'gossip'" in call("ledger", "show", run, "--kind", "gossip")[2]
+    assert "holds a finished run" in call("train", "--data", data, "--out", run)[2]
+    (Path(run).parent / "other").mkdir(exist_ok=True)
+    (Path(run).parent / "other" / "thesis.tex").write_text("precious")
+    assert "holds no run" in call("train", "--data", data, "--out", Path(run).parent / "other")[2]
+
+
+def test_changed_ratings_are_noticed(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(finished["run"]).parent
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "run", moved)
+    text = (moved / "run.toml").read_text()
+    changed = tmp_path / "ratings.csv"
+    changed.write_text((folder / "ratings.csv").read_text() + "u0,i99,1\n")
+    (moved / "run.toml").write_text(text.replace(str(folder / "ratings.csv"), str(changed)))
+
+    assert "no longer holds the ratings" in call("evaluate", moved)[2]
+
+
+def test_traceback_only_when_verbose(call: Call) -> None:
+    with pytest.raises(LiberateError):
+        call("--verbose", "evaluate", "nowhere")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['liberate', '--help']\n"
+        "from liberate.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'numba', 'numpy', 'pyarrow', 'pydantic', 'matplotlib', 'dp_accounting'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
