@@ -6,7 +6,7 @@ set -euo pipefail
 demo=${1:-runs}/demo-$(date +%Y%m%d-%H%M%S)
 mkdir -p "$demo"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() { printf '\n== %s\n' "$*"; }
 run() { printf '$ %s\n' "$*" >&2 && "$@"; }
 
 # Train in one mode, then check what was written with the ledger's public key alone.
