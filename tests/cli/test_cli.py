@@ -163,6 +163,15 @@ def test_data_show_counts(call: Call, finished: dict[str, Any]) -> None:
     assert (found["users"], found["items"]) == (30, 20)
 
 
+def test_data_show_takes_names_of_columns(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "sales.csv").write_text("customer,product,stars\nann,teapot,1\nbob,teapot,5\n")
+
+    columns = "data.columns={user='customer', item='product', rating='stars'}"
+    found = reported(call("data", "show", tmp_path / "sales.csv", "--set", columns, "--json"))
+
+    assert (found["users"], found["items"], found["ratings"]) == (2, 1, 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

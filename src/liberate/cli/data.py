@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_pairs
+from liberate.cli.run import Assignments, assignments
 
 app = typer.Typer(help="Get data sets and look at them.", no_args_is_help=True)
 
@@ -31,12 +32,15 @@ def get(
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(help="A data set's name, a CSV or Parquet file, or a folder.")],
+    settings: Assignments = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Count users, items and ratings, and show how they are spread."""
-    from liberate.model.datasets import load, summary
+    from liberate.model.datasets import summary
+    from liberate.runs.folder import load_dataset
+    from liberate.settings import resolve
 
-    found = summary(load(source))
+    found = summary(load_dataset(resolve(None, assignments(source, settings))))
     if as_json:
         print_json(found)
     else:

@@ -38,14 +38,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def show(value: Any) -> str:
-    """Write a value for a person: numbers to four digits, None as a dash."""
+    """Write a value for a person: whole numbers as such, others to four digits, None as a dash."""
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
+        case float() if value.is_integer():
+            return f"{value:.0f}"
         case float():
-            return f"{value:,.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3g}"
+            return f"{value:,.4f}" if abs(value) >= 1e-3 else f"{value:.3g}"
         case int():
             return str(value)
         case list() | tuple():
