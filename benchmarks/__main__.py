@@ -45,7 +45,7 @@ def measure_data_set(name: str, folder: Path) -> dict[str, float]:
     return {
         f"train {name}": seconds(train),
         f"verify {name}": seconds([LIBERATE, "ledger", "verify", run]),
-        f"trace {name}": seconds([LIBERATE, "trace", run, "--participant", "1"]),
+        f"trace {name}": seconds([LIBERATE, "trace", run, "--participant", "user:1"]),
     }
 
 

@@ -30,7 +30,7 @@ say "3. The paper's local differential privacy: noise on every device"
 train_and_verify local --set privacy.epsilon=8
 
 say "4. What happened to the data of one participant"
-run liberate trace "$demo/plain" --participant 1
+run liberate trace "$demo/plain" --participant user:1
 
 say "5. Reports, to open in a browser"
 ls "$demo"/*/report.html
