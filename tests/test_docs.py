@@ -85,3 +85,11 @@ def test_reference_shows_the_help_of_every_command(repository: Path) -> None:
     shown = {block.command for block in find_blocks(reference) if block.is_repeatable}
 
     assert shown == {"liberate --help"} | {f"{command} --help" for command in command_names(root)}
+
+
+def test_architecture_names_every_module_of_the_pillars(repository: Path) -> None:
+    text = (repository / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    pillars = ("crypto", "ledger", "model", "privacy", "federation")
+    modules = {f"{p}.{file.stem}" for p in pillars for file in (repository / "src" / "liberate" / p).glob("[!_]*.py")}
+
+    assert set(re.findall(rf"`((?:{'|'.join(pillars)})\.\w+)`", text)) == modules
