@@ -18,12 +18,12 @@ from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.crypto.merkle import CompactRange
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
-from liberate.crypto.signing import Claim, SigningKey, verify_batch
+from liberate.crypto.signing import SigningKey
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.ledger import store
-from liberate.ledger.records import Block, Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.records import Block, Entry, decode_entry, sign
 from liberate.ledger.refusal import refusal
-from liberate.ledger.rules import apply
+from liberate.ledger.rules import apply, verify_signatures
 from liberate.ledger.state import State
 from liberate.randomness import Clock
 from liberate.timing import Stopwatch
@@ -249,7 +249,8 @@ class SqliteLedger:
 
     def _append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
         decoded = [_decoded(data) for data in entries]
-        verified = self._verified(decoded)
+        with self._stopwatch.measure("verify"):
+            signed = verify_signatures(self._state, [entry for entry in decoded if isinstance(entry, Entry)])
         results: list[int | RefusedEntry] = []
         batch: list[tuple[int, Entry]] = []
         positions: dict[bytes, int] = {}
@@ -260,7 +261,7 @@ class SqliteLedger:
                 position = positions.get(entry.data, self._first_position(entry))
                 if position is None:
                     position = self._state.size
-                    apply(self._state, _offered(entry), position, verified=entry.leaf_hash in verified)
+                    apply(self._state, _offered(entry), position, verified=entry.leaf_hash in signed)
                     positions[entry.data] = position
                     batch.append((position, entry))
                 results.append(position)
@@ -270,21 +271,6 @@ class SqliteLedger:
         if batch:
             self._commit(batch)
         return results
-
-    def _verified(self, decoded: Sequence[Entry | RefusedEntry]) -> set[Digest]:
-        """Give the leaf hashes of the entries whose signatures are their authors', as far as these are known by now."""
-        principals = self._state.principals
-        fresh = [
-            entry
-            for entry in decoded
-            if isinstance(entry, Entry)
-            and entry.record.author < len(principals)
-            and entry.record.seq > principals[entry.record.author].sequence
-        ]
-        claims = [Claim(principals[e.record.author].key, signed_bytes(e.body), e.signature) for e in fresh]
-        with self._stopwatch.measure("verify"):
-            outcomes = verify_batch(claims)
-        return {entry.leaf_hash for entry, is_valid in zip(fresh, outcomes, strict=True) if is_valid}
 
     def _first_position(self, entry: Entry) -> int | None:
         """Give the position of an entry that is stored already."""

@@ -6,13 +6,13 @@ It checks everything first and changes the state last: a refused entry leaves no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from liberate.arrays import Digest
 from liberate.crypto.merkle import root
 from liberate.crypto.note import VerifierKey, parse_verifier_key
-from liberate.crypto.signing import check_public_key, verify
+from liberate.crypto.signing import Claim, check_public_key, verify, verify_batch
 from liberate.errors import InvalidRecord
 from liberate.ledger.records import (
     Aborted,
@@ -87,6 +87,26 @@ def apply(state: State, entry: Entry, position: int, *, verified: bool = False) 
             case _:
                 assert_never(record)
     state.advance(entry)
+
+
+def verify_signatures(state: State, entries: Sequence[Entry]) -> set[Digest]:
+    """Verify what can be verified before any of the entries is applied, on two cores.
+
+    Args:
+        state: The state before them.
+        entries: Entries to come, by authors known by now or not.
+
+    Returns:
+        The leaf hashes of those whose signature is their author's and whose sequence may be new.
+    """
+    principals = state.principals
+    fresh = [
+        entry
+        for entry in entries
+        if entry.record.author < len(principals) and entry.record.seq > principals[entry.record.author].sequence
+    ]
+    claims = [Claim(principals[e.record.author].key, signed_bytes(e.body), e.signature) for e in fresh]
+    return {entry.leaf_hash for entry, is_valid in zip(fresh, verify_batch(claims), strict=True) if is_valid}
 
 
 def _check_author(state: State, entry: Entry, *, verified: bool) -> None:

@@ -118,7 +118,7 @@ def read_entry(connection: sqlite3.Connection, position: int) -> bytes:
     row = connection.execute("SELECT entry FROM entry WHERE position = ?", (position,)).fetchone()
     if row is None:
         raise LedgerError(f"no entry at position {position}")
-    return bytes(row[0])
+    return _blob(row[0], f"entry {position}")
 
 
 def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
@@ -134,7 +134,13 @@ def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
     row = connection.execute(query, (position, level)).fetchone()
     if row is None:
         raise LedgerError(f"no node of level {level} at position {position}")
-    return Digest(bytes(row[0]))
+    return Digest(_blob(row[0], f"node {position}/{level}"))
+
+
+def _blob(value: object, place: str) -> bytes:
+    if not isinstance(value, bytes):
+        raise LedgerError(f"{place} holds no bytes")
+    return value
 
 
 def restore(connection: sqlite3.Connection) -> State:
