@@ -32,10 +32,10 @@ def low_rank_ratings(n_users: int = 12, n_items: int = 9, seed: int = 1) -> Rati
 
 
 def write_csv(path: Path, ratings: Ratings) -> Path:
-    """Write ratings as a CSV file with users u0, u1, ... and items i0, i1, ..."""
+    """Write ratings as a CSV file with users u00, u01, ... and items i00, i01, ..."""
     lines = ["user,item,rating"]
     for user, item, value in zip(ratings.users(), ratings.items, ratings.values, strict=True):
-        lines.append(f"u{user},i{item},{value:g}")
+        lines.append(f"u{user:02},i{item:02},{value:g}")
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
 

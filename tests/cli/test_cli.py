@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.cli import main
+from liberate.crypto.note import verifier_key
+from liberate.crypto.signing import SigningKey
 from liberate.errors import LiberateError
 from tests.worlds import low_rank_ratings, write_csv
 
@@ -67,7 +69,8 @@ def test_train_reports_its_keys(finished: dict[str, Any]) -> None:
         *("run", "rmse", "ndcg_at_10", "epsilon", "delta", "mode", "rounds", "seconds", "entry_count", "root"),
         "verifier_key",
     ]
-    assert (finished["mode"], finished["epsilon"], finished["delta"], finished["rounds"]) == ("local", 8.0, 0.0, 3)
+    assert (finished["mode"], finished["delta"], finished["rounds"]) == ("local", 0.0, 3)
+    assert 7.99 < finished["epsilon"] <= 8
     assert (Path(finished["run"]) / "report.html").stat().st_size > 1000
 
 
@@ -99,8 +102,8 @@ def test_ledger_is_verified_with_and_without_the_key(call: Call, finished: dict[
 
 
 def test_wrong_key_is_a_finding_and_exit_code_1(call: Call, finished: dict[str, Any]) -> None:
-    origin, number, _ = finished["verifier_key"].split("+")
-    other = f"{origin}+{number}+{'A' * 44}"
+    origin = finished["verifier_key"].split("+")[0]
+    other = verifier_key(origin, SigningKey.from_seed(bytes(32)).public)
 
     code, out, _ = call("ledger", "verify", finished["run"], "--key", other, "--json")
 
@@ -109,11 +112,11 @@ def test_wrong_key_is_a_finding_and_exit_code_1(call: Call, finished: dict[str, 
 
 
 def test_entries_name_people_in_three_ways(call: Call, finished: dict[str, Any]) -> None:
-    found = reported(call("ledger", "show", finished["run"], "--kind", "update", "--author", "user:u4", "--json"))
+    found = reported(call("ledger", "show", finished["run"], "--kind", "update", "--author", "user:u04", "--json"))
 
     assert len(found["entries"]) == 3
     entry = found["entries"][0]
-    assert (entry["kind"], entry["user_id"], entry["author"], len(entry["key_id"])) == ("update", "u4", 7, 16)
+    assert (entry["kind"], entry["user_id"], entry["author"], len(entry["key_id"])) == ("update", "u04", 7, 16)
 
 
 def test_proof_is_printed_with_its_checkpoint(call: Call, finished: dict[str, Any]) -> None:
@@ -123,18 +126,18 @@ def test_proof_is_printed_with_its_checkpoint(call: Call, finished: dict[str, An
     assert found["checkpoint"].startswith("liberate.invalid/")
 
 
-@pytest.mark.parametrize("name", ["7", "user:u4", "u4"])
+@pytest.mark.parametrize("name", ["7", "user:u04", "u04"])
 def test_participant_is_found_by_any_name(call: Call, finished: dict[str, Any], name: str) -> None:
     found = reported(call("recommend", finished["run"], "--participant", name, "-n", 3, "--json"))
 
-    assert (found["number"], found["user_id"]) == (7, "u4")
+    assert (found["number"], found["user_id"]) == (7, "u04")
     assert [item["rank"] for item in found["items"]] == [1, 2, 3]
     by_key = reported(call("recommend", finished["run"], "--participant", found["key_id"], "-n", 3, "--json"))
     assert by_key == found
 
 
 def test_trace_counts_updates_models_and_proofs(call: Call, finished: dict[str, Any]) -> None:
-    found = reported(call("trace", finished["run"], "--participant", "user:u4", "--json"))
+    found = reported(call("trace", finished["run"], "--participant", "user:u04", "--json"))
 
     assert [update["round"] for update in found["updates"]] == [1, 2, 3]
     assert [model["version"] for model in found["models"]] == [1, 2, 3]
@@ -143,14 +146,14 @@ def test_trace_counts_updates_models_and_proofs(call: Call, finished: dict[str, 
 
 
 def test_privacy_plan_and_report_agree(call: Call, finished: dict[str, Any]) -> None:
-    keys = ("epsilon_basic", "epsilon_rdp", "epsilon_pld", "rho")
+    keys = ("epsilon_basic", "epsilon_rdp", "epsilon_pld")
     spent = reported(call("privacy", "report", finished["run"], "--json"))
     data = Path(finished["run"]).parent / "ratings.csv"
     settings = ["privacy.mode=local", "privacy.epsilon=8", "federation.rounds=3"]
     flags = [flag for setting in settings for flag in ("--set", setting)]
     planned = reported(call("privacy", "plan", "--data", data, *flags, "--json"))
 
-    assert {key: spent[key] for key in keys} == {key: planned[key] for key in keys}
+    assert [spent[key] for key in keys] == pytest.approx([planned[key] for key in keys])
     assert spent["epsilon_basic"] <= 8
     assert planned["signal_to_noise"] < 1
     assert "not expected to learn" in planned["warning"]
@@ -227,7 +230,7 @@ def test_changed_ratings_are_noticed(call: Call, finished: dict[str, Any], tmp_p
     shutil.copytree(folder / "run", moved)
     text = (moved / "run.toml").read_text()
     changed = tmp_path / "ratings.csv"
-    changed.write_text((folder / "ratings.csv").read_text() + "u0,i99,1\n")
+    changed.write_text((folder / "ratings.csv").read_text() + "u00,i99,1\n")
     (moved / "run.toml").write_text(text.replace(str(folder / "ratings.csv"), str(changed)))
 
     assert "no longer holds the ratings" in call("evaluate", moved)[2]

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from liberate.ledger.audit import verify
 
 from liberate.crypto.note import open_checkpoint
 from liberate.federation.coordinator import ModelStore
 from liberate.federation.devices import Devices
 from liberate.federation.messages import RoundAnswer, decode_reply
 from liberate.federation.transport import Reply, Request, Transport
+from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import decode_entry
 from liberate.model.factors import encode, fit_devices, predict
@@ -229,3 +229,31 @@ def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(tmp_path:
         differing |= {(left.record.kind, name) for name in changed}
     assert ("dataset", "commitment") in differing
     assert ("model", "digest") in differing
+
+
+def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and noise are the system's: a resumed run cannot be the same, but each person answers and pays once."""
+    world = replace(LOCAL, rounds=2, ratings=low_rank_ratings(6, 5), chunk=3, is_simulated=False)
+    crashes = 0
+
+    for at in range(1, 100):
+        folder = tmp_path / f"{at}"
+        with monkeypatch.context() as patched:
+            crash_points(patched, at, before=at % 2 == 0)
+            try:
+                final_state(folder, world)
+                break
+            except Crash:
+                crashes += 1
+        resumed(folder, world)
+
+        audit = verify(folder / "ledger")
+        assert audit.ok
+        assert not audit.simulated
+        with stage(folder, world) as scene:
+            spend = 2 * scene.coordinator._mechanism.spend_nano
+            people = [p for p in scene.federation.ledger.state.principals if p.role == "participant"]
+            assert {person.epsilon_nano for person in people} == {spend}
+            assert {device.spent_nano for device in scene.federation.devices.devices()} == {spend}
+
+    assert crashes > 15

@@ -1,0 +1,188 @@
+"""Run folders: claimed once, resumed with the same settings only, readable ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from liberate.errors import LiberateError, PrivacyError, SettingsError
+from liberate.federation.coordinator import Coordinator
+from liberate.ledger.audit import verify
+from liberate.model.factors import Model
+from liberate.runs.folder import load_run
+from liberate.runs.lineage import trace_person
+from liberate.runs.privacy import forecast, statement
+from liberate.runs.results import evaluate, find_person, recommend
+from liberate.runs.training import plan, train
+from liberate.settings import Settings, resolve
+from tests.worlds import low_rank_ratings, write_csv
+
+Configure = Callable[..., Settings]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=30, n_items=20))
+
+    def build(*assignments: str) -> Settings:
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10"]
+        return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
+
+    return build
+
+
+def test_run_folder_holds_what_it_says(tmp_path: Path, configure: Configure) -> None:
+    settings = configure()
+
+    result = train(settings, tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert run.result == result
+    assert run.settings == settings
+    assert run.model().version == result.rounds
+    curve = pq.read_table(tmp_path / "run" / "metrics.parquet")
+    assert curve["version"].to_pylist() == list(range(result.rounds + 1))
+    assert curve["rmse"].to_pylist()[-1] == result.rmse
+    assert {"fit", "noise", "hash", "sign", "verify", "store", "sum", "solve"} <= set(run.record["seconds"])
+    assert (tmp_path / "run" / "devices").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run" / "keys").iterdir()} == {0o600}
+
+
+def test_broken_off_run_goes_on_with_the_same_settings_only(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(configure(), tmp_path / "whole")
+    original = Coordinator.run_round
+
+    def stop_in_round_2(self: Coordinator, base: Model, *, run: int, rounds: int | None) -> Model:
+        if base.version == 1:
+            raise KeyboardInterrupt
+        return original(self, base, run=run, rounds=rounds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Coordinator, "run_round", stop_in_round_2)
+        with pytest.raises(KeyboardInterrupt):
+            train(configure(), tmp_path / "broken")
+
+    with pytest.raises(LiberateError, match="not finished"):
+        _ = load_run(tmp_path / "broken").result
+    with pytest.raises(SettingsError, match="other settings"):
+        train(configure("model.n_factors=3"), tmp_path / "broken")
+    resumed = train(configure(), tmp_path / "broken")
+    assert replace(resumed, run="", seconds=0) == replace(whole, run="", seconds=0)
+    with pytest.raises(SettingsError, match="finished"):
+        train(configure(), tmp_path / "broken")
+
+
+def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None:
+    result = train(configure("privacy.mode=device"), tmp_path / "run")
+
+    assert (result.rounds, result.epsilon, result.delta) == (0, 0.0, 0.0)
+    trace = trace_person(load_run(tmp_path / "run"), "user:u03")
+    assert [entry["kind"] for entry in trace["entries"]] == ["enrol", "dataset"]
+    assert trace["updates"] == []
+    assert len(recommend(load_run(tmp_path / "run"), "user:u03", 3)[1]) == 3
+    spent = statement(load_run(tmp_path / "run"))
+    assert (spent["epsilon_basic"], spent["rounds_joined_most"]) == (0.0, 0)
+
+
+def test_plain_mode_promises_nothing(tmp_path: Path, configure: Configure) -> None:
+    train(configure(), tmp_path / "run")
+
+    spent = statement(load_run(tmp_path / "run"))
+
+    assert spent["epsilon_basic"] is None
+    assert "trusted" in spent["adversary"]
+    assert forecast(configure())["signal_to_noise"] is None
+
+
+def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) -> None:
+    settings = configure("privacy.mode=local", "privacy.epsilon=6")
+    train(settings, tmp_path / "run")
+
+    spent, planned = statement(load_run(tmp_path / "run")), forecast(settings)
+
+    for key in ("epsilon_basic", "epsilon_rdp", "epsilon_pld"):
+        assert spent[key] == pytest.approx(planned[key])
+        assert 0 < spent[key] <= 6
+    assert spent["ledger_epsilon_nano_most"] == pytest.approx(spent["epsilon_basic"] * 10**9, abs=3)
+
+
+def test_ledger_limit_stops_a_run(tmp_path: Path, configure: Configure) -> None:
+    settings = configure("privacy.mode=local", "privacy.epsilon=6", "ledger.epsilon_limit=4")
+
+    with pytest.raises(LiberateError, match="over_budget: 30"):
+        train(settings, tmp_path / "run")
+
+    assert verify(tmp_path / "run" / "ledger").ok
+
+
+def test_epsilon_too_small_for_its_rounds_is_refused_before_anything_is_written(
+    tmp_path: Path, configure: Configure
+) -> None:
+    with pytest.raises(PrivacyError):
+        train(configure("privacy.mode=local", "privacy.epsilon=0.000000001"), tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_private_runs_fix_their_rounds(configure: Configure) -> None:
+    agenda = plan(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
+
+    assert (agenda.rounds, agenda.statistic.name, agenda.statistic.tail) == (3, "gradient", 0)
+
+
+def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Configure) -> None:
+    settings = configure("run.simulated=false", "privacy.mode=local", "privacy.epsilon=6")
+
+    results = [train(settings, tmp_path / name) for name in ("a", "b")]
+
+    assert results[0].root != results[1].root
+    assert results[0].verifier_key != results[1].verifier_key
+    audit = verify(tmp_path / "a" / "ledger", key=results[0].verifier_key)
+    assert audit.ok
+    assert audit.trusted
+    assert not audit.simulated
+    assert "exact" in statement(load_run(tmp_path / "a"))["sampler"]
+
+
+def test_evaluation_agrees_with_the_result(tmp_path: Path, configure: Configure) -> None:
+    result = train(configure(), tmp_path / "run")
+
+    found = evaluate(load_run(tmp_path / "run"))
+
+    assert found.metrics.rmse == pytest.approx(result.rmse)
+    assert found.metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
+    assert len(found.predictions) == found.test.n_ratings
+
+
+def test_recommendations_leave_out_what_was_rated(tmp_path: Path, configure: Configure) -> None:
+    train(configure(), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    dataset = run.dataset()
+
+    person, items = recommend(run, "user:u03", 20)
+
+    device_items = {dataset.item_ids[i] for i in evaluate(run).top[3]}
+    assert person == find_person(run, str(person.number))
+    assert [item.item_id for item in items][:3] == [dataset.item_ids[i] for i in evaluate(run).top[3][:3]]
+    assert device_items <= {item.item_id for item in items}
+    assert sorted((item.prediction for item in items), reverse=True) == [item.prediction for item in items]
+
+
+def test_last_ratings_are_held_out_by_time(tmp_path: Path) -> None:
+    lines = ["user,item,rating,timestamp"]
+    lines += [f"u{u},i{i},{1 + (u * i) % 5},{100 * u + i}" for u in range(8) for i in range(6)]
+    (tmp_path / "timed.csv").write_text("\n".join(lines))
+    settings = resolve(
+        None, [f"data.source={tmp_path / 'timed.csv'}", "data.split=last", "federation.rounds=2"], environment={}
+    )
+
+    train(settings, tmp_path / "run")
+
+    held_out = evaluate(load_run(tmp_path / "run")).test
+    assert held_out.items.tolist() == [5] * 8
