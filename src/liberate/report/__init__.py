@@ -1,7 +1,8 @@
-"""The report of a run."""
-from __future__ import annotations
-from pathlib import Path
-from liberate.runs.folder import Run
+"""The report of a run: one file that loads nothing, `report.html`, for people.
 
-def write(run: Run) -> Path:
-    return run.folder
+May import runs and everything below; figures are drawn by Jinja2 templates from places that `charts` works out.
+"""
+
+from liberate.report.page import write
+
+__all__ = ["write"]

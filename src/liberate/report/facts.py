@@ -1,0 +1,131 @@
+"""What the report says about a run's ledger, its time and one participant's way, read from the run folder."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from liberate.crypto.note import open_checkpoint
+from liberate.ledger.audit import Audit, verify
+from liberate.ledger.records import Block, decode_entry
+from liberate.report.charts import Way
+from liberate.runs.folder import Run
+
+_KINDS = ("genesis", "enrol", "dataset", "round", "update", "model", "aborted", "block")
+
+_PARTS = {
+    "fit": "devices fit their own side and compute their statistic",
+    "noise": "devices clip, round to the grid and, where the mode says so, add noise",
+    "hash": "devices commit to their uploads, the coordinator checks it",
+    "sign": "everybody signs the own entries",
+    "verify": "the ledger verifies signatures",
+    "store": "entries, trees and blocks are written to the ledger, answers to the outboxes",
+    "sum": "the coordinator adds up integers",
+    "solve": "the coordinator makes the next model of the sum",
+}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerFacts:
+    """A run's ledger as it is when the report is written.
+
+    Attributes:
+        origin: Its name.
+        kinds: How many entries of each kind, in the order in which they first appear.
+        blocks: Positions of the block entries.
+        size: Entries, blocks included.
+        root: Of the tree, base64.
+        checkpoint: The newest one, as a signed note.
+        first_participant: The lowest number of a participant.
+        time: Of the last block, by the ledger's clock.
+        audit: What a full check of every stored byte found.
+    """
+
+    origin: str
+    kinds: dict[str, int]
+    blocks: list[int]
+    size: int
+    root: str
+    checkpoint: str
+    first_participant: int
+    time: datetime
+    audit: Audit
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the work.
+
+    Attributes:
+        name: As the stopwatch calls it.
+        words: What is done.
+        seconds: How long it took.
+        share: Of the whole time, 0 to 1.
+    """
+
+    name: str
+    words: str
+    seconds: float
+    share: float
+
+
+def ledger_facts(run: Run) -> LedgerFacts:
+    """Read and check a run's ledger."""
+    with closing(run.open_ledger()) as ledger:
+        note = ledger.checkpoint()
+        positions = {kind: ledger.positions(kind=kind) for kind in _KINDS}
+        first = next(i for i, principal in enumerate(ledger.state.principals) if principal.role == "participant")
+        last = decode_entry(ledger.entry(positions["block"][-1])).record
+    checkpoint = open_checkpoint(note, run.verifier_key)
+    microseconds = last.time_us if isinstance(last, Block) else 0
+    return LedgerFacts(
+        origin=checkpoint.origin,
+        kinds={kind: len(found) for kind, found in positions.items() if found},
+        blocks=positions["block"],
+        size=checkpoint.size,
+        root=b64encode(checkpoint.root).decode(),
+        checkpoint=note,
+        first_participant=first,
+        time=_EPOCH + timedelta(microseconds=microseconds),
+        audit=verify(run.ledger_folder, key=run.verifier_key),
+    )
+
+
+def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[Way]:
+    """Give the places of each of a participant's entries, its block and the model it entered.
+
+    Args:
+        trace: From `trace_person`.
+        blocks: Positions of the ledger's blocks, by height from 1.
+    """
+    versions = {update["position"]: update["version"] for update in trace["updates"]}
+    models = {model["version"]: model["position"] for model in trace["models"]}
+    entered = [(each, versions.get(each["position"])) for each in trace["entries"]]
+    return [
+        Way(each["position"], blocks[each["block"] - 1], models.get(version), f"v{version}")
+        for each, version in entered
+    ]
+
+
+def time_parts(seconds: Mapping[str, float], total: float) -> list[Part]:
+    """Give the parts of a run's time, and what is left of the whole as `other`.
+
+    Args:
+        seconds: By name of the part.
+        total: From the beginning of the run to its end.
+    """
+    known = {name: value for name, value in seconds.items() if value > 0}
+    measured = sum(known.values())
+    other = {"other": total - measured} if total > measured else {}
+    whole = max(total, measured)
+    ordered = sorted(known.items(), key=lambda part: -part[1])
+    return [
+        Part(name, _PARTS.get(name, "messages, keys, reading and all that is not measured apart"), value, value / whole)
+        for name, value in [*ordered, *other.items()]
+    ]

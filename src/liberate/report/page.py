@@ -1,0 +1,135 @@
+"""From a run folder to its page."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import liberate
+from liberate.report import charts, words
+from liberate.report.facts import ledger_facts, time_parts, ways
+from liberate.runs.folder import Run
+from liberate.runs.lineage import trace_person
+from liberate.runs.privacy import forecast, statement
+from liberate.runs.results import evaluate
+from liberate.settings import to_toml
+
+FILE_NAME = "report.html"
+
+_WIDE, _NARROW = 880.0, 400.0
+
+
+def write(run: Run) -> Path:
+    """Write `report.html` into a run folder: everything about the run that a person should see, in one file.
+
+    The same run gives the same bytes.
+
+    Args:
+        run: A finished run.
+
+    Returns:
+        Where the page lies.
+
+    Raises:
+        LiberateError: The run is not finished, its ratings have changed, or a proof about its first participant fails.
+    """
+    page = _environment().get_template("report.html").render(_content(run))
+    path = run.folder / FILE_NAME
+    draft = run.folder / f"{FILE_NAME}.draft"
+    draft.write_text(page, "utf-8")
+    draft.replace(path)
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("liberate.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    names = ("count", "decimal", "epsilon", "percent", "scientific", "seconds", "sentence", "significant")
+    environment.filters |= {name: getattr(words, name) for name in names} | {"px": words.pixels}
+    return environment
+
+
+def _content(run: Run) -> dict[str, object]:
+    result, settings = run.result, run.settings
+    found, privacy, predicted = evaluate(run), statement(run), forecast(run.settings)
+    ledger = ledger_facts(run)
+    trace = trace_person(run, str(ledger.first_participant))
+    places = ways(trace, ledger.blocks)
+    metrics = asdict(found.metrics)
+    columns, rows = words.metric_table({"this run": metrics} | found.baselines)
+    history = pq.read_table(run.folder / "metrics.parquet").to_pydict()
+    errors = {name: row["rmse"] for name, row in found.baselines.items() if "rmse" in row}
+    values = list(zip(history["version"], history["rmse"], strict=True))
+    curves = [charts.curve(values, errors, width=width, height=width / 8 + 240) for width in (_WIDE, _NARROW)]
+    source = replace(settings.data, source=Path(settings.data.source).name)
+    return {
+        "version": liberate.__version__,
+        "name": run.record["dataset_name"],
+        "digest": run.record["dataset"],
+        "simulated": ledger.audit.simulated is not False,
+        "seed": settings.run.seed,
+        "result": result,
+        "n_items": predicted["items"],
+        "n_test": found.test.n_ratings,
+        "rmse_words": words.comparison("rmse", found.metrics.rmse, found.baselines),
+        "ndcg_words": words.comparison("ndcg_at_10", found.metrics.ndcg_at_10, found.baselines),
+        "metrics": found.metrics,
+        "columns": columns,
+        "rows": rows,
+        "curves": [curve for curve in curves if curve is not None],
+        "privacy": privacy,
+        "promise": _promise(privacy, predicted),
+        "epsilon_words": _epsilon_words(privacy),
+        "joined": _joined(privacy),
+        "signal": predicted["signal_to_noise"],
+        "noise_warning": predicted["warning"],
+        "tuning": privacy["warning"],
+        "limit": settings.ledger.epsilon_limit,
+        "ledger": ledger,
+        "command": f"liberate ledger verify {shlex.quote(run.folder.resolve().name)} "
+        f"--key {shlex.quote(run.verifier_key)}",
+        "trace": trace,
+        "updates": {update["position"]: update for update in trace["updates"]},
+        "strips": [charts.strip(ledger.size, ledger.blocks, places, width=width) for width in (_WIDE, _NARROW)],
+        "parts": time_parts(run.record["seconds"], result.seconds),
+        "toml": to_toml(replace(settings, data=source)),
+    }
+
+
+def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was promised, by name: only what says something in this mode."""
+    rows = [
+        ("Mode", privacy["mode"]),
+        ("Unit", privacy["unit"]),
+        ("Relation", privacy["relation"]),
+        ("Adversary", privacy["adversary"]),
+        ("Mechanism", privacy["mechanism"]),
+    ]
+    if privacy["mode"] == "local":
+        rows.append(("Sampler", privacy["sampler"]))
+        rows.append(("Signal to noise", f"at most {words.significant(predicted['signal_to_noise'])} in each round"))
+    return [*rows, ("Rounds joined", _joined(privacy))]
+
+
+def _joined(privacy: dict[str, Any]) -> str:
+    least, most = privacy["rounds_joined_least"], privacy["rounds_joined_most"]
+    if most == 0:
+        return "none was held"
+    return f"each participant joined {most}" if least == most else f"participants joined {least} to {most} each"
+
+
+def _epsilon_words(privacy: dict[str, Any]) -> str:
+    match privacy["mode"]:
+        case "device":
+            return "nothing left a device"
+        case "plain":
+            return "the coordinator is trusted"
+        case _:
+            tight, delta = words.epsilon(privacy["epsilon_pld"]), words.scientific(privacy["delta"])
+            return f"for the whole run; {tight} at δ = {delta}"
