@@ -161,8 +161,9 @@ class _Replay:
 
     def _take(self, row: Row, entry: Entry | None, signed: set[Digest], nodes: Comparison) -> None:
         position, data = int(row[0]), row[1]
-        if self._is_dense and position != self.edge.size:
-            self._findings.add(f"entry {self.edge.size}", f"is missing; the next one is at {position}")
+        wanted = self.edge.size
+        if self._is_dense and position != wanted:
+            self._findings.add(f"entry {min(position, wanted)}", f"position {position} follows {wanted - 1}")
             self._is_dense = self.is_following = False
         if entry is None:
             self.is_following = False
