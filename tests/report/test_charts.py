@@ -83,12 +83,14 @@ def test_strip_joins_an_entry_to_its_block_and_model() -> None:
     assert [label.text for label in chart.labels] == ["v1"]
 
 
-@pytest.mark.parametrize(("width", "shown"), [(880.0, 80), (400.0, 80)])
-def test_strip_leaves_out_labels_that_would_overlap(width: float, shown: int) -> None:
+@pytest.mark.parametrize(("width", "shown"), [(880.0, 80), (400.0, 80), (400.0, 3)])
+def test_marks_and_labels_of_a_strip_do_not_overlap(width: float, shown: int) -> None:
     ways = [Way(10 * i, 10 * i + 5, 10 * i + 6, f"v{i}") for i in range(shown)]
 
-    chart = strip(800, [10 * i + 5 for i in range(shown)], ways, width=width)
+    chart = strip(10 * shown, [10 * i + 5 for i in range(shown)], ways, width=width)
 
     assert len(chart.ways) == shown
     assert all(b.at - a.at >= 30 for a, b in pairwise(chart.labels))
-    assert len(chart.labels) > width / 60
+    assert len(chart.labels) >= min(shown, width / 60)
+    places = [way.entry for way in chart.ways]
+    assert all(b - a > chart.mark for a, b in pairwise(places))

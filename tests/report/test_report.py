@@ -306,8 +306,21 @@ def test_real_run_shows_the_date_and_no_label_of_a_simulation(tmp_path: Path) ->
 
     assert "Simulated." not in page.words
     assert "simulat" not in page.one("header").words
+    assert "user" not in section(page, "trace").one("caption").words, "a number on the ledger is tied to nobody"
     written = datetime.fromisoformat(page.one("time").attributes["datetime"])
     assert abs((datetime.now(UTC) - written).total_seconds()) < 3600
+
+
+def test_run_with_nothing_held_out_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "two.csv"
+    data.write_text("user,item,rating\na,x,1\nb,x,5\n", "utf-8")
+    train(resolve(None, [f"data.source={data}", "federation.rounds=1"], environment={}), tmp_path / "run")
+
+    learned = section(read(load_run(tmp_path / "run")), "learned")
+
+    assert "Nothing was held out" in learned.words
+    assert learned.all("svg") == []
+    assert "RMSE" not in [cell.words.partition(" ")[0] for cell in learned.all("th")]
 
 
 def test_unfinished_run_has_no_report(learn: Learn) -> None:

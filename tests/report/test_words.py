@@ -76,3 +76,10 @@ def test_the_best_of_a_column_is_marked_where_better_has_a_meaning() -> None:
     assert [cell.is_best for cell in rows["this run"]] == [True, False, True, False, False]
     assert [cell.is_best for cell in rows["most popular"]] == [False, True, False, False, False]
     assert [cell.text for cell in rows["most popular"]] == ["–", "0.2000", "–", "–", "–"]
+
+
+def test_a_column_of_zeros_is_a_column() -> None:
+    columns, rows = words.metric_table({"this run": {"rmse": None, "recall_at_10": 0.0}})
+
+    assert [column.title for column in columns] == ["Recall@10"]
+    assert [cell.text for cell in rows["this run"]] == ["0.0000"]

@@ -19,6 +19,12 @@ _LABEL_PITCH = 30.0
 _MARGIN = 14.0
 """Room beside the ends of a ledger."""
 
+_MARK = 8.0
+"""Largest size of a mark on a ledger."""
+
+_MARK_SHARE = 0.65
+"""Largest size of a mark as a share of the distance between two."""
+
 _SLACK = 0.07
 """Room above the highest and below the lowest value, as a share of their distance."""
 
@@ -92,6 +98,7 @@ class Strip:
     Attributes:
         width: Of the view box.
         begin: Where entry 0 stands; the last entry stands at `end`.
+        mark: Size of a mark, so that marks of one row stay apart.
         blocks: Where the blocks stand.
         ways: Of the participant's entries.
         labels: Under the models, where there is room.
@@ -100,6 +107,7 @@ class Strip:
     width: float
     begin: float
     end: float
+    mark: float
     blocks: tuple[float, ...]
     ways: tuple[Way, ...]
     labels: tuple[Tick, ...]
@@ -176,7 +184,13 @@ def strip(size: int, blocks: Sequence[int], ways: Sequence[Way], *, width: float
         if way.model is not None and (not labels or way.model - labels[-1].at >= _LABEL_PITCH):
             labels.append(Tick(way.model, way.text))
     return Strip(
-        width=width, begin=begin, end=end, blocks=tuple(map(x, blocks)), ways=tuple(placed), labels=tuple(labels)
+        width=width,
+        begin=begin,
+        end=end,
+        mark=max(2.0, min(_MARK, _MARK_SHARE * (end - begin) / max(len(ways), 1))),
+        blocks=tuple(map(x, blocks)),
+        ways=tuple(placed),
+        labels=tuple(labels),
     )
 
 

@@ -102,7 +102,7 @@ def metric_table(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[list[C
     Args:
         rows: Metrics by name, by whom they judge; a metric that nobody has is left out.
     """
-    shown = [key for key in _COLUMNS if any(_known(row.get(key)) for row in rows.values())]
+    shown = [key for key in _COLUMNS if any(_known(row.get(key)) is not None for row in rows.values())]
     best = {}
     for key in shown:
         values = [value for row in rows.values() if (value := _known(row.get(key))) is not None]
