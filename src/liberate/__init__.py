@@ -1,3 +1,104 @@
-"""A federated recommender whose every flow of data can be traced and proved."""
+"""A federated recommender whose every flow of data can be traced and proved.
+
+The commands of `liberate` as functions, for notebooks:
+
+    import liberate
+
+    settings = liberate.configure("data.source=ml-100k", "privacy.mode=plain")
+    result = liberate.train(settings, "runs/first")
+    run = liberate.load_run("runs/first")
+    liberate.evaluate(run).metrics
+    liberate.recommend(run, "user:1")
+    liberate.verify(run.ledger_folder, key=result.verifier_key)
+
+Each name is imported when it is first used: `import liberate` alone is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from liberate.errors import LiberateError
+    from liberate.ledger.audit import verify
+    from liberate.model.datasets import fetch as fetch_data
+    from liberate.model.datasets import load as load_data
+    from liberate.runs.folder import Result, Run, load_run
+    from liberate.runs.lineage import trace_person as trace
+    from liberate.runs.privacy import forecast as plan_privacy
+    from liberate.runs.privacy import statement as report_privacy
+    from liberate.runs.results import evaluate, recommend
+    from liberate.runs.training import train
+    from liberate.settings import Settings
+    from liberate.studies import run_study
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "LiberateError",
+    "Result",
+    "Run",
+    "Settings",
+    "configure",
+    "evaluate",
+    "fetch_data",
+    "load_data",
+    "load_run",
+    "plan_privacy",
+    "recommend",
+    "report_privacy",
+    "run_study",
+    "trace",
+    "train",
+    "verify",
+]
+
+_PLACES = {
+    "LiberateError": "liberate.errors:LiberateError",
+    "Result": "liberate.runs.folder:Result",
+    "Run": "liberate.runs.folder:Run",
+    "Settings": "liberate.settings:Settings",
+    "evaluate": "liberate.runs.results:evaluate",
+    "fetch_data": "liberate.model.datasets:fetch",
+    "load_data": "liberate.model.datasets:load",
+    "load_run": "liberate.runs.folder:load_run",
+    "plan_privacy": "liberate.runs.privacy:forecast",
+    "recommend": "liberate.runs.results:recommend",
+    "report_privacy": "liberate.runs.privacy:statement",
+    "run_study": "liberate.studies:run_study",
+    "trace": "liberate.runs.lineage:trace_person",
+    "train": "liberate.runs.training:train",
+    "verify": "liberate.ledger.audit:verify",
+}
+
+
+def configure(*assignments: str, file: Path | str | None = None) -> Settings:
+    """Compose settings as the command line does: defaults < TOML file < LIBERATE_* environment < assignments.
+
+    Args:
+        assignments: `section.key=value` each, such as `privacy.mode=local`.
+        file: A TOML file, or None.
+
+    Raises:
+        SettingsError: A setting is unknown, of the wrong type or out of range, or the file cannot be read.
+    """
+    from liberate.settings import resolve
+
+    return resolve(None if file is None else Path(file), assignments)
+
+
+if not TYPE_CHECKING:  # to a type checker a module with __getattr__ has every name
+
+    def __getattr__(name: str) -> object:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, original = _PLACES[name].partition(":")
+        value = getattr(import_module(module), original)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

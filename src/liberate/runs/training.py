@@ -119,7 +119,7 @@ def _rounds(settings: Settings, statistic: Statistic) -> int:
             assert_never(other)
 
 
-def train(settings: Settings, out: Path, *, progress: Progress = lambda text: None) -> Result:
+def train(settings: Settings, out: Path | str, *, progress: Progress = lambda text: None) -> Result:
     """Train a federation and record every step on its ledger; go on with a run that was killed.
 
     Args:
@@ -136,6 +136,7 @@ def train(settings: Settings, out: Path, *, progress: Progress = lambda text: No
         PrivacyError: The promise cannot be kept with these settings.
         FederationError: A round could not be carried out.
     """
+    out = Path(out)
     progress(f"reading {settings.data.source}")
     dataset = load_dataset(settings)
     split = split_dataset(dataset, settings)
@@ -157,7 +158,9 @@ def train(settings: Settings, out: Path, *, progress: Progress = lambda text: No
         run = _begin(out, agenda.settings, dataset, federation)
         last = _learn(run, agenda, dataset, split, federation, charter, stopwatch, progress)
         seconds = time.perf_counter() - begin
-        checkpoint = open_checkpoint(federation.ledger.checkpoint(), run.verifier_key)
+        note = federation.ledger.checkpoint()
+    checkpoint = open_checkpoint(note, run.verifier_key)
+    (out / "checkpoint").write_text(note, "utf-8")
     progress("evaluating")
     spent = agenda.spent(last.version)
     result = Result(
