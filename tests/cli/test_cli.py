@@ -101,6 +101,17 @@ def test_ledger_is_verified_with_and_without_the_key(call: Call, finished: dict[
     assert reported(call("ledger", "verify", finished["run"], "--json"))["trusted"] is False
 
 
+def test_ledger_is_held_against_a_kept_checkpoint(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    note = (Path(finished["run"]) / "checkpoint").read_text("utf-8")
+    kept.write_text(note, "utf-8")
+
+    assert reported(call("ledger", "verify", finished["run"], "--checkpoint", kept, "--json"))["ok"]
+
+    kept.write_text(note.replace(f"\n{finished['entry_count']}\n", f"\n{finished['entry_count'] + 1}\n"), "utf-8")
+    assert call("ledger", "verify", finished["run"], "--checkpoint", kept)[0] == 1
+
+
 def test_wrong_key_is_a_finding_and_exit_code_1(call: Call, finished: dict[str, Any]) -> None:
     origin = finished["verifier_key"].split("+")[0]
     other = verifier_key(origin, SigningKey.from_seed(bytes(32)).public)
