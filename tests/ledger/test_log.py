@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.ledger import log as log_module
+from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import Block, decode_entry, sign
 from liberate.ledger.rules import apply
@@ -20,6 +23,7 @@ from tests.ledger.test_rules import snapshot
 from tests.ledger.world import (
     FOUNDER,
     LOG_KEY,
+    LOG_VKEY,
     PARTICIPANTS,
     World,
     create,
@@ -271,3 +275,53 @@ def test_large_batches_are_verified_on_two_threads_with_the_same_outcome(tmp_pat
 
     assert [isinstance(result, RefusedEntry) for result in results] == [i % 7 == 0 for i in range(n)]
     ledger.close()
+
+
+def test_a_page_that_cannot_be_read_is_a_ledger_error(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    write_history(ledger)
+    ledger.close()
+    reader = SqliteLedger.open(tmp_path)
+    reader._connection.execute("COMMIT")
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as other:
+        other.executescript("DROP TABLE node; DROP TABLE checkpoint; DROP TABLE entry")
+    other.close()
+
+    for read in (
+        reader.checkpoint,
+        reader.positions,
+        lambda: reader.inclusion_proof(0),
+        lambda: list(reader.entries()),
+    ):
+        with pytest.raises(LedgerError, match="cannot be used"):
+            read()
+    reader.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.ledger.world import World, create
+
+world = World(create(Path(sys.argv[1]))).populate()
+while True:
+    print(*world.add(*(world.dataset(number) for number in (3, 4, 5))), flush=True)
+"""
+
+
+@pytest.mark.parametrize("n_blocks", [1, 4, 23])
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, repository: Path, n_blocks: int) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        acknowledged = [int(p) for _ in range(n_blocks) for p in writer.stdout.readline().split()]
+        writer.kill()
+
+    audit = verify(tmp_path, key=LOG_VKEY)
+
+    assert audit.ok
+    ledger = reopen(tmp_path)
+    assert set(acknowledged) <= set(ledger.positions(kind="dataset"))
+    World(ledger).add(World(ledger).round())
+    ledger.close()
+    assert verify(tmp_path).ok

@@ -9,7 +9,7 @@ import fcntl
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -142,7 +142,7 @@ class SqliteLedger:
         """
         entry = decode_entry(genesis)
         folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as undo, _translated(folder):
+        with ExitStack() as undo, store.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock)))
             connection = undo.enter_context(closing(store.connect(folder, mode="rwc")))
             if not store.is_empty(connection):
@@ -173,7 +173,7 @@ class SqliteLedger:
             raise ValueError("whoever appends needs both the log's key and a clock")
         if not (folder / store.FILE_NAME).is_file():
             raise LedgerError(f"there is no ledger in {folder}")
-        with ExitStack() as undo, _translated(folder):
+        with ExitStack() as undo, store.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
             connection = undo.enter_context(closing(store.connect(folder, mode="rw" if owner else "ro")))
             ledger = cls(connection, owner, stopwatch)
@@ -218,9 +218,11 @@ class SqliteLedger:
 
     def entries(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         stop = self.size if end is None else end
-        query = "SELECT position, entry FROM entry WHERE position >= ? AND position < ? ORDER BY position"
+        statement = "SELECT position, entry FROM entry WHERE position >= ? AND position < ? ORDER BY position"
         for first in range(begin, stop, _PAGE):
-            yield from self._connection.execute(query, (first, min(first + _PAGE, stop))).fetchall()
+            with store.translated():
+                page = self._connection.execute(statement, (first, min(first + _PAGE, stop))).fetchall()
+            yield from page
 
     def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
         conditions = {
@@ -229,12 +231,12 @@ class SqliteLedger:
             "position IN (SELECT position FROM about WHERE principal = ?)": about,
         }
         chosen = {condition: value for condition, value in conditions.items() if value is not None}
-        query = f"SELECT position FROM entry WHERE {' AND '.join(chosen) or 'TRUE'} ORDER BY position"
-        return [position for (position,) in self._connection.execute(query, tuple(chosen.values()))]
+        statement = f"SELECT position FROM entry WHERE {' AND '.join(chosen) or 'TRUE'} ORDER BY position"
+        with store.translated():
+            return [position for (position,) in self._connection.execute(statement, tuple(chosen.values()))]
 
     def checkpoint(self) -> str:
-        (note,) = self._connection.execute("SELECT note FROM checkpoint").fetchone()
-        return str(note, "utf-8")
+        return store.read_checkpoint(self._connection)
 
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
         return merkle.inclusion_proof(position, self._proof_size(size), partial(store.read_node, self._connection))
@@ -278,8 +280,8 @@ class SqliteLedger:
         principals = self._state.principals
         if author >= len(principals) or sequence > principals[author].sequence:
             return None
-        query = "SELECT position FROM entry WHERE author = ? AND seq = ? AND entry = ?"
-        row = self._connection.execute(query, (author, sequence, entry.data)).fetchone()
+        statement = "SELECT position FROM entry WHERE author = ? AND seq = ? AND entry = ?"
+        row = self._connection.execute(statement, (author, sequence, entry.data)).fetchone()
         return None if row is None else int(row[0])
 
     def _commit(self, batch: list[tuple[int, Entry]], *, is_first: bool = False) -> None:
@@ -338,15 +340,6 @@ class SqliteLedger:
         if size is not None and size > self.size:
             raise ValueError(f"size <= {self.size} is wanted, not {size}")
         return self.size if size is None else size
-
-
-@contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        hint = "check it: liberate ledger verify"
-        raise LedgerError(f"the ledger in {folder} cannot be used: {error}", hint=hint) from error
 
 
 def _decoded(data: bytes) -> Entry | RefusedEntry:

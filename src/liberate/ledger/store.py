@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -109,16 +110,23 @@ def insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row], *, r
         connection.executemany(f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} VALUES ({places})", rows)
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what SQLite cannot do as a LedgerError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        hint = "check it: liberate ledger verify"
+        raise LedgerError(f"the ledger's file cannot be used: {error}", hint=hint) from error
+
+
 def read_entry(connection: sqlite3.Connection, position: int) -> bytes:
     """Give the bytes of a stored entry.
 
     Raises:
         LedgerError: there is none at this position.
     """
-    row = connection.execute("SELECT entry FROM entry WHERE position = ?", (position,)).fetchone()
-    if row is None:
-        raise LedgerError(f"no entry at position {position}")
-    return _blob(row[0], f"entry {position}")
+    return _blob(connection, f"entry {position}", "SELECT entry FROM entry WHERE position = ?", position)
 
 
 def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
@@ -130,17 +138,31 @@ def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
     if level == 0:
         return leaf_hash(read_entry(connection, index))
     position = ((index + 1) << level) - 1
-    query = "SELECT hash FROM node WHERE position = ? AND level = ?"
-    row = connection.execute(query, (position, level)).fetchone()
-    if row is None:
-        raise LedgerError(f"no node of level {level} at position {position}")
-    return Digest(_blob(row[0], f"node {position}/{level}"))
+    statement = "SELECT hash FROM node WHERE position = ? AND level = ?"
+    return Digest(_blob(connection, f"node {position}/{level}", statement, position, level))
 
 
-def _blob(value: object, place: str) -> bytes:
-    if not isinstance(value, bytes):
-        raise LedgerError(f"{place} holds no bytes")
-    return value
+def read_checkpoint(connection: sqlite3.Connection) -> str:
+    """Give the newest checkpoint.
+
+    Raises:
+        LedgerError: it is missing.
+    """
+    try:
+        return _blob(connection, "checkpoint", "SELECT note FROM checkpoint").decode()
+    except UnicodeDecodeError as error:
+        raise LedgerError("the checkpoint is no text") from error
+
+
+def _blob(connection: sqlite3.Connection, place: str, statement: str, *arguments: int) -> bytes:
+    """Give the only value of the only row that a SELECT finds."""
+    with translated():
+        rows = connection.execute(statement, arguments).fetchall()
+    match rows:
+        case [(bytes(value),)]:
+            return value
+        case _:
+            raise LedgerError(f"there is no {place}")
 
 
 def restore(connection: sqlite3.Connection) -> State:
@@ -196,11 +218,11 @@ def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
 def _restore_open_round(
     connection: sqlite3.Connection, entry: Entry, record: Round, position: int, genesis: Genesis
 ) -> OpenRound:
-    query = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
-    (enrolled,) = connection.execute(query, (position,)).fetchone()
+    earlier = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
+    (enrolled,) = connection.execute(earlier, (position,)).fetchone()
     current = OpenRound(record, entry.leaf_hash, position, len(genesis.admitters) + 1 + enrolled)
-    query = "SELECT position, entry FROM entry WHERE kind = 'update' AND position > ? ORDER BY position"
-    for at, data in connection.execute(query, (position,)):
+    later = "SELECT position, entry FROM entry WHERE kind = 'update' AND position > ? ORDER BY position"
+    for at, data in connection.execute(later, (position,)):
         update = decode_entry(data)
         if isinstance(update.record, Update):
             current.accept(update.record.answers_for(), update.leaf_hash, at)
@@ -209,6 +231,6 @@ def _restore_open_round(
 
 def _newest(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int, Entry]]:
     """Give entries of a kind, the newest first."""
-    query = "SELECT position, entry FROM entry WHERE kind = ? ORDER BY position DESC"
-    for position, data in connection.execute(query, (kind,)):
+    newest = "SELECT position, entry FROM entry WHERE kind = ? ORDER BY position DESC"
+    for position, data in connection.execute(newest, (kind,)):
         yield position, decode_entry(data)
