@@ -42,7 +42,7 @@ def test_run_folder_holds_what_it_says(tmp_path: Path, configure: Configure) -> 
 
     run = load_run(tmp_path / "run")
     assert run.result == result
-    assert run.settings == settings
+    assert run.settings == replace(settings, data=replace(settings.data, source="../ratings.csv"))
     assert run.model().version == result.rounds
     curve = pq.read_table(tmp_path / "run" / "metrics.parquet")
     assert curve["version"].to_pylist() == list(range(result.rounds + 1))
@@ -158,6 +158,20 @@ def test_evaluation_agrees_with_the_result(tmp_path: Path, configure: Configure)
     assert found.metrics.rmse == pytest.approx(result.rmse)
     assert found.metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
     assert len(found.predictions) == found.test.n_ratings
+
+
+def test_run_folder_moves_with_its_ratings(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = train(configure(), tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("run", "ratings.csv"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "run")
+
+    assert evaluate(load_run(".")).metrics.rmse == pytest.approx(result.rmse)
+    (tmp_path / "elsewhere" / "ratings.csv").unlink()
+    assert len(recommend(load_run("."), "user:u03", 3)[1]) == 3, "a person's own side needs no data set"
 
 
 def test_recommendations_leave_out_what_was_rated(tmp_path: Path, configure: Configure) -> None:

@@ -57,7 +57,7 @@ def _environment() -> Environment:
 
 def _content(run: Run) -> dict[str, object]:
     result, settings = run.result, run.settings
-    found, privacy, predicted = evaluate(run), statement(run), forecast(run.settings)
+    found, privacy, predicted = evaluate(run), statement(run), forecast(run.settings, run.folder)
     ledger = ledger_facts(run)
     trace = trace_person(run, str(ledger.first_participant))
     places = ways(trace, ledger.blocks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import tomli_w
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator import ModelStore
 from liberate.ledger.log import SqliteLedger
-from liberate.model.datasets import load
+from liberate.model.datasets import data_folder, load
 from liberate.model.factors import Model
 from liberate.model.ratings import Dataset, Split, leave_last_out, random_split
 from liberate.settings import Settings, from_tree, to_tree
@@ -110,7 +111,7 @@ class Run:
         Raises:
             LiberateError: The source no longer holds the same ratings.
         """
-        found = load_dataset(self.settings)
+        found = load_dataset(self.settings, self.folder)
         if found.digest != self.record["dataset"]:
             raise LiberateError(f"{self.settings.data.source} no longer holds the ratings this run learned from")
         return found
@@ -129,8 +130,12 @@ def load_run(folder: Path | str) -> Run:
     return Run(Path(folder), from_tree({k: v for k, v in tree.items() if k != "record"}), tree.get("record", {}))
 
 
-def load_dataset(settings: Settings) -> Dataset:
+def load_dataset(settings: Settings, base: Path | None = None) -> Dataset:
     """Load the ratings that settings name.
+
+    Args:
+        settings: Resolved settings.
+        base: Folder that a path in `data.source` is relative to, the working directory if None.
 
     Raises:
         SettingsError: No source is named, or only one end of the scale.
@@ -142,7 +147,19 @@ def load_dataset(settings: Settings) -> Dataset:
     if (data.low is None) != (data.high is None):
         raise SettingsError("data.low and data.high go together")
     scale = None if data.low is None or data.high is None else (data.low, data.high)
-    return load(data.source, columns=data.columns or None, scale=scale)
+    source: str | Path = data.source
+    if base is not None and (base / data.source).exists():
+        source = base / data.source
+    return load(source, columns=data.columns or None, scale=scale)
+
+
+def relative_to_run(settings: Settings, folder: Path) -> Settings:
+    """Give settings whose `data.source`, where it is a path, is relative to the run folder: both can move together."""
+    source = Path(settings.data.source)
+    if (data_folder() / source).is_dir() or not source.exists():
+        return settings
+    relative = os.path.relpath(source.resolve(), folder.resolve())
+    return replace(settings, data=replace(settings.data, source=relative))
 
 
 def split_dataset(dataset: Dataset, settings: Settings) -> Split:

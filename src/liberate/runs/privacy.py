@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,17 @@ from liberate.runs.training import Plan, plan
 from liberate.settings import Settings
 
 
-def forecast(settings: Settings) -> dict[str, Any]:
+def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
     """Predict what a run would spend and how far its signal can stand out from its noise.
 
-    Of the ratings only the numbers of users and items are used.
+    Args:
+        settings: Resolved settings. Of the ratings only the numbers of users and items are used.
+        base: Folder that a path in `data.source` is relative to, the working directory if None.
 
     Returns:
         The keys of `liberate privacy plan --json`.
     """
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, base)
     agenda = plan(settings, len(dataset.user_ids), len(dataset.item_ids))
     found = _promised(settings) | {
         "participants": agenda.n_participants,

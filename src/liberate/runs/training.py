@@ -29,7 +29,16 @@ from liberate.model.solvers import has_converged
 from liberate.model.statistics import Statistic
 from liberate.privacy.accounting import Spent, account
 from liberate.privacy.mechanism import Mechanism, design
-from liberate.runs.folder import Result, Run, load_dataset, load_run, save_catalogue, split_dataset, write_run
+from liberate.runs.folder import (
+    Result,
+    Run,
+    load_dataset,
+    load_run,
+    relative_to_run,
+    save_catalogue,
+    split_dataset,
+    write_run,
+)
 from liberate.settings import Settings
 from liberate.timing import Stopwatch
 
@@ -140,7 +149,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     progress(f"reading {settings.data.source}")
     dataset = load_dataset(settings)
     split = split_dataset(dataset, settings)
-    agenda = plan(settings, split.train.n_users, split.train.n_items)
+    agenda = plan(relative_to_run(settings, out), split.train.n_users, split.train.n_items)
     _claim(out, agenda.settings, dataset)
     save_catalogue(out / "model" / "items.parquet", dataset)
     stopwatch = Stopwatch()
