@@ -32,7 +32,7 @@ demo: $(STAMP) ## Real ratings: train twice, verify the ledgers, trace a partici
 check: $(STAMP) ## Style, types, order of the layers, what may lie in the repository
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests scripts benchmarks
+	$(BIN)/mypy src tests scripts benchmarks examples
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_repository.py
 

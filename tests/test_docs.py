@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import liberate
 from liberate.cli.app import app
 from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
 
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HELP = re.compile(
     r"^```console\n(?P<body>\$ (?P<command>liberate(?: [\w-]+)* --help)\n.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -60,6 +62,19 @@ def test_repeatable_output_in_documents_is_current(document: Path, tmp_path: Pat
     assert stale_commands(document.read_text(encoding="utf-8"), tmp_path) == []
 
 
+@pytest.mark.parametrize("document", [d for d in documents() if PYTHON.search(d.read_text("utf-8"))], ids=name)
+def test_python_in_documents_runs(
+    document: Path, real_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "\n".join(PYTHON.findall(document.read_text(encoding="utf-8")))
+    (tmp_path / "liberate").mkdir()
+    (tmp_path / "liberate" / "ml-100k").symlink_to(real_data("ml-100k"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # where data sets are kept
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(code, str(document), "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.parametrize("document", documents(), ids=name)
 def test_help_in_documents_is_what_the_program_prints(document: Path, tmp_path: Path) -> None:
     text = document.read_text(encoding="utf-8")
@@ -85,6 +100,12 @@ def test_reference_shows_the_help_of_every_command(repository: Path) -> None:
     shown = {block.command for block in find_blocks(reference) if block.is_repeatable}
 
     assert shown == {"liberate --help"} | {f"{command} --help" for command in command_names(root)}
+
+
+def test_reference_describes_every_name_of_the_python_front_door(repository: Path) -> None:
+    text = (repository / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+
+    assert sorted(re.findall(r"^\.\. auto\w+:: liberate\.(\w+)$", text, re.MULTILINE)) == sorted(liberate.__all__)
 
 
 def test_architecture_names_every_module_of_the_pillars(repository: Path) -> None:

@@ -129,7 +129,9 @@ def imported_packages(folder: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("src", []), ("tests", ["dev"]), ("scripts", []), ("benchmarks", [])])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("src", []), ("tests", ["dev"]), ("scripts", []), ("benchmarks", []), ("examples", [])]
+)
 def test_every_imported_package_is_declared(repository: Path, folder: str, extras: list[str]) -> None:
     distributions = packages_distributions()
     own = {"liberate", "tests", "scripts", "benchmarks"}
