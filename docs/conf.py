@@ -6,7 +6,7 @@ from liberate import __version__
 
 project = "liberate"
 author = "The liberate authors"
-copyright = "The liberate authors"  # noqa: A001 - the name that Sphinx reads
+copyright = "The liberate authors"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

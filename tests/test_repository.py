@@ -146,3 +146,15 @@ def test_every_imported_package_is_declared(repository: Path, folder: str, extra
     }
 
     assert missing == set()
+
+
+def test_every_declared_dependency_is_imported(repository: Path) -> None:
+    distributions = packages_distributions()
+    imported = {
+        distribution.lower().replace("_", "-")
+        for name in imported_packages(repository / "src") - set(sys.stdlib_module_names)
+        for distribution in distributions[name]
+    }
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+    assert {re.split(r"[^\w.-]", requirement)[0] for requirement in project["dependencies"]} <= imported
