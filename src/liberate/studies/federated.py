@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from liberate.model.metrics import Metrics
 from liberate.privacy.accounting import signal_to_noise
 from liberate.studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, name_beside, panels
-from liberate.studies.findings import Findings, Progress, Row, Study, free_lines, header, number, table
+from liberate.studies.findings import Findings, Progress, Row, Study, free_lines, free_rows, header, number, table
 from liberate.studies.rungs import federated, judge
 from liberate.studies.worlds import SEED, Job, World, free
 
@@ -58,9 +58,8 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     rounds = job.plan.rounds
     job = world.job("privacy.mode=plain", 'model.statistic="gradient"', f"federation.rounds={rounds}")
     without = judge(job, federated(job).models[-1])
-    rows = _rows(levels)
+    rows = [*free_rows(baselines), *_rows(levels)]
     rows.append({"series": "without noise", "rmse": without.rmse, "ndcg_at_10": without.ndcg_at_10})
-    rows += [{"series": name, **metrics} for name, metrics in baselines.items()]
     return Findings(
         rows=rows,
         page="\n\n".join(
@@ -140,7 +139,7 @@ def _reading(levels: Sequence[_Level], rounds: int) -> str:
         "An upload is clipped to an L1 norm of 1 and gets discrete Laplace noise on every number of every item; "
         "the last row of `local` is what the clip alone leaves.\n"
         f"`nothing sent` is what a device has alone: its own mean and random lists. `local` and it are means over "
-        f"{n_seeds} seeds.\n"
+        f"seeds {SEED} to {SEED + n_seeds - 1}.\n"
         "The rows above cost no work, but all of them except `user mean` need everybody's ratings in one place."
     )
 

@@ -11,11 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from liberate.model.metrics import Metrics
 from liberate.settings import to_toml
 from liberate.studies.drawing import style
+from liberate.studies.rungs import REPEATS
 from liberate.studies.worlds import QUICK_ITEMS, QUICK_USERS, SEED, World, corner, made_up, open_world
 
 Progress = Callable[[str], None]
+TIMES = f"Times are the best of {REPEATS} runs on one machine: their ratios count."
+
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
 
@@ -35,6 +39,54 @@ class Findings:
     page: str
     figure: Figure
     alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How good the models of one way of learning were, round by round.
+
+    Attributes:
+        name: What was done.
+        colour: In figures.
+        seconds: From the first step to the last model.
+        metrics: Of every version, from 0.
+    """
+
+    name: str
+    colour: str
+    seconds: float
+    metrics: Sequence[Metrics]
+
+    @property
+    def rounds(self) -> int:
+        return len(self.metrics) - 1
+
+    @property
+    def round_seconds(self) -> float:
+        return self.seconds / self.rounds
+
+    @property
+    def errors(self) -> list[float]:
+        """RMSE of every version."""
+        return [each.rmse for each in self.metrics]
+
+    def rows(self) -> list[Row]:
+        """Give a row per version."""
+        return [
+            {
+                "series": self.name,
+                "round": version,
+                "rmse": each.rmse,
+                "ndcg_at_10": each.ndcg_at_10,
+                "seconds": version * self.round_seconds,
+            }
+            for version, each in enumerate(self.metrics)
+        ]
+
+    def cells(self) -> list[str]:
+        """Write the outcome as cells of a table: name, rounds, RMSE, NDCG@10, seconds."""
+        last = self.metrics[-1]
+        return [self.name, str(self.rounds), number(last.rmse), number(last.ndcg_at_10), number(self.seconds, 2)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +165,11 @@ def header(title: str, world: World) -> str:
         f"# {title}\n\n{world.sentence}\n"
         f"A random fifth is held out; noise, keys and starting values follow from seed {SEED}."
     )
+
+
+def free_rows(baselines: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    """Give what costs nothing as rows of results."""
+    return [{"series": name, **found} for name, found in baselines.items()]
 
 
 def free_lines(baselines: Mapping[str, Mapping[str, float]], n_columns: int) -> list[list[str]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from liberate.runs.folder import Result, Run, load_run
 from liberate.runs.training import train
 from liberate.studies.worlds import Job
 from liberate.timing import Stopwatch
+
+REPEATS = 3
+"""Runs of which the fastest is taken: what else goes on on the machine only ever slows one down."""
 
 _FIRST_PARTICIPANT = 3
 """On a new ledger the founder, the log and the coordinator have the numbers below."""
@@ -188,6 +192,14 @@ def require_same(free: Learned, recorded: Sequence[Digest]) -> None:
 def judge(job: Job, model: Model) -> Metrics:
     """Judge a model by the held-out ratings: the simulator's view, which no participant has."""
     return evaluate(model, fit_devices(model, job.split.train), job.split, None)
+
+
+L = TypeVar("L", bound=Learned)
+
+
+def fastest(learn: Callable[[], L]) -> L:
+    """Learn the same several times and give the fastest."""
+    return min((learn() for _ in range(REPEATS)), key=lambda learned: learned.seconds)
 
 
 def warm_up(*jobs: Job) -> None:
