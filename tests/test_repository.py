@@ -153,7 +153,7 @@ def test_every_declared_dependency_is_imported(repository: Path) -> None:
     imported = {
         distribution.lower().replace("_", "-")
         for name in imported_packages(repository / "src") - set(sys.stdlib_module_names)
-        for distribution in distributions[name]
+        for distribution in distributions.get(name, [])
     }
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
 
