@@ -83,6 +83,10 @@ class Ledger(Protocol):
         """Give the newest checkpoint as a signed note."""
         ...
 
+    def node(self, level: int, index: int) -> Digest:
+        """Give the hash of the perfect subtree over entries [index * 2**level, (index + 1) * 2**level)."""
+        ...
+
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
         """Prove that an entry stands in the tree of the first `size` entries, all by default."""
         ...
@@ -237,6 +241,9 @@ class SqliteLedger:
 
     def checkpoint(self) -> str:
         return store.read_checkpoint(self._connection)
+
+    def node(self, level: int, index: int) -> Digest:
+        return store.read_node(self._connection, level, index)
 
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
         return merkle.inclusion_proof(position, self._proof_size(size), partial(store.read_node, self._connection))
