@@ -111,6 +111,8 @@ def test_reference_describes_every_name_of_the_python_front_door(repository: Pat
 def test_architecture_names_every_module_of_the_pillars(repository: Path) -> None:
     text = (repository / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     pillars = ("crypto", "ledger", "model", "privacy", "federation")
-    modules = {f"{p}.{file.stem}" for p in pillars for file in (repository / "src" / "liberate" / p).glob("[!_]*.py")}
+    house = repository / "src" / "liberate"
+    files = [file.relative_to(house) for p in pillars for file in (house / p).rglob("[!_]*.py")]
+    modules = {".".join(file.with_suffix("").parts) for file in files}
 
-    assert set(re.findall(rf"`((?:{'|'.join(pillars)})\.\w+)`", text)) == modules
+    assert set(re.findall(rf"`((?:{'|'.join(pillars)})\.[\w.]+)`", text)) == modules

@@ -1,0 +1,238 @@
+"""A ledger as static files (C2SP tlog-tiles): whoever can read files can check it, with tools that are not ours.
+
+A tile holds the hashes of 256 subtrees of one size, side by side; the last tile of a level may be partial. Bundles of
+the entries lie beside the tiles of level 0. The checkpoint is written last, so it never speaks of what is not there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from liberate.arrays import Digest
+from liberate.crypto import merkle
+from liberate.crypto.merkle import DIGEST_BYTES, CompactRange, Node
+from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.errors import LedgerError
+from liberate.ledger.log import Ledger
+
+TILE_HEIGHT = 8
+TILE_WIDTH = 1 << TILE_HEIGHT
+CHECKPOINT = "checkpoint"
+LENGTH_BYTES = 2
+"""Bytes of the big-endian length before each entry of a bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export holds now.
+
+    Attributes:
+        path: Where it lies.
+        entry_count: Entries under its checkpoint.
+        root: Root of the tree over them.
+    """
+
+    path: Path
+    entry_count: int
+    root: Digest
+
+
+def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Exported:
+    """Write a ledger as tiles, or add to an earlier export what has come since.
+
+    Args:
+        ledger: The ledger.
+        folder: A new folder, or one with an earlier export of the same ledger.
+        note: The checkpoint to export, signed by the ledger's log; its newest by default.
+
+    Raises:
+        LedgerError: the folder holds another ledger or another history of this one, or the ledger is damaged.
+    """
+    text = ledger.checkpoint() if note is None else note
+    checkpoint = open_checkpoint(text, ledger.state.founding.log_vkey)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(folder):
+        old = _exported_size(ledger, folder, checkpoint)
+        for index, width in tiles_of(checkpoint.size, 0, old):
+            _write_bundle(ledger, folder, index, width)
+        for level in range(1, level_count(checkpoint.size)):
+            for index, width in tiles_of(checkpoint.size, level, old):
+                first = index * TILE_WIDTH
+                hashes = [ledger.node(level * TILE_HEIGHT, first + i) for i in range(width)]
+                _write_tile(ledger, folder, level, index, hashes)
+        _check_root(folder, checkpoint)
+        draft = _write_draft(folder / CHECKPOINT, text.encode())
+        os.sync()  # in a power failure the checkpoint must not outlive the tiles
+        draft.replace(folder / CHECKPOINT)
+    return Exported(folder, checkpoint.size, checkpoint.root)
+
+
+def tile_path(level: int | None, index: int, width: int = TILE_WIDTH) -> str:
+    """Give the path of a tile, or of a bundle of entries if the level is None.
+
+    Args:
+        level: 0 for the leaves' hashes; each further level covers 256 times as many entries.
+        index: Index within the level, >= 0.
+        width: Hashes or entries in it, 1 to 256; fewer than 256 make it partial.
+    """
+    groups = [f"{index % 1000:03}"]
+    while index := index // 1000:
+        groups.insert(0, f"x{index % 1000:03}")
+    part = "" if width == TILE_WIDTH else f".p/{width}"
+    return f"tile/{'entries' if level is None else level}/{'/'.join(groups)}{part}"
+
+
+def tiles_of(size: int, level: int, old: int = 0) -> Iterator[tuple[int, int]]:
+    """Give index and width of each tile of a level that a tree of `size` entries has and one of `old` had not."""
+    count, before = size >> level * TILE_HEIGHT, old >> level * TILE_HEIGHT
+    if count > before:
+        for index in range(before // TILE_WIDTH, -(-count // TILE_WIDTH)):
+            yield index, min(TILE_WIDTH, count - index * TILE_WIDTH)
+
+
+def level_count(size: int) -> int:
+    """Give how many levels of tiles a tree of `size` entries has."""
+    return -(-size.bit_length() // TILE_HEIGHT)
+
+
+def split_tile(data: bytes, width: int) -> list[Digest]:
+    """Give the hashes of a tile.
+
+    Raises:
+        LedgerError: there are more or fewer.
+    """
+    if len(data) != width * DIGEST_BYTES:
+        raise LedgerError(f"{len(data)} bytes found, wanted {width} hashes of {DIGEST_BYTES}")
+    return [Digest(data[at : at + DIGEST_BYTES]) for at in range(0, len(data), DIGEST_BYTES)]
+
+
+def split_bundle(data: bytes, width: int) -> list[bytes]:
+    """Give the entries of a bundle.
+
+    Raises:
+        LedgerError: there are more or fewer, or the last one is cut short.
+    """
+    entries: list[bytes] = []
+    end = 0
+    while end < len(data):
+        begin = end + LENGTH_BYTES
+        end = begin + int.from_bytes(data[end:begin], "big")
+        if begin > len(data) or end > len(data):
+            raise LedgerError(f"entry {len(entries)} of the bundle is cut short")
+        entries.append(data[begin:end])
+    if len(entries) != width:
+        raise LedgerError(f"{len(entries)} entries found, wanted {width}")
+    return entries
+
+
+def node_in_tiles(tile: Callable[[int, int, int], Sequence[Digest]], size: int) -> Node:
+    """Give the nodes of a tree from its tiles.
+
+    Args:
+        tile: Gives the hashes of the tile with this level, index and width.
+        size: Number of entries of the tree.
+    """
+
+    def node(level: int, index: int) -> Digest:
+        tile_level, height = divmod(level, TILE_HEIGHT)
+        first = index << height
+        at, place = divmod(first, TILE_WIDTH)
+        width = min(TILE_WIDTH, (size >> tile_level * TILE_HEIGHT) - at * TILE_WIDTH)
+        return merkle.root(tile(tile_level, at, width)[place : place + (1 << height)])
+
+    return node
+
+
+def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
+    """Give how many entries the folder holds already, after checking that they are the ledger's first ones."""
+    try:
+        text = (folder / CHECKPOINT).read_text("utf-8")
+    except FileNotFoundError:
+        if not {"tile", _draft_of(folder / CHECKPOINT).name}.issuperset(os.listdir(folder)):
+            raise LedgerError(f"{folder} holds something else than an export", hint="give an empty folder") from None
+        return 0
+    hint = "export into a new folder and keep both: checkpoints that contradict each other are evidence"
+    try:
+        old = open_checkpoint(text, ledger.state.founding.log_vkey)
+    except LedgerError as error:
+        raise LedgerError(f"{folder} holds no export of {ledger.origin}: {error}", hint=hint) from error
+    if old.size > checkpoint.size:
+        raise LedgerError(f"{folder} holds {old.size} entries, the ledger only {checkpoint.size}", hint=hint)
+    if CompactRange.restore(old.size, ledger.node).root() != old.root:
+        raise LedgerError(f"the {old.size} entries in {folder} are not the ledger's first ones", hint=hint)
+    return old.size
+
+
+def _write_bundle(ledger: Ledger, folder: Path, index: int, width: int) -> None:
+    """Write a bundle and its tile of level 0."""
+    first = index * TILE_WIDTH
+    found = list(ledger.entries(first, first + width))
+    if [position for position, _ in found] != list(range(first, first + width)):
+        raise LedgerError(f"entries are missing among {first} to {first + width - 1}", hint="liberate ledger verify")
+    bundle = b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for _, entry in found)
+    _write(folder / tile_path(None, index, width), bundle)
+    _forget_parts(folder, None, index, width)
+    _write_tile(ledger, folder, 0, index, [merkle.leaf_hash(entry) for _, entry in found])
+
+
+def _write_tile(ledger: Ledger, folder: Path, level: int, index: int, hashes: Sequence[Digest]) -> None:
+    path = tile_path(level, index, len(hashes))
+    if len(hashes) == TILE_WIDTH and merkle.root(hashes) != ledger.node((level + 1) * TILE_HEIGHT, index):
+        raise LedgerError(f"the ledger's own hashes contradict each other at {path}", hint="liberate ledger verify")
+    _write(folder / path, b"".join(hashes))
+    _forget_parts(folder, level, index, len(hashes))
+
+
+def _check_root(folder: Path, checkpoint: Checkpoint) -> None:
+    """Check that the right edge of the tree, as it was written, leads to the signed root."""
+
+    def tile(level: int, index: int, width: int) -> list[Digest]:
+        return split_tile((folder / tile_path(level, index, width)).read_bytes(), width)
+
+    found = CompactRange.restore(checkpoint.size, node_in_tiles(tile, checkpoint.size)).root()
+    if found != checkpoint.root:
+        raise LedgerError(
+            f"the tiles lead to root {found.hex()}, signed is {checkpoint.root.hex()}", hint="liberate ledger verify"
+        )
+
+
+def _forget_parts(folder: Path, level: int | None, index: int, width: int) -> None:
+    """Delete the partial forms of a tile that is full now; as long as it is not, older checkpoints need them."""
+    if width == TILE_WIDTH:
+        shutil.rmtree(f"{folder / tile_path(level, index)}.p", ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; one with the same content stays as it is."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_draft(path, data).replace(path)
+
+
+def _write_draft(path: Path, data: bytes) -> Path:
+    """Write what a file shall hold beside it."""
+    draft = _draft_of(path)
+    draft.write_bytes(data)
+    return draft
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other exports out of a folder: the older checkpoint of two must not be written last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,58 @@
+"""Ledgers that grow, published as tiles, for tests."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from liberate.crypto.note import Checkpoint, sign_checkpoint
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Dataset
+from tests.ledger.world import LOG_KEY, ORIGIN, PARTICIPANTS, World, digest
+
+AUTHOR = PARTICIPANTS[0]
+
+
+def grow(ledger: Ledger, size: int) -> None:
+    """Append entries up to a size; the ledger's people must be enrolled."""
+    if size == ledger.size:
+        return
+    world = World(ledger)
+    first = world.seq(AUTHOR)
+    numbers = range(first, first + size - ledger.size - 1)  # the block is the last entry
+    world.add(*(Dataset(origin=ORIGIN, author=AUTHOR, seq=n, commitment=digest(n)) for n in numbers))
+    assert ledger.size == size
+
+
+def signed(checkpoint: Checkpoint) -> str:
+    """A checkpoint that the log really signed, true or not."""
+    return sign_checkpoint(checkpoint, LOG_KEY)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder, by path."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing about it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
+    """Serve a folder's files on this machine; gives the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
