@@ -13,7 +13,7 @@ from liberate.errors import LiberateError, PrivacyError, SettingsError
 from liberate.federation.coordinator import Coordinator
 from liberate.ledger.audit import verify
 from liberate.model.factors import Model
-from liberate.runs.folder import load_run
+from liberate.runs.folder import free_folder, load_run
 from liberate.runs.lineage import trace_person
 from liberate.runs.privacy import forecast, statement
 from liberate.runs.results import evaluate, find_person, recommend
@@ -158,6 +158,16 @@ def test_evaluation_agrees_with_the_result(tmp_path: Path, configure: Configure)
     assert found.metrics.rmse == pytest.approx(result.rmse)
     assert found.metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
     assert len(found.predictions) == found.test.n_ratings
+
+
+def test_a_finished_run_is_never_in_the_way(tmp_path: Path, configure: Configure) -> None:
+    first = tmp_path / "world-device"
+
+    assert free_folder(first) == first
+    for wanted in ("world-device", "world-device-2"):
+        train(configure("privacy.mode=device"), free_folder(first))
+        assert (tmp_path / wanted / "run.toml").exists()
+    assert free_folder(first) == tmp_path / "world-device-3"
 
 
 def test_run_folder_moves_with_its_ratings(

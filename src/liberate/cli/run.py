@@ -29,17 +29,17 @@ def train(
     config: Config = None,
     data: Source = None,
     settings: Assignments = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/<data>-<mode> if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; a new one in runs/ if not given.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
     from liberate import report
-    from liberate.runs.folder import load_run
+    from liberate.runs.folder import free_folder, load_run
     from liberate.runs.training import train as train_run
     from liberate.settings import resolve
 
     resolved = resolve(config, assignments(data, settings))
-    folder = out or Path("runs") / f"{Path(resolved.data.source).stem}-{resolved.privacy.mode}"
+    folder = out or free_folder(Path("runs") / f"{Path(resolved.data.source).stem}-{resolved.privacy.mode}")
     with progress_lines() as progress:
         result = train_run(resolved, folder, progress=progress)
         progress("writing the report")

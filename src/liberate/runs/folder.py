@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,12 @@ def relative_to_run(settings: Settings, folder: Path) -> Settings:
         return settings
     relative = os.path.relpath(source.resolve(), folder.resolve())
     return replace(settings, data=replace(settings.data, source=relative))
+
+
+def free_folder(first: Path) -> Path:
+    """Give the first of `first`, `first`-2, `first`-3, ... that holds no finished run."""
+    folders = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
+    return next(f for f in folders if not (f / "run.toml").exists() or not load_run(f).is_finished)
 
 
 def split_dataset(dataset: Dataset, settings: Settings) -> Split:
