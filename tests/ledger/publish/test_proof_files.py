@@ -1,0 +1,134 @@
+"""Proof files need no ledger, and any change to them is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
+from liberate.crypto.signing import SigningKey
+from liberate.errors import InvalidRecord, LedgerError, ProofMismatch
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.publish.proof_files import open_consistency, open_inclusion, prove_consistency, prove_inclusion
+from tests.ledger.publish.growing import signed
+from tests.ledger.world import LOG_VKEY, ORIGIN, create, digest, write_history
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Filled with each checkpoint of `ledger`, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory, notes: list[str]) -> Iterator[SqliteLedger]:
+    """A ledger with one of everything."""
+    ledger = create(tmp_path_factory.mktemp("ledger"))
+    append = ledger.append
+    notes.append(ledger.checkpoint())
+
+    def remembering(entries: list[bytes]) -> list[object]:
+        results = append(entries)
+        notes.append(ledger.checkpoint())
+        return list(results)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "append", remembering)
+        write_history(ledger)
+    yield ledger
+    ledger.close()
+
+
+def test_every_entry_is_proved_without_the_ledger(ledger: SqliteLedger) -> None:
+    for position, data in ledger.entries():
+        found = open_inclusion(prove_inclusion(ledger, position), LOG_VKEY)
+
+        assert (found.position, found.entry.data) == (position, data)
+        assert found.checkpoint == open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+
+
+def test_an_inclusion_proof_is_laid_out_as_c2sp_says(ledger: SqliteLedger) -> None:
+    head, _, note = prove_inclusion(ledger, 5).partition("\n\n")
+    lines = head.split("\n")
+
+    assert lines[0] == "c2sp.org/tlog-proof@v1"
+    assert lines[1].startswith("extra ")
+    assert lines[2] == "index 5"
+    assert [len(line) for line in lines[3:]] == [44] * 6
+    assert note == ledger.checkpoint()
+
+
+def test_every_byte_of_an_inclusion_proof_counts(ledger: SqliteLedger) -> None:
+    proof = prove_inclusion(ledger, 4).encode()
+
+    for at in range(len(proof)):
+        changed = bytearray(proof)
+        changed[at] ^= 1 << at % 8
+        with pytest.raises((LedgerError, UnicodeDecodeError)):
+            open_inclusion(changed.decode(), LOG_VKEY)
+
+
+def test_a_proof_holds_for_its_own_entry_only(ledger: SqliteLedger) -> None:
+    one, other = prove_inclusion(ledger, 3).split("\n"), prove_inclusion(ledger, 4).split("\n")
+
+    for line in (1, 2, 3):
+        swapped = [*one]
+        swapped[line] = other[line]
+        with pytest.raises(ProofMismatch):
+            open_inclusion("\n".join(swapped), LOG_VKEY)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 9, 10, 11, 12, 13])
+def test_an_inclusion_proof_that_lacks_a_line_is_refused(ledger: SqliteLedger, cut: int) -> None:
+    lines = prove_inclusion(ledger, 5).split("\n")
+    del lines[cut - 1]
+
+    with pytest.raises(LedgerError):
+        open_inclusion("\n".join(lines), LOG_VKEY)
+
+
+def test_proofs_under_another_key_are_refused(ledger: SqliteLedger, notes: list[str]) -> None:
+    key = verifier_key(ORIGIN, SigningKey.from_seed(bytes(32)).public)
+
+    with pytest.raises(InvalidRecord):
+        open_inclusion(prove_inclusion(ledger, 5), key)
+    with pytest.raises(InvalidRecord):
+        open_consistency(prove_consistency(ledger, notes[0]), key, notes[0])
+
+
+@pytest.mark.parametrize("position", [-1, 10**6])
+def test_an_entry_that_is_not_there_has_no_proof(ledger: SqliteLedger, position: int) -> None:
+    with pytest.raises(LedgerError, match="no entry"):
+        prove_inclusion(ledger, position)
+
+
+def test_every_kept_checkpoint_is_continued(ledger: SqliteLedger, notes: list[str]) -> None:
+    assert len(notes) > 10
+    for kept in notes:
+        proof = prove_consistency(ledger, kept)
+
+        assert open_consistency(proof, LOG_VKEY, kept) == open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+        assert proof.startswith(f"old {open_checkpoint(kept, LOG_VKEY).size}\n")
+        for other in notes:
+            if other != kept:
+                with pytest.raises(InvalidRecord, match="the proof begins at"):
+                    open_consistency(proof, LOG_VKEY, other)
+
+
+def test_every_byte_of_a_consistency_proof_counts(ledger: SqliteLedger, notes: list[str]) -> None:
+    proof = prove_consistency(ledger, notes[3]).encode()
+
+    for at in range(len(proof)):
+        changed = bytearray(proof)
+        changed[at] ^= 1 << at % 8
+        with pytest.raises((LedgerError, UnicodeDecodeError)):
+            open_consistency(changed.decode(), LOG_VKEY, notes[3])
+
+
+@pytest.mark.parametrize("size", [2, 39, 40, 0])
+def test_another_history_is_not_continued(ledger: SqliteLedger, size: int) -> None:
+    kept = signed(Checkpoint(ORIGIN, size, digest("another history")))
+
+    with pytest.raises(ProofMismatch):
+        prove_consistency(ledger, kept)
