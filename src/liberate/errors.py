@@ -9,6 +9,8 @@
     │   ├── RefusedEntry       a well-formed entry that the rules refuse, with a reason code
     │   ├── InvalidBlock       a stored block that does not follow from its entries
     │   ├── ProofMismatch      a proof that does not lead to the expected root
+    │   ├── NoQuorum           too few witnesses have cosigned a checkpoint
+    │   ├── RolledBack         a ledger that lacks what it has published
     │   └── LedgerLocked       another process owns the ledger
     ├── PrivacyError
     │   ├── BudgetExceeded     a release would cost more than is left
@@ -92,6 +94,26 @@ class InvalidBlock(LedgerError):
 
 class ProofMismatch(LedgerError):
     """A proof that does not lead to the expected root."""
+
+
+class NoQuorum(LedgerError):
+    """Too few witnesses have cosigned a checkpoint."""
+
+
+class RolledBack(LedgerError):
+    """A ledger that lacks entries it has published, or holds others in their place.
+
+    Args:
+        message: What was found and what was wanted.
+        size: Entries that the ledger has.
+        published: Entries under the checkpoint that was published.
+        hint: What to try next.
+    """
+
+    def __init__(self, message: str, *, size: int, published: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.size = size
+        self.published = published
 
 
 class LedgerLocked(LedgerError):

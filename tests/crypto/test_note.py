@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import base64
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Digest
-from liberate.crypto.note import Checkpoint, open_checkpoint, parse_verifier_key, sign_checkpoint, verifier_key
+from liberate.crypto.note import (
+    Checkpoint,
+    SignatureType,
+    WitnessPolicy,
+    cosign,
+    cosignature_times,
+    open_checkpoint,
+    open_cosigned,
+    parse_verifier_key,
+    parse_witness_key,
+    sign_checkpoint,
+    verifier_key,
+)
 from liberate.crypto.signing import SigningKey
-from liberate.errors import InvalidRecord
+from liberate.errors import InvalidRecord, NoQuorum
 
 KEY = SigningKey.from_seed(bytes(32))
 OTHER = SigningKey.from_seed(bytes([1] * 32))
@@ -133,3 +149,68 @@ def test_a_name_that_would_break_the_line_is_refused(name: str) -> None:
 def test_a_key_of_small_order_is_no_verifier_key() -> None:
     with pytest.raises(InvalidRecord):
         verifier_key(ORIGIN, bytes(32))
+
+
+# --- cosignatures ----------------------------------------------------------------------------------------------------
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "cosignatures.json").read_text("utf-8"))
+WITNESS_KEYS = tuple(VECTORS["witnesses"])
+
+
+def witness_key(number: int) -> SigningKey:
+    return SigningKey.from_seed(sha256(f"witness {number}".encode()).digest())
+
+
+def test_a_cosignature_is_written_as_the_vectors_have_it() -> None:
+    checkpoint = Checkpoint(VECTORS["origin"], VECTORS["size"], Digest(base64.b64decode(VECTORS["root"])))
+
+    line = cosign(checkpoint, "witness.example/0", witness_key(0), VECTORS["times"][0])
+
+    assert line == VECTORS["line"]
+    key = verifier_key("witness.example/0", witness_key(0).public, SignatureType.COSIGNATURE_V1)
+    assert key == WITNESS_KEYS[0] == str(parse_witness_key(key))
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["description"])
+def test_vectors_of_cosigned_checkpoints(case: dict[str, Any]) -> None:
+    """All but the impossible time have been compared with `formats/note` of transparency-dev, in Go."""
+    policy = WitnessPolicy(WITNESS_KEYS, case["threshold"])
+
+    if case["valid"]:
+        assert open_cosigned(case["note"], VECTORS["log"], policy).size == VECTORS["size"]
+    else:
+        with pytest.raises((InvalidRecord, NoQuorum)):
+            open_cosigned(case["note"], VECTORS["log"], policy)
+
+
+def test_cosignatures_say_when() -> None:
+    note = next(case["note"] for case in VECTORS["cases"] if case["description"] == "three of three")
+
+    assert list(cosignature_times(note, WITNESS_KEYS).values()) == VECTORS["times"]
+
+
+def test_the_latest_cosignature_of_a_witness_counts() -> None:
+    lines = [cosign(CHECKPOINT, "witness.example/0", witness_key(0), time) for time in (5, 9, 7)]
+
+    assert cosignature_times(NOTE + "".join(lines), WITNESS_KEYS) == {WITNESS_KEYS[0]: 9}
+
+
+def test_every_flipped_bit_of_a_cosigned_note_is_refused() -> None:
+    data = (NOTE + cosign(CHECKPOINT, "witness.example/0", witness_key(0), 1679315147)).encode()
+    policy = WitnessPolicy(WITNESS_KEYS, 1)
+    for place in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        try:
+            note = flipped.decode()
+        except UnicodeDecodeError:
+            continue
+        with pytest.raises((InvalidRecord, NoQuorum)):
+            open_cosigned(note, VKEY, policy)
+
+
+def test_keys_of_logs_and_of_witnesses_are_not_taken_for_one_another() -> None:
+    with pytest.raises(InvalidRecord, match="log's verifier key"):
+        parse_verifier_key(WITNESS_KEYS[0])
+    with pytest.raises(InvalidRecord, match="witness's verifier key"):
+        parse_witness_key(VKEY)

@@ -1,38 +1,62 @@
-"""Checkpoints as signed notes (C2SP signed-note and tlog-checkpoint), so that tools we did not write can read them."""
+"""Checkpoints as signed notes, so that tools we did not write can read them.
+
+Source: C2SP signed-note, tlog-checkpoint, and tlog-cosignature (the Ed25519 form, `cosignature/v1`).
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from hashlib import sha256
 
 from liberate.arrays import Digest
 from liberate.crypto.merkle import DIGEST_BYTES
 from liberate.crypto.signing import SigningKey, check_public_key, verify
-from liberate.errors import InvalidRecord
+from liberate.errors import InvalidRecord, NoQuorum
 
-_ED25519 = b"\x01"
 _KEY_HASH_BYTES = 4
+_TIME_BYTES = 8
+_LATEST_TIME = 2**63 - 1
 _SIGNATURE_LINE = re.compile(r"— (?P<name>[^\s+]+) (?P<blob>[A-Za-z0-9+/]+={0,2})")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
+class SignatureType(Enum):
+    """What a key signs, as the byte that its hash and its vkey hold (C2SP signed-note, "Signature types")."""
+
+    ED25519 = b"\x01"
+    COSIGNATURE_V1 = b"\x04"
+
+
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """The public half of a note signer."""
+    """The public half of a note signer.
+
+    Attributes:
+        name: Who signs: a log's origin, or a witness's name.
+        public: The Ed25519 public key.
+        type: Whether it signs notes, as a log does, or cosigns them, as a witness does.
+    """
 
     name: str
     public: bytes
+    type: SignatureType = SignatureType.ED25519
 
     @property
     def key_hash(self) -> bytes:
         """The 4 bytes by which a signature line names its key."""
-        return sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:_KEY_HASH_BYTES]
+        return sha256(self.name.encode() + b"\n" + self.type.value + self.public).digest()[:_KEY_HASH_BYTES]
+
+    def line(self, signature: bytes) -> str:
+        """Give the line that puts a signature of this key under a note."""
+        return f"— {self.name} {base64.b64encode(self.key_hash + signature).decode()}\n"
 
     def __str__(self) -> str:
-        blob = base64.b64encode(_ED25519 + self.public).decode()
+        blob = base64.b64encode(self.type.value + self.public).decode()
         return f"{self.name}+{self.key_hash.hex()}+{blob}"
 
 
@@ -48,7 +72,20 @@ class Checkpoint:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
-def verifier_key(name: str, public: bytes) -> str:
+@dataclass(frozen=True, slots=True)
+class WitnessPolicy:
+    """Whose cosignatures a client wants before it accepts a checkpoint.
+
+    Attributes:
+        keys: Verifier keys of the witnesses.
+        threshold: How many of them must have cosigned, 0 <= threshold <= number of keys.
+    """
+
+    keys: tuple[str, ...] = ()
+    threshold: int = 0
+
+
+def verifier_key(name: str, public: bytes, type: SignatureType = SignatureType.ED25519) -> str:
     """Write a public key as a C2SP vkey, `name+hash+base64`.
 
     Raises:
@@ -56,31 +93,35 @@ def verifier_key(name: str, public: bytes) -> str:
     """
     _check_name(name)
     check_public_key(public)
-    return str(VerifierKey(name, public))
+    return str(VerifierKey(name, public, type))
 
 
-def parse_verifier_key(vkey: str) -> VerifierKey:
+def parse_verifier_key(vkey: str, type: SignatureType = SignatureType.ED25519) -> VerifierKey:
     """Read a C2SP vkey of an Ed25519 signer.
 
     Raises:
-        InvalidRecord: it is not well formed, or its key hash is not that of name and key.
+        InvalidRecord: it is not well formed, or its key hash is not that of name, type and key.
     """
     name, _, rest = vkey.partition("+")
     blob = _decode_base64(rest.partition("+")[2])
-    key = VerifierKey(name, blob[1:])
+    key = VerifierKey(name, blob[1:], type)
     _check_name(name)
     if str(key) != vkey:
-        raise InvalidRecord(f"not a verifier key of the form name+hash+base64: {vkey!r}")
+        wanted = "witness's" if type is SignatureType.COSIGNATURE_V1 else "log's"
+        raise InvalidRecord(f"not a {wanted} verifier key of the form name+hash+base64: {vkey!r}")
     check_public_key(key.public)
     return key
+
+
+def parse_witness_key(vkey: str) -> VerifierKey:
+    """Read the C2SP vkey of a witness; raises as `parse_verifier_key` does."""
+    return parse_verifier_key(vkey, SignatureType.COSIGNATURE_V1)
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> str:
     """Give the signed note of a checkpoint; the signer's name is the origin."""
     text = str(checkpoint)
-    signer = VerifierKey(checkpoint.origin, key.public)
-    blob = base64.b64encode(signer.key_hash + key.sign(text.encode())).decode()
-    return f"{text}\n— {signer.name} {blob}\n"
+    return f"{text}\n{VerifierKey(checkpoint.origin, key.public).line(key.sign(text.encode()))}"
 
 
 def open_checkpoint(note: str, vkey: str) -> Checkpoint:
@@ -92,26 +133,107 @@ def open_checkpoint(note: str, vkey: str) -> Checkpoint:
         InvalidRecord: not a well-formed checkpoint of this key's origin, or not signed by it.
     """
     signer = parse_verifier_key(vkey)
-    text, blank, lines = note.rpartition("\n\n")
-    if not blank or not lines.endswith("\n"):
-        raise InvalidRecord("not a signed note: text, an empty line and signature lines are wanted")
-    text += "\n"
-    _check_signed(text, lines[:-1].split("\n"), signer)
+    text, lines = _split(note)
+    signatures = _signatures(lines, signer)
+    if not signatures:
+        raise InvalidRecord(f"no signature by {signer}")
+    for signature in signatures:
+        verify(signer.public, text.encode(), signature)
     return _parse_checkpoint(text, signer.name)
 
 
-def _check_signed(text: str, lines: list[str], signer: VerifierKey) -> None:
-    is_signed = False
+def read_unverified(note: str) -> Checkpoint:
+    """Read a checkpoint without asking who has signed it.
+
+    Raises:
+        InvalidRecord: not a well-formed checkpoint in a well-formed note.
+    """
+    text, lines = _split(note)
     for line in lines:
-        match = _SIGNATURE_LINE.fullmatch(line)
-        blob = _decode_base64(match["blob"]) if match else b""
-        if match is None or len(blob) <= _KEY_HASH_BYTES:
-            raise InvalidRecord(f"not a signature line: {line!r}")
-        if match["name"] == signer.name and blob[:_KEY_HASH_BYTES] == signer.key_hash:
-            verify(signer.public, text.encode(), blob[_KEY_HASH_BYTES:])
-            is_signed = True
-    if not is_signed:
-        raise InvalidRecord(f"no signature by {signer}")
+        _parse_signature(line)
+    return _parse_checkpoint(text, text.partition("\n")[0])
+
+
+def cosign(checkpoint: Checkpoint, name: str, key: SigningKey, time_s: int) -> str:
+    """Give the signature line by which a witness says that it has seen no larger or other tree of this log.
+
+    Args:
+        checkpoint: The checkpoint.
+        name: The witness's name.
+        key: Its key.
+        time_s: Seconds since 1970-01-01 UTC, 0 <= time_s < 2**63.
+    """
+    signature = key.sign(_cosigned_bytes(str(checkpoint), time_s))
+    time = time_s.to_bytes(_TIME_BYTES, "big")
+    return VerifierKey(name, key.public, SignatureType.COSIGNATURE_V1).line(time + signature)
+
+
+def cosignature_times(note: str, witnesses: Sequence[str]) -> dict[str, int]:
+    """Say which witnesses have cosigned a note, and when; signatures by other keys are passed over.
+
+    Args:
+        note: A signed note, the log's own signature checked elsewhere.
+        witnesses: Their verifier keys.
+
+    Returns:
+        Seconds since 1970-01-01 UTC by verifier key; of several cosignatures by one witness, the latest.
+
+    Raises:
+        InvalidRecord: not a well-formed note, or a cosignature of one of the witnesses that does not verify.
+    """
+    text, lines = _split(note)
+    times: dict[str, int] = {}
+    for vkey in witnesses:
+        signer = parse_witness_key(vkey)
+        for signature in _signatures(lines, signer):
+            time_s = int.from_bytes(signature[:_TIME_BYTES], "big")
+            if time_s > _LATEST_TIME:
+                raise InvalidRecord(f"a cosignature of {signer.name} has no possible time: {time_s}")
+            verify(signer.public, _cosigned_bytes(text, time_s), signature[_TIME_BYTES:])
+            times[vkey] = max(time_s, times.get(vkey, 0))
+    return times
+
+
+def open_cosigned(note: str, vkey: str, policy: WitnessPolicy) -> Checkpoint:
+    """Read a checkpoint that its log has signed and enough witnesses have cosigned.
+
+    Raises:
+        InvalidRecord: as `open_checkpoint` and `cosignature_times` do.
+        NoQuorum: fewer witnesses have cosigned than the policy wants.
+    """
+    checkpoint = open_checkpoint(note, vkey)
+    found = len(cosignature_times(note, policy.keys))
+    if found < policy.threshold:
+        raise NoQuorum(f"cosigned by {found} of {len(policy.keys)} witnesses, {policy.threshold} are wanted")
+    return checkpoint
+
+
+def _split(note: str) -> tuple[str, list[str]]:
+    """Give text and signature lines of a note."""
+    text, blank, lines = note.rpartition("\n\n")
+    if not blank or not lines.endswith("\n"):
+        raise InvalidRecord("not a signed note: text, an empty line and signature lines are wanted")
+    return text + "\n", lines[:-1].split("\n")
+
+
+def _parse_signature(line: str) -> tuple[str, bytes]:
+    """Give the signer's name, and key hash and signature, of a line."""
+    match = _SIGNATURE_LINE.fullmatch(line)
+    blob = _decode_base64(match["blob"]) if match else b""
+    if match is None or len(blob) <= _KEY_HASH_BYTES:
+        raise InvalidRecord(f"not a signature line: {line!r}")
+    return match["name"], blob
+
+
+def _signatures(lines: Sequence[str], signer: VerifierKey) -> list[bytes]:
+    """Give what the lines hold for one key, unverified; every line must be well formed."""
+    parsed = [_parse_signature(line) for line in lines]
+    prefix = signer.key_hash
+    return [blob[_KEY_HASH_BYTES:] for name, blob in parsed if name == signer.name and blob.startswith(prefix)]
+
+
+def _cosigned_bytes(text: str, time_s: int) -> bytes:
+    return f"cosignature/v1\ntime {time_s}\n{text}".encode()
 
 
 def _parse_checkpoint(text: str, origin: str) -> Checkpoint:

@@ -1,0 +1,285 @@
+"""A witness: cosigns a log's checkpoints, each only when it continues the one before (C2SP tlog-witness).
+
+`Witness.add_checkpoint` takes the body of a request and gives the answer; HTTP is put around it elsewhere. What it has
+cosigned is durable before a cosignature leaves, so that it never contradicts itself, wherever it is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from liberate.arrays import Digest
+from liberate.crypto.merkle import DIGEST_BYTES, EMPTY_ROOT, verify_consistency
+from liberate.crypto.note import (
+    Checkpoint,
+    SignatureType,
+    cosign,
+    open_checkpoint,
+    parse_verifier_key,
+    read_unverified,
+    verifier_key,
+)
+from liberate.crypto.signing import SigningKey
+from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
+from liberate.ledger.publish import evidence
+from liberate.ledger.publish.replay import Follower
+
+_logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 65_536
+"""More than any request needs: 63 hashes, a checkpoint, and hundreds of signatures."""
+
+SIZE_TYPE = "text/x.tlog.size"
+_TEXT_TYPE = "text/plain; charset=utf-8"
+_MAX_PROOF = 63
+_OLD = re.compile(r"old (0|[1-9][0-9]{0,17})")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS cosigned (
+    origin TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL, PRIMARY KEY (origin, size)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The body of a request.
+
+    Attributes:
+        old: Size of the checkpoint that the proof starts from, 0 if none.
+        proof: Consistency proof from there.
+        note: The signed checkpoint.
+    """
+
+    old: int
+    proof: Sequence[Digest]
+    note: str
+
+    def encode(self) -> bytes:
+        """Write the body."""
+        proof = "".join(f"{b64encode(step).decode()}\n" for step in self.proof)
+        return f"old {self.old}\n{proof}\n{self.note}".encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> Submission:
+        """Read a body.
+
+        Raises:
+            InvalidRecord: it is not one.
+        """
+        try:
+            head, blank, note = body.decode().partition("\n\n")
+        except UnicodeDecodeError as error:
+            raise InvalidRecord("not UTF-8") from error
+        first, *steps = head.split("\n")
+        match = _OLD.fullmatch(first)
+        if match is None or not blank or len(steps) > _MAX_PROOF:
+            raise InvalidRecord("an old size, at most 63 hashes, an empty line and a checkpoint are wanted")
+        return cls(int(match[1]), [_parse_step(step) for step in steps], note)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a witness answers.
+
+    Attributes:
+        status: The HTTP status.
+        body: A cosignature line, the size of the latest checkpoint, or a reason.
+        content_type: Of the body.
+    """
+
+    status: int
+    body: str
+    content_type: str = _TEXT_TYPE
+
+
+class _Rejected(Exception):
+    def __init__(self, status: int, body: str, content_type: str = _TEXT_TYPE) -> None:
+        super().__init__(body)
+        self.answer = Answer(status, f"{body}\n", content_type)
+
+
+class Cosigned:
+    """The checkpoints that a witness has cosigned, each durable before its cosignature leaves.
+
+    Rows are only ever added. Two processes that share the file exclude each other for the time of an addition.
+
+    Args:
+        folder: Holds `witness.sqlite`; made if absent, readable by the owner only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(folder / "witness.sqlite", isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(_SCHEMA)
+
+    def latest(self, origin: str) -> Checkpoint | None:
+        """Give the largest checkpoint cosigned for a log."""
+        select = "SELECT size, root FROM cosigned WHERE origin = ? ORDER BY size DESC LIMIT 1"
+        row = self._connection.execute(select, (origin,)).fetchone()
+        return None if row is None else Checkpoint(origin, row[0], Digest(row[1]))
+
+    def note(self, origin: str, size: int) -> str | None:
+        """Give the note cosigned at a size."""
+        select = "SELECT note FROM cosigned WHERE origin = ? AND size = ?"
+        row = self._connection.execute(select, (origin, size)).fetchone()
+        return None if row is None else str(row[0])
+
+    def advance(self, known: Checkpoint | None, checkpoint: Checkpoint, note: str) -> bool:
+        """Add a checkpoint, durable on return, if `known` is still the latest one; say whether it is."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            is_current = self.latest(checkpoint.origin) == known
+            if is_current and known != checkpoint:
+                row = (checkpoint.origin, checkpoint.size, checkpoint.root, note)
+                self._connection.execute("INSERT INTO cosigned VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
+        return is_current
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+
+class Witness:
+    """Cosigns checkpoints of the logs it knows.
+
+    Args:
+        name: The witness's name, a schemeless URL.
+        key: Its key, used for nothing else.
+        logs: Verifier keys of the logs.
+        folder: Where its state lies, and `evidence/` of logs that contradict themselves.
+        now: Gives seconds since 1970-01-01 UTC.
+        followers: By origin: replays a log's entries, so that a cosignature vouches for the state roots too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: SigningKey,
+        logs: Sequence[str],
+        folder: Path,
+        now: Callable[[], int],
+        followers: Mapping[str, Follower] | None = None,
+    ) -> None:
+        self.verifier_key = verifier_key(name, key.public, SignatureType.COSIGNATURE_V1)
+        self._name = name
+        self._key = key
+        self._logs = {parse_verifier_key(vkey).name: vkey for vkey in logs}
+        self._folder = folder
+        self._now = now
+        self._followers = dict(followers or {})
+        self._lock = Lock()
+        self._cosigned = Cosigned(folder)
+
+    def add_checkpoint(self, body: bytes) -> Answer:
+        """Answer a request; may be called from several threads."""
+        try:
+            submission = _decoded(body)
+            with self._lock:
+                checkpoint = self._accept(submission)
+            return Answer(200, cosign(checkpoint, self._name, self._key, self._now()))
+        except _Rejected as rejected:
+            _logger.info("rejected: %d %s", rejected.answer.status, rejected)
+            return rejected.answer
+
+    def close(self) -> None:
+        """Release the files."""
+        self._cosigned.close()
+
+    def _accept(self, submission: Submission) -> Checkpoint:
+        """Make durable that a checkpoint is the latest one of its log."""
+        checkpoint = self._open(submission.note)
+        if submission.old > checkpoint.size:
+            raise _Rejected(400, f"old size {submission.old} is above the checkpoint's {checkpoint.size}")
+        known = self._cosigned.latest(checkpoint.origin)
+        self._compare(checkpoint, submission.note)
+        size = 0 if known is None else known.size
+        if submission.old != size:
+            raise _conflict(size)
+        _check_continues(known, checkpoint, submission.proof)
+        self._replay(checkpoint)
+        if not self._cosigned.advance(known, checkpoint, submission.note):
+            latest = self._cosigned.latest(checkpoint.origin)
+            raise _conflict(0 if latest is None else latest.size)
+        return checkpoint
+
+    def _open(self, note: str) -> Checkpoint:
+        try:
+            origin = read_unverified(note).origin
+        except InvalidRecord as error:
+            raise _Rejected(400, error.message) from error
+        if origin not in self._logs:
+            raise _Rejected(404, f"no log {origin} is known here")
+        try:
+            return open_checkpoint(note, self._logs[origin])
+        except InvalidRecord as error:
+            raise _Rejected(403, error.message) from error
+
+    def _compare(self, checkpoint: Checkpoint, note: str) -> None:
+        """Refuse, and keep as evidence, another root for a size that was cosigned."""
+        earlier = self._cosigned.note(checkpoint.origin, checkpoint.size)
+        if earlier is not None and read_unverified(earlier).root != checkpoint.root:
+            path = evidence.keep_evidence(self._folder / "evidence", evidence.of_one_size(earlier, note))
+            _logger.warning("%s has signed two roots for size %d: %s", checkpoint.origin, checkpoint.size, path)
+            latest = self._cosigned.latest(checkpoint.origin)
+            raise _conflict(0 if latest is None else latest.size)
+
+    def _replay(self, checkpoint: Checkpoint) -> None:
+        follower = self._followers.get(checkpoint.origin)
+        if follower is None:
+            return
+        try:
+            follower.follow(checkpoint)
+        except (InvalidRecord, ProofMismatch, RefusedEntry) as error:
+            raise _Rejected(422, f"the entries do not lead to this checkpoint: {error}") from error
+        except (LedgerError, OSError) as error:
+            raise _Rejected(503, f"the entries cannot be replayed now: {error}") from error
+
+
+def _decoded(body: bytes) -> Submission:
+    if len(body) > MAX_BODY_BYTES:
+        raise _Rejected(400, f"a request has at most {MAX_BODY_BYTES} bytes")
+    try:
+        return Submission.decode(body)
+    except InvalidRecord as error:
+        raise _Rejected(400, error.message) from error
+
+
+def _conflict(size: int) -> _Rejected:
+    return _Rejected(409, str(size), SIZE_TYPE)
+
+
+def _check_continues(known: Checkpoint | None, checkpoint: Checkpoint, proof: Sequence[Digest]) -> None:
+    try:
+        if known is not None and known.size > 0:
+            verify_consistency(known.size, checkpoint.size, proof, known.root, checkpoint.root)
+        elif proof:
+            raise ProofMismatch("the proof from an empty tree is empty")
+        elif checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
+            raise ProofMismatch("not the root of the empty tree")
+    except ProofMismatch as error:
+        raise _Rejected(422, error.message) from error
+
+
+def _parse_step(text: str) -> Digest:
+    try:
+        step = b64decode(text, validate=True)
+    except (NotBase64, ValueError) as error:
+        raise InvalidRecord(f"not base64: {text!r}") from error
+    if len(step) != DIGEST_BYTES or b64encode(step).decode() != text:
+        raise InvalidRecord(f"a hash is {DIGEST_BYTES} bytes in canonical base64, not {text!r}")
+    return Digest(step)
