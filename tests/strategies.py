@@ -78,7 +78,7 @@ def _within(node: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.StrType(min_length=least, max_length=most):
             return st.text(min_size=least or 0, max_size=min(most or 9, 9))
         case inspect.BytesType(min_length=least, max_length=most):
-            return st.binary(min_size=least or 0, max_size=min(most or 40, 40))
+            return st.binary(min_size=least or 0, max_size=min(most or 40, max(least or 0, 40)))
         case inspect.LiteralType(values=values):
             return st.sampled_from(values)
         case inspect.BoolType():

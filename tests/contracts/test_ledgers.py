@@ -90,7 +90,7 @@ def test_the_same_bytes_twice_in_a_batch_are_one_entry(ledger: Ledger) -> None:
 
 def test_a_bad_entry_of_a_batch_is_refused_alone(ledger: Ledger) -> None:
     world = World(ledger)
-    good = [sign(world.dataset(number), key(number)) for number in PARTICIPANTS]
+    good = [sign(world.dataset(number), world.key(number)) for number in PARTICIPANTS]
     bad = [good[0][:-1], sign(world.dataset(HOST), key(HOST)), bytes(64) + good[1][64:]]
     before = ledger.size
 

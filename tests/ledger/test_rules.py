@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from liberate.arrays import Digest
 from liberate.crypto.encoding import LARGEST_INTEGER
 from liberate.crypto.merkle import leaf_hash, root
-from liberate.crypto.note import verifier_key
+from liberate.crypto.note import SignatureType, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
 from liberate.ledger.records import (
@@ -30,7 +30,7 @@ from liberate.ledger.records import (
     sign,
 )
 from liberate.ledger.refusal import Reason
-from liberate.ledger.rules import apply
+from liberate.ledger.rules import LARGEST_LEAP, apply
 from liberate.ledger.state import ModelReference
 from tests.ledger.world import (
     COORDINATOR,
@@ -147,14 +147,15 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_role", "a participant's block", as_it_is, lambda w: change(w.block(), author=3)),
     ("stale_sequence", "the same sequence", as_it_is, lambda w: change(w.dataset(3), seq=1)),
     ("stale_sequence", "overtaken", in_round, lambda w: change(w.aborted(), seq=w.seq(COORDINATOR) - 1)),
+    ("leaping_sequence", "too far", as_it_is, lambda w: change(w.dataset(3), seq=2 + LARGEST_LEAP)),
     ("second_genesis", "again", as_it_is, lambda w: change(genesis(), seq=w.seq(FOUNDER))),
     ("not_admitter", "a role without a policy", as_it_is, lambda w: w.enrol(7, "auditor")),
     ("wrong_number", "a number left out", as_it_is, lambda w: w.enrol(8, "participant")),
     ("wrong_number", "a number taken", as_it_is, lambda w: change(w.enrol(7, "participant"), number=3)),
     ("bad_key", "small order", as_it_is, lambda w: change(w.enrol(7, "participant"), key=bytes(32))),
     ("bad_key", "no point", as_it_is, lambda w: change(w.enrol(7, "participant"), key=b"\x02" + bytes(31))),
-    ("already_enrolled", "twice", as_it_is, lambda w: change(w.enrol(7, "host"), key=key(3).public)),
-    ("already_enrolled", "the log", as_it_is, lambda w: change(w.enrol(7, "host"), key=LOG_KEY.public)),
+    ("key_used", "twice", as_it_is, lambda w: change(w.enrol(7, "host"), key=key(3).public)),
+    ("key_used", "the log", as_it_is, lambda w: change(w.enrol(7, "host"), key=LOG_KEY.public)),
     ("round_open", "second round", in_round, lambda w: w.round()),
     ("wrong_number", "a round left out", as_it_is, lambda w: change(w.round(), number=2)),
     ("wrong_number", "a round again", after_model, lambda w: change(w.round(), number=1)),
@@ -284,6 +285,8 @@ def test_what_does_not_follow_is_refused(reason: Reason, prepare: Callable[[Worl
     assert refused(world, make(world)) == reason
 
 
+WITNESS_VKEY = verifier_key("witness.example/w", key(9).public, SignatureType.COSIGNATURE_V1)
+
 BAD_GENESES: list[tuple[Reason, str, Genesis]] = [
     ("bad_genesis", "another author", change(genesis(), author=1)),
     ("bad_genesis", "another sequence", change(genesis(), seq=2)),
@@ -300,9 +303,10 @@ BAD_GENESES: list[tuple[Reason, str, Genesis]] = [
         change(genesis(), admission={"host": Admission(admitters=(1,), threshold=1)}),
     ),
     ("bad_genesis", "two of one", change(genesis(), admission={"host": Admission(admitters=(0,), threshold=2)})),
-    ("bad_genesis", "too few witnesses", change(genesis(), witnesses=Witnesses(keys=(LOG_VKEY,), threshold=2))),
-    ("bad_genesis", "a witness twice", change(genesis(), witnesses=Witnesses(keys=(LOG_VKEY,) * 2, threshold=1))),
+    ("bad_genesis", "too few witnesses", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,), threshold=2))),
+    ("bad_genesis", "a witness twice", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,) * 2, threshold=1))),
     ("bad_key", "no witness key", change(genesis(), witnesses=Witnesses(keys=("witness",), threshold=0))),
+    ("bad_key", "a log's key for a witness", change(genesis(), witnesses=Witnesses(keys=(LOG_VKEY,), threshold=0))),
 ]
 
 
@@ -348,8 +352,9 @@ def test_noise_on_the_sum_is_for_simulations() -> None:
 
 
 def test_every_reason_is_exercised() -> None:
-    """The log's own reasons are in test_log, the decoder's in test_records, the others here."""
+    """The log's own reasons are in test_log, the decoder's in test_records, those of keys in test_keys."""
     elsewhere = {"malformed", "too_large", "unknown_kind", "unknown_version", "log_only"}
+    elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
     own = {"bad_signature", "no_genesis", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 
@@ -499,9 +504,9 @@ def test_an_account_without_a_limit_still_fits_its_field() -> None:
 
 def test_a_fresh_sequence_need_not_be_the_next() -> None:
     world = bare_world()
-    world.add(change(world.dataset(3), seq=1_000))
+    world.add(change(world.dataset(3), seq=1 + LARGEST_LEAP))
 
-    assert world.state.principals[3].sequence == 1_000
+    assert world.state.principals[3].sequence == 1 + LARGEST_LEAP
 
 
 @given(st.lists(st.tuples(st.sampled_from(["round", "update", "model", "aborted"]), records()), max_size=8))
@@ -509,14 +514,15 @@ def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Recor
     """Honest steps between made-up records signed by their authors' keys: nothing else than a refusal may come out."""
     world = bare_world()
     for step, record in steps:
-        made_up = change(record, origin=ORIGIN, author=record.author % 7)
-        world.target.append([sign(made_up, key(made_up.author))])
+        author = record.author % 7
+        made_up = change(record, origin=ORIGIN, author=author, seq=world.seq(author) + record.seq % 3)
+        world.target.append([sign(made_up, world.key(author))])
         if step == "round" or world.state.open_round is None:
             honest: Record = world.round()
         else:
             makers: dict[str, Callable[[], Record]] = {"update": lambda: world.update(4), "model": world.model}
             honest = makers.get(step, world.aborted)()
-        world.target.append([sign(honest, key(honest.author))])
+        world.target.append([sign(honest, world.key(honest.author))])
 
     assert world.state.root() == root_by_hand(world)
 

@@ -24,6 +24,7 @@ from liberate.ledger.records import (
     Dataset,
     Enrol,
     Genesis,
+    Key,
     Mechanism,
     Model,
     Record,
@@ -31,6 +32,7 @@ from liberate.ledger.records import (
     Update,
     Witnesses,
     decode_entry,
+    new_key,
     ranges,
     sign,
 )
@@ -58,6 +60,11 @@ def digest(name: object) -> Digest:
 def key(number: int) -> SigningKey:
     """The key of a principal."""
     return SigningKey.from_seed(digest(("key", number)))
+
+
+def next_key(before: SigningKey) -> SigningKey:
+    """The key that follows another one."""
+    return SigningKey.from_seed(digest(("after", before.public)))
 
 
 LOG_KEY = key(LOG)
@@ -121,6 +128,14 @@ class World:
     def __init__(self, target: Target) -> None:
         self.target = target
 
+    def key(self, number: int) -> SigningKey:
+        """The present key of a principal, which comes after its first one."""
+        found = key(number)
+        for principal in self.state.principals[number : number + 1]:
+            while found.public != principal.key:
+                found = next_key(found)
+        return found
+
     @property
     def state(self) -> State:
         return self.target.state
@@ -136,7 +151,7 @@ class World:
 
     def add(self, *records: Record) -> list[int]:
         """Append records in one batch; all must be accepted."""
-        results = self.target.append([sign(record, key(record.author)) for record in records])
+        results = self.target.append([sign(record, self.key(record.author)) for record in records])
         for result in results:
             if isinstance(result, RefusedEntry):
                 raise result
@@ -158,6 +173,17 @@ class World:
             key=key(number).public,
             role=role,
         )
+
+    def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> Key:
+        """A rotation, or a recovery by somebody else."""
+        author = number if by is None else by
+        seq = seq or self.seq(author)
+        following = new_key(next_key(self.key(number)), ORIGIN, number)
+        return Key(origin=ORIGIN, author=author, seq=seq, number=number, key=following)
+
+    def revocation(self, number: int, *, by: int | None = None) -> Key:
+        author = number if by is None else by
+        return Key(origin=ORIGIN, author=author, seq=self.seq(author), number=number, key=None)
 
     def dataset(self, author: int) -> Dataset:
         return Dataset(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
@@ -262,7 +288,10 @@ def reopen(folder: Path) -> SqliteLedger:
 
 
 def write_history(ledger: Ledger) -> None:
-    """Fill a ledger with one of everything: two runs, a model that leaves an update out, a host, an aborted round."""
+    """Fill a ledger with one of everything.
+
+    Two runs, a model that leaves an update out, a host, an aborted round, keys rotated, revoked and recovered.
+    """
     world = World(ledger).populate()
     world.add(world.round())
     positions = world.add(*(world.update(number) for number in PARTICIPANTS))
@@ -274,5 +303,8 @@ def write_history(ledger: Ledger) -> None:
     world.add(world.update(4))
     world.add(world.aborted())
     world.add(world.round())
+    world.add(world.new_key(5))
+    world.add(world.new_key(5), world.revocation(HOST))
+    world.add(world.new_key(HOST, by=FOUNDER))
     world.add(*(world.update(number) for number in PARTICIPANTS[:2]))
     world.add(world.model())

@@ -32,17 +32,19 @@ def node_hash(left: bytes, right: bytes) -> Digest:
 class CompactRange:
     """The right edge of a growing tree: the roots of its perfect subtrees, largest first."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._roots: list[Digest] = []
+    def __init__(self, size: int = 0, roots: Sequence[Digest] = ()) -> None:
+        self.size = size
+        self._roots = list(roots)
+
+    @property
+    def roots(self) -> tuple[Digest, ...]:
+        """The roots, from which the edge can be taken up again."""
+        return tuple(self._roots)
 
     @classmethod
     def restore(cls, size: int, node: Node) -> CompactRange:
         """Take up a tree of a given size again, from its stored nodes."""
-        edge = cls()
-        edge.size = size
-        edge._roots = [node(level, begin >> level) for begin, level in _perfect_subtrees(0, size)]
-        return edge
+        return cls(size, [node(level, begin >> level) for begin, level in _perfect_subtrees(0, size)])
 
     def append(self, leaf: Digest) -> list[Digest]:
         """Add a leaf.
@@ -70,8 +72,13 @@ class MutableTree:
     Kept as one byte string per level; an unpaired last node is its own parent, which is RFC 6962's shape.
     """
 
-    def __init__(self) -> None:
-        self._levels = [bytearray()]
+    def __init__(self, levels: Sequence[bytes] = (b"",)) -> None:
+        self._levels = [bytearray(level) for level in levels]
+
+    @property
+    def levels(self) -> list[bytes]:
+        """The hashes of each level, the leaves' first, from which the tree can be taken up again."""
+        return [bytes(level) for level in self._levels]
 
     @property
     def size(self) -> int:
@@ -92,6 +99,18 @@ class MutableTree:
                 self._levels.append(bytearray())
             changed = {index >> 1 for index in changed}
             self._rehash(depth, changed)
+
+    def inclusion_proof(self, index: int) -> list[Digest]:
+        """Prove that a leaf stands in the tree, 0 <= index < size."""
+        if not 0 <= index < self.size:
+            raise ValueError(f"0 <= index < {self.size} is wanted, not {index}")
+        proof: list[Digest] = []
+        for level in self._levels[:-1]:
+            sibling = (index ^ 1) * DIGEST_BYTES
+            if sibling < len(level):
+                proof.append(Digest(bytes(level[sibling : sibling + DIGEST_BYTES])))
+            index >>= 1
+        return proof
 
     def _rehash(self, depth: int, changed: set[int]) -> None:
         below, level = self._levels[depth - 1], self._levels[depth]

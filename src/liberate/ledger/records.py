@@ -31,6 +31,7 @@ from liberate.ledger.refusal import refusal
 
 FORMAT_VERSION = 1
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
+POSSESSION_TYPE = "application/vnd.liberate.possession+json"
 MAX_ENTRY_BYTES = 65_535
 ZERO = Digest(bytes(32))
 """Stands where there is no digest yet."""
@@ -39,6 +40,7 @@ _RANGE_GAP = 256
 """Numbers further apart than this begin a new range: a range costs about as much as a bitmap of this gap."""
 
 Origin = Annotated[str, Meta(min_length=1, max_length=255)]
+Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
 Role = Literal["admitter", "log"] | AdmittedRole
 Account = Literal["none", "epsilon", "rho"]
@@ -74,6 +76,20 @@ class Mechanism(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Token
     parameters: dict[Token, Natural]
+
+
+class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A principal's next key, and its own signature over whose it will be: who names it holds it."""
+
+    public: Bytes32
+    possession: Signature
+
+
+class _Possession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the new key signs."""
+
+    number: Natural
+    origin: Origin
 
 
 class Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -144,6 +160,25 @@ class Enrol(Common, frozen=True, tag="enrol"):
     number: Natural
     key: Bytes32
     role: AdmittedRole
+
+    def subjects(self) -> Iterable[int]:
+        return (self.number,)
+
+
+class Key(Common, frozen=True, tag="key"):
+    """A principal's key is replaced or revoked. Signed by its owner, or by an admitter of its role.
+
+    A new key signed for by the old one is a rotation, by an admitter a recovery.
+    Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
+    takes part in nothing, until an admitter names another key for it.
+
+    Attributes:
+        number: Whose key.
+        key: What replaces it, a key that nobody has had before; None: it is revoked.
+    """
+
+    number: Natural
+    key: NewKey | None
 
     def subjects(self) -> Iterable[int]:
         return (self.number,)
@@ -271,10 +306,12 @@ class Aborted(Common, frozen=True, tag="aborted"):
 class Block(Common, frozen=True, tag="block"):
     """The log ends an atomic batch. Its sequence is its height; the first block's is 1.
 
+    A block belongs to nobody's history and leaves the state tree as it is: heights and parents chain the blocks.
+
     Attributes:
         parent: Leaf hash of the block entry before; 32 zero bytes in the first.
         count: Entries of the batch, this one excluded.
-        state_root: Root of the state tree after the batch, before this entry.
+        state_root: Root of the state tree after the batch, and so after this entry.
         time_us: Microseconds since 1970-01-01 UTC.
     """
 
@@ -284,9 +321,9 @@ class Block(Common, frozen=True, tag="block"):
     time_us: Natural
 
 
-Record: TypeAlias = Genesis | Enrol | Dataset | Round | Update | Model | Aborted | Block
+Record: TypeAlias = Genesis | Enrol | Key | Dataset | Round | Update | Model | Aborted | Block
 
-KINDS = frozenset({"genesis", "enrol", "dataset", "round", "update", "model", "aborted", "block"})
+KINDS = frozenset({"genesis", "enrol", "key", "dataset", "round", "update", "model", "aborted", "block"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +357,16 @@ def signed_bytes(body: bytes) -> bytes:
     return pre_authentication_encoding(PAYLOAD_TYPE, body)
 
 
+def possession_bytes(origin: str, number: int) -> bytes:
+    """Give what a new key signs to show that it is held: for which principal of which ledger it is meant."""
+    return pre_authentication_encoding(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
+
+
+def new_key(key: SigningKey, origin: str, number: int) -> NewKey:
+    """Make a key ready to become a principal's."""
+    return NewKey(public=key.public, possession=key.sign(possession_bytes(origin, number)))
+
+
 def sign(record: Record, key: SigningKey) -> bytes:
     """Make the entry of a record.
 
@@ -350,8 +397,11 @@ def decode_entry(data: bytes) -> Entry:
 
 
 def concerned(record: Record) -> list[int]:
-    """Give the numbers of all principals whose history a record belongs to: author and subjects, increasing."""
-    return sorted({record.author, *record.subjects()})
+    """Give the numbers of all principals whose history a record belongs to, increasing.
+
+    Those are author and subjects; a block belongs to nobody's.
+    """
+    return [] if isinstance(record, Block) else sorted({record.author, *record.subjects()})
 
 
 def ranges(people: Iterable[int]) -> tuple[Range, ...]:

@@ -7,19 +7,23 @@ from typing import Literal
 from liberate.errors import RefusedEntry
 
 Reason = Literal[
-    "already_enrolled",  # the key belongs to a principal already
+    "already_revoked",  # there is no key left to revoke
     "bad_genesis",  # a policy that could never be followed
     "bad_key",  # not a usable public key
     "bad_signature",  # not the author's signature over the record
     "closed_round",  # the round named is not the open one
+    "key_used",  # the key is or was a principal's
+    "leaping_sequence",  # far beyond the author's last sequence
     "log_only",  # a kind that the log itself writes
     "malformed",  # not the canonical bytes of a record
     "no_genesis",  # the first entry of a ledger must be a genesis
-    "not_admitter",  # the genesis does not let the author admit this role
-    "not_in_cohort",  # a person who does not belong to the round
+    "not_admitter",  # the genesis does not let the author admit this role, or recover or revoke its keys
+    "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
+    "not_possessed",  # not the new key's signature over whose it will be
     "not_simulated",  # allowed on a simulation's ledger only
     "other_coordinator",  # the round was opened by somebody else
     "over_budget",  # a spend above what an account may still spend
+    "revoked_author",  # the author's key was revoked
     "round_open",  # another round has not been closed
     "run_complete",  # more rounds than the run announced
     "second_genesis",  # a ledger has one genesis
@@ -32,9 +36,10 @@ Reason = Literal[
     "too_many_people",  # more people than one record may name
     "unknown_author",  # no principal has this number
     "unknown_kind",  # a record kind without a rule
+    "unknown_principal",  # the key of somebody who has no number
     "unknown_version",  # a format version without a rule
     "wrong_base",  # not the model that the run has reached
-    "wrong_cohort",  # people who are no participants, or ranges that are not strictly increasing
+    "wrong_cohort",  # people who are no active participants, or ranges that are not strictly increasing
     "wrong_count",  # a block that does not count its entries
     "wrong_height",  # not the height after the last block's
     "wrong_number",  # not the next number

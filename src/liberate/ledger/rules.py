@@ -7,20 +7,22 @@ It checks everything first and changes the state last: a refused entry leaves no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from typing import assert_never, get_args
 
 from liberate.arrays import Digest
 from liberate.crypto.merkle import root
-from liberate.crypto.note import VerifierKey, parse_verifier_key
+from liberate.crypto.note import SignatureType, VerifierKey, parse_verifier_key
 from liberate.crypto.signing import Claim, check_public_key, verify, verify_batch
 from liberate.errors import InvalidRecord
 from liberate.ledger.records import (
     Aborted,
+    AdmittedRole,
     Block,
     Dataset,
     Enrol,
     Entry,
     Genesis,
+    Key,
     Model,
     Range,
     Record,
@@ -28,16 +30,21 @@ from liberate.ledger.records import (
     Round,
     Update,
     numbers,
+    possession_bytes,
     signed_bytes,
 )
 from liberate.ledger.refusal import Reason, refusal
 from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
+
+LARGEST_LEAP = 1_048_576
+"""By how much a sequence number may exceed the last one: no thief of a key can use all numbers up."""
 
 MAX_PEOPLE = 262_144
 """People whom one record may name."""
 
 _AUTHORS: dict[type[Record], frozenset[Role]] = {
     Enrol: frozenset({"admitter"}),
+    Key: frozenset({"admitter", *get_args(AdmittedRole)}),
     Dataset: frozenset({"participant"}),
     Round: frozenset({"coordinator"}),
     Update: frozenset({"participant", "host"}),
@@ -47,14 +54,15 @@ _AUTHORS: dict[type[Record], frozenset[Role]] = {
 }
 
 
-def apply(state: State, entry: Entry, position: int, *, verified: bool = False) -> None:
+def apply(state: State, entry: Entry, position: int, *, verified_by: bytes | None = None) -> None:
     """Let a state move on by one entry, in place.
 
     Args:
         state: The state after all entries before; unchanged when the entry is refused.
         entry: The entry.
         position: Its position, which must be `state.size`.
-        verified: Whether the signature is known to be one of the author's present key.
+        verified_by: The public key of which the signature is known to be, or None when that is not known. It is
+            verified here unless this is the author's key at this position.
 
     Raises:
         RefusedEntry: the entry does not follow; its reason says why.
@@ -65,12 +73,14 @@ def apply(state: State, entry: Entry, position: int, *, verified: bool = False) 
     if state.genesis is None:
         _begin(state, entry)
     else:
-        _check_author(state, entry, verified=verified)
+        _check_author(state, entry, verified_by)
         match record:
             case Genesis():
                 raise refusal("second_genesis", "this ledger has its genesis already")
             case Enrol():
                 _enrol(state, record)
+            case Key():
+                _change_key(state, record)
             case Dataset():
                 pass
             case Round():
@@ -89,7 +99,7 @@ def apply(state: State, entry: Entry, position: int, *, verified: bool = False) 
     state.advance(entry)
 
 
-def verify_signatures(state: State, entries: Sequence[Entry]) -> set[Digest]:
+def verify_signatures(state: State, entries: Sequence[Entry]) -> dict[Digest, bytes]:
     """Verify what can be verified before any of the entries is applied, on two cores.
 
     Args:
@@ -97,7 +107,8 @@ def verify_signatures(state: State, entries: Sequence[Entry]) -> set[Digest]:
         entries: Entries to come, by authors known by now or not.
 
     Returns:
-        The leaf hashes of those whose signature is their author's and whose sequence may be new.
+        For the leaf hash of each entry whose sequence may be new and whose signature is its author's present key's,
+        this key. One of the entries may replace it: `apply` wants to know which key it was.
     """
     principals = state.principals
     fresh = [
@@ -106,10 +117,14 @@ def verify_signatures(state: State, entries: Sequence[Entry]) -> set[Digest]:
         if entry.record.author < len(principals) and entry.record.seq > principals[entry.record.author].sequence
     ]
     claims = [Claim(principals[e.record.author].key, signed_bytes(e.body), e.signature) for e in fresh]
-    return {entry.leaf_hash for entry, is_valid in zip(fresh, verify_batch(claims), strict=True) if is_valid}
+    return {
+        entry.leaf_hash: claim.public
+        for entry, claim, is_valid in zip(fresh, claims, verify_batch(claims), strict=True)
+        if is_valid
+    }
 
 
-def _check_author(state: State, entry: Entry, *, verified: bool) -> None:
+def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None:
     record = entry.record
     if record.origin != state.origin:
         raise refusal("wrong_origin", f"made for {record.origin!r}, this ledger is {state.origin!r}")
@@ -119,9 +134,14 @@ def _check_author(state: State, entry: Entry, *, verified: bool) -> None:
     allowed = _AUTHORS.get(type(record), frozenset({author.role}))
     if author.role not in allowed:
         raise refusal("wrong_role", f"{record.kind} by a {author.role}, wanted {' or '.join(sorted(allowed))}")
-    if record.seq <= author.sequence:
-        raise refusal("stale_sequence", f"sequence {record.seq}, the author's last one is {author.sequence}")
-    if not verified:
+    if author.is_revoked:
+        raise refusal("revoked_author", f"the key of principal {record.author} was revoked")
+    last = state.last_sequence(record.author)
+    if record.seq <= last:
+        raise refusal("stale_sequence", f"sequence {record.seq}, the author's last one is {last}")
+    if record.seq > last + LARGEST_LEAP:
+        raise refusal("leaping_sequence", f"sequence {record.seq}, at most {last + LARGEST_LEAP} is wanted")
+    if verified_by != author.key:
         _check_signature(entry, author.key)
 
 
@@ -132,7 +152,7 @@ def _check_signature(entry: Entry, key: bytes) -> None:
         raise refusal("bad_signature", error.message) from error
 
 
-# --- genesis and enrolment -------------------------------------------------------------------------------------------
+# --- genesis, enrolment and keys -------------------------------------------------------------------------------------
 
 
 def _begin(state: State, entry: Entry) -> None:
@@ -165,21 +185,54 @@ def _check_policies(genesis: Genesis) -> None:
         if admission.threshold != 1:
             raise refusal("bad_genesis", f"{role} is admitted by one signature, not {admission.threshold}")
     witnesses = genesis.witnesses
-    if len({_parse_key(key).public for key in witnesses.keys}) < max(len(witnesses.keys), witnesses.threshold):
+    publics = {_parse_key(key, SignatureType.COSIGNATURE_V1).public for key in witnesses.keys}
+    if len(publics) < max(len(witnesses.keys), witnesses.threshold):
         raise refusal("bad_genesis", "as many different witnesses as the threshold are wanted")
 
 
 def _enrol(state: State, record: Enrol) -> None:
-    admission = state.founding.admission.get(record.role)
-    if admission is None or record.author not in admission.admitters:
-        raise refusal("not_admitter", f"principal {record.author} may not admit a {record.role}")
+    _check_admitter(state, record.author, record.role)
     if record.number != len(state.principals):
         raise refusal("wrong_number", f"number {record.number}, the next one is {len(state.principals)}")
-    _check_key(record.key)
-    holder = state.number_of(record.key)
-    if holder is not None:
-        raise refusal("already_enrolled", f"the key is principal {holder}'s")
+    _check_new_key(state, record.key)
     state.enrol(Principal(key=record.key, role=record.role))
+
+
+def _change_key(state: State, record: Key) -> None:
+    """Rotate, revoke or recover: the owner may do what needs the present key, an admitter the rest."""
+    if record.number >= len(state.principals):
+        raise refusal("unknown_principal", f"principal {record.number} of {len(state.principals)}")
+    owner = state.principals[record.number]
+    if record.author != record.number:
+        _check_admitter(state, record.author, owner.role)
+    if record.key is None:
+        if owner.is_revoked:
+            raise refusal("already_revoked", f"the key of principal {record.number} was revoked before")
+        owner.revoke()
+        return
+    _check_new_key(state, record.key.public)
+    try:
+        verify(record.key.public, possession_bytes(record.origin, record.number), record.key.possession)
+    except InvalidRecord as error:
+        raise refusal("not_possessed", error.message) from error
+    state.replace_key(record.number, record.key.public)
+
+
+def _check_admitter(state: State, author: int, role: Role) -> None:
+    match role:
+        case "admitter" | "log":
+            admission = None
+        case _:
+            admission = state.founding.admission.get(role)
+    if admission is None or author not in admission.admitters:
+        raise refusal("not_admitter", f"principal {author} may not admit a {role}")
+
+
+def _check_new_key(state: State, key: bytes) -> None:
+    _check_key(key)
+    holder = state.number_of(key)
+    if holder is not None:
+        raise refusal("key_used", f"the key is or was principal {holder}'s")
 
 
 def _check_key(key: bytes) -> None:
@@ -189,9 +242,9 @@ def _check_key(key: bytes) -> None:
         raise refusal("bad_key", error.message) from error
 
 
-def _parse_key(vkey: str) -> VerifierKey:
+def _parse_key(vkey: str, type: SignatureType = SignatureType.ED25519) -> VerifierKey:
     try:
-        return parse_verifier_key(vkey)
+        return parse_verifier_key(vkey, type)
     except InvalidRecord as error:
         raise refusal("bad_key", error.message) from error
 
@@ -262,7 +315,7 @@ def _update(state: State, record: Update, hash: Digest) -> None:
     _check_participants(state, people, "not_in_cohort")
     _check_answers(state, current, people)
     for number in people:
-        _spend(state.principals[number], record)
+        state.principals[number].spend(record.account, record.spend)
     current.accept(people, hash, state.size)
 
 
@@ -277,18 +330,6 @@ def _check_answers(state: State, current: OpenRound, people: Iterable[int]) -> N
         spent = state.principals[number].spent(account)
         if spent + spend > limit:
             raise refusal("over_budget", f"principal {number} spent {spent} of {limit}, {spend} more are too many")
-
-
-def _spend(principal: Principal, record: Update) -> None:
-    match record.account:
-        case "epsilon":
-            principal.epsilon_nano += record.spend
-        case "rho":
-            principal.rho_nano += record.spend
-        case "none":
-            pass
-        case _:
-            assert_never(record.account)
 
 
 def _people(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
@@ -308,6 +349,8 @@ def _check_participants(state: State, people: Iterable[int], reason: Reason) -> 
     for number in people:
         if number >= len(state.principals) or state.principals[number].role != "participant":
             raise refusal(reason, f"principal {number} is no participant")
+        if state.principals[number].is_revoked:
+            raise refusal(reason, f"the key of principal {number} was revoked")
 
 
 # --- the end of a round, the end of a block --------------------------------------------------------------------------

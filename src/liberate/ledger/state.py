@@ -21,7 +21,7 @@ ROLES: tuple[Role, ...] = ("admitter", "log", *get_args(AdmittedRole))
 """Roles in the order of their codes in a state leaf."""
 
 _LEAF = Struct(">32sBBQQQ32sQ32s")
-_ACTIVE = 0
+_ACTIVE, _REVOKED = 0, 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,9 +29,10 @@ class Principal:
     """One leaf of the state tree.
 
     Attributes:
-        key: Public key.
+        key: Present public key.
         role: What it may sign.
-        sequence: Its last accepted sequence number; 0 before the first.
+        is_revoked: Whether its key was revoked and not replaced since: it can author nothing and takes part in nothing.
+        sequence: Its last accepted sequence number; 0 before the first. The log's stays 0: blocks count heights.
         epsilon_nano: Spent from the ε account, in 1e-9.
         rho_nano: Spent from the ρ account, in 1e-9.
         consents: Digest of its live consents; zero bytes when there are none.
@@ -41,6 +42,7 @@ class Principal:
 
     key: bytes
     role: Role
+    is_revoked: bool = False
     sequence: int = 0
     epsilon_nano: int = 0
     rho_nano: int = 0
@@ -51,13 +53,13 @@ class Principal:
     def encode(self) -> bytes:
         """Give the leaf's bytes: fixed width, big-endian.
 
-        Key (32), role code (1), status (1), sequence (8), ε spent (8), ρ spent (8), consents (32), about count (8),
-        about head (32).
+        Key (32), role code (1), status (1; 0 active, 1 revoked), sequence (8), ε spent (8), ρ spent (8), consents (32),
+        about count (8), about head (32).
         """
         return _LEAF.pack(
             self.key,
             ROLES.index(self.role),
-            _ACTIVE,
+            _REVOKED if self.is_revoked else _ACTIVE,
             self.sequence,
             self.epsilon_nano,
             self.rho_nano,
@@ -78,6 +80,32 @@ class Principal:
             case _:
                 assert_never(account)
 
+    def spend(self, account: Account, nano: int) -> None:
+        """Spend from an account, in 1e-9."""
+        match account:
+            case "epsilon":
+                self.epsilon_nano += nano
+            case "rho":
+                self.rho_nano += nano
+            case "none":
+                pass
+            case _:
+                assert_never(account)
+
+    def replace_key(self, key: bytes) -> None:
+        """Go on with another key, revoked before or not."""
+        self.key = key
+        self.is_revoked = False
+
+    def revoke(self) -> None:
+        """Take the key's force away."""
+        self.is_revoked = True
+
+    def count(self, entry: Digest) -> None:
+        """Add an entry, by its leaf hash, to the history."""
+        self.about_count += 1
+        self.about_head = Digest(sha256(self.about_head + entry).digest())
+
     @classmethod
     def decode(cls, leaf: bytes) -> Principal:
         """Read what `encode` wrote.
@@ -86,14 +114,15 @@ class Principal:
             InvalidRecord: it is no such leaf.
         """
         try:
-            key, role, _status, sequence, epsilon_nano, rho_nano, consents, about_count, about_head = _LEAF.unpack(leaf)
+            key, role, status, sequence, epsilon_nano, rho_nano, consents, about_count, about_head = _LEAF.unpack(leaf)
         except error as wrong:
             raise InvalidRecord(f"a state leaf has {_LEAF.size} bytes") from wrong
-        if role >= len(ROLES):
-            raise InvalidRecord(f"no role has the code {role}")
+        if role >= len(ROLES) or status not in (_ACTIVE, _REVOKED):
+            raise InvalidRecord(f"no role has the code {role}, or no status the code {status}")
         return cls(
             key=key,
             role=ROLES[role],
+            is_revoked=status == _REVOKED,
             sequence=sequence,
             epsilon_nano=epsilon_nano,
             rho_nano=rho_nano,
@@ -111,6 +140,7 @@ class AcceptedUpdate:
     people: int
 
 
+@dataclass(slots=True)
 class OpenRound:
     """A round that waits for its model, and what it has been answered.
 
@@ -118,22 +148,25 @@ class OpenRound:
         record: The round.
         hash: Leaf hash of its entry.
         position: Position of its entry.
+        n_principals: Number of principals when it was opened.
         updates: Accepted updates by position, in ledger order.
         answered: People whose answer was accepted.
     """
 
-    def __init__(self, record: Round, hash: Digest, position: int, n_principals: int) -> None:
-        self.record = record
-        self.hash = hash
-        self.position = position
-        self.updates: dict[int, AcceptedUpdate] = {}
-        self.answered: set[int] = set()
-        self._n_principals = n_principals
-        self._cohort = frozenset(numbers(record.cohort))
+    record: Round
+    hash: Digest
+    position: int
+    n_principals: int
+    updates: dict[int, AcceptedUpdate] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
+    _cohort: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        self._cohort = frozenset(numbers(self.record.cohort))
 
     def admits(self, number: int) -> bool:
         """Whether a participant belongs to the cohort."""
-        return number in self._cohort if self._cohort else number < self._n_principals
+        return number in self._cohort if self._cohort else number < self.n_principals
 
     def accept(self, people: Sequence[int], hash: Digest, position: int) -> None:
         """Add an accepted update: for whom it answers, its leaf hash and position."""
@@ -194,6 +227,7 @@ class State:
     open_round: OpenRound | None = None
     model: ModelReference | None = None
     _numbers: dict[bytes, int] = field(default_factory=dict)
+    _former_keys: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     _tree: MutableTree = field(default_factory=MutableTree)
     _changed: set[int] = field(default_factory=set)
 
@@ -229,22 +263,52 @@ class State:
         self._numbers[principal.key] = number
         self._changed.add(number)
 
+    def replace_key(self, number: int, key: bytes) -> None:
+        """Give a principal another key, by the entry at the present position."""
+        self.note_former_key(number, self.principals[number].key, self.size)
+        self.principals[number].replace_key(key)
+        self._numbers[key] = number
+
+    def note_former_key(self, number: int, key: bytes, until: int) -> None:
+        """Remember a key that a principal had up to and including a position; earlier ones first."""
+        self._former_keys.setdefault(number, []).append((until, key))
+        self._numbers[key] = number
+
     def number_of(self, key: bytes) -> int | None:
-        """Give the number of the principal who holds a public key."""
+        """Give the number of the principal whose public key this is, or was."""
         return self._numbers.get(key)
+
+    def last_sequence(self, number: int) -> int:
+        """Give a principal's last accepted sequence number, the height for the log; 0 before the first."""
+        principal = self.principals[number]
+        return self.height if principal.role == "log" else principal.sequence
+
+    def key_at(self, number: int, position: int) -> bytes:
+        """Give the public key with which a principal signs the entry at a position."""
+        for until, key in self._former_keys.get(number, ()):
+            if position <= until:
+                return key
+        return self.principals[number].key
 
     def advance(self, entry: Entry) -> None:
         """Count an accepted entry, in its author's sequence and in the history of everybody it concerns."""
-        self.principals[entry.record.author].sequence = entry.record.seq
         for number in concerned(entry.record):
-            principal = self.principals[number]
-            principal.about_count += 1
-            principal.about_head = Digest(sha256(principal.about_head + entry.leaf_hash).digest())
+            self.principals[number].count(entry.leaf_hash)
             self._changed.add(number)
+            if number == entry.record.author:
+                self.principals[number].sequence = entry.record.seq
         self.size += 1
 
     def root(self) -> Digest:
-        """Give the root of the state tree."""
+        """Give the root of the state tree; between blocks of a log it is the last block's `state_root`."""
+        self._hash_changes()
+        return self._tree.root()
+
+    def inclusion_proof(self, number: int) -> list[Digest]:
+        """Prove that a principal's leaf stands in the state tree."""
+        self._hash_changes()
+        return self._tree.inclusion_proof(number)
+
+    def _hash_changes(self) -> None:
         self._tree.update({number: leaf_hash(self.principals[number].encode()) for number in self._changed})
         self._changed.clear()
-        return self._tree.root()

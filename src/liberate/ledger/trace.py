@@ -76,7 +76,7 @@ class Trace:
 
     Attributes:
         number: The participant's number.
-        key: Its public key.
+        key: Its present public key.
         checkpoint: The signed note under which everything was proved.
         history: All entries that name the participant as author or subject, in ledger order.
         contributions: What became of each update.
@@ -175,7 +175,7 @@ class _Tracer:
     def _check(self, position: int) -> tuple[Entry, tuple[Digest, ...]]:
         if position not in self._checked:
             entry = decode_entry(self._ledger.entry(position))
-            key = self._ledger.state.principals[entry.record.author].key
+            key = self._ledger.state.key_at(entry.record.author, position)
             verify(key, signed_bytes(entry.body), entry.signature)
             size = self._checkpoint.size
             proof = self._ledger.inclusion_proof(position, size)
