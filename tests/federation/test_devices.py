@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ def outgoing(tag: str) -> Outgoing:
 
 
 @pytest.fixture
-def devices(tmp_path: Path) -> Devices:
-    return Devices.create(tmp_path / "devices", ((person, holding(slot)) for slot, person in enumerate(PEOPLE)))
+def devices(tmp_path: Path) -> Iterator[Devices]:
+    holdings = ((person, holding(slot)) for slot, person in enumerate(PEOPLE))
+    with Devices.create(tmp_path / "devices", holdings) as devices:
+        yield devices
 
 
 def test_holdings_are_given_back(devices: Devices) -> None:
@@ -99,7 +102,8 @@ def test_killed_creation_leaves_no_store(tmp_path: Path) -> None:
         Devices.create(folder, holdings_that_stop())  # type: ignore[arg-type]  # a generator that breaks off
 
     assert not Devices.exists(folder)
-    assert Devices.create(folder, [("anna", holding(0))]).holding(0) == holding(0)
+    with Devices.create(folder, [("anna", holding(0))]) as devices:
+        assert devices.holding(0) == holding(0)
 
 
 def test_store_is_not_overwritten(devices: Devices, tmp_path: Path) -> None:

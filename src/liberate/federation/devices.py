@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -136,16 +137,15 @@ class Devices:
         draft.unlink(missing_ok=True)
         keys = bytearray()
         draft.touch(mode=0o600)
-        db = sqlite3.connect(draft, isolation_level=None)
-        db.executescript(_SCHEMA)
-        db.execute("BEGIN")
-        for slot, (user_id, holding) in enumerate(holdings):
-            key = os.urandom(SECRET_BYTES)
-            keys += key
-            sealed = _seal_row(key, "device", slot, holding)
-            db.execute("INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)", (slot, user_id, sealed))
-        db.execute("COMMIT")
-        db.close()
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            db.executescript(_SCHEMA)
+            db.execute("BEGIN")
+            for slot, (user_id, holding) in enumerate(holdings):
+                key = os.urandom(SECRET_BYTES)
+                keys += key
+                sealed = _seal_row(key, "device", slot, holding)
+                db.execute("INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)", (slot, user_id, sealed))
+            db.execute("COMMIT")
         descriptor = os.open(folder / "subjects.keys", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(keys)
