@@ -17,6 +17,7 @@ from liberate.crypto.note import (
     Checkpoint,
     SignatureType,
     WitnessPolicy,
+    add_cosignature,
     cosign,
     cosignature_times,
     open_checkpoint,
@@ -193,6 +194,17 @@ def test_the_latest_cosignature_of_a_witness_counts() -> None:
     lines = [cosign(CHECKPOINT, "witness.example/0", witness_key(0), time) for time in (5, 9, 7)]
 
     assert cosignature_times(NOTE + "".join(lines), WITNESS_KEYS) == {WITNESS_KEYS[0]: 9}
+
+
+def test_a_cosignature_is_taken_from_an_answer_without_the_rest() -> None:
+    line = cosign(CHECKPOINT, "witness.example/0", witness_key(0), 5)
+    other = cosign(CHECKPOINT, "witness.example/1", witness_key(1), 5)
+
+    assert add_cosignature(NOTE, other + line, WITNESS_KEYS[0]) == NOTE + line
+    of_another = cosign(Checkpoint(ORIGIN, 1, CHECKPOINT.root), "witness.example/0", witness_key(0), 5)
+    for answer in (other, of_another, "", "nonsense\n", line.rstrip("\n")):
+        with pytest.raises(InvalidRecord):
+            add_cosignature(NOTE, answer, WITNESS_KEYS[0])
 
 
 def test_every_flipped_bit_of_a_cosigned_note_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import data, ledger, privacy, run, study, trace
+from liberate.cli import data, keys, ledger, privacy, run, study, trace, witness
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command("recommend")(run.recommend)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(ledger.app, name="ledger")
 app.command("trace")(trace.trace)
+app.add_typer(keys.app, name="keys")
+app.command("witness")(witness.witness)
 app.command("study")(study.study)
 
 

@@ -194,6 +194,25 @@ def cosignature_times(note: str, witnesses: Sequence[str]) -> dict[str, int]:
     return times
 
 
+def add_cosignature(note: str, lines: str, witness: str) -> str:
+    """Put a witness's cosignature under a note.
+
+    Args:
+        note: A signed note.
+        lines: What the witness answered: signature lines, of which those by other keys are left out.
+        witness: Its verifier key.
+
+    Raises:
+        InvalidRecord: the lines hold no cosignature of this note by this witness.
+    """
+    signer = parse_witness_key(witness)
+    text, _ = _split(note)
+    answer = f"{text}\n{lines}"
+    if not cosignature_times(answer, (witness,)):
+        raise InvalidRecord(f"no cosignature by {signer}")
+    return note + "".join(signer.line(signature) for signature in _signatures(_split(answer)[1], signer))
+
+
 def open_cosigned(note: str, vkey: str, policy: WitnessPolicy) -> Checkpoint:
     """Read a checkpoint that its log has signed and enough witnesses have cosigned.
 

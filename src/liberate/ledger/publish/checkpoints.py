@@ -1,0 +1,210 @@
+"""Publish checkpoints: have them cosigned by enough witnesses, and remember what has been given away.
+
+What was published cannot be taken back: a ledger that lacks it, or holds something else in its place, was rolled back.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from liberate.crypto.merkle import verify_consistency
+from liberate.crypto.note import (
+    WitnessPolicy,
+    add_cosignature,
+    cosignature_times,
+    open_checkpoint,
+    parse_witness_key,
+    read_unverified,
+)
+from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
+from liberate.ledger.log import Ledger
+from liberate.ledger.publish.witness import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
+
+TIME_LIMIT_S = 10.0
+_ATTEMPTS = 3
+_LONGEST_REASON = 200
+
+Submit = Callable[[str, bytes], Answer]
+"""Sends the body of a request to a witness by its URL; raises LedgerError where there is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessAddress:
+    """Where a witness is reached, and its verifier key."""
+
+    url: str
+    key: str
+
+
+def parse_address(text: str) -> WitnessAddress:
+    """Read `URL VKEY`.
+
+    Raises:
+        InvalidRecord: not an address, http or https, and a witness's verifier key.
+    """
+    url, _, vkey = text.partition(" ")
+    if not url.startswith(("http://", "https://")):
+        raise InvalidRecord(f"not a witness, http://... and a verifier key: {text!r}")
+    parse_witness_key(vkey)
+    return WitnessAddress(url.rstrip("/"), vkey)
+
+
+def submit(url: str, body: bytes) -> Answer:
+    """Send a request over HTTP."""
+    request = urllib.request.Request(f"{url}/add-checkpoint", data=body, headers={"Content-Type": "text/plain"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIME_LIMIT_S) as found:
+            return _answer(found.status, found.read(MAX_BODY_BYTES), found.headers.get("Content-Type"))
+    except urllib.error.HTTPError as error:
+        with error:
+            return _answer(error.code, error.read(MAX_BODY_BYTES), error.headers.get("Content-Type"))
+    except (OSError, HTTPException) as error:
+        raise LedgerError(f"no answer: {error}") from error
+
+
+class Publisher:
+    """Publishes the newest checkpoint of a ledger.
+
+    Args:
+        ledger: The ledger.
+        witnesses: Who is asked to cosign.
+        threshold: How many must, 0 <= threshold <= number of witnesses.
+        kept: File in which the newest published checkpoint is kept, outside the ledger.
+        send: Reaches the witnesses.
+    """
+
+    def __init__(
+        self, ledger: Ledger, witnesses: Sequence[WitnessAddress], threshold: int, kept: Path, send: Submit = submit
+    ) -> None:
+        self._ledger = ledger
+        self._witnesses = witnesses
+        self._threshold = threshold
+        self._kept = kept
+        self._send = send
+        self._sizes = dict.fromkeys(witnesses, 0)
+        self._published = ("", "")
+
+    def publish(self) -> str:
+        """Give the newest checkpoint, cosigned and kept.
+
+        Raises:
+            NoQuorum: too few witnesses have cosigned it; nothing is published.
+        """
+        note = self._ledger.checkpoint()
+        if note != self._published[0]:
+            published = self._cosigned(note) if self._witnesses else note
+            keep_checkpoint(self._kept, published)
+            self._published = (note, published)
+        return self._published[1]
+
+    def _cosigned(self, note: str) -> str:
+        """Ask all witnesses at once, until enough have cosigned."""
+        found = note
+        reasons: dict[WitnessAddress, str] = {}
+        attempts = dict.fromkeys(self._witnesses, 1)
+        pool = ThreadPoolExecutor(len(self._witnesses))
+        try:
+            running = {self._ask(pool, witness, note): witness for witness in self._witnesses}
+            while running and self._count(found) < self._threshold:
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    witness = running.pop(done)
+                    try:
+                        found = self._take(found, witness, done)
+                    except _OtherSize:
+                        attempts[witness] += 1
+                        reasons[witness] = f"it wants a proof from {self._sizes[witness]} entries"
+                        if attempts[witness] <= _ATTEMPTS:
+                            running[self._ask(pool, witness, note)] = witness
+                    except LedgerError as error:
+                        reasons[witness] = error.message
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._count(found) < self._threshold:
+            raise self._no_quorum(self._count(found), reasons)
+        return found
+
+    def _count(self, note: str) -> int:
+        return len(cosignature_times(note, [witness.key for witness in self._witnesses]))
+
+    def _ask(self, pool: ThreadPoolExecutor, witness: WitnessAddress, note: str) -> Future[Answer]:
+        old, new = self._sizes[witness], read_unverified(note).size
+        proof = self._ledger.consistency_proof(old, new) if 0 < old < new else []
+        return pool.submit(self._send, witness.url, Submission(old, proof, note).encode())
+
+    def _take(self, note: str, witness: WitnessAddress, done: Future[Answer]) -> str:
+        """Add what a witness has answered, or say why there is nothing to add."""
+        answer, own = done.result(), read_unverified(note).size
+        if answer.status == 200:
+            cosigned = add_cosignature(note, answer.body, witness.key)
+            self._sizes[witness] = own
+            return cosigned
+        if answer.status != 409 or answer.content_type != SIZE_TYPE or not answer.body.strip().isdecimal():
+            raise LedgerError(f"{answer.status} {answer.body.strip()[:_LONGEST_REASON]}")
+        size, asked = int(answer.body), self._sizes[witness]
+        if size > self._ledger.size:
+            raise LedgerError(
+                f"it has cosigned {size} entries, the ledger has {self._ledger.size}: was it rolled back?"
+            )
+        if size == asked:
+            raise LedgerError(f"it has cosigned another tree of {size} entries")
+        self._sizes[witness] = size
+        raise _OtherSize
+
+    def _no_quorum(self, found: int, reasons: Mapping[WitnessAddress, str]) -> NoQuorum:
+        said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
+        return NoQuorum(
+            f"{found} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
+            hint="start the witnesses; the same command goes on",
+        )
+
+
+class _OtherSize(Exception):
+    """The witness wants a proof from another size."""
+
+
+def witness_policy(witnesses: Sequence[WitnessAddress], threshold: int) -> WitnessPolicy:
+    """Give what clients demand of a checkpoint."""
+    return WitnessPolicy(tuple(witness.key for witness in witnesses), threshold)
+
+
+def check_published(ledger: Ledger, note: str, vkey: str) -> None:
+    """Check that a ledger still holds everything that a published checkpoint covers.
+
+    Raises:
+        RolledBack: it is smaller, or holds other entries.
+        InvalidRecord: the note is no checkpoint of this log.
+    """
+    published, present = open_checkpoint(note, vkey), open_checkpoint(ledger.checkpoint(), vkey)
+    hint = "put the newest copy of the ledger back; one that was published cannot be taken back"
+    if published.size > present.size:
+        words = f"the ledger has {present.size} entries, but {published.size} were published: it was rolled back"
+        raise RolledBack(words, size=present.size, published=published.size, hint=hint)
+    if published.size == 0:
+        return
+    try:
+        proof = ledger.consistency_proof(published.size, present.size) if published.size < present.size else []
+        verify_consistency(published.size, present.size, proof, published.root, present.root)
+    except ProofMismatch as error:
+        words = f"the first {published.size} entries of the ledger's {present.size} are not those that were published"
+        raise RolledBack(words, size=present.size, published=published.size, hint=hint) from error
+
+
+def keep_checkpoint(path: Path, note: str) -> None:
+    """Write a note whole or not at all; returns when it is on the disk."""
+    draft = path.with_name(f"{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(note)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _answer(status: int, body: bytes, content_type: str | None) -> Answer:
+    return Answer(status, body.decode("utf-8", "replace"), (content_type or "").partition(";")[0].strip())

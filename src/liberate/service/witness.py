@@ -1,0 +1,125 @@
+"""The HTTP witness: one address, `POST /add-checkpoint` (C2SP tlog-witness)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from liberate.crypto.note import parse_verifier_key
+from liberate.crypto.signing import load_key
+from liberate.errors import LedgerError, SettingsError
+from liberate.ledger.publish.replay import Follower, ReadEntries, entries_in_folder
+from liberate.ledger.publish.witness import MAX_BODY_BYTES, Witness
+from liberate.ledger.records import Genesis, decode_entry
+
+_logger = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_LONGEST_SHUTDOWN_S = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessConfig:
+    """How a witness is run.
+
+    Attributes:
+        folder: Where its state lies; made if absent.
+        name: Its name, a schemeless URL.
+        key: The file of its signing key.
+        logs: Verifier keys of the logs whose checkpoints it cosigns.
+        replay: Copies of ledgers whose entries it replays before it cosigns.
+        host: Address to listen on.
+        port: Port to listen on, 0 <= port < 65,536; 0 takes a free one.
+    """
+
+    folder: Path
+    name: str
+    key: Path
+    logs: Sequence[str]
+    replay: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+def application(witness: Witness) -> Starlette:
+    """Put HTTP around a witness."""
+
+    async def add_checkpoint(request: Request) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                return PlainTextResponse(f"a request has at most {MAX_BODY_BYTES} bytes\n", 400)
+        answer = await run_in_threadpool(witness.add_checkpoint, bytes(body))
+        return Response(answer.body, answer.status, media_type=answer.content_type)
+
+    return Starlette(routes=[Route("/add-checkpoint", add_checkpoint, methods=["POST"])])
+
+
+def serve(config: WitnessConfig, announce: Callable[[str, str], None]) -> None:
+    """Run a witness until SIGTERM or SIGINT; requests under way are answered first.
+
+    Args:
+        config: How.
+        announce: Told the URL and the verifier key as soon as connections are taken.
+
+    Raises:
+        SettingsError: no log is named, or a copy to replay is none of theirs.
+        LiberateError: the key, or a copy, cannot be read.
+    """
+    if not config.logs:
+        raise SettingsError("a witness needs the verifier key of a log", hint="--log VKEY, as `train` prints it")
+    key = load_key(config.key)
+    followers = _followers(config)
+    witness = Witness(config.name, key, config.logs, config.folder, lambda: int(time.time()), followers)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has shut down
+    with closing(witness), socket.create_server((config.host, config.port), backlog=_BACKLOG) as listener:
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{host}:{port}", witness.verifier_key)
+        settings = uvicorn.Config(
+            application(witness),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_LONGEST_SHUTDOWN_S,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _followers(config: WitnessConfig) -> dict[str, Follower]:
+    logs = {parse_verifier_key(vkey).name: vkey for vkey in config.logs}
+    followers = {}
+    for place in config.replay:
+        read = _reader(place)
+        origin = _origin(place, read)
+        if origin not in logs:
+            raise SettingsError(f"{place} is a copy of {origin}, which is none of the logs", hint="--log VKEY")
+        followers[origin] = Follower(logs[origin], read)
+    return followers
+
+
+def _reader(place: str) -> ReadEntries:
+    folder = Path(place)
+    return entries_in_folder(folder / "ledger" if (folder / "ledger").is_dir() else folder)
+
+
+def _origin(place: str, read: ReadEntries) -> str:
+    for data in read(0, 1):
+        record = decode_entry(data).record
+        if isinstance(record, Genesis):
+            return record.origin
+    raise LedgerError(f"{place} does not begin with a genesis")
