@@ -127,7 +127,7 @@ def test_only_participants_are_traced(ledger: SqliteLedger, number: int) -> None
         ("entry", "entry", "kind = 'update'"),
         ("entry", "entry", "kind = 'model'"),
         ("node", "hash", "TRUE"),
-        ("principal", "leaf", "number = 5"),
+        ("principal", "leaf", "number = 4"),
         ("checkpoint", "note", "TRUE"),
     ],
 )

@@ -85,6 +85,8 @@ def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None
     trace = trace_person(load_run(tmp_path / "run"), "user:u03")
     assert [entry["kind"] for entry in trace["entries"]] == ["enrol", "dataset"]
     assert trace["updates"] == []
+    assert trace["complete"] is True
+    assert len(trace["completeness"]["entries"]) == 2
     assert len(recommend(load_run(tmp_path / "run"), "user:u03", 3)[1]) == 3
     spent = statement(load_run(tmp_path / "run"))
     assert (spent["epsilon_basic"], spent["rounds_joined_most"]) == (0.0, 0)

@@ -15,6 +15,7 @@ from liberate.crypto.merkle import Node, inclusion_proof, leaf_hash, node_hash, 
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import verify
 from liberate.errors import LedgerError
+from liberate.ledger.completeness import Completeness, follow, prove_completeness, verify_completeness
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Block, Entry, Model, Update, decode_entry, signed_bytes
 
@@ -79,16 +80,18 @@ class Trace:
         key: Its present public key.
         checkpoint: The signed note under which everything was proved.
         history: All entries that name the participant as author or subject, in ledger order.
+        completeness: The proof that there are no others.
         contributions: What became of each update.
         epsilon_nano: Spent from the ε account, in 1e-9.
         rho_nano: Spent from the ρ account, in 1e-9.
-        proof_count: How many inclusion and membership proofs were checked.
+        proof_count: How many inclusion, membership and completeness proofs were checked.
     """
 
     number: int
     key: bytes
     checkpoint: str
     history: tuple[ProvedEntry, ...]
+    completeness: Completeness
     contributions: tuple[Contribution, ...]
     epsilon_nano: int
     rho_nano: int
@@ -107,18 +110,22 @@ def trace_participant(ledger: Ledger, number: int) -> Trace:
     if number >= len(principals) or principals[number].role != "participant":
         raise LedgerError(f"principal {number} is no participant")
     tracer = _Tracer(ledger)
+    completeness = prove_completeness(ledger, number)
+    verify_completeness(completeness, ledger.state.founding.log_vkey)
+    principal = follow(number, completeness.entries, ledger.origin)
     history = tuple(tracer.prove(position) for position in ledger.positions(about=number))
     updates = [(each, each.entry.record) for each in history if isinstance(each.entry.record, Update)]
     contributions = tuple(tracer.contribution(each, update) for each, update in updates)
     return Trace(
         number=number,
-        key=principals[number].key,
+        key=principal.key,
         checkpoint=tracer.note,
         history=history,
+        completeness=completeness,
         contributions=contributions,
-        epsilon_nano=sum(update.spend for _, update in updates if update.account == "epsilon"),
-        rho_nano=sum(update.spend for _, update in updates if update.account == "rho"),
-        proof_count=tracer.proof_count,
+        epsilon_nano=principal.epsilon_nano,
+        rho_nano=principal.rho_nano,
+        proof_count=tracer.proof_count + 1,
     )
 
 

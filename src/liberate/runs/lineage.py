@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from liberate.crypto.note import open_checkpoint
+from liberate.ledger.completeness import Completeness, verify_completeness
 from liberate.ledger.records import Model, Round
 from liberate.ledger.trace import Contribution, ProvedEntry, trace_participant
 from liberate.runs.folder import Run
@@ -26,10 +27,11 @@ def trace_person(run: Run, participant: str) -> dict[str, Any]:
         participant: Number, key id, or user:ID.
 
     Returns:
-        The keys of `liberate trace --json`: the person; `checkpoint`; `entries`, all that name the person; `updates`,
-        each with the round, its block and what became of it; `models` that used an update; `descendants`, models
-        built on one of these that used no update of the person; `epsilon` and `rho` spent; `proofs`, how many were
-        checked. `shares` and `recipients` are empty: nothing is shared.
+        The keys of `liberate trace --json`: the person; `checkpoint`; `entries`, all that name the person, which is
+        `complete` because the proof in `completeness` was checked; `updates`, each with the round, its block and what
+        became of it; `models` that used an update; `descendants`, models built on one of these that used no update of
+        the person; `epsilon` and `rho` spent; `proofs`, how many were checked. `shares` and `recipients` are empty:
+        nothing is shared.
 
     Raises:
         LiberateError: Nobody has that name.
@@ -39,6 +41,7 @@ def trace_person(run: Run, participant: str) -> dict[str, Any]:
     with closing(run.open_ledger()) as ledger:
         found = trace_participant(ledger, person.number)
     checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    verify_completeness(found.completeness, run.verifier_key)
     used = {c.model.position: c.model for c in found.contributions if c.model}
     later = {d.position: d for c in found.contributions for d in c.descendants if d.position not in used}
     return {
@@ -46,6 +49,8 @@ def trace_person(run: Run, participant: str) -> dict[str, Any]:
         "key_id": person.key_id,
         "user_id": person.user_id,
         "entries": [_entry(each) for each in found.history],
+        "complete": True,
+        "completeness": _completeness(found.completeness),
         "updates": [_update(each) for each in found.contributions],
         "models": [_model(model) for _, model in sorted(used.items())],
         "descendants": [_model(model) for _, model in sorted(later.items())],
@@ -68,6 +73,16 @@ def _entry(proved: ProvedEntry) -> dict[str, Any]:
         "time_us": proved.time_us,
         "leaf_hash": _text(proved.entry.leaf_hash),
         "proof": [_text(step) for step in proved.proof],
+    }
+
+
+def _completeness(proof: Completeness) -> dict[str, Any]:
+    return {
+        "entries": [_text(entry) for entry in proof.entries],
+        "block": _text(proof.block),
+        "block_proof": [_text(step) for step in proof.block_proof],
+        "principal_count": proof.principal_count,
+        "state_proof": [_text(step) for step in proof.state_proof],
     }
 
 
