@@ -167,7 +167,7 @@ def offer(witness: Running, view: View, given: set[int], last: int) -> None:
         if answer.status == 200:
             given.add(new)
             old = new
-        elif answer.status == 409:
+        elif answer.status == 409 and answer.body:
             old = int(answer.body)
 
 

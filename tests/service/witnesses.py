@@ -50,9 +50,9 @@ def start(folder: Path, name: str, logs: Sequence[str], *, replay: Sequence[Path
         new_key(key, name)
     flags = [flag for vkey in logs for flag in ("--log", vkey)]
     flags += [flag for place in replay for flag in ("--replay", str(place))]
+    flags += ["--name", name, "--key", str(key), "--port", str(port), "--json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "liberate", "--verbose", "witness", str(folder), "--name", name, "--key", str(key)]
-        + [*flags, "--port", str(port), "--json"],
+        [sys.executable, "-m", "liberate", "--verbose", "witness", str(folder), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from liberate.crypto.merkle import verify_consistency
@@ -60,13 +60,18 @@ def submit(url: str, body: bytes) -> Answer:
     """Send a request over HTTP."""
     request = urllib.request.Request(f"{url}/add-checkpoint", data=body, headers={"Content-Type": "text/plain"})
     try:
-        with urllib.request.urlopen(request, timeout=TIME_LIMIT_S) as found:
-            return _answer(found.status, found.read(MAX_BODY_BYTES), found.headers.get("Content-Type"))
-    except urllib.error.HTTPError as error:
-        with error:
-            return _answer(error.code, error.read(MAX_BODY_BYTES), error.headers.get("Content-Type"))
+        with _open(request) as found:
+            return _answer(found.status or 0, found.read(MAX_BODY_BYTES), found.headers.get("Content-Type"))
     except (OSError, HTTPException) as error:
         raise LedgerError(f"no answer: {error}") from error
+
+
+def _open(request: urllib.request.Request) -> HTTPResponse | urllib.error.HTTPError:
+    try:
+        found: HTTPResponse = urllib.request.urlopen(request, timeout=TIME_LIMIT_S)
+    except urllib.error.HTTPError as error:  # an answer, only not a good one
+        return error
+    return found
 
 
 class Publisher:
