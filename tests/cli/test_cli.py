@@ -215,7 +215,17 @@ def test_error_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["evaluate"], ["recommend", "x"], ["ledger", "prove", "x", "--entry", "-1"], ["x"]]
+    "arguments",
+    [
+        ["evaluate"],
+        ["recommend", "x"],
+        ["ledger", "prove", "x", "--entry", "-1"],
+        ["ledger", "prove", "x"],
+        ["ledger", "export", "x"],
+        ["ledger", "export", "x", "--tiles", "y", "--parquet", "z"],
+        ["ledger", "verify-proof", "nowhere", "--key", "k"],
+        ["x"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(call: Call, arguments: list[str]) -> None:
     assert call(*arguments)[0] == 2
@@ -262,3 +272,59 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_proof_of_an_entry_is_checked_without_the_ledger(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    file, key = tmp_path / "entry.tlog-proof", ("--key", finished["verifier_key"])
+    proved = reported(call("ledger", "prove", finished["run"], "--entry", 5, "--out", file, "--json"))
+    assert (proved["ok"], proved["path"]) == (True, str(file))
+
+    found = reported(call("ledger", "verify-proof", file, *key, "--json"))
+
+    assert (found["ok"], found["proves"], found["position"]) == (True, "inclusion", 5)
+    assert (found["root"], found["size"]) == (finished["root"], finished["entry_count"])
+    assert "position" in call("ledger", "verify-proof", file, *key)[1]
+
+    file.write_bytes(file.read_bytes().replace(b"index 5", b"index 6"))
+    code, out, _ = call("ledger", "verify-proof", file, *key, "--json")
+    assert (code, json.loads(out)["ok"]) == (1, False)
+    code, out, err = call("ledger", "verify-proof", file, *key)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+def test_proof_that_the_ledger_grew_is_held_against_a_kept_checkpoint(
+    call: Call, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    file, key, kept = tmp_path / "growth", ("--key", finished["verifier_key"]), Path(finished["run"]) / "checkpoint"
+    proved = reported(call("ledger", "prove", finished["run"], "--since", kept, "--out", file, "--json"))
+    assert proved["old_size"] == proved["size"] == finished["entry_count"]
+
+    found = reported(call("ledger", "verify-proof", file, *key, "--checkpoint", kept, "--json"))
+
+    assert (found["proves"], found["root"]) == ("consistency", finished["root"])
+    assert call("ledger", "verify-proof", file, *key)[0] == 1
+
+
+def test_tiles_are_exported_and_checked(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    tiles, key = tmp_path / "tiles", ("--key", finished["verifier_key"])
+    wanted = {"entry_count": finished["entry_count"], "root": finished["root"]}
+
+    for source in (finished["run"], Path(finished["run"]) / "ledger"):
+        assert reported(call("ledger", "export", source, "--tiles", tiles, "--json")) == {"path": str(tiles), **wanted}
+
+    kept = Path(finished["run"]) / "checkpoint"
+    found = reported(call("ledger", "verify-tiles", tiles, *key, "--checkpoint", kept, "--json"))
+    assert found == {"ok": True, "origin": finished["verifier_key"].split("+")[0], **wanted, "findings": []}
+    bundle = next((tiles / "tile" / "entries").rglob("*.p/*"))
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    code, out, _ = call("ledger", "verify-tiles", tiles, *key)
+    assert code == 1
+    assert f"FOUND {bundle.relative_to(tiles).as_posix()}" in out
+
+
+def test_table_is_exported(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    found = reported(call("ledger", "export", finished["run"], "--parquet", tmp_path / "table", "--json"))
+
+    assert (found["root"], found["entry_count"]) == (finished["root"], finished["entry_count"])
+    assert pq.read_metadata(found["path"]).num_rows == finished["entry_count"]
+    assert "entry_count" in call("ledger", "export", finished["run"], "--parquet", tmp_path / "table")[1]

@@ -1,4 +1,4 @@
-"""`liberate ledger`: look at a ledger, check all of it, prove an entry."""
+"""`liberate ledger`: look at a ledger, check all of it, prove parts of it, publish it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import sys
 from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table, progress_lines
 from liberate.cli.run import Folder
 
-app = typer.Typer(help="Look at a ledger, check all of it, prove an entry.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from liberate.crypto.note import WitnessPolicy
+
+Published = Annotated[
+    Path | None,
+    typer.Option(help="A published checkpoint with its cosignatures; without it, the newest by the log alone."),
+]
+Witness = Annotated[
+    list[str] | None, typer.Option(help="Verifier key of a witness who must have cosigned; several times for several.")
+]
+Threshold = Annotated[int | None, typer.Option(min=1, help="How many of the witnesses must have.  [default: all]")]
+
+app = typer.Typer(help="Look at a ledger, check all of it, prove parts of it, publish it.", no_args_is_help=True)
 
 
 @app.command()
@@ -60,10 +72,9 @@ def verify(
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
     from liberate.ledger.audit import verify as verify_ledger
 
-    place = folder / "ledger" if (folder / "ledger").is_dir() else folder
     with progress_lines() as progress:
         progress("verifying")
-        audit = verify_ledger(place, key=key, checkpoint=checkpoint.read_text("utf-8") if checkpoint else None)
+        audit = verify_ledger(_place(folder), key=key, checkpoint=checkpoint.read_text("utf-8") if checkpoint else None)
     found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None}
     if as_json:
         print_json(found)
@@ -80,17 +91,151 @@ def verify(
 @app.command()
 def prove(
     folder: Folder,
-    entry: Annotated[int, typer.Option(min=0, help="Position of the entry.")],
+    entry: Annotated[int | None, typer.Option(min=0, help="Prove that the entry at this position is there.")] = None,
+    since: Annotated[
+        Path | None, typer.Option(help="Prove that the ledger continues this checkpoint, which you have kept.")
+    ] = None,
+    checkpoint: Published = None,
+    out: Annotated[Path | None, typer.Option(help="Write the proof to this file; verify-proof checks it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Prove that an entry is in the ledger; the proof is checked before it is printed."""
-    from liberate.runs.entries import prove_entry
+    """Prove something about the ledger; the proof is checked before it is given out."""
     from liberate.runs.folder import load_run
+    from liberate.runs.proofs import prove_entry, prove_growth
 
-    found = prove_entry(load_run(folder), entry)
+    if (entry is None) == (since is None):
+        raise typer.BadParameter("one of --entry and --since is wanted")
+    run = load_run(folder)
+    note = _read(checkpoint) if checkpoint else None
+    found = prove_growth(run, _read(since), note, out) if since else prove_entry(run, entry or 0, note, out)
+    if as_json:
+        print_json({"ok": True, "path": out, **found})
+        return
+    print_pairs({name: value for name, value in found.items() if name not in ("proof", "checkpoint")})
+    if out:
+        print(f"written to {out}")
+        return
+    print("proof\n  " + "\n  ".join(found["proof"]))
+    print("checkpoint\n  " + found["checkpoint"].replace("\n", "\n  ").rstrip())
+
+
+@app.command()
+def verify_proof(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A proof that prove has written.", exists=True, dir_okay=False)
+    ],
+    key: Annotated[str, typer.Option(help="The log's verifier key.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="For a proof of consistency: the checkpoint you have kept.")
+    ] = None,
+    witness: Witness = None,
+    threshold: Threshold = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a proof without the ledger; exit 1 if it proves nothing."""
+    from liberate.errors import LedgerError
+    from liberate.runs.proofs import open_proof
+
+    try:
+        found = open_proof(_read(file), key, _read(checkpoint) if checkpoint else None, _policy(witness, threshold))
+    except LedgerError as error:
+        if not as_json:
+            raise
+        print_json({"ok": False, "reason": error.message})
+        sys.exit(1)
     if as_json:
         print_json({"ok": True, **found})
         return
+    record = found.pop("record", {})
     print_pairs({name: value for name, value in found.items() if name not in ("proof", "checkpoint")})
-    print("proof\n  " + "\n  ".join(found["proof"]))
-    print("checkpoint\n  " + found["checkpoint"].replace("\n", "\n  ").rstrip())
+    if record:
+        print("record\n  " + _rest(record, set()))
+
+
+@app.command()
+def export(
+    folder: Folder,
+    tiles: Annotated[
+        Path | None, typer.Option(help="Into this folder, as C2SP tiles; an earlier export there grows.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Into this folder, as entries.parquet with one row per entry.")
+    ] = None,
+    checkpoint: Published = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the ledger as files for others: tiles to check it, a table to query it."""
+    from contextlib import closing
+
+    from liberate.ledger.log import SqliteLedger
+    from liberate.ledger.publish.tiles import export_tiles
+
+    target = tiles or parquet
+    if target is None or (tiles and parquet):
+        raise typer.BadParameter("one of --tiles and --parquet is wanted")
+    note = _read(checkpoint) if checkpoint else None
+    with closing(SqliteLedger.open(_place(folder))) as ledger, progress_lines() as progress:
+        progress(f"exporting {ledger.size} entries")
+        if tiles:
+            exported = export_tiles(ledger, tiles, note)
+        else:
+            from liberate.ledger.publish.tables import export_parquet
+
+            exported = export_parquet(ledger, target, note)
+    found = asdict(exported) | {"root": b64encode(exported.root).decode()}
+    if as_json:
+        print_json(found)
+    else:
+        print_pairs(found)
+
+
+@app.command()
+def verify_tiles(
+    place: Annotated[
+        str, typer.Argument(metavar="PLACE", help="The folder of an export, or the http address where it is served.")
+    ],
+    key: Annotated[str, typer.Option(help="The log's verifier key.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A checkpoint you have kept: the export must hold everything it held then.")
+    ] = None,
+    witness: Witness = None,
+    threshold: Threshold = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check exported tiles against all their entries and the signed root; exit 1 if anything is wrong."""
+    from liberate.ledger.publish.reader import verify_tiles as verify
+
+    with progress_lines() as progress:
+        progress("verifying")
+        kept = _read(checkpoint) if checkpoint else None
+        audit = verify(place, key, kept=kept, policy=_policy(witness, threshold))
+    found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None}
+    if as_json:
+        print_json(found)
+    else:
+        print_pairs({name: value for name, value in found.items() if name != "findings"})
+        for finding in audit.findings:
+            print(f"FOUND {finding.place}: {finding.reason}")
+    if not audit.ok:
+        sys.exit(1)
+
+
+def _place(folder: Path) -> Path:
+    """Give the folder of a run's ledger, or the ledger's own."""
+    return folder / "ledger" if (folder / "ledger").is_dir() else folder
+
+
+def _policy(witnesses: list[str] | None, threshold: int | None) -> WitnessPolicy:
+    """Give what is demanded of a checkpoint; by default the cosignatures of all named witnesses."""
+    from liberate.crypto.note import WitnessPolicy
+
+    keys = tuple(witnesses or ())
+    wanted = len(keys) if threshold is None else threshold
+    if wanted > len(keys):
+        raise typer.BadParameter(f"{wanted} of {len(keys)} witnesses cannot have cosigned")
+    return WitnessPolicy(keys, wanted)
+
+
+def _read(file: Path) -> str:
+    """Read a signed text; what is no text is left to fail its check."""
+    return file.read_bytes().decode(errors="replace")

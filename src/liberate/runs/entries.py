@@ -1,15 +1,12 @@
-"""Entries of a run's ledger for people: fields by name, participants by all three names, proofs checked."""
+"""Entries of a run's ledger for people: fields by name, participants by all three names."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from contextlib import closing
 from typing import Any
 
 import msgspec
 
-from liberate.crypto.merkle import verify_inclusion
-from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
 from liberate.federation.devices import Devices
@@ -37,32 +34,6 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
         ]
 
 
-def prove_entry(run: Run, position: int) -> dict[str, Any]:
-    """Give an inclusion proof against the newest checkpoint, checked.
-
-    Raises:
-        LiberateError: The ledger has no such entry.
-        ProofMismatch: The proof does not lead to the checkpoint's root.
-    """
-    with closing(run.open_ledger()) as ledger:
-        if position >= ledger.size:
-            raise LiberateError(f"no entry {position}: the ledger has {ledger.size}, counted from 0")
-        note = ledger.checkpoint()
-        checkpoint = open_checkpoint(note, run.verifier_key)
-        entry = decode_entry(ledger.entry(position))
-        proof = ledger.inclusion_proof(position, checkpoint.size)
-    verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
-    return {
-        "position": position,
-        "kind": entry.record.kind,
-        "leaf_hash": _text(entry.leaf_hash),
-        "size": checkpoint.size,
-        "root": _text(checkpoint.root),
-        "proof": [_text(step) for step in proof],
-        "checkpoint": note,
-    }
-
-
 def _author_number(run: Run, name: str, n_principals: int) -> int:
     """Give the number of any principal, participant or not."""
     if name.isdecimal() and int(name) < n_principals:
@@ -81,7 +52,3 @@ def _fields(position: int, data: bytes, user_ids: dict[int | None, str], keys: l
         "key_id": key_id(keys[author]),
         "user_id": user_ids.get(author),
     } | fields
-
-
-def _text(digest: bytes) -> str:
-    return b64encode(digest).decode()

@@ -9,10 +9,19 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from liberate.crypto.note import Checkpoint, sign_checkpoint
+from liberate.crypto.note import (
+    Checkpoint,
+    SignatureType,
+    WitnessPolicy,
+    cosign,
+    open_checkpoint,
+    sign_checkpoint,
+    verifier_key,
+)
+from liberate.crypto.signing import SigningKey
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Dataset
-from tests.ledger.world import LOG_KEY, ORIGIN, PARTICIPANTS, World, digest
+from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, World, digest
 
 AUTHOR = PARTICIPANTS[0]
 
@@ -31,6 +40,27 @@ def grow(ledger: Ledger, size: int) -> None:
 def signed(checkpoint: Checkpoint) -> str:
     """A checkpoint that the log really signed, true or not."""
     return sign_checkpoint(checkpoint, LOG_KEY)
+
+
+def cosigned(note: str, n_witnesses: int) -> str:
+    """A note with the cosignatures of the first witnesses."""
+    checkpoint = open_checkpoint(note, LOG_VKEY)
+    return note + "".join(
+        cosign(checkpoint, f"w{n}.example", witness_key(n), 1_700_000_000) for n in range(n_witnesses)
+    )
+
+
+def witness_key(number: int) -> SigningKey:
+    """The key of a witness."""
+    return SigningKey.from_seed(digest(("witness", number)))
+
+
+def policy(threshold: int) -> WitnessPolicy:
+    """A policy that knows three witnesses."""
+    type_ = SignatureType.COSIGNATURE_V1
+    return WitnessPolicy(
+        tuple(verifier_key(f"w{n}.example", witness_key(n).public, type_) for n in range(3)), threshold
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -8,10 +8,10 @@ import pytest
 
 from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
-from liberate.errors import InvalidRecord, LedgerError, ProofMismatch
+from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.proof_files import open_consistency, open_inclusion, prove_consistency, prove_inclusion
-from tests.ledger.publish.growing import signed
+from tests.ledger.publish.growing import cosigned, policy, signed
 from tests.ledger.world import LOG_VKEY, ORIGIN, create, digest, write_history
 
 
@@ -108,7 +108,9 @@ def test_every_kept_checkpoint_is_continued(ledger: SqliteLedger, notes: list[st
     for kept in notes:
         proof = prove_consistency(ledger, kept)
 
-        assert open_consistency(proof, LOG_VKEY, kept) == open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+        found = open_consistency(proof, LOG_VKEY, kept)
+
+        assert (found.checkpoint, found.note) == (open_checkpoint(ledger.checkpoint(), LOG_VKEY), ledger.checkpoint())
         assert proof.startswith(f"old {open_checkpoint(kept, LOG_VKEY).size}\n")
         for other in notes:
             if other != kept:
@@ -132,3 +134,23 @@ def test_another_history_is_not_continued(ledger: SqliteLedger, size: int) -> No
 
     with pytest.raises(ProofMismatch):
         prove_consistency(ledger, kept)
+
+
+def test_proofs_carry_cosignatures_and_readers_may_demand_them(ledger: SqliteLedger, notes: list[str]) -> None:
+    note = cosigned(ledger.checkpoint(), 2)
+    included, continued = prove_inclusion(ledger, 5, note), prove_consistency(ledger, notes[3], note)
+
+    assert open_inclusion(included, LOG_VKEY, policy(2)).note == note
+    assert open_consistency(continued, LOG_VKEY, notes[3], policy(2)).note == note
+    with pytest.raises(NoQuorum):
+        open_inclusion(included, LOG_VKEY, policy(3))
+    with pytest.raises(NoQuorum):
+        open_consistency(continued, LOG_VKEY, notes[3], policy(3))
+
+
+def test_an_entry_can_be_proved_under_an_older_checkpoint(ledger: SqliteLedger, notes: list[str]) -> None:
+    size = open_checkpoint(notes[3], LOG_VKEY).size
+
+    assert open_inclusion(prove_inclusion(ledger, size - 1, notes[3]), LOG_VKEY).checkpoint.size == size
+    with pytest.raises(LedgerError, match=f"the checkpoint {size}"):
+        prove_inclusion(ledger, size, notes[3])

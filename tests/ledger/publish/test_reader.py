@@ -14,7 +14,7 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.ledger.publish.reader import TilesAudit, verify_tiles
 from liberate.ledger.publish.tiles import export_tiles
-from tests.ledger.publish.growing import Quiet, files, grow, served, signed
+from tests.ledger.publish.growing import Quiet, cosigned, files, grow, policy, served, signed
 from tests.ledger.world import LOG_VKEY, ORIGIN, World, create, digest
 
 
@@ -137,6 +137,17 @@ def test_a_checkpoint_by_another_key_says_nothing(small: Path) -> None:
 
     assert [finding.place for finding in audit.findings] == ["checkpoint"]
     assert (audit.origin, audit.entry_count, audit.root) == (None, 0, None)
+
+
+def test_readers_may_demand_cosignatures(small: Path, tmp_path: Path) -> None:
+    ledger = create(tmp_path / "ledger")
+    World(ledger).populate()
+    export_tiles(ledger, tmp_path / "tiles", cosigned(ledger.checkpoint(), 2))
+    ledger.close()
+
+    assert verify_tiles(tmp_path / "tiles", LOG_VKEY, policy=policy(2)).ok
+    assert "cosigned by 2 of 3" in names(verify_tiles(tmp_path / "tiles", LOG_VKEY, policy=policy(3)))
+    assert not verify_tiles(small, LOG_VKEY, policy=policy(1)).ok
 
 
 def test_what_is_no_key_and_no_folder_is_an_error(small: Path, tmp_path: Path) -> None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liberate.arrays import Digest
 from liberate.crypto.merkle import DIGEST_BYTES, verify_consistency, verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.ledger.log import Ledger
+from liberate.ledger.publish.witness import Submission
 from liberate.ledger.records import Entry, decode_entry
 
 INCLUSION = "c2sp.org/tlog-proof@v1"
 """First line of an inclusion proof."""
+
+NO_WITNESSES = WitnessPolicy()
 
 _MOST_HASHES = 63
 _INCLUSION = re.compile(
@@ -28,29 +30,45 @@ _INCLUSION = re.compile(
     + r"\nextra (?P<extra>[^\n]+)\nindex (?P<index>0|[1-9][0-9]{0,17})\n(?P<hashes>(?:[^\n]+\n)*)\n(?P<note>.+)",
     re.DOTALL,
 )
-_CONSISTENCY = re.compile(r"old (?P<old>[1-9][0-9]{0,17})\n(?P<hashes>(?:[^\n]+\n)*)\n(?P<note>.+)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Included:
     """What an inclusion proof shows: the log signed a tree in which this entry stands at this position."""
 
     position: int
     entry: Entry
+    proof: tuple[Digest, ...]
     checkpoint: Checkpoint
+    note: str
 
 
-def prove_inclusion(ledger: Ledger, position: int) -> str:
-    """Give the proof file of an entry under the newest checkpoint, checked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """What a consistency proof shows: the log signed a tree that begins with the tree of a kept checkpoint."""
+
+    old_size: int
+    proof: tuple[Digest, ...]
+    checkpoint: Checkpoint
+    note: str
+
+
+def prove_inclusion(ledger: Ledger, position: int, note: str | None = None) -> str:
+    """Give the proof file of an entry, checked.
+
+    Args:
+        ledger: The ledger.
+        position: Position of the entry.
+        note: A checkpoint of the ledger, perhaps with cosignatures; the newest by default.
 
     Raises:
         LedgerError: there is no such entry.
         ProofMismatch: the ledger cannot prove it.
     """
-    note = ledger.checkpoint()
+    note = note or ledger.checkpoint()
     checkpoint = open_checkpoint(note, ledger.state.founding.log_vkey)
-    if not 0 <= position < checkpoint.size:
-        raise LedgerError(f"no entry {position}: the ledger has {checkpoint.size}, counted from 0")
+    if not 0 <= position < min(checkpoint.size, ledger.size):
+        raise LedgerError(f"no entry {position}: the ledger has {ledger.size}, the checkpoint {checkpoint.size}")
     entry, proof = ledger.entry(position), ledger.inclusion_proof(position, checkpoint.size)
     lines = [INCLUSION, f"extra {b64encode(entry).decode()}", f"index {position}", *map(_line, proof)]
     text = "\n".join([*lines, "", note])
@@ -58,66 +76,70 @@ def prove_inclusion(ledger: Ledger, position: int) -> str:
     return text
 
 
-def open_inclusion(text: str, vkey: str) -> Included:
+def open_inclusion(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> Included:
     """Check an inclusion proof; its author's signature is the log's to check, and not in question here.
 
     Raises:
         InvalidRecord: not a proof file, or its checkpoint is not signed by this key.
+        NoQuorum: too few witnesses have cosigned its checkpoint.
         RefusedEntry: the extra data are no entry.
         ProofMismatch: the entry is not where the file says.
     """
     match = _INCLUSION.fullmatch(text)
     if match is None:
         raise InvalidRecord(f"not an inclusion proof: {INCLUSION}, extra, index, hashes and a checkpoint are wanted")
-    checkpoint = open_checkpoint(match["note"], vkey)
+    checkpoint = open_cosigned(match["note"], vkey, policy)
     entry, position = decode_entry(_bytes(match["extra"])), int(match["index"])
-    verify_inclusion(entry.leaf_hash, position, checkpoint.size, _hashes(match["hashes"]), checkpoint.root)
-    return Included(position, entry, checkpoint)
+    proof = _hashes(match["hashes"])
+    verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
+    return Included(position=position, entry=entry, proof=proof, checkpoint=checkpoint, note=match["note"])
 
 
-def prove_consistency(ledger: Ledger, kept: str) -> str:
-    """Give the proof file that the newest checkpoint continues a kept one, checked.
+def prove_consistency(ledger: Ledger, kept: str, note: str | None = None) -> str:
+    """Give the proof file that the ledger continues a kept checkpoint, checked.
+
+    Args:
+        ledger: The ledger.
+        kept: The kept checkpoint.
+        note: The checkpoint that continues it, perhaps with cosignatures; the newest by default.
 
     Raises:
-        InvalidRecord: the kept checkpoint is not signed by this ledger's log.
-        ProofMismatch: the ledger does not continue it.
+        InvalidRecord: a checkpoint is not signed by this ledger's log.
+        ProofMismatch: the ledger does not continue the kept one.
     """
-    vkey, note = ledger.state.founding.log_vkey, ledger.checkpoint()
+    vkey, note = ledger.state.founding.log_vkey, note or ledger.checkpoint()
     old, new = open_checkpoint(kept, vkey), open_checkpoint(note, vkey)
-    proof = ledger.consistency_proof(old.size, new.size) if 0 < old.size <= new.size else []
-    verify_consistency(old.size, new.size, proof, old.root, new.root)
-    return "\n".join([f"old {old.size}", *map(_line, proof), "", note])
+    proof = ledger.consistency_proof(old.size, new.size) if 0 < old.size <= new.size <= ledger.size else []
+    text = Submission(old.size, proof, note).encode().decode()
+    open_consistency(text, vkey, kept)
+    return text
 
 
-def open_consistency(text: str, vkey: str, kept: str) -> Checkpoint:
-    """Check a consistency proof against the checkpoint that one has kept.
-
-    Returns:
-        The newer checkpoint, to be kept from now on.
+def open_consistency(text: str, vkey: str, kept: str, policy: WitnessPolicy = NO_WITNESSES) -> Continued:
+    """Check a consistency proof against the checkpoint that one has kept; its newer one is to be kept from now on.
 
     Raises:
         InvalidRecord: not a proof file, from another size, or a checkpoint is not signed by this key.
+        NoQuorum: too few witnesses have cosigned the newer checkpoint.
         ProofMismatch: the newer checkpoint does not continue the kept one.
     """
-    match = _CONSISTENCY.fullmatch(text)
-    if match is None:
-        raise InvalidRecord("not a consistency proof: old size, hashes and a checkpoint are wanted")
-    old, new = open_checkpoint(kept, vkey), open_checkpoint(match["note"], vkey)
-    if int(match["old"]) != old.size:
-        raise InvalidRecord(f"the proof begins at {match['old']} entries, the kept checkpoint has {old.size}")
-    verify_consistency(old.size, new.size, _hashes(match["hashes"]), old.root, new.root)
-    return new
+    found = Submission.decode(text.encode())
+    old, new = open_checkpoint(kept, vkey), open_cosigned(found.note, vkey, policy)
+    if found.old != old.size:
+        raise InvalidRecord(f"the proof begins at {found.old} entries, the kept checkpoint has {old.size}")
+    verify_consistency(old.size, new.size, found.proof, old.root, new.root)
+    return Continued(old_size=old.size, proof=tuple(found.proof), checkpoint=new, note=found.note)
 
 
 def _line(digest: bytes) -> str:
     return b64encode(digest).decode()
 
 
-def _hashes(lines: str) -> Sequence[Digest]:
+def _hashes(lines: str) -> tuple[Digest, ...]:
     found = [_bytes(line) for line in lines.split("\n")[:-1]]
     if len(found) > _MOST_HASHES or any(len(digest) != DIGEST_BYTES for digest in found):
         raise InvalidRecord(f"at most {_MOST_HASHES} hashes of {DIGEST_BYTES} bytes are wanted")
-    return [Digest(digest) for digest in found]
+    return tuple(Digest(digest) for digest in found)
 
 
 def _bytes(text: str) -> bytes:

@@ -15,9 +15,10 @@ from pathlib import Path
 from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.crypto.merkle import CompactRange
-from liberate.crypto.note import Checkpoint, open_checkpoint, parse_verifier_key
+from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned, parse_verifier_key
 from liberate.errors import LedgerError
 from liberate.ledger.findings import Finding, Findings
+from liberate.ledger.publish.proof_files import NO_WITNESSES
 from liberate.ledger.publish.tiles import (
     CHECKPOINT,
     LENGTH_BYTES,
@@ -62,7 +63,9 @@ class TilesAudit:
     findings: tuple[Finding, ...]
 
 
-def verify_tiles(place: Path | str, vkey: str, *, kept: str | None = None) -> TilesAudit:
+def verify_tiles(
+    place: Path | str, vkey: str, *, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES
+) -> TilesAudit:
     """Compute the root again from all entries and from all tiles, and compare them with the signed one.
 
     In a folder, the partial tiles of older checkpoints are checked too; a server cannot be asked for them.
@@ -71,6 +74,7 @@ def verify_tiles(place: Path | str, vkey: str, *, kept: str | None = None) -> Ti
         place: The folder, or the address, `http://...` or `https://...`, under which `checkpoint` and `tile/` lie.
         vkey: Verifier key of the log, from outside.
         kept: A checkpoint kept from before, which the ledger must continue.
+        policy: Whose cosignatures the checkpoint must have.
 
     Raises:
         LedgerError: the server does not answer.
@@ -80,7 +84,7 @@ def verify_tiles(place: Path | str, vkey: str, *, kept: str | None = None) -> Ti
     remembered = None if kept is None else open_checkpoint(kept, vkey)
     findings = Findings()
     reader = _Reader(_source(place), findings)
-    checkpoint = reader.checkpoint(vkey)
+    checkpoint = reader.checkpoint(vkey, policy)
     if checkpoint is not None:
         reader.check(checkpoint)
         if remembered is not None:
@@ -106,12 +110,12 @@ class _Reader:
         self._n_missing = 0
         self._tile = lru_cache(_KEPT_TILES)(self._read_tile)
 
-    def checkpoint(self, vkey: str) -> Checkpoint | None:
+    def checkpoint(self, vkey: str, policy: WitnessPolicy) -> Checkpoint | None:
         data = self._read(CHECKPOINT)
         try:
             if data is None:
                 raise LedgerError("is missing")
-            return open_checkpoint(_text(data), vkey)
+            return open_cosigned(data.decode(errors="replace"), vkey, policy)
         except LedgerError as error:
             self._findings.add(CHECKPOINT, error.message)
             return None
@@ -268,10 +272,3 @@ def _limited(data: bytes) -> bytes:
     if len(data) > _LARGEST_FILE:
         raise LedgerError(f"more than {_LARGEST_FILE} bytes")
     return data
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise LedgerError("is no text") from error

@@ -54,7 +54,7 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
     Raises:
         LedgerError: the folder holds another ledger or another history of this one, or the ledger is damaged.
     """
-    text = ledger.checkpoint() if note is None else note
+    text = note or ledger.checkpoint()
     checkpoint = open_checkpoint(text, ledger.state.founding.log_vkey)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
@@ -152,7 +152,7 @@ def node_in_tiles(tile: Callable[[int, int, int], Sequence[Digest]], size: int) 
 def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
     """Give how many entries the folder holds already, after checking that they are the ledger's first ones."""
     try:
-        text = (folder / CHECKPOINT).read_text("utf-8")
+        text = (folder / CHECKPOINT).read_bytes().decode(errors="replace")
     except FileNotFoundError:
         if not {"tile", _draft_of(folder / CHECKPOINT).name}.issuperset(os.listdir(folder)):
             raise LedgerError(f"{folder} holds something else than an export", hint="give an empty folder") from None

@@ -1,0 +1,113 @@
+"""Proofs about a run's ledger, checked before they are given out, and as files that need no ledger."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from liberate.crypto.note import WitnessPolicy
+from liberate.errors import LedgerError
+from liberate.ledger.publish.proof_files import (
+    INCLUSION,
+    NO_WITNESSES,
+    Continued,
+    Included,
+    open_consistency,
+    open_inclusion,
+    prove_consistency,
+    prove_inclusion,
+)
+from liberate.runs.folder import Run
+
+
+def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove that an entry stands in the ledger under a checkpoint.
+
+    Args:
+        run: A run.
+        position: Position of the entry.
+        note: A published checkpoint with its cosignatures; the newest one, by the log alone, if None.
+        out: Where the proof is written as a C2SP tlog-proof, or None.
+
+    Raises:
+        LedgerError: The ledger has no such entry, or cannot prove it.
+    """
+    with closing(run.open_ledger()) as ledger:
+        text = prove_inclusion(ledger, position, note)
+    found = open_inclusion(text, run.verifier_key)
+    _write(out, text)
+    return {
+        "position": position,
+        "kind": found.entry.record.kind,
+        "leaf_hash": _text(found.entry.leaf_hash),
+        **_proved(found),
+    }
+
+
+def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove that the ledger continues a checkpoint that somebody has kept.
+
+    Args:
+        run: A run.
+        kept: The kept checkpoint, a signed note.
+        note: As in `prove_entry`.
+        out: Where the proof is written as a request to C2SP witnesses, or None.
+
+    Raises:
+        LedgerError: The ledger does not continue it.
+    """
+    with closing(run.open_ledger()) as ledger:
+        text = prove_consistency(ledger, kept, note)
+    found = open_consistency(text, run.verifier_key, kept)
+    _write(out, text)
+    return {"old_size": found.old_size, **_proved(found)}
+
+
+def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES) -> dict[str, Any]:
+    """Check a proof file of either kind with nothing but the log's verifier key.
+
+    Args:
+        text: The file.
+        vkey: Verifier key of the log.
+        kept: The checkpoint that a consistency proof is to continue.
+        policy: Whose cosignatures are wanted.
+
+    Raises:
+        LedgerError: The file proves nothing.
+    """
+    if text.startswith(INCLUSION):
+        included = open_inclusion(text, vkey, policy)
+        record: dict[str, Any] = msgspec.to_builtins(included.entry.record)
+        leaf_hash = _text(included.entry.leaf_hash)
+        fields = {"position": included.position, "leaf_hash": leaf_hash, "record": record}
+        return {"proves": "inclusion", **fields, **_proved(included)}
+    if kept is None:
+        raise LedgerError(
+            "not an inclusion proof",
+            hint="a consistency proof is held against a checkpoint you have kept: --checkpoint",
+        )
+    continued = open_consistency(text, vkey, kept, policy)
+    return {"proves": "consistency", "old_size": continued.old_size, **_proved(continued)}
+
+
+def _proved(found: Included | Continued) -> dict[str, Any]:
+    return {
+        "origin": found.checkpoint.origin,
+        "size": found.checkpoint.size,
+        "root": _text(found.checkpoint.root),
+        "proof": [_text(step) for step in found.proof],
+        "checkpoint": found.note,
+    }
+
+
+def _write(out: Path | None, text: str) -> None:
+    if out is not None:
+        out.write_bytes(text.encode())
+
+
+def _text(digest: bytes) -> str:
+    return b64encode(digest).decode()
