@@ -54,10 +54,15 @@ class LedgerConfig:
     Attributes:
         origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
         epsilon_limit: Most that a participant may spend with pure mechanisms, in all runs, > 0; unset = no limit.
+        witnesses: Address and verifier key of each witness, `URL VKEY`; the genesis carries the keys.
+        witness_threshold: How many of them must cosign a checkpoint, 0 <= witness_threshold <= number of witnesses;
+            unset = more than half.
     """
 
     origin: str = ""
     epsilon_limit: Annotated[float, Gt(0)] | None = None
+    witnesses: tuple[str, ...] = ()
+    witness_threshold: Annotated[int, Ge(0)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +199,11 @@ def _checked(section: str, kind: type, values: Mapping[str, Any]) -> Any:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise SettingsError(f"[{section}] {message}") from error
         place = ".".join([section, *(str(part) for part in first["loc"])])
-        raise SettingsError(f"{place} = {first['input']!r}: {first['msg']}") from error
+        raise SettingsError(f"{place} = {first['input']!r}: {message}") from error
 
 
 def _nearest(name: str, known: list[str]) -> str:
