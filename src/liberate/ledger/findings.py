@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from liberate.ledger import store
 from liberate.ledger.store import Row
 
 _MAX_FINDINGS = 1_000
@@ -50,20 +51,26 @@ class Findings:
         """Turn what SQLite cannot read into a finding."""
         try:
             yield
-        except sqlite3.Error as error:
+        except store.FAILURES as error:
             self.add(place, f"cannot be read: {error}")
 
 
 class Comparison:
-    """The stored rows of a table, in the order of their integer keys, beside the rows that should be there."""
+    """The stored rows of a table, in the order of their integer keys, beside the rows that should be there.
 
-    def __init__(self, connection: sqlite3.Connection, table: str, keys: Sequence[str], findings: Findings) -> None:
+    Rows whose first key is smaller than `begin` are left out.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, table: str, keys: Sequence[str], findings: Findings, *, begin: int = 0
+    ) -> None:
         self._table = table
         self._n_keys = len(keys)
         self._findings = findings
         self._is_readable = True
         self._columns: list[str] = []
-        self._rows = self._select(connection, f"SELECT * FROM {table} ORDER BY {', '.join(keys)}")
+        where = f" WHERE {keys[0]} >= {begin}" if begin else ""
+        self._rows = self._select(connection, f"SELECT * FROM {table}{where} ORDER BY {', '.join(keys)}")
         self._head = next(self._rows, None)
 
     def expect(self, row: Row) -> None:
@@ -95,7 +102,7 @@ class Comparison:
                     yield row
                 else:
                     self._findings.add(self._place(row), "the key is no integer")
-        except sqlite3.Error as error:
+        except store.FAILURES as error:
             self._findings.add(self._table, f"cannot be read: {error}")
             self._is_readable = False
 

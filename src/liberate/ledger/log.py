@@ -1,6 +1,7 @@
 """The log: takes entries in, keeps them, gives them back with proofs.
 
-`Ledger` is the seam; `SqliteLedger` is its local form. One call of `append` makes one block in one transaction.
+`Ledger` is the seam; `SqliteLedger` is its local form. One call of `append` makes one block in one transaction; calls
+that wait for one another in several threads share one.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 from liberate.arrays import Digest
@@ -21,6 +26,7 @@ from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.ledger import store
+from liberate.ledger.equivocation import check_equivocation, equivocation_file
 from liberate.ledger.records import Block, Entry, decode_entry, sign
 from liberate.ledger.refusal import refusal
 from liberate.ledger.rules import apply, verify_signatures
@@ -33,6 +39,8 @@ _logger = logging.getLogger(__name__)
 _LOCK_NAME = "ledger.lock"
 _PAGE = 1_000
 """Entries read at a time by `entries`."""
+_LARGEST_GROUP = 10_000
+"""Entries of waiting calls that share a block; a single call may be larger."""
 
 
 class Ledger(Protocol):
@@ -106,7 +114,7 @@ class _Owner:
     def __init__(self, folder: Path, key: SigningKey, clock: Clock) -> None:
         self.key = key
         self.clock = clock
-        self._lock = (folder / _LOCK_NAME).open("w")
+        self._lock = (folder / _LOCK_NAME).open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -119,19 +127,49 @@ class _Owner:
         self._lock.close()
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call of `append` that waits for its block.
+
+    Attributes:
+        entries: What is to be appended, decoded.
+        outcomes: Of each entry, once the block is durable.
+        failure: Why there is no block.
+    """
+
+    entries: list[Entry | RefusedEntry]
+    outcomes: list[int | RefusedEntry] | None = None
+    failure: Exception | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        return self.outcomes is not None or self.failure is not None
+
+
 class SqliteLedger:
     """A ledger in `folder/ledger.sqlite`: its owner appends, anybody may read.
 
-    Use `create` or `open`. A reader sees the ledger as it was when it was opened.
+    Use `create` or `open`. A reader sees the ledger as it was when it was opened; the owner sees its durable blocks.
+    All methods may be called from several threads; readers never wait for a block. `state` is the exception: it moves
+    while a block is made.
     """
 
-    def __init__(self, connection: sqlite3.Connection, owner: _Owner | None, stopwatch: Stopwatch | None) -> None:
-        self._connection = connection
+    def __init__(self, folder: Path, owner: _Owner | None, stopwatch: Stopwatch | None, *, mode: str) -> None:
+        with ExitStack() as undo:
+            self._connection = undo.enter_context(closing(store.connect(folder, mode=mode)))
+            self._connection.execute("PRAGMA synchronous = FULL")
+            # the owner's second connection never sees half a block
+            self._reader = undo.enter_context(closing(store.connect(folder, mode="ro"))) if owner else self._connection
+            undo.pop_all()
         self._owner = owner
         self._stopwatch = stopwatch or Stopwatch()
+        self._reading = Lock()
+        self._appending = Lock()
+        self._waiting: deque[_Call] = deque()
         self._state = State()
         self._edge = CompactRange()
-        connection.execute("PRAGMA synchronous = FULL")
+        self._is_stale = False
+        self._durable = (0, 0)
 
     @classmethod
     def create(
@@ -145,16 +183,15 @@ class SqliteLedger:
             LedgerLocked: another process owns it.
         """
         entry = decode_entry(genesis)
-        folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo, store.translated():
+            folder.mkdir(parents=True, exist_ok=True)
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock)))
-            connection = undo.enter_context(closing(store.connect(folder, mode="rwc")))
-            if not store.is_empty(connection):
+            ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rwc")))
+            if not store.is_empty(ledger._connection):
                 raise LedgerError(f"there is a ledger in {folder} already")
-            ledger = cls(connection, owner, stopwatch)
             apply(ledger._state, entry, 0)
             ledger._check_log_key()
-            connection.execute("PRAGMA journal_mode = WAL")
+            ledger._connection.execute("PRAGMA journal_mode = WAL")
             ledger._commit([(0, entry)], is_first=True)
             undo.pop_all()
         return ledger
@@ -179,10 +216,9 @@ class SqliteLedger:
             raise LedgerError(f"there is no ledger in {folder}")
         with ExitStack() as undo, store.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
-            connection = undo.enter_context(closing(store.connect(folder, mode="rw" if owner else "ro")))
-            ledger = cls(connection, owner, stopwatch)
+            ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rw" if owner else "ro")))
             if owner is None:
-                connection.execute("BEGIN")
+                ledger._connection.execute("BEGIN")
             ledger._restore()
             if owner is not None:
                 ledger._check_log_key()
@@ -195,11 +231,11 @@ class SqliteLedger:
 
     @property
     def size(self) -> int:
-        return self._state.size
+        return self._durable[0]
 
     @property
     def height(self) -> int:
-        return self._state.height
+        return self._durable[1]
 
     @property
     def state(self) -> State:
@@ -207,25 +243,33 @@ class SqliteLedger:
 
     def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
         self._require_owner()
+        call = _Call([_decoded(data) for data in entries])
+        self._waiting.append(call)
         try:
-            return self._append(entries)
-        except BaseException as error:
-            # the state in memory must not be ahead of what is durable
-            self._connection.rollback()
-            self._restore()
-            if isinstance(error, sqlite3.Error):
-                raise LedgerError(f"nothing was appended, the block could not be stored: {error}") from error
-            raise
+            while not call.is_answered:
+                with self._appending:  # whoever gets here first makes the block for all that wait
+                    if not call.is_answered:
+                        self._append_waiting()
+        finally:
+            with suppress(ValueError):  # is there only when this thread was interrupted
+                self._waiting.remove(call)
+        if isinstance(call.failure, sqlite3.Error):
+            raise store.unusable(call.failure, "nothing was appended, the block could not be stored") from call.failure
+        if call.failure is not None:
+            raise call.failure
+        assert call.outcomes is not None, "answered calls without a failure have outcomes"
+        return call.outcomes
 
     def entry(self, position: int) -> bytes:
-        return store.read_entry(self._connection, position)
+        with self._read() as connection:
+            return store.read_entry(connection, position)
 
     def entries(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
         stop = self.size if end is None else end
         statement = "SELECT position, entry FROM entry WHERE position >= ? AND position < ? ORDER BY position"
         for first in range(begin, stop, _PAGE):
-            with store.translated():
-                page = self._connection.execute(statement, (first, min(first + _PAGE, stop))).fetchall()
+            with self._read() as connection:
+                page = connection.execute(statement, (first, min(first + _PAGE, stop))).fetchall()
             yield from page
 
     def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
@@ -236,56 +280,138 @@ class SqliteLedger:
         }
         chosen = {condition: value for condition, value in conditions.items() if value is not None}
         statement = f"SELECT position FROM entry WHERE {' AND '.join(chosen) or 'TRUE'} ORDER BY position"
-        with store.translated():
-            return [position for (position,) in self._connection.execute(statement, tuple(chosen.values()))]
+        with self._read() as connection:
+            return [position for (position,) in connection.execute(statement, tuple(chosen.values()))]
+
+    def equivocations(self) -> list[bytes]:
+        """Give a file of evidence for each sequence number that an author is known to have used twice."""
+        statement = (
+            "SELECT entry.position, entry.author, entry.entry, evidence.entry FROM evidence"
+            " JOIN entry USING (author, seq) ORDER BY entry.position"
+        )
+        with self._read() as connection:
+            rows = connection.execute(statement).fetchall()
+        return [equivocation_file(self._state.key_at(author, at), *entries) for at, author, *entries in rows]
 
     def checkpoint(self) -> str:
-        return store.read_checkpoint(self._connection)
-
-    def node(self, level: int, index: int) -> Digest:
-        return store.read_node(self._connection, level, index)
+        with self._read() as connection:
+            return store.read_checkpoint(connection)
 
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
-        return merkle.inclusion_proof(position, self._proof_size(size), partial(store.read_node, self._connection))
+        with self._read() as connection:
+            return merkle.inclusion_proof(position, self._proof_size(size), partial(store.read_node, connection))
 
     def consistency_proof(self, old: int, new: int) -> list[Digest]:
-        return merkle.consistency_proof(old, self._proof_size(new), partial(store.read_node, self._connection))
+        with self._read() as connection:
+            return merkle.consistency_proof(old, self._proof_size(new), partial(store.read_node, connection))
+
+    def node(self, level: int, index: int) -> Digest:
+        with self._read() as connection:
+            return store.read_node(connection, level, index)
 
     def close(self) -> None:
+        self._reader.close()
         self._connection.close()
         if self._owner is not None:
             self._owner.close()
 
-    def _append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
-        decoded = [_decoded(data) for data in entries]
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._reading, store.translated():
+            yield self._reader
+
+    def _append_waiting(self) -> None:
+        """Append waiting calls as one block, the oldest first, and answer them."""
+        group = [self._waiting.popleft()]
+        n_entries = len(group[0].entries)
+        while self._waiting and n_entries + len(self._waiting[0].entries) <= _LARGEST_GROUP:
+            group.append(self._waiting.popleft())
+            n_entries += len(group[-1].entries)
+        try:
+            if self._is_stale:
+                self._restore()
+            outcomes = iter(self._append([entry for call in group for entry in call.entries]))
+        except Exception as error:
+            self._take_back()
+            for call in group:
+                call.failure = error
+        except BaseException:  # an interrupt is this thread's alone: another one makes the block
+            self._take_back()
+            self._waiting.extendleft(reversed(group))
+            raise
+        else:
+            for call in group:
+                call.outcomes = list(islice(outcomes, len(call.entries)))
+
+    def _take_back(self) -> None:
+        """Bring the state in memory back to what is durable; what cannot be read now is read before the next block."""
+        self._is_stale = True
+        with suppress(sqlite3.Error, LedgerError):
+            self._connection.rollback()
+            self._restore()
+
+    def _append(self, entries: Sequence[Entry | RefusedEntry]) -> list[int | RefusedEntry]:
         with self._stopwatch.measure("verify"):
-            signed = verify_signatures(self._state, [entry for entry in decoded if isinstance(entry, Entry)])
+            signed = verify_signatures(self._state, [entry for entry in entries if isinstance(entry, Entry)])
         results: list[int | RefusedEntry] = []
         batch: list[tuple[int, Entry]] = []
         positions: dict[bytes, int] = {}
-        for entry in decoded:
+        taken: dict[tuple[int, int], tuple[int, Entry]] = {}
+        conflicts: dict[tuple[int, int], Entry] = {}
+        for entry in entries:
             try:
                 if isinstance(entry, RefusedEntry):
                     raise entry
                 position = positions.get(entry.data, self._first_position(entry))
                 if position is None:
                     position = self._state.size
-                    apply(self._state, _offered(entry), position, verified=entry.leaf_hash in signed)
+                    apply(self._state, _offered(entry), position, verified_by=signed.get(entry.leaf_hash))
                     positions[entry.data] = position
                     batch.append((position, entry))
+                    taken[entry.record.author, entry.record.seq] = position, entry
                 results.append(position)
             except RefusedEntry as refused:
                 _logger.debug("refused: %s", refused)
                 results.append(refused)
+                if isinstance(entry, Entry) and self._is_equivocation(entry, taken):
+                    conflicts.setdefault((entry.record.author, entry.record.seq), entry)
         if batch:
             self._commit(batch)
+        if conflicts:
+            self._keep(conflicts.values())
         return results
+
+    def _is_equivocation(self, entry: Entry, taken: Mapping[tuple[int, int], tuple[int, Entry]]) -> bool:
+        """Whether the author of a refused entry signed an accepted one with the same sequence, and none is kept yet."""
+        author, sequence = entry.record.author, entry.record.seq
+        if author >= len(self._state.principals) or sequence > self._state.last_sequence(author):
+            return False
+        accepted = [taken[author, sequence]] if (author, sequence) in taken else []
+        if not accepted:
+            statement = (
+                "SELECT position, entry FROM entry WHERE author = ?1 AND seq = ?2"
+                " AND NOT EXISTS (SELECT 1 FROM evidence WHERE author = ?1 AND seq = ?2)"
+            )
+            rows = self._connection.execute(statement, (author, sequence))
+            accepted = [(position, decode_entry(data)) for position, data in rows]
+        for position, first in accepted:
+            with suppress(LedgerError):
+                check_equivocation(self._state.key_at(author, position), first, entry)
+                _logger.warning("principal %d signed two entries with sequence %d", author, sequence)
+                return True
+        return False
+
+    def _keep(self, conflicts: Iterable[Entry]) -> None:
+        """Make evidence durable, beside the block."""
+        with self._stopwatch.measure("store"):
+            self._connection.execute("BEGIN IMMEDIATE")
+            store.insert(self._connection, "evidence", [store.evidence_row(entry) for entry in conflicts], replace=True)
+            self._connection.execute("COMMIT")
 
     def _first_position(self, entry: Entry) -> int | None:
         """Give the position of an entry that is stored already."""
         author, sequence = entry.record.author, entry.record.seq
-        principals = self._state.principals
-        if author >= len(principals) or sequence > principals[author].sequence:
+        if author >= len(self._state.principals) or sequence > self._state.last_sequence(author):
             return None
         statement = "SELECT position FROM entry WHERE author = ? AND seq = ? AND entry = ?"
         row = self._connection.execute(statement, (author, sequence, entry.data)).fetchone()
@@ -296,7 +422,7 @@ class SqliteLedger:
         state, owner = self._state, self._require_owner()
         block = self._block(len(batch))
         position = state.size
-        apply(state, block, position, verified=True)
+        apply(state, block, position, verified_by=owner.key.public)
         batch = [*batch, (position, block)]
         nodes = [row for at, entry in batch for row in store.node_rows(at, self._edge.append(entry.leaf_hash))]
         about = [row for at, entry in batch for row in store.about_rows(at, entry.record)]
@@ -314,6 +440,7 @@ class SqliteLedger:
             store.insert(connection, "principal", principals, replace=True)
             store.insert(connection, "checkpoint", [store.checkpoint_row(note)], replace=True)
             connection.execute("COMMIT")
+        self._durable = (state.size, state.height)
         _logger.info("block %d: %d entries, %d in all", state.height, len(batch), state.size)
 
     def _block(self, count: int) -> Entry:
@@ -332,6 +459,8 @@ class SqliteLedger:
     def _restore(self) -> None:
         self._state = store.restore(self._connection)
         self._edge = CompactRange.restore(self._state.size, partial(store.read_node, self._connection))
+        self._durable = (self._state.size, self._state.height)
+        self._is_stale = False
 
     def _require_owner(self) -> _Owner:
         if self._owner is None:

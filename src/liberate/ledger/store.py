@@ -1,11 +1,13 @@
 """The ledger's tables: what a row of each holds, and how a state is taken up from them without a replay.
 
 Entries and the newest checkpoint are the ledger; all other rows are derived from them, and an audit derives them again.
+Evidence proves itself: an entry that was refused although its author signed it, because it used a sequence again.
 Whoever writes rows and whoever checks them use the same functions.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +19,10 @@ from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.ledger.records import (
     Block,
+    Enrol,
     Entry,
     Genesis,
+    Key,
     Model,
     Record,
     Round,
@@ -49,6 +53,10 @@ SCHEMA = {
         " PRIMARY KEY (principal, position)) STRICT, WITHOUT ROWID"
     ),
     "principal": "CREATE TABLE principal (number INTEGER PRIMARY KEY, leaf BLOB NOT NULL) STRICT",
+    "evidence": (
+        "CREATE TABLE evidence (author INTEGER NOT NULL, seq INTEGER NOT NULL, entry BLOB NOT NULL,"
+        " PRIMARY KEY (author, seq)) STRICT"
+    ),
     "checkpoint": "CREATE TABLE checkpoint (number INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT",
 }
 """Tables and indexes by name. A node lies at the position of the entry that completed it, level 1 and up."""
@@ -75,6 +83,11 @@ def principal_row(number: int, principal: Principal) -> Row:
     return number, principal.encode()
 
 
+def evidence_row(entry: Entry) -> Row:
+    """Give the row of an entry that contradicts another one of its author; the first one for a sequence is enough."""
+    return entry.record.author, entry.record.seq, entry.data
+
+
 def checkpoint_row(note: str) -> Row:
     """Give the only row of the newest checkpoint."""
     return 0, note.encode()
@@ -86,9 +99,19 @@ def connect(folder: Path, *, mode: str) -> sqlite3.Connection:
     Args:
         folder: The ledger's folder.
         mode: `ro`, `rw` or `rwc`, as in SQLite's URI.
+
+    Returns:
+        A connection that any thread may use, one at a time.
     """
-    uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None)
+    unchanging = "&immutable=1" if mode == "ro" and _is_on_read_only_media(folder) else ""
+    uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode={mode}{unchanging}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _is_on_read_only_media(folder: Path) -> bool:
+    """Whether nobody can be writing: then SQLite needs no files beside its own, unless some were left there."""
+    log = folder / f"{FILE_NAME}-wal"
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY) and not (log.exists() and log.stat().st_size)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
@@ -110,14 +133,35 @@ def insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row], *, r
         connection.executemany(f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} VALUES ({places})", rows)
 
 
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file may raise: SQLite quotes damaged text in its messages."""
+
+_HINTS = {
+    sqlite3.SQLITE_FULL: "free some space, then try again: what was acknowledged is safe",
+    sqlite3.SQLITE_IOERR: "look at the disk and its free space, then try again: what was acknowledged is safe",
+    sqlite3.SQLITE_READONLY: "the folder and the files in it must be writable for their owner",
+    sqlite3.SQLITE_CANTOPEN: "the folder must be writable, even to read while an owner's files lie in it: or copy it",
+    sqlite3.SQLITE_BUSY: "another program holds the file: only `liberate` should write it",
+    sqlite3.SQLITE_CORRUPT: "liberate ledger verify names what is damaged; go on from a backup",
+    sqlite3.SQLITE_NOTADB: "liberate ledger verify names what is damaged; go on from a backup",
+}
+
+
+def unusable(error: Exception, message: str = "the ledger's file cannot be used") -> LedgerError:
+    """Give the error that says what SQLite or the file system could not do, and what to try."""
+    if isinstance(error, OSError):
+        return LedgerError(f"{message}: {error}", hint="the folder must exist, be writable and have free space")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return LedgerError(f"{message}: {error}", hint=_HINTS.get(code, "check it: liberate ledger verify"))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what SQLite cannot do as a LedgerError."""
+    """Raise what SQLite or the file system cannot do as a LedgerError."""
     try:
         yield
-    except sqlite3.Error as error:
-        hint = "check it: liberate ledger verify"
-        raise LedgerError(f"the ledger's file cannot be used: {error}", hint=hint) from error
+    except (*FAILURES, OSError) as error:
+        raise unusable(error) from error
 
 
 def read_entry(connection: sqlite3.Connection, position: int) -> bytes:
@@ -188,8 +232,31 @@ def restore(connection: sqlite3.Connection) -> State:
     )
     for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
         state.enrol(Principal.decode(leaf))
+    _restore_keys(connection, state)
     _restore_rounds(connection, state)
     return state
+
+
+def _restore_keys(connection: sqlite3.Connection, state: State) -> None:
+    """Take up the keys that principals had before their present ones."""
+    latest: dict[int, bytes] = {}
+    for position, data in connection.execute("SELECT position, entry FROM entry WHERE kind = 'key' ORDER BY position"):
+        record = decode_entry(data).record
+        if isinstance(record, Key) and record.key is not None:
+            former = latest.get(record.number) or _first_key(connection, record.number)
+            state.note_former_key(record.number, former, position)
+            latest[record.number] = record.key.public
+
+
+def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
+    statement = "SELECT entry FROM entry WHERE position = (SELECT min(position) FROM about WHERE principal = ?)"
+    match decode_entry(_blob(connection, f"entry that enrols {number}", statement, number)).record:
+        case Enrol(key=key):
+            return key
+        case Genesis(admitters=keys) if number < len(keys):
+            return keys[number]
+        case _:
+            raise LedgerError(f"no entry enrols principal {number}")
 
 
 def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
