@@ -32,6 +32,7 @@ KEYS = {
     "node": ("position", "level"),
     "about": ("principal", "position"),
     "principal": ("number",),
+    "evidence": ("author", "seq"),
     "checkpoint": ("number",),
 }
 

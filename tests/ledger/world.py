@@ -188,6 +188,11 @@ class World:
     def dataset(self, author: int) -> Dataset:
         return Dataset(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
 
+    def twin(self, author: int) -> Dataset:
+        """Another record with the author's last sequence: a dishonest one."""
+        last = self.state.principals[author].sequence
+        return Dataset(origin=ORIGIN, author=author, seq=last, commitment=digest("other ratings"))
+
     def round(self, *, run: int | None = None, spend: int = 2) -> Round:
         state = self.state
         return Round(
@@ -308,3 +313,4 @@ def write_history(ledger: Ledger) -> None:
     world.add(world.new_key(HOST, by=FOUNDER))
     world.add(*(world.update(number) for number in PARTICIPANTS[:2]))
     world.add(world.model())
+    ledger.append([sign(world.twin(4), key(4))])
