@@ -220,7 +220,7 @@ def test_error_is_one_line(
         ["evaluate"],
         ["recommend", "x"],
         ["ledger", "prove", "x", "--entry", "-1"],
-        ["ledger", "prove", "x"],
+        ["ledger", "prove", "x", "--entry", "1", "--participant", "2"],
         ["ledger", "export", "x"],
         ["ledger", "export", "x", "--tiles", "y", "--parquet", "z"],
         ["ledger", "verify-proof", "nowhere", "--key", "k"],
@@ -303,6 +303,21 @@ def test_proof_that_the_ledger_grew_is_held_against_a_kept_checkpoint(
 
     assert (found["proves"], found["root"]) == ("consistency", finished["root"])
     assert call("ledger", "verify-proof", file, *key)[0] == 1
+
+
+def test_history_of_a_participant_is_proved_complete(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    file, key = tmp_path / "history.json", ("--key", finished["verifier_key"])
+    asked = ("ledger", "prove", finished["run"], "--participant", "user:u04")
+    proved = reported(call(*asked, "--out", file, "--json"))
+    assert [entry["kind"] for entry in proved["entries"]] == ["enrol", "dataset", *["update"] * 3]
+
+    found = reported(call("ledger", "verify-proof", file, *key, "--json"))
+
+    assert (found["proves"], found["number"], found["root"]) == ("completeness", 7, finished["root"])
+    assert found["entries"] == proved["entries"]
+    assert found["epsilon"] == pytest.approx(8)
+    assert call("ledger", "verify-proof", file, *key)[1].count("kind=update") == 3
+    assert "checkpoint" in call(*asked)[1]
 
 
 def test_tiles_are_exported_and_checked(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:

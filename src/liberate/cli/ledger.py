@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,14 +68,19 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A checkpoint you have kept: the ledger must hold everything it held then.")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="A file of yours: what it says was verified is not read again; written when all is well."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
     from liberate.ledger.audit import verify as verify_ledger
 
+    note = checkpoint.read_text("utf-8") if checkpoint else None
     with progress_lines() as progress:
         progress("verifying")
-        audit = verify_ledger(_place(folder), key=key, checkpoint=checkpoint.read_text("utf-8") if checkpoint else None)
+        audit = verify_ledger(_place(folder), key=key, checkpoint=note, resume=resume, progress=_by_tenths(progress))
     found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None}
     if as_json:
         print_json(found)
@@ -82,6 +88,8 @@ def verify(
         print_pairs({name: value for name, value in found.items() if name != "findings"})
         for finding in audit.findings:
             print(f"FOUND {finding.place}: {finding.reason}")
+        if audit.resumed_at:
+            print(f"note: entries before {audit.resumed_at} and their rows were verified earlier and not read again")
         if not audit.trusted:
             print("note: no --key was given: whoever wrote this ledger may have signed all of it again")
     if not audit.ok:
@@ -95,28 +103,32 @@ def prove(
     since: Annotated[
         Path | None, typer.Option(help="Prove that the ledger continues this checkpoint, which you have kept.")
     ] = None,
+    participant: Annotated[
+        str | None, typer.Option(help="Prove which entries are all that name this one: number, key id or user:ID.")
+    ] = None,
     checkpoint: Published = None,
     out: Annotated[Path | None, typer.Option(help="Write the proof to this file; verify-proof checks it.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Prove something about the ledger; the proof is checked before it is given out."""
     from liberate.runs.folder import load_run
-    from liberate.runs.proofs import prove_entry, prove_growth
+    from liberate.runs.proofs import prove_entry, prove_growth, prove_person
 
-    if (entry is None) == (since is None):
-        raise typer.BadParameter("one of --entry and --since is wanted")
-    run = load_run(folder)
-    note = _read(checkpoint) if checkpoint else None
-    found = prove_growth(run, _read(since), note, out) if since else prove_entry(run, entry or 0, note, out)
+    if [entry, since, participant].count(None) != 2:
+        raise typer.BadParameter("one of --entry, --since and --participant is wanted")
+    run, note = load_run(folder), _read(checkpoint) if checkpoint else None
+    if entry is not None:
+        found = prove_entry(run, entry, note, out)
+    elif since is not None:
+        found = prove_growth(run, _read(since), note, out)
+    else:
+        found = prove_person(run, participant or "", note, out)
     if as_json:
         print_json({"ok": True, "path": out, **found})
         return
-    print_pairs({name: value for name, value in found.items() if name not in ("proof", "checkpoint")})
+    _print_proof(found, is_whole=out is None)
     if out:
         print(f"written to {out}")
-        return
-    print("proof\n  " + "\n  ".join(found["proof"]))
-    print("checkpoint\n  " + found["checkpoint"].replace("\n", "\n  ").rstrip())
 
 
 @app.command()
@@ -146,10 +158,19 @@ def verify_proof(
     if as_json:
         print_json({"ok": True, **found})
         return
-    record = found.pop("record", {})
-    print_pairs({name: value for name, value in found.items() if name not in ("proof", "checkpoint")})
-    if record:
-        print("record\n  " + _rest(record, set()))
+    _print_proof(found, is_whole=False)
+
+
+def _print_proof(found: dict[str, Any], *, is_whole: bool) -> None:
+    """Print what a proof shows, and, if whole, by which hashes and checkpoint."""
+    lists = ("record", "entries", "proof", "checkpoint")
+    print_pairs({name: value for name, value in found.items() if name not in lists})
+    records = [found["record"]] if "record" in found else found.get("entries", [])
+    for record in records:
+        print("  " + _rest(record, {"v", "origin"}))
+    if is_whole:
+        print("proof\n  " + "\n  ".join(found.get("proof", [])))
+        print("checkpoint\n  " + found["checkpoint"].replace("\n", "\n  ").rstrip())
 
 
 @app.command()
@@ -218,6 +239,39 @@ def verify_tiles(
             print(f"FOUND {finding.place}: {finding.reason}")
     if not audit.ok:
         sys.exit(1)
+
+
+@app.command()
+def backup(
+    folder: Folder,
+    to: Annotated[Path, typer.Argument(help="A new folder for the copy.")],
+    key: Annotated[str | None, typer.Option(help="The log's verifier key, kept since the run began.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy the ledger, in use or not, and verify the copy before it gets its name."""
+    from liberate.ledger.backup import backup as back_up
+
+    with progress_lines() as progress:
+        progress("copying")
+        audit = back_up(_place(folder), to, key=key, progress=_by_tenths(progress))
+    found = {"path": str(to), "entry_count": audit.entry_count, "root": b64encode(audit.root or b"").decode()}
+    if as_json:
+        print_json(found)
+    else:
+        print_pairs(found)
+
+
+def _by_tenths(progress: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Show how many entries are verified, ten times in all."""
+    shown = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if done == total or done - shown >= total / 10:
+            shown = done
+            progress(f"verified {done} of {total} entries")
+
+    return show
 
 
 def _place(folder: Path) -> Path:

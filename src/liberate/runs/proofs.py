@@ -9,19 +9,27 @@ from typing import Any
 
 import msgspec
 
-from liberate.crypto.note import WitnessPolicy
+from liberate.crypto.note import WitnessPolicy, open_checkpoint
+from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
+from liberate.ledger.completeness import Completeness, follow
 from liberate.ledger.publish.proof_files import (
     INCLUSION,
     NO_WITNESSES,
     Continued,
     Included,
     open_consistency,
+    open_history,
     open_inclusion,
     prove_consistency,
+    prove_history,
     prove_inclusion,
 )
+from liberate.ledger.records import decode_entry
 from liberate.runs.folder import Run
+from liberate.runs.results import find_person
+
+_NANO = 10**9
 
 
 def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
@@ -67,8 +75,29 @@ def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None 
     return {"old_size": found.old_size, **_proved(found)}
 
 
+def prove_person(run: Run, participant: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove which entries are all that name a participant.
+
+    Args:
+        run: A run.
+        participant: Number, key id, or user:ID.
+        note: The newest checkpoint with its cosignatures; by the log alone, if None.
+        out: Where the proof is written as JSON, or None.
+
+    Raises:
+        LiberateError: Nobody has that name.
+        LedgerError: The ledger cannot prove it.
+    """
+    number = find_person(run, participant).number
+    with closing(run.open_ledger()) as ledger:
+        text = prove_history(ledger, number, note)
+    found = _history(open_history(text, run.verifier_key), run.verifier_key)
+    _write(out, text)
+    return found
+
+
 def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES) -> dict[str, Any]:
-    """Check a proof file of either kind with nothing but the log's verifier key.
+    """Check a proof file of any kind with nothing but the log's verifier key.
 
     Args:
         text: The file.
@@ -85,6 +114,8 @@ def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPol
         leaf_hash = _text(included.entry.leaf_hash)
         fields = {"position": included.position, "leaf_hash": leaf_hash, "record": record}
         return {"proves": "inclusion", **fields, **_proved(included)}
+    if text.startswith("{"):
+        return {"proves": "completeness", **_history(open_history(text, vkey, policy), vkey)}
     if kept is None:
         raise LedgerError(
             "not an inclusion proof",
@@ -92,6 +123,23 @@ def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPol
         )
     continued = open_consistency(text, vkey, kept, policy)
     return {"proves": "consistency", "old_size": continued.old_size, **_proved(continued)}
+
+
+def _history(found: Completeness, vkey: str) -> dict[str, Any]:
+    checkpoint = open_checkpoint(found.checkpoint, vkey)
+    person = follow(found.number, found.entries, checkpoint.origin)
+    return {
+        "number": found.number,
+        "key_id": key_id(person.key),
+        "role": person.role,
+        "entries": [msgspec.to_builtins(decode_entry(entry).record) for entry in found.entries],
+        "epsilon": person.epsilon_nano / _NANO,
+        "rho": person.rho_nano / _NANO,
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": _text(checkpoint.root),
+        "checkpoint": found.checkpoint,
+    }
 
 
 def _proved(found: Included | Continued) -> dict[str, Any]:

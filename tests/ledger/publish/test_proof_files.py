@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +11,16 @@ from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.publish.proof_files import open_consistency, open_inclusion, prove_consistency, prove_inclusion
+from liberate.ledger.publish.proof_files import (
+    open_consistency,
+    open_history,
+    open_inclusion,
+    prove_consistency,
+    prove_history,
+    prove_inclusion,
+)
 from tests.ledger.publish.growing import cosigned, policy, signed
-from tests.ledger.world import LOG_VKEY, ORIGIN, create, digest, write_history
+from tests.ledger.world import LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, write_history
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +162,43 @@ def test_an_entry_can_be_proved_under_an_older_checkpoint(ledger: SqliteLedger, 
     assert open_inclusion(prove_inclusion(ledger, size - 1, notes[3]), LOG_VKEY).checkpoint.size == size
     with pytest.raises(LedgerError, match=f"the checkpoint {size}"):
         prove_inclusion(ledger, size, notes[3])
+
+
+def test_every_history_is_proved_complete_without_the_ledger(ledger: SqliteLedger) -> None:
+    for number in range(len(ledger.state.principals)):
+        found = open_history(prove_history(ledger, number), LOG_VKEY)
+
+        assert found.number == number
+        assert list(found.entries) == [ledger.entry(position) for position in ledger.positions(about=number)]
+    with pytest.raises(LedgerError, match="no principal"):
+        prove_history(ledger, len(ledger.state.principals))
+
+
+def test_every_byte_of_a_completeness_proof_counts(ledger: SqliteLedger) -> None:
+    proof = prove_history(ledger, PARTICIPANTS[2]).encode()
+
+    for at in range(len(proof)):
+        changed = bytearray(proof)
+        changed[at] ^= 1 << at % 7  # the text is ASCII but for the dash of signatures
+        with pytest.raises(LedgerError):
+            open_history(changed.decode(errors="replace"), LOG_VKEY)
+
+
+def test_a_history_without_one_of_its_entries_is_refused(ledger: SqliteLedger) -> None:
+    file = json.loads(prove_history(ledger, PARTICIPANTS[0]))
+
+    for left_out in range(len(file["entries"])):
+        shorter = file | {"entries": [each for at, each in enumerate(file["entries"]) if at != left_out]}
+        text = json.dumps(shorter, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        with pytest.raises(LedgerError):
+            open_history(text, LOG_VKEY)
+
+
+def test_a_complete_history_carries_cosignatures(ledger: SqliteLedger, notes: list[str]) -> None:
+    text = prove_history(ledger, PARTICIPANTS[0], cosigned(ledger.checkpoint(), 2))
+
+    assert open_history(text, LOG_VKEY, policy(2)).number == PARTICIPANTS[0]
+    with pytest.raises(NoQuorum):
+        open_history(text, LOG_VKEY, policy(3))
+    with pytest.raises(LedgerError, match="newest checkpoint only"):
+        prove_history(ledger, PARTICIPANTS[0], notes[0])

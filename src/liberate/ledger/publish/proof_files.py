@@ -2,6 +2,7 @@
 
 Inclusion: C2SP tlog-proof, with the entry's bytes as its extra data, so that the file says what it proves.
 Consistency: what C2SP tlog-witness sends to `add-checkpoint`, for whoever kept a checkpoint, a witness or a person.
+Completeness: all entries that name a principal, as canonical JSON.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from msgspec import Struct
 
 from liberate.arrays import Digest
+from liberate.crypto.encoding import Hash, Natural, decode, encode
 from liberate.crypto.merkle import DIGEST_BYTES, verify_consistency, verify_inclusion
 from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
 from liberate.errors import InvalidRecord, LedgerError
+from liberate.ledger.completeness import Completeness, prove_completeness, verify_completeness
 from liberate.ledger.log import Ledger
 from liberate.ledger.publish.witness import Submission
 from liberate.ledger.records import Entry, decode_entry
@@ -129,6 +135,62 @@ def open_consistency(text: str, vkey: str, kept: str, policy: WitnessPolicy = NO
         raise InvalidRecord(f"the proof begins at {found.old} entries, the kept checkpoint has {old.size}")
     verify_consistency(old.size, new.size, found.proof, old.root, new.root)
     return Continued(old_size=old.size, proof=tuple(found.proof), checkpoint=new, note=found.note)
+
+
+class CompletenessFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The members of `Completeness`, and the name and version of this format."""
+
+    format: Literal["liberate-completeness/1"] = "liberate-completeness/1"
+    number: Natural
+    checkpoint: str
+    entries: tuple[bytes, ...]
+    block: bytes
+    block_proof: tuple[Hash, ...]
+    principal_count: Natural
+    state_proof: tuple[Hash, ...]
+
+
+def prove_history(ledger: Ledger, number: int, note: str | None = None) -> str:
+    """Give the proof file that holds all entries that name a principal, checked.
+
+    Args:
+        ledger: The ledger.
+        number: Number of the principal.
+        note: The newest checkpoint, perhaps with cosignatures; by the log alone by default.
+
+    Raises:
+        LedgerError: there is no such principal, or the note is not the newest checkpoint.
+        ProofMismatch: the ledger cannot prove it.
+    """
+    vkey = ledger.state.founding.log_vkey
+    if not 0 <= number < len(ledger.state.principals):
+        raise LedgerError(f"no principal {number}: the ledger has {len(ledger.state.principals)}, counted from 0")
+    found = prove_completeness(ledger, number)
+    if note is not None:
+        if open_checkpoint(note, vkey) != open_checkpoint(found.checkpoint, vkey):
+            raise LedgerError("a history is complete under the newest checkpoint only, and this is another one")
+        found = replace(found, checkpoint=note)
+    fields = {name: getattr(found, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
+    text = encode(CompletenessFile(**fields)).decode()
+    open_history(text, vkey)
+    return text
+
+
+def open_history(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> Completeness:
+    """Check a completeness proof.
+
+    Raises:
+        InvalidRecord: not a proof file, or not signed as it should be.
+        NoQuorum: too few witnesses have cosigned its checkpoint.
+        RefusedEntry: something is no entry.
+        ProofMismatch: these are not all entries that name the principal.
+    """
+    file = decode(text.encode(), CompletenessFile)
+    fields = {name: getattr(file, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
+    found = Completeness(**fields)
+    open_cosigned(found.checkpoint, vkey, policy)
+    verify_completeness(found, vkey)
+    return found
 
 
 def _line(digest: bytes) -> str:
