@@ -13,6 +13,7 @@ from liberate.federation.coordinator import Coordinator, FederationConfig, Model
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport, Transport
+from liberate.ledger.publish.checkpoints import WitnessAddress
 from liberate.model.factors import Model, ModelConfig, initial
 from liberate.model.method import method
 from liberate.model.ratings import Ratings
@@ -53,6 +54,8 @@ class World:
     n_factors: int = 2
     is_simulated: bool = True
     min_fraction: float = 0.5
+    witnesses: tuple[WitnessAddress, ...] = ()
+    witness_threshold: int = 0
 
     @property
     def privacy(self) -> PrivacyConfig:
@@ -104,6 +107,8 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         mechanism=mechanism.name,
         agreed_epsilon_nano=world.limit_nano,
         epsilon_nano_limit=None,
+        witnesses=world.witnesses,
+        witness_threshold=world.witness_threshold,
     )
     people = [f"u{user}" for user in range(ratings.n_users)]
     stopwatch = Stopwatch()
@@ -123,6 +128,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             store=store,
             config=FederationConfig(chunk=world.chunk, min_fraction=world.min_fraction),
             stopwatch=stopwatch,
+            publish=federation.publisher.publish,
         )
         first = initial(config, ratings.n_items, LOW, HIGH, bytes(32), noisy=is_noisy)
         yield Stage(world=world, federation=federation, host=host, coordinator=coordinator, store=store, first=first)

@@ -25,6 +25,7 @@ from liberate.federation.messages import (
     encode_message,
 )
 from liberate.federation.transport import Reply, Request, Transport
+from liberate.ledger.publish.evidence import verify_evidence
 from liberate.ledger.records import Aborted, Model, Round, Update, decode_entry, sign
 from liberate.model.factors import encode
 from tests.worlds import Stage, World, low_rank_ratings, stage
@@ -254,6 +255,9 @@ def test_rolled_back_and_split_logs_are_refused(tmp_path: Path) -> None:
         assert known is not None
         assert reasons(scene, at(known.size - 1, known.size, [])) == {"rollback"}
         assert reasons(scene, at(known.size, known.size, [])) == {"split_view"}
+        (file,) = (tmp_path / "devices" / "evidence").glob("*.json")
+        conflict = verify_evidence(file.read_bytes(), scene.federation.policy.log_key)
+        assert (conflict.first, conflict.second.size) == (known, known.size)
         assert reasons(scene, at(known.size + 5, known.size, [b"\2" * 32])) == {"split_view"}
         assert reasons(scene, at(known.size + 5, 0, [])) == {"consistency"}
 

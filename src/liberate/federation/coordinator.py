@@ -11,7 +11,7 @@ the model come out the same to the bit.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -152,6 +152,7 @@ class Coordinator:
         store: Where model versions are kept.
         config: How rounds are run.
         stopwatch: Where hash, sign, sum, solve are added up.
+        publish: Gives the newest checkpoint, cosigned as participants demand.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Coordinator:
         store: ModelStore,
         config: FederationConfig,
         stopwatch: Stopwatch,
+        publish: Callable[[], str],
     ) -> None:
         self._ledger = ledger
         self._key = key
@@ -178,6 +180,7 @@ class Coordinator:
         self._store = store
         self._config = config
         self._stopwatch = stopwatch
+        self._publish = publish
         self._known_size = 0
         genesis = ledger.state.genesis
         if genesis is None:
@@ -252,7 +255,7 @@ class Coordinator:
         collected = _Collected(np.zeros((n_items, width), np.int64), np.zeros(n_tail, np.int64))
         cohort = self._cohort()
         # One checkpoint serves the whole round, so that every participant accepts the same view.
-        note = self._ledger.checkpoint()
+        note = self._publish()
         size = open_checkpoint(note, self._log_key).size
         for begin in range(0, len(cohort), self._config.chunk):
             chunk = cohort[begin : begin + self._config.chunk]

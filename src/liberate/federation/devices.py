@@ -18,6 +18,7 @@ import msgspec
 
 from liberate.crypto.sealing import open_sealed, seal
 from liberate.errors import FederationError
+from liberate.ledger.publish.evidence import keep_evidence, of_one_size
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = """
@@ -108,6 +109,7 @@ class Devices:
         path = folder / "devices.sqlite"
         if not path.exists():
             raise FederationError(f"no devices in {folder}", hint="give the folder of a run")
+        self._folder = folder
         self._keys = (folder / "subjects.keys").read_bytes()
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -242,6 +244,15 @@ class Devices:
         """Give the largest checkpoint accepted so far."""
         row = self._db.execute("SELECT note FROM checkpoint").fetchone()
         return None if row is None else str(row[0])
+
+    def keep_evidence(self, note: str) -> Path | None:
+        """Keep another checkpoint of the accepted one's size beside it, as proof that the log has signed both.
+
+        Returns:
+            The file; None if no checkpoint was accepted.
+        """
+        accepted = self.checkpoint()
+        return None if accepted is None else keep_evidence(self._folder / "evidence", of_one_size(accepted, note))
 
     def _key(self, slot: int) -> bytes:
         return self._keys[slot * SECRET_BYTES : (slot + 1) * SECRET_BYTES]

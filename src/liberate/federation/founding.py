@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from liberate.arrays import Digest
-from liberate.crypto.note import verifier_key
+from liberate.crypto.note import WitnessPolicy, verifier_key
 from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.devices import Devices, Holding
 from liberate.federation.participant import Host, Policy
 from liberate.ledger import store
 from liberate.ledger.log import SqliteLedger
+from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
 from liberate.ledger.records import Admission, Enrol, Genesis, Witnesses, sign
 from liberate.model.ratings import Ratings
 from liberate.randomness import Clock, Randomness, SimulatedClock, SimulatedRandomness, SystemClock, SystemRandomness
@@ -40,6 +41,8 @@ class Charter:
         mechanism: Name of the mechanism that people agree to; nothing weaker is answered.
         agreed_epsilon_nano: Most that people agree to spend with pure mechanisms, in 1e-9, or None for no limit.
         epsilon_nano_limit: Most that the ledger lets a participant spend with them, in 1e-9, or None for no limit.
+        witnesses: Who is asked to cosign checkpoints.
+        witness_threshold: How many must.
     """
 
     origin: str
@@ -48,6 +51,8 @@ class Charter:
     mechanism: str
     agreed_epsilon_nano: int | None
     epsilon_nano_limit: int | None
+    witnesses: tuple[WitnessAddress, ...] = ()
+    witness_threshold: int = 0
 
     def randomness(self, context: bytes = b"") -> Randomness:
         """Give the source of secrets; `context` keeps two runs of one seed apart."""
@@ -68,6 +73,7 @@ class Federation:
         policy: What the people of that host agreed to.
         coordinator_key: The coordinator's signing key.
         coordinator: The coordinator's number on the ledger.
+        publisher: Publishes the ledger's checkpoints; the newest is kept in the folder, as `checkpoint`.
     """
 
     ledger: SqliteLedger
@@ -75,6 +81,7 @@ class Federation:
     policy: Policy
     coordinator_key: SigningKey
     coordinator: int
+    publisher: Publisher
 
 
 @contextmanager
@@ -103,7 +110,9 @@ def open_federation(
         The federation; its files are released at the end.
 
     Raises:
-        FederationError: The folder belongs to other people, or the ledger refuses an enrolment.
+        FederationError: The folder belongs to other people, the genesis names other witnesses, or the ledger refuses
+            an enrolment.
+        RolledBack: The ledger lacks what it has published, or what its devices have accepted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     founder, log_key, coordinator_key = (
@@ -111,14 +120,22 @@ def open_federation(
     )
     ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
     try:
+        vkey = verifier_key(ledger.origin, log_key.public)
+        kept = folder / "checkpoint"
+        if kept.exists():
+            check_published(ledger, kept.read_text("utf-8"), vkey)
         policy = Policy(
             origin=ledger.origin,
-            log_key=verifier_key(ledger.origin, log_key.public),
+            log_key=vkey,
             coordinator_key=coordinator_key.public,
             mechanism=charter.mechanism,
             epsilon_nano=charter.agreed_epsilon_nano,
+            witnesses=_witness_policy(ledger, charter),
         )
         with _open_devices(folder / "devices", charter.randomness(), people, ratings) as devices:
+            accepted = devices.checkpoint()
+            if accepted is not None:
+                check_published(ledger, accepted, vkey)
             host = Host(devices, policy, ratings.n_items, charter.randomness(), stopwatch)
             progress(f"enrolling {len(people):,} participants")
             numbers = _enrol(ledger, founder, [(coordinator_key.public, "coordinator")], chunk, stopwatch)
@@ -133,6 +150,7 @@ def open_federation(
                 policy=policy,
                 coordinator_key=coordinator_key,
                 coordinator=numbers[0],
+                publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
             )
     finally:
         ledger.close()
@@ -179,9 +197,21 @@ def _open_ledger(
         relation="zero-out",
         epsilon_nano_limit=charter.epsilon_nano_limit,
         rho_nano_limit=None,
-        witnesses=Witnesses(keys=(), threshold=0),
+        witnesses=Witnesses(keys=tuple(w.key for w in charter.witnesses), threshold=charter.witness_threshold),
     )
     return SqliteLedger.create(folder, sign(genesis, founder), log_key, charter.clock, stopwatch)
+
+
+def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:
+    """Give the witness policy of the genesis, which must be the charter's: it cannot be changed later."""
+    fixed = ledger.state.founding.witnesses
+    found, wanted = (fixed.keys, fixed.threshold), (tuple(w.key for w in charter.witnesses), charter.witness_threshold)
+    if found != wanted:
+        raise FederationError(
+            f"the genesis names {len(fixed.keys)} witnesses, {fixed.threshold} must cosign; other ones were given",
+            hint="give ledger.witnesses and ledger.witness_threshold as at the start",
+        )
+    return WitnessPolicy(fixed.keys, fixed.threshold)
 
 
 def _holds_ledger(folder: Path) -> bool:

@@ -48,7 +48,7 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """A participant does not answer, and says why.
 
     Attributes:
-        reason: A code: consistency, rollback, inclusion, record, model, policy, answered.
+        reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, budget, answered.
         detail: One line for a person.
         known_size: Tree size of the largest checkpoint the participant has accepted, 0 if none.
     """

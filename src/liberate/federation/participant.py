@@ -6,16 +6,16 @@ A `Host` runs the devices of many people in one process: an organisation that ho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from liberate.arrays import Digest, Float32Array, GridRows
 from liberate.crypto.encoding import commitment
 from liberate.crypto.merkle import verify_consistency, verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
 from liberate.crypto.signing import SigningKey, verify
-from liberate.errors import FederationError, LiberateError, ProofMismatch
+from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
 from liberate.federation.devices import Device, Devices, Outgoing
 from liberate.federation.messages import (
     RoundAnswer,
@@ -46,6 +46,7 @@ class Policy:
         coordinator_key: Public key of the coordinator, got from outside the ledger.
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
         epsilon_nano: Most that may be spent in all, in 1e-9, or None for no limit.
+        witnesses: Whose cosignatures a checkpoint must have.
     """
 
     origin: str
@@ -53,6 +54,7 @@ class Policy:
     coordinator_key: bytes
     mechanism: str
     epsilon_nano: int | None
+    witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,9 @@ class Host:
 
     def _check_checkpoint(self, request: RoundRequest) -> Checkpoint:
         try:
-            checkpoint = open_checkpoint(request.checkpoint, self._policy.log_key)
+            checkpoint = open_cosigned(request.checkpoint, self._policy.log_key, self._policy.witnesses)
+        except NoQuorum as error:
+            raise _Refused("quorum", str(error)) from error
         except LiberateError as error:
             raise _Refused("record", str(error)) from error
         known = self._checkpoint
@@ -205,6 +209,9 @@ class Host:
             return checkpoint
         if checkpoint.size < known.size:
             raise _Refused("rollback", f"tree size {checkpoint.size} is below the accepted {known.size}")
+        if checkpoint.size == known.size and checkpoint.root != known.root:
+            path = self._devices.keep_evidence(request.checkpoint)
+            raise _Refused("split_view", f"the log has signed two roots for tree size {known.size}: see {path}")
         if request.known_size != known.size != checkpoint.size:
             raise _Refused("consistency", f"a consistency proof from tree size {known.size} is wanted")
         try:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from liberate.crypto.note import open_checkpoint
-from liberate.errors import SettingsError
+from liberate.errors import InvalidRecord, SettingsError
 from liberate.federation.coordinator import Coordinator, ModelStore
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
+from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
 from liberate.model.factors import Model, fit_devices, initial, predict
@@ -39,7 +40,7 @@ from liberate.runs.folder import (
     split_dataset,
     write_run,
 )
-from liberate.settings import Settings
+from liberate.settings import LedgerConfig, Settings
 from liberate.timing import Stopwatch
 
 Progress = Callable[[str], None]
@@ -167,9 +168,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
         run = _begin(out, agenda.settings, dataset, federation)
         last = _learn(run, agenda, dataset, split, federation, charter, stopwatch, progress)
         seconds = time.perf_counter() - begin
-        note = federation.ledger.checkpoint()
-    checkpoint = open_checkpoint(note, run.verifier_key)
-    (out / "checkpoint").write_text(note, "utf-8")
+        checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
     spent = agenda.spent(last.version)
     result = Result(
@@ -192,6 +191,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
 
 def _charter(agenda: Plan) -> Charter:
     settings = agenda.settings
+    witnesses, threshold = _witnesses(settings.ledger)
     return Charter(
         origin=settings.ledger.origin,
         seed=settings.run.seed,
@@ -199,7 +199,22 @@ def _charter(agenda: Plan) -> Charter:
         mechanism="" if agenda.mechanism is None else agenda.mechanism.name,
         agreed_epsilon_nano=_nano(settings.privacy.epsilon),
         epsilon_nano_limit=_nano(settings.ledger.epsilon_limit),
+        witnesses=witnesses,
+        witness_threshold=threshold,
     )
+
+
+def _witnesses(config: LedgerConfig) -> tuple[tuple[WitnessAddress, ...], int]:
+    """Read who must cosign, and how many of them: more than half if not said."""
+    try:
+        witnesses = tuple(parse_address(text) for text in config.witnesses)
+    except InvalidRecord as error:
+        raise SettingsError(f"ledger.witnesses: {error.message}") from error
+    majority = len(witnesses) // 2 + 1 if witnesses else 0
+    threshold = majority if config.witness_threshold is None else config.witness_threshold
+    if threshold > len(witnesses):
+        raise SettingsError(f"ledger.witness_threshold is {threshold}, but there are {len(witnesses)} witnesses")
+    return witnesses, threshold
 
 
 def _nano(epsilon: float | None) -> int | None:
@@ -272,6 +287,7 @@ def _learn(
         store=store,
         config=agenda.settings.federation,
         stopwatch=stopwatch,
+        publish=federation.publisher.publish,
     )
     for position in ledger.positions(kind="model")[-2:]:
         record = decode_entry(ledger.entry(position)).record
