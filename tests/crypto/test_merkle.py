@@ -67,6 +67,24 @@ def test_roots_of_certificate_transparency() -> None:
     assert merkle.root([]) == merkle.EMPTY_ROOT == reference.tree_hash([])
 
 
+def test_the_example_of_the_rfc() -> None:
+    """RFC 6962, 2.1.3: the tree of seven leaves, its nodes named as there."""
+    data = entries(7)
+    a, b, c, d, e, f, j = map(merkle.leaf_hash, data)
+    g, h, i = merkle.node_hash(a, b), merkle.node_hash(c, d), merkle.node_hash(e, f)
+    k, l = merkle.node_hash(g, h), merkle.node_hash(i, j)  # noqa: E741 - the RFC's letter
+    node = node_of(data)
+
+    assert merkle.root([a, b, c, d, e, f, j]) == merkle.node_hash(k, l)
+    assert merkle.inclusion_proof(0, 7, node) == [b, h, l]
+    assert merkle.inclusion_proof(3, 7, node) == [c, g, l]
+    assert merkle.inclusion_proof(4, 7, node) == [f, j, k]
+    assert merkle.inclusion_proof(6, 7, node) == [i, k]
+    assert merkle.consistency_proof(3, 7, node) == [c, d, g, l]
+    assert merkle.consistency_proof(4, 7, node) == [l]
+    assert merkle.consistency_proof(6, 7, node) == [i, j, k]
+
+
 @pytest.mark.parametrize("size", range(1, LARGEST + 1))
 def test_every_inclusion_proof_is_the_rfcs_and_fits_its_own_leaf_only(size: int) -> None:
     data = entries(size)
