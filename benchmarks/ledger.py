@@ -1,17 +1,21 @@
-"""How many entries per CPU second the ledger takes in, beside the rate of bare Ed25519 verification.
+"""What the ledger costs: appending, opening, proving, reading a history, verifying; beside bare Ed25519 verification.
 
-Appends signed updates in durable blocks, rules and state tree included. Prints one JSON object.
+Every participant answers every round: signed updates in durable blocks, rules and state tree included. Then the ledger
+is opened, read and verified as others would. Prints one JSON object; CPU seconds include those of helper processes.
 
     python benchmarks/ledger.py [--people 6040] [--rounds 8] [--block 1000]
+    python benchmarks/ledger.py --people 10000 --rounds 100 --small 1     # a million entries, beside ten thousand
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -50,55 +54,124 @@ class Cost:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Add the cost of the block."""
-        cpu, wall = time.process_time(), time.perf_counter()
+        """Add the cost of the block, helper processes that ended in it included."""
+        cpu, wall = _cpu_s(), time.perf_counter()
         yield
-        self.cpu += time.process_time() - cpu
+        self.cpu += _cpu_s() - cpu
         self.wall += time.perf_counter() - wall
 
 
 def main() -> None:
-    """Build a ledger and print what each entry cost."""
+    """Build ledgers, use them, and print what it cost."""
     arguments = _arguments()
     people = [SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(arguments.people)]
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = SqliteLedger.create(Path(folder), _genesis(), LOG, SimulatedClock())
-        _append(ledger, _enrolments(people), arguments.block, Cost())
-        cost, last = Cost(), []
-        for number in range(1, arguments.rounds + 1):
-            opening = _round(number)
-            _append(ledger, [opening], 1, Cost())
-            last = [_update(key, 3 + i, number, opening) for i, key in enumerate(people)]
-            _append(ledger, last, arguments.block, cost)
-            _append(ledger, [_model(number, last)], 1, Cost())
-        size = ledger.size
-        ledger.close()
-        file_size = (Path(folder) / "ledger.sqlite").stat().st_size
-        reopening = Cost()
-        with reopening.measure():
-            ledger = SqliteLedger.open(Path(folder), LOG, SimulatedClock())
-        ledger.close()
-    entries = arguments.people * arguments.rounds
-    bare = _ed25519(people, last)
+    all_figures = []
+    for rounds in [*arguments.small, arguments.rounds]:
+        with tempfile.TemporaryDirectory() as folder:
+            bare, cost = _build(Path(folder), people, rounds, arguments.block)
+            found = {"rounds": rounds, **cost, **_read(Path(folder), people), **_verify(Path(folder), bare)}
+        all_figures.append(found)
+    machine = {"machine": platform.machine(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     print(
-        json.dumps(
-            {
-                "entries": entries,
-                "entries_per_cpu_s": round(entries / cost.cpu),
-                "entries_per_s": round(entries / cost.wall),
-                "ed25519_per_cpu_s": round(bare),
-                "share_of_ed25519": round(entries / cost.cpu / bare, 3),
-                "bytes_per_entry": round(file_size / size),
-                "open_s": round(reopening.wall, 4),
-                "people": arguments.people,
-                "block": arguments.block,
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "machine": platform.machine(),
-                "python": platform.python_version(),
-                "sqlite": sqlite3.sqlite_version,
-            }
-        )
+        json.dumps({"people": arguments.people, "block": arguments.block, **machine, "ledgers": all_figures}, indent=1)
     )
+
+
+def _build(folder: Path, people: list[SigningKey], rounds: int, block: int) -> tuple[float, dict[str, float]]:
+    """Append a whole ledger; give the rate of bare verification measured between its rounds, and the figures."""
+    ledger = SqliteLedger.create(folder, _genesis(), LOG, SimulatedClock())
+    _append(ledger, _enrolments(people), block, Cost())
+    costs, bare = [], []
+    for number in range(1, rounds + 1):
+        opening = _round(number)
+        _append(ledger, [opening], 1, Cost())
+        updates = [_update(key, 3 + i, number, opening) for i, key in enumerate(people)]
+        costs.append(Cost())
+        _append(ledger, updates, block, costs[-1])
+        _append(ledger, [_model(number, updates)], 1, Cost())
+        if number % 10 == 1:
+            bare.append(_ed25519(people, updates))
+    ledger.close()
+    n, limit = len(people), sum(bare) / len(bare)
+    cpu, last = sum(cost.cpu for cost in costs), costs[-3:]
+    return limit, {
+        "entries": n * rounds,
+        "entries_per_cpu_s": round(n * rounds / cpu),
+        "entries_per_s": round(n * rounds / sum(cost.wall for cost in costs)),
+        "last_rounds_entries_per_cpu_s": round(n * len(last) / sum(cost.cpu for cost in last)),
+        "ed25519_per_cpu_s": round(limit),
+        "append_share_of_ed25519": round(n * rounds / cpu / limit, 3),
+    }
+
+
+def _read(folder: Path, people: list[SigningKey]) -> dict[str, float]:
+    """Open the ledger, prove an entry, and read a participant's complete history with its state leaf."""
+    opening = Cost()
+    with opening.measure():
+        ledger = SqliteLedger.open(folder)
+    proving, history = [], []
+    for step in range(200):
+        cost = Cost()
+        with cost.measure():
+            ledger.inclusion_proof((step * 7_919 + 1) % ledger.size)
+        proving.append(cost.wall)
+        cost = Cost()
+        with cost.measure():
+            positions = ledger.positions(about=3 + (step * 31) % len(people))
+            entries = [ledger.entry(position) for position in positions]
+        history.append(cost.wall)
+    size = ledger.size
+    ledger.close()
+    return {
+        "open_s": round(opening.wall, 4),
+        "inclusion_proof_ms": round(1_000 * sorted(proving)[100], 3),
+        "history_entries": len(entries),
+        "history_ms": round(1_000 * sorted(history)[100], 3),
+        "bytes_per_entry": round((folder / "ledger.sqlite").stat().st_size / size),
+    }
+
+
+def _verify(folder: Path, bare: float) -> dict[str, float]:
+    """Verify the ledger in a process of its own, on all cores and on one, and then again from where that ended."""
+    figures: dict[str, float] = {}
+    resume = folder / "verified"
+    for name, cores, arguments in (
+        ("verify", sorted(os.sched_getaffinity(0)), []),
+        ("verify_one_core", [min(os.sched_getaffinity(0))], [str(resume)]),
+        ("verify_resumed", sorted(os.sched_getaffinity(0)), [str(resume)]),
+    ):
+        command = [sys.executable, "-c", _VERIFY, str(folder), ",".join(map(str, cores)), *arguments]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        figures |= {f"{name}_s": round(found["wall"], 2), f"{name}_cpu_s": round(found["cpu"], 2)}
+        figures |= {f"{name}_peak_mb": found["peak_mb"]}
+        size = found["entries"]
+    figures["verify_share_of_ed25519"] = round(size / figures["verify_cpu_s"] / bare, 3)
+    figures["verify_one_core_share_of_ed25519"] = round(size / figures["verify_one_core_cpu_s"] / bare, 3)
+    figures["verify_two_cores_over_one"] = round(figures["verify_one_core_s"] / figures["verify_s"], 2)
+    return figures
+
+
+_VERIFY = """
+import json, os, resource, sys, time
+from pathlib import Path
+os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
+from liberate.ledger.audit import verify
+wall, cpu = time.perf_counter(), time.process_time()
+audit = verify(Path(sys.argv[1]), resume=Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+assert audit.ok, audit.findings
+children = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({
+    "wall": time.perf_counter() - wall,
+    "cpu": time.process_time() - cpu + children.ru_utime + children.ru_stime,
+    "entries": audit.entry_count,
+    "peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 2 * children.ru_maxrss) // 1024,
+}))
+"""
+
+
+def _cpu_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _arguments() -> argparse.Namespace:
@@ -106,6 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=6_040)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--block", type=int, default=1_000)
+    parser.add_argument("--small", type=int, nargs="*", default=[], help="rounds of smaller ledgers to compare with")
     return parser.parse_args()
 
 

@@ -219,6 +219,8 @@ class SqliteLedger:
             ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rw" if owner else "ro")))
             if owner is None:
                 ledger._connection.execute("BEGIN")
+            else:
+                ledger._connection.execute("PRAGMA journal_mode = WAL")  # a backup is no such file
             ledger._restore()
             if owner is not None:
                 ledger._check_log_key()

@@ -1,0 +1,308 @@
+"""Many writers, many readers, full disks, read-only media: what was acknowledged stays, once, and verifies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Barrier, Thread
+
+import pytest
+
+from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
+from liberate.ledger.audit import verify
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import Block, Dataset, decode_entry, sign
+from liberate.randomness import SimulatedClock
+from tests.ledger.test_log import WRITER
+from tests.ledger.test_rules import snapshot
+from tests.ledger.world import LOG_KEY, ORIGIN, World, create, digest, key, reopen, write_history
+
+
+def dataset(author: int, seq: int) -> bytes:
+    return sign(Dataset(origin=ORIGIN, author=author, seq=seq, commitment=digest((author, seq))), key(author))
+
+
+# --- many writers and readers ----------------------------------------------------------------------------------------
+
+
+def test_calls_that_wait_share_a_block_and_get_their_own_outcomes(tmp_path: Path) -> None:
+    """All calls but the first wait while that one holds the log; then one of them makes a block for all."""
+    ledger = create(tmp_path)
+    World(ledger).populate()
+    height = ledger.height
+    outcomes: dict[int, list[int | RefusedEntry]] = {}
+
+    def append(author: int) -> None:
+        outcomes[author] = ledger.append([dataset(author, 10), dataset(author, 5), dataset(author, 10)])
+
+    writers = [Thread(target=append, args=(author,)) for author in (3, 4, 5)]
+    with ledger._appending:
+        for writer in writers:
+            writer.start()
+        while len(ledger._waiting) < len(writers):
+            pass
+    for writer in writers:
+        writer.join()
+
+    assert ledger.height == height + 1
+    for author in (3, 4, 5):
+        first, stale, again = outcomes[author]
+        assert isinstance(first, int)
+        assert ledger.entry(first) == dataset(author, 10)
+        assert isinstance(stale, RefusedEntry)
+        assert again == first
+    ledger.close()
+    assert verify(tmp_path).ok
+
+
+def test_many_threads_append_and_nothing_is_lost_or_twice(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    World(ledger).populate()
+    start = Barrier(3)
+    acknowledged: dict[tuple[int, int], int | RefusedEntry] = {}
+
+    def write(author: int) -> None:
+        start.wait()
+        for seq in range(10, 60):
+            acknowledged[author, seq] = ledger.append([dataset(author, seq)])[0]
+
+    writers = [Thread(target=write, args=(author,)) for author in (3, 4, 5)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        size, height = ledger.size, ledger.height
+        assert isinstance(decode_entry(ledger.entry(size - 1)).record, Block)
+        assert height <= ledger.height
+        reader = SqliteLedger.open(tmp_path)
+        assert reader.size == len(list(reader.entries()))
+        reader.inclusion_proof(reader.size // 2)
+        reader.close()
+    for writer in writers:
+        writer.join()
+
+    assert {ledger.entry(position) for position in acknowledged.values() if isinstance(position, int)} == {
+        dataset(author, seq) for author, seq in acknowledged
+    }
+    assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
+    ledger.close()
+    assert verify(tmp_path).ok
+
+
+def test_a_block_that_cannot_be_stored_fails_every_call_in_it(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    World(ledger).populate()
+    ledger._connection.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON node BEGIN SELECT RAISE(ABORT, 'no'); END")
+    before, failures = snapshot(ledger.state), []
+
+    def append(author: int) -> None:
+        try:
+            ledger.append([dataset(author, 10)])
+        except LedgerError as error:
+            failures.append(error.message)
+
+    writers = [Thread(target=append, args=(author,)) for author in (3, 4, 5)]
+    with ledger._appending:
+        for writer in writers:
+            writer.start()
+        while len(ledger._waiting) < len(writers):
+            pass
+    for writer in writers:
+        writer.join()
+
+    assert len(failures) == 3
+    assert all("nothing was appended" in failure for failure in failures)
+    assert snapshot(ledger.state) == before
+    ledger._connection.execute("DROP TRIGGER t")
+    ledger.append([dataset(3, 10)])
+    ledger.close()
+    assert verify(tmp_path).ok
+
+
+def test_a_reader_in_another_process_sees_whole_blocks_while_the_owner_appends(
+    tmp_path: Path, repository: Path
+) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        sizes = []
+        for _ in range(10):
+            writer.stdout.readline()
+            reader = SqliteLedger.open(tmp_path)
+            sizes.append(reader.size)
+            assert len(list(reader.entries())) == reader.size
+            assert isinstance(decode_entry(reader.entry(reader.size - 1)).record, Block)
+            reader.close()
+        writer.kill()
+
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_another_process_is_told_of_the_owner_until_that_one_is_killed(tmp_path: Path, repository: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+
+        with pytest.raises(LedgerLocked, match="another process owns"):
+            reopen(tmp_path)
+
+        writer.kill()
+    reopen(tmp_path).close()
+
+
+# --- disks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_file_is_said_and_the_log_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """SQLite itself says that the disk is full, at every page that a block may need."""
+    ledger = create(tmp_path)
+    World(ledger).populate()
+    pragma = ledger._connection.execute
+    (pages,) = pragma("PRAGMA page_count").fetchone()
+    pragma(f"PRAGMA max_page_count = {pages}")
+    seq, acknowledged = 10, []
+    with pytest.raises(LedgerError, match="nothing was appended") as caught:
+        for seq in range(10, 400):
+            acknowledged.append(dataset(3, seq))
+            ledger.append([acknowledged[-1]])
+    refused = acknowledged.pop()
+
+    assert "free some space" in caught.value.hint
+    assert verify(tmp_path).ok
+    assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
+    pragma("PRAGMA max_page_count = 1000000")
+    (position,) = ledger.append([refused])
+    assert position == ledger.size - 2
+    ledger.close()
+    assert verify(tmp_path).ok
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here: not permitted")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_is_said_and_the_log_goes_on_when_there_is_room(small_disk: Path) -> None:
+    """ENOSPC from a real file system."""
+    ledger = create(small_disk)
+    World(ledger).populate()
+    filler = small_disk / "filler"
+    acknowledged = []
+    for round_of_filling in range(3):
+        room = os.statvfs(small_disk)
+        filler.write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - 40_000 + 10_000 * round_of_filling)))
+        with pytest.raises(LedgerError, match="nothing was appended") as caught:
+            for seq in range(1_000 * (round_of_filling + 1), 1_000 * (round_of_filling + 2)):
+                entry = dataset(3, seq)
+                ledger.append([entry])
+                acknowledged.append(entry)
+        assert "free" in caught.value.hint
+        assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
+        filler.unlink()
+        ledger.append([entry])
+        acknowledged.append(entry)
+    ledger.close()
+
+    again = reopen(small_disk)
+    assert {data for _, data in again.entries()} >= set(acknowledged)
+    again.close()
+    assert verify(small_disk).ok
+
+
+def test_a_full_disk_at_the_beginning_leaves_a_folder_to_begin_in(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    room = os.statvfs(small_disk)
+    filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 8_192))
+
+    with pytest.raises(LedgerError) as caught:
+        create(small_disk / "ledger")
+
+    assert caught.value.hint
+    filler.unlink()
+    create(small_disk / "ledger").close()
+    assert verify(small_disk / "ledger").ok
+
+
+def test_read_only_media_are_read_and_refuse_an_owner_clearly(small_disk: Path) -> None:
+    ledger = create(small_disk)
+    write_history(ledger)
+    size = ledger.size
+    ledger.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+    reader = SqliteLedger.open(small_disk)
+
+    assert reader.size == size
+    reader.close()
+    assert verify(small_disk).ok
+    with pytest.raises(LedgerError, match="Read-only file system") as caught:
+        reopen(small_disk)
+    assert "writable" in caught.value.hint
+
+
+def test_read_only_media_with_unfinished_files_are_not_read_without_them(small_disk: Path, tmp_path: Path) -> None:
+    """Entries may stand in the write-ahead file alone: to leave it out would be to lose what was acknowledged."""
+    ledger = create(tmp_path / "live")
+    write_history(ledger)
+    shutil.copy(tmp_path / "live" / "ledger.sqlite", small_disk)
+    shutil.copy(tmp_path / "live" / "ledger.sqlite-wal", small_disk)
+    size = ledger.size
+    ledger.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+    with pytest.raises(LedgerError, match="cannot be used") as caught:
+        SqliteLedger.open(small_disk)
+
+    assert "copy it" in caught.value.hint
+    shutil.copytree(small_disk, tmp_path / "copy")
+    reader = SqliteLedger.open(tmp_path / "copy")
+    assert reader.size == size
+    reader.close()
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_a_ledger_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(LedgerError, match=os.strerror(errno.ENOTDIR)) as caught:
+        create(tmp_path / "file" / "ledger")
+
+    assert "writable" in caught.value.hint
+
+
+def test_a_state_that_cannot_be_read_back_is_read_before_the_next_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = create(tmp_path)
+    world = World(ledger).populate()
+    expected = ledger.size
+
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("liberate.ledger.store.insert", broken)
+        patch.setattr("liberate.ledger.store.restore", broken)
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="nothing was appended.*disk I/O error"):
+                ledger.append([dataset(3, 10)])
+
+    assert ledger.size == expected
+    assert ledger.append([dataset(3, 10)]) == [expected]
+    world.add(world.round())
+    ledger.close()
+    assert verify(tmp_path).ok
+    SqliteLedger.open(tmp_path, LOG_KEY, SimulatedClock()).close()
