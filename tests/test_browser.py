@@ -26,14 +26,17 @@ def test_browser_names_each_external_request_of_a_page(browser: Browser, tmp_pat
     file.write_text(
         "<link rel=stylesheet href='https://fonts.googleapis.com/css'>"
         "<img src='http://images.example/a.png'><script src='https://scripts.example/b.js'></script>"
-        "<script>fetch('http://data.example/c').catch(() => 0)</script>"
+        "<script>fetch('http://data.example/c').catch(() => 0); new WebSocket('ws://socket.example/d')</script>"
+        "<iframe src='https://www.google.com/e'></iframe>"
     )
 
     page = browser.open(file)
 
     assert set(page.requests) == {
-        "fonts.googleapis.com:443",
-        "http://data.example/c",
+        "https://fonts.googleapis.com/css",
         "http://images.example/a.png",
-        "scripts.example:443",
+        "https://scripts.example/b.js",
+        "http://data.example/c",
+        "ws://socket.example/d",
+        "https://www.google.com/e",
     }
