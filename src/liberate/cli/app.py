@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import data, keys, ledger, privacy, run, study, trace, witness
+from liberate.cli import data, evidence, keys, ledger, privacy, run, study, trace, witness
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command("train")(run.train)
 app.command("evaluate")(run.evaluate)
 app.command("recommend")(run.recommend)
 app.add_typer(privacy.app, name="privacy")
+ledger.app.command("verify-evidence")(evidence.verify_evidence)
+ledger.app.command("compare")(evidence.compare)
 app.add_typer(ledger.app, name="ledger")
 app.command("trace")(trace.trace)
 app.add_typer(keys.app, name="keys")
