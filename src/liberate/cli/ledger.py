@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Published = Annotated[
     Path | None,
-    typer.Option(help="A published checkpoint with its cosignatures; without it, the newest by the log alone."),
+    typer.Option(help="A checkpoint, with the cosignatures that the ledger wants; else the newest published one."),
 ]
 Witness = Annotated[
     list[str] | None, typer.Option(help="Verifier key of a witness who must have cosigned; several times for several.")
@@ -190,12 +190,13 @@ def export(
 
     from liberate.ledger.log import SqliteLedger
     from liberate.ledger.publish.tiles import export_tiles
+    from liberate.runs.proofs import published
 
     target = tiles or parquet
     if target is None or (tiles and parquet):
         raise typer.BadParameter("one of --tiles and --parquet is wanted")
-    note = _read(checkpoint) if checkpoint else None
     with closing(SqliteLedger.open(_place(folder))) as ledger, progress_lines() as progress:
+        note = _read(checkpoint) if checkpoint else published(folder, ledger)
         progress(f"exporting {ledger.size} entries")
         if tiles:
             exported = export_tiles(ledger, tiles, note)

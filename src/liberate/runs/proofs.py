@@ -13,6 +13,7 @@ from liberate.crypto.note import WitnessPolicy, open_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
 from liberate.ledger.completeness import Completeness, follow
+from liberate.ledger.log import Ledger
 from liberate.ledger.publish.proof_files import (
     INCLUSION,
     NO_WITNESSES,
@@ -32,20 +33,28 @@ from liberate.runs.results import find_person
 _NANO = 10**9
 
 
+def published(folder: Path, ledger: Ledger) -> str | None:
+    """Give the newest checkpoint that a run has published; None where the log's newest one needs no cosignatures."""
+    kept = folder / "checkpoint"
+    if ledger.state.founding.witnesses.threshold == 0 or not kept.exists():
+        return None
+    return kept.read_bytes().decode(errors="replace")
+
+
 def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
     """Prove that an entry stands in the ledger under a checkpoint.
 
     Args:
         run: A run.
         position: Position of the entry.
-        note: A published checkpoint with its cosignatures; the newest one, by the log alone, if None.
+        note: A checkpoint, with the cosignatures that the genesis wants; the newest published one if None.
         out: Where the proof is written as a C2SP tlog-proof, or None.
 
     Raises:
         LedgerError: The ledger has no such entry, or cannot prove it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_inclusion(ledger, position, note)
+        text = prove_inclusion(ledger, position, note or published(run.folder, ledger))
     found = open_inclusion(text, run.verifier_key)
     _write(out, text)
     return {
@@ -69,7 +78,7 @@ def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None 
         LedgerError: The ledger does not continue it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_consistency(ledger, kept, note)
+        text = prove_consistency(ledger, kept, note or published(run.folder, ledger))
     found = open_consistency(text, run.verifier_key, kept)
     _write(out, text)
     return {"old_size": found.old_size, **_proved(found)}
@@ -81,7 +90,7 @@ def prove_person(run: Run, participant: str, note: str | None = None, out: Path 
     Args:
         run: A run.
         participant: Number, key id, or user:ID.
-        note: The newest checkpoint with its cosignatures; by the log alone, if None.
+        note: As in `prove_entry`.
         out: Where the proof is written as JSON, or None.
 
     Raises:
@@ -90,7 +99,7 @@ def prove_person(run: Run, participant: str, note: str | None = None, out: Path 
     """
     number = find_person(run, participant).number
     with closing(run.open_ledger()) as ledger:
-        text = prove_history(ledger, number, note)
+        text = prove_history(ledger, number, note or published(run.folder, ledger))
     found = _history(open_history(text, run.verifier_key), run.verifier_key)
     _write(out, text)
     return found

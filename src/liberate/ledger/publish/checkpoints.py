@@ -16,10 +16,12 @@ from pathlib import Path
 
 from liberate.crypto.merkle import verify_consistency
 from liberate.crypto.note import (
+    Checkpoint,
     WitnessPolicy,
     add_cosignature,
     cosignature_times,
     open_checkpoint,
+    open_cosigned,
     parse_witness_key,
     read_unverified,
 )
@@ -177,6 +179,18 @@ class _OtherSize(Exception):
 def witness_policy(witnesses: Sequence[WitnessAddress], threshold: int) -> WitnessPolicy:
     """Give what clients demand of a checkpoint."""
     return WitnessPolicy(tuple(witness.key for witness in witnesses), threshold)
+
+
+def to_publish(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint]:
+    """Give a checkpoint under which a ledger may be given away: the note, or the newest one.
+
+    Raises:
+        InvalidRecord: the ledger's log has not signed it.
+        NoQuorum: fewer witnesses have cosigned it than the genesis wants.
+    """
+    founding, text = ledger.state.founding, note or ledger.checkpoint()
+    policy = WitnessPolicy(founding.witnesses.keys, founding.witnesses.threshold)
+    return text, open_cosigned(text, founding.log_vkey, policy)
 
 
 def check_published(ledger: Ledger, note: str, vkey: str) -> None:

@@ -22,6 +22,7 @@ from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, ope
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.ledger.completeness import Completeness, prove_completeness, verify_completeness
 from liberate.ledger.log import Ledger
+from liberate.ledger.publish.checkpoints import to_publish
 from liberate.ledger.publish.witness import Submission
 from liberate.ledger.records import Entry, decode_entry
 
@@ -68,11 +69,11 @@ def prove_inclusion(ledger: Ledger, position: int, note: str | None = None) -> s
         note: A checkpoint of the ledger, perhaps with cosignatures; the newest by default.
 
     Raises:
+        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: there is no such entry.
         ProofMismatch: the ledger cannot prove it.
     """
-    note = note or ledger.checkpoint()
-    checkpoint = open_checkpoint(note, ledger.state.founding.log_vkey)
+    note, checkpoint = to_publish(ledger, note)
     if not 0 <= position < min(checkpoint.size, ledger.size):
         raise LedgerError(f"no entry {position}: the ledger has {ledger.size}, the checkpoint {checkpoint.size}")
     entry, proof = ledger.entry(position), ledger.inclusion_proof(position, checkpoint.size)
@@ -110,11 +111,12 @@ def prove_consistency(ledger: Ledger, kept: str, note: str | None = None) -> str
         note: The checkpoint that continues it, perhaps with cosignatures; the newest by default.
 
     Raises:
+        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         InvalidRecord: a checkpoint is not signed by this ledger's log.
         ProofMismatch: the ledger does not continue the kept one.
     """
-    vkey, note = ledger.state.founding.log_vkey, note or ledger.checkpoint()
-    old, new = open_checkpoint(kept, vkey), open_checkpoint(note, vkey)
+    vkey = ledger.state.founding.log_vkey
+    old, (note, new) = open_checkpoint(kept, vkey), to_publish(ledger, note)
     proof = ledger.consistency_proof(old.size, new.size) if 0 < old.size <= new.size <= ledger.size else []
     text = Submission(old.size, proof, note).encode().decode()
     open_consistency(text, vkey, kept)
@@ -159,6 +161,7 @@ def prove_history(ledger: Ledger, number: int, note: str | None = None) -> str:
         note: The newest checkpoint, perhaps with cosignatures; by the log alone by default.
 
     Raises:
+        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: there is no such principal, or the note is not the newest checkpoint.
         ProofMismatch: the ledger cannot prove it.
     """
@@ -166,10 +169,10 @@ def prove_history(ledger: Ledger, number: int, note: str | None = None) -> str:
     if not 0 <= number < len(ledger.state.principals):
         raise LedgerError(f"no principal {number}: the ledger has {len(ledger.state.principals)}, counted from 0")
     found = prove_completeness(ledger, number)
-    if note is not None:
-        if open_checkpoint(note, vkey) != open_checkpoint(found.checkpoint, vkey):
-            raise LedgerError("a history is complete under the newest checkpoint only, and this is another one")
-        found = replace(found, checkpoint=note)
+    note, checkpoint = to_publish(ledger, note)
+    if checkpoint != open_checkpoint(found.checkpoint, vkey):
+        raise LedgerError("a history is complete under the newest checkpoint only, and this is another one")
+    found = replace(found, checkpoint=note)
     fields = {name: getattr(found, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
     text = encode(CompletenessFile(**fields)).decode()
     open_history(text, vkey)

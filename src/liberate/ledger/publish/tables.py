@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
 from liberate.ledger.log import Ledger
+from liberate.ledger.publish.checkpoints import to_publish
 from liberate.ledger.publish.tiles import Exported
 from liberate.ledger.records import Block, Entry, Round, decode_entry
 
@@ -62,10 +62,10 @@ def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> Exp
         note: The checkpoint, which goes into the table's metadata; the newest by default.
 
     Raises:
+        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: the ledger is damaged.
     """
-    note = note or ledger.checkpoint()
-    checkpoint = open_checkpoint(note, ledger.state.founding.log_vkey)
+    note, checkpoint = to_publish(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
     path, draft = folder / ENTRIES, folder / f".{ENTRIES}.draft"
     schema = SCHEMA.with_metadata({"liberate.checkpoint": note, "liberate.log_vkey": ledger.state.founding.log_vkey})

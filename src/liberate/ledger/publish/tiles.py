@@ -20,6 +20,7 @@ from liberate.crypto.merkle import DIGEST_BYTES, CompactRange, Node
 from liberate.crypto.note import Checkpoint, open_checkpoint
 from liberate.errors import LedgerError
 from liberate.ledger.log import Ledger
+from liberate.ledger.publish.checkpoints import to_publish
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -49,13 +50,13 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
     Args:
         ledger: The ledger.
         folder: A new folder, or one with an earlier export of the same ledger.
-        note: The checkpoint to export, signed by the ledger's log; its newest by default.
+        note: The checkpoint to export; the newest by default.
 
     Raises:
+        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: the folder holds another ledger or another history of this one, or the ledger is damaged.
     """
-    text = note or ledger.checkpoint()
-    checkpoint = open_checkpoint(text, ledger.state.founding.log_vkey)
+    text, checkpoint = to_publish(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         old = _exported_size(ledger, folder, checkpoint)
