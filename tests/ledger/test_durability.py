@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
 
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
+from liberate.ledger import store
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import Block, Dataset, decode_entry, sign
 from liberate.randomness import SimulatedClock
 from tests.ledger.test_log import WRITER
 from tests.ledger.test_rules import snapshot
-from tests.ledger.world import LOG_KEY, ORIGIN, World, create, digest, key, reopen, write_history
+from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, digest, key, reopen, write_history
 
 
 def dataset(author: int, seq: int) -> bytes:
@@ -124,9 +127,7 @@ def test_a_block_that_cannot_be_stored_fails_every_call_in_it(tmp_path: Path) ->
     assert verify(tmp_path).ok
 
 
-def test_a_reader_in_another_process_sees_whole_blocks_while_the_owner_appends(
-    tmp_path: Path, repository: Path
-) -> None:
+def test_a_reader_in_another_process_sees_whole_blocks(tmp_path: Path, repository: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -157,6 +158,18 @@ def test_another_process_is_told_of_the_owner_until_that_one_is_killed(tmp_path:
     reopen(tmp_path).close()
 
 
+def append_until_refused(ledger: SqliteLedger, begin: int) -> tuple[list[bytes], bytes, LedgerError]:
+    """Append one entry after another; give those acknowledged, the one that could not be stored, and why."""
+    acknowledged: list[bytes] = []
+    while True:
+        entry = dataset(3, begin + len(acknowledged))
+        try:
+            ledger.append([entry])
+        except LedgerError as error:
+            return acknowledged, entry, error
+        acknowledged.append(entry)
+
+
 # --- disks -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,14 +180,10 @@ def test_a_full_file_is_said_and_the_log_goes_on_when_there_is_room(tmp_path: Pa
     pragma = ledger._connection.execute
     (pages,) = pragma("PRAGMA page_count").fetchone()
     pragma(f"PRAGMA max_page_count = {pages}")
-    seq, acknowledged = 10, []
-    with pytest.raises(LedgerError, match="nothing was appended") as caught:
-        for seq in range(10, 400):
-            acknowledged.append(dataset(3, seq))
-            ledger.append([acknowledged[-1]])
-    refused = acknowledged.pop()
+    acknowledged, refused, error = append_until_refused(ledger, 10)
 
-    assert "free some space" in caught.value.hint
+    assert "nothing was appended" in error.message
+    assert "free some space" in error.hint
     assert verify(tmp_path).ok
     assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
     pragma("PRAGMA max_page_count = 1000000")
@@ -201,16 +210,14 @@ def test_a_full_disk_is_said_and_the_log_goes_on_when_there_is_room(small_disk: 
     ledger = create(small_disk)
     World(ledger).populate()
     filler = small_disk / "filler"
-    acknowledged = []
+    acknowledged: list[bytes] = []
     for round_of_filling in range(3):
         room = os.statvfs(small_disk)
         filler.write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - 40_000 + 10_000 * round_of_filling)))
-        with pytest.raises(LedgerError, match="nothing was appended") as caught:
-            for seq in range(1_000 * (round_of_filling + 1), 1_000 * (round_of_filling + 2)):
-                entry = dataset(3, seq)
-                ledger.append([entry])
-                acknowledged.append(entry)
-        assert "free" in caught.value.hint
+        stored, entry, error = append_until_refused(ledger, 1_000 * (round_of_filling + 1))
+        acknowledged += stored
+        assert "nothing was appended" in error.message
+        assert "free" in error.hint
         assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
         filler.unlink()
         ledger.append([entry])
@@ -297,7 +304,7 @@ def test_a_state_that_cannot_be_read_back_is_read_before_the_next_block(
         patch.setattr("liberate.ledger.store.insert", broken)
         patch.setattr("liberate.ledger.store.restore", broken)
         for _ in range(2):
-            with pytest.raises(LedgerError, match="nothing was appended.*disk I/O error"):
+            with pytest.raises(LedgerError, match=r"nothing was appended.*disk I/O error"):
                 ledger.append([dataset(3, 10)])
 
     assert ledger.size == expected
@@ -306,3 +313,100 @@ def test_a_state_that_cannot_be_read_back_is_read_before_the_next_block(
     ledger.close()
     assert verify(tmp_path).ok
     SqliteLedger.open(tmp_path, LOG_KEY, SimulatedClock()).close()
+
+
+# --- faults at every call --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["kill", "tear", "power"])
+def test_nothing_acknowledged_is_lost_at_whichever_call_the_disk_fails(
+    tmp_path: Path, repository: Path, mode: str
+) -> None:
+    subprocess.run([sys.executable, "-m", "tests.ledger.faulty", str(tmp_path), mode], cwd=repository, check=True)
+    folders = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))
+    assert len(folders) > 60, "writes and synchronisations of blocks and checkpoints"
+
+    for folder in folders:
+        lines = (folder / "acknowledged").read_text().splitlines()
+        acknowledged = {int(position): bytes.fromhex(data) for position, data in map(str.split, lines)}
+        if not acknowledged and not is_begun(folder):
+            create(folder).close()
+        ledger = reopen(folder)
+        stored = dict(ledger.entries())
+        assert acknowledged.items() <= stored.items()
+        assert len(set(stored.values())) == len(stored)
+        World(ledger).add(World(ledger).enrol(len(ledger.state.principals), "host"))
+        ledger.close()
+        assert verify(folder, key=LOG_VKEY).ok
+
+
+def is_begun(folder: Path) -> bool:
+    file = folder / "ledger.sqlite"
+    if not file.exists():
+        return False
+    with closing(store.connect(folder, mode="rw")) as connection:
+        return not store.is_empty(connection)
+
+
+def test_a_disk_that_is_full_at_whichever_call_leaves_a_log_that_goes_on(tmp_path: Path, repository: Path) -> None:
+    """In a process of its own: two SQLites in one process would let go of one another's locks."""
+    subprocess.run([sys.executable, "-m", "tests.ledger.faulty", str(tmp_path), "full"], cwd=repository, check=True)
+
+    folders = list(tmp_path.iterdir())
+    assert len(folders) > 20
+    assert all(verify(folder, key=LOG_VKEY).ok for folder in folders)
+
+
+@pytest.mark.parametrize("n_kills", [10, pytest.param(190, marks=pytest.mark.soak)])
+def test_a_log_that_is_killed_again_and_again_keeps_everything_once(
+    tmp_path: Path, repository: Path, n_kills: int
+) -> None:
+    """Kills at random moments under load; the next process goes on with the same ledger."""
+    create(tmp_path).close()
+    moments = random.Random(n_kills)
+    acknowledged: dict[int, bytes] = {}
+    for _ in range(n_kills):
+        with subprocess.Popen(
+            [sys.executable, "-c", LOADED_WRITER, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(moments.randrange(1, 40)):
+                position, data = writer.stdout.readline().split()
+                acknowledged[int(position)] = bytes.fromhex(data)
+            writer.kill()
+            lines = writer.stdout.read().splitlines()
+        # a last line may have been cut off
+        acknowledged |= {int(p): bytes.fromhex(data) for p, data in (line.split() for line in lines[:-1])}
+        audit = verify(tmp_path, key=LOG_VKEY)
+        assert audit.ok
+        reader = SqliteLedger.open(tmp_path)
+        stored = dict(reader.entries())
+        reader.close()
+        assert acknowledged.items() <= stored.items()
+        assert len(set(stored.values())) == len(stored)
+
+
+LOADED_WRITER = """
+import sys
+from pathlib import Path
+from threading import Thread
+from tests.ledger.test_durability import dataset
+from tests.ledger.world import World, reopen
+
+ledger = reopen(Path(sys.argv[1]))
+if len(ledger.state.principals) < 6:
+    World(ledger).populate()
+first = {author: ledger.state.principals[author].sequence + 1 for author in (3, 4, 5)}
+
+def write(author):
+    seq = first[author]
+    while True:
+        entry = dataset(author, seq)
+        (position,) = ledger.append([entry])
+        sys.stdout.write(f"{position} {entry.hex()}\\n")
+        sys.stdout.flush()
+        seq += 1
+
+for author in first:
+    Thread(target=write, args=(author,)).start()
+"""

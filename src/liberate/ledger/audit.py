@@ -283,7 +283,7 @@ class _Replay:
             self.is_following = False
         else:
             self._follow(position, entry, verified_by)
-        completed = self.edge.append(leaf_hash(data) if isinstance(data, bytes) else ZERO)
+        completed = self.edge.append(entry.leaf_hash if entry else leaf_hash(data) if isinstance(data, bytes) else ZERO)
         if self._is_dense:
             for node in store.node_rows(position, completed):
                 nodes.expect(node)

@@ -119,6 +119,8 @@ class Comparison:
 
 def describe_difference(columns: Sequence[str], found: Row, wanted: Row) -> str:
     """Say in which column two rows differ, in value or type; empty when in none."""
+    if found == wanted and [*map(type, found)] == [*map(type, wanted)]:
+        return ""
     if len(found) != len(wanted):
         return f"{len(found)} columns, wanted {len(wanted)}"
     for name, one, other in zip(columns, found, wanted, strict=True):
