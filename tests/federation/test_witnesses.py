@@ -18,7 +18,8 @@ from liberate.errors import FederationError, LedgerError, NoQuorum, RolledBack
 from liberate.federation.messages import RoundAnswer
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
-from liberate.ledger.publish.witness import Answer, Witness
+from liberate.ledger.publish.submission import Answer
+from liberate.ledger.publish.witness import Witness
 from liberate.model.factors import encode
 from liberate.randomness import SimulatedClock
 from tests.federation.test_hostile import answers, captured, reasons, silent

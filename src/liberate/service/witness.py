@@ -22,8 +22,9 @@ from starlette.routing import Route
 from liberate.crypto.note import parse_verifier_key
 from liberate.crypto.signing import load_key
 from liberate.errors import LedgerError, SettingsError
-from liberate.ledger.publish.replay import Follower, ReadEntries, entries_in_folder
-from liberate.ledger.publish.witness import MAX_BODY_BYTES, Witness
+from liberate.ledger.publish.replay import Follower, ReadEntries, entries_in_folder, entries_in_tiles
+from liberate.ledger.publish.submission import MAX_BODY_BYTES
+from liberate.ledger.publish.witness import Witness
 from liberate.ledger.records import Genesis, decode_entry
 
 _logger = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ def _followers(config: WitnessConfig) -> dict[str, Follower]:
 
 def _reader(place: str) -> ReadEntries:
     folder = Path(place)
+    if place.startswith(("http://", "https://")) or (folder / "tile").is_dir():
+        return entries_in_tiles(place)
     return entries_in_folder(folder / "ledger" if (folder / "ledger").is_dir() else folder)
 
 

@@ -20,11 +20,13 @@ from liberate.crypto.note import Checkpoint, WitnessPolicy, open_cosigned, sign_
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, NoQuorum
 from liberate.ledger.publish.evidence import verify_evidence
-from liberate.ledger.publish.replay import Follower, entries_in_folder
-from liberate.ledger.publish.witness import MAX_BODY_BYTES, Answer, Submission, Witness
+from liberate.ledger.publish.replay import Follower, entries_in_folder, entries_in_tiles
+from liberate.ledger.publish.submission import MAX_BODY_BYTES, Answer, Submission
+from liberate.ledger.publish.tiles import export_tiles
+from liberate.ledger.publish.witness import Witness
 from liberate.ledger.records import Block, decode_entry, sign
 from tests.ledger.publish.views import KEY, ORIGIN, VKEY, View
-from tests.ledger.world import LOG_KEY, LOG_VKEY, create, write_history
+from tests.ledger.world import LOG_KEY, LOG_VKEY, World, create, write_history
 from tests.ledger.world import ORIGIN as WORLD_ORIGIN
 
 HONEST = View()
@@ -269,6 +271,27 @@ def test_a_replaying_witness_follows_the_entries(tmp_path: Path) -> None:
     note, proof = ledger.checkpoint(), ledger.consistency_proof(2, ledger.size)
 
     check_cosigned(witness.add_checkpoint(Submission(2, proof, note).encode()), witness, note, LOG_VKEY)
+    witness.close()
+    ledger.close()
+
+
+@pytest.mark.parametrize("n_more", [1, 250, 256, 600])
+def test_a_replaying_witness_reads_published_tiles(tmp_path: Path, n_more: int) -> None:
+    ledger = create(tmp_path / "ledger")
+    world = World(ledger)
+    export_tiles(ledger, tmp_path / "tiles")
+    first = ledger.checkpoint()
+    witness = new_witness(
+        tmp_path / "witness", followers={WORLD_ORIGIN: Follower(LOG_VKEY, entries_in_tiles(tmp_path / "tiles"))}
+    )
+    check_cosigned(witness.add_checkpoint(Submission(0, [], first).encode()), witness, first, LOG_VKEY)
+    world.add(*(world.enrol(2 + i, "participant", seq=2 + i) for i in range(n_more)))
+    note, proof = ledger.checkpoint(), ledger.consistency_proof(2, ledger.size)
+    body = Submission(2, proof, note).encode()
+
+    assert witness.add_checkpoint(body).status == 503, "the tiles are behind"
+    export_tiles(ledger, tmp_path / "tiles")
+    check_cosigned(witness.add_checkpoint(body), witness, note, LOG_VKEY)
     witness.close()
     ledger.close()
 

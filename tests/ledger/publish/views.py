@@ -8,7 +8,7 @@ from liberate.arrays import Digest
 from liberate.crypto.merkle import consistency_proof, leaf_hash, root
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.publish.witness import Submission
+from liberate.ledger.publish.submission import Submission
 
 ORIGIN = "example.org/views"
 KEY = SigningKey.from_seed(bytes([7] * 32))

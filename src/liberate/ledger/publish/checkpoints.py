@@ -27,7 +27,7 @@ from liberate.crypto.note import (
 )
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
 from liberate.ledger.log import Ledger
-from liberate.ledger.publish.witness import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
+from liberate.ledger.publish.submission import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
 
 TIME_LIMIT_S = 10.0
 _ATTEMPTS = 3

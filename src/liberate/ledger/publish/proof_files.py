@@ -23,7 +23,7 @@ from liberate.errors import InvalidRecord, LedgerError
 from liberate.ledger.completeness import Completeness, prove_completeness, verify_completeness
 from liberate.ledger.log import Ledger
 from liberate.ledger.publish.checkpoints import to_publish
-from liberate.ledger.publish.witness import Submission
+from liberate.ledger.publish.submission import Submission
 from liberate.ledger.records import Entry, decode_entry
 
 INCLUSION = "c2sp.org/tlog-proof@v1"

@@ -83,7 +83,7 @@ def verify_tiles(
     parse_verifier_key(vkey)
     remembered = None if kept is None else open_checkpoint(kept, vkey)
     findings = Findings()
-    reader = _Reader(_source(place), findings)
+    reader = _Reader(source(place), findings)
     checkpoint = reader.checkpoint(vkey, policy)
     if checkpoint is not None:
         reader.check(checkpoint)
@@ -231,7 +231,12 @@ def _is_address(place: Path | str) -> bool:
     return isinstance(place, str) and place.startswith(("http://", "https://"))
 
 
-def _source(place: Path | str) -> Read:
+def source(place: Path | str) -> Read:
+    """Give the files of an export.
+
+    Raises:
+        LedgerError: there is no such folder.
+    """
     if _is_address(place):
         base = str(place).rstrip("/")
         return lambda path: _fetch(f"{base}/{path}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from liberate.crypto.merkle import CompactRange
-from liberate.crypto.note import Checkpoint
-from liberate.errors import LedgerError, ProofMismatch
+from liberate.crypto.note import Checkpoint, read_unverified
+from liberate.errors import LedgerError, ProofMismatch, RefusedEntry
+from liberate.ledger.findings import Finding
 from liberate.ledger.log import SqliteLedger
+from liberate.ledger.publish.reader import TilesAudit, source
+from liberate.ledger.publish.tiles import CHECKPOINT, TILE_WIDTH, split_bundle, tile_path
 from liberate.ledger.records import decode_entry
 from liberate.ledger.rules import apply, verify_signatures
 from liberate.ledger.state import State
@@ -30,6 +34,49 @@ def entries_in_folder(folder: Path) -> ReadEntries:
             ledger.close()
 
     return read
+
+
+def entries_in_tiles(place: Path | str) -> ReadEntries:
+    """Read from a ledger that is published as tiles, in a folder or under an address."""
+    files = source(place)
+
+    def bundle(index: int, width: int) -> list[bytes]:
+        data = files(tile_path(None, index, width))
+        if data is not None:
+            return split_bundle(data, width)
+        full = files(tile_path(None, index))  # a partial bundle goes when the full one comes
+        if full is None:
+            raise LedgerError(f"{tile_path(None, index, width)} is missing")
+        return split_bundle(full, TILE_WIDTH)[:width]
+
+    def read(begin: int, end: int) -> Iterable[bytes]:
+        note = files(CHECKPOINT)
+        if note is None:
+            raise LedgerError(f"there is no checkpoint in {place}")
+        size = read_unverified(note.decode(errors="replace")).size
+        first = begin // TILE_WIDTH
+        bundles = range(first, -(-min(end, size) // TILE_WIDTH))
+        entries = [entry for index in bundles for entry in bundle(index, min(TILE_WIDTH, size - index * TILE_WIDTH))]
+        return entries[begin - first * TILE_WIDTH : end - first * TILE_WIDTH]
+
+    return read
+
+
+def replay_tiles(place: Path | str, vkey: str, audit: TilesAudit) -> TilesAudit:
+    """Add to what a check of published tiles found what a replay of their entries by the rules finds.
+
+    Args:
+        place: As in `verify_tiles`.
+        vkey: Verifier key of the log, from outside.
+        audit: What `verify_tiles` found there.
+    """
+    if audit.origin is None or audit.root is None:
+        return audit
+    try:
+        Follower(vkey, entries_in_tiles(place)).follow(Checkpoint(audit.origin, audit.entry_count, audit.root))
+    except LedgerError as error:
+        return replace(audit, ok=False, findings=(*audit.findings, Finding("entries", error.message)))
+    return audit
 
 
 class Follower:
@@ -70,7 +117,10 @@ class Follower:
             raise LedgerError(f"the copy holds {begin} entries, {size} are wanted")
         signed = verify_signatures(self._state, page)
         for entry in page:
-            apply(self._state, entry, self._edge.size, verified_by=signed.get(entry.leaf_hash))
+            try:
+                apply(self._state, entry, self._edge.size, verified_by=signed.get(entry.leaf_hash))
+            except RefusedEntry as refused:
+                raise RefusedEntry(refused.reason, f"entry {self._edge.size}: {refused.detail}") from refused
             self._edge.append(entry.leaf_hash)
 
     def _check(self, checkpoint: Checkpoint) -> None:
