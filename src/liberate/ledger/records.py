@@ -145,6 +145,7 @@ class Genesis(Common, frozen=True, tag="genesis"):
     witnesses: Witnesses
 
     def subjects(self) -> Iterable[int]:
+        """The admitters and the log."""
         return range(len(self.admitters) + 1)
 
 
@@ -162,6 +163,7 @@ class Enrol(Common, frozen=True, tag="enrol"):
     role: AdmittedRole
 
     def subjects(self) -> Iterable[int]:
+        """`number`."""
         return (self.number,)
 
 
@@ -181,6 +183,7 @@ class Key(Common, frozen=True, tag="key"):
     key: NewKey | None
 
     def subjects(self) -> Iterable[int]:
+        """`number`."""
         return (self.number,)
 
 
@@ -258,6 +261,7 @@ class Update(Common, frozen=True, tag="update"):
     people: tuple[Range, ...]
 
     def subjects(self) -> Iterable[int]:
+        """`people`."""
         return numbers(self.people)
 
     def answers_for(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ LARGEST_LEAP = 1_048_576
 MAX_PEOPLE = 262_144
 """People whom one record may name."""
 
-_AUTHORS: dict[type[Record], frozenset[Role]] = {
+AUTHORS: dict[type[Record], frozenset[Role]] = {
     Enrol: frozenset({"admitter"}),
     Key: frozenset({"admitter", *get_args(AdmittedRole)}),
     Dataset: frozenset({"participant"}),
@@ -52,6 +52,7 @@ _AUTHORS: dict[type[Record], frozenset[Role]] = {
     Aborted: frozenset({"coordinator"}),
     Block: frozenset({"log"}),
 }
+"""Which roles may sign a kind; the genesis is signed by its first admitter."""
 
 
 def apply(state: State, entry: Entry, position: int, *, verified_by: bytes | None = None) -> None:
@@ -131,7 +132,7 @@ def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None
     if record.author >= len(state.principals):
         raise refusal("unknown_author", f"principal {record.author} of {len(state.principals)}")
     author = state.principals[record.author]
-    allowed = _AUTHORS.get(type(record), frozenset({author.role}))
+    allowed = AUTHORS.get(type(record), frozenset({author.role}))
     if author.role not in allowed:
         raise refusal("wrong_role", f"{record.kind} by a {author.role}, wanted {' or '.join(sorted(allowed))}")
     if author.is_revoked:

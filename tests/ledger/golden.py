@@ -1,0 +1,145 @@
+"""Makes tests/vectors/ledger-format-1.json: a ledger with one of everything, byte for byte, and entries it refuses.
+
+Format 1 is published: if this writes another file than the one that is there, the format has changed.
+
+    python -m tests.ledger.golden
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from liberate.errors import RefusedEntry
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import Aborted, Record, decode_entry, new_key, sign
+from liberate.ledger.rules import LARGEST_LEAP, apply
+from liberate.ledger.state import State
+from tests.ledger.world import (
+    COORDINATOR,
+    FOUNDER,
+    HOST,
+    LOG_VKEY,
+    ORIGIN,
+    World,
+    create,
+    digest,
+    genesis,
+    key,
+    next_key,
+    write_history,
+)
+
+PATH = Path(__file__).resolve().parents[1] / "vectors" / "ledger-format-1.json"
+
+
+def build() -> dict[str, Any]:
+    """Give the content of the file."""
+    with TemporaryDirectory() as folder, closing(create(Path(folder))) as ledger:
+        write_history(ledger)
+        return {
+            "description": "A ledger of format 1 with one of everything, and entries that do not follow its last one.",
+            "origin": ORIGIN,
+            "log_vkey": LOG_VKEY,
+            "entries": list(_entries(ledger)),
+            "checkpoint": ledger.checkpoint(),
+            "refused": list(_refused(ledger)),
+        }
+
+
+def text(data: bytes) -> str:
+    """Bytes as standard base64."""
+    return b64encode(data).decode()
+
+
+def _entries(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
+    state = State()
+    for position, data in ledger.entries():
+        entry = decode_entry(data)
+        apply(state, entry, position)
+        yield {
+            "description": f"entry {position}: {entry.record.kind} by {entry.record.author}",
+            "valid": True,
+            "entry": text(data),
+            "record": entry.body.decode(),
+            "leaf_hash": text(entry.leaf_hash),
+            "state_root": text(state.root()),
+        }
+
+
+def _refused(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
+    for description, data in _bad_entries(ledger):
+        try:
+            apply(ledger.state, decode_entry(data), ledger.size)
+        except RefusedEntry as refused:
+            yield {"description": description, "valid": False, "entry": text(data), "reason": refused.reason}
+        else:
+            raise AssertionError(f"{description} is accepted")
+
+
+def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
+    world = World(ledger)
+    change = msgspec.structs.replace
+    good = world.dataset(3)
+    data = sign(good, key(3))
+    rotation, recovery = world.new_key(3), world.new_key(3, by=FOUNDER)
+    records: list[tuple[str, Record]] = [
+        ("replayed from another ledger", change(good, origin="example.org/other")),
+        ("by nobody", change(good, author=99)),
+        ("a data set of a host", world.dataset(HOST)),
+        ("a sequence used before", change(good, seq=1, commitment=digest("other"))),
+        ("a sequence far away", change(good, seq=good.seq + LARGEST_LEAP)),
+        ("a second genesis", change(genesis(), seq=world.seq(FOUNDER))),
+        ("a number left out", world.enrol(9, "participant")),
+        ("a role that nobody admits", world.enrol(7, "auditor")),
+        ("an enrolled key", change(world.enrol(7, "participant"), key=key(5).public)),
+        ("a key of small order", change(world.enrol(7, "participant"), key=bytes(32))),
+        ("a rotation to a former key", change(rotation, key=new_key(key(5), ORIGIN, 3))),
+        ("a rotation to a key that is not held", change(rotation, key=new_key(key(9), ORIGIN, 4))),
+        ("a recovery by somebody who admits nobody", world.new_key(3, by=COORDINATOR)),
+        ("a recovery of nobody", change(recovery, number=99)),
+        ("a round left out", change(world.round(), number=9)),
+        ("a round from another model", change(world.round(), base_digest=digest("other"))),
+        ("an aborted round that is closed", _aborted(world)),
+    ]
+    for description, record in records:
+        yield description, sign(record, key(record.author) if record.author > 6 else world.key(record.author))
+    yield "a key rotated away", sign(world.dataset(5), key(5))
+    yield "a rotation signed by the new key", sign(rotation, next_key(key(3)))
+    yield "another's signature", sign(good, key(4))
+    yield "a block that ends no batch", sign(world.block(), key(1))
+    yield "no entry", b"entry"
+    for description, old, new in (
+        ("white space", b'"author":3', b'"author": 3'),
+        ("a float", b'"author":3', b'"author":3.0'),
+        ("a member twice", b'"author":3', b'"author":3,"author":3'),
+        ("a member left out", b'"author":3,', b""),
+        ("an escape", b'"kind"', b'"k\\u0069nd"'),
+        ("an unknown member", b'"v":1', b'"v":1,"w":1'),
+        ("an integer out of range", b'"author":3', b'"author":9007199254740992'),
+        ("another format", b'"v":1', b'"v":2'),
+        ("an unknown kind", b'"dataset"', b'"unknown"'),
+    ):
+        assert old in data
+        yield description, data.replace(old, new)
+    yield "too large", data + bytes(65_536)
+
+
+def _aborted(world: World) -> Record:
+    return Aborted(origin=ORIGIN, author=COORDINATOR, seq=world.seq(COORDINATOR), round=1, reason="insufficient_cohort")
+
+
+def written() -> str:
+    """The file as it should be."""
+    return json.dumps(build(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(written(), encoding="utf-8")
