@@ -67,7 +67,7 @@ def decode(data: bytes, kind: type[StructT]) -> StructT:
     """
     try:
         record: StructT = _decoder(kind).decode(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"not a record: {error}") from error
     if _encoder.encode(record) != data:
         raise InvalidRecord("not canonical: other bytes than RFC 8785 writes for this record")

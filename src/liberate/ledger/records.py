@@ -438,7 +438,7 @@ def _bitmap(part: list[int]) -> bytes:
 def _undecodable(body: bytes, error: InvalidRecord) -> RefusedEntry:
     try:
         header = msgspec.json.decode(body, type=_Header)
-    except ValueError:
+    except (ValueError, RecursionError):
         return refusal("malformed", error.message)
     if header.kind not in KINDS:
         return refusal("unknown_kind", f"no rule for records of kind {header.kind!r}")
