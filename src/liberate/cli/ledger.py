@@ -222,6 +222,10 @@ def verify_tiles(
     ] = None,
     witness: Witness = None,
     threshold: Threshold = None,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Also replay all entries: signatures, rules, and the state roots of blocks."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check exported tiles against all their entries and the signed root; exit 1 if anything is wrong."""
@@ -231,6 +235,11 @@ def verify_tiles(
         progress("verifying")
         kept = _read(checkpoint) if checkpoint else None
         audit = verify(place, key, kept=kept, policy=_policy(witness, threshold))
+        if replay:
+            from liberate.ledger.publish.replay import replay_tiles
+
+            progress(f"replaying {audit.entry_count} entries")
+            audit = replay_tiles(place, key, audit)
     found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None}
     if as_json:
         print_json(found)
