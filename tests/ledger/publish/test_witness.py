@@ -301,10 +301,12 @@ def test_a_replaying_witness_refuses_a_root_that_the_entries_do_not_lead_to(tmp_
     write_history(ledger)
     witness = replaying(tmp_path / "witness", tmp_path / "ledger")
     other_root = sign_checkpoint(Checkpoint(WORLD_ORIGIN, ledger.size, HONEST.checkpoint(1).root), LOG_KEY)
+    empty = sign_checkpoint(Checkpoint(WORLD_ORIGIN, 0, EMPTY_ROOT), LOG_KEY)
     inside_a_block = sign_checkpoint(Checkpoint(WORLD_ORIGIN, 1, HONEST.checkpoint(1).root), LOG_KEY)
     ahead = sign_checkpoint(Checkpoint(WORLD_ORIGIN, ledger.size + 1, HONEST.checkpoint(1).root), LOG_KEY)
 
     assert witness.add_checkpoint(Submission(0, [], other_root).encode()).status == 422
+    assert witness.add_checkpoint(Submission(0, [], empty).encode()).status == 422
     assert witness.add_checkpoint(Submission(0, [], inside_a_block).encode()).status == 422
     assert witness.add_checkpoint(Submission(0, [], ahead).encode()).status == 503
     note = ledger.checkpoint()
@@ -322,7 +324,7 @@ def test_a_replaying_witness_refuses_a_state_root_that_does_not_follow(tmp_path:
     assert isinstance(block, Block)
     entries[-1] = sign(msgspec.structs.replace(block, state_root=leaf_hash(b"made up")), LOG_KEY)
     note = sign_checkpoint(Checkpoint(WORLD_ORIGIN, 2, root([leaf_hash(entry) for entry in entries])), LOG_KEY)
-    follower = Follower(LOG_VKEY, lambda begin, end: entries[begin:end])
+    follower = Follower(LOG_VKEY, lambda begin, end: (entry for entry in entries[begin:end]))
     trusting, witness = new_witness(tmp_path / "a"), new_witness(tmp_path / "b", followers={WORLD_ORIGIN: follower})
 
     check_cosigned(trusting.add_checkpoint(Submission(0, [], note).encode()), trusting, note, LOG_VKEY)

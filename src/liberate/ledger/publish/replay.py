@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from liberate.crypto.merkle import CompactRange
@@ -13,25 +15,23 @@ from liberate.ledger.findings import Finding
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.reader import TilesAudit, source
 from liberate.ledger.publish.tiles import CHECKPOINT, TILE_WIDTH, split_bundle, tile_path
-from liberate.ledger.records import decode_entry
+from liberate.ledger.records import Entry, decode_entry
 from liberate.ledger.rules import apply, verify_signatures
 from liberate.ledger.state import State
 
 _BATCH = 1_000
 
-ReadEntries = Callable[[int, int], Iterable[bytes]]
+ReadEntries = Callable[[int, int], Generator[bytes, None, None]]
 """Gives the entries of [begin, end), or fewer where the copy ends; raises LedgerError where it cannot be read."""
 
 
 def entries_in_folder(folder: Path) -> ReadEntries:
     """Read from a copy of the ledger's own folder, as it is at the time of each call."""
 
-    def read(begin: int, end: int) -> Iterable[bytes]:
-        ledger = SqliteLedger.open(folder)
-        try:
-            return [entry for _, entry in ledger.entries(begin, min(end, ledger.size))]
-        finally:
-            ledger.close()
+    def read(begin: int, end: int) -> Generator[bytes, None, None]:
+        with closing(SqliteLedger.open(folder)) as ledger:
+            for _, entry in ledger.entries(begin, min(end, ledger.size)):
+                yield entry
 
     return read
 
@@ -49,15 +49,14 @@ def entries_in_tiles(place: Path | str) -> ReadEntries:
             raise LedgerError(f"{tile_path(None, index, width)} is missing")
         return split_bundle(full, TILE_WIDTH)[:width]
 
-    def read(begin: int, end: int) -> Iterable[bytes]:
+    def read(begin: int, end: int) -> Generator[bytes, None, None]:
         note = files(CHECKPOINT)
         if note is None:
             raise LedgerError(f"there is no checkpoint in {place}")
         size = read_unverified(note.decode(errors="replace")).size
-        first = begin // TILE_WIDTH
-        bundles = range(first, -(-min(end, size) // TILE_WIDTH))
-        entries = [entry for index in bundles for entry in bundle(index, min(TILE_WIDTH, size - index * TILE_WIDTH))]
-        return entries[begin - first * TILE_WIDTH : end - first * TILE_WIDTH]
+        for index in range(begin // TILE_WIDTH, -(-min(end, size) // TILE_WIDTH)):
+            first = index * TILE_WIDTH
+            yield from bundle(index, min(TILE_WIDTH, size - first))[max(0, begin - first) : end - first]
 
     return read
 
@@ -103,18 +102,18 @@ class Follower:
         if checkpoint.size < self._edge.size:
             self._restart()
         try:
-            while self._edge.size < checkpoint.size:
-                self._apply_some(checkpoint.size)
-            self._check(checkpoint)
+            with closing(self._read(self._edge.size, checkpoint.size)) as entries:
+                while page := [decode_entry(data) for data in islice(entries, _BATCH)]:
+                    self._apply(page)
+            if self._edge.size == checkpoint.size:
+                self._check(checkpoint)
         except LedgerError:
             self._restart()
             raise
+        if self._edge.size < checkpoint.size:
+            raise LedgerError(f"the copy holds {self._edge.size} entries, {checkpoint.size} are wanted")
 
-    def _apply_some(self, size: int) -> None:
-        begin = self._edge.size
-        page = [decode_entry(data) for data in self._read(begin, min(begin + _BATCH, size))]
-        if not page:
-            raise LedgerError(f"the copy holds {begin} entries, {size} are wanted")
+    def _apply(self, page: list[Entry]) -> None:
         signed = verify_signatures(self._state, page)
         for entry in page:
             try:
@@ -125,8 +124,10 @@ class Follower:
 
     def _check(self, checkpoint: Checkpoint) -> None:
         state = self._state
-        if state.founding.log_vkey != self._vkey:
-            raise ProofMismatch(f"the genesis names the log's key {state.founding.log_vkey}, wanted {self._vkey}")
+        if state.genesis is None:
+            raise ProofMismatch("a ledger has at least a genesis and a block")
+        if state.genesis.log_vkey != self._vkey:
+            raise ProofMismatch(f"the genesis names the log's key {state.genesis.log_vkey}, wanted {self._vkey}")
         if state.block_size != state.size:
             raise ProofMismatch(f"no block ends the first {state.size} entries")
         if self._edge.root() != checkpoint.root:
