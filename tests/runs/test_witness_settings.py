@@ -40,7 +40,7 @@ def test_more_than_half_must_cosign_unless_told_otherwise(n: int, given: int | N
     ],
 )
 def test_what_is_no_witness_is_refused(witness: str) -> None:
-    with pytest.raises(SettingsError, match="ledger.witnesses"):
+    with pytest.raises(SettingsError, match=r"ledger\.witnesses"):
         _witnesses(LedgerConfig(witnesses=(witness,)))
 
 
