@@ -330,6 +330,7 @@ def test_tiles_are_exported_and_checked(call: Call, finished: dict[str, Any], tm
     kept = Path(finished["run"]) / "checkpoint"
     found = reported(call("ledger", "verify-tiles", tiles, *key, "--checkpoint", kept, "--json"))
     assert found == {"ok": True, "origin": finished["verifier_key"].split("+")[0], **wanted, "findings": []}
+    assert reported(call("ledger", "verify-tiles", tiles, *key, "--replay", "--json")) == found
     bundle = next((tiles / "tile" / "entries").rglob("*.p/*"))
     bundle.write_bytes(bundle.read_bytes()[:-1])
     code, out, _ = call("ledger", "verify-tiles", tiles, *key)
@@ -343,3 +344,23 @@ def test_table_is_exported(call: Call, finished: dict[str, Any], tmp_path: Path)
     assert (found["root"], found["entry_count"]) == (finished["root"], finished["entry_count"])
     assert pq.read_metadata(found["path"]).num_rows == finished["entry_count"]
     assert "entry_count" in call("ledger", "export", finished["run"], "--parquet", tmp_path / "table")[1]
+
+
+def test_ledger_is_backed_up_and_the_copy_verified_from_where_it_was_left(
+    call: Call, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    key, kept = ("--key", finished["verifier_key"]), tmp_path / "kept"
+    wanted = {"entry_count": finished["entry_count"], "root": finished["root"]}
+
+    found = reported(call("ledger", "backup", finished["run"], tmp_path / "copy", *key, "--json"))
+
+    assert found == {"path": str(tmp_path / "copy"), **wanted}
+    first = reported(call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept, "--json"))
+    assert (first["ok"], first["trusted"], first["resumed_at"]) == (True, True, 0)
+    code, out, _ = call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept)
+    assert code == 0
+    assert f"entries before {finished['entry_count']} and their rows were verified earlier and not read again" in out
+    assert call("ledger", "backup", finished["run"], tmp_path / "copy")[0] == 1
+    assert "entry_count" in call("ledger", "backup", finished["run"], tmp_path / "other")[1]
+    code, _, err = call("ledger", "verify", finished["run"], *key)
+    assert f"verified {finished['entry_count']} of {finished['entry_count']} entries" in err

@@ -254,7 +254,7 @@ def verify_tiles(
 @app.command()
 def backup(
     folder: Folder,
-    to: Annotated[Path, typer.Argument(help="A new folder for the copy.")],
+    to: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the copy.")],
     key: Annotated[str | None, typer.Option(help="The log's verifier key, kept since the run began.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
