@@ -6,16 +6,21 @@ import gzip
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from liberate.arrays import Digest
+from liberate.crypto import merkle
 from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError
+from liberate.ledger.log import Ledger
 from liberate.ledger.publish.reader import TilesAudit, verify_tiles
+from liberate.ledger.publish.replay import replay_tiles
 from liberate.ledger.publish.tiles import export_tiles
 from tests.ledger.publish.growing import Quiet, cosigned, files, grow, policy, served, signed
-from tests.ledger.world import LOG_VKEY, ORIGIN, World, create, digest
+from tests.ledger.world import LOG_VKEY, ORIGIN, World, create, digest, write_history
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +242,48 @@ def test_a_log_that_signs_an_absurd_size_does_not_keep_readers_busy(tmp_path: Pa
 
     assert audit.findings[-1].reason.endswith("the rest was not read")
     assert len(audit.findings) < 300
+
+
+class Dishonest:
+    """A log that signs whatever it likes: as much of a ledger as an export needs."""
+
+    origin = ORIGIN
+
+    def __init__(self, honest: Ledger, entries: list[bytes]) -> None:
+        self.state = honest.state
+        self._entries = entries
+        self._leaves = [merkle.leaf_hash(entry) for entry in entries]
+
+    def checkpoint(self) -> str:
+        return signed(Checkpoint(ORIGIN, len(self._entries), merkle.root(self._leaves)))
+
+    def entries(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+        yield from list(enumerate(self._entries))[begin:end]
+
+    def node(self, level: int, index: int) -> Digest:
+        return merkle.root(self._leaves[index << level : (index + 1) << level])
+
+
+def test_a_replay_finds_what_a_dishonest_log_has_signed(tmp_path: Path) -> None:
+    ledger = create(tmp_path / "ledger")
+    write_history(ledger)
+    entries = [entry for _, entry in ledger.entries()]
+    place = next(iter(ledger.positions(kind="update")))
+    forgeries = {
+        "honest": entries,
+        "unsigned": [*entries[:place], bytes(64) + entries[place][64:], *entries[place + 1 :]],
+        "swapped": [*entries[:place], entries[place + 1], entries[place], *entries[place + 2 :]],
+        "left out": [*entries[:place], *entries[place + 1 :]],
+        "no block": entries[:-1],
+    }
+
+    for name, forged in forgeries.items():
+        log = cast("Ledger", Dishonest(ledger, forged))
+        export_tiles(log, tmp_path / name)
+        tiles = verify_tiles(tmp_path / name, LOG_VKEY)
+        assert tiles.ok, "the tree itself is sound"
+        assert replay_tiles(tmp_path / name, LOG_VKEY, tiles).ok == (name == "honest"), name
+
+    audit = replay_tiles(tmp_path / "unsigned", LOG_VKEY, verify_tiles(tmp_path / "unsigned", LOG_VKEY))
+    assert f"entry {place}" in names(audit)
+    ledger.close()
