@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from liberate.crypto.signing import SigningKey
 from liberate.crypto.signing import verify as verify_signature
@@ -314,6 +316,43 @@ def test_each_entry_is_signed_with_the_key_of_its_position(tmp_path: Path) -> No
         verify_signature(public, signed_bytes(entry.body), entry.signature)
     ledger.close()
     assert verify(tmp_path, key=LOG_VKEY).ok
+
+
+ACTS = st.tuples(st.sampled_from(["rotate", "recover", "revoke", "write"]), st.sampled_from([3, 4, COORDINATOR]))
+
+
+@given(st.lists(st.tuples(ACTS, st.booleans()), max_size=12))
+def test_any_order_of_acts_ends_as_a_plain_model_says(steps: list[tuple[tuple[str, int], bool]]) -> None:
+    """An act by the owner needs a key that is not revoked; only the founder acts for others; a key returns never."""
+    world = bare_world()
+    revoked: dict[int, bool] = {}
+    keys = {number: [key(number)] for number in (3, 4, COORDINATOR)}
+    history: list[tuple[int, int, bytes]] = []
+    for (act, number), by_founder in steps:
+        by = FOUNDER if by_founder or act == "recover" else number
+        match act:
+            case "write":
+                by, record = number, world.dataset(number) if number != COORDINATOR else world.new_key(LOG, by=number)
+                follows = not revoked.get(number) and number != COORDINATOR
+            case "revoke":
+                record, follows = world.revocation(number, by=by), not revoked.get(number)
+            case _:
+                record, follows = world.new_key(number, by=by), by == FOUNDER or not revoked.get(number)
+        position, signer = world.state.size, key(FOUNDER) if by == FOUNDER else keys[number][-1]
+        [outcome] = world.target.append([sign(record, signer)])
+
+        assert isinstance(outcome, int) == follows
+        if follows:
+            history.append((by, position, signer.public))
+        if follows and act == "revoke":
+            revoked[number] = True
+        elif follows and act != "write":
+            revoked[number] = False
+            keys[number].append(next_key(keys[number][-1]))
+
+    assert [world.state.principals[n].is_revoked for n in keys] == [revoked.get(n, False) for n in keys]
+    assert all(world.state.number_of(each.public) == n for n, known in keys.items() for each in known)
+    assert all(world.state.key_at(by, position) == public for by, position, public in history)
 
 
 def test_blocks_leave_the_state_tree_as_it_is(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def snapshot(state: Any) -> object:
         [principal.encode() for principal in state.principals],
         (state.genesis, state.size, state.height, state.block_hash, state.block_size, state.time_us),
         (state.run, state.round_number, state.model),
+        (state._numbers, state._former_keys),
         None if current is None else (current.record, current.updates, current.answered),
         state.root(),
     )
