@@ -7,11 +7,12 @@ replay, in other processes when there are many.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -200,7 +201,7 @@ class _Replay:
         size = last + 1 if isinstance(last, int) else 0
         nodes = Comparison(connection, "node", ("position", "level"), self._findings, begin=self.begin)
         n_processes = 2 if size - self.begin >= _WORTH_PROCESSES else 0
-        with self._findings.reading("entry"), ExitStack() as stack:
+        with self._findings.reading("entry"), _without_cycle_search(), ExitStack() as stack:
             verifiers = stack.enter_context(closing(Verifiers(n_processes))) if n_processes else None
             for batch in self._batches(connection, verifiers):
                 for row, entry, key in zip(batch.rows, batch.entries, batch.keys(), strict=True):
@@ -304,6 +305,18 @@ class _Replay:
             and not verify_signatures(self.state, [entry])
         ):
             self._findings.add(f"entry {position}", "the signature is wrong, or the sequence is not a new one")
+
+
+@contextmanager
+def _without_cycle_search() -> Iterator[None]:
+    """Keep Python from looking for cycles among entries, which have none: an eighth of a replay's time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _chain(head: Digest, position: int) -> Digest:
