@@ -1,4 +1,4 @@
-"""`liberate ledger verify-evidence` and `compare`: proof that a log has contradicted itself."""
+"""`liberate ledger verify-evidence`, `evidence` and `compare`: proof that a log or an author contradicted itself."""
 
 from __future__ import annotations
 
@@ -16,23 +16,67 @@ Key = Annotated[str, typer.Option(metavar="VKEY", help="The log's verifier key, 
 
 
 def verify_evidence(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An evidence file of a witness, a host or `compare`.")],
-    key: Key,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of a witness, a host, `compare` or `evidence`.")],
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="VKEY", help="The log's verifier key, known from elsewhere; needed against a log."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check that a log's key has signed two checkpoints that contradict each other; exit 1 if not proved."""
-    from liberate.errors import InvalidRecord, ProofMismatch
-    from liberate.ledger.publish import evidence
+    """Check proof that a log signed two checkpoints, or an author two entries, that contradict each other.
 
+    Exit 1 if the file proves nothing.
+    """
+    from liberate.errors import InvalidRecord, ProofMismatch, RefusedEntry
+    from liberate.ledger.equivocation import is_equivocation
+    from liberate.ledger.publish.evidence import read_evidence
+
+    data = read_evidence(file)
     try:
-        conflict = evidence.verify_evidence(evidence.read_evidence(file), key)
-    except (InvalidRecord, ProofMismatch) as error:
+        if is_equivocation(data):
+            found = _of_author(data)
+        elif key is None:
+            raise typer.BadParameter("evidence against a log needs its verifier key", param_hint="--key")
+        else:
+            found = _of_log(data, key)
+    except (InvalidRecord, ProofMismatch, RefusedEntry) as error:
         _print({"ok": False, "reason": error.message}, as_json=as_json)
         sys.exit(1)
-    found: dict[str, Any] = {"ok": True, "origin": conflict.first.origin}
+    _print({"ok": True} | found, as_json=as_json)
+
+
+def evidence(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a ledger's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("."),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write out what a ledger keeps of authors who signed two entries with one sequence number, a file each."""
+    from liberate.ledger.log import SqliteLedger
+    from liberate.ledger.publish.evidence import keep_evidence
+
+    with closing(SqliteLedger.open(folder / "ledger" if (folder / "ledger").is_dir() else folder)) as ledger:
+        files = [str(keep_evidence(out, data)) for data in ledger.equivocations()]
+    _print({"evidence": files}, as_json=as_json)
+
+
+def _of_log(data: bytes, key: str) -> dict[str, Any]:
+    from liberate.ledger.publish.evidence import verify_evidence
+
+    conflict = verify_evidence(data, key)
+    found: dict[str, Any] = {"origin": conflict.first.origin}
     for name, checkpoint in (("first", conflict.first), ("second", conflict.second)):
         found |= {f"{name}_size": checkpoint.size, f"{name}_root": b64encode(checkpoint.root).decode()}
-    _print(found, as_json=as_json)
+    return found
+
+
+def _of_author(data: bytes) -> dict[str, Any]:
+    from liberate.crypto.signing import key_id
+    from liberate.ledger.equivocation import verify_equivocation
+
+    proved = verify_equivocation(data)
+    record = proved.first.record
+    found: dict[str, Any] = {"origin": record.origin, "author": record.author, "key_id": key_id(proved.key)}
+    return found | {"seq": record.seq, "first_kind": record.kind, "second_kind": proved.second.record.kind}
 
 
 def compare(

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from liberate.crypto.encoding import Bytes32, decode, encode
 from liberate.crypto.signing import check_public_key, verify
-from liberate.errors import ProofMismatch
+from liberate.errors import InvalidRecord, ProofMismatch
 from liberate.ledger.records import MAX_ENTRY_BYTES, Entry, decode_entry, signed_bytes
 
 _EntryBytes = Annotated[bytes, Meta(max_length=MAX_ENTRY_BYTES)]
@@ -64,6 +64,15 @@ def equivocation_file(key: bytes, first: bytes, second: bytes) -> bytes:
     """Give the file that proves to anyone that the holder of a key signed both entries."""
     check_equivocation(key, decode_entry(first), decode_entry(second))
     return encode(EquivocationFile(key=key, first=first, second=second))
+
+
+def is_equivocation(data: bytes) -> bool:
+    """Tell whether bytes are well-formed evidence of this kind; what it proves is not checked."""
+    try:
+        decode(data, EquivocationFile)
+    except InvalidRecord:
+        return False
+    return True
 
 
 def verify_equivocation(data: bytes) -> Equivocation:
