@@ -239,7 +239,7 @@ def test_errors_of_a_run_are_named(call: Call, finished: dict[str, Any]) -> None
     assert "no participant 'nobody'" in call("trace", run, "--participant", "nobody")[2]
     assert "no entry 100000" in call("ledger", "prove", run, "--entry", 100000)[2]
     assert "no kind 'gossip'" in call("ledger", "show", run, "--kind", "gossip")[2]
-    assert "holds a finished run" in call("train", "--data", data, "--out", run)[2]
+    assert "holds a run with other settings" in call("train", "--data", data, "--out", run)[2]
     (Path(run).parent / "other").mkdir(exist_ok=True)
     (Path(run).parent / "other" / "thesis.tex").write_text("precious")
     assert "holds no run" in call("train", "--data", data, "--out", Path(run).parent / "other")[2]

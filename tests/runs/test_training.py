@@ -74,8 +74,9 @@ def test_broken_off_run_goes_on_with_the_same_settings_only(
         train(configure("model.n_factors=3"), tmp_path / "broken")
     resumed = train(configure(), tmp_path / "broken")
     assert replace(resumed, run="", seconds=0) == replace(whole, run="", seconds=0)
-    with pytest.raises(SettingsError, match="finished"):
-        train(configure(), tmp_path / "broken")
+    assert train(configure(), tmp_path / "broken") == resumed
+    with pytest.raises(SettingsError, match="other settings"):
+        train(configure("model.n_factors=3"), tmp_path / "broken")
 
 
 def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None:

@@ -132,6 +132,8 @@ def _rounds(settings: Settings, statistic: Statistic) -> int:
 def train(settings: Settings, out: Path | str, *, progress: Progress = lambda text: None) -> Result:
     """Train a federation and record every step on its ledger; go on with a run that was killed.
 
+    A run that is finished is left as it is.
+
     Args:
         settings: Resolved settings.
         out: The run folder; made if absent.
@@ -141,7 +143,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
         The figures of the finished run.
 
     Raises:
-        SettingsError: The folder holds a run with other settings, or a finished one.
+        SettingsError: The folder holds a run with other settings or ratings, or no run at all.
         DataError: The ratings cannot be used.
         PrivacyError: The promise cannot be kept with these settings.
         FederationError: A round could not be carried out.
@@ -151,7 +153,8 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     dataset = load_dataset(settings)
     split = split_dataset(dataset, settings)
     agenda = plan(relative_to_run(settings, out), split.train.n_users, split.train.n_items)
-    _claim(out, agenda.settings, dataset)
+    if _claim(out, agenda.settings, dataset):
+        return load_run(out).result
     save_catalogue(out / "model" / "items.parquet", dataset)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
@@ -221,17 +224,16 @@ def _nano(epsilon: float | None) -> int | None:
     return None if epsilon is None else math.ceil(epsilon * 10**9)
 
 
-def _claim(out: Path, settings: Settings, dataset: Dataset) -> None:
-    """Refuse a folder that holds something else than the beginning of this very run."""
+def _claim(out: Path, settings: Settings, dataset: Dataset) -> bool:
+    """Tell whether a folder holds this very run, finished; refuse one that holds something else than its beginning."""
     if not (out / "run.toml").exists():
         if out.exists() and any(out.iterdir()) and not (out / "model").exists():
             raise SettingsError(f"{out} exists and holds no run", hint="choose another --out")
-        return
+        return False
     run = load_run(out)
-    if run.is_finished:
-        raise SettingsError(f"{out} holds a finished run", hint="choose another --out")
     if run.settings != settings or run.record["dataset"] != dataset.digest:
-        raise SettingsError(f"{out} holds the beginning of a run with other settings", hint="choose another --out")
+        raise SettingsError(f"{out} holds a run with other settings or ratings", hint="choose another --out")
+    return run.is_finished
 
 
 def _begin(out: Path, settings: Settings, dataset: Dataset, federation: Federation) -> Run:
