@@ -109,6 +109,40 @@ def silent(absent: set[int]) -> type[Transport]:
     return Silent
 
 
+def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path) -> None:
+    class Noisy:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            replies = self._inner.exchange(requests, deadline_s)
+            return [Reply(reply.sender, b"\xc1" if reply.sender == 5 else reply.body) for reply in replies]
+
+    with stage(tmp_path / "a", PLAIN, wrap=Noisy) as scene:
+        model = scene.learn(1)
+    with stage(tmp_path / "b", PLAIN, wrap=silent({5})) as scene:
+        without = scene.learn(1)
+
+    assert encode(model) == encode(without)
+
+
+def test_answer_given_twice_counts_once(tmp_path: Path) -> None:
+    class Insistent:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            replies = self._inner.exchange(requests, deadline_s)
+            return replies + [reply for reply in replies if reply.sender == 5]
+
+    with stage(tmp_path / "a", PLAIN, wrap=Insistent) as scene:
+        model = scene.learn(1)
+    with stage(tmp_path / "b", PLAIN) as scene:
+        honest = scene.learn(1)
+
+    assert encode(model) == encode(honest)
+
+
 def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
     """The liar signs honestly, but what it commits to has no meaning in this round."""
     with stage(tmp_path, PLAIN) as scene:

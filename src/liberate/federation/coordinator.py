@@ -33,7 +33,7 @@ from liberate.federation.messages import (
     decode_upload,
     encode_message,
 )
-from liberate.federation.transport import Reply, Request, Transport
+from liberate.federation.transport import Request, Transport
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Aborted, Round, Update, decode_entry, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
@@ -282,7 +282,7 @@ class Coordinator:
         """Ask, and ask once more those who want a consistency proof from another tree size."""
         answers: list[tuple[int, RoundAnswer]] = []
         behind: dict[int, list[int]] = {}
-        for sender, message in self._ask(numbers, request):
+        for sender, message in self._ask(numbers, request, collected):
             match message:
                 case RoundAnswer():
                     answers.append((sender, message))
@@ -300,18 +300,25 @@ class Coordinator:
                 consistency=self._consistency(known, size),
                 model=request.model,
             )
-            for sender, message in self._ask(senders, better):
+            for sender, message in self._ask(senders, better, collected):
                 if isinstance(message, RoundAnswer):
                     answers.append((sender, message))
                 else:
                     _count(collected.refused, message.reason)
         return sorted(answers, key=lambda answer: answer[0])
 
-    def _ask(self, numbers: Sequence[int], request: RoundRequest) -> list[tuple[int, RoundAnswer | RoundRefusal]]:
+    def _ask(
+        self, numbers: Sequence[int], request: RoundRequest, collected: _Collected
+    ) -> list[tuple[int, RoundAnswer | RoundRefusal]]:
         body = encode_message(request)
         requests = [Request(number, "update", body) for number in numbers]
-        replies: list[Reply] = self._transport.exchange(requests, self._config.timeout_s)
-        return [(reply.sender, decode_reply(reply.body)) for reply in replies]
+        messages = []
+        for reply in self._transport.exchange(requests, self._config.timeout_s):
+            try:
+                messages.append((reply.sender, decode_reply(reply.body)))
+            except FederationError:
+                _count(collected.refused, "unreadable")
+        return messages
 
     def _record(self, answers: Sequence[tuple[int, RoundAnswer]], record: Round, collected: _Collected) -> None:
         """Refuse what does not open, append the rest as one block, and add what the ledger accepted."""
@@ -329,6 +336,8 @@ class Coordinator:
             for (entry, upload), outcome in zip(sound, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
                     _count(collected.refused, outcome.reason)
+                    continue
+                if outcome in collected.leaves:  # the same answer twice counts once
                     continue
                 collected.leaves[outcome] = decode_entry(entry).leaf_hash
                 add_rows(collected.rows, upload.items, upload.rows)
