@@ -45,10 +45,10 @@ def test_calls_that_wait_share_a_block_and_get_their_own_outcomes(tmp_path: Path
         outcomes[author] = ledger.append([dataset(author, 10), dataset(author, 5), dataset(author, 10)])
 
     writers = [Thread(target=append, args=(author,)) for author in (3, 4, 5)]
-    with ledger._appending:
+    with ledger._queue._appending:
         for writer in writers:
             writer.start()
-        while len(ledger._waiting) < len(writers):
+        while len(ledger._queue._waiting) < len(writers):
             pass
     for writer in writers:
         writer.join()
@@ -110,10 +110,10 @@ def test_a_block_that_cannot_be_stored_fails_every_call_in_it(tmp_path: Path) ->
             failures.append(error.message)
 
     writers = [Thread(target=append, args=(author,)) for author in (3, 4, 5)]
-    with ledger._appending:
+    with ledger._queue._appending:
         for writer in writers:
             writer.start()
-        while len(ledger._waiting) < len(writers):
+        while len(ledger._queue._waiting) < len(writers):
             pass
     for writer in writers:
         writer.join()

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from liberate.crypto import verifying
-from liberate.crypto.signing import Claim
-from liberate.crypto.verifying import Verifiers
 from liberate.errors import LedgerError
-from liberate.ledger import audit as audit_module
 from liberate.ledger.audit import verify
 from liberate.ledger.verified import load
-from tests.ledger.test_audit import copied, damage, places
+from tests.ledger.test_audit import damage, places
 from tests.ledger.test_log import steps
 from tests.ledger.test_rules import snapshot
-from tests.ledger.world import LOG_VKEY, World, create, key, write_history
+from tests.ledger.world import LOG_VKEY, World, create, write_history
 
 
 def test_after_every_block_a_resumed_check_ends_in_the_state_of_a_full_one(tmp_path: Path) -> None:
@@ -126,41 +122,3 @@ def test_progress_comes_to_its_end(kept: Path) -> None:
     audit = verify(kept.parent / "ledger", progress=lambda done, total: seen.append((done, total)))
 
     assert seen[-1] == (audit.entry_count, audit.entry_count)
-
-
-# --- processes that verify -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("program", [verifying._PROGRAM, "raise SystemExit", None])
-def test_processes_say_what_verify_says_even_when_they_cannot_run(
-    program: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if program is None:
-        monkeypatch.setattr("sys.executable", "/nonexistent")
-    else:
-        monkeypatch.setattr(verifying, "_PROGRAM", program)
-    pair = key(3)
-    claims = [Claim(pair.public, bytes([i]), pair.sign(bytes([i if i % 3 else 255]))) for i in range(200)]
-
-    verifiers = Verifiers(2)
-    answers = [verifiers.submit(claims[begin : begin + 50]) for begin in range(0, 200, 50)]
-    verdicts = [verdict for answer in answers for verdict in answer.result()]
-    verifiers.close()
-
-    assert verdicts == [i % 3 > 0 for i in range(200)]
-
-
-def test_with_processes_the_findings_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = create(tmp_path / "sound")
-    write_history(ledger)
-    ledger.close()
-    folder = copied(tmp_path / "sound", tmp_path / "copy")
-    expected = verify(folder)
-    damage(folder, "UPDATE entry SET entry = CAST(zeroblob(64) || substr(entry, 65) AS BLOB) WHERE position = 9")
-    found = verify(folder)
-
-    monkeypatch.setattr(audit_module, "_WORTH_PROCESSES", 1)
-
-    assert verify(tmp_path / "sound") == expected
-    assert verify(folder) == found
-    assert "entry 9" in places(found)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from liberate.errors import LedgerError
 from liberate.ledger import store
-from liberate.ledger.audit import Audit, Progress, verify
+from liberate.ledger.audit import Audit, verify
+from liberate.ledger.replay import Progress
 
 
 def backup(folder: Path, to: Path, *, key: str | None = None, progress: Progress | None = None) -> Audit:

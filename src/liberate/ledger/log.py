@@ -1,7 +1,7 @@
 """The log: takes entries in, keeps them, gives them back with proofs.
 
-`Ledger` is the seam; `SqliteLedger` is its local form. One call of `append` makes one block in one transaction; calls
-that wait for one another in several threads share one.
+`Ledger` is the seam; `SqliteLedger` is its local form. One block is one transaction; calls of `append` in several
+threads share it by group commit.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -27,6 +24,7 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.ledger import store
 from liberate.ledger.equivocation import check_equivocation, equivocation_file
+from liberate.ledger.group_commit import GroupCommit, Offer, Outcome
 from liberate.ledger.records import Block, Entry, decode_entry, sign
 from liberate.ledger.refusal import refusal
 from liberate.ledger.rules import apply, verify_signatures
@@ -39,8 +37,6 @@ _logger = logging.getLogger(__name__)
 _LOCK_NAME = "ledger.lock"
 _PAGE = 1_000
 """Entries read at a time by `entries`."""
-_LARGEST_GROUP = 10_000
-"""Entries of waiting calls that share a block; a single call may be larger."""
 
 
 class Ledger(Protocol):
@@ -127,25 +123,6 @@ class _Owner:
         self._lock.close()
 
 
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A call of `append` that waits for its block.
-
-    Attributes:
-        entries: What is to be appended, decoded.
-        outcomes: Of each entry, once the block is durable.
-        failure: Why there is no block.
-    """
-
-    entries: list[Entry | RefusedEntry]
-    outcomes: list[int | RefusedEntry] | None = None
-    failure: Exception | None = None
-
-    @property
-    def is_answered(self) -> bool:
-        return self.outcomes is not None or self.failure is not None
-
-
 class SqliteLedger:
     """A ledger in `folder/ledger.sqlite`: its owner appends, anybody may read.
 
@@ -164,8 +141,7 @@ class SqliteLedger:
         self._owner = owner
         self._stopwatch = stopwatch or Stopwatch()
         self._reading = Lock()
-        self._appending = Lock()
-        self._waiting: deque[_Call] = deque()
+        self._queue = GroupCommit()
         self._state = State()
         self._edge = CompactRange()
         self._is_stale = False
@@ -245,22 +221,10 @@ class SqliteLedger:
 
     def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
         self._require_owner()
-        call = _Call([_decoded(data) for data in entries])
-        self._waiting.append(call)
         try:
-            while not call.is_answered:
-                with self._appending:  # whoever gets here first makes the block for all that wait
-                    if not call.is_answered:
-                        self._append_waiting()
-        finally:
-            with suppress(ValueError):  # is there only when this thread was interrupted
-                self._waiting.remove(call)
-        if isinstance(call.failure, sqlite3.Error):
-            raise store.unusable(call.failure, "nothing was appended, the block could not be stored") from call.failure
-        if call.failure is not None:
-            raise call.failure
-        assert call.outcomes is not None, "answered calls without a failure have outcomes"
-        return call.outcomes
+            return self._queue.append([_decoded(data) for data in entries], self._append_or_take_back)
+        except sqlite3.Error as error:
+            raise store.unusable(error, "nothing was appended, the block could not be stored") from error
 
     def entry(self, position: int) -> bytes:
         with self._read() as connection:
@@ -322,28 +286,15 @@ class SqliteLedger:
         with self._reading, store.translated():
             yield self._reader
 
-    def _append_waiting(self) -> None:
-        """Append waiting calls as one block, the oldest first, and answer them."""
-        group = [self._waiting.popleft()]
-        n_entries = len(group[0].entries)
-        while self._waiting and n_entries + len(self._waiting[0].entries) <= _LARGEST_GROUP:
-            group.append(self._waiting.popleft())
-            n_entries += len(group[-1].entries)
+    def _append_or_take_back(self, offers: Sequence[Offer]) -> list[Outcome]:
+        """Append offers as one block; without a block, the state is what it was."""
         try:
             if self._is_stale:
                 self._restore()
-            outcomes = iter(self._append([entry for call in group for entry in call.entries]))
-        except Exception as error:
+            return self._append(offers)
+        except BaseException:
             self._take_back()
-            for call in group:
-                call.failure = error
-        except BaseException:  # an interrupt is this thread's alone: another one makes the block
-            self._take_back()
-            self._waiting.extendleft(reversed(group))
             raise
-        else:
-            for call in group:
-                call.outcomes = list(islice(outcomes, len(call.entries)))
 
     def _take_back(self) -> None:
         """Bring the state in memory back to what is durable; what cannot be read now is read before the next block."""
@@ -352,15 +303,15 @@ class SqliteLedger:
             self._connection.rollback()
             self._restore()
 
-    def _append(self, entries: Sequence[Entry | RefusedEntry]) -> list[int | RefusedEntry]:
+    def _append(self, offers: Sequence[Offer]) -> list[Outcome]:
         with self._stopwatch.measure("verify"):
-            signed = verify_signatures(self._state, [entry for entry in entries if isinstance(entry, Entry)])
-        results: list[int | RefusedEntry] = []
+            signed = verify_signatures(self._state, [entry for entry in offers if isinstance(entry, Entry)])
+        results: list[Outcome] = []
         batch: list[tuple[int, Entry]] = []
         positions: dict[bytes, int] = {}
         taken: dict[tuple[int, int], tuple[int, Entry]] = {}
         conflicts: dict[tuple[int, int], Entry] = {}
-        for entry in entries:
+        for entry in offers:
             try:
                 if isinstance(entry, RefusedEntry):
                     raise entry
@@ -480,7 +431,7 @@ class SqliteLedger:
         return self.size if size is None else size
 
 
-def _decoded(data: bytes) -> Entry | RefusedEntry:
+def _decoded(data: bytes) -> Offer:
     try:
         return decode_entry(data)
     except RefusedEntry as refused:
