@@ -271,6 +271,47 @@ def gradient_rows(
             errors[device] = error
 
 
+@_device
+def gram_rows(
+    indptr: Int64Array,
+    places: Int32Array,
+    weights: Float32Array,
+    pair_indptr: Int64Array,
+    indices: Int32Array,
+    rows: Float32Array,
+) -> None:
+    """Write each device's Gram matrix x xᵀ / |x|², the lower triangle of its rated pairs, sqrt 2 off the diagonal.
+
+    Args:
+        indptr: Range of each device's ratings, shape (n_devices + 1,).
+        places: Place of each rating's item in the matrix, increasing for each device, shape (n_ratings,).
+        weights: Weight x of each rating, >= 0, shape (n_ratings,).
+        pair_indptr: Range of each device's pairs: c(c + 1)/2 of them for c ratings, shape (n_devices + 1,).
+        indices: Written: i(i + 1)/2 + j for the pair of places i >= j, increasing for each device, shape (n_pairs,).
+        rows: Written: the entries, shape (n_pairs, 1).
+    """
+    off_diagonal = np.float32(np.sqrt(2.0))
+    for part in _prange(_N_PARTS):
+        for device in range(part, len(indptr) - 1, _N_PARTS):
+            begin, end = indptr[device], indptr[device + 1]
+            square = 0.0
+            for rating in range(begin, end):
+                square += weights[rating] * weights[rating]
+            scale = np.float32(1 / square if square > 0 else 0.0)
+            pair = pair_indptr[device]
+            for rating in range(begin, end):
+                i = np.int64(places[rating])
+                start = i * (i + 1) // 2
+                x = weights[rating] * scale
+                for other in range(begin, rating):
+                    indices[pair] = start + places[other]
+                    rows[pair, 0] = off_diagonal * x * weights[other]
+                    pair += 1
+                indices[pair] = start + i
+                rows[pair, 0] = x * weights[rating]
+                pair += 1
+
+
 @_server
 def solve_items(
     total: Float64Array,

@@ -1,0 +1,79 @@
+"""The Gram statistic: which items a person rated together, over a chosen part of the catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from liberate.arrays import Float32Array, Float64Array, Int32Array, RealRows
+from liberate.model import kernels
+from liberate.model.factors import Model, packed_size
+from liberate.model.ratings import Ratings
+
+_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MOST_GRAM_ITEMS = 65_535
+"""So that the index of a pair fits in 31 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """A person's x xᵀ / |x|² over the chosen items: x holds a weight by rating level, and 0 where nothing is rated.
+
+    The model says which items are chosen (`gram_items`, strictly increasing, shape (M,)) and what a rating weighs
+    (`gram_weights` at the lowest rating, at one, two and three quarters of the scale and at the highest, linear in
+    between, >= 0, shape (5,)).
+
+    The matrix travels as `spectral.packed` says: the pair of the i-th and the j-th chosen item, i >= j, has row
+    i(i + 1)/2 + j, and the L2 norm of what is sent is the Frobenius norm. Only pairs of rated items have a row.
+
+    Whatever a person rated, the norm is 1 (0 without a chosen item): the sensitivity under zero-out.
+
+    Attributes:
+        n_chosen: M, 0 <= M <= `MOST_GRAM_ITEMS`.
+    """
+
+    n_chosen: int
+
+    @property
+    def name(self) -> str:
+        return "gram"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return packed_size(self.n_chosen), 1, 0
+
+    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+        if model.statistic != self.name or len(model.arrays["gram_items"]) != self.n_chosen:
+            raise ValueError(f"the model is not of a Gram over {self.n_chosen} items")
+        places = chosen_places(model)
+        rated = ratings.where(places[ratings.items] >= 0)
+        weights = level_weights(model.float64("gram_weights"), rated.values, model.low, model.high)
+        counts = np.diff(rated.indptr)
+        indptr = np.zeros(len(rated.indptr), np.int64)
+        np.cumsum(counts * (counts + 1) // 2, out=indptr[1:])
+        indices = np.empty(indptr[-1], np.int32)
+        rows = np.empty((indptr[-1], 1), np.float32)
+        kernels.gram_rows(rated.indptr, places[rated.items], weights, indptr, indices, rows)
+        return RealRows(indptr=indptr, indices=indices, rows=rows, tails=np.zeros((ratings.n_users, 0)))
+
+
+def chosen_places(model: Model) -> Int32Array:
+    """Give each item's place among the chosen ones, -1 for the others, shape (n_items,)."""
+    chosen = model.arrays["gram_items"].astype(np.int64)
+    places = np.full(model.n_items, -1, np.int32)
+    places[chosen] = np.arange(len(chosen))
+    return places
+
+
+def level_weights(table: Float64Array, values: Float32Array, low: float, high: float) -> Float32Array:
+    """Give the weight of each rating, shape (n_ratings,).
+
+    Args:
+        table: Weights at the quarters of the scale, lowest rating first, shape (5,).
+        values: The ratings, shape (n_ratings,).
+        low: Lowest rating of the scale.
+        high: Highest rating of the scale, > low.
+    """
+    shares = (values.astype(np.float64) - low) / (high - low)
+    return np.interp(shares, _QUARTERS, table).astype(np.float32)
