@@ -248,7 +248,8 @@ class Coordinator:
         return self._append(record)
 
     def _cohort(self) -> list[int]:
-        return [n for n, principal in enumerate(self._ledger.state.principals) if principal.role == "participant"]
+        people = enumerate(self._ledger.state.principals)
+        return [number for number, person in people if person.role == "participant" and not person.is_revoked]
 
     def _collect(self, record: Round, position: int, base_bytes: bytes) -> _Collected:
         n_items, width, n_tail = record.shape

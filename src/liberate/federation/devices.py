@@ -22,7 +22,7 @@ from liberate.ledger.publish.evidence import keep_evidence, of_one_size
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = """
-CREATE TABLE device (
+CREATE TABLE IF NOT EXISTS device (
     slot INTEGER PRIMARY KEY,
     user_id TEXT NOT NULL UNIQUE,
     number INTEGER UNIQUE,
@@ -31,13 +31,15 @@ CREATE TABLE device (
     spent_nano INTEGER NOT NULL DEFAULT 0,
     sealed BLOB NOT NULL
 ) STRICT;
-CREATE TABLE outbox (
+CREATE TABLE IF NOT EXISTS outbox (
     slot INTEGER NOT NULL REFERENCES device,
     round INTEGER NOT NULL,
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
 """
 
 
@@ -71,6 +73,18 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     profile_salt: bytes
 
 
+class PendingKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of key that is not known to stand on the ledger yet: enough to bring it to its end.
+
+    Attributes:
+        entry: The signed `key` entry.
+        signing_seed: Seed of the key that it names, 32 bytes; None: it revokes.
+    """
+
+    entry: bytes
+    signing_seed: bytes | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """What is known of a device without its sealing key.
@@ -82,6 +96,7 @@ class Device:
         last_seq: Largest sequence number signed.
         last_round: Last round answered, 0 if none.
         spent_nano: Epsilon spent by all answers so far, in 1e-9.
+        is_revoked: Whether its key was revoked, and not replaced since.
     """
 
     slot: int
@@ -90,9 +105,10 @@ class Device:
     last_seq: int
     last_round: int
     spent_nano: int
+    is_revoked: bool
 
 
-_DEVICE_COLUMNS = "slot, user_id, number, last_seq, last_round, spent_nano"
+_DEVICE_COLUMNS = "slot, user_id, number, last_seq, last_round, spent_nano, slot IN (SELECT slot FROM revoked)"
 
 
 class Devices:
@@ -114,6 +130,7 @@ class Devices:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(_SCHEMA)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -240,6 +257,50 @@ class Devices:
             )
             self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
 
+    def pending_keys(self) -> list[tuple[int, PendingKey]]:
+        """Give the changes of keys under way, each with its slot."""
+        rows = self._db.execute("SELECT slot, sealed FROM pending_key ORDER BY slot").fetchall()
+        return [
+            (slot, msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("key", slot)), type=PendingKey))
+            for slot, sealed in rows
+        ]
+
+    def prepare_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
+        """Keep a change of key before anybody sees it.
+
+        Args:
+            slot: Whose key.
+            pending: The change; none is under way for this device.
+            seq: Largest sequence number this device has signed, that of the change included.
+        """
+        sealed = _seal_row(self._key(slot), "key", slot, pending)
+        with self._transaction():
+            self._db.execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
+            self._advance(slot, seq)
+
+    def settle_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
+        """Carry out a change of key that stands on the ledger.
+
+        Args:
+            slot: Whose key.
+            pending: The change.
+            seq: The participant's last sequence number on the ledger.
+        """
+        with self._transaction():
+            if pending.signing_seed is None:
+                self._db.execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
+            else:
+                holding = msgspec.structs.replace(self.holding(slot), signing_seed=pending.signing_seed)
+                sealed = _seal_row(self._key(slot), "device", slot, holding)
+                self._db.execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
+                self._db.execute("DELETE FROM revoked WHERE slot = ?", (slot,))
+            self._advance(slot, seq)
+            self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
+
+    def drop_key(self, slot: int) -> None:
+        """Forget a change of key that the ledger has refused."""
+        self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
+
     def checkpoint(self) -> str | None:
         """Give the largest checkpoint accepted so far."""
         row = self._db.execute("SELECT note FROM checkpoint").fetchone()
@@ -253,6 +314,9 @@ class Devices:
         """
         accepted = self.checkpoint()
         return None if accepted is None else keep_evidence(self._folder / "evidence", of_one_size(accepted, note))
+
+    def _advance(self, slot: int, seq: int) -> None:
+        self._db.execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
 
     def _key(self, slot: int) -> bytes:
         return self._keys[slot * SECRET_BYTES : (slot + 1) * SECRET_BYTES]
@@ -274,10 +338,16 @@ class _Transaction:
         self._db.execute("COMMIT" if error is None else "ROLLBACK")
 
 
-def _device(row: tuple[int, str, int | None, int, int, int]) -> Device:
-    slot, user_id, number, last_seq, last_round, spent_nano = row
+def _device(row: tuple[int, str, int | None, int, int, int, int]) -> Device:
+    slot, user_id, number, last_seq, last_round, spent_nano, is_revoked = row
     return Device(
-        slot=slot, user_id=user_id, number=number, last_seq=last_seq, last_round=last_round, spent_nano=spent_nano
+        slot=slot,
+        user_id=user_id,
+        number=number,
+        last_seq=last_seq,
+        last_round=last_round,
+        spent_nano=spent_nano,
+        is_revoked=bool(is_revoked),
     )
 
 
@@ -285,5 +355,5 @@ def _context(table: str, *index: int) -> bytes:
     return f"{table}:{':'.join(map(str, index))}".encode()
 
 
-def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing, *index: int) -> bytes:
+def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing | PendingKey, *index: int) -> bytes:
     return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))

@@ -19,6 +19,7 @@ from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.devices import Devices, Holding
 from liberate.federation.participant import Host, Policy
+from liberate.federation.rekeying import FOUNDER, KeyChange, finish_changes
 from liberate.ledger import store
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
@@ -26,8 +27,6 @@ from liberate.ledger.records import Admission, Enrol, Genesis, Witnesses, sign
 from liberate.model.ratings import Ratings
 from liberate.randomness import Clock, Randomness, SimulatedClock, SimulatedRandomness, SystemClock, SystemRandomness
 from liberate.timing import Stopwatch
-
-_FOUNDER = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +83,55 @@ class Federation:
     publisher: Publisher
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A federation as it stands, open between rounds.
+
+    Attributes:
+        ledger: Its ledger, owned by this process.
+        devices: The store of its one host.
+        publisher: Publishes the ledger's checkpoints.
+        finished: Changes of keys that were under way, and are done now.
+    """
+
+    ledger: SqliteLedger
+    devices: Devices
+    publisher: Publisher
+    finished: list[KeyChange]
+
+
+@contextmanager
+def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
+    """Open a federation that was founded before, for what is done between rounds.
+
+    Args:
+        folder: Where it lies.
+        charter: As at the start; what the genesis says is not compared.
+
+    Yields:
+        The federation; its files are released at the end.
+
+    Raises:
+        LedgerLocked: A training is going on.
+        RolledBack: The ledger lacks what it has published, or what its devices have accepted.
+    """
+    log_key = load_key(folder / "keys" / "log.key")
+    with (
+        closing(SqliteLedger.open(folder / "ledger", log_key, charter.clock)) as ledger,
+        Devices(folder / "devices") as devices,
+    ):
+        kept, vkey = folder / "checkpoint", verifier_key(ledger.origin, log_key.public)
+        for note in (kept.read_text("utf-8") if kept.exists() else None, devices.checkpoint()):
+            if note is not None:
+                check_published(ledger, note, vkey)
+        yield Standing(
+            ledger=ledger,
+            devices=devices,
+            publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+            finished=finish_changes(ledger, devices),
+        )
+
+
 @contextmanager
 def open_federation(
     folder: Path,
@@ -136,6 +184,7 @@ def open_federation(
             accepted = devices.checkpoint()
             if accepted is not None:
                 check_published(ledger, accepted, vkey)
+            finish_changes(ledger, devices)
             host = Host(devices, policy, ratings.n_items, charter.randomness(), stopwatch)
             progress(f"enrolling {len(people):,} participants")
             numbers = _enrol(ledger, founder, [(coordinator_key.public, "coordinator")], chunk, stopwatch)
@@ -183,11 +232,11 @@ def _open_ledger(
         return SqliteLedger.open(folder, log_key, charter.clock, stopwatch)
     tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
     origin = charter.origin or f"liberate.invalid/{tag[:16]}"
-    admission = Admission(admitters=(_FOUNDER,), threshold=1)
+    admission = Admission(admitters=(FOUNDER,), threshold=1)
     roles: tuple[Literal["participant", "coordinator"], ...] = ("participant", "coordinator")
     genesis = Genesis(
         origin=origin,
-        author=_FOUNDER,
+        author=FOUNDER,
         seq=1,
         admitters=(Digest(founder.public),),
         admission=dict.fromkeys(roles, admission),
@@ -253,13 +302,11 @@ def _enrol(
     """Enrol the keys that are not yet on the ledger, and give everybody's number."""
     state = ledger.state
     missing = [(key, role) for key, role in keys if state.number_of(key) is None]
-    number, seq = len(state.principals), state.principals[_FOUNDER].sequence + 1
+    number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
     with stopwatch.measure("sign"):
         entries = [
             sign(
-                Enrol(
-                    origin=ledger.origin, author=_FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role
-                ),
+                Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
                 founder,
             )
             for i, (key, role) in enumerate(missing)

@@ -157,7 +157,9 @@ class Host:
         round_number = task.record.number
         for number in numbers:
             device = self._by_number[number]
-            if device.last_round < round_number:
+            if device.is_revoked:
+                replies.append(self._refuse(number, "revoked", "the key was revoked"))
+            elif device.last_round < round_number:
                 if self._can_pay(device, task.record.spend):
                     fresh.append(device)
                 else:

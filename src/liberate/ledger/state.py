@@ -5,7 +5,7 @@ The state tree is RFC 6962 over the principals in order of their numbers; its ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct, error
@@ -277,6 +277,10 @@ class State:
     def number_of(self, key: bytes) -> int | None:
         """Give the number of the principal whose public key this is, or was."""
         return self._numbers.get(key)
+
+    def keys(self) -> Mapping[bytes, int]:
+        """Give all public keys that are or were somebody's, and whose."""
+        return self._numbers
 
     def last_sequence(self, number: int) -> int:
         """Give a principal's last accepted sequence number, the height for the log; 0 before the first."""

@@ -11,6 +11,7 @@ from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
 from liberate.federation.devices import Devices
 from liberate.ledger.records import KINDS, decode_entry
+from liberate.ledger.state import State
 from liberate.runs.folder import Run
 from liberate.runs.results import find_person
 
@@ -24,14 +25,11 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
     with closing(run.open_ledger()) as ledger, Devices(run.folder / "devices") as devices:
-        principals = ledger.state.principals
-        number = None if author is None else _author_number(run, author, len(principals))
+        state = ledger.state
+        number = None if author is None else _author_number(run, author, len(state.principals))
         user_ids = {device.number: device.user_id for device in devices.devices()}
         positions = ledger.positions(kind=kind, author=number)
-        return [
-            _fields(position, ledger.entry(position), user_ids, [p.key for p in principals])
-            for position in positions[-limit:]
-        ]
+        return [_fields(position, ledger.entry(position), user_ids, state) for position in positions[-limit:]]
 
 
 def _author_number(run: Run, name: str, n_principals: int) -> int:
@@ -41,7 +39,7 @@ def _author_number(run: Run, name: str, n_principals: int) -> int:
     return find_person(run, name).number
 
 
-def _fields(position: int, data: bytes, user_ids: dict[int | None, str], keys: list[bytes]) -> dict[str, Any]:
+def _fields(position: int, data: bytes, user_ids: dict[int | None, str], state: State) -> dict[str, Any]:
     record = decode_entry(data).record
     author = record.author
     fields: dict[str, Any] = msgspec.to_builtins(record)
@@ -49,6 +47,6 @@ def _fields(position: int, data: bytes, user_ids: dict[int | None, str], keys: l
         "position": position,
         "kind": record.kind,
         "author": author,
-        "key_id": key_id(keys[author]),
+        "key_id": key_id(state.key_at(author, position)),
         "user_id": user_ids.get(author),
     } | fields

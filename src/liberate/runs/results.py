@@ -90,7 +90,7 @@ def evaluate(run: Run) -> Evaluation:
 
 
 def find_person(run: Run, name: str) -> Person:
-    """Find a participant by number, key id, or the data set's own user id.
+    """Find a participant by number, id of the present or a former key, or the data set's own user id.
 
     A plain number is a ledger number; `user:NAME` is always the data set's id.
 
@@ -104,7 +104,7 @@ def find_person(run: Run, name: str) -> Person:
             if name.isdecimal():
                 device = devices.find(number=int(name))
             else:
-                by_key = {str(key_id(p.key)): number for number, p in enumerate(principals)}
+                by_key = {str(key_id(key)): number for key, number in ledger.state.keys().items()}
                 device = devices.find(number=by_key[name]) if name in by_key else None
         if device is None:
             device = devices.find(user_id=name.removeprefix("user:"))

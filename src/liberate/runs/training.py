@@ -158,7 +158,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     save_catalogue(out / "model" / "items.parquet", dataset)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    charter = _charter(agenda)
+    charter = charter_of(agenda.settings, agenda.mechanism)
     with open_federation(
         out,
         charter,
@@ -192,14 +192,22 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     return result
 
 
-def _charter(agenda: Plan) -> Charter:
-    settings = agenda.settings
+def charter_of(settings: Settings, mechanism: Mechanism | None = None) -> Charter:
+    """Give what the founder of a run's ledger writes down, and people agree to.
+
+    Args:
+        settings: Resolved settings.
+        mechanism: What protects an upload; None where nothing is going to leave a device.
+
+    Raises:
+        SettingsError: A witness is none, or more are to cosign than there are.
+    """
     witnesses, threshold = _witnesses(settings.ledger)
     return Charter(
         origin=settings.ledger.origin,
         seed=settings.run.seed,
         is_simulated=settings.run.simulated,
-        mechanism="" if agenda.mechanism is None else agenda.mechanism.name,
+        mechanism="" if mechanism is None else mechanism.name,
         agreed_epsilon_nano=_nano(settings.privacy.epsilon),
         epsilon_nano_limit=_nano(settings.ledger.epsilon_limit),
         witnesses=witnesses,

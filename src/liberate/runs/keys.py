@@ -1,0 +1,131 @@
+"""A participant's key on a run's ledger: shown, rotated, revoked, recovered."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from contextlib import closing
+from typing import Any, assert_never
+
+from liberate.crypto.note import open_checkpoint
+from liberate.crypto.signing import key_id, load_key
+from liberate.errors import LiberateError, NoQuorum
+from liberate.federation.devices import Devices
+from liberate.federation.founding import Charter, Standing, open_standing
+from liberate.federation.rekeying import Act, KeyChange, act_of, recover_key, revoke_key, rotate_key
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Enrol, Key, decode_entry
+from liberate.runs.folder import Run
+from liberate.runs.results import Person, find_person
+from liberate.runs.training import charter_of
+
+
+def show_key(run: Run, participant: str) -> dict[str, Any]:
+    """Show a participant's key, and every one before it.
+
+    Args:
+        run: A run, in training or not.
+        participant: Number, id of the present or a former key, or user:ID.
+
+    Returns:
+        The keys of `liberate keys show --json`: the person; `public_key`, base64; `status`, active or revoked;
+        `under_way`, whether a change of key was broken off; `history`, oldest first, each with its position, what
+        happened, who signed it, and the key that the person has had from there on, None if revoked.
+
+    Raises:
+        LiberateError: Nobody has that name.
+    """
+    person = find_person(run, participant)
+    with closing(run.open_ledger()) as ledger, Devices(run.folder / "devices") as devices:
+        under_way = {slot for slot, _ in devices.pending_keys()}
+        device = devices.find(number=person.number)
+        return _described(ledger, person) | {
+            "under_way": device is not None and device.slot in under_way,
+            "history": _history(ledger, person.number),
+        }
+
+
+def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
+    """Rotate, revoke or recover a participant's key; the same call again ends one that was broken off.
+
+    In a simulation the new key follows from the seed and the ledger's root, else it is the system's.
+
+    Args:
+        run: A run that nobody is training.
+        participant: Number, id of the present or a former key, or user:ID.
+        act: What is to be done; the founder's key of the run signs a recovery.
+
+    Returns:
+        The person and the key as in `show_key`; the `act` and its `position`; `published`, whether enough witnesses
+        have cosigned the checkpoint that covers it.
+
+    Raises:
+        LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
+    """
+    person = find_person(run, participant)
+    charter = charter_of(run.settings)
+    with open_standing(run.folder, charter) as standing:
+        done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
+        change = done[0] if done else _carry_out(run, charter, standing, person.number, act)
+        try:
+            standing.publisher.publish()
+            is_published = True
+        except NoQuorum:
+            is_published = False
+        return _described(standing.ledger, person) | {
+            "act": act,
+            "position": change.position,
+            "published": is_published,
+        }
+
+
+def _carry_out(run: Run, charter: Charter, standing: Standing, number: int, act: Act) -> KeyChange:
+    ledger, devices = standing.ledger, standing.devices
+    device = devices.find(number=number)
+    if device is None:
+        raise LiberateError(f"participant {number} has no device here")
+    root = open_checkpoint(ledger.checkpoint(), run.verifier_key).root
+    match act:
+        case "rotation":
+            return rotate_key(ledger, devices, device, charter.randomness(root).secret("participant key", number))
+        case "revocation":
+            return revoke_key(ledger, devices, device)
+        case "recovery":
+            seed = charter.randomness(root).secret("participant key", number)
+            return recover_key(ledger, devices, device, seed, load_key(run.folder / "keys" / "founder.key"))
+        case _:
+            assert_never(act)
+
+
+def _described(ledger: Ledger, person: Person) -> dict[str, Any]:
+    principal = ledger.state.principals[person.number]
+    return {
+        "number": person.number,
+        "user_id": person.user_id,
+        "key_id": key_id(principal.key),
+        "public_key": b64encode(principal.key).decode(),
+        "status": "revoked" if principal.is_revoked else "active",
+    }
+
+
+def _history(ledger: Ledger, number: int) -> list[dict[str, Any]]:
+    positions = ledger.positions(kind="enrol", about=number) + ledger.positions(kind="key", about=number)
+    records = [(position, decode_entry(ledger.entry(position)).record) for position in positions]
+    return [
+        _step(position, record)
+        for position, record in records
+        if isinstance(record, Enrol | Key) and record.number == number
+    ]
+
+
+def _step(position: int, record: Enrol | Key) -> dict[str, Any]:
+    if isinstance(record, Enrol):
+        act, public = "enrolment", bytes(record.key)
+    else:
+        act, public = act_of(record), b"" if record.key is None else record.key.public
+    return {
+        "position": position,
+        "act": act,
+        "signed_by": record.author,
+        "key_id": key_id(public) if public else None,
+        "public_key": b64encode(public).decode() or None,
+    }
