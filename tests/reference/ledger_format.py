@@ -1,0 +1,684 @@
+"""A second reader of ledger format 1 and of its published files, written from docs/reference alone.
+
+Slow and plain; shares no code with the package. Checks stand in the order of the format's pages and raise their reason
+codes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+LARGEST = 2**53 - 1
+ROLES = ["admitter", "log", "participant", "host", "coordinator", "witness", "auditor"]
+ADMITTED = {"participant", "host", "coordinator", "witness", "auditor"}
+
+
+class Refused(Exception):
+    """An entry does not follow; holds the reason code."""
+
+
+def check(holds: bool, code: str) -> None:
+    if not holds:
+        raise Refused(code)
+
+
+# --- Ed25519: which keys and signatures count ------------------------------------------------------------------------
+
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+Point = tuple[int, int]
+
+
+def decode_point(data: bytes) -> Point | None:
+    """Give the point of a canonical encoding (RFC 8032, 5.1.3), or None."""
+    y, sign = int.from_bytes(data, "little") & (2**255 - 1), data[31] >> 7
+    if y >= P:
+        return None
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if x * x % P != square or (x == 0 and sign):
+        return None
+    return (P - x if x & 1 != sign else x), y
+
+
+def add_points(a: Point, b: Point) -> Point:
+    (x1, y1), (x2, y2) = a, b
+    t = D * x1 * x2 * y1 * y2 % P
+    return (x1 * y2 + x2 * y1) * pow(1 + t, -1, P) % P, (y1 * y2 + x1 * x2) * pow(1 - t, -1, P) % P
+
+
+def multiply(scalar: int, point: Point) -> Point:
+    result = (0, 1)
+    while scalar:
+        if scalar & 1:
+            result = add_points(result, point)
+        point, scalar = add_points(point, point), scalar >> 1
+    return result
+
+
+@cache
+def is_usable_key(key: bytes) -> bool:
+    point = decode_point(key)
+    return point is not None and point != (0, 1) and multiply(ORDER, point) == (0, 1)
+
+
+def is_signed(key: bytes, message: bytes, signature: bytes) -> bool:
+    r = decode_point(signature[:32])
+    if r is not None and multiply(8, r) == (0, 1):
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def pae(kind: str, body: bytes) -> bytes:
+    return b"DSSEv1 %d %s %d " % (len(kind), kind.encode(), len(body)) + body
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def integer(least: int) -> Any:
+    return lambda value: type(value) is int and least <= value <= LARGEST
+
+
+natural, positive = integer(0), integer(1)
+
+
+def byte_string(least: int, most: int) -> Any:
+    def is_one(value: object) -> bool:
+        if not isinstance(value, str):
+            return False
+        try:
+            data = base64.b64decode(value, validate=True)
+        except ValueError:
+            return False
+        return base64.b64encode(data).decode() == value and least <= len(data) <= most
+
+    return is_one
+
+
+hash_ = byte_string(32, 32)
+
+
+def token(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_./-]{0,63}", value) is not None
+
+
+def one_of(*values: object) -> Any:
+    return lambda value: any(type(value) is type(v) and value == v for v in values)
+
+
+def list_of(item: Any, length: int | None = None) -> Any:
+    return lambda value: isinstance(value, list) and all(map(item, value)) and length in (None, len(value))
+
+
+def table_of(name: Any, item: Any) -> Any:
+    return lambda value: isinstance(value, dict) and all(map(name, value)) and all(map(item, value.values()))
+
+
+def members(**types: Any) -> Any:
+    return lambda value: (
+        isinstance(value, dict) and value.keys() == types.keys() and all(types[n](value[n]) for n in types)
+    )
+
+
+def or_null(item: Any) -> Any:
+    return lambda value: value is None or item(value)
+
+
+def string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def boolean(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+people = list_of(members(first=natural, bitmap=byte_string(1, 32768)))
+account = one_of("none", "epsilon", "rho")
+KINDS = {
+    "genesis": {
+        "admitters": list_of(hash_),
+        "admission": table_of(one_of(*ADMITTED), members(admitters=list_of(natural), threshold=positive)),
+        "log_vkey": string,
+        "simulated": boolean,
+        "unit": one_of("user"),
+        "relation": one_of("zero-out"),
+        "epsilon_nano_limit": or_null(natural),
+        "rho_nano_limit": or_null(natural),
+        "witnesses": members(keys=list_of(string), threshold=natural),
+    },
+    "enrol": {"number": natural, "key": hash_, "role": one_of(*ADMITTED)},
+    "key": {"number": natural, "key": or_null(members(public=hash_, possession=byte_string(64, 64)))},
+    "dataset": {"commitment": hash_},
+    "round": {
+        "number": positive,
+        "run": natural,
+        "rounds": or_null(positive),
+        "base_version": natural,
+        "base_digest": hash_,
+        "cohort": people,
+        "statistic": token,
+        "shape": list_of(natural, 3),
+        "mechanism": members(name=token, parameters=table_of(token, natural)),
+        "fidelity": one_of("uploads", "sum"),
+        "grid_bits": natural,
+        "modulus_bits": natural,
+        "account": account,
+        "spend": natural,
+        "minimum": positive,
+        "deadline": positive,
+    },
+    "update": {
+        "round": positive,
+        "round_hash": hash_,
+        "commitment": hash_,
+        "profile": hash_,
+        "shares": list_of(hash_),
+        "account": account,
+        "spend": natural,
+        "people": people,
+    },
+    "model": {
+        "round": positive,
+        "version": positive,
+        "parent": hash_,
+        "digest": hash_,
+        "updates_root": hash_,
+        "unused": list_of(natural),
+        "sum_digest": hash_,
+        "solver": token,
+        "parameters": table_of(token, natural),
+    },
+    "aborted": {"round": positive, "reason": token},
+    "block": {"parent": hash_, "count": positive, "state_root": hash_, "time_us": natural},
+}
+SIGNERS = {
+    "enrol": {"admitter"},
+    "key": set(ROLES) - {"log"},
+    "dataset": {"participant"},
+    "round": {"coordinator"},
+    "update": {"participant", "host"},
+    "model": {"coordinator"},
+    "aborted": {"coordinator"},
+    "block": {"log"},
+}
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a member twice")
+    return dict(pairs)
+
+
+def canonical(record: object) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(entry: bytes) -> dict[str, Any]:
+    check(len(entry) <= 65_535, "too_large")
+    try:
+        record = json.loads(entry[64:], object_pairs_hook=unique)
+        kind, version = record["kind"], record["v"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Refused("malformed") from error
+    check(not isinstance(kind, str) or kind in KINDS, "unknown_kind")
+    check(type(version) is not int or version == 1, "unknown_version")
+    common = {
+        "v": one_of(1),
+        "kind": string,
+        "origin": lambda value: isinstance(value, str) and 1 <= len(value) <= 255,
+        "author": natural,
+        "seq": positive,
+    }
+    check(isinstance(kind, str) and members(**common, **KINDS[kind])(record), "malformed")
+    try:
+        check(canonical(record) == entry[64:], "malformed")
+    except UnicodeEncodeError as error:
+        raise Refused("malformed") from error
+    return dict(record)
+
+
+def raw(text: str) -> bytes:
+    return base64.b64decode(text)
+
+
+def parse_vkey(text: str, kind: int) -> tuple[str, bytes]:
+    """Name and key of a C2SP verifier key: name + "+" + hex key id + "+" + base64(type byte, key)."""
+    try:
+        name, key_id, encoded = text.split("+", 2)
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise Refused("bad_key") from error
+    wanted = sha256(name.encode() + b"\n" + data).digest()[:4].hex()
+    check(name != "" and not re.search(r"[\s+]", name) and key_id == wanted, "bad_key")
+    check(len(data) == 33 and data[0] == kind and is_usable_key(data[1:]), "bad_key")
+    return name, data[1:]
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+def leaf_hash(data: bytes) -> bytes:
+    return sha256(b"\0" + data).digest()
+
+
+def tree_root(leaves: list[bytes]) -> bytes:
+    """RFC 6962, 2.1, over leaf hashes."""
+    if len(leaves) < 2:
+        return leaves[0] if leaves else sha256(b"").digest()
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha256(b"\1" + tree_root(leaves[:split]) + tree_root(leaves[split:])).digest()
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Principal:
+    """What the state tree says of somebody."""
+
+    key: bytes
+    role: str
+    revoked: bool = False
+    seq: int = 0
+    epsilon: int = 0
+    rho: int = 0
+    count: int = 0
+    chain: bytes = bytes(32)
+
+    def leaf(self) -> bytes:
+        words = (self.seq, self.epsilon, self.rho)
+        return (
+            self.key
+            + bytes([ROLES.index(self.role), self.revoked])
+            + b"".join(word.to_bytes(8, "big") for word in words)
+            + bytes(32)
+            + self.count.to_bytes(8, "big")
+            + self.chain
+        )
+
+
+@dataclass
+class Open:
+    """A round that is not closed."""
+
+    record: dict[str, Any]
+    hash: bytes
+    enrolled: int
+    cohort: set[int]
+    updates: list[tuple[int, bytes, list[int]]] = field(default_factory=list)
+    answered: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Ledger:
+    """Everything the rules know."""
+
+    genesis: dict[str, Any] | None = None
+    size: int = 0
+    height: int = 0
+    block_hash: bytes = bytes(32)
+    block_size: int = 0
+    time_us: int = 0
+    principals: list[Principal] = field(default_factory=list)
+    keys: set[bytes] = field(default_factory=set)
+    open: Open | None = None
+    run: tuple[int, int | None, int] | None = None
+    round: int = 0
+    model: tuple[int, bytes | None] = (0, None)
+
+    def state_root(self) -> bytes:
+        return tree_root([leaf_hash(principal.leaf()) for principal in self.principals])
+
+    def apply(self, entry: bytes) -> None:
+        record = decode(entry)
+        if self.genesis is None:
+            check(record["kind"] == "genesis", "no_genesis")
+            self.begin(entry, record)
+            subjects = list(range(len(self.principals)))
+        else:
+            check(record["kind"] != "genesis", "second_genesis")
+            self.check_author(entry, record)
+            subjects = getattr(self, f"take_{record['kind']}")(record, leaf_hash(entry))
+        self.size += 1
+        if record["kind"] == "block":
+            return
+        self.change(record["author"], seq=record["seq"])
+        for number in {record["author"], *subjects}:
+            principal = self.principals[number]
+            chain = sha256(principal.chain + leaf_hash(entry)).digest()
+            self.change(number, count=principal.count + 1, chain=chain)
+
+    def change(self, number: int, **values: Any) -> None:
+        self.principals[number] = replace(self.principals[number], **values)
+
+    def check_author(self, entry: bytes, record: dict[str, Any]) -> None:
+        assert self.genesis
+        check(record["origin"] == self.genesis["origin"], "wrong_origin")
+        check(record["author"] < len(self.principals), "unknown_author")
+        author = self.principals[record["author"]]
+        check(author.role in SIGNERS[record["kind"]], "wrong_role")
+        check(not author.revoked, "revoked_author")
+        last = self.height if author.role == "log" else author.seq
+        check(record["seq"] > last, "stale_sequence")
+        check(record["seq"] - last <= 1_048_576, "leaping_sequence")
+        message = pae("application/vnd.liberate.record+json", entry[64:])
+        check(is_signed(author.key, message, entry[:64]), "bad_signature")
+
+    def begin(self, entry: bytes, genesis: dict[str, Any]) -> None:
+        check(genesis["author"] == 0 and genesis["seq"] == 1, "bad_genesis")
+        name, log_key = parse_vkey(genesis["log_vkey"], 1)
+        check(name == genesis["origin"], "bad_genesis")
+        admitters = [raw(key) for key in genesis["admitters"]]
+        keys = [*admitters, log_key]
+        check(admitters != [] and len(set(keys)) == len(keys), "bad_genesis")
+        check(all(map(is_usable_key, keys)), "bad_key")
+        for policy in genesis["admission"].values():
+            numbers = policy["admitters"]
+            check(numbers != [] and max(numbers) < len(admitters) and policy["threshold"] == 1, "bad_genesis")
+        witnesses = genesis["witnesses"]
+        for vkey in witnesses["keys"]:
+            parse_vkey(vkey, 4)
+        check(len(set(witnesses["keys"])) == len(witnesses["keys"]) >= witnesses["threshold"], "bad_genesis")
+        message = pae("application/vnd.liberate.record+json", entry[64:])
+        check(is_signed(admitters[0], message, entry[:64]), "bad_signature")
+        self.genesis, self.keys = genesis, set(keys)
+        self.principals = [*(Principal(key, "admitter") for key in admitters), Principal(log_key, "log")]
+
+    def check_admitter(self, author: int, role: str) -> None:
+        assert self.genesis
+        check(author in self.genesis["admission"].get(role, {"admitters": []})["admitters"], "not_admitter")
+
+    def check_key(self, key: bytes) -> None:
+        check(is_usable_key(key), "bad_key")
+        check(key not in self.keys, "key_used")
+
+    def take_enrol(self, record: dict[str, Any], _: bytes) -> list[int]:
+        self.check_admitter(record["author"], record["role"])
+        check(record["number"] == len(self.principals), "wrong_number")
+        key = raw(record["key"])
+        self.check_key(key)
+        self.principals.append(Principal(key, record["role"]))
+        self.keys.add(key)
+        return [record["number"]]
+
+    def take_key(self, record: dict[str, Any], _: bytes) -> list[int]:
+        number, new = record["number"], record["key"]
+        check(number < len(self.principals), "unknown_principal")
+        principal = self.principals[number]
+        if record["author"] != number:
+            self.check_admitter(record["author"], principal.role)
+        if new is None:
+            check(not principal.revoked, "already_revoked")
+            self.change(number, revoked=True)
+            return [number]
+        key = raw(new["public"])
+        self.check_key(key)
+        body = canonical({"number": number, "origin": record["origin"]})
+        message = pae("application/vnd.liberate.possession+json", body)
+        check(is_signed(key, message, raw(new["possession"])), "not_possessed")
+        self.change(number, key=key, revoked=False)
+        self.keys.add(key)
+        return [number]
+
+    def take_dataset(self, record: dict[str, Any], _: bytes) -> list[int]:
+        return []
+
+    def people(self, parts: list[dict[str, Any]], code: str) -> list[int]:
+        numbers: list[int] = []
+        total = 0
+        for part in parts:
+            bitmap = raw(part["bitmap"])
+            total += sum(byte.bit_count() for byte in bitmap)
+            check(bitmap[0] & 1 == 1 and bitmap[-1] != 0, code)
+            found = [part["first"] + 8 * j + i for j, byte in enumerate(bitmap) for i in range(8) if byte >> i & 1]
+            check(not numbers or found[0] > numbers[-1], code)
+            numbers += found
+        check(total <= 262_144, "too_many_people")
+        return numbers
+
+    def is_participant(self, number: int) -> bool:
+        return (
+            number < len(self.principals)
+            and self.principals[number].role == "participant"
+            and not self.principals[number].revoked
+        )
+
+    def take_round(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        assert self.genesis
+        check(self.open is None, "round_open")
+        check(record["number"] == self.round + 1, "wrong_number")
+        run, rounds = record["run"], record["rounds"]
+        is_new = self.run is None or run != self.run[0]
+        if self.run is None:
+            check(run in (0, 1), "wrong_run")
+        elif is_new:
+            check(run == self.run[0] + 1, "wrong_run")
+        else:
+            check(rounds == self.run[1], "wrong_run")
+        opened = 0 if is_new or self.run is None else self.run[2]
+        check(rounds is None or opened < rounds, "run_complete")
+        base = raw(record["base_digest"])
+        check(record["base_version"] == self.model[0] and (is_new or base == self.model[1]), "wrong_base")
+        check((record["spend"] == 0) == (record["account"] == "none"), "wrong_spend")
+        check(record["fidelity"] != "sum" or self.genesis["simulated"], "not_simulated")
+        check(record["deadline"] > self.height, "too_late")
+        cohort = self.people(record["cohort"], "wrong_cohort")
+        check(all(map(self.is_participant, cohort)), "wrong_cohort")
+        self.open = Open(record, hash, len(self.principals), set(cohort))
+        self.run, self.round, self.model = (run, rounds, opened + 1), record["number"], (record["base_version"], base)
+        return []
+
+    def take_update(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        assert self.genesis
+        current = self.open
+        check(current is not None and record["round"] == current.record["number"], "closed_round")
+        assert current
+        terms = current.record
+        check(raw(record["round_hash"]) == current.hash, "wrong_round")
+        check(self.height < terms["deadline"], "too_late")
+        check(record["shares"] == [], "share_without_consent")
+        check((record["account"], record["spend"]) == (terms["account"], terms["spend"]), "wrong_spend")
+        is_host = self.principals[record["author"]].role == "host"
+        check(is_host == bool(record["people"]), "wrong_people")
+        persons = self.people(record["people"], "wrong_people") or [record["author"]]
+        check(all(map(self.is_participant, persons)), "not_in_cohort")
+        for person in persons:
+            check(person in current.cohort if current.cohort else person < current.enrolled, "not_in_cohort")
+            check(person not in current.answered, "second_update")
+            if terms["account"] != "none":
+                limit = self.genesis[f"{terms['account']}_nano_limit"]
+                spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
+                check(spent <= (LARGEST if limit is None else limit), "over_budget")
+        for person in persons:
+            if terms["account"] != "none":
+                spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
+                self.change(person, **{terms["account"]: spent})
+        current.answered |= set(persons)
+        current.updates.append((self.size, hash, persons))
+        return persons
+
+    def closable(self, record: dict[str, Any]) -> Open:
+        check(self.open is not None and record["round"] == self.open.record["number"], "closed_round")
+        assert self.open
+        check(record["author"] == self.open.record["author"], "other_coordinator")
+        return self.open
+
+    def take_model(self, record: dict[str, Any], _: bytes) -> list[int]:
+        current = self.closable(record)
+        check(record["parent"] == current.record["base_digest"], "wrong_parent")
+        check(record["version"] == current.record["base_version"] + 1, "wrong_version")
+        unused = record["unused"]
+        check(all(a < b for a, b in pairwise(unused)), "wrong_updates")
+        check(set(unused) <= {position for position, _, _ in current.updates}, "wrong_updates")
+        used = [(hash, persons) for position, hash, persons in current.updates if position not in unused]
+        check(sum(len(persons) for _, persons in used) >= current.record["minimum"], "too_few_updates")
+        check(raw(record["updates_root"]) == tree_root([hash for hash, _ in used]), "wrong_updates")
+        self.open, self.model = None, (record["version"], raw(record["digest"]))
+        return []
+
+    def take_aborted(self, record: dict[str, Any], _: bytes) -> list[int]:
+        self.closable(record)
+        self.open = None
+        return []
+
+    def take_block(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        check(record["seq"] == self.height + 1, "wrong_height")
+        check(raw(record["parent"]) == self.block_hash, "wrong_parent")
+        check(record["count"] == self.size - self.block_size, "wrong_count")
+        check(record["time_us"] >= self.time_us, "wrong_time")
+        check(raw(record["state_root"]) == self.state_root(), "wrong_state")
+        self.height, self.block_hash, self.block_size = record["seq"], hash, self.size + 1
+        self.time_us = record["time_us"]
+        return []
+
+
+# --- published files -------------------------------------------------------------------------------------------------
+
+
+def tile_name(number: int) -> str:
+    groups = [f"{number % 1000:03d}"]
+    while number := number // 1000:
+        groups.insert(0, f"x{number % 1000:03d}")
+    return "/".join(groups)
+
+
+def open_note(note: str, vkey: str) -> tuple[str, int, bytes]:
+    text, _, signatures = note.rpartition("\n\n")
+    text += "\n"
+    name, key = parse_vkey(vkey, 1)
+    wanted = raw(vkey.split("+", 2)[2])
+    key_id = sha256(name.encode() + b"\n" + wanted).digest()[:4]
+    for line in signatures.splitlines():
+        dash, signer, encoded = line.split(" ")
+        data = raw(encoded)
+        if dash == "—" and signer == name and data[:4] == key_id and is_signed(key, text.encode(), data[4:]):
+            break
+    else:
+        raise Refused("not the log's note")
+    origin, size, root = text.splitlines()
+    assert origin == name
+    return origin, int(size), raw(root)
+
+
+def read_export(folder: Path, vkey: str) -> list[bytes]:
+    _, size, root = open_note((folder / "checkpoint").read_text(), vkey)
+    entries: list[bytes] = []
+    for number in range(-(-size // 256)):
+        width = min(256, size - 256 * number)
+        suffix = "" if width == 256 else f".p/{width}"
+        data = (folder / f"tile/entries/{tile_name(number)}{suffix}").read_bytes()
+        while data:
+            length = int.from_bytes(data[:2], "big")
+            entries.append(data[2 : 2 + length])
+            data = data[2 + length :]
+    hashes, level = [leaf_hash(entry) for entry in entries], 0
+    assert len(entries) == size
+    assert tree_root(hashes) == root
+    while hashes:
+        for number in range(-(-len(hashes) // 256)):
+            part = hashes[256 * number : 256 * number + 256]
+            suffix = "" if len(part) == 256 else f".p/{len(part)}"
+            assert (folder / f"tile/{level}/{tile_name(number)}{suffix}").read_bytes() == b"".join(part)
+        hashes = [tree_root(hashes[i : i + 256]) for i in range(0, len(hashes) // 256 * 256, 256)]
+        level += 1
+    return entries
+
+
+def read_inclusion(text: str, vkey: str) -> bytes:
+    """Give the entry that a proof of inclusion is about."""
+    head, _, note = text.partition("\n\n")
+    magic, extra, index, *proof = head.split("\n")
+    assert magic == "c2sp.org/tlog-proof@v1"
+    entry, position = raw(extra.removeprefix("extra ")), int(index.removeprefix("index "))
+    _, size, root = open_note(note, vkey)
+    assert inclusion_root(leaf_hash(entry), position, size, [raw(step) for step in proof]) == root
+    return entry
+
+
+def inclusion_root(leaf: bytes, position: int, size: int, proof: list[bytes]) -> bytes:
+    """RFC 9162, 2.1.3.2."""
+    assert position < size
+    last, root = size - 1, leaf
+    for step in proof:
+        assert last > 0
+        if position & 1 or position == last:
+            root = sha256(b"\1" + step + root).digest()
+            while position and not position & 1:
+                position, last = position >> 1, last >> 1
+        else:
+            root = sha256(b"\1" + root + step).digest()
+        position, last = position >> 1, last >> 1
+    assert last == 0
+    return root
+
+
+def read_history(data: bytes, vkey: str) -> list[dict[str, Any]]:
+    """Give the records of a proof of completeness, which are all that name its principal."""
+    proof = json.loads(data, object_pairs_hook=unique)
+    assert canonical(proof) == data
+    assert proof["format"] == "liberate-completeness/1"
+    origin, size, root = open_note(proof["checkpoint"], vkey)
+    block = raw(proof["block"])
+    assert inclusion_root(leaf_hash(block), size - 1, size, list(map(raw, proof["block_proof"]))) == root
+    last = decode(block)
+    assert last["kind"] == "block"
+    number, entries = proof["number"], list(map(raw, proof["entries"]))
+    records = list(map(decode, entries))
+    assert records[0]["kind"] == "enrol"
+    assert records[0]["number"] == number
+    leaf = Principal(raw(records[0]["key"]), records[0]["role"])
+    for entry, record in zip(entries, records, strict=True):
+        leaf = advanced(leaf, number, entry, record)
+        assert record["origin"] == origin
+    steps = list(map(raw, proof["state_proof"]))
+    found = inclusion_root(leaf_hash(leaf.leaf()), number, proof["principal_count"], steps)
+    assert found == raw(last["state_root"])
+    return records
+
+
+def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any]) -> Principal:
+    """Give a principal's leaf after an entry that names it."""
+    kind, is_author = record["kind"], record["author"] == number
+    if is_author:
+        assert is_signed(leaf.key, pae("application/vnd.liberate.record+json", entry[64:]), entry[:64])
+        leaf = replace(leaf, seq=record["seq"])
+    assert is_author or record.get("number") == number or number in named(record)
+    if kind == "key" and record["number"] == number:
+        new = record["key"]
+        leaf = replace(leaf, revoked=True) if new is None else replace(leaf, key=raw(new["public"]), revoked=False)
+    if kind == "update" and (number in named(record) or (is_author and not record["people"])):
+        account = record["account"]
+        if account != "none":
+            leaf = replace(leaf, **{account: getattr(leaf, account) + record["spend"]})
+    return replace(leaf, count=leaf.count + 1, chain=sha256(leaf.chain + leaf_hash(entry)).digest())
+
+
+def named(record: dict[str, Any]) -> set[int]:
+    """Give whom an update answers for by name."""
+    parts = record["people"] if record["kind"] == "update" else []
+    return {
+        part["first"] + 8 * j + i
+        for part in parts
+        for j, byte in enumerate(raw(part["bitmap"]))
+        for i in range(8)
+        if byte >> i & 1
+    }
