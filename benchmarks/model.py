@@ -59,15 +59,15 @@ def compute_all(statistic: Statistic, model: Model, ratings: Ratings) -> None:
 
 def measure_round(config: ModelConfig, split: Split, model: Model) -> dict[str, float]:
     """Give the milliseconds of each part of a round."""
-    statistic, solver = method(config, noisy=False)
+    statistic, solver = method(config, split.train.n_items, noisy=False)
     total = sum_of(statistic, model, split.train)
     computed = [statistic.compute(model, batch) for batch in batches(split.train)]
     on_grid = [np.rint(batch.rows * 2.0**20).astype(np.int32) for batch in computed]
-    sums = np.zeros((split.train.n_items, statistic.width), np.int64)
+    sums = np.zeros(statistic.shape[:2], np.int64)
     return {
         "devices_ms": best_ms(lambda: compute_all(statistic, model, split.train)),
         "sum_ms": best_ms(
-            lambda: [kernels.add_rows(sums, batch.items, rows) for batch, rows in zip(computed, on_grid, strict=True)]
+            lambda: [kernels.add_rows(sums, batch.indices, rows) for batch, rows in zip(computed, on_grid, strict=True)]
         ),
         "solve_ms": best_ms(lambda: solver.solve(model, total)),
     }

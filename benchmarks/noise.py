@@ -64,7 +64,7 @@ def updates() -> RealRows:
     rng = np.random.default_rng(1)
     return RealRows(
         indptr=np.arange(ROWS + 1) * N_RATED,
-        items=np.tile(np.arange(N_RATED, dtype=np.int32), ROWS),
+        indices=np.tile(np.arange(N_RATED, dtype=np.int32), ROWS),
         rows=rng.normal(size=(ROWS * N_RATED, WIDTH)).astype(np.float32),
         tails=np.empty((ROWS, 0)),
     )

@@ -26,7 +26,7 @@ def real_rows(draw: st.DrawFn, largest: float | None = None, n_items: int = 5) -
     row_bound, tail_bound = (FLOAT32_MAX, FLOAT64_MAX) if largest is None else (largest, largest)
     return RealRows(
         indptr=np.cumsum([0, *map(len, rated)], dtype=np.int64),
-        items=np.array([item for items in rated for item in sorted(items)], np.int32),
+        indices=np.array([item for items in rated for item in sorted(items)], np.int32),
         rows=draw(hnp.arrays(np.float32, (n_rows, width), elements=st.floats(-row_bound, row_bound, width=32))),
         tails=draw(hnp.arrays(np.float64, (len(rated), n_tail), elements=st.floats(-tail_bound, tail_bound))),
     )
@@ -37,7 +37,7 @@ def device(batch: RealRows, d: int) -> RealRows:
     begin, end = batch.indptr[d : d + 2]
     return RealRows(
         indptr=np.array([0, end - begin], np.int64),
-        items=batch.items[begin:end],
+        indices=batch.indices[begin:end],
         rows=batch.rows[begin:end],
         tails=batch.tails[d : d + 1],
     )

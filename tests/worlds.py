@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from liberate.federation.coordinator import Coordinator, FederationConfig, ModelStore
+from liberate.federation.coordinator import Stage as Learning
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport, Transport
@@ -71,6 +72,7 @@ class Stage:
     host: Host
     coordinator: Coordinator
     store: ModelStore
+    learning: Learning
     first: Model
 
     def learn(self, rounds: int | None = None) -> Model:
@@ -82,7 +84,7 @@ class Stage:
 
     def round(self, base: Model) -> Model:
         rounds = self.world.rounds if self.world.mode == "local" else None
-        return self.coordinator.run_round(base, run=1, rounds=rounds)
+        return self.coordinator.run_round(base, self.learning, run=1, rounds=rounds)
 
 
 @contextmanager
@@ -90,16 +92,9 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
     config = ModelConfig(n_factors=world.n_factors)
     is_noisy = world.mode == "local"
-    statistic, solver = method(config, noisy=is_noisy)
     ratings = world.ratings
-    mechanism = design(
-        world.privacy,
-        rounds=world.rounds,
-        n_participants=ratings.n_users,
-        n_items=ratings.n_items,
-        width=statistic.width,
-        tail=statistic.tail,
-    )
+    statistic, solver = method(config, ratings.n_items, noisy=is_noisy)
+    mechanism = design(world.privacy, rounds=world.rounds)
     charter = Charter(
         origin="test.invalid/world",
         seed=7,
@@ -122,13 +117,21 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             key=federation.coordinator_key,
             number=federation.coordinator,
             transport=transport,
-            statistic=statistic,
-            solver=solver,
-            mechanism=mechanism,
             store=store,
             config=FederationConfig(chunk=world.chunk, min_fraction=world.min_fraction),
+            fidelity="uploads",
+            randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
+        learning = Learning(statistic, mechanism, solver)
         first = initial(config, ratings.n_items, LOW, HIGH, bytes(32), noisy=is_noisy)
-        yield Stage(world=world, federation=federation, host=host, coordinator=coordinator, store=store, first=first)
+        yield Stage(
+            world=world,
+            federation=federation,
+            host=host,
+            coordinator=coordinator,
+            store=store,
+            learning=learning,
+            first=first,
+        )

@@ -25,19 +25,19 @@ KeyId = NewType("KeyId", str)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealRows:
-    """What a batch of devices computed: for each, one row of numbers per item, and a tail that belongs to no item.
+    """What a batch of devices computed: for each, some rows of a statistic's table, and a tail outside it.
 
-    Device d owns rows `indptr[d]:indptr[d + 1]`; its item indices are strictly increasing.
+    Device d owns rows `indptr[d]:indptr[d + 1]`; their indices are strictly increasing.
 
     Attributes:
         indptr: Row ranges, shape (n_devices + 1,).
-        items: Item index of each row, shape (n_rows,), 0 <= item < n_items.
-        rows: Numbers per row, shape (n_rows, width).
-        tails: Numbers per device that belong to no item, shape (n_devices, n_tail).
+        indices: Where each row stands in the statistic's table: of most statistics the item, shape (n,).
+        rows: Numbers per row, shape (n, width).
+        tails: Numbers per device outside the table, shape (n_devices, n_tail).
     """
 
     indptr: Int64Array
-    items: Int32Array
+    indices: Int32Array
     rows: Float32Array
     tails: Float64Array
 
@@ -47,10 +47,10 @@ class GridRows:
     """What leaves a batch of devices: `RealRows` after clipping, the integer grid and noise.
 
     Shapes and ownership as in `RealRows`; a value v stands for v * 2**-grid_bits of its release.
-    A dense release has a row for every item of the catalogue.
+    A dense release has every row of the table.
     """
 
     indptr: Int64Array
-    items: Int32Array
+    indices: Int32Array
     rows: Int32Array
     tails: Int64Array

@@ -73,10 +73,17 @@ class RunConfig:
         seed: Everything random in a simulation is derived from it, 0 <= seed < 2**63.
         simulated: True derives keys, salts, noise and time from the seed, for research; false takes all of them from
             the system, with exact noise, for a host that really holds people's ratings.
+        fidelity: Where a simulation draws noise that protects a sum: on each upload, or once on the sum; unset = once
+            on the sum in a simulation. Outside a simulation it is always drawn on each upload.
     """
 
     seed: Annotated[int, Ge(0), Lt(2**63)] = 42
     simulated: bool = True
+    fidelity: Literal["uploads", "sum"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fidelity == "sum" and not self.simulated:
+            raise ValueError("fidelity sum is for simulations: real devices draw their own noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

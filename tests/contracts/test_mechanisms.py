@@ -56,7 +56,7 @@ def test_a_device_gets_the_same_release_in_any_batch(mechanism: Mechanism, exact
     for d, key in enumerate(keys):
         alone = release(mechanism, device(batch, d), [key], exact)
         begin, end = together.indptr[d : d + 2]
-        np.testing.assert_array_equal(together.items[begin:end], alone.items)
+        np.testing.assert_array_equal(together.indices[begin:end], alone.indices)
         np.testing.assert_array_equal(together.rows[begin:end], alone.rows)
         np.testing.assert_array_equal(together.tails[d : d + 1], alone.tails)
 
@@ -69,13 +69,13 @@ def test_a_release_has_the_announced_shape(mechanism: Mechanism, batch: RealRows
 
     if mechanism.is_dense:
         np.testing.assert_array_equal(found.indptr, N_ITEMS * np.arange(n_devices + 1))
-        np.testing.assert_array_equal(found.items, np.tile(np.arange(N_ITEMS), n_devices))
+        np.testing.assert_array_equal(found.indices, np.tile(np.arange(N_ITEMS), n_devices))
     else:
         np.testing.assert_array_equal(found.indptr, batch.indptr)
-        np.testing.assert_array_equal(found.items, batch.items)
-    assert found.rows.shape == (len(found.items), batch.rows.shape[1])
+        np.testing.assert_array_equal(found.indices, batch.indices)
+    assert found.rows.shape == (len(found.indices), batch.rows.shape[1])
     assert found.tails.shape == batch.tails.shape
-    assert (found.indptr.dtype.name, found.items.dtype.name) == ("int64", "int32")
+    assert (found.indptr.dtype.name, found.indices.dtype.name) == ("int64", "int32")
     assert (found.rows.dtype.name, found.tails.dtype.name) == ("int32", "int64")
 
 

@@ -42,7 +42,7 @@ def test_files_are_their_owners_only(devices: Devices, tmp_path: Path) -> None:
 
 
 def test_nothing_is_readable_without_the_keys(devices: Devices, tmp_path: Path) -> None:
-    devices.post(1, [(0, 2)], [outgoing("a secret entry")], spend_nano=0, note="note")
+    devices.post(1, [(0, 2)], [outgoing("a secret entry")], epsilon_nano=0, note="note")
     devices.close()
 
     stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
@@ -59,27 +59,27 @@ def test_rows_cannot_be_swapped_between_people(devices: Devices, tmp_path: Path)
 
 
 def test_outbox_keeps_the_round_and_forgets_older_ones(devices: Devices) -> None:
-    devices.post(1, [(0, 2)], [outgoing("first")], spend_nano=5, note="one")
-    devices.post(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], spend_nano=5, note="two")
+    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.post(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], epsilon_nano=5, note="two")
 
     assert devices.outgoing(0, 1) is None
     assert [devices.outgoing(slot, 2) for slot in range(3)] == [outgoing("second"), None, outgoing("other")]
     assert devices.checkpoint() == "two"
     first, second, third = devices.devices()
-    assert (first.last_seq, first.last_round, first.spent_nano) == (3, 2, 10)
-    assert (second.last_seq, second.last_round, second.spent_nano) == (0, 0, 0)
-    assert (third.last_seq, third.last_round, third.spent_nano) == (2, 2, 5)
+    assert (first.last_seq, first.last_round, first.epsilon_nano) == (3, 2, 10)
+    assert (second.last_seq, second.last_round, second.epsilon_nano) == (0, 0, 0)
+    assert (third.last_seq, third.last_round, third.epsilon_nano) == (2, 2, 5)
 
 
 def test_post_is_all_or_nothing(devices: Devices) -> None:
-    devices.post(1, [(0, 2)], [outgoing("first")], spend_nano=5, note="one")
+    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
 
     with pytest.raises(Exception, match="UNIQUE"):
-        devices.post(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], spend_nano=5, note="two")
+        devices.post(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], epsilon_nano=5, note="two")
 
     assert [devices.outgoing(slot, 1) for slot in range(3)] == [outgoing("first"), None, None]
     assert devices.checkpoint() == "one"
-    assert [device.spent_nano for device in devices.devices()] == [5, 0, 0]
+    assert [device.epsilon_nano for device in devices.devices()] == [5, 0, 0]
 
 
 def test_people_are_found_by_id_and_number(devices: Devices) -> None:

@@ -331,7 +331,7 @@ def test_nobody_pays_more_than_agreed(tmp_path: Path) -> None:
         with pytest.raises(InsufficientCohort, match="budget: 12"):
             scene.round(model)
 
-        spent = {device.spent_nano for device in scene.federation.devices.devices()}
+        spent = {device.epsilon_nano for device in scene.federation.devices.devices()}
         assert spent == {4 * 10**9}
 
 

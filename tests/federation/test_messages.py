@@ -26,7 +26,7 @@ def release_of(items: list[int], seed: int = 0) -> GridRows:
     rng = np.random.default_rng(seed)
     return GridRows(
         indptr=np.array([0, len(items)]),
-        items=np.array(items, np.int32),
+        indices=np.array(items, np.int32),
         rows=rng.integers(-(2**31), 2**31, (len(items), WIDTH)).astype(np.int32),
         tails=rng.integers(-(2**40), 2**40, (1, TAIL)),
     )
@@ -38,7 +38,7 @@ def test_sparse_upload_is_read_back(items: set[int], seed: int) -> None:
 
     read = decode_upload(encode_upload(release, 0, is_dense=False), shape=(N_ITEMS, WIDTH, TAIL), is_dense=False)
 
-    assert np.array_equal(read.items, release.items)
+    assert np.array_equal(read.indices, release.indices)
     assert np.array_equal(read.rows, release.rows)
     assert np.array_equal(read.tails, release.tails)
 
@@ -49,7 +49,7 @@ def test_dense_upload_needs_no_indices() -> None:
     data = encode_upload(release, 0, is_dense=True)
 
     read = decode_upload(data, shape=(N_ITEMS, WIDTH, TAIL), is_dense=True)
-    assert np.array_equal(read.items, release.items)
+    assert np.array_equal(read.indices, release.indices)
     assert np.array_equal(read.rows, release.rows)
     assert len(encode_upload(release, 0, is_dense=False)) == len(data) + 4 * N_ITEMS
 
@@ -66,7 +66,7 @@ def test_any_other_bytes_are_refused_or_of_the_right_shape(data: st.DataObject) 
         return
 
     assert read.rows.shape == (2, WIDTH)
-    assert 0 <= read.items[0] < read.items[1] < N_ITEMS
+    assert 0 <= read.indices[0] < read.indices[1] < N_ITEMS
 
 
 @pytest.mark.parametrize(

@@ -251,9 +251,9 @@ def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeyp
         assert audit.ok
         assert not audit.simulated
         with stage(folder, world) as scene:
-            spend = 2 * scene.coordinator._mechanism.spend_nano
+            spend = 2 * scene.learning.mechanism.spend_nano
             people = [p for p in scene.federation.ledger.state.principals if p.role == "participant"]
             assert {person.epsilon_nano for person in people} == {spend}
-            assert {device.spent_nano for device in scene.federation.devices.devices()} == {spend}
+            assert {device.epsilon_nano for device in scene.federation.devices.devices()} == {spend}
 
     assert crashes > 15

@@ -44,20 +44,20 @@ def test_factors_tell_the_colours_of_a_checkerboard(statistic: Statistic, rounds
 def test_method_of_a_configuration(
     statistic: Literal["auto", "normal", "gradient"], noisy: bool, names: tuple[str, str]
 ) -> None:
-    found, solver = method(ModelConfig(statistic=statistic), noisy=noisy)
+    found, solver = method(ModelConfig(statistic=statistic), 4, noisy=noisy)
 
     assert (found.name, solver.name) == names
 
 
 def fit_on_grid(config: ModelConfig, ratings: Ratings, rounds: int) -> tuple[Model, float]:
     """Learn from integer sums on a grid of 2**-20, as a federation does; also give the largest row value uploaded."""
-    statistic, solver = method(config, noisy=False)
+    statistic, solver = method(config, ratings.n_items, noisy=False)
     model, largest = initial(config, ratings.n_items, 1.0, 5.0, SECRET), 0.0
     for _ in range(rounds):
-        rows: Int64Array = np.zeros((ratings.n_items, statistic.width), np.int64)
+        rows: Int64Array = np.zeros(statistic.shape[:2], np.int64)
         batch = statistic.compute(model, ratings)
         largest = max(largest, float(np.abs(batch.rows).max()))
-        kernels.add_rows(rows, batch.items, np.rint(batch.rows * np.float32(GRID)).astype(np.int32))
+        kernels.add_rows(rows, batch.indices, np.rint(batch.rows * np.float32(GRID)).astype(np.int32))
         tail = np.rint(batch.tails * GRID).astype(np.int64).sum(axis=0)
         model = solver.solve(model, Total(rows / GRID, tail / GRID, ratings.n_users))
     return model, largest

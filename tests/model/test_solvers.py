@@ -22,14 +22,14 @@ GRADIENT = ModelConfig(statistic="gradient", n_factors=3)
 
 
 def total_of(config: ModelConfig, model: Model, own: Ratings) -> Total:
-    statistic, _ = method(config, noisy=False)
+    statistic, _ = method(config, own.n_items, noisy=False)
     return sum_of(statistic, model, own)
 
 
 def expected_error(model: Model, users: Model, own: Ratings) -> float:
     """Expected squared error under a model's items and the users fitted to another model, one rating at a time."""
     k = model.n_factors + 1
-    batch = method(NORMAL, noisy=False)[0].compute(users, own)
+    batch = method(NORMAL, own.n_items, noisy=False)[0].compute(users, own)
     error = 0.0
     for user in range(own.n_users):
         xx, x = plain.unpack(batch.tails[user, : -k - 1], k), batch.tails[user, -k - 1 : -1]
@@ -93,7 +93,7 @@ def test_a_solve_repeats_to_the_bit(config: ModelConfig) -> None:
     own = noisy_world()
     model = learned(config, own, 2)
     total = total_of(config, model, own)
-    _, solver = method(config, noisy=False)
+    _, solver = method(config, own.n_items, noisy=False)
 
     first, again = (encode(solver.solve(model, total)) for _ in range(2))
 
@@ -152,7 +152,7 @@ def test_no_noise_carries_a_model_away(optimizer: Optimizer, scale: float) -> No
     rng = np.random.default_rng(0)
     own = noisy_world()
     model = initial(GRADIENT, own.n_items, 1.0, 5.0, SECRET, noisy=True)
-    _, solver = method(replace(GRADIENT, optimizer=optimizer), noisy=True)
+    _, solver = method(replace(GRADIENT, optimizer=optimizer), own.n_items, noisy=True)
 
     for _ in range(50):
         model = solver.solve(model, Total(rng.laplace(0, scale, (own.n_items, 4)), np.zeros(0), own.n_users))
@@ -163,9 +163,9 @@ def test_no_noise_carries_a_model_away(optimizer: Optimizer, scale: float) -> No
 
 
 def test_parameters_are_integers_that_tell_solvers_apart() -> None:
-    _, adam = method(GRADIENT, noisy=False)
-    _, careful = method(GRADIENT, noisy=True)
-    _, variational = method(NORMAL, noisy=False)
+    _, adam = method(GRADIENT, 4, noisy=False)
+    _, careful = method(GRADIENT, 4, noisy=True)
+    _, variational = method(NORMAL, 4, noisy=False)
 
     assert (adam.name, variational.name) == ("adam/1", "variational/1")
     assert adam.parameters() == {
@@ -181,9 +181,9 @@ def test_parameters_are_integers_that_tell_solvers_apart() -> None:
 @pytest.mark.parametrize("config", [NORMAL, GRADIENT])
 def test_a_sum_nobody_joined_gives_a_finite_model(config: ModelConfig) -> None:
     model = initial(config, 4, 1.0, 5.0, SECRET)
-    statistic, solver = method(config, noisy=False)
+    statistic, solver = method(config, 4, noisy=False)
 
-    solved = solver.solve(model, Total(np.zeros((4, statistic.width)), np.zeros(statistic.tail), 0))
+    solved = solver.solve(model, Total(np.zeros(statistic.shape[:2]), np.zeros(statistic.shape[2]), 0))
 
     assert math.isfinite(float(np.sum(solved.item_means)))
 

@@ -35,7 +35,7 @@ def config_of(name: str, n_factors: int = 5) -> ModelConfig:
 def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores(name: str, threads: None) -> None:
     own = noisy_world()
     model = learned(config_of(name, 15), own, 3)
-    statistic, _ = method(config_of(name, 15), noisy=False)
+    statistic, _ = method(config_of(name, 15), own.n_items, noisy=False)
     whole = statistic.compute(model, own)
 
     numba.set_num_threads(1)
@@ -56,21 +56,21 @@ def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_are_as_declared(name: str, noisy: bool, own: Ratings, n_factors: int) -> None:
     config = config_of(name, n_factors)
-    statistic, _ = method(config, noisy=noisy)
+    statistic, _ = method(config, own.n_items, noisy=noisy)
 
     batch = statistic.compute(learned(config, own, 0), own)
 
-    assert batch.rows.shape == (own.n_ratings, statistic.width)
-    assert batch.tails.shape == (own.n_users, statistic.tail)
+    assert batch.rows.shape == (own.n_ratings, statistic.shape[1])
+    assert batch.tails.shape == (own.n_users, statistic.shape[2])
     assert batch.rows.dtype == np.float32
     assert batch.tails.dtype == np.float64
-    assert np.array_equal(batch.items, own.items)
+    assert np.array_equal(batch.indices, own.items)
     assert np.array_equal(batch.indptr, own.indptr)
 
 
 def test_a_noisy_gradient_releases_nothing_on_the_side() -> None:
-    assert Gradient(3, noisy=True).tail == 0
-    assert Gradient(3, noisy=False).tail == 1
+    assert Gradient(5, 3, noisy=True).shape[2] == 0
+    assert Gradient(5, 3, noisy=False).shape[2] == 1
 
 
 def half_error(model: Model, own: Ratings, profiles: Float32Array, items: Float64Array) -> float:
@@ -86,9 +86,9 @@ def test_gradient_points_down_the_squared_error() -> None:
     model = learned(config_of("gradient", 2), own, 2)
     profiles = fit_devices(model, own)
     items = model.item_means.astype(np.float64)
-    batch = Gradient(2, noisy=False).compute(model, own)
+    batch = Gradient(5, 2, noisy=False).compute(model, own)
     total = np.zeros((5, 3))
-    np.add.at(total, batch.items, batch.rows)
+    np.add.at(total, batch.indices, batch.rows)
 
     for place in np.ndindex(5, 3):
         step = np.zeros((5, 3))
@@ -109,7 +109,7 @@ def test_normal_equations_of_one_device_follow_the_formula() -> None:
     p, b = covariance @ (1.3 * 1.5 * np.array([q, 1]))
     pp, pb, bb = covariance[0, 0] + p * p, covariance[0, 1] + p * b, covariance[1, 1] + b * b
 
-    batch = NormalEquations(1).compute(model, own)
+    batch = NormalEquations(1, 1).compute(model, own)
 
     error = 1.5**2 - 2 * 1.5 * (p * q + b) + pp * q * q + 2 * pb * q + bb
     np.testing.assert_allclose(batch.rows, [[pp, p, 1, 1.5 * p - pb, 1.5 - b]], rtol=1e-5)
@@ -119,7 +119,7 @@ def test_normal_equations_of_one_device_follow_the_formula() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_another_shape_or_statistic_is_refused(name: str) -> None:
     own = noisy_world(5, 4)
-    statistic, _ = method(config_of(name, 3), noisy=False)
+    statistic, _ = method(config_of(name, 3), own.n_items, noisy=False)
     other = "gradient" if name == "normal" else "normal"
 
     with pytest.raises(ValueError, match=f"the model is of {other} with 3 factors, not {name} with 3"):
@@ -132,7 +132,7 @@ def test_ratings_of_another_catalogue_are_refused() -> None:
     model = learned(config_of("normal", 1), noisy_world(5, 4), 0)
 
     with pytest.raises(ValueError, match="ratings of 3 items, but a model of 4"):
-        NormalEquations(1).compute(model, noisy_world(5, 3))
+        NormalEquations(4, 1).compute(model, noisy_world(5, 3))
 
 
 def test_a_device_without_ratings_stays_at_the_prior() -> None:

@@ -224,7 +224,7 @@ def test_signal_to_noise_is_what_the_best_case_measures() -> None:
     n_participants, n_items, width = 50, 400, 3
     everybody_alike = RealRows(
         indptr=np.arange(n_participants + 1),
-        items=np.zeros(n_participants, np.int32),
+        indices=np.zeros(n_participants, np.int32),
         rows=np.tile(np.array([900 / 256, 0.0, 0.0], np.float32), (n_participants, 1)),
         tails=np.zeros((n_participants, 1)),
     )
@@ -236,7 +236,7 @@ def test_signal_to_noise_is_what_the_best_case_measures() -> None:
     signal[0] = 900 * n_participants
     noise = np.append(total - signal, release.tails.sum())
 
-    predicted = signal_to_noise(mechanism, n_participants, n_items, width, 1)
+    predicted = signal_to_noise(mechanism, n_participants, (n_items, width, 1))
     assert norm(signal) / norm(noise) == pytest.approx(predicted, rel=0.05)
 
 
@@ -248,10 +248,10 @@ def test_signal_to_noise_of_the_textbook() -> None:
     """sqrt(N / (2 d)) * clip / scale, where the grid is fine."""
     mechanism = Laplace(grid_bits=8, clip_units=2**20, scale_units=2**22)
 
-    found = signal_to_noise(mechanism, 6040, 3706, 9, 0)
+    found = signal_to_noise(mechanism, 6040, (3706, 9, 0))
 
     assert found == pytest.approx(math.sqrt(6040 / (2 * 3706 * 9)) / 4, rel=1e-9)
-    assert signal_to_noise(Plain(), 6040, 3706, 9, 0) == math.inf
+    assert signal_to_noise(Plain(), 6040, (3706, 9, 0)) == math.inf
 
 
 def test_a_warning_is_given_below_one_only() -> None:

@@ -35,7 +35,7 @@ def batch(rows: list[list[float]], tail: list[float], dtype: type = np.float32) 
     """One device that rated items 0, 1, ..."""
     return RealRows(
         indptr=np.array([0, len(rows)], np.int64),
-        items=np.arange(len(rows), dtype=np.int32),
+        indices=np.arange(len(rows), dtype=np.int32),
         rows=np.array(rows, dtype),
         tails=np.array([tail], np.float64),
     )
@@ -51,7 +51,7 @@ def norms(rows: Int64Array, tails: Int64Array, indptr: Int64Array) -> list[int]:
 
 def local(epsilon: float, rounds: int, clip_norm: float = 1.0) -> Laplace:
     config = PrivacyConfig(mode="local", epsilon=epsilon, clip_norm=clip_norm)
-    mechanism = design(config, rounds=rounds, n_participants=100, n_items=50, width=9, tail=1)
+    mechanism = design(config, rounds=rounds)
     assert isinstance(mechanism, Laplace)
     return mechanism
 
@@ -83,7 +83,7 @@ def test_clipping_twice_is_clipping_once(rows: RealRows, clip_units: int, grid_b
     once = clip_to_grid(rows, clip_units, grid_bits)
     again = RealRows(
         indptr=rows.indptr,
-        items=rows.items,
+        indices=rows.indices,
         rows=np.ldexp(once[0].astype(np.float64), -grid_bits),  # float32 would hold 24 bits only
         tails=np.ldexp(once[1].astype(np.float64), -grid_bits),
     )
@@ -108,7 +108,7 @@ def test_clipping_a_wide_device_does_not_depend_on_the_batch() -> None:
     rng = np.random.default_rng(1)
     rows = RealRows(
         indptr=np.array([0, 1, 300, 301], np.int64),
-        items=np.concatenate([[0], np.arange(299), [7]]).astype(np.int32),
+        indices=np.concatenate([[0], np.arange(299), [7]]).astype(np.int32),
         rows=rng.standard_cauchy((301, 561)).astype(np.float32),
         tails=rng.normal(size=(3, 40)),
     )
@@ -145,7 +145,7 @@ def test_clipping_loses_less_than_a_unit_per_number() -> None:
 def test_clipping_takes_numbers_of_any_size(largest: float) -> None:
     tails = np.array([largest, -largest / 2, largest / 4, largest])
     rows = batch([], [])
-    whole = RealRows(indptr=rows.indptr, items=rows.items, rows=np.empty((0, 2), np.float32), tails=tails[None])
+    whole = RealRows(indptr=rows.indptr, indices=rows.indices, rows=np.empty((0, 2), np.float32), tails=tails[None])
 
     _, units = clip_to_grid(whole, 1100, 64)
 
@@ -239,13 +239,11 @@ def test_calibration_beyond_the_grid_is_refused(epsilon: float, rounds: int, cli
 
 
 def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
-    sizes = {"rounds": 3, "n_participants": 9, "n_items": 5, "width": 2, "tail": 0}
-
-    assert design(PrivacyConfig(), **sizes) == Plain()
+    assert design(PrivacyConfig(), rounds=3) == Plain()
     with pytest.raises(ValueError, match="nothing is released"):
-        design(PrivacyConfig(mode="device"), **sizes)
+        design(PrivacyConfig(mode="device"), rounds=3)
     with pytest.raises(ValueError, match="rounds is 0"):
-        design(PrivacyConfig(), **sizes | {"rounds": 0})
+        design(PrivacyConfig(), rounds=0)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.errors import LiberateError, PrivacyError, SettingsError
-from liberate.federation.coordinator import Coordinator
+from liberate.federation.coordinator import Coordinator, Stage
 from liberate.ledger.audit import verify
 from liberate.model.factors import Model
 from liberate.runs.folder import free_folder, load_run
 from liberate.runs.lineage import trace_person
+from liberate.runs.planning import plan
 from liberate.runs.privacy import forecast, statement
 from liberate.runs.results import evaluate, find_person, recommend
-from liberate.runs.training import plan, train
+from liberate.runs.training import train
 from liberate.settings import Settings, resolve
 from tests.worlds import low_rank_ratings, write_csv
 
@@ -58,10 +59,10 @@ def test_broken_off_run_goes_on_with_the_same_settings_only(
     whole = train(configure(), tmp_path / "whole")
     original = Coordinator.run_round
 
-    def stop_in_round_2(self: Coordinator, base: Model, *, run: int, rounds: int | None) -> Model:
+    def stop_in_round_2(self: Coordinator, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
         if base.version == 1:
             raise KeyboardInterrupt
-        return original(self, base, run=run, rounds=rounds)
+        return original(self, base, stage, run=run, rounds=rounds)
 
     with monkeypatch.context() as patched:
         patched.setattr(Coordinator, "run_round", stop_in_round_2)
@@ -136,7 +137,8 @@ def test_epsilon_too_small_for_its_rounds_is_refused_before_anything_is_written(
 def test_private_runs_fix_their_rounds(configure: Configure) -> None:
     agenda = plan(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
 
-    assert (agenda.rounds, agenda.statistic.name, agenda.statistic.tail) == (3, "gradient", 0)
+    (planned,) = agenda.stages
+    assert (agenda.rounds, planned.stage.statistic.name, planned.stage.statistic.shape[2]) == (3, "gradient", 0)
 
 
 def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Configure) -> None:

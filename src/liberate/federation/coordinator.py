@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -42,8 +42,14 @@ from liberate.model.factors import Model, decode, encode, model_digest
 from liberate.model.kernels import add_rows
 from liberate.model.solvers import Solver, Total
 from liberate.model.statistics import Statistic
-from liberate.privacy.mechanism import Mechanism
+from liberate.privacy.mechanism import Mechanism, SumMechanism
+from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
+
+Fidelity = Literal["uploads", "sum"]
+"""Where a simulation draws noise: on each upload, as devices do, or once on the sum."""
+
+_LARGEST_CHUNK = 2**28  # bytes of dense uploads that are asked for at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +128,27 @@ class ModelStore:
         return decode(data)
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What happens in a round.
+
+    Attributes:
+        statistic: What devices compute.
+        mechanism: What protects it.
+        solver: What the sum becomes.
+    """
+
+    statistic: Statistic
+    mechanism: Mechanism
+    solver: Solver
+
+
 @dataclass(slots=True)
 class _Collected:
     """What a round has brought in so far."""
 
+    record: Round
+    is_dense: bool
     rows: Int64Array
     tail: Int64Array
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
@@ -146,11 +169,10 @@ class Coordinator:
         key: The coordinator's signing key.
         number: The coordinator's number on the ledger.
         transport: Reaches the participants.
-        statistic: What devices compute.
-        solver: What a sum becomes.
-        mechanism: What protects an upload.
         store: Where model versions are kept.
         config: How rounds are run.
+        fidelity: Whether a simulation draws noise on each upload, or once on the sum where a mechanism allows it.
+        randomness: Source of the noise that is drawn on a sum.
         stopwatch: Where hash, sign, sum, solve are added up.
         publish: Gives the newest checkpoint, cosigned as participants demand.
     """
@@ -162,11 +184,10 @@ class Coordinator:
         key: SigningKey,
         number: int,
         transport: Transport,
-        statistic: Statistic,
-        solver: Solver,
-        mechanism: Mechanism,
         store: ModelStore,
         config: FederationConfig,
+        fidelity: Fidelity,
+        randomness: Randomness,
         stopwatch: Stopwatch,
         publish: Callable[[], str],
     ) -> None:
@@ -174,11 +195,10 @@ class Coordinator:
         self._key = key
         self._number = number
         self._transport = transport
-        self._statistic = statistic
-        self._solver = solver
-        self._mechanism = mechanism
         self._store = store
         self._config = config
+        self._fidelity = fidelity
+        self._randomness = randomness
         self._stopwatch = stopwatch
         self._publish = publish
         self._known_size = 0
@@ -187,11 +207,12 @@ class Coordinator:
             raise FederationError("the ledger has no genesis")
         self._log_key = genesis.log_vkey
 
-    def run_round(self, base: Model, *, run: int, rounds: int | None) -> Model:
+    def run_round(self, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
         """Carry out one round, or finish the one a crash left open.
 
         Args:
             base: The model the round starts from.
+            stage: What happens in the round; its statistic is the one that the base names.
             run: Number of the run the round belongs to.
             rounds: Rounds of the whole run where that is fixed beforehand.
 
@@ -203,12 +224,12 @@ class Coordinator:
             FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
         """
         base_bytes = self._store.save(base)
-        position = self._open(base, base_bytes, run, rounds)
+        position = self._open(base, base_bytes, stage, run, rounds)
         entry = decode_entry(self._ledger.entry(position))
         record = entry.record
         if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
-        collected = self._collect(record, position, base_bytes)
+        collected = self._collect(record, stage, position, base_bytes)
         if len(collected.leaves) < record.minimum:
             self._append(Aborted(**self._header(), round=record.number, reason="insufficient_updates"))
             raise InsufficientCohort(
@@ -217,15 +238,17 @@ class Coordinator:
                 hint="see why participants refused; the round is closed as aborted and can be opened again",
             )
         with self._stopwatch.measure("solve"):
-            model = self._solver.solve(base, self._total(collected, record))
-        self._close(model, record, collected)
+            model = stage.solver.solve(base, self._total(collected))
+        self._close(model, stage.solver, collected)
         return model
 
-    def _open(self, base: Model, base_bytes: bytes, run: int, rounds: int | None) -> int:
+    def _open(self, base: Model, base_bytes: bytes, stage: Stage, run: int, rounds: int | None) -> int:
         """Record the round, or find the one left open; give its place in the ledger."""
         state = self._ledger.state
         if state.open_round is not None:
             return state.open_round.position
+        mechanism = stage.mechanism
+        fidelity = self._fidelity if isinstance(mechanism, SumMechanism) else "uploads"
         record = Round(
             **self._header(),
             number=state.round_number + 1,
@@ -234,32 +257,40 @@ class Coordinator:
             base_version=base.version,
             base_digest=model_digest(base_bytes),
             cohort=(),
-            statistic=self._statistic.name,
-            shape=(base.n_items, self._statistic.width, self._statistic.tail),
-            mechanism=MechanismRecord(name=self._mechanism.name, parameters=dict(self._mechanism.parameters)),
-            fidelity="uploads",
-            grid_bits=self._mechanism.grid_bits,
+            statistic=stage.statistic.name,
+            shape=stage.statistic.shape,
+            mechanism=MechanismRecord(name=mechanism.name, parameters=dict(mechanism.parameters)),
+            fidelity=fidelity,
+            grid_bits=mechanism.grid_bits,
             modulus_bits=32,
-            account=self._mechanism.account,
-            spend=self._mechanism.spend_nano,
-            minimum=max(1, int(len(self._cohort()) * self._config.min_fraction)),
+            account=mechanism.account,
+            spend=mechanism.spend_nano,
+            minimum=self._minimum(mechanism),
             deadline=self._ledger.height + self._config.deadline_blocks,
         )
         return self._append(record)
+
+    def _minimum(self, mechanism: Mechanism) -> int:
+        wanted = max(1, int(len(self._cohort()) * self._config.min_fraction))
+        return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
 
     def _cohort(self) -> list[int]:
         people = enumerate(self._ledger.state.principals)
         return [number for number, person in people if person.role == "participant" and not person.is_revoked]
 
-    def _collect(self, record: Round, position: int, base_bytes: bytes) -> _Collected:
-        n_items, width, n_tail = record.shape
-        collected = _Collected(np.zeros((n_items, width), np.int64), np.zeros(n_tail, np.int64))
+    def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes) -> _Collected:
+        n_rows, width, n_tail = record.shape
+        is_dense = stage.mechanism.is_dense and record.fidelity == "uploads"
+        collected = _Collected(record, is_dense, np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64))
         cohort = self._cohort()
+        chunk_size = self._config.chunk
+        if is_dense:
+            chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
         # One checkpoint serves the whole round, so that every participant accepts the same view.
         note = self._publish()
         size = open_checkpoint(note, self._log_key).size
-        for begin in range(0, len(cohort), self._config.chunk):
-            chunk = cohort[begin : begin + self._config.chunk]
+        for begin in range(0, len(cohort), chunk_size):
+            chunk = cohort[begin : begin + chunk_size]
             request = RoundRequest(
                 entry=self._ledger.entry(position),
                 position=position,
@@ -270,8 +301,14 @@ class Coordinator:
                 model=base_bytes,
             )
             answers = self._exchange(chunk, request, collected, size)
-            self._record(answers, record, collected)
+            self._record(answers, collected)
             self._known_size = size
+        if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
+            with self._stopwatch.measure("noise"):
+                key = self._randomness.secret("sum noise", record.number)
+                stage.mechanism.add_to_sum(
+                    collected.rows, collected.tail, len(collected.leaves), key, not self._randomness.is_simulated
+                )
         return collected
 
     def _consistency(self, old: int, new: int) -> list[bytes]:
@@ -321,13 +358,14 @@ class Coordinator:
                 _count(collected.refused, "unreadable")
         return messages
 
-    def _record(self, answers: Sequence[tuple[int, RoundAnswer]], record: Round, collected: _Collected) -> None:
+    def _record(self, answers: Sequence[tuple[int, RoundAnswer]], collected: _Collected) -> None:
         """Refuse what does not open, append the rest as one block, and add what the ledger accepted."""
         sound = []
         for sender, answer in answers:
             try:
-                self._check(sender, answer, record)
-                upload = decode_upload(answer.upload, shape=record.shape, is_dense=self._mechanism.is_dense)
+                self._check(sender, answer, collected.record)
+                shape = collected.record.shape
+                upload = decode_upload(answer.upload, shape=shape, is_dense=collected.is_dense)
             except LiberateError as error:
                 _count(collected.refused, type(error).__name__)
                 continue
@@ -341,7 +379,7 @@ class Coordinator:
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
                 collected.leaves[outcome] = decode_entry(entry).leaf_hash
-                add_rows(collected.rows, upload.items, upload.rows)
+                add_rows(collected.rows, upload.indices, upload.rows)
                 collected.tail += upload.tails[0]
 
     def _check(self, sender: int, answer: RoundAnswer, record: Round) -> None:
@@ -353,12 +391,12 @@ class Coordinator:
         if opened != update.commitment:
             raise BadCommitment(f"the upload of participant {sender} does not open its commitment")
 
-    def _total(self, collected: _Collected, record: Round) -> Total:
-        unit = np.float64(2.0**-record.grid_bits)
+    def _total(self, collected: _Collected) -> Total:
+        unit = np.float64(2.0**-collected.record.grid_bits)
         return Total(collected.rows * unit, collected.tail * unit, len(collected.leaves))
 
-    def _close(self, model: Model, record: Round, collected: _Collected) -> None:
-        data = self._store.save(model)
+    def _close(self, model: Model, solver: Solver, collected: _Collected) -> None:
+        data, record = self._store.save(model), collected.record
         positions = sorted(collected.leaves)
         accepted = self._ledger.state.open_round
         unused = () if accepted is None else tuple(sorted(set(accepted.updates) - set(positions)))
@@ -374,8 +412,8 @@ class Coordinator:
                 sum_digest=Digest(
                     sha256(collected.rows.astype("<i8").tobytes() + collected.tail.astype("<i8").tobytes()).digest()
                 ),
-                solver=self._solver.name,
-                parameters=self._solver.parameters(),
+                solver=solver.name,
+                parameters=solver.parameters(),
             )
         )
 

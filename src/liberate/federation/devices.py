@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS device (
     number INTEGER UNIQUE,
     last_seq INTEGER NOT NULL DEFAULT 0,
     last_round INTEGER NOT NULL DEFAULT 0,
-    spent_nano INTEGER NOT NULL DEFAULT 0,
+    epsilon_nano INTEGER NOT NULL DEFAULT 0,
+    rho_nano INTEGER NOT NULL DEFAULT 0,
     sealed BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
@@ -95,7 +96,8 @@ class Device:
         number: The person's number on the ledger, None before enrolment.
         last_seq: Largest sequence number signed.
         last_round: Last round answered, 0 if none.
-        spent_nano: Epsilon spent by all answers so far, in 1e-9.
+        epsilon_nano: Spent from the epsilon account by all answers so far, in 1e-9.
+        rho_nano: Spent from the rho account, likewise.
         is_revoked: Whether its key was revoked, and not replaced since.
     """
 
@@ -104,11 +106,14 @@ class Device:
     number: int | None
     last_seq: int
     last_round: int
-    spent_nano: int
+    epsilon_nano: int
+    rho_nano: int
     is_revoked: bool
 
 
-_DEVICE_COLUMNS = "slot, user_id, number, last_seq, last_round, spent_nano, slot IN (SELECT slot FROM revoked)"
+_DEVICE_COLUMNS = (
+    "slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, slot IN (SELECT slot FROM revoked)"
+)
 
 
 class Devices:
@@ -230,7 +235,8 @@ class Devices:
         seqs: Sequence[tuple[int, int]],
         outgoing: Sequence[Outgoing],
         *,
-        spend_nano: int,
+        epsilon_nano: int = 0,
+        rho_nano: int = 0,
         note: str,
     ) -> None:
         """Put answers to a round into the outbox, forget those to earlier rounds, remember the checkpoint.
@@ -239,7 +245,8 @@ class Devices:
             round_number: The round, > 0.
             seqs: (slot, sequence number) of each answer.
             outgoing: The answers, in the same order.
-            spend_nano: Epsilon that each answer spends, in 1e-9, >= 0.
+            epsilon_nano: What each answer spends from the epsilon account, in 1e-9, >= 0.
+            rho_nano: What it spends from the rho account, likewise.
             note: The checkpoint under which the round entry was accepted.
         """
         with self._transaction():
@@ -252,8 +259,9 @@ class Devices:
                 ],
             )
             self._db.executemany(
-                "UPDATE device SET last_seq = ?, last_round = ?, spent_nano = spent_nano + ? WHERE slot = ?",
-                [(seq, round_number, spend_nano, slot) for slot, seq in seqs],
+                "UPDATE device SET last_seq = ?, last_round = ?, epsilon_nano = epsilon_nano + ?,"
+                " rho_nano = rho_nano + ? WHERE slot = ?",
+                [(seq, round_number, epsilon_nano, rho_nano, slot) for slot, seq in seqs],
             )
             self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
 
@@ -338,15 +346,16 @@ class _Transaction:
         self._db.execute("COMMIT" if error is None else "ROLLBACK")
 
 
-def _device(row: tuple[int, str, int | None, int, int, int, int]) -> Device:
-    slot, user_id, number, last_seq, last_round, spent_nano, is_revoked = row
+def _device(row: tuple[int, str, int | None, int, int, int, int, int]) -> Device:
+    slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, is_revoked = row
     return Device(
         slot=slot,
         user_id=user_id,
         number=number,
         last_seq=last_seq,
         last_round=last_round,
-        spent_nano=spent_nano,
+        epsilon_nano=epsilon_nano,
+        rho_nano=rho_nano,
         is_revoked=bool(is_revoked),
     )
 

@@ -39,7 +39,9 @@ class Charter:
         is_simulated: Whether keys, salts, noise and time are derived from the seed.
         mechanism: Name of the mechanism that people agree to; nothing weaker is answered.
         agreed_epsilon_nano: Most that people agree to spend with pure mechanisms, in 1e-9, or None for no limit.
-        epsilon_nano_limit: Most that the ledger lets a participant spend with them, in 1e-9, or None for no limit.
+        agreed_rho_nano: Most that they agree to spend with Gaussian mechanisms, likewise.
+        epsilon_nano_limit: Most that the ledger lets a participant spend with pure mechanisms, likewise.
+        rho_nano_limit: Most that it lets a participant spend with Gaussian mechanisms, likewise.
         witnesses: Who is asked to cosign checkpoints.
         witness_threshold: How many must.
     """
@@ -50,6 +52,8 @@ class Charter:
     mechanism: str
     agreed_epsilon_nano: int | None
     epsilon_nano_limit: int | None
+    agreed_rho_nano: int | None = None
+    rho_nano_limit: int | None = None
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
 
@@ -178,6 +182,7 @@ def open_federation(
             coordinator_key=coordinator_key.public,
             mechanism=charter.mechanism,
             epsilon_nano=charter.agreed_epsilon_nano,
+            rho_nano=charter.agreed_rho_nano,
             witnesses=_witness_policy(ledger, charter),
         )
         with _open_devices(folder / "devices", charter.randomness(), people, ratings) as devices:
@@ -245,7 +250,7 @@ def _open_ledger(
         unit="user",
         relation="zero-out",
         epsilon_nano_limit=charter.epsilon_nano_limit,
-        rho_nano_limit=None,
+        rho_nano_limit=charter.rho_nano_limit,
         witnesses=Witnesses(keys=tuple(w.key for w in charter.witnesses), threshold=charter.witness_threshold),
     )
     return SqliteLedger.create(folder, sign(genesis, founder), log_key, charter.clock, stopwatch)

@@ -95,19 +95,19 @@ def decode_reply(body: bytes) -> RoundAnswer | RoundRefusal:
 
 
 def encode_upload(release: GridRows, device: int, *, is_dense: bool) -> bytes:
-    """Write one device's release as bytes; a dense release leaves out the item indices.
+    """Write one device's release as bytes; a dense release leaves out the indices.
 
     Args:
         release: A batch of releases.
         device: Which one, 0 <= device < n_devices.
-        is_dense: Whether the device has a row for every item.
+        is_dense: Whether the device has every row of the table.
     """
     begin, end = int(release.indptr[device]), int(release.indptr[device + 1])
     tail = release.tails[device]
     header = _HEADER.pack(_LAYOUT, is_dense, tail.size, release.rows.shape[1], end - begin)
-    items = b"" if is_dense else release.items[begin:end].astype("<i4", copy=False).tobytes()
+    indices = b"" if is_dense else release.indices[begin:end].astype("<i4", copy=False).tobytes()
     rows = release.rows[begin:end].astype("<i4", copy=False).tobytes()
-    return b"".join((header, items, rows, tail.astype("<i8", copy=False).tobytes()))
+    return b"".join((header, indices, rows, tail.astype("<i8", copy=False).tobytes()))
 
 
 def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -> GridRows:
@@ -115,32 +115,32 @@ def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -
 
     Args:
         data: Bytes as written by `encode_upload`.
-        shape: (n_items, width, n_tail) of the round entry.
-        is_dense: Whether the round's mechanism gives a row for every item.
+        shape: (n_rows, width, n_tail) of the round entry.
+        is_dense: Whether the round's mechanism gives every row.
 
     Returns:
         A batch of one device; its arrays share memory with `data`.
 
     Raises:
-        BadCommitment: The bytes do not have exactly this shape, or item indices are out of range or order.
+        BadCommitment: The bytes do not have exactly this shape, or indices are out of range or order.
     """
-    n_items, width, n_tail = shape
+    largest, width, n_tail = shape
     if len(data) < _HEADER.size:
         raise BadCommitment(f"an upload of {len(data)} bytes has no header")
     found = _HEADER.unpack_from(data)
     n_rows: int = found[4]
-    if found[:4] != (_LAYOUT, is_dense, n_tail, width) or n_rows > n_items or (is_dense and n_rows != n_items):
+    if found[:4] != (_LAYOUT, is_dense, n_tail, width) or n_rows > largest or (is_dense and n_rows != largest):
         raise BadCommitment(f"upload header {found} does not fit shape {shape}, dense {is_dense}")
     index_bytes = 0 if is_dense else 4 * n_rows
     wanted = _HEADER.size + index_bytes + 4 * n_rows * width + 8 * n_tail
     if len(data) != wanted:
         raise BadCommitment(f"an upload of {len(data)} bytes, wanted {wanted}")
     if is_dense:
-        items = np.arange(n_items, dtype=np.int32)
+        indices = np.arange(largest, dtype=np.int32)
     else:
-        items = np.frombuffer(data, "<i4", n_rows, _HEADER.size)
-        if n_rows and (items[0] < 0 or items[-1] >= n_items or not (items[1:] > items[:-1]).all()):
-            raise BadCommitment(f"item indices must increase strictly within 0 <= item < {n_items}")
+        indices = np.frombuffer(data, "<i4", n_rows, _HEADER.size)
+        if n_rows and (indices[0] < 0 or indices[-1] >= largest or not (indices[1:] > indices[:-1]).all()):
+            raise BadCommitment(f"indices must increase strictly within 0 <= index < {largest}")
     rows = np.frombuffer(data, "<i4", n_rows * width, _HEADER.size + index_bytes).reshape(n_rows, width)
     tail = np.frombuffer(data, "<i8", n_tail, len(data) - 8 * n_tail).reshape(1, n_tail)
-    return GridRows(indptr=np.array([0, n_rows], dtype=np.int64), items=items, rows=rows, tails=tail)
+    return GridRows(indptr=np.array([0, n_rows], dtype=np.int64), indices=indices, rows=rows, tails=tail)

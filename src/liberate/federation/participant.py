@@ -27,11 +27,11 @@ from liberate.federation.messages import (
 )
 from liberate.federation.transport import Reply, Request
 from liberate.ledger.records import Dataset, Entry, Round, Update, decode_entry, sign, signed_bytes
-from liberate.model.factors import Model, ModelConfig, decode, fit_devices, model_digest
-from liberate.model.method import method
+from liberate.model.factors import Model, decode, fit_devices, model_digest
+from liberate.model.method import statistic_of
 from liberate.model.ratings import Ratings
 from liberate.model.statistics import Statistic
-from liberate.privacy.mechanism import Mechanism, mechanism_from
+from liberate.privacy.mechanism import Account, Mechanism, SumMechanism, mechanism_from
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
 
@@ -45,7 +45,8 @@ class Policy:
         log_key: Verifier key of its log, got from outside the ledger.
         coordinator_key: Public key of the coordinator, got from outside the ledger.
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
-        epsilon_nano: Most that may be spent in all, in 1e-9, or None for no limit.
+        epsilon_nano: Most that may be spent with pure mechanisms in all, in 1e-9, or None for no limit.
+        rho_nano: Most that may be spent with Gaussian mechanisms in all, likewise.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
@@ -54,6 +55,7 @@ class Policy:
     coordinator_key: bytes
     mechanism: str
     epsilon_nano: int | None
+    rho_nano: int | None = None
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 
@@ -67,6 +69,10 @@ class _Task:
     model: Model
     statistic: Statistic
     mechanism: Mechanism
+
+    @property
+    def is_dense(self) -> bool:
+        return self.mechanism.is_dense and self.record.fidelity == "uploads"
 
 
 class _Refused(Exception):
@@ -160,11 +166,11 @@ class Host:
             if device.is_revoked:
                 replies.append(self._refuse(number, "revoked", "the key was revoked"))
             elif device.last_round < round_number:
-                if self._can_pay(device, task.record.spend):
+                if self._can_pay(device, task.record.account, task.record.spend):
                     fresh.append(device)
                 else:
                     replies.append(
-                        self._refuse(number, "budget", f"the limit of {self._policy.epsilon_nano} is reached")
+                        self._refuse(number, "budget", f"the limit of the {task.record.account} account is reached")
                     )
             elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
                 again.append((device, waiting))
@@ -247,23 +253,26 @@ class Host:
             raise _Refused("policy", "a private run fixes its number of rounds before the first")
         if record.fidelity == "sum" and not self._randomness.is_simulated:
             raise _Refused("policy", "noise drawn on the sum is for simulations")
+        if isinstance(mechanism, SumMechanism) and record.minimum < mechanism.honest:
+            raise _Refused("policy", f"{record.minimum} people may not hold the noise of {mechanism.honest}")
         return mechanism
 
     def _check_statistic(self, record: Round, model: Model, mechanism: Mechanism) -> Statistic:
         """Build the statistic the round names, and refuse a shape it does not have."""
-        match record.statistic:
-            case "gradient" | "normal" as name if name == model.statistic:
-                config = ModelConfig(statistic=name, n_factors=model.n_factors)
-            case _:
-                raise _Refused("record", f"statistic {record.statistic} is not one a device computes from this model")
-        statistic, _ = method(config, noisy=mechanism.account != "none")
-        if record.shape != (self._ratings.n_items, statistic.width, statistic.tail):
+        try:
+            statistic = statistic_of(model, noisy=mechanism.account != "none")
+        except ValueError as error:
+            raise _Refused("record", str(error)) from error
+        if record.statistic != statistic.name:
+            raise _Refused("record", f"statistic {record.statistic} is not the model's {statistic.name}")
+        if model.n_items != self._ratings.n_items or record.shape != statistic.shape:
             raise _Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
         return statistic
 
-    def _can_pay(self, device: Device, spend_nano: int) -> bool:
-        limit = self._policy.epsilon_nano
-        return limit is None or device.spent_nano + spend_nano <= limit
+    def _can_pay(self, device: Device, account: Account, spend_nano: int) -> bool:
+        limit = self._policy.rho_nano if account == "rho" else self._policy.epsilon_nano
+        spent = device.rho_nano if account == "rho" else device.epsilon_nano
+        return limit is None or spent + spend_nano <= limit
 
     def _answer_fresh(self, task: _Task, devices: list[Device]) -> list[Reply]:
         if not devices:
@@ -277,7 +286,7 @@ class Host:
         release, profiles = self._compute(task, devices, noise_keys)
         replies, outgoing = [], []
         for index, (device, person) in enumerate(own):
-            upload = encode_upload(release, index, is_dense=task.mechanism.is_dense)
+            upload = encode_upload(release, index, is_dense=task.is_dense)
             with self._stopwatch.measure("hash"):
                 opened = commitment(upload_salts[index], upload)
                 profile = commitment(profile_salts[index], profiles[index].astype("<f4").tobytes())
@@ -306,16 +315,19 @@ class Host:
             )
             answer = RoundAnswer(entry=entry, upload=upload, salt=upload_salts[index])
             replies.append(Reply(person, encode_message(answer)))
+        rho_nano = task.record.spend if task.record.account == "rho" else 0
+        epsilon_nano = task.record.spend - rho_nano
         with self._stopwatch.measure("store"):
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
-            self._devices.post(number, seqs, outgoing, spend_nano=task.record.spend, note=task.note)
+            self._devices.post(number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note)
         self._checkpoint = open_checkpoint(task.note, self._policy.log_key)
         for device, person in own:
             self._by_number[person] = replace(
                 device,
                 last_seq=device.last_seq + 1,
                 last_round=number,
-                spent_nano=device.spent_nano + task.record.spend,
+                epsilon_nano=device.epsilon_nano + epsilon_nano,
+                rho_nano=device.rho_nano + rho_nano,
             )
         return replies
 
@@ -325,7 +337,7 @@ class Host:
         release, _ = self._compute(task, [device for device, _ in waiting], [sent.noise_key for _, sent in waiting])
         replies = []
         for index, (device, message) in enumerate(waiting):
-            upload = encode_upload(release, index, is_dense=task.mechanism.is_dense)
+            upload = encode_upload(release, index, is_dense=task.is_dense)
             record = decode_entry(message.entry).record
             if not isinstance(record, Update) or record.commitment != commitment(message.upload_salt, upload):
                 raise FederationError(
@@ -342,10 +354,10 @@ class Host:
             rows = task.statistic.compute(task.model, own)
             profiles = fit_devices(task.model, own)
         with self._stopwatch.measure("noise"):
-            release = task.mechanism.release(
-                rows, self._ratings.n_items, noise_keys, exact=not self._randomness.is_simulated
-            )
-        return release, profiles
+            if task.record.fidelity == "sum" and isinstance(task.mechanism, SumMechanism):
+                return task.mechanism.clip(rows), profiles
+            n_rows, exact = task.record.shape[0], not self._randomness.is_simulated
+            return task.mechanism.release(rows, n_rows, noise_keys, exact=exact), profiles
 
     def _refuse(self, number: int, reason: str, detail: str) -> Reply:
         known = 0 if self._checkpoint is None else self._checkpoint.size

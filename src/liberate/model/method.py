@@ -18,17 +18,32 @@ _LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
 _CAUTION = 0.1
 
 
-def method(config: ModelConfig, *, noisy: bool) -> tuple[Statistic, Solver]:
+def statistic_of(model: Model, *, noisy: bool) -> Statistic:
+    """Give the statistic that the next round computes from a model; `noisy` says whether noise is added to it.
+
+    Raises:
+        ValueError: No statistic has the name that the model gives.
+    """
+    match model.statistic:
+        case "normal":
+            return NormalEquations(model.n_items, model.n_factors)
+        case "gradient":
+            return Gradient(model.n_items, model.n_factors, noisy)
+        case other:
+            raise ValueError(f"no statistic is called {other!r}")
+
+
+def method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
     """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between."""
     match statistic_name(config, noisy=noisy):
         case "normal":
-            return NormalEquations(config.n_factors), VariationalBayes(config.n_factors)
+            return NormalEquations(n_items, config.n_factors), VariationalBayes(config.n_factors)
         case "gradient":
             rate = config.learning_rate or _LEARNING_RATE[config.optimizer] * (_CAUTION if noisy else 1)
             descent = Descent(
                 config.optimizer, config.n_factors, _nano(rate), _nano(config.reg), _nano(config.bias_reg)
             )
-            return Gradient(config.n_factors, noisy), descent
+            return Gradient(n_items, config.n_factors, noisy), descent
         case other:
             assert_never(other)
 
@@ -42,7 +57,7 @@ def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: 
 
     Sums are float64 here; a federation's are integers on a grid, and its models differ by that rounding only.
     """
-    statistic, solver = method(config, noisy=False)
+    statistic, solver = method(config, ratings.n_items, noisy=False)
     model = initial(config, ratings.n_items, low, high, secret)
     yield model
     while True:
@@ -52,10 +67,11 @@ def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: 
 
 def sum_of(statistic: Statistic, model: Model, ratings: Ratings) -> Total:
     """Add up what all devices compute, in float64."""
-    rows = np.zeros((ratings.n_items, statistic.width))
-    tail = np.zeros(statistic.tail)
+    n_rows, width, n_tail = statistic.shape
+    rows = np.zeros((n_rows, width))
+    tail = np.zeros(n_tail)
     for begin in range(0, ratings.n_users, _BATCH):
         batch = statistic.compute(model, ratings.select(np.arange(begin, min(begin + _BATCH, ratings.n_users))))
-        kernels.add_rows(rows, batch.items, batch.rows)
+        kernels.add_rows(rows, batch.indices, batch.rows)
         tail += batch.tails.sum(axis=0)
     return Total(rows, tail, ratings.n_users)

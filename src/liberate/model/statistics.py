@@ -14,22 +14,21 @@ from liberate.model.ratings import Ratings
 
 
 class Statistic(Protocol):
-    """What devices compute: one row of `width` numbers per rated item, and a tail of `tail` numbers per device."""
+    """What devices compute: rows of a table with `n_rows` rows of `width` numbers, and a tail of `n_tail` numbers."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def width(self) -> int: ...
-
-    @property
-    def tail(self) -> int: ...
+    def shape(self) -> tuple[int, int, int]:
+        """Rows of the table, numbers in a row, numbers in the tail: (n_rows, width, n_tail)."""
+        ...
 
     def compute(self, model: Model, ratings: Ratings) -> RealRows:
         """Compute for a batch of devices, in standard units.
 
         What a device gets follows, to the bit, from the model and its own ratings: neither the batch nor the number of
-        cores matters. One row per rating, in the order of `ratings`.
+        cores matters.
 
         Raises:
             ValueError: the model belongs to another statistic or has another number of factors.
@@ -45,10 +44,12 @@ class Gradient:
     empty where it is: a private round releases nothing on the side.
 
     Attributes:
+        n_items: Size of the catalogue, >= 0.
         n_factors: Factors of the model, >= 0.
         noisy: Whether noise will be added.
     """
 
+    n_items: int
     n_factors: int
     noisy: bool
 
@@ -57,22 +58,19 @@ class Gradient:
         return "gradient"
 
     @property
-    def width(self) -> int:
-        return self.n_factors + 1
-
-    @property
-    def tail(self) -> int:
-        return 0 if self.noisy else 1
+    def shape(self) -> tuple[int, int, int]:
+        return self.n_items, self.n_factors + 1, 0 if self.noisy else 1
 
     def compute(self, model: Model, ratings: Ratings) -> RealRows:
         require(model, self.name, self.n_factors)
         targets = model.targets(ratings)
         means = fit_profiles(model, ratings, targets).means
-        rows = np.empty((ratings.n_ratings, self.width), np.float32)
+        _, width, n_tail = self.shape
+        rows = np.empty((ratings.n_ratings, width), np.float32)
         errors = np.empty(ratings.n_users)
         kernels.gradient_rows(ratings.indptr, ratings.items, targets, means, model.item_means, rows, errors)
-        tails = errors[:, None][:, : self.tail]
-        return RealRows(indptr=ratings.indptr, items=ratings.items, rows=rows, tails=tails)
+        tails = errors[:, None][:, :n_tail]
+        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,11 @@ class NormalEquations:
     The tail is E[x xᵀ] (P numbers), E[x] (K numbers) and the expected squared error over the own ratings.
 
     Attributes:
+        n_items: Size of the catalogue, >= 0.
         n_factors: Factors of the model, >= 0.
     """
 
+    n_items: int
     n_factors: int
 
     @property
@@ -94,21 +94,18 @@ class NormalEquations:
         return "normal"
 
     @property
-    def width(self) -> int:
-        return packed_size(self.n_factors + 1) + self.n_factors + 1
-
-    @property
-    def tail(self) -> int:
-        return self.width + 1
+    def shape(self) -> tuple[int, int, int]:
+        width = packed_size(self.n_factors + 1) + self.n_factors + 1
+        return self.n_items, width, width + 1
 
     def compute(self, model: Model, ratings: Ratings) -> RealRows:
         require(model, self.name, self.n_factors)
         targets = model.targets(ratings)
         own = fit_profiles(model, ratings, targets)
-        rows = np.empty((ratings.n_ratings, self.width), np.float32)
+        rows = np.empty((ratings.n_ratings, self.shape[1]), np.float32)
         kernels.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
         tails = np.concatenate([own.moments, own.means, own.errors[:, None]], axis=1)
-        return RealRows(indptr=ratings.indptr, items=ratings.items, rows=rows, tails=tails)
+        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
 def require(model: Model, statistic: str, n_factors: int) -> None:

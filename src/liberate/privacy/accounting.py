@@ -208,16 +208,17 @@ def sampler(exact: bool) -> str:
     return "fast (seeded floating point: this is a simulation and its noise protects nobody)"
 
 
-def signal_to_noise(mechanism: Mechanism, n_participants: int, n_items: int, width: int, tail: int) -> float:
+def signal_to_noise(mechanism: Mechanism, n_participants: int, shape: tuple[int, int, int]) -> float:
     """Bound the ratio of a round's signal to its noise from above, from public numbers.
 
     Signal: in the most favourable case all N participants fill the clip and point the same way, so their sum has an
-    L2 norm of N * clip. Noise: each of d = n_items * width + tail coordinates sums N samples of variance
+    L2 norm of N * clip. Noise: each of d = n_rows * width + n_tail coordinates sums N samples of variance
     1 / (cosh(1 / t) - 1), about 2 t**2, so its L2 norm is about sqrt(d * N * variance).
 
     Returns:
         N * clip / sqrt(d * N * variance); infinite where there is no noise.
     """
+    n_rows, width, n_tail = shape
     event = mechanism.event()
     match event:
         case Disclosure():
@@ -225,7 +226,7 @@ def signal_to_noise(mechanism: Mechanism, n_participants: int, n_items: int, wid
         case DiscreteLaplaceRelease():
             variance = 0.5 / math.sinh(0.5 / event.scale) ** 2
             clip = event.sensitivity / 2
-            return math.sqrt(n_participants / ((n_items * width + tail) * variance)) * clip
+            return math.sqrt(n_participants / ((n_rows * width + n_tail) * variance)) * clip
         case _:
             assert_never(event)
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol, TypeVar, assert_never
+from typing import Literal, Protocol, TypeVar, assert_never, runtime_checkable
 
 import numpy as np
 
@@ -113,7 +113,7 @@ class Mechanism(Protocol):
 
     @property
     def is_dense(self) -> bool:
-        """Whether a release has a row for every item, so that it hides which were rated."""
+        """Whether a release has every row of the statistic's table, so that it hides which were rated."""
         ...
 
     @property
@@ -126,12 +126,12 @@ class Mechanism(Protocol):
         """What the round entry prints beside the name."""
         ...
 
-    def release(self, batch: RealRows, n_items: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Give what leaves each device of a batch; a device's part does not depend on the rest of the batch.
 
         Args:
             batch: What the devices computed.
-            n_items: Size of the catalogue.
+            n_rows: Rows of the statistic's table.
             noise_keys: One key of 32 bytes per device, fresh for every release; unused without noise.
             exact: Whether noise comes from the exact sampler; the fast one is for simulations only.
 
@@ -143,6 +143,24 @@ class Mechanism(Protocol):
 
     def event(self) -> Event:
         """Describe one release for the accountants."""
+        ...
+
+
+@runtime_checkable
+class SumMechanism(Mechanism, Protocol):
+    """A mechanism that protects the sum over participants, each of whom adds a share of its noise."""
+
+    @property
+    def honest(self) -> int:
+        """Participants whose noise is counted: so many a sum must hold at least."""
+        ...
+
+    def clip(self, batch: RealRows) -> GridRows:
+        """Give the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
+        ...
+
+    def add_to_sum(self, rows: Int64Array, tail: Int64Array, n_devices: int, key: bytes, exact: bool) -> None:
+        """Add to a sum of `n_devices` clipped statistics, in place, as much noise as their shares have together."""
         ...
 
 
@@ -172,11 +190,11 @@ class Plain:
     def parameters(self) -> dict[str, int]:
         return {}
 
-    def release(self, batch: RealRows, n_items: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Round a batch; a number beyond the grid's range is refused, never wrapped or clamped."""
         return GridRows(
             indptr=batch.indptr,
-            items=batch.items,
+            indices=batch.indices,
             rows=_round_to_grid(batch.rows, self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
             tails=_round_to_grid(batch.tails, self.grid_bits, LARGEST_PLAIN_TAIL).astype(np.int64),
         )
@@ -233,23 +251,23 @@ class Laplace:
     def parameters(self) -> dict[str, int]:
         return {"clip_units": self.clip_units, "scale_units": self.scale_units}
 
-    def release(self, batch: RealRows, n_items: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Clip a batch, lay it out for every item and add noise; rows take a device's key, its tail one derived."""
         from liberate.privacy import noise  # numba: only where there is noise
 
         row_units, tail_units = clip_to_grid(batch, self.clip_units, self.grid_bits)
         n_devices, width = len(batch.tails), batch.rows.shape[1]
-        rows = np.zeros((n_devices, n_items, width), np.int32)
-        rows[_owners(batch), batch.items] = row_units
+        rows = np.zeros((n_devices, n_rows, width), np.int32)
+        rows[_owners(batch), batch.indices] = row_units
         tails = tail_units.astype(np.int32)
 
         add_noise = noise.add_exact if exact else noise.add_fast
-        add_noise(rows.reshape(n_devices, n_items * width), self.scale_units, noise_keys)
+        add_noise(rows.reshape(n_devices, n_rows * width), self.scale_units, noise_keys)
         add_noise(tails, self.scale_units, [hmac.digest(key, b"tail", "sha256") for key in noise_keys])
         return GridRows(
-            indptr=np.arange(n_devices + 1, dtype=np.int64) * n_items,
-            items=np.tile(np.arange(n_items, dtype=np.int32), n_devices),
-            rows=rows.reshape(n_devices * n_items, width),
+            indptr=np.arange(n_devices + 1, dtype=np.int64) * n_rows,
+            indices=np.tile(np.arange(n_rows, dtype=np.int32), n_devices),
+            rows=rows.reshape(n_devices * n_rows, width),
             tails=tails.astype(np.int64),
         )
 
@@ -278,9 +296,7 @@ def mechanism_from(name: str, grid_bits: int, parameters: Mapping[str, int]) -> 
             raise UnaccountableEvent(f"mechanism {name!r} is unknown, wanted none or laplace")
 
 
-def design(
-    config: PrivacyConfig, *, rounds: int, n_participants: int, n_items: int, width: int, tail: int
-) -> Mechanism:
+def design(config: PrivacyConfig, *, rounds: int) -> Mechanism:
     """Choose the mechanism of a run, from public numbers only.
 
     `local`: each round gets the same whole number of billionths of epsilon, so that the rounds together never
@@ -291,7 +307,6 @@ def design(
     Args:
         config: What is promised; its mode is `plain` or `local`.
         rounds: Number of rounds, > 0; fixed before the first in a private mode, any number in `plain`.
-        n_participants, n_items, width, tail: Public sizes; these two mechanisms need none of them.
 
     Raises:
         ValueError: The mode is `device`, where nothing is released, or rounds is not positive.

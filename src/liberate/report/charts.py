@@ -142,7 +142,7 @@ def curve(
         return (left + right) / 2 if first == last else left + (right - left) * (version - first) / (last - first)
 
     def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
+        return min(bottom, max(top, bottom - (bottom - top) * (value - low) / (high - low)))  # but for rounding, inside
 
     versions = _versions(first, last, int((right - left) / _LABEL_PITCH))
     names = ["this run", *references]

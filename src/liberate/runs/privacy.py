@@ -11,9 +11,9 @@ import numpy as np
 
 from liberate.ledger.records import Round, Update, decode_entry
 from liberate.privacy.accounting import account, noise_warning, promise, sampler, signal_to_noise
-from liberate.privacy.mechanism import Event, mechanism_from
+from liberate.privacy.mechanism import NANO, Event, mechanism_from
 from liberate.runs.folder import Run, load_dataset
-from liberate.runs.training import Plan, plan
+from liberate.runs.planning import Plan, PlannedStage, plan
 from liberate.settings import Settings
 
 
@@ -32,8 +32,8 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
     found = _promised(settings) | {
         "participants": agenda.n_participants,
         "items": agenda.n_items,
-        "statistic": agenda.statistic.name if agenda.mechanism else "none",
         "rounds": agenda.rounds,
+        "stages": [_stage(planned, agenda.n_participants) for planned in agenda.stages],
     }
     found |= asdict(agenda.spent())
     return found | _signal(agenda)
@@ -82,16 +82,25 @@ def _promised(settings: Settings) -> dict[str, Any]:
 
 
 def _signal(agenda: Plan) -> dict[str, Any]:
-    if agenda.mechanism is None:
-        return {"signal_to_noise": None, "warning": None}
-    ratio = signal_to_noise(
-        agenda.mechanism,
-        agenda.n_participants,
-        agenda.n_items,
-        agenda.statistic.width,
-        agenda.statistic.tail,
-    )
+    """Give the ratio of the stage that stands out least from its noise, and what to say of it."""
+    ratio = min((_ratio(planned, agenda.n_participants) for planned in agenda.stages), default=np.inf)
     return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
+
+
+def _stage(planned: PlannedStage, n_participants: int) -> dict[str, Any]:
+    mechanism, ratio = planned.stage.mechanism, _ratio(planned, n_participants)
+    return {
+        "statistic": planned.stage.statistic.name,
+        "rounds": planned.rounds,
+        "mechanism": mechanism.name,
+        "account": mechanism.account,
+        "spend": planned.spend_nano / NANO,
+        "signal_to_noise": ratio if np.isfinite(ratio) else None,
+    }
+
+
+def _ratio(planned: PlannedStage, n_participants: int) -> float:
+    return signal_to_noise(planned.stage.mechanism, n_participants, planned.stage.statistic.shape)
 
 
 def _tuning(settings: Settings) -> str | None:

@@ -6,9 +6,9 @@ import math
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, assert_never
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,14 +22,10 @@ from liberate.federation.transport import InProcessTransport
 from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
-from liberate.model.factors import Model, fit_devices, initial, predict
-from liberate.model.method import method
+from liberate.model.factors import Model, fit_devices, predict
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.model.solvers import has_converged
-from liberate.model.statistics import Statistic
-from liberate.privacy.accounting import Spent, account
-from liberate.privacy.mechanism import Mechanism, design
 from liberate.runs.folder import (
     Result,
     Run,
@@ -40,93 +36,12 @@ from liberate.runs.folder import (
     split_dataset,
     write_run,
 )
+from liberate.runs.planning import Plan, plan
 from liberate.settings import LedgerConfig, Settings
 from liberate.timing import Stopwatch
 
 Progress = Callable[[str], None]
 """Told one line at each step of long work."""
-
-_PRIVATE_ROUNDS = 10
-_PLAIN_ROUNDS = {"normal": 15, "gradient": 80}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run will do, from settings and public numbers alone.
-
-    Attributes:
-        settings: With what the mode implies filled in.
-        n_participants: People who take part, >= 0.
-        n_items: Size of the catalogue, >= 0.
-        statistic: What devices compute.
-        mechanism: What protects an upload; None where nothing leaves a device.
-        rounds: Rounds at most; exactly so many where noise is added.
-    """
-
-    settings: Settings
-    n_participants: int
-    n_items: int
-    statistic: Statistic
-    mechanism: Mechanism | None
-    rounds: int
-
-    @property
-    def is_noisy(self) -> bool:
-        return self.mechanism is not None and self.mechanism.account != "none"
-
-    def spent(self, rounds: int | None = None) -> Spent:
-        """Price a number of rounds, all of them if None."""
-        times = self.rounds if rounds is None else rounds
-        releases = [] if self.mechanism is None or times == 0 else [(self.mechanism.event(), times)]
-        return account(releases, self.settings.privacy.delta)
-
-
-def plan(settings: Settings, n_participants: int, n_items: int) -> Plan:
-    """Work out statistic, mechanism and rounds.
-
-    Args:
-        settings: Resolved settings.
-        n_participants: People who take part, > 0.
-        n_items: Size of the catalogue, > 0.
-
-    Raises:
-        PrivacyError: Epsilon is too small for so many rounds.
-    """
-    mode = settings.privacy.mode
-    if mode == "device":
-        settings = replace(settings, model=replace(settings.model, n_factors=0))
-    statistic, _ = method(settings.model, noisy=mode == "local")
-    rounds = _rounds(settings, statistic)
-    mechanism = None
-    if rounds > 0:
-        mechanism = design(
-            settings.privacy,
-            rounds=rounds,
-            n_participants=n_participants,
-            n_items=n_items,
-            width=statistic.width,
-            tail=statistic.tail,
-        )
-    return Plan(
-        settings=settings,
-        n_participants=n_participants,
-        n_items=n_items,
-        statistic=statistic,
-        mechanism=mechanism,
-        rounds=rounds,
-    )
-
-
-def _rounds(settings: Settings, statistic: Statistic) -> int:
-    match settings.privacy.mode:
-        case "device":
-            return 0
-        case "local":
-            return settings.federation.rounds or _PRIVATE_ROUNDS
-        case "plain":
-            return settings.federation.rounds or _PLAIN_ROUNDS[statistic.name]
-        case other:
-            assert_never(other)
 
 
 def train(settings: Settings, out: Path | str, *, progress: Progress = lambda text: None) -> Result:
@@ -158,7 +73,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     save_catalogue(out / "model" / "items.parquet", dataset)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    charter = charter_of(agenda.settings, agenda.mechanism)
+    charter = charter_of(agenda.settings, agenda)
     with open_federation(
         out,
         charter,
@@ -192,12 +107,12 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     return result
 
 
-def charter_of(settings: Settings, mechanism: Mechanism | None = None) -> Charter:
+def charter_of(settings: Settings, agenda: Plan | None = None) -> Charter:
     """Give what the founder of a run's ledger writes down, and people agree to.
 
     Args:
         settings: Resolved settings.
-        mechanism: What protects an upload; None where nothing is going to leave a device.
+        agenda: What is going to leave devices; None where nothing is.
 
     Raises:
         SettingsError: A witness is none, or more are to cosign than there are.
@@ -207,8 +122,9 @@ def charter_of(settings: Settings, mechanism: Mechanism | None = None) -> Charte
         origin=settings.ledger.origin,
         seed=settings.run.seed,
         is_simulated=settings.run.simulated,
-        mechanism="" if mechanism is None else mechanism.name,
+        mechanism="" if agenda is None else agenda.mechanism_name,
         agreed_epsilon_nano=_nano(settings.privacy.epsilon),
+        agreed_rho_nano=None if agenda is None else agenda.spend_nano("rho"),
         epsilon_nano_limit=_nano(settings.ledger.epsilon_limit),
         witnesses=witnesses,
         witness_threshold=threshold,
@@ -279,11 +195,10 @@ def _learn(
     secret = charter.randomness().secret("initial model", number)
     store = ModelStore(run.folder / "model")
     previous = None
-    current = initial(config, split.train.n_items, dataset.low, dataset.high, secret, noisy=agenda.is_noisy)
+    current = agenda.first_model(dataset, secret)
     store.save(current)
-    if agenda.mechanism is None:
+    if not agenda.stages:
         return current
-    statistic, solver = method(config, noisy=agenda.is_noisy)
     randomness = charter.randomness(b64decode(run.record["first_root"]))
     host = Host(federation.devices, federation.policy, split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
@@ -291,11 +206,10 @@ def _learn(
         key=federation.coordinator_key,
         number=federation.coordinator,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
-        statistic=statistic,
-        solver=solver,
-        mechanism=agenda.mechanism,
         store=store,
         config=agenda.settings.federation,
+        fidelity=agenda.fidelity,
+        randomness=randomness,
         stopwatch=stopwatch,
         publish=federation.publisher.publish,
     )
@@ -308,7 +222,8 @@ def _learn(
             break
         progress(f"round {current.version + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
-        previous, current = current, coordinator.run_round(current, run=number, rounds=rounds)
+        stage = agenda.stage_after(current)
+        previous, current = current, coordinator.run_round(current, stage, run=number, rounds=rounds)
     return current
 
 

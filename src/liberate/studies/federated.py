@@ -87,10 +87,8 @@ def _level(world: World, epsilon: int, seeds: Sequence[int]) -> _Level:
 
 def _ratio(job: Job) -> float:
     agenda = job.plan
-    assert agenda.mechanism is not None  # mode local
-    return signal_to_noise(
-        agenda.mechanism, agenda.n_participants, agenda.n_items, agenda.statistic.width, agenda.statistic.tail
-    )
+    (planned,) = agenda.stages  # mode local
+    return signal_to_noise(planned.stage.mechanism, agenda.n_participants, planned.stage.statistic.shape)
 
 
 def _mean(metrics: Sequence[Metrics], name: str) -> float:

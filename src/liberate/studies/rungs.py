@@ -19,15 +19,14 @@ import numpy as np
 
 from liberate.arrays import Digest
 from liberate.errors import LiberateError
+from liberate.federation.coordinator import Stage
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
-from liberate.model.factors import Model, encode, fit_devices, initial, model_digest
+from liberate.model.factors import Model, encode, fit_devices, model_digest
 from liberate.model.kernels import add_rows
-from liberate.model.method import fit, method
+from liberate.model.method import fit
 from liberate.model.metrics import Metrics, evaluate
 from liberate.model.solvers import Total, has_converged
-from liberate.model.statistics import Statistic
-from liberate.privacy.mechanism import Mechanism
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.folder import Result, Run, load_run
 from liberate.runs.training import train
@@ -105,20 +104,20 @@ def federated(job: Job, first_root: bytes = b"") -> Learned:
         job: What to learn; its mode is `plain` or `local`.
         first_root: The ledger root that a recorded run's noise depends on.
     """
-    agenda, train_part = job.plan, job.split.train
-    config, mechanism = agenda.settings.model, agenda.mechanism
-    if mechanism is None:
+    agenda = job.plan
+    config = agenda.settings.model
+    if not agenda.stages:
         raise ValueError("in mode device there is nothing to federate")
-    statistic, solver = method(config, noisy=agenda.is_noisy)
     secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
     randomness = SimulatedRandomness(job.settings.run.seed, first_root)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    models = [initial(config, train_part.n_items, job.dataset.low, job.dataset.high, secret, noisy=agenda.is_noisy)]
+    models = [agenda.first_model(job.dataset, secret)]
     while models[-1].version < agenda.rounds and (agenda.is_noisy or not _is_over(models, config.tolerance)):
-        total = _collect(job, models[-1], statistic, mechanism, randomness, stopwatch)
+        stage = agenda.stage_after(models[-1])
+        total = _collect(job, models[-1], stage, randomness, stopwatch)
         with stopwatch.measure("solve"):
-            models.append(solver.solve(models[-1], total))
+            models.append(stage.solver.solve(models[-1], total))
     return Learned(models=tuple(models), seconds=time.perf_counter() - begin, parts=dict(stopwatch.seconds))
 
 
@@ -129,25 +128,25 @@ def _is_over(models: Sequence[Model], tolerance: float | None) -> bool:
 def _collect(
     job: Job,
     model: Model,
-    statistic: Statistic,
-    mechanism: Mechanism,
+    stage: Stage,
     randomness: SimulatedRandomness,
     stopwatch: Stopwatch,
 ) -> Total:
     """Add up what leaves all devices in the round that follows a model."""
     own = job.split.train
-    rows, tail = np.zeros((own.n_items, statistic.width), np.int64), np.zeros(statistic.tail, np.int64)
+    n_rows, width, n_tail = stage.statistic.shape
+    rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
     for begin in range(0, own.n_users, job.settings.federation.chunk):
         slots = np.arange(begin, min(begin + job.settings.federation.chunk, own.n_users))
         keys = [randomness.secret("noise", model.version + 1, _FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
         with stopwatch.measure("fit"):
-            batch = statistic.compute(model, own.select(slots))
+            batch = stage.statistic.compute(model, own.select(slots))
         with stopwatch.measure("noise"):
-            release = mechanism.release(batch, own.n_items, keys, exact=False)
+            release = stage.mechanism.release(batch, n_rows, keys, exact=False)
         with stopwatch.measure("sum"):
-            add_rows(rows, release.items, release.rows)
+            add_rows(rows, release.indices, release.rows)
             tail += release.tails.sum(axis=0)
-    unit = np.float64(2.0**-mechanism.grid_bits)
+    unit = np.float64(2.0**-stage.mechanism.grid_bits)
     return Total(rows * unit, tail * unit, own.n_users)
 
 

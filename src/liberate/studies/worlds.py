@@ -15,7 +15,7 @@ from liberate.arrays import Float64Array
 from liberate.model.metrics import baselines, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.runs.folder import load_dataset, split_dataset
-from liberate.runs.training import Plan, plan
+from liberate.runs.planning import Plan, plan
 from liberate.settings import Settings, resolve
 
 SEED = 42
