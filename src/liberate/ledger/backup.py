@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from contextlib import closing
@@ -11,6 +10,7 @@ from pathlib import Path
 from liberate.errors import LedgerError
 from liberate.ledger import store
 from liberate.ledger.audit import Audit, verify
+from liberate.ledger.durable import make_durable
 from liberate.ledger.replay import Progress
 
 
@@ -42,10 +42,10 @@ def backup(folder: Path, to: Path, *, key: str | None = None, progress: Progress
             if not audit.ok:
                 first = audit.findings[0]
                 raise LedgerError(f"not backed up: {first.place}: {first.reason}", hint="liberate ledger verify")
-            _make_durable(partial / store.FILE_NAME)
-            _make_durable(partial)
+            make_durable(partial / store.FILE_NAME)
+            make_durable(partial)
             partial.rename(to)
-            _make_durable(to.parent)
+            make_durable(to.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return audit
@@ -58,11 +58,3 @@ def _copy(folder: Path, to: Path) -> None:
         source.execute("SELECT count(*) FROM checkpoint").fetchone()
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE")  # one file, which can be read on read-only media too
-
-
-def _make_durable(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -5,7 +5,6 @@ The file is the auditor's own and is believed: whoever can change it can make th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from liberate.arrays import Digest
 from liberate.crypto.merkle import MutableTree
 from liberate.errors import LedgerError
+from liberate.ledger.durable import write_durably
 from liberate.ledger.state import State
 
 _LAYOUT = "liberate/verified/1"
@@ -36,12 +36,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def save(path: Path, verified: Verified) -> None:
     """Write the file, or replace it as a whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(msgspec.msgpack.encode(verified, enc_hook=_levels))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_durably(path, msgspec.msgpack.encode(verified, enc_hook=_levels))
 
 
 def load(path: Path) -> Verified | None:

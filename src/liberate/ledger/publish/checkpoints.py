@@ -5,7 +5,6 @@ What was published cannot be taken back: a ledger that lacks it, or holds someth
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from liberate.crypto.note import (
     read_unverified,
 )
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
+from liberate.ledger.durable import write_durably
 from liberate.ledger.log import Ledger
 from liberate.ledger.publish.submission import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
 
@@ -107,7 +107,7 @@ class Publisher:
         note = self._ledger.checkpoint()
         if note != self._published[0]:
             published = self._cosigned(note) if self._witnesses else note
-            keep_checkpoint(self._kept, published)
+            write_durably(self._kept, published.encode())
             self._published = (note, published)
         return self._published[1]
 
@@ -213,16 +213,6 @@ def check_published(ledger: Ledger, note: str, vkey: str) -> None:
     except ProofMismatch as error:
         words = f"the first {published.size} entries of the ledger's {present.size} are not those that were published"
         raise RolledBack(words, size=present.size, published=published.size, hint=hint) from error
-
-
-def keep_checkpoint(path: Path, note: str) -> None:
-    """Write a note whole or not at all; returns when it is on the disk."""
-    draft = path.with_name(f"{path.name}.draft")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(note)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _answer(status: int, body: bytes, content_type: str | None) -> Answer:

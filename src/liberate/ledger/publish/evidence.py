@@ -6,7 +6,6 @@ with a proof that it stands in each.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +17,7 @@ from liberate.crypto.encoding import Hash, Natural, decode, encode
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint, open_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
+from liberate.ledger.durable import write_durably
 from liberate.ledger.log import Ledger
 
 
@@ -107,12 +107,7 @@ def keep_evidence(folder: Path, data: bytes) -> Path:
     """Write an evidence file, named by its content; returns when it is on the disk."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"evidence-{sha256(data).hexdigest()[:16]}.json"
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_durably(path, data)
     return path
 
 
