@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from liberate.crypto.note import WitnessPolicy, open_cosigned
 from liberate.errors import LedgerError
 from liberate.ledger.publish.checkpoints import submit
 from liberate.ledger.publish.submission import MAX_BODY_BYTES
-from tests.ledger.publish.views import VKEY, View
+from tests.ledger.publish.views import ORIGIN, VKEY, View
 from tests.ledger.world import LOG_VKEY, create
 from tests.service.witnesses import Running, new_key, running, start
 
@@ -46,6 +47,10 @@ def test_witness_answers_over_http_and_ends_cleanly(tmp_path: Path) -> None:
         conflict = submit(witness.url, HONEST.submission(5, 12))
         assert (conflict.status, conflict.body, conflict.content_type) == (409, "9\n", "text/x.tlog.size")
         assert submit(witness.url, b"x" * (MAX_BODY_BYTES + 1)).status == 400
+        with urllib.request.urlopen(f"{witness.url}/checkpoint/{ORIGIN}") as read:
+            policy = WitnessPolicy((witness.key,), 1)
+            assert open_cosigned(read.read().decode(), VKEY, policy) == HONEST.checkpoint(9)
+        assert get(witness, "/checkpoint/example.org/other") == 404
         assert get(witness, "/add-checkpoint") == 405
         assert get(witness, "/") == 404
     finally:

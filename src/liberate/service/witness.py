@@ -1,4 +1,4 @@
-"""The HTTP witness: one address, `POST /add-checkpoint` (C2SP tlog-witness)."""
+"""The HTTP witness: `POST /add-checkpoint` (C2SP tlog-witness), and `GET /checkpoint/ORIGIN` for whoever compares."""
 
 from __future__ import annotations
 
@@ -68,7 +68,16 @@ def application(witness: Witness) -> Starlette:
         answer = await run_in_threadpool(witness.add_checkpoint, bytes(body))
         return Response(answer.body, answer.status, media_type=answer.content_type)
 
-    return Starlette(routes=[Route("/add-checkpoint", add_checkpoint, methods=["POST"])])
+    async def checkpoint(request: Request) -> Response:
+        answer = await run_in_threadpool(witness.newest, request.path_params["origin"])
+        return Response(answer.body, answer.status, media_type=answer.content_type)
+
+    return Starlette(
+        routes=[
+            Route("/add-checkpoint", add_checkpoint, methods=["POST"]),
+            Route("/checkpoint/{origin:path}", checkpoint, methods=["GET"]),
+        ]
+    )
 
 
 def serve(config: WitnessConfig, announce: Callable[[str, str], None]) -> None:

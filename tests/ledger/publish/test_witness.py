@@ -102,6 +102,29 @@ def test_a_fork_is_never_cosigned_whatever_the_proof(witness: Witness) -> None:
         assert witness.add_checkpoint(Submission(9, proof, OTHER.note(12)).encode()).status == 422
 
 
+def test_anybody_may_read_what_was_cosigned_last(witness: Witness) -> None:
+    assert witness.newest(ORIGIN).status == 404
+    for old, new in ((0, 5), (5, 9)):
+        witness.add_checkpoint(HONEST.submission(old, new))
+    witness.add_checkpoint(OTHER.submission(9, 12))
+
+    answer = witness.newest(ORIGIN)
+
+    assert answer.status == 200
+    policy = WitnessPolicy((witness.verifier_key,), 1)
+    assert open_cosigned(answer.body, VKEY, policy) == HONEST.checkpoint(9)
+    assert witness.newest("example.org/other").status == 404
+
+
+def test_what_is_read_can_be_submitted_and_read_again(witness: Witness) -> None:
+    witness.add_checkpoint(HONEST.submission(0, 5))
+
+    again = Submission(5, [], witness.newest(ORIGIN).body).encode()
+
+    check_cosigned(witness.add_checkpoint(again), witness, HONEST.note(5))
+    assert open_cosigned(witness.newest(ORIGIN).body, VKEY, WitnessPolicy((witness.verifier_key,), 1)).size == 5
+
+
 def test_a_proof_from_nothing_is_empty(witness: Witness) -> None:
     assert witness.add_checkpoint(Submission(0, HONEST.proof(3, 9), HONEST.note(9)).encode()).status == 422
 

@@ -1,7 +1,8 @@
 """A witness: cosigns a log's checkpoints, each only when it continues the one before (C2SP tlog-witness).
 
-`Witness.add_checkpoint` takes the body of a request and gives the answer; HTTP is put around it elsewhere. What it has
-cosigned is durable before a cosignature leaves, so that it never contradicts itself, wherever it is killed.
+`Witness.add_checkpoint` takes the body of a request and gives the answer, `Witness.newest` what anybody may read; HTTP
+is put around them elsewhere. What it has cosigned is durable before a cosignature leaves, so that it never contradicts
+itself, wherever it is killed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from liberate.crypto.merkle import EMPTY_ROOT, verify_consistency
 from liberate.crypto.note import (
     Checkpoint,
     SignatureType,
+    add_cosignature,
     cosign,
     open_checkpoint,
     parse_verifier_key,
@@ -132,6 +134,15 @@ class Witness:
         except _Rejected as rejected:
             _logger.info("rejected: %d %s", rejected.answer.status, rejected)
             return rejected.answer
+
+    def newest(self, origin: str) -> Answer:
+        """Give the newest checkpoint cosigned for a log, cosigned again now; may be called from several threads."""
+        with self._lock:
+            known = self._cosigned.latest(origin)
+            note = None if known is None else self._cosigned.note(origin, known.size)
+        if known is None or note is None:
+            return Answer(404, f"nothing was cosigned for {origin}\n")
+        return Answer(200, add_cosignature(note, cosign(known, self._name, self._key, self._now()), self.verifier_key))
 
     def close(self) -> None:
         """Release the files."""
