@@ -19,7 +19,7 @@ import msgspec
 
 from liberate.errors import RefusedEntry
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Aborted, Record, decode_entry, new_key, sign
+from liberate.ledger.records import Aborted, Record, Survivors, decode_entry, new_key, ranges, sign
 from liberate.ledger.rules import LARGEST_LEAP, apply
 from liberate.ledger.state import State
 from tests.ledger.world import (
@@ -35,6 +35,7 @@ from tests.ledger.world import (
     key,
     next_key,
     write_history,
+    write_masked_rounds,
 )
 
 PATH = Path(__file__).resolve().parents[1] / "vectors" / "ledger-format-1.json"
@@ -44,6 +45,7 @@ def build() -> dict[str, Any]:
     """Give the content of the file."""
     with TemporaryDirectory() as folder, closing(create(Path(folder))) as ledger:
         write_history(ledger)
+        write_masked_rounds(ledger)
         return {
             "description": "A ledger of format 1 with one of everything, and entries that do not follow its last one.",
             "origin": ORIGIN,
@@ -108,6 +110,7 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a round left out", change(world.round(), number=9)),
         ("a round from another model", change(world.round(), base_digest=digest("other"))),
         ("an aborted round that is closed", _aborted(world)),
+        ("a survivor set of a round that is closed", _survivors(world)),
     ]
     for description, record in records:
         yield description, sign(record, key(record.author) if record.author > 6 else world.key(record.author))
@@ -134,6 +137,19 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
 
 def _aborted(world: World) -> Record:
     return Aborted(origin=ORIGIN, author=COORDINATOR, seq=world.seq(COORDINATOR), round=1, reason="insufficient_cohort")
+
+
+def _survivors(world: World) -> Record:
+    return Survivors(
+        origin=ORIGIN,
+        author=COORDINATOR,
+        seq=world.seq(COORDINATOR),
+        round=5,
+        round_hash=digest("round"),
+        part=1,
+        parts=1,
+        people=ranges([3]),
+    )
 
 
 def written() -> str:

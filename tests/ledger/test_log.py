@@ -57,10 +57,15 @@ def steps(world: World) -> list[Any]:
         lambda: world.add(world.round(run=2)),
         lambda: world.add(world.update(7)),
         lambda: world.add(world.model()),
+        lambda: world.add(world.round(masked=True)),
+        lambda: world.add(*(world.update(number) for number in PARTICIPANTS)),
+        lambda: world.add(world.survivors(3, parts=2)),
+        lambda: world.add(world.survivors(5, part=2, parts=2)),
+        lambda: world.add(world.model(unused=tuple(world.open_round.updates)[1:2])),
     ]
 
 
-@pytest.mark.parametrize("n_steps", range(13))
+@pytest.mark.parametrize("n_steps", range(18))
 def test_reopening_gives_the_state_of_a_replay(tmp_path: Path, n_steps: int) -> None:
     ledger = create(tmp_path)
     for step in steps(World(ledger).populate())[:n_steps]:

@@ -20,6 +20,7 @@ from liberate.errors import RefusedEntry
 from liberate.ledger.records import (
     Admission,
     Genesis,
+    Mechanism,
     Range,
     Record,
     Update,
@@ -31,7 +32,7 @@ from liberate.ledger.records import (
 )
 from liberate.ledger.refusal import Reason
 from liberate.ledger.rules import LARGEST_LEAP, apply
-from liberate.ledger.state import ModelReference
+from liberate.ledger.state import ModelReference, OpenRound
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -74,9 +75,14 @@ def snapshot(state: Any) -> object:
         (state.genesis, state.size, state.height, state.block_hash, state.block_size, state.time_us),
         (state.run, state.round_number, state.model),
         (state._numbers, state._former_keys),
-        None if current is None else (current.record, current.updates, current.answered),
+        None if current is None else (current.record, current.updates, current.answered, named(current)),
         state.root(),
     )
+
+
+def named(current: OpenRound) -> tuple[set[int], int, int]:
+    """What a round's survivors are known to be."""
+    return (current.survivors.copy(), current.named_parts, current.all_parts)
 
 
 def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
@@ -128,6 +134,41 @@ def past_deadline(world: World) -> World:
 
 def with_little_left(world: World) -> World:
     after_model(world).add(world.round(run=2, spend=9))
+    return world
+
+
+def masked(world: World) -> World:
+    """A masked round, and an answer of everybody."""
+    world.add(world.round(masked=True))
+    world.add(*(world.update(number) for number in PARTICIPANTS))
+    return world
+
+
+def masked_for_host(world: World) -> World:
+    world.add(world.round(masked=True))
+    world.add(world.update(HOST))
+    return world
+
+
+def masked_with_few(world: World) -> World:
+    world.add(change(world.round(masked=True), minimum=2))
+    world.add(world.update(3), world.update(4))
+    return world
+
+
+def named_with_few(world: World) -> World:
+    masked_with_few(world).add(world.survivors(3, 4))
+    return world
+
+
+def half_named(world: World) -> World:
+    masked(world).add(world.survivors(3, 4, parts=2))
+    return world
+
+
+def all_named(world: World) -> World:
+    """Two of three survive."""
+    masked(world).add(world.survivors(3, 5))
     return world
 
 
@@ -228,6 +269,36 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_updates", "unused, in disorder", after_updates, lambda w: change(w.model(), unused=unused(w, 1, 0))),
     ("too_few_updates", "nobody answered", in_round, lambda w: w.model()),
     ("too_few_updates", "nobody is used", after_updates, lambda w: w.model(unused=unused(w, 0, 1, 2))),
+    ("closed_round", "survivors of no round", as_it_is, lambda w: any_survivors(w)),
+    ("closed_round", "survivors of another round", masked, lambda w: change(w.survivors(3), round=2)),
+    ("wrong_round", "survivors of another entry", masked, lambda w: change(w.survivors(3), round_hash=digest("other"))),
+    ("wrong_role", "a participant names survivors", masked, lambda w: change(w.survivors(3), author=3, seq=9)),
+    ("not_masked", "nothing to undo", after_updates, lambda w: w.survivors(3)),
+    ("second_survivors", "another set", all_named, lambda w: w.survivors(3, 4)),
+    ("second_survivors", "one more part", all_named, lambda w: w.survivors(6, part=2, parts=2)),
+    ("wrong_part", "begins with the second", masked, lambda w: w.survivors(3, part=2, parts=2)),
+    ("wrong_part", "beyond the last", masked, lambda w: w.survivors(3, part=2, parts=1)),
+    ("wrong_part", "the first again", half_named, lambda w: w.survivors(5, parts=2)),
+    ("wrong_part", "other parts", half_named, lambda w: w.survivors(5, part=2, parts=3)),
+    ("wrong_people", "nobody survives", masked, lambda w: w.survivors()),
+    ("wrong_people", "survivors named twice", half_named, lambda w: w.survivors(4, 5, part=2, parts=2)),
+    (
+        "wrong_people",
+        "survivors in disorder",
+        masked,
+        lambda w: change(w.survivors(), people=ranges([5]) + ranges([3])),
+    ),
+    ("too_many_people", "too large a part", masked, lambda w: change(w.survivors(), people=CROWD)),
+    ("no_answer", "who did not answer", masked_with_few, lambda w: w.survivors(3, 5)),
+    ("no_answer", "who is nobody", masked, lambda w: w.survivors(3, 70)),
+    ("too_few_updates", "too few survivors", masked_with_few, lambda w: w.survivors(3)),
+    ("wrong_updates", "half of a host's people", masked_for_host, lambda w: w.survivors(3, 5)),
+    ("survivors_named", "an answer after the set", named_with_few, lambda w: w.update(5)),
+    ("survivors_named", "an answer within the set", half_named, lambda w: w.update(3)),
+    ("no_survivors", "a model without them", masked, lambda w: w.model()),
+    ("no_survivors", "a model after half of them", half_named, lambda w: w.model()),
+    ("wrong_updates", "a model of more than survive", all_named, lambda w: w.model()),
+    ("wrong_updates", "a model of fewer than survive", all_named, lambda w: w.model(unused=unused(w, 0, 1))),
     ("other_coordinator", "model", lambda w: with_second_coordinator(w), lambda w: change(w.model(), author=7, seq=1)),
     (
         "other_coordinator",
@@ -262,6 +333,10 @@ def any_update(world: World, author: int) -> Record:
 
 def any_model(world: World) -> Record:
     return change(after_updates(bare_world()).model(), seq=world.seq(COORDINATOR))
+
+
+def any_survivors(world: World) -> Record:
+    return change(masked(bare_world()).survivors(3), seq=world.seq(COORDINATOR))
 
 
 def any_aborted(world: World) -> Record:
@@ -350,6 +425,35 @@ def test_noise_on_the_sum_is_for_simulations() -> None:
     world.populate()
 
     assert refused(world, change(world.round(), fidelity="sum")) == "not_simulated"
+
+
+def test_masks_are_left_out_in_simulations_only() -> None:
+    world = World(BareRules())
+    world.add(genesis(simulated=False))
+    world.populate()
+    bare = Mechanism(name="distributed_gaussian", parameters={"masked": 0})
+
+    assert refused(world, change(world.round(masked=True), mechanism=bare)) == "not_simulated"
+    world.add(world.round(masked=True))
+
+
+@pytest.mark.parametrize(("of", "unused_answers"), [(PARTICIPANTS, ()), ((3, 5), (1,)), ((5,), (0, 1))])
+def test_a_masked_model_uses_the_survivors_updates(of: tuple[int, ...], unused_answers: tuple[int, ...]) -> None:
+    world = masked(bare_world())
+    world.add(*(world.survivors(n, part=i, parts=len(of), seq=20 + i) for i, n in enumerate(of, start=1)))
+
+    assert world.open_round.has_survivors
+    world.add(world.model(unused=unused(world, *unused_answers)))
+    assert world.state.open_round is None
+
+
+def test_a_masked_round_can_be_aborted_at_any_time() -> None:
+    for prepare in (masked, half_named, all_named):
+        world = prepare(bare_world())
+        world.add(world.aborted())
+        world.add(world.round(masked=True))
+
+        assert not world.open_round.survivors
 
 
 def test_every_reason_is_exercised() -> None:
@@ -460,7 +564,7 @@ def test_a_host_answers_for_its_people_and_each_of_them_pays() -> None:
     world.add(world.update(HOST))
 
     assert [world.state.principals[number].epsilon_nano for number in (*PARTICIPANTS, HOST)] == [2, 2, 2, 0]
-    assert world.open_round.answered == set(PARTICIPANTS)
+    assert world.open_round.answered.keys() == set(PARTICIPANTS)
 
 
 def test_the_minimum_counts_people() -> None:
@@ -510,7 +614,10 @@ def test_a_fresh_sequence_need_not_be_the_next() -> None:
     assert world.state.principals[3].sequence == 1 + LARGEST_LEAP
 
 
-@given(st.lists(st.tuples(st.sampled_from(["round", "update", "model", "aborted"]), records()), max_size=8))
+STEPS = ["round", "masked round", "update", "survivors", "model", "aborted"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), records()), max_size=8))
 def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Record]]) -> None:
     """Honest steps between made-up records signed by their authors' keys: nothing else than a refusal may come out."""
     world = bare_world()
@@ -518,10 +625,14 @@ def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Recor
         author = record.author % 7
         made_up = change(record, origin=ORIGIN, author=author, seq=world.seq(author) + record.seq % 3)
         world.target.append([sign(made_up, world.key(author))])
-        if step == "round" or world.state.open_round is None:
-            honest: Record = world.round()
+        if "round" in step or world.state.open_round is None:
+            honest: Record = world.round(masked=step == "masked round")
         else:
-            makers: dict[str, Callable[[], Record]] = {"update": lambda: world.update(4), "model": world.model}
+            makers: dict[str, Callable[[], Record]] = {
+                "update": lambda: world.update(4),
+                "survivors": lambda: world.survivors(4),
+                "model": world.model,
+            }
             honest = makers.get(step, world.aborted)()
         world.target.append([sign(honest, world.key(honest.author))])
 

@@ -29,6 +29,7 @@ from liberate.ledger.records import (
     Model,
     Record,
     Round,
+    Survivors,
     Update,
     Witnesses,
     decode_entry,
@@ -193,8 +194,10 @@ class World:
         last = self.state.principals[author].sequence
         return Dataset(origin=ORIGIN, author=author, seq=last, commitment=digest("other ratings"))
 
-    def round(self, *, run: int | None = None, spend: int = 2) -> Round:
+    def round(self, *, run: int | None = None, spend: int = 2, masked: bool = False) -> Round:
         state = self.state
+        plain = Mechanism(name="laplace", parameters={"clip_units": 9, "scale_units": 4})
+        hidden = Mechanism(name="distributed_gaussian", parameters={"clip_units": 9, "masked": 1, "share_units": 4})
         return Round(
             origin=ORIGIN,
             author=COORDINATOR,
@@ -207,11 +210,11 @@ class World:
             cohort=(),
             statistic="gradient",
             shape=(7, 3, 1),
-            mechanism=Mechanism(name="laplace", parameters={"clip_units": 9, "scale_units": 4}),
+            mechanism=hidden if masked else plain,
             fidelity="uploads",
             grid_bits=16,
             modulus_bits=64,
-            account="epsilon",
+            account="rho" if masked else "epsilon",
             spend=spend,
             minimum=1,
             deadline=state.height + 20,
@@ -231,6 +234,19 @@ class World:
             account=current.record.account,
             spend=current.record.spend,
             people=ranges(PARTICIPANTS) if author == HOST else (),
+        )
+
+    def survivors(self, *people: int, part: int = 1, parts: int = 1, seq: int | None = None) -> Survivors:
+        current = self.open_round
+        return Survivors(
+            origin=ORIGIN,
+            author=COORDINATOR,
+            seq=seq or self.seq(COORDINATOR),
+            round=current.record.number,
+            round_hash=current.hash,
+            part=part,
+            parts=parts,
+            people=ranges(people),
         )
 
     def model(self, *, unused: tuple[int, ...] = ()) -> Model:
@@ -290,6 +306,19 @@ def create(folder: Path) -> SqliteLedger:
 def reopen(folder: Path) -> SqliteLedger:
     """An existing ledger, to append to."""
     return SqliteLedger.open(folder, LOG_KEY, SimulatedClock())
+
+
+def write_masked_rounds(ledger: Ledger) -> None:
+    """Add two masked rounds: one whose survivor set spans two records and leaves an answer out, and a host's."""
+    world = World(ledger)
+    world.add(world.round(run=3, masked=True))
+    positions = world.add(*(world.update(number) for number in PARTICIPANTS))
+    world.add(world.survivors(3, parts=2), world.survivors(5, part=2, parts=2, seq=world.seq(COORDINATOR) + 1))
+    world.add(world.model(unused=(positions[1],)))
+    world.add(world.round(masked=True))
+    world.add(world.update(HOST))
+    world.add(world.survivors(*PARTICIPANTS))
+    world.add(world.model())
 
 
 def write_history(ledger: Ledger) -> None:

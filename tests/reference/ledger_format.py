@@ -196,6 +196,13 @@ KINDS = {
         "spend": natural,
         "people": people,
     },
+    "survivors": {
+        "round": positive,
+        "round_hash": hash_,
+        "part": positive,
+        "parts": positive,
+        "people": people,
+    },
     "model": {
         "round": positive,
         "version": positive,
@@ -216,6 +223,7 @@ SIGNERS = {
     "dataset": {"participant"},
     "round": {"coordinator"},
     "update": {"participant", "host"},
+    "survivors": {"coordinator"},
     "model": {"coordinator"},
     "aborted": {"coordinator"},
     "block": {"log"},
@@ -326,6 +334,14 @@ class Open:
     cohort: set[int]
     updates: list[tuple[int, bytes, list[int]]] = field(default_factory=list)
     answered: set[int] = field(default_factory=set)
+    survivors: list[int] = field(default_factory=list)
+    named: tuple[int, int] | None = None
+
+    def is_masked(self) -> bool:
+        return bool(self.record["mechanism"]["parameters"].get("masked") == 1)
+
+    def is_whole(self) -> bool:
+        return self.named is not None and self.named[0] == self.named[1]
 
 
 @dataclass
@@ -480,6 +496,7 @@ class Ledger:
         check(record["base_version"] == self.model[0] and (is_new or base == self.model[1]), "wrong_base")
         check((record["spend"] == 0) == (record["account"] == "none"), "wrong_spend")
         check(record["fidelity"] != "sum" or self.genesis["simulated"], "not_simulated")
+        check(record["mechanism"]["parameters"].get("masked") != 0 or self.genesis["simulated"], "not_simulated")
         check(record["deadline"] > self.height, "too_late")
         cohort = self.people(record["cohort"], "wrong_cohort")
         check(all(map(self.is_participant, cohort)), "wrong_cohort")
@@ -494,6 +511,7 @@ class Ledger:
         assert current
         terms = current.record
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
+        check(current.named is None, "survivors_named")
         check(self.height < terms["deadline"], "too_late")
         check(record["shares"] == [], "share_without_consent")
         check((record["account"], record["spend"]) == (terms["account"], terms["spend"]), "wrong_spend")
@@ -522,6 +540,24 @@ class Ledger:
         check(record["author"] == self.open.record["author"], "other_coordinator")
         return self.open
 
+    def take_survivors(self, record: dict[str, Any], _: bytes) -> list[int]:
+        current = self.closable(record)
+        check(raw(record["round_hash"]) == current.hash, "wrong_round")
+        check(current.is_masked(), "not_masked")
+        check(not current.is_whole(), "second_survivors")
+        before, parts = current.named or (0, record["parts"])
+        check(record["part"] == before + 1 and record["parts"] == parts and before < parts, "wrong_part")
+        people = self.people(record["people"], "wrong_people")
+        check(people != [] and all(people[0] > number for number in current.survivors), "wrong_people")
+        check(set(people) <= current.answered, "no_answer")
+        survivors = [*current.survivors, *people]
+        if record["part"] == parts:
+            check(len(survivors) >= current.record["minimum"], "too_few_updates")
+            for *_ignored, persons in current.updates:
+                check(set(persons) <= set(survivors) or not set(persons) & set(survivors), "wrong_updates")
+        current.survivors, current.named = survivors, (record["part"], parts)
+        return []
+
     def take_model(self, record: dict[str, Any], _: bytes) -> list[int]:
         current = self.closable(record)
         check(record["parent"] == current.record["base_digest"], "wrong_parent")
@@ -529,6 +565,12 @@ class Ledger:
         unused = record["unused"]
         check(all(a < b for a, b in pairwise(unused)), "wrong_updates")
         check(set(unused) <= {position for position, _, _ in current.updates}, "wrong_updates")
+        if current.is_masked():
+            check(current.is_whole(), "no_survivors")
+            left_out = {
+                position for position, _, persons in current.updates if not set(persons) & set(current.survivors)
+            }
+            check(set(unused) == left_out, "wrong_updates")
         used = [(hash, persons) for position, hash, persons in current.updates if position not in unused]
         check(sum(len(persons) for _, persons in used) >= current.record["minimum"], "too_few_updates")
         check(raw(record["updates_root"]) == tree_root([hash for hash, _ in used]), "wrong_updates")

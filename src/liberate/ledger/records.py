@@ -236,6 +236,11 @@ class Round(Common, frozen=True, tag="round"):
     minimum: Positive
     deadline: Positive
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether uploads are masked, so that the coordinator can read their sum only."""
+        return self.mechanism.parameters.get("masked") == 1
+
 
 class Update(Common, frozen=True, tag="update"):
     """A participant's answer to a round, or a host's for its people.
@@ -269,6 +274,26 @@ class Update(Common, frozen=True, tag="update"):
         return tuple(numbers(self.people)) or (self.author,)
 
 
+class Survivors(Common, frozen=True, tag="survivors"):
+    """The coordinator of a masked round says whose uploads are in its sum: the one set for which masks are undone.
+
+    A set too large for one record spans several, one after the other. No update is accepted after the first.
+
+    Attributes:
+        round: Number of the round.
+        round_hash: Leaf hash of the round's entry.
+        part: Which record of the set this is, from 1.
+        parts: How many records the set spans, the same in each.
+        people: Who; their numbers increase over all parts.
+    """
+
+    round: Positive
+    round_hash: Hash
+    part: Positive
+    parts: Positive
+    people: tuple[Range, ...]
+
+
 class Model(Common, frozen=True, tag="model"):
     """The round's coordinator closes it with a model.
 
@@ -278,7 +303,8 @@ class Model(Common, frozen=True, tag="model"):
         parent: Digest of the base model.
         digest: Digest of the new model.
         updates_root: RFC 6962 root over the leaf hashes of the updates used, in ledger order.
-        unused: Positions of the round's accepted updates that were not used, increasing.
+        unused: Positions of the round's accepted updates that were not used, increasing; in a masked round, of those
+            of people outside the survivor set.
         sum_digest: Digest of the sum of the uploads.
         solver: What made a model of the sum, with its version.
         parameters: Its public integers.
@@ -325,9 +351,9 @@ class Block(Common, frozen=True, tag="block"):
     time_us: Natural
 
 
-Record: TypeAlias = Genesis | Enrol | Key | Dataset | Round | Update | Model | Aborted | Block
+Record: TypeAlias = Genesis | Enrol | Key | Dataset | Round | Update | Survivors | Model | Aborted | Block
 
-KINDS = frozenset({"genesis", "enrol", "key", "dataset", "round", "update", "model", "aborted", "block"})
+KINDS = frozenset({"genesis", "enrol", "key", "dataset", "round", "update", "survivors", "model", "aborted", "block"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

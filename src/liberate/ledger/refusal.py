@@ -16,9 +16,12 @@ Reason = Literal[
     "leaping_sequence",  # far beyond the author's last sequence
     "log_only",  # a kind that the log itself writes
     "malformed",  # not the canonical bytes of a record
+    "no_answer",  # a survivor without an accepted update of the round
     "no_genesis",  # the first entry of a ledger must be a genesis
+    "no_survivors",  # a masked round needs its survivor set before its model
     "not_admitter",  # the genesis does not let the author admit this role, or recover or revoke its keys
     "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
+    "not_masked",  # a survivor set for a round without masks
     "not_possessed",  # not the new key's signature over whose it will be
     "not_simulated",  # allowed on a simulation's ledger only
     "other_coordinator",  # the round was opened by somebody else
@@ -27,10 +30,12 @@ Reason = Literal[
     "round_open",  # another round has not been closed
     "run_complete",  # more rounds than the run announced
     "second_genesis",  # a ledger has one genesis
+    "second_survivors",  # the round's survivor set is complete
     "second_update",  # the person has answered the round
     "share_without_consent",  # shares as input, without a consent that covers them
     "stale_sequence",  # not greater than the author's last sequence
-    "too_few_updates",  # fewer people in a model than its round demands
+    "survivors_named",  # an update after the round's survivor set was begun
+    "too_few_updates",  # fewer people in a model or a survivor set than the round demands
     "too_large",  # above the largest entry
     "too_late",  # after the round's deadline
     "too_many_people",  # more people than one record may name
@@ -45,14 +50,15 @@ Reason = Literal[
     "wrong_number",  # not the next number
     "wrong_origin",  # made for another ledger
     "wrong_parent",  # does not follow from what it names as its parent
-    "wrong_people",  # a host must name people, a participant may not
+    "wrong_part",  # not the next part of the survivor set, or another number of parts
+    "wrong_people",  # a host must name people, a participant may not; or ranges that are not strictly increasing
     "wrong_role",  # the author's role may not write this kind
     "wrong_round",  # another hash than the open round's entry has
     "wrong_run",  # not this run or the next one, or other terms than the run's first round
     "wrong_spend",  # not the spend of the round, or an account without a spend
     "wrong_state",  # a state root that does not follow from the entries
     "wrong_time",  # before the last block's time
-    "wrong_updates",  # not a subset of the round's updates, or not their root
+    "wrong_updates",  # not a subset of the round's updates or not their root; in a masked round, not the survivors'
     "wrong_version",  # not the version after the base model's
 ]
 """Every reason code that the rules know."""

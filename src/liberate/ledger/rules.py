@@ -6,6 +6,7 @@ It checks everything first and changes the state last: a refused entry leaves no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import assert_never, get_args
 
@@ -28,6 +29,7 @@ from liberate.ledger.records import (
     Record,
     Role,
     Round,
+    Survivors,
     Update,
     numbers,
     possession_bytes,
@@ -48,6 +50,7 @@ AUTHORS: dict[type[Record], frozenset[Role]] = {
     Dataset: frozenset({"participant"}),
     Round: frozenset({"coordinator"}),
     Update: frozenset({"participant", "host"}),
+    Survivors: frozenset({"coordinator"}),
     Model: frozenset({"coordinator"}),
     Aborted: frozenset({"coordinator"}),
     Block: frozenset({"log"}),
@@ -88,6 +91,8 @@ def apply(state: State, entry: Entry, position: int, *, verified_by: bytes | Non
                 _open_round(state, record, entry.leaf_hash)
             case Update():
                 _update(state, record, entry.leaf_hash)
+            case Survivors():
+                _name_survivors(state, record)
             case Model():
                 _close_with_model(state, record)
             case Aborted():
@@ -264,6 +269,8 @@ def _open_round(state: State, record: Round, hash: Digest) -> None:
         raise refusal("wrong_spend", f"{record.spend} from account {record.account!r}")
     if record.fidelity == "sum" and not state.founding.simulated:
         raise refusal("not_simulated", "noise is drawn once on a sum in simulations only")
+    if record.mechanism.parameters.get("masked") == 0 and not state.founding.simulated:
+        raise refusal("not_simulated", "masks are left out in simulations only")
     if record.deadline <= state.height:
         raise refusal("too_late", f"deadline {record.deadline}, the next block is {state.height + 1}")
     _check_participants(state, _people(record.cohort, "wrong_cohort"), "wrong_cohort")
@@ -302,6 +309,8 @@ def _update(state: State, record: Update, hash: Digest) -> None:
         raise refusal("closed_round", f"round {record.round} is not open")
     if record.round_hash != current.hash:
         raise refusal("wrong_round", f"round {record.round} has another entry")
+    if current.named_parts:
+        raise refusal("survivors_named", f"whose updates round {record.round} uses is settled")
     if state.height >= current.record.deadline:
         raise refusal("too_late", f"block {state.height + 1} is after the deadline, {current.record.deadline}")
     if record.shares:
@@ -354,10 +363,42 @@ def _check_participants(state: State, people: Iterable[int], reason: Reason) -> 
             raise refusal(reason, f"the key of principal {number} was revoked")
 
 
+def _name_survivors(state: State, record: Survivors) -> None:
+    current = _closable_round(state, record)
+    if record.round_hash != current.hash:
+        raise refusal("wrong_round", f"round {record.round} has another entry")
+    if not current.record.is_masked:
+        raise refusal("not_masked", f"round {record.round} has no masks to undo")
+    if current.has_survivors:
+        raise refusal("second_survivors", f"round {record.round} has its survivor set")
+    expected = (current.named_parts + 1, current.all_parts or record.parts)
+    if (record.part, record.parts) != expected or record.part > record.parts:
+        raise refusal("wrong_part", f"part {record.part} of {record.parts}, wanted part {expected[0]} of {expected[1]}")
+    people = _people(record.people, "wrong_people")
+    if not people or people[0] <= max(current.survivors, default=-1):
+        raise refusal("wrong_people", "a part names people, with larger numbers than the part before")
+    for number in people:
+        if number not in current.answered:
+            raise refusal("no_answer", f"principal {number} has no update in round {record.round}")
+    if record.part == record.parts:
+        _check_survivors(current, current.survivors.union(people))
+    current.name_survivors(people, record.parts)
+
+
+def _check_survivors(current: OpenRound, survivors: set[int]) -> None:
+    """Check a whole survivor set: enough people, and all or none of those for whom a host's update answers."""
+    if len(survivors) < current.record.minimum:
+        raise refusal("too_few_updates", f"{len(survivors)} people, at least {current.record.minimum} are wanted")
+    by_update = Counter(current.answered[number] for number in survivors)
+    for position, count in by_update.items():
+        if count != current.updates[position].people:
+            raise refusal("wrong_updates", f"the update at {position} answers for others too")
+
+
 # --- the end of a round, the end of a block --------------------------------------------------------------------------
 
 
-def _closable_round(state: State, record: Model | Aborted) -> OpenRound:
+def _closable_round(state: State, record: Survivors | Model | Aborted) -> OpenRound:
     current = state.open_round
     if current is None or record.round != current.record.number:
         raise refusal("closed_round", f"round {record.round} is not open")
@@ -376,6 +417,11 @@ def _close_with_model(state: State, record: Model) -> None:
     unused = set(record.unused)
     if list(record.unused) != sorted(unused) or not unused <= current.updates.keys():
         raise refusal("wrong_updates", "unused positions must be increasing, and updates of the round")
+    if current.record.is_masked:
+        if not current.has_survivors:
+            raise refusal("no_survivors", f"round {record.round} is masked, and its survivors are not named")
+        if unused != current.updates.keys() - current.surviving_updates():
+            raise refusal("wrong_updates", "the unused updates of a masked round are those of no survivor")
     used = [update for position, update in current.updates.items() if position not in unused]
     people = sum(update.people for update in used)
     if people < current.record.minimum:

@@ -142,7 +142,7 @@ class AcceptedUpdate:
 
 @dataclass(slots=True)
 class OpenRound:
-    """A round that waits for its model, and what it has been answered.
+    """A round that waits for its model, what it has been answered, and by whom its sum is made if it is masked.
 
     Attributes:
         record: The round.
@@ -150,7 +150,10 @@ class OpenRound:
         position: Position of its entry.
         n_principals: Number of principals when it was opened.
         updates: Accepted updates by position, in ledger order.
-        answered: People whose answer was accepted.
+        answered: People whose answer was accepted, each with its position.
+        survivors: People whose uploads are in a masked round's sum, as far as they were named.
+        named_parts: How many records have named them.
+        all_parts: How many records there will be; 0 before the first.
     """
 
     record: Round
@@ -158,7 +161,10 @@ class OpenRound:
     position: int
     n_principals: int
     updates: dict[int, AcceptedUpdate] = field(default_factory=dict)
-    answered: set[int] = field(default_factory=set)
+    answered: dict[int, int] = field(default_factory=dict)
+    survivors: set[int] = field(default_factory=set)
+    named_parts: int = 0
+    all_parts: int = 0
     _cohort: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
@@ -171,7 +177,22 @@ class OpenRound:
     def accept(self, people: Sequence[int], hash: Digest, position: int) -> None:
         """Add an accepted update: for whom it answers, its leaf hash and position."""
         self.updates[position] = AcceptedUpdate(hash, len(people))
-        self.answered.update(people)
+        self.answered.update(dict.fromkeys(people, position))
+
+    def name_survivors(self, people: Sequence[int], parts: int) -> None:
+        """Add a part of the survivor set: its people, and how many parts there are."""
+        self.survivors.update(people)
+        self.named_parts += 1
+        self.all_parts = parts
+
+    @property
+    def has_survivors(self) -> bool:
+        """Whether the whole survivor set was named."""
+        return self.named_parts == self.all_parts > 0
+
+    def surviving_updates(self) -> set[int]:
+        """Give the positions of the survivors' updates."""
+        return {self.answered[number] for number in self.survivors}
 
 
 @dataclass(frozen=True, slots=True)

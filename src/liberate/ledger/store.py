@@ -26,9 +26,11 @@ from liberate.ledger.records import (
     Model,
     Record,
     Round,
+    Survivors,
     Update,
     concerned,
     decode_entry,
+    numbers,
 )
 from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
 
@@ -293,6 +295,11 @@ def _restore_open_round(
         update = decode_entry(data)
         if isinstance(update.record, Update):
             current.accept(update.record.answers_for(), update.leaf_hash, at)
+    named = "SELECT entry FROM entry WHERE kind = 'survivors' AND position > ? ORDER BY position"
+    for (data,) in connection.execute(named, (position,)):
+        survivors = decode_entry(data).record
+        if isinstance(survivors, Survivors):
+            current.name_survivors(tuple(numbers(survivors.people)), survivors.parts)
     return current
 
 

@@ -15,7 +15,7 @@ from liberate.ledger.records import Block, decode_entry
 from liberate.report.charts import Way
 from liberate.runs.folder import Run
 
-_KINDS = ("genesis", "enrol", "dataset", "round", "update", "model", "aborted", "block")
+_KINDS = ("genesis", "enrol", "dataset", "round", "update", "survivors", "model", "aborted", "block")
 
 _PARTS = {
     "fit": "devices fit their own side and compute their statistic",
