@@ -98,8 +98,14 @@ def finish_changes(ledger: Ledger, devices: Devices) -> list[KeyChange]:
     Returns:
         Those that stand on the ledger; one that the ledger refuses is forgotten.
     """
-    outcomes = [_finish(ledger, devices, slot, pending) for slot, pending in devices.pending_keys()]
-    return [outcome for outcome in outcomes if isinstance(outcome, KeyChange)]
+    finished = []
+    for slot, pending in devices.pending_keys():
+        outcome = _finish(ledger, devices, slot, pending)
+        if isinstance(outcome, KeyChange):
+            finished.append(outcome)
+        else:
+            _logger.warning("the ledger refuses the change of key that was under way for device %d: %s", slot, outcome)
+    return finished
 
 
 def _change(
@@ -126,7 +132,6 @@ def _finish(ledger: Ledger, devices: Devices, slot: int, pending: PendingKey) ->
     assert isinstance(record, Key), "a change of key is a key record"
     (outcome,) = ledger.append([pending.entry])
     if isinstance(outcome, RefusedEntry):
-        _logger.warning("the ledger refuses the %s of participant %d: %s", act_of(record), record.number, outcome)
         devices.drop_key(slot)
         return outcome
     devices.settle_key(slot, pending, seq=ledger.state.principals[record.number].sequence)

@@ -1,0 +1,218 @@
+"""Keys of a run's participants: whoever changes one can go on training, tracing and verifying."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liberate.crypto.note import SignatureType, verifier_key
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, LedgerLocked, LiberateError
+from liberate.federation.coordinator import Coordinator
+from liberate.federation.devices import Devices
+from liberate.federation.rekeying import Act
+from liberate.ledger.audit import verify
+from liberate.ledger.log import SqliteLedger
+from liberate.runs.entries import read_entries
+from liberate.runs.folder import Run, load_run
+from liberate.runs.keys import change_key, show_key
+from liberate.runs.lineage import trace_person
+from liberate.runs.proofs import prove_person
+from liberate.runs.results import evaluate, find_person, recommend
+from liberate.runs.training import train
+from liberate.settings import Settings, resolve
+from tests.worlds import low_rank_ratings, write_csv
+
+PERSON = "user:u03"
+
+Configure = Callable[..., Settings]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=8, n_items=6))
+
+    def build(*assignments: str) -> Settings:
+        small = ["model.n_factors=2", "federation.rounds=2", "privacy.mode=local", "privacy.epsilon=6"]
+        return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
+
+    return build
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler may catch it."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Break off before a step."""
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(owner, name, killed)
+
+
+def half_trained(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that was killed between its two rounds."""
+    run_round, rounds = Coordinator.run_round, 0
+
+    def once(*arguments: Any, **options: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 2:
+            raise Killed
+        return run_round(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Coordinator, "run_round", once)
+        with pytest.raises(Killed):
+            train(settings, folder)
+    return load_run(folder)
+
+
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_run_goes_on_and_is_checked_after_a_rotation(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+) -> None:
+    settings = configure(f"run.simulated={simulated}")
+    run = half_trained(tmp_path / "run", settings, monkeypatch)
+    before = show_key(run, PERSON)
+
+    found = change_key(run, PERSON, "rotation")
+
+    result = train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert (found["number"], found["status"], found["act"], found["published"]) == (6, "active", "rotation", True)
+    assert found["key_id"] != before["key_id"]
+    assert verify(run.ledger_folder, key=result.verifier_key).ok
+    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse)
+    traced = trace_person(run, PERSON)
+    assert [entry["kind"] for entry in traced["entries"]] == ["enrol", "dataset", "update", "key", "update"]
+    assert [update["outcome"] for update in traced["updates"]] == [traced["updates"][0]["outcome"]] * 2
+    assert traced["epsilon"] == pytest.approx(6, abs=1e-6)
+    assert prove_person(run, PERSON)["key_id"] == found["key_id"]
+    entries = read_entries(run, kind="update", author=PERSON, limit=2)
+    assert [entry["key_id"] for entry in entries] == [before["key_id"], found["key_id"]]
+    assert len(recommend(run, found["key_id"], 3)[1]) == 3
+
+
+def test_finished_run_is_checked_after_every_act(tmp_path: Path, configure: Configure) -> None:
+    result = train(configure(), tmp_path / "run")
+    run, acts = load_run(tmp_path / "run"), list[Act](["rotation", "revocation", "recovery", "rotation"])
+    first = show_key(run, PERSON)
+    kept = (run.folder / "checkpoint").read_text("utf-8")
+
+    found = [change_key(run, PERSON, act) for act in acts]
+
+    shown = show_key(run, PERSON)
+    assert [each["status"] for each in found] == ["active", "revoked", "active", "active"]
+    assert [step["act"] for step in shown["history"]] == ["enrolment", *acts]
+    assert [step["signed_by"] for step in shown["history"]] == [0, 6, 6, 0, 6]
+    assert [step["position"] for step in shown["history"]][1:] == [each["position"] for each in found]
+    assert [step["key_id"] for step in shown["history"]] == [
+        first["key_id"],
+        found[0]["key_id"],
+        None,
+        found[2]["key_id"],
+        found[3]["key_id"],
+    ]
+    assert len({step["public_key"] for step in shown["history"]}) == 5
+    assert shown["key_id"] == found[3]["key_id"]
+    assert find_person(run, first["key_id"]).number == 6, "a former key still names the person"
+    assert trace_person(run, PERSON)["epsilon"] == pytest.approx(6, abs=1e-6), "no act gives a budget back"
+    assert verify(run.ledger_folder, key=result.verifier_key, checkpoint=kept).ok
+    newest = (run.folder / "checkpoint").read_text("utf-8")
+    assert newest != kept, "the change is published"
+    assert verify(run.ledger_folder, key=result.verifier_key, checkpoint=newest).ok
+    assert train(configure(), tmp_path / "run") == result
+
+
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_next_key_follows_from_seed_and_ledger_in_a_simulation_only(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+) -> None:
+    half_trained(tmp_path / "a", configure(f"run.simulated={simulated}"), monkeypatch)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    first, second = (
+        [change_key(load_run(tmp_path / name), PERSON, "rotation")["key_id"] for _ in range(2)] for name in ("a", "b")
+    )
+
+    assert (first == second) == (simulated == "true")
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize("act", ["rotation", "revocation", "recovery"])
+@pytest.mark.parametrize("step", [(SqliteLedger, "_commit"), (Devices, "settle_key")], ids=lambda step: step[1])
+def test_the_same_command_ends_what_was_broken_off(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, act: Act, step: tuple[type, str]
+) -> None:
+    run = half_trained(tmp_path / "run", configure(), monkeypatch)
+    with monkeypatch.context() as patched:
+        kill_at(patched, *step)
+        with pytest.raises(Killed):
+            change_key(run, PERSON, act)
+    assert show_key(run, PERSON)["under_way"]
+
+    found = change_key(run, PERSON, act)
+
+    shown = show_key(run, PERSON)
+    assert not shown["under_way"]
+    assert [each["position"] for each in shown["history"]][1:] == [found["position"]], "ended, not done twice"
+    assert (shown["key_id"], shown["status"]) == (found["key_id"], found["status"])
+    train(configure(), tmp_path / "run")
+    assert verify(run.ledger_folder).ok
+
+
+def test_errors_say_what_to_do(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = half_trained(tmp_path / "run", configure(), monkeypatch)
+
+    for name in ("user:nobody", "0", "2", "0123456789abcdef"):
+        with pytest.raises(LiberateError, match="no participant"):
+            change_key(run, name, "rotation")
+    change_key(run, PERSON, "revocation")
+    for act in list[Act](["revocation", "rotation"]):
+        with pytest.raises(FederationError, match="revoked_author"):
+            change_key(run, PERSON, act)
+    (run.folder / "keys" / "founder.key").unlink()
+    with pytest.raises(LiberateError, match="no key file"):
+        change_key(run, PERSON, "recovery")
+    assert show_key(run, PERSON)["status"] == "revoked"
+
+
+def test_running_training_keeps_keys_as_they_are(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_round = Coordinator.run_round
+    tried: list[str] = []
+
+    def try_to_rotate(*arguments: Any, **options: Any) -> Any:
+        before = show_key(load_run(tmp_path / "run"), PERSON)
+        with pytest.raises(LedgerLocked):
+            change_key(load_run(tmp_path / "run"), PERSON, "rotation")
+        assert show_key(load_run(tmp_path / "run"), PERSON) == before
+        tried.append(before["key_id"])
+        return run_round(*arguments, **options)
+
+    monkeypatch.setattr(Coordinator, "run_round", try_to_rotate)
+    train(configure(), tmp_path / "run")
+
+    assert len(tried) == 2
+
+
+def test_change_stands_when_the_witnesses_are_away(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = half_trained(tmp_path / "run", configure(), monkeypatch)
+    vkey = verifier_key("witness.example/1", SigningKey.from_seed(bytes(32)).public, SignatureType.COSIGNATURE_V1)
+    settings = resolve(None, [f'ledger.witnesses=["http://127.0.0.1:1 {vkey}"]'], environment={})
+    away = Run(run.folder, settings, run.record)
+
+    found = change_key(away, PERSON, "rotation")
+
+    assert not found["published"]
+    assert show_key(run, PERSON)["key_id"] == found["key_id"]
