@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from liberate.ledger import replay
 from liberate.ledger.audit import verify
+from tests.ledger.publish.growing import grow
 from tests.ledger.test_audit import copied, damage, places
-from tests.ledger.world import create, write_history
+from tests.ledger.world import World, create, write_history
 
 
 def test_with_processes_the_findings_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +28,24 @@ def test_with_processes_the_findings_are_the_same(tmp_path: Path, monkeypatch: p
     assert verify(tmp_path / "sound") == expected
     assert verify(folder) == found
     assert "entry 9" in places(found)
+
+
+@pytest.mark.parametrize("with_processes", [False, True])
+def test_memory_does_not_grow_with_the_number_of_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_processes: bool
+) -> None:
+    monkeypatch.setattr(replay, "_WORTH_PROCESSES", 1 if with_processes else 10**9)
+    monkeypatch.setattr(replay, "_BYTES_AHEAD", 100_000)
+    ledger = create(tmp_path)
+    World(ledger).populate()
+    peaks = []
+    for size in (1_500, 6_000):
+        grow(ledger, size)
+        verify(tmp_path)  # what is imported and kept for good
+        tracemalloc.start()
+        assert verify(tmp_path).entry_count == size
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    ledger.close()
+
+    assert peaks[1] < 1.2 * peaks[0], peaks
