@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liberate.arrays import Digest
@@ -115,6 +115,41 @@ def test_every_consistency_proof_is_the_rfcs(new: int) -> None:
         if old < new:
             with pytest.raises(ProofMismatch):
                 merkle.verify_consistency(old, new, proof, new_root, new_root)
+
+
+@settings(max_examples=40)
+@given(st.integers(LARGEST + 1, 1_500), st.data())
+def test_proofs_of_larger_trees_are_the_rfcs(size: int, data: st.DataObject) -> None:
+    leaves = [index.to_bytes(2, "big") for index in range(size)]
+    node, root = node_of(leaves), Digest(reference.tree_hash(leaves))
+    index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+
+    inclusion = merkle.inclusion_proof(index, size, node)
+    consistency = merkle.consistency_proof(old, size, node)
+
+    assert inclusion == reference.path(index, leaves)
+    assert consistency == reference.proof(old, leaves)
+    merkle.verify_inclusion(merkle.leaf_hash(leaves[index]), index, size, inclusion, root)
+    merkle.verify_consistency(old, size, consistency, Digest(reference.tree_hash(leaves[:old])), root)
+    other = data.draw(st.integers(0, size - 1).filter(lambda number: number != index))
+    with pytest.raises(ProofMismatch):
+        merkle.verify_inclusion(merkle.leaf_hash(leaves[index]), other, size, inclusion, root)
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 600), st.data())
+def test_a_changed_proof_of_consistency_is_refused(size: int, data: st.DataObject) -> None:
+    leaves = [index.to_bytes(2, "big") for index in range(size)]
+    old = data.draw(st.integers(1, size - 1))
+    old_root, root = (Digest(reference.tree_hash(part)) for part in (leaves[:old], leaves))
+    proof = merkle.consistency_proof(old, size, node_of(leaves))
+    place = data.draw(st.integers(0, len(proof) - 1))
+    flipped = bytearray(proof[place])
+    flipped[data.draw(st.integers(0, 31))] ^= 1 << data.draw(st.integers(0, 7))
+
+    for changed in ([*proof, root], proof[:-1], [*proof[:place], Digest(bytes(flipped)), *proof[place + 1 :]]):
+        with pytest.raises(ProofMismatch):
+            merkle.verify_consistency(old, size, changed, old_root, root)
 
 
 @given(st.integers(1, 300), st.data())
