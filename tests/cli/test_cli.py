@@ -112,6 +112,25 @@ def test_ledger_is_held_against_a_kept_checkpoint(call: Call, finished: dict[str
     assert call("ledger", "verify", finished["run"], "--checkpoint", kept)[0] == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93\xff", b"no checkpoint\n"])
+def test_a_kept_checkpoint_that_is_none_is_a_finding(
+    call: Call, finished: dict[str, Any], tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "kept").write_bytes(content)
+
+    code, out, _ = call("ledger", "verify", finished["run"], "--checkpoint", tmp_path / "kept")
+
+    assert code == 1
+    assert "FOUND remembered checkpoint" in out
+
+
+def test_a_file_that_is_not_there_is_named(call: Call, finished: dict[str, Any]) -> None:
+    code, out, err = call("ledger", "verify", finished["run"], "--checkpoint", "nowhere")
+
+    assert (code, out) == (1, "")
+    assert err == "error: nowhere: No such file or directory\n"
+
+
 def test_wrong_key_is_a_finding_and_exit_code_1(call: Call, finished: dict[str, Any]) -> None:
     origin = finished["verifier_key"].split("+")[0]
     other = verifier_key(origin, SigningKey.from_seed(bytes(32)).public)

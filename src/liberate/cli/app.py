@@ -70,5 +70,5 @@ def main() -> None:
     except OSError as error:
         if "--verbose" in sys.argv:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
         sys.exit(1)

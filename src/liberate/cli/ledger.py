@@ -77,7 +77,7 @@ def verify(
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
     from liberate.ledger.audit import verify as verify_ledger
 
-    note = checkpoint.read_text("utf-8") if checkpoint else None
+    note = _read(checkpoint) if checkpoint else None
     with progress_lines() as progress:
         progress("verifying")
         audit = verify_ledger(_place(folder), key=key, checkpoint=note, resume=resume, progress=_by_tenths(progress))
