@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,7 @@ from liberate.crypto.merkle import CompactRange
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
-from liberate.ledger import store
-from liberate.ledger.equivocation import check_equivocation, equivocation_file
+from liberate.ledger import conflicts, store
 from liberate.ledger.group_commit import GroupCommit, Offer, Outcome
 from liberate.ledger.records import Block, Entry, decode_entry, sign
 from liberate.ledger.refusal import refusal
@@ -251,13 +250,8 @@ class SqliteLedger:
 
     def equivocations(self) -> list[bytes]:
         """Give a file of evidence for each sequence number that an author is known to have used twice."""
-        statement = (
-            "SELECT entry.position, entry.author, entry.entry, evidence.entry FROM evidence"
-            " JOIN entry USING (author, seq) ORDER BY entry.position"
-        )
         with self._read() as connection:
-            rows = connection.execute(statement).fetchall()
-        return [equivocation_file(self._state.key_at(author, at), *entries) for at, author, *entries in rows]
+            return conflicts.read(connection, self._state)
 
     def checkpoint(self) -> str:
         with self._read() as connection:
@@ -310,7 +304,7 @@ class SqliteLedger:
         batch: list[tuple[int, Entry]] = []
         positions: dict[bytes, int] = {}
         taken: dict[tuple[int, int], tuple[int, Entry]] = {}
-        conflicts: dict[tuple[int, int], Entry] = {}
+        found: dict[tuple[int, int], Entry] = {}
         for entry in offers:
             try:
                 if isinstance(entry, RefusedEntry):
@@ -326,40 +320,14 @@ class SqliteLedger:
             except RefusedEntry as refused:
                 _logger.debug("refused: %s", refused)
                 results.append(refused)
-                if isinstance(entry, Entry) and self._is_equivocation(entry, taken):
-                    conflicts.setdefault((entry.record.author, entry.record.seq), entry)
+                if isinstance(entry, Entry) and conflicts.is_conflict(self._connection, self._state, entry, taken):
+                    found.setdefault((entry.record.author, entry.record.seq), entry)
         if batch:
             self._commit(batch)
-        if conflicts:
-            self._keep(conflicts.values())
+        if found:
+            with self._stopwatch.measure("store"):
+                conflicts.keep(self._connection, found.values())
         return results
-
-    def _is_equivocation(self, entry: Entry, taken: Mapping[tuple[int, int], tuple[int, Entry]]) -> bool:
-        """Whether the author of a refused entry signed an accepted one with the same sequence, and none is kept yet."""
-        author, sequence = entry.record.author, entry.record.seq
-        if author >= len(self._state.principals) or sequence > self._state.last_sequence(author):
-            return False
-        accepted = [taken[author, sequence]] if (author, sequence) in taken else []
-        if not accepted:
-            statement = (
-                "SELECT position, entry FROM entry WHERE author = ?1 AND seq = ?2"
-                " AND NOT EXISTS (SELECT 1 FROM evidence WHERE author = ?1 AND seq = ?2)"
-            )
-            rows = self._connection.execute(statement, (author, sequence))
-            accepted = [(position, decode_entry(data)) for position, data in rows]
-        for position, first in accepted:
-            with suppress(LedgerError):
-                check_equivocation(self._state.key_at(author, position), first, entry)
-                _logger.warning("principal %d signed two entries with sequence %d", author, sequence)
-                return True
-        return False
-
-    def _keep(self, conflicts: Iterable[Entry]) -> None:
-        """Make evidence durable, beside the block."""
-        with self._stopwatch.measure("store"):
-            self._connection.execute("BEGIN IMMEDIATE")
-            store.insert(self._connection, "evidence", [store.evidence_row(entry) for entry in conflicts], replace=True)
-            self._connection.execute("COMMIT")
 
     def _first_position(self, entry: Entry) -> int | None:
         """Give the position of an entry that is stored already."""
