@@ -197,14 +197,26 @@ def resumed(folder: Path, world: World) -> tuple[bytes, bytes]:
         return encode(model), open_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
 
 
-def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(tmp_path: Path) -> None:
-    ratings = low_rank_ratings()
-    values = ratings.values.copy()
-    own = slice(int(ratings.indptr[3]), int(ratings.indptr[4]))
+def replaced(ratings: Ratings, user: int) -> Ratings:
+    """Give a world in which one person has rated something else."""
+    own = slice(int(ratings.indptr[user]), int(ratings.indptr[user + 1]))
+    values, items = ratings.values.copy(), ratings.items.copy()
     values[own] = 6 - values[own]
-    items = ratings.items.copy()
     items[own.stop - 1] = 8 if items[own.stop - 1] != 8 else items[own.stop - 1]
-    other = replace(ratings, values=values, items=items)
+    return replace(ratings, values=values, items=items)
+
+
+def left_out(ratings: Ratings, user: int) -> Ratings:
+    """Give a world in which one person has rated nothing."""
+    return ratings.where(ratings.users() != user)
+
+
+@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+@pytest.mark.parametrize("change", [replaced, left_out], ids=["replaced", "left-out"])
+def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(
+    tmp_path: Path, world: World, change: Callable[[Ratings, int], Ratings]
+) -> None:
+    other = change(world.ratings, 3)
     may_differ = {
         "dataset": {"commitment"},
         "round": {"base_digest"},
@@ -214,8 +226,8 @@ def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(tmp_path:
     }
 
     entries = []
-    for name, world in (("a", PLAIN), ("b", replace(PLAIN, ratings=other))):
-        with stage(tmp_path / name, world) as scene:
+    for name, one in (("a", world), ("b", replace(world, ratings=other))):
+        with stage(tmp_path / name, one) as scene:
             scene.learn()
             entries.append([decode_entry(data) for _, data in scene.federation.ledger.entries()])
 
