@@ -312,6 +312,42 @@ def gram_rows(
                 pair += 1
 
 
+@_device
+def moment_rows(moments: Float32Array, whitener: Float32Array, rows: Float32Array) -> None:
+    """Write W E[x xᵀ] Wᵀ - I of each device, its lower triangle row by row, off-diagonals times sqrt(2).
+
+    Args:
+        moments: E[x xᵀ] of each device, packed, shape (n_devices, P).
+        whitener: W, upper triangular, shape (K, K).
+        rows: Written, shape (n_devices, P).
+    """
+    k = len(whitener)
+    for part in _prange(_N_PARTS):
+        square = np.empty((k, k), np.float32)
+        half = np.empty((k, k), np.float32)
+        for device in range(part, len(moments), _N_PARTS):
+            place = 0
+            for i in range(k):
+                for j in range(i + 1):
+                    square[i, j] = moments[device, place]
+                    square[j, i] = moments[device, place]
+                    place += 1
+            for i in range(k):
+                half[i] = 0
+                for t in range(i, k):
+                    w = whitener[i, t]
+                    for j in range(k):
+                        half[i, j] += w * square[t, j]
+            place = 0
+            for i in range(k):
+                for j in range(i + 1):
+                    s = np.float32(0)
+                    for t in range(j, k):
+                        s += half[i, t] * whitener[j, t]
+                    rows[device, place] = s - np.float32(1) if i == j else s * np.float32(np.sqrt(2.0))
+                    place += 1
+
+
 @_server
 def solve_items(
     total: Float64Array,
