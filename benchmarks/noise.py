@@ -19,7 +19,7 @@ import numpy as np
 
 from liberate.arrays import RealRows
 from liberate.privacy.mechanism import Laplace
-from liberate.privacy.noise import add_exact, add_fast
+from liberate.privacy.noise import add_exact_laplace, add_fast_laplace
 
 ROWS = 16
 N_ITEMS, WIDTH, N_RATED = 3_706, 9, 165
@@ -33,8 +33,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keys = [sha256(f"benchmark {row}".encode()).digest() for row in range(ROWS)]
     values = np.zeros((ROWS, arguments.samples // ROWS), np.int32)
-    exact = seconds(lambda: add_exact(values, arguments.scale, keys))
-    fast = seconds(lambda: add_fast(values, arguments.scale, keys))
+    exact = seconds(lambda: add_exact_laplace(values, arguments.scale, keys))
+    fast = seconds(lambda: add_fast_laplace(values, arguments.scale, keys))
     mechanism = Laplace(grid_bits=22, clip_units=2**22, scale_units=arguments.scale)
     batch = updates()
     print(

@@ -10,13 +10,30 @@ from hypothesis import given
 
 from liberate.arrays import GridRows, RealRows
 from liberate.privacy.accounting import account
-from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Laplace, Mechanism, Plain, mechanism_from
+from liberate.privacy.mechanism import (
+    Disclosure,
+    DiscreteGaussianRelease,
+    DiscreteLaplaceRelease,
+    DistributedGaussian,
+    DistributedGaussianRelease,
+    Gaussian,
+    Laplace,
+    Mechanism,
+    Plain,
+    SumMechanism,
+    mechanism_from,
+)
 from tests.strategies import device, real_rows
 
 N_ITEMS = 5
-MECHANISMS = pytest.mark.parametrize(
-    "mechanism", [Plain(), Laplace(grid_bits=12, clip_units=5000, scale_units=20_011)], ids=lambda m: m.name
-)
+DISTRIBUTED = DistributedGaussian(grid_bits=12, clip_units=5000, share_units=1_234, honest=7, masked=1)
+ALL = [
+    Plain(),
+    Laplace(grid_bits=12, clip_units=5000, scale_units=20_011),
+    Gaussian(grid_bits=12, clip_units=5000, sigma_units=20_011),
+    DISTRIBUTED,
+]
+MECHANISMS = pytest.mark.parametrize("mechanism", ALL, ids=lambda m: m.name)
 
 
 def release(mechanism: Mechanism, batch: RealRows, keys: list[bytes], exact: bool = False) -> GridRows:
@@ -43,6 +60,30 @@ def test_its_event_can_be_priced_and_its_spend_covers_it(mechanism: Mechanism) -
             assert mechanism.account == "epsilon"
             assert 0 <= mechanism.spend_nano - epsilon * 10**9 < 1
             assert spent.epsilon_basic == float(epsilon)
+        case DiscreteGaussianRelease(rho=rho) | DistributedGaussianRelease(rho=rho):
+            assert mechanism.account == "rho"
+            assert 0 <= mechanism.spend_nano - rho * 10**9 < 1
+            assert spent.rho == float(rho)
+
+
+@MECHANISMS
+def test_only_the_mechanism_of_sums_is_one(mechanism: Mechanism) -> None:
+    assert isinstance(mechanism, SumMechanism) == (mechanism is DISTRIBUTED)
+
+
+@MECHANISMS
+@pytest.mark.parametrize("exact", [True, False])
+def test_its_noise_has_the_deviation_it_claims(mechanism: Mechanism, exact: bool) -> None:
+    nothing = RealRows(
+        indptr=np.array([0, 1, 2], np.int64),
+        indices=np.zeros(2, np.int32),
+        rows=np.zeros((2, 100), np.float32),
+        tails=np.zeros((2, 3)),
+    )
+
+    found = mechanism.release(nothing, 400, keys_for(nothing), exact)
+
+    assert found.rows.std() * 2.0**-mechanism.grid_bits == pytest.approx(mechanism.client_noise, rel=0.02)
 
 
 @MECHANISMS

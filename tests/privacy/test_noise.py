@@ -17,9 +17,10 @@ from liberate.privacy import noise
 from tests.reference import discrete_laplace as reference
 
 AddNoise = Callable[[Int32Array, int, Sequence[bytes]], None]
-SAMPLERS = pytest.mark.parametrize("add_noise", [noise.add_exact, noise.add_fast])
+SAMPLERS = pytest.mark.parametrize("add_noise", [noise.add_exact_laplace, noise.add_fast_laplace])
 TWINS = pytest.mark.parametrize(
-    ("add_noise", "twin"), [(noise.add_exact, reference.add_exact), (noise.add_fast, reference.add_fast)]
+    ("add_noise", "twin"),
+    [(noise.add_exact_laplace, reference.add_exact), (noise.add_fast_laplace, reference.add_fast)],
 )
 SCALES = [1, 2, 7, 1000, 123_457, 2**24]
 
@@ -117,10 +118,10 @@ def test_different_keys_give_different_noise(add_noise: AddNoise) -> None:
 
 @pytest.mark.parametrize("largest_draw", [1, 2, 13])
 def test_how_the_keystream_is_cut_does_not_matter(monkeypatch: pytest.MonkeyPatch, largest_draw: int) -> None:
-    expected = sample(noise.add_exact, 1, 200, 1000)
+    expected = sample(noise.add_exact_laplace, 1, 200, 1000)
     monkeypatch.setattr(noise, "_LARGEST_DRAW", largest_draw)
 
-    found = sample(noise.add_exact, 1, 200, 1000)
+    found = sample(noise.add_exact_laplace, 1, 200, 1000)
 
     np.testing.assert_array_equal(found, expected)
 
@@ -148,11 +149,14 @@ def test_exact_sampler_has_no_floating_point_operation() -> None:
     """No float, so no output can betray its input by the spacing of floating-point numbers."""
     row, words = numba.int32[::1], numba.uint32[::1]
 
-    assert floating_point_words(noise._add_exact.py_func, row, numba.int64, numba.uint64, words) == []
+    assert floating_point_words(noise._add_exact_laplace.py_func, row, numba.int64, numba.uint64, words) == []
     assert floating_point_words(noise._discrete_laplace.py_func, numba.uint64, words, numba.int64) == []
     assert floating_point_words(noise._bernoulli_exp.py_func, numba.uint64, numba.uint64, words, numba.int64) == []
     assert floating_point_words(noise._below.py_func, numba.uint64, words, numba.int64) == []
-    assert floating_point_words(noise._add_fast.py_func, numba.int32[:, ::1], numba.int64, numba.uint64[:, ::1]) != []
+    assert (
+        floating_point_words(noise._add_fast_laplace.py_func, numba.int32[:, ::1], numba.int64, numba.uint64[:, ::1])
+        != []
+    )
 
 
 @SAMPLERS

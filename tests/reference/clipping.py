@@ -1,4 +1,4 @@
-"""Plain twin of `mechanism.clip_to_grid`: rational numbers, one device."""
+"""Plain twin of `clipping.clip_to_grid`: rational numbers and Python's own integers, one device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 
-def clip_to_grid(numbers: Sequence[float], clip_units: int, grid_bits: int) -> list[int]:
-    """Scale numbers to an L1 norm of at most `clip_units` units of 2**-grid_bits, then drop the fractions."""
+def clip_to_grid(numbers: Sequence[float], clip_units: int, grid_bits: int, power: int) -> list[int]:
+    """Drop the fractions of units of 2**-grid_bits; where the norm is beyond `clip_units`, scale to it before."""
     units = [Fraction(number) * 2**grid_bits for number in numbers]
-    norm = sum(map(abs, units))
-    factor = Fraction(1) if norm <= clip_units else clip_units / norm
+    whole = [math.trunc(unit) for unit in units]
+    if sum(abs(unit) ** power for unit in whole) <= clip_units**power:
+        return whole
+    total = sum(abs(unit) ** power for unit in units)
+    factor = clip_units / total if power == 1 else clip_units / (Fraction(math.isqrt(int(total * 4**64))) / 2**64)
     return [math.trunc(unit * factor) for unit in units]

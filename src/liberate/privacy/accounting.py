@@ -20,15 +20,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 
 from liberate.arrays import Float64Array
 from liberate.errors import UnaccountableEvent
-from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Event, Mechanism, Mode
+from liberate.privacy.events import (
+    LARGEST_COORDINATES,
+    ROUNDING_VARIANCE,
+    Disclosure,
+    DiscreteGaussianRelease,
+    DiscreteLaplaceRelease,
+    DistributedGaussianRelease,
+    Event,
+    GaussianRelease,
+)
+from liberate.privacy.gaussian_curve import epsilon_of
+from liberate.privacy.mechanism import Mechanism, Mode
 
 _PLD_POINTS = 2**16
 """Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 0.02 %."""
@@ -36,7 +47,15 @@ _PLD_POINTS = 2**16
 _TIGHT_UP_TO = 700.0
 """Beyond this basic epsilon, where exp overflows, nothing is private by any reading and only the basic one is taken."""
 
+_ROUNDING_SLACK = 4 * math.exp(-2 * math.pi**2 * ROUNDING_VARIANCE)
+
 _RDP_ORDERS = np.concatenate([np.linspace(1.05, 12, 220), np.geomspace(12.5, 1e5, 200)])
+
+
+_LOCAL_NOISE = {
+    "laplace": "on the device: clipping to an L1 norm, then discrete Laplace noise on every coordinate of every item",
+    "gaussian": "on the device: clipping to an L2 norm, then discrete Gaussian noise on every coordinate of every item",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,71 +94,127 @@ class Promise:
     mechanism: str
 
 
-def account(events: Sequence[tuple[Event, int]], delta: float) -> Spent:
+def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 0) -> Spent:
     """Add up what a person's releases may tell.
 
     Args:
         events: What was done, and how often (>= 0); rounds that were aborted after the upload count.
         delta: Where the tight readings are taken, 0 < delta < 1.
+        colluding: Participants, among those whose noise a distributed release counts on, who give their noise to
+            whoever reads the sum.
 
     Raises:
         UnaccountableEvent: An event is of a kind unknown here.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}, wanted 0 < delta < 1")
+    if colluding < 0:
+        raise ValueError(f"colluding is {colluding}, wanted colluding >= 0")
     pure: list[tuple[DiscreteLaplaceRelease, int]] = []
+    gaussian: list[tuple[GaussianRelease, int]] = []
     is_disclosed = False
     for event, count in events:
         if count < 0:
             raise ValueError(f"an event happened {count} times, wanted count >= 0")
-        match event:
+        match _seen_by(event, colluding):
             case Disclosure():
                 is_disclosed |= count > 0
-            case DiscreteLaplaceRelease():
-                pure += [(event, count)] if count > 0 else []
+            case DiscreteLaplaceRelease() as release:
+                pure += [(release, count)] if count > 0 else []
+            case DiscreteGaussianRelease() | DistributedGaussianRelease() as release:
+                gaussian += [(release, count)] if count > 0 else []
             case _:
                 raise UnaccountableEvent(f"no accountant here knows the event {event!r}")
     if is_disclosed:
         return Spent(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=delta)
-    if not pure:
+    if not pure and not gaussian:
         return Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
-    basic = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
-    is_tight = basic <= _TIGHT_UP_TO
+    pure_epsilon = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
+    basic = pure_epsilon + _basic_of_gaussian(gaussian, delta)
+    is_tight = pure_epsilon <= _TIGHT_UP_TO
+    by_rdp = min(basic, _epsilon_rdp(pure, gaussian, delta)) if is_tight else basic
+    by_pld = _epsilon_pld(pure, gaussian, delta) if is_tight else pure_epsilon + _epsilon_of_gaussian(gaussian, delta)
     return Spent(
         epsilon_basic=basic,
-        epsilon_rdp=min(basic, _epsilon_rdp(pure, delta)) if is_tight else basic,
-        epsilon_pld=min(basic, _epsilon_pld(pure, delta)) if is_tight else basic,
-        rho=None,
+        epsilon_rdp=by_rdp,
+        epsilon_pld=min(basic, by_pld),
+        rho=float(sum(event.rho * count for event, count in gaussian)) if gaussian else None,
         delta=delta,
     )
 
 
-def _epsilon_rdp(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float) -> float:
+def _seen_by(event: Event, colluding: int) -> Event:
+    """Give the release as it is for whoever knows the noise of some participants."""
+    if not isinstance(event, DistributedGaussianRelease):
+        return event
+    return replace(event, honest=event.honest - colluding) if colluding < event.honest else Disclosure()
+
+
+def _basic_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
+    """Add up the epsilons of single releases, each at an equal part of delta."""
+    n_releases = sum(count for _, count in events)
+    return sum(count * _epsilon_of_gaussian([(event, 1)], delta / n_releases) for event, count in events)
+
+
+def _epsilon_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
+    """Give the tight epsilon of discrete Gaussian releases from the curve of continuous ones."""
+    slack = _slack(events)
+    return epsilon_of(math.sqrt(_squared_shift(events)), delta * math.exp(-slack)) + 2 * slack
+
+
+def _squared_shift(events: Sequence[tuple[GaussianRelease, int]]) -> float:
+    """Add up the squared shifts, in deviations, of the continuous releases that the discrete ones come from."""
+    return sum(count * event.sensitivity**2 / (event.variance - ROUNDING_VARIANCE) for event, count in events)
+
+
+def _slack(events: Sequence[tuple[GaussianRelease, int]]) -> float:
+    """Bound how far the logarithm of any probability of all releases is from what continuous ones give."""
+    return sum(count * LARGEST_COORDINATES * (event.tau / 2 + _ROUNDING_SLACK) for event, count in events)
+
+
+def _epsilon_rdp(
+    pure: Sequence[tuple[DiscreteLaplaceRelease, int]], gaussian: Sequence[tuple[GaussianRelease, int]], delta: float
+) -> float:
     from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon  # 2 s, only where it is needed
 
-    divergence = np.sum([count * rdp(event, _RDP_ORDERS) for event, count in events], axis=0)
+    divergence = sum((count * rdp(event, _RDP_ORDERS) for event, count in pure), np.zeros_like(_RDP_ORDERS))
+    divergence += _RDP_ORDERS * float(sum(event.rho * count for event, count in gaussian))
     epsilon, _ = compute_epsilon(_RDP_ORDERS, divergence, delta)
     return float(epsilon)
 
 
-def _epsilon_pld(events: Sequence[tuple[DiscreteLaplaceRelease, int]], delta: float) -> float:
+def _epsilon_pld(
+    pure: Sequence[tuple[DiscreteLaplaceRelease, int]], gaussian: Sequence[tuple[GaussianRelease, int]], delta: float
+) -> float:
     """Compose privacy loss distributions on a grid that never understates delta; it meets the greatest loss exactly.
 
     Source: Doroshenko et al. 2022, "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions".
     """
+    if not pure:
+        return _epsilon_of_gaussian(gaussian, delta)
     from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, identity
+    from dp_accounting.pld.privacy_loss_distribution import (
+        PrivacyLossDistribution,
+        from_gaussian_mechanism,
+        identity,
+    )
 
-    basic = sum(float(event.epsilon) * count for event, count in events)
-    largest = max(float(event.epsilon) for event, _ in events)
+    basic = sum(float(event.epsilon) * count for event, count in pure)
+    largest = max(float(event.epsilon) for event, _ in pure)
     interval = largest / math.ceil(_PLD_POINTS * largest / basic)
     total = identity(interval)
-    for event, count in events:
+    for event, count in pure:
         end = math.ceil(float(event.epsilon) / interval - 1e-9)
         deltas = hockey_stick(event, interval * np.arange(-end, end + 1, dtype=np.float64))
         pmf = create_pmf_pessimistic_connect_dots_fixed_gap(interval, -end, end, deltas)
         total = total.compose(PrivacyLossDistribution(pmf).self_compose(count))
-    return float(total.get_epsilon_for_delta(delta))
+    if not gaussian:
+        return float(total.get_epsilon_for_delta(delta))
+    slack = _slack(gaussian)
+    shifted = from_gaussian_mechanism(
+        1 / math.sqrt(_squared_shift(gaussian)), value_discretization_interval=interval, use_connect_dots=True
+    )
+    return float(total.compose(shifted).get_epsilon_for_delta(delta * math.exp(-slack))) + 2 * slack
 
 
 def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float64Array:
@@ -170,8 +245,8 @@ def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
     return np.asarray(float(event.epsilon) + (np.log(series) + 1e-15) / (orders - 1.0))
 
 
-def promise(mode: Mode) -> Promise:
-    """State what a mode promises."""
+def promise(mode: Mode, mechanism: Literal["laplace", "gaussian"] = "laplace") -> Promise:
+    """State what a mode promises; `local` with the noise of a mechanism."""
     match mode:
         case "device":
             return Promise(
@@ -194,8 +269,16 @@ def promise(mode: Mode) -> Promise:
                 "accounted as replace, by any other ratings, which covers it",
                 adversary="everybody beyond the person's own device: the coordinator, and any number of participants "
                 "working with it, may see every upload and lie",
-                mechanism="on the device: clipping to an L1 norm, then discrete Laplace noise on every coordinate "
-                "of every item",
+                mechanism=_LOCAL_NOISE[mechanism],
+            )
+        case "distributed":
+            return Promise(
+                unit="user",
+                relation="zero-out: the person's ratings replaced by nothing, participation itself is public",
+                adversary="the coordinator, which may lie, together with all participants beyond the honest fraction; "
+                "masks show it nothing but sums",
+                mechanism="on the device: clipping to an L2 norm, then the person's share of discrete Gaussian noise "
+                "on every coordinate, under masks; the sum has the noise of all",
             )
         case _:
             assert_never(mode)
@@ -212,23 +295,25 @@ def signal_to_noise(mechanism: Mechanism, n_participants: int, shape: tuple[int,
     """Bound the ratio of a round's signal to its noise from above, from public numbers.
 
     Signal: in the most favourable case all N participants fill the clip and point the same way, so their sum has an
-    L2 norm of N * clip. Noise: each of d = n_rows * width + n_tail coordinates sums N samples of variance
-    1 / (cosh(1 / t) - 1), about 2 t**2, so its L2 norm is about sqrt(d * N * variance).
+    L2 norm of N * clip. Noise: each of d = n_rows * width + n_tail coordinates sums N samples, so its L2 norm is about
+    sqrt(d * N) times the deviation of one sample.
 
     Returns:
-        N * clip / sqrt(d * N * variance); infinite where there is no noise.
+        N * clip / (sqrt(d * N) * deviation); infinite where there is no noise.
     """
     n_rows, width, n_tail = shape
     event = mechanism.event()
     match event:
         case Disclosure():
             return math.inf
-        case DiscreteLaplaceRelease():
-            variance = 0.5 / math.sinh(0.5 / event.scale) ** 2
+        case DiscreteLaplaceRelease() | DiscreteGaussianRelease():
             clip = event.sensitivity / 2
-            return math.sqrt(n_participants / ((n_rows * width + n_tail) * variance)) * clip
+        case DistributedGaussianRelease():
+            clip = event.sensitivity
         case _:
             assert_never(event)
+    deviation = math.ldexp(mechanism.client_noise, mechanism.grid_bits)
+    return math.sqrt(n_participants / (n_rows * width + n_tail)) * clip / deviation
 
 
 def noise_warning(ratio: float) -> str | None:

@@ -1,0 +1,33 @@
+"""The integer grid: an integer v stands for v * 2**-grid_bits, and prices are whole billionths."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Literal
+
+Account = Literal["none", "epsilon", "rho"]
+"""What a release is charged to: nothing, pure epsilon, or rho of zero-concentrated differential privacy."""
+
+NANO = 10**9
+"""Privacy is spent in whole billionths."""
+
+LARGEST_CLIP_UNITS = 2**29
+LARGEST_GRID_BITS = 64
+
+
+def check_clip(grid_bits: int, clip_units: int) -> None:
+    """Refuse a grid or a clip out of range.
+
+    Raises:
+        ValueError: One is.
+    """
+    if not 0 <= grid_bits <= LARGEST_GRID_BITS:
+        raise ValueError(f"grid_bits is {grid_bits}, wanted 0 <= grid_bits <= 64")
+    if not 0 < clip_units <= LARGEST_CLIP_UNITS:
+        raise ValueError(f"clip_units is {clip_units}, wanted 0 < clip_units <= 2**29")
+
+
+def floor_log2(x: Fraction) -> int:
+    """Give the largest n with 2**n <= x, x > 0, exactly."""
+    n = x.numerator.bit_length() - x.denominator.bit_length()
+    return n if Fraction(2) ** n <= x else n - 1

@@ -1,0 +1,113 @@
+"""The paper's mechanism: an L1 clip, and discrete Laplace noise on every coordinate of every row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from liberate.arrays import GridRows, Int32Array, RealRows
+from liberate.errors import PrivacyError
+from liberate.privacy.dense import release_dense
+from liberate.privacy.events import DiscreteLaplaceRelease
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, floor_log2
+
+LARGEST_SCALE_UNITS = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Laplace:
+    """Clips to an L1 norm and adds discrete Laplace noise to every coordinate of every row.
+
+    Any two people's clipped integers differ by at most 2 * clip_units in L1, so one release is
+    (2 * clip_units / scale_units)-differentially private under the replace relation, of the upload as a whole:
+    rows and tail are clipped together, and a row is sent for every item whether rated or not.
+
+    Sums are clamped to int32, which is post-processing; the ranges below make it a matter of exp(-96) per number.
+
+    Attributes:
+        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        clip_units: Largest L1 norm in units, 0 < clip_units <= 2**29.
+        scale_units: Scale of the noise in units, 0 < scale_units <= 2**24.
+    """
+
+    grid_bits: int
+    clip_units: int
+    scale_units: int
+
+    def __post_init__(self) -> None:
+        check_clip(self.grid_bits, self.clip_units)
+        if not 0 < self.scale_units <= LARGEST_SCALE_UNITS:
+            raise ValueError(f"scale_units is {self.scale_units}, wanted 0 < scale_units <= 2**24")
+
+    @property
+    def name(self) -> str:
+        return "laplace"
+
+    @property
+    def account(self) -> Account:
+        return "epsilon"
+
+    @property
+    def is_dense(self) -> bool:
+        return True
+
+    @property
+    def spend_nano(self) -> int:
+        return math.ceil(self.event().epsilon * NANO)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return {"clip_units": self.clip_units, "scale_units": self.scale_units}
+
+    @property
+    def client_noise(self) -> float:
+        return math.ldexp(math.sqrt(0.5) / math.sinh(0.5 / self.scale_units), -self.grid_bits)
+
+    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+        """Clip a batch, lay it out for every row and add noise."""
+        from liberate.privacy import noise  # numba: only where there is noise
+        from liberate.privacy.clipping import clip_to_grid
+
+        add = noise.add_exact_laplace if exact else noise.add_fast_laplace
+
+        def add_noise(values: Int32Array, keys: Sequence[bytes]) -> None:
+            add(values, self.scale_units, keys)
+
+        units = clip_to_grid(batch, self.clip_units, self.grid_bits, "l1")
+        return release_dense(batch, *units, n_rows, noise_keys, add_noise)
+
+    def event(self) -> DiscreteLaplaceRelease:
+        return DiscreteLaplaceRelease(sensitivity=2 * self.clip_units, scale=self.scale_units)
+
+
+def calibrated_laplace(epsilon: Fraction, rounds: int, clip_norm: Fraction) -> Laplace:
+    """Give the finest grid whose clip and scale stay in range while 2 * clip / scale * rounds <= epsilon.
+
+    Each round gets the same whole number of billionths of epsilon. The noise's scale is at most 2**24 units, so what
+    truncation takes from a coordinate (less than a unit) is about 2**-24 of the noise that is added to it, and summed
+    over N people sqrt(N / 2) * 2**-24 of the noise of their sum. The clip in force is clip_norm rounded down.
+
+    Args:
+        epsilon: For all rounds together, > 0.
+        rounds: How many, > 0.
+        clip_norm: Largest L1 norm, in the statistic's unit, > 0.
+
+    Raises:
+        PrivacyError: Epsilon is too small for so many rounds and so large a clip norm.
+    """
+    round_nano = math.floor(epsilon * NANO) // rounds
+    largest_clip = min(LARGEST_CLIP_UNITS, LARGEST_SCALE_UNITS * round_nano // (2 * NANO))
+    if largest_clip > 0:
+        grid_bits = floor_log2(largest_clip / clip_norm)
+        clip_units = math.floor(clip_norm * Fraction(2) ** grid_bits)
+        if grid_bits >= 0 and clip_units > 0:
+            return Laplace(
+                grid_bits=grid_bits, clip_units=clip_units, scale_units=-(-2 * clip_units * NANO // round_nano)
+            )
+    raise PrivacyError(
+        f"epsilon {float(epsilon)} over {rounds} rounds is too little for a clip norm of {float(clip_norm)}: "
+        "the noise does not fit the integer grid",
+        hint="raise epsilon, take fewer rounds or lower the clip norm",
+    )
