@@ -100,14 +100,14 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         seed=7,
         is_simulated=world.is_simulated,
         mechanism=mechanism.name,
-        agreed_epsilon_nano=world.limit_nano,
-        epsilon_nano_limit=None,
+        agreed_epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
+        agreed_rho_nano=10**12,
         witnesses=world.witnesses,
         witness_threshold=world.witness_threshold,
     )
     people = [f"u{user}" for user in range(ratings.n_users)]
     stopwatch = Stopwatch()
-    with open_federation(folder, charter, people, ratings, chunk=world.chunk, stopwatch=stopwatch) as federation:
+    with open_federation(folder, charter, people, ratings, run=1, chunk=world.chunk, stopwatch=stopwatch) as federation:
         host = Host(federation.devices, federation.policy, ratings.n_items, charter.randomness(b"run"), stopwatch)
         direct = InProcessTransport(dict.fromkeys(host.numbers, host))
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from liberate.errors import FederationError, LiberateError
@@ -114,3 +115,46 @@ def test_store_is_not_overwritten(devices: Devices, tmp_path: Path) -> None:
 def test_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FederationError, match="no devices"):
         Devices(tmp_path)
+
+
+def test_further_devices_take_the_next_slots(devices: Devices, tmp_path: Path) -> None:
+    devices.add([("dora", holding(3)), ("emil", holding(4))])
+    devices.close()
+
+    with Devices(tmp_path / "devices") as again:
+        assert [device.user_id for device in again.devices()] == [*PEOPLE, "dora", "emil"]
+        assert [again.holding(slot) for slot in range(5)] == [holding(slot) for slot in range(5)]
+
+
+def test_keys_of_devices_that_a_crash_did_not_add_are_written_over(devices: Devices, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="UNIQUE"):
+        devices.add([("dora", holding(3)), ("anna", holding(4))])
+    devices.close()
+
+    with Devices(tmp_path / "devices") as again:
+        assert [device.user_id for device in again.devices()] == PEOPLE
+        again.add([("dora", holding(3))])
+        assert [again.holding(slot) for slot in range(4)] == [holding(slot) for slot in range(4)]
+
+
+def test_replaced_ratings_count_their_commitment_as_signed(devices: Devices) -> None:
+    newer = msgspec.structs.replace(holding(1), ratings=b"others", dataset_seq=7)
+
+    devices.hold([(1, newer)])
+
+    assert [devices.holding(slot) for slot in range(3)] == [holding(0), newer, holding(2)]
+    assert [device.last_seq for device in devices.devices()] == [0, 7, 0]
+
+
+def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(devices: Devices) -> None:
+    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
+    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
+
+    terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
+    assert terms == [(1, 5, 0), (1, 5, 0), (0, 0, 0)], "said again, it is no second agreement"
+
+    devices.agree(2, [0, 2], cost=(4, 9), limits=(8, 7))
+
+    terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
+    assert terms == [(2, 8, 7), (0, 0, 0), (2, 4, 7)], "above what was spent before, never above the limits"

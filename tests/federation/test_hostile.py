@@ -335,6 +335,13 @@ def test_nobody_pays_more_than_agreed(tmp_path: Path) -> None:
         assert spent == {4 * 10**9}
 
 
+def test_nobody_answers_for_a_run_not_agreed_to(tmp_path: Path) -> None:
+    with stage(tmp_path, PLAIN) as scene:
+        model = scene.learn(1)
+        with pytest.raises(InsufficientCohort, match="not_agreed: 12"):
+            scene.coordinator.run_round(model, scene.learning, run=2, rounds=None)
+
+
 def test_lost_model_is_not_replaced_by_another(tmp_path: Path) -> None:
     with stage(tmp_path, PLAIN) as scene:
         model = scene.learn(1)

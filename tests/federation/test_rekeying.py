@@ -25,14 +25,7 @@ from tests.worlds import World, low_rank_ratings, stage
 WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, chunk=3)
 PERSON = "u2"
 SEED = bytes(range(32))
-CHARTER = Charter(
-    origin="test.invalid/world",
-    seed=7,
-    is_simulated=True,
-    mechanism="",
-    agreed_epsilon_nano=None,
-    epsilon_nano_limit=None,
-)
+CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
 
 Change = Callable[[Standing, Path], KeyChange]
 

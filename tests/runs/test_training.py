@@ -119,7 +119,7 @@ def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) 
 def test_ledger_limit_stops_a_run(tmp_path: Path, configure: Configure) -> None:
     settings = configure("privacy.mode=local", "privacy.epsilon=6", "ledger.epsilon_limit=4")
 
-    with pytest.raises(LiberateError, match="over_budget: 30"):
+    with pytest.raises(LiberateError, match="budget: 30"):
         train(settings, tmp_path / "run")
 
     assert verify(tmp_path / "run" / "ledger").ok

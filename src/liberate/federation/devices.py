@@ -41,6 +41,12 @@ CREATE TABLE IF NOT EXISTS outbox (
 CREATE TABLE IF NOT EXISTS checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
+CREATE TABLE IF NOT EXISTS agreement (
+    slot INTEGER PRIMARY KEY REFERENCES device,
+    run INTEGER NOT NULL,
+    epsilon_nano INTEGER NOT NULL,
+    rho_nano INTEGER NOT NULL
+) STRICT;
 """
 
 
@@ -51,11 +57,13 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
         signing_seed: Seed of the Ed25519 key, 32 bytes.
         dataset_salt: Opens the dataset commitment, 32 bytes.
         ratings: The own ratings, as `Ratings.user_bytes` writes them.
+        dataset_seq: Sequence number with which these ratings are, or will be, committed to.
     """
 
     signing_seed: bytes
     dataset_salt: bytes
     ratings: bytes
+    dataset_seq: int = 1
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +106,9 @@ class Device:
         last_round: Last round answered, 0 if none.
         epsilon_nano: Spent from the epsilon account by all answers so far, in 1e-9.
         rho_nano: Spent from the rho account, likewise.
+        run: The run that its person has agreed to take part in, 0 if none.
+        epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
+        rho_nano_agreed: Most from the rho account, likewise.
         is_revoked: Whether its key was revoked, and not replaced since.
     """
 
@@ -108,12 +119,17 @@ class Device:
     last_round: int
     epsilon_nano: int
     rho_nano: int
+    run: int
+    epsilon_nano_agreed: int
+    rho_nano_agreed: int
     is_revoked: bool
 
 
-_DEVICE_COLUMNS = (
-    "slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, slot IN (SELECT slot FROM revoked)"
-)
+_SELECT_DEVICES = """
+SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
+    ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
+    device.slot IN (SELECT slot FROM revoked)
+FROM device LEFT JOIN agreement USING (slot)"""
 
 
 class Devices:
@@ -192,20 +208,56 @@ class Devices:
 
     def devices(self) -> list[Device]:
         """List all devices in the order of their slots."""
-        rows = self._db.execute(f"SELECT {_DEVICE_COLUMNS} FROM device ORDER BY slot")
+        rows = self._db.execute(f"{_SELECT_DEVICES} ORDER BY device.slot")
         return [_device(row) for row in rows]
 
     def find(self, *, user_id: str | None = None, number: int | None = None) -> Device | None:
         """Find a device by the person's id in the data set or number on the ledger."""
-        row = self._db.execute(
-            f"SELECT {_DEVICE_COLUMNS} FROM device WHERE user_id = ? OR number = ?", (user_id, number)
-        ).fetchone()
+        row = self._db.execute(f"{_SELECT_DEVICES} WHERE user_id = ? OR number = ?", (user_id, number)).fetchone()
         return None if row is None else _device(row)
 
     def holding(self, slot: int) -> Holding:
         """Unseal what a device keeps."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
         return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("device", slot)), type=Holding)
+
+    def add(self, holdings: Sequence[tuple[str, Holding]]) -> None:
+        """Add devices in the slots after the last one; all of them or none.
+
+        Args:
+            holdings: (user id, holding) of each, in the order of their slots.
+        """
+        (begin,) = self._db.execute("SELECT count(*) FROM device").fetchone()
+        keys = os.urandom(SECRET_BYTES * len(holdings))
+        with (self._folder / "subjects.keys").open("r+b") as file:
+            # records beyond the last device are what a crash has left here
+            file.seek(begin * SECRET_BYTES)
+            file.write(keys)
+            file.flush()
+            os.fsync(file.fileno())
+        self._keys = self._keys[: begin * SECRET_BYTES] + keys
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)",
+                [
+                    (slot, user_id, _seal_row(self._key(slot), "device", slot, holding))
+                    for slot, (user_id, holding) in enumerate(holdings, begin)
+                ],
+            )
+
+    def hold(self, holdings: Sequence[tuple[int, Holding]]) -> None:
+        """Replace what devices keep, by slot; all of them or none.
+
+        The sequence number of each holding's commitment counts as signed from now on.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE device SET sealed = ?, last_seq = max(last_seq, ?) WHERE slot = ?",
+                [
+                    (_seal_row(self._key(slot), "device", slot, holding), holding.dataset_seq, slot)
+                    for slot, holding in holdings
+                ],
+            )
 
     def enrolled(self, numbers: Sequence[tuple[int, int]], *, seq: int) -> None:
         """Record the numbers that enrolment gave, and the sequence number the devices have signed last.
@@ -218,6 +270,26 @@ class Devices:
             self._db.executemany(
                 "UPDATE device SET number = ?, last_seq = max(last_seq, ?) WHERE slot = ?",
                 [(number, seq, slot) for slot, number in numbers],
+            )
+
+    def agree(self, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]) -> None:
+        """Record that people agree to take part in a run, and to what may be spent by its end.
+
+        All agreements to earlier runs end. Said again for the same run, nothing changes.
+
+        Args:
+            run: Number of the run.
+            slots: Whose devices.
+            cost: Most that the run may spend from the epsilon and the rho account, in 1e-9, >= 0.
+            limits: Most that all runs together may spend from each, likewise.
+        """
+        terms = (run, cost[0], limits[0], cost[1], limits[1])
+        with self._transaction():
+            self._db.execute("DELETE FROM agreement WHERE run < ?", (run,))
+            self._db.executemany(
+                "INSERT OR IGNORE INTO agreement (slot, run, epsilon_nano, rho_nano)"
+                " SELECT slot, ?, min(epsilon_nano + ?, ?), min(rho_nano + ?, ?) FROM device WHERE slot = ?",
+                [(*terms, slot) for slot in slots],
             )
 
     def outgoing(self, slot: int, round_number: int) -> Outgoing | None:
@@ -346,8 +418,9 @@ class _Transaction:
         self._db.execute("COMMIT" if error is None else "ROLLBACK")
 
 
-def _device(row: tuple[int, str, int | None, int, int, int, int, int]) -> Device:
-    slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, is_revoked = row
+def _device(row: tuple[int, str, int | None, int, int, int, int, int, int, int, int]) -> Device:
+    slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *agreed, is_revoked = row
+    run, epsilon_nano_agreed, rho_nano_agreed = agreed
     return Device(
         slot=slot,
         user_id=user_id,
@@ -356,6 +429,9 @@ def _device(row: tuple[int, str, int | None, int, int, int, int, int]) -> Device
         last_round=last_round,
         epsilon_nano=epsilon_nano,
         rho_nano=rho_nano,
+        run=run,
+        epsilon_nano_agreed=epsilon_nano_agreed,
+        rho_nano_agreed=rho_nano_agreed,
         is_revoked=bool(is_revoked),
     )
 

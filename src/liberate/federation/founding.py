@@ -1,4 +1,4 @@
-"""Setting a federation up: keys, genesis, devices, enrolment. Each step can be killed and done again.
+"""Setting a federation up, or a further run in it: keys, genesis, people. Each step can be killed and done again.
 
 A federation is a folder: `keys/` (founder, log, coordinator), `ledger/`, and `devices/`, which in a deployment lies
 on the participants' side.
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 from liberate.arrays import Digest
-from liberate.crypto.note import WitnessPolicy, verifier_key
+from liberate.crypto.note import WitnessPolicy, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.devices import Devices, Holding
-from liberate.federation.participant import Host, Policy
+from liberate.federation.devices import Devices
+from liberate.federation.joining import Admitting, commit_ratings, enrol, enrol_people, open_devices
+from liberate.federation.participant import Policy
 from liberate.federation.rekeying import FOUNDER, KeyChange, finish_changes
 from liberate.ledger import store
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
-from liberate.ledger.records import Admission, Enrol, Genesis, Witnesses, sign
+from liberate.ledger.records import Aborted, Admission, Genesis, Witnesses, sign
 from liberate.model.ratings import Ratings
 from liberate.randomness import Clock, Randomness, SimulatedClock, SimulatedRandomness, SystemClock, SystemRandomness
 from liberate.timing import Stopwatch
@@ -33,14 +34,17 @@ from liberate.timing import Stopwatch
 class Charter:
     """What the founder writes into the genesis of a new ledger, and people agree to.
 
+    What the genesis of an existing ledger says cannot be changed: it must be the same here, or not be said.
+
     Attributes:
         origin: The ledger's name, or empty to derive it from the seed or draw it at random.
         seed: Everything random in a simulation is derived from it.
         is_simulated: Whether keys, salts, noise and time are derived from the seed.
         mechanism: Name of the mechanism that people agree to; nothing weaker is answered.
-        agreed_epsilon_nano: Most that people agree to spend with pure mechanisms, in 1e-9, or None for no limit.
-        agreed_rho_nano: Most that they agree to spend with Gaussian mechanisms, likewise.
-        epsilon_nano_limit: Most that the ledger lets a participant spend with pure mechanisms, likewise.
+        agreed_epsilon_nano: Most that people agree to spend in the run with pure mechanisms, in 1e-9.
+        agreed_rho_nano: Most that they agree to spend in it with Gaussian mechanisms, likewise.
+        epsilon_nano_limit: Most that the ledger lets a participant spend with pure mechanisms, in all runs; None
+            = no limit.
         rho_nano_limit: Most that it lets a participant spend with Gaussian mechanisms, likewise.
         witnesses: Who is asked to cosign checkpoints.
         witness_threshold: How many must.
@@ -49,10 +53,10 @@ class Charter:
     origin: str
     seed: int
     is_simulated: bool
-    mechanism: str
-    agreed_epsilon_nano: int | None
-    epsilon_nano_limit: int | None
-    agreed_rho_nano: int | None = None
+    mechanism: str = ""
+    agreed_epsilon_nano: int = 0
+    agreed_rho_nano: int = 0
+    epsilon_nano_limit: int | None = None
     rho_nano_limit: int | None = None
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
@@ -77,6 +81,7 @@ class Federation:
         coordinator_key: The coordinator's signing key.
         coordinator: The coordinator's number on the ledger.
         publisher: Publishes the ledger's checkpoints; the newest is kept in the folder, as `checkpoint`.
+        cohort: Numbers of the people who take part in the run, increasing.
     """
 
     ledger: SqliteLedger
@@ -85,6 +90,7 @@ class Federation:
     coordinator_key: SigningKey
     coordinator: int
     publisher: Publisher
+    cohort: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,17 +149,21 @@ def open_federation(
     people: Sequence[str],
     ratings: Ratings,
     *,
+    run: int,
+    cohort: Sequence[int] | None = None,
     chunk: int,
     stopwatch: Stopwatch,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Federation]:
-    """Found a federation, or open the one in a folder, and enrol who is missing.
+    """Open a federation for a run, founded if it is not yet, so that people are enrolled and hold their ratings.
 
     Args:
         folder: Where it lies; made if absent.
-        charter: Used for a new ledger.
-        people: Original id of each user, in the order of `ratings`.
-        ratings: Each user's own ratings.
+        charter: What the genesis says or is to say, and people agree to.
+        people: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
+        ratings: What each of them holds from now on.
+        run: Number of the run: the ledger's last one, or the next.
+        cohort: Which of the people take part in it, as indices; None: all.
         chunk: Entries per block.
         stopwatch: Where sign, verify and store are added up.
         progress: Told each step.
@@ -162,8 +172,7 @@ def open_federation(
         The federation; its files are released at the end.
 
     Raises:
-        FederationError: The folder belongs to other people, the genesis names other witnesses, or the ledger refuses
-            an enrolment.
+        FederationError: The genesis says something else than the charter, or the ledger refuses an entry.
         RolledBack: The ledger lacks what it has published, or what its devices have accepted.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,55 +180,70 @@ def open_federation(
         _key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
     )
     ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
-    try:
+    with closing(ledger):
         vkey = verifier_key(ledger.origin, log_key.public)
         kept = folder / "checkpoint"
         if kept.exists():
             check_published(ledger, kept.read_text("utf-8"), vkey)
+        _check_genesis(ledger, charter)
         policy = Policy(
             origin=ledger.origin,
             log_key=vkey,
             coordinator_key=coordinator_key.public,
             mechanism=charter.mechanism,
-            epsilon_nano=charter.agreed_epsilon_nano,
-            rho_nano=charter.agreed_rho_nano,
             witnesses=_witness_policy(ledger, charter),
         )
-        with _open_devices(folder / "devices", charter.randomness(), people, ratings) as devices:
-            accepted = devices.checkpoint()
-            if accepted is not None:
-                check_published(ledger, accepted, vkey)
-            finish_changes(ledger, devices)
-            host = Host(devices, policy, ratings.n_items, charter.randomness(), stopwatch)
+        admitting = Admitting(ledger, founder, chunk, stopwatch)
+        _settle(folder / "devices", ledger, coordinator_key, run, vkey)
+        salts = charter.randomness(open_checkpoint(ledger.checkpoint(), vkey).root)
+        with open_devices(folder / "devices", people, ratings, charter.randomness(), salts) as devices:
             progress(f"enrolling {len(people):,} participants")
-            numbers = _enrol(ledger, founder, [(coordinator_key.public, "coordinator")], chunk, stopwatch)
-            numbers += _enrol(ledger, founder, [(key, "participant") for key in host.public_keys], chunk, stopwatch)
-            with stopwatch.measure("sign"):
-                entries = host.dataset_entries(numbers[1:])
-            fresh = [e for e, number in zip(entries, numbers[1:], strict=True) if _is_fresh(ledger, number)]
-            append_all(ledger, fresh, chunk)
+            (coordinator,) = enrol(admitting, [coordinator_key.public], "coordinator")
+            enrol_people(admitting, devices)
+            commit_ratings(admitting, devices)
             yield Federation(
                 ledger=ledger,
                 devices=devices,
                 policy=policy,
                 coordinator_key=coordinator_key,
-                coordinator=numbers[0],
+                coordinator=coordinator,
                 publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+                cohort=_agree(ledger, devices, charter, run, people if cohort is None else [people[i] for i in cohort]),
             )
-    finally:
-        ledger.close()
 
 
-def append_all(ledger: SqliteLedger, entries: Sequence[bytes], chunk: int) -> None:
-    """Append entries in blocks.
+def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: int, vkey: str) -> None:
+    """Bring to an end what was left under way: changes of keys, and a round of a run that is given up."""
+    if Devices.exists(folder):
+        with Devices(folder) as devices:
+            accepted = devices.checkpoint()
+            if accepted is not None:
+                check_published(ledger, accepted, vkey)
+            finish_changes(ledger, devices)
+    current = ledger.state.open_round
+    if current is not None and current.record.run != run:
+        author = current.record.author
+        seq = ledger.state.principals[author].sequence + 1
+        record = Aborted(origin=ledger.origin, author=author, seq=seq, round=current.record.number, reason="given_up")
+        (outcome,) = ledger.append([sign(record, coordinator)])
+        if isinstance(outcome, RefusedEntry):
+            raise FederationError(f"the ledger does not let go of round {current.record.number}: {outcome}")
 
-    Raises:
-        FederationError: The ledger refuses one.
-    """
-    for begin in range(0, len(entries), chunk):
-        for outcome in ledger.append(entries[begin : begin + chunk]):
-            if isinstance(outcome, RefusedEntry):
-                raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
+
+def _agree(
+    ledger: SqliteLedger, devices: Devices, charter: Charter, run: int, people: Sequence[str]
+) -> tuple[int, ...]:
+    """Let people agree to a run on the charter's terms; give the numbers of those whose key is not revoked."""
+    by_id = {device.user_id: device for device in devices.devices()}
+    own = [by_id[person] for person in people]
+    devices.agree(
+        run,
+        [device.slot for device in own],
+        cost=(charter.agreed_epsilon_nano, charter.agreed_rho_nano),
+        limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
+    )
+    numbers = sorted(device.number for device in own if device.number is not None)
+    return tuple(number for number in numbers if not ledger.state.principals[number].is_revoked)
 
 
 def _key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
@@ -256,6 +280,26 @@ def _open_ledger(
     return SqliteLedger.create(folder, sign(genesis, founder), log_key, charter.clock, stopwatch)
 
 
+def _check_genesis(ledger: SqliteLedger, charter: Charter) -> None:
+    """Refuse a charter that says something else than the genesis, which cannot be changed later."""
+    genesis = ledger.state.founding
+    if genesis.simulated != charter.is_simulated:
+        found, wanted = ("a", "real keys") if genesis.simulated else ("no", "a simulation")
+        raise FederationError(
+            f"the ledger is {found} simulation, the run is to use {wanted}", hint="give run.simulated as at the start"
+        )
+    for name, found_, given in (
+        ("origin", genesis.origin, charter.origin or None),
+        ("epsilon_limit", genesis.epsilon_nano_limit, charter.epsilon_nano_limit),
+        ("epsilon_limit with this privacy.delta", genesis.rho_nano_limit, charter.rho_nano_limit),
+    ):
+        if given is not None and given != found_:
+            raise FederationError(
+                f"the genesis has another ledger.{name}: {found_}, not {given}",
+                hint="it cannot be changed: leave it out, or give it as at the start",
+            )
+
+
 def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:
     """Give the witness policy of the genesis, which must be the charter's: it cannot be changed later."""
     fixed = ledger.state.founding.witnesses
@@ -274,53 +318,3 @@ def _holds_ledger(folder: Path) -> bool:
         return False
     with closing(store.connect(folder, mode="rw")) as connection:
         return not store.is_empty(connection)
-
-
-def _open_devices(folder: Path, randomness: Randomness, people: Sequence[str], ratings: Ratings) -> Devices:
-    if not Devices.exists(folder):
-        holdings = (
-            (
-                person,
-                Holding(
-                    signing_seed=randomness.secret("participant key", slot),
-                    dataset_salt=randomness.secret("dataset salt", slot),
-                    ratings=ratings.user_bytes(slot),
-                ),
-            )
-            for slot, person in enumerate(people)
-        )
-        return Devices.create(folder, holdings)
-    devices = Devices(folder)
-    if [device.user_id for device in devices.devices()] != list(people):
-        devices.close()
-        raise FederationError(f"the devices in {folder} belong to other people than the data set names")
-    return devices
-
-
-def _enrol(
-    ledger: SqliteLedger,
-    founder: SigningKey,
-    keys: Sequence[tuple[bytes, Literal["participant", "coordinator"]]],
-    chunk: int,
-    stopwatch: Stopwatch,
-) -> list[int]:
-    """Enrol the keys that are not yet on the ledger, and give everybody's number."""
-    state = ledger.state
-    missing = [(key, role) for key, role in keys if state.number_of(key) is None]
-    number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
-    with stopwatch.measure("sign"):
-        entries = [
-            sign(
-                Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
-                founder,
-            )
-            for i, (key, role) in enumerate(missing)
-        ]
-    append_all(ledger, entries, chunk)
-    numbers = [ledger.state.number_of(key) for key, _ in keys]
-    return [n for n in numbers if n is not None]
-
-
-def _is_fresh(ledger: SqliteLedger, number: int) -> bool:
-    """Whether a participant has signed nothing yet."""
-    return ledger.state.principals[number].sequence == 0

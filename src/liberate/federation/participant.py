@@ -26,7 +26,7 @@ from liberate.federation.messages import (
     encode_upload,
 )
 from liberate.federation.transport import Reply, Request
-from liberate.ledger.records import Dataset, Entry, Round, Update, decode_entry, sign, signed_bytes
+from liberate.ledger.records import Entry, Round, Update, decode_entry, sign, signed_bytes
 from liberate.model.factors import Model, decode, fit_devices, model_digest
 from liberate.model.method import statistic_of
 from liberate.model.ratings import Ratings
@@ -40,13 +40,13 @@ from liberate.timing import Stopwatch
 class Policy:
     """What the people of a host agreed to; a round that asks for more is refused.
 
+    In which run each takes part, and what it may cost, stands on the devices: see `Devices.agree`.
+
     Attributes:
         origin: The ledger they joined.
         log_key: Verifier key of its log, got from outside the ledger.
         coordinator_key: Public key of the coordinator, got from outside the ledger.
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
-        epsilon_nano: Most that may be spent with pure mechanisms in all, in 1e-9, or None for no limit.
-        rho_nano: Most that may be spent with Gaussian mechanisms in all, likewise.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
@@ -54,8 +54,6 @@ class Policy:
     log_key: str
     coordinator_key: bytes
     mechanism: str
-    epsilon_nano: int | None
-    rho_nano: int | None = None
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 
@@ -102,45 +100,15 @@ class Host:
         self._stopwatch = stopwatch
         holdings = [devices.holding(device.slot) for device in devices.devices()]
         self._keys = [SigningKey.from_seed(holding.signing_seed) for holding in holdings]
-        self._dataset_salts = [holding.dataset_salt for holding in holdings]
-        self._rating_bytes = [holding.ratings for holding in holdings]
-        self._ratings = Ratings.from_user_bytes(self._rating_bytes, n_items)
+        self._ratings = Ratings.from_user_bytes([holding.ratings for holding in holdings], n_items)
         note = devices.checkpoint()
         self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
-        self._by_number: dict[int, Device] = {}
-        self._refresh()
-
-    @property
-    def public_keys(self) -> list[bytes]:
-        """The devices' public keys in the order of their slots."""
-        return [key.public for key in self._keys]
+        self._by_number = {device.number: device for device in devices.devices() if device.number is not None}
 
     @property
     def numbers(self) -> list[int]:
         """Ledger numbers of the enrolled devices, in the order of their slots."""
         return list(self._by_number)
-
-    def dataset_entries(self, numbers: Sequence[int]) -> list[bytes]:
-        """Sign a commitment to each device's ratings: the first entry a participant makes.
-
-        Args:
-            numbers: The devices' ledger numbers, in the order of their slots.
-
-        Returns:
-            One entry per device, the same bytes each time.
-        """
-        entries = []
-        for slot, number in enumerate(numbers):
-            record = Dataset(
-                origin=self._policy.origin,
-                author=number,
-                seq=1,
-                commitment=commitment(self._dataset_salts[slot], self._rating_bytes[slot]),
-            )
-            entries.append(sign(record, self._keys[slot]))
-        self._devices.enrolled(list(enumerate(numbers)), seq=1)
-        self._refresh()
-        return entries
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer requests to take part in a round.
@@ -165,6 +133,9 @@ class Host:
             device = self._by_number[number]
             if device.is_revoked:
                 replies.append(self._refuse(number, "revoked", "the key was revoked"))
+            elif device.run != task.record.run:
+                detail = f"a round of run {task.record.run}, the person takes part in run {device.run}"
+                replies.append(self._refuse(number, "not_agreed", detail))
             elif device.last_round < round_number:
                 if self._can_pay(device, task.record.account, task.record.spend):
                     fresh.append(device)
@@ -269,10 +240,11 @@ class Host:
             raise _Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
         return statistic
 
-    def _can_pay(self, device: Device, account: Account, spend_nano: int) -> bool:
-        limit = self._policy.rho_nano if account == "rho" else self._policy.epsilon_nano
-        spent = device.rho_nano if account == "rho" else device.epsilon_nano
-        return limit is None or spent + spend_nano <= limit
+    @staticmethod
+    def _can_pay(device: Device, account: Account, spend_nano: int) -> bool:
+        if account == "rho":
+            return device.rho_nano + spend_nano <= device.rho_nano_agreed
+        return device.epsilon_nano + spend_nano <= device.epsilon_nano_agreed
 
     def _answer_fresh(self, task: _Task, devices: list[Device]) -> list[Reply]:
         if not devices:
@@ -362,9 +334,6 @@ class Host:
     def _refuse(self, number: int, reason: str, detail: str) -> Reply:
         known = 0 if self._checkpoint is None else self._checkpoint.size
         return Reply(number, encode_message(RoundRefusal(reason=reason, detail=detail, known_size=known)))
-
-    def _refresh(self) -> None:
-        self._by_number = {d.number: d for d in self._devices.devices() if d.number is not None}
 
     @staticmethod
     def _number(device: Device) -> int:
