@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from liberate.arrays import Float64Array
 from liberate.model import kernels
-from liberate.model.factors import Model, ModelConfig, initial
-from liberate.model.gram import Gram, level_weights
+from liberate.model.factors import Model, ModelConfig, initial, level_weights
+from liberate.model.gram import Gram, Popularity
+from liberate.model.items import initial_items
 from liberate.model.ratings import Ratings
 from liberate.model.spectral import unpacked
 from tests.model.worlds import SECRET, noisy_world
@@ -118,3 +119,35 @@ def test_a_model_of_another_statistic_or_size_is_refused() -> None:
     for model in (model_of(6, [1, 2, 3]), other):
         with pytest.raises(ValueError, match="the model is not of a Gram over 2 items"):
             Gram(2).compute(model, own)
+
+
+@given(own=ratings(), seed=st.integers(0, 99))
+def test_popularity_rows_equal_their_twin(own: Ratings, seed: int) -> None:
+    weights = np.random.default_rng(seed).choice([0, 0.3, 1], own.n_ratings).astype(np.float32)
+    fast, slow = (np.full((own.n_ratings, 1), np.nan, np.float32) for _ in range(2))
+
+    kernels.popularity_rows(own.indptr, weights, fast)
+    plain.popularity_rows(own.indptr, weights, slow)
+
+    np.testing.assert_allclose(fast, slow, rtol=1e-6)
+
+
+@given(own=ratings())
+def test_a_person_adds_norm_one_to_popularity_and_no_more(own: Ratings) -> None:
+    model = initial_items(own.n_items, 1.0, 5.0, statistic="popularity", noisy=True)
+
+    batch = Popularity(own.n_items).compute(model, own)
+
+    np.testing.assert_array_equal(batch.indices, own.items)
+    assert batch.tails.shape == (own.n_users, 0)
+    for user in range(own.n_users):
+        begin, end = own.indptr[user : user + 2]
+        assert np.linalg.norm(batch.rows[begin:end]) == pytest.approx(1.0 if end > begin else 0.0, abs=1e-6)
+        liked = own.values[begin:end] >= 4
+        if liked.any() and not liked.all():
+            assert batch.rows[begin:end][liked].min() == pytest.approx(2 * batch.rows[begin:end][~liked].max())
+
+
+def test_popularity_refuses_a_model_of_another_statistic() -> None:
+    with pytest.raises(ValueError, match="the model is of gram, not of popularity"):
+        Popularity(6).compute(model_of(6, [1, 2, 3]), noisy_world(4, 6))

@@ -1,4 +1,4 @@
-"""The Gram statistic written as the formula is."""
+"""The statistics of item models and their ranking, written as the formulas are."""
 
 from __future__ import annotations
 
@@ -25,3 +25,35 @@ def gram_rows(
         i, j = places[own].astype(np.int64)[lower[0]], places[own][lower[1]]
         indices[pairs] = i * (i + 1) // 2 + j
         rows[pairs, 0] = np.where(lower[0] == lower[1], 1, np.sqrt(2)) * matrix[lower]
+
+
+def popularity_rows(indptr: Int64Array, weights: Float32Array, rows: Float32Array) -> None:
+    for device in range(len(indptr) - 1):
+        own = slice(indptr[device], indptr[device + 1])
+        norm = np.linalg.norm(weights[own].astype(np.float64))
+        rows[own, 0] = weights[own] / norm if norm > 0 else 0
+
+
+def rank_by_items(
+    popularity: Float32Array,
+    item_weights: Float32Array,
+    chosen: Int32Array,
+    own_indptr: Int64Array,
+    own_places: Int32Array,
+    own_weights: Float32Array,
+    exclude_indptr: Int64Array,
+    exclude_items: Int32Array,
+    best: Int32Array,
+    scores: Float32Array,
+) -> None:
+    for user in range(len(best)):
+        own = slice(own_indptr[user], own_indptr[user + 1])
+        x = np.zeros(len(chosen))
+        x[own_places[own]] = own_weights[own]
+        score = popularity.astype(np.float64)
+        score[chosen] += x @ item_weights
+        score[exclude_items[exclude_indptr[user] : exclude_indptr[user + 1]]] = -np.inf
+        order = np.argsort(-score, kind="stable")[: best.shape[1]]
+        order = order[score[order] > -np.inf]
+        best[user], scores[user] = -1, -np.inf
+        best[user, : len(order)], scores[user, : len(order)] = order, score[order]

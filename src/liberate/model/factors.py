@@ -26,6 +26,7 @@ _DTYPES = ("<f4", "<f8")
 _MOST_FACTORS = 128
 _SMALLEST_STEP, _LARGEST_STEP = 1e-9, 1e9
 _CENTRE = 0.625
+_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 INITIAL_NOISE_PRECISION = 1.3
 _BIAS_VARIANCE = 0.2
 _FACTOR_VARIANCE = 0.1
@@ -37,8 +38,11 @@ class ModelConfig:
     """What is learned, and how.
 
     Attributes:
-        statistic: What a device computes: its normal equations, the paper's gradient, or by the mode (`auto`): the
-            gradient where noise is added, else the normal equations.
+        objective: What is asked of the model: to predict ratings (`explicit`), or to order items for good lists
+            (`implicit`).
+        statistic: What a device computes: its normal equations, the paper's gradient, which items it rated together
+            (`gram`), or by mode and objective (`auto`). For explicit: the gradient where noise is added, else the
+            normal equations. For implicit: the Gram up to 6,000 items, else the normal equations.
         n_factors: Numbers in a user's and an item's factor besides the bias, 0 <= n_factors <= 128. 0 fits biases only.
         optimizer: How the server follows the gradient.
         learning_rate: Step of the optimizer, > 0: in standard units for adam, else per unit of a participant's mean
@@ -49,7 +53,8 @@ class ModelConfig:
             >= 0. Unset = 0.005 with normal equations, 0.0001 with the gradient.
     """
 
-    statistic: Literal["auto", "normal", "gradient"] = "auto"
+    objective: Literal["explicit", "implicit"] = "explicit"
+    statistic: Literal["auto", "normal", "gradient", "gram"] = "auto"
     n_factors: int = 15
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
     learning_rate: float | None = None
@@ -58,6 +63,8 @@ class ModelConfig:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
+        if self.statistic == {"explicit": "gram", "implicit": "gradient"}[self.objective]:
+            raise ValueError(f"statistic {self.statistic} is not one for the objective {self.objective}")
         if not 0 <= self.n_factors <= _MOST_FACTORS:
             raise ValueError(f"n_factors is {self.n_factors}, wanted 0 <= n_factors <= {_MOST_FACTORS}")
         for name, value in (("learning_rate", self.learning_rate), ("reg", self.reg), ("bias_reg", self.bias_reg)):
@@ -74,11 +81,21 @@ class Model:
     A rating r is learned in standard units, (r - centre) / unit, so that a scale of any range looks like 1 to 5.
     Centre and unit follow from the scale alone: no number taken from ratings is needed before the first round.
 
-    With K = n_factors + 1 these arrays are always there; others belong to the statistic's solver:
+    There are two kinds, told apart by their arrays; other arrays belong to the statistic and its solver.
+
+    A factor model scores an item by p_u·q_i + b_u + b_i. With K = n_factors + 1 it has
 
     - `item_means`, (q_i, b_i), float32, shape (n_items, K);
     - `user_mean` and `user_precision`, the users' prior, float64, shapes (K,) and (K, K);
     - `noise_precision` of a rating, float64, shape (1,).
+
+    An item model scores an item by the person's other items: see `items`. It has
+
+    - `popularity` of each item, float64, shape (n_items,);
+    - `gram_weights`, what a rating counts at each quarter of the scale, float64, shape (5,);
+    - `item_weights`, if learned: what each chosen item says for each other, float32, shape (M, M).
+
+    Either may have `gram_items`, the M chosen items: integers, strictly increasing, shape (M,).
 
     Attributes:
         version: Rounds behind this model, >= 0.
@@ -117,12 +134,22 @@ class Model:
         return (self.high - self.low) / 4
 
     @property
+    def is_item_model(self) -> bool:
+        return "item_means" not in self.arrays
+
+    @property
+    def predicts_ratings(self) -> bool:
+        """Whether scores are ratings to be expected, and not just an order."""
+        return not (self.is_item_model or "level_targets" in self.arrays)
+
+    @property
     def n_items(self) -> int:
-        return len(self.arrays["item_means"])
+        return len(self.arrays["popularity" if self.is_item_model else "item_means"])
 
     @property
     def n_factors(self) -> int:
-        return int(self.arrays["item_means"].shape[1]) - 1
+        """Factors besides the bias; 0 in an item model, which has neither."""
+        return 0 if self.is_item_model else int(self.arrays["item_means"].shape[1]) - 1
 
     @property
     def item_means(self) -> Float32Array:
@@ -134,26 +161,62 @@ class Model:
         return self.arrays[name].astype(np.float64, copy=False)
 
     def targets(self, ratings: Ratings) -> Float32Array:
-        """Give the ratings in standard units, shape (n_ratings,)."""
+        """Give what the scores of rated items are fitted to, shape (n_ratings,).
+
+        That is the ratings in standard units; or, where the aim is a good list and not a good prediction, the number
+        that `level_targets` has for the rating's level.
+        """
+        if "level_targets" in self.arrays:
+            return level_weights(self.float64("level_targets"), ratings.values, self.low, self.high)
         return (ratings.values - np.float32(self.centre)) / np.float32(self.unit)
+
+
+def level_weights(table: Float64Array, values: Float32Array, low: float, high: float) -> Float32Array:
+    """Give the weight of each rating, shape (n_ratings,).
+
+    Args:
+        table: Weights at the quarters of the scale, lowest rating first, shape (5,).
+        values: The ratings, shape (n_ratings,).
+        low: Lowest rating of the scale.
+        high: Highest rating of the scale, > low.
+    """
+    shares = (values.astype(np.float64) - low) / (high - low)
+    return np.interp(shares, _QUARTERS, table).astype(np.float32)
 
 
 def _check_arrays(arrays: Mapping[str, Array]) -> None:
     """Raise ValueError unless the arrays every device reads are there, fit together and are finite."""
-    if "item_means" not in arrays or arrays["item_means"].ndim != 2:
-        raise ValueError("no table of item means")
-    n, k = arrays["item_means"].shape
-    shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
-    if "item_moments" in arrays:
-        shapes["item_moments"] = (n, packed_size(k))
+    shapes: dict[str, tuple[int, ...]]
+    if "popularity" in arrays and "item_means" not in arrays:
+        n = arrays["popularity"].size
+        shapes = {"popularity": (n,), "gram_weights": (5,)}
+        if "item_weights" in arrays:
+            shapes["gram_items"] = (len(arrays["item_weights"]),)
+            shapes["item_weights"] = (len(arrays["item_weights"]),) * 2
+    else:
+        if "item_means" not in arrays or arrays["item_means"].ndim != 2:
+            raise ValueError("no table of item means")
+        n, k = arrays["item_means"].shape
+        shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
+        if "item_moments" in arrays:
+            shapes["item_moments"] = (n, packed_size(k))
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             raise ValueError(f"no array {name} of shape {shape}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
-    if not arrays["noise_precision"][0] > 0:
+    if "noise_precision" in arrays and not arrays["noise_precision"][0] > 0:
         raise ValueError("noise_precision is not positive")
+    if "gram_items" in arrays:
+        _check_chosen(arrays["gram_items"], n)
+
+
+def _check_chosen(chosen: Array, n_items: int) -> None:
+    """Raise ValueError unless these are items of the catalogue, each once and in order."""
+    are_items = chosen.ndim == 1 and (chosen == np.floor(chosen)).all() and (np.diff(chosen) > 0).all()
+    if not are_items or (len(chosen) and not 0 <= chosen[0] <= chosen[-1] < n_items):
+        raise ValueError(f"gram_items are not items 0 <= item < {n_items} in increasing order")
 
 
 def packed_size(k: int) -> int:
@@ -200,10 +263,12 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
 
 
 def statistic_name(config: ModelConfig, *, noisy: bool) -> Literal["normal", "gradient"]:
-    """Give the name of the statistic that `auto` stands for."""
-    if config.statistic != "auto":
-        return config.statistic
-    return "gradient" if noisy else "normal"
+    """Give the name of the statistic that explicit ratings are learned by."""
+    match config.statistic:
+        case "normal" | "gradient" as name:
+            return name
+        case _:
+            return "gradient" if noisy else "normal"
 
 
 def initial_precision(k: int) -> Float64Array:
@@ -266,7 +331,10 @@ def fit_devices(model: Model, ratings: Ratings) -> Float32Array:
 
     Returns:
         Profiles in standard units, bias last, shape (n_users, n_factors + 1). A user's row depends on nobody else's.
+        An item model has nothing to fit: shape (n_users, 0).
     """
+    if model.is_item_model:
+        return np.zeros((ratings.n_users, 0), np.float32)
     return fit_profiles(model, ratings, model.targets(ratings)).means
 
 
@@ -274,8 +342,11 @@ def predict(model: Model, profiles: Float32Array, users: Int32Array, items: Int3
     """Predict the rating of each (user, item) pair, clipped to the scale; `users` are rows of `profiles`.
 
     Raises:
+        ValueError: The model orders items and predicts no ratings.
         IndexError: A user or an item is out of range.
     """
+    if not model.predicts_ratings:
+        raise ValueError("the model orders items and predicts no ratings")
     for index, size in ((users, len(profiles)), (items, model.n_items)):
         if len(index) and not 0 <= index.min() <= index.max() < size:
             raise IndexError(f"an index outside 0 <= index < {size}")

@@ -1,4 +1,9 @@
-"""The Gram statistic: which items a person rated together, over a chosen part of the catalogue."""
+"""What people rated, and what they rated together: statistics of norm one, whatever and however much was rated.
+
+Both read x, a weight for each item a person rated and 0 for the others, from the model's `gram_weights`: what a rating
+weighs at the lowest rating, at one, two and three quarters of the scale and at the highest, linear in between, >= 0,
+shape (5,).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array, Int32Array, RealRows
+from liberate.arrays import Int32Array, RealRows
 from liberate.model import kernels
-from liberate.model.factors import Model, packed_size
+from liberate.model.factors import Model, level_weights, packed_size
 from liberate.model.ratings import Ratings
 
-_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_GRAM_ITEMS = 65_535
 """So that the index of a pair fits in 31 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gram:
-    """A person's x xᵀ / |x|² over the chosen items: x holds a weight by rating level, and 0 where nothing is rated.
-
-    The model says which items are chosen (`gram_items`, strictly increasing, shape (M,)) and what a rating weighs
-    (`gram_weights` at the lowest rating, at one, two and three quarters of the scale and at the highest, linear in
-    between, >= 0, shape (5,)).
+    """A person's x xᵀ / |x|² over the items that the model has chosen (`gram_items`, increasing, shape (M,)).
 
     The matrix travels as `spectral.packed` says: the pair of the i-th and the j-th chosen item, i >= j, has row
     i(i + 1)/2 + j, and the L2 norm of what is sent is the Frobenius norm. Only pairs of rated items have a row.
@@ -58,22 +58,37 @@ class Gram:
         return RealRows(indptr=indptr, indices=indices, rows=rows, tails=np.zeros((ratings.n_users, 0)))
 
 
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """A person's x / |x|: how often each item was rated, with every person's part of norm 1 (0 without a rating).
+
+    Attributes:
+        n_items: Size of the catalogue, >= 0.
+    """
+
+    n_items: int
+
+    @property
+    def name(self) -> str:
+        return "popularity"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.n_items, 1, 0
+
+    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+        if model.statistic != self.name:
+            raise ValueError(f"the model is of {model.statistic}, not of popularity")
+        weights = level_weights(model.float64("gram_weights"), ratings.values, model.low, model.high)
+        rows = np.empty((ratings.n_ratings, 1), np.float32)
+        kernels.popularity_rows(ratings.indptr, weights, rows)
+        tails = np.zeros((ratings.n_users, 0))
+        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
+
+
 def chosen_places(model: Model) -> Int32Array:
     """Give each item's place among the chosen ones, -1 for the others, shape (n_items,)."""
     chosen = model.arrays["gram_items"].astype(np.int64)
     places = np.full(model.n_items, -1, np.int32)
     places[chosen] = np.arange(len(chosen))
     return places
-
-
-def level_weights(table: Float64Array, values: Float32Array, low: float, high: float) -> Float32Array:
-    """Give the weight of each rating, shape (n_ratings,).
-
-    Args:
-        table: Weights at the quarters of the scale, lowest rating first, shape (5,).
-        values: The ratings, shape (n_ratings,).
-        low: Lowest rating of the scale.
-        high: Highest rating of the scale, > low.
-    """
-    shares = (values.astype(np.float64) - low) / (high - low)
-    return np.interp(shares, _QUARTERS, table).astype(np.float32)

@@ -272,6 +272,25 @@ def gradient_rows(
 
 
 @_device
+def popularity_rows(indptr: Int64Array, weights: Float32Array, rows: Float32Array) -> None:
+    """Write each device's weights divided by their L2 norm; zeros where all are zero.
+
+    Args:
+        indptr: Range of each device's ratings, shape (n_devices + 1,).
+        weights: Weight x of each rating, >= 0, shape (n_ratings,).
+        rows: Written, shape (n_ratings, 1).
+    """
+    for part in _prange(_N_PARTS):
+        for device in range(part, len(indptr) - 1, _N_PARTS):
+            square = 0.0
+            for rating in range(indptr[device], indptr[device + 1]):
+                square += weights[rating] * weights[rating]
+            scale = np.float32(1 / np.sqrt(square) if square > 0 else 0.0)
+            for rating in range(indptr[device], indptr[device + 1]):
+                rows[rating, 0] = weights[rating] * scale
+
+
+@_device
 def gram_rows(
     indptr: Int64Array,
     places: Int32Array,
@@ -506,6 +525,30 @@ def predict_pairs(profiles: Float32Array, items: Float32Array, rows: Int32Array,
     return result
 
 
+@numba.njit(error_model="numpy")
+def _keep_best(score: Float32Array, best: Int32Array, scores: Float32Array) -> None:
+    """Write the places of the highest scores, best first, and the scores; of equal ones the first. -1 and -inf else.
+
+    Args:
+        score: Score of every item, -inf where excluded, shape (n_items,).
+        best: Written, shape (n,).
+        scores: Written, shape (n,).
+    """
+    n = len(best)
+    best[:] = -1
+    scores[:] = -np.inf
+    for item in range(len(score)):
+        s = score[item]
+        if s > scores[n - 1]:
+            place = n - 1
+            while place > 0 and s > scores[place - 1]:
+                scores[place] = scores[place - 1]
+                best[place] = best[place - 1]
+                place -= 1
+            scores[place] = s
+            best[place] = item
+
+
 @_device
 def rank(
     profiles: Float32Array,
@@ -525,7 +568,6 @@ def rank(
         best: Written: the items, best first, -1 where there are too few, shape (n_users, n).
         scores: Written: their scores, -inf where there are too few, shape (n_users, n).
     """
-    n = best.shape[1]
     k, n_items = columns.shape
     for part in _prange(_N_PARTS):
         score = np.empty(n_items, np.float32)
@@ -538,16 +580,50 @@ def rank(
                     score[item] += x * columns[t, item]
             for place in range(exclude_indptr[user], exclude_indptr[user + 1]):
                 score[exclude_items[place]] = -np.inf
-            for place in range(n):
-                best[user, place] = -1
-                scores[user, place] = -np.inf
-            for item in range(n_items):
-                s = score[item]
-                if s > scores[user, n - 1]:
-                    place = n - 1
-                    while place > 0 and s > scores[user, place - 1]:
-                        scores[user, place] = scores[user, place - 1]
-                        best[user, place] = best[user, place - 1]
-                        place -= 1
-                    scores[user, place] = s
-                    best[user, place] = item
+            _keep_best(score, best[user], scores[user])
+
+
+@_device
+def rank_by_items(
+    popularity: Float32Array,
+    item_weights: Float32Array,
+    chosen: Int32Array,
+    own_indptr: Int64Array,
+    own_places: Int32Array,
+    own_weights: Float32Array,
+    exclude_indptr: Int64Array,
+    exclude_items: Int32Array,
+    best: Int32Array,
+    scores: Float32Array,
+) -> None:
+    """Find each user's items of highest x·B + c outside an excluded set; ties go to the lower index.
+
+    Args:
+        popularity: c: what each item scores by itself, shape (n_items,).
+        item_weights: B: what each chosen item says for each other, shape (M, M).
+        chosen: The chosen items, shape (M,).
+        own_indptr: Range of each user's rated chosen items, shape (n_users + 1,).
+        own_places: Their places among the chosen, shape (n,).
+        own_weights: x: what each rating counts, shape (n,).
+        exclude_indptr: Range of each user's excluded items, shape (n_users + 1,).
+        exclude_items: Excluded items, shape (n_excluded,).
+        best: Written: the items, best first, -1 where there are too few, shape (n_users, n).
+        scores: Written: their scores, -inf where there are too few, shape (n_users, n).
+    """
+    n_chosen = len(chosen)
+    for part in _prange(_N_PARTS):
+        score = np.empty(len(popularity), np.float32)
+        said = np.empty(n_chosen, np.float32)
+        for user in range(part, len(best), _N_PARTS):
+            said[:] = 0
+            for rating in range(own_indptr[user], own_indptr[user + 1]):
+                x = own_weights[rating]
+                row = item_weights[own_places[rating]]
+                for place in range(n_chosen):
+                    said[place] += x * row[place]
+            score[:] = popularity
+            for place in range(n_chosen):
+                score[chosen[place]] += said[place]
+            for place in range(exclude_indptr[user], exclude_indptr[user + 1]):
+                score[exclude_items[place]] = -np.inf
+            _keep_best(score, best[user], scores[user])

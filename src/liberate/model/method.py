@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 
 from liberate.model import kernels
+from liberate.model.ease import Ease, MostPopular
 from liberate.model.factors import Model, ModelConfig, initial, statistic_name
+from liberate.model.gram import Gram, Popularity
+from liberate.model.items import initial_items
 from liberate.model.ratings import Ratings
+from liberate.model.releases import BiasSums, Moments
 from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
+from liberate.model.weighted import WeightedBayes, initial_weighted
 
 _BATCH = 512
+MOST_AUTO_ITEMS = 6_000
+"""Largest catalogue for which the Gram is the default: its sum is then 18 million numbers, its solve 2 GB."""
 _LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
 _CAUTION = 0.1
 
@@ -29,12 +36,25 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
             return NormalEquations(model.n_items, model.n_factors)
         case "gradient":
             return Gradient(model.n_items, model.n_factors, noisy)
+        case "popularity":
+            return Popularity(model.n_items)
+        case "gram" if "gram_items" in model.arrays:
+            return Gram(len(model.arrays["gram_items"]))
+        case "bias":
+            return BiasSums(model.n_items)
+        case "moments":
+            return Moments(model.n_factors)
         case other:
             raise ValueError(f"no statistic is called {other!r}")
 
 
 def method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
-    """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between."""
+    """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between.
+
+    Where noise is added to every upload nothing but popularity survives, so that is all an implicit objective asks for.
+    """
+    if config.objective == "implicit":
+        return _implicit(config, n_items, noisy=noisy)
     match statistic_name(config, noisy=noisy):
         case "normal":
             return NormalEquations(n_items, config.n_factors), VariationalBayes(config.n_factors)
@@ -44,6 +64,46 @@ def method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic
                 config.optimizer, config.n_factors, _nano(rate), _nano(config.reg), _nano(config.bias_reg)
             )
             return Gradient(n_items, config.n_factors, noisy), descent
+        case other:
+            assert_never(other)
+
+
+def _implicit(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
+    match _implicit_statistic(config, n_items, noisy=noisy):
+        case "popularity":
+            return Popularity(n_items), MostPopular(0)
+        case "gram":
+            return Gram(n_items), Ease()
+        case "normal":
+            return NormalEquations(n_items, config.n_factors), WeightedBayes(config.n_factors)
+        case other:
+            assert_never(other)
+
+
+def _implicit_statistic(config: ModelConfig, n_items: int, *, noisy: bool) -> Literal["popularity", "gram", "normal"]:
+    """Give the name of the statistic that good lists are learned by."""
+    if noisy:
+        return "popularity"
+    match config.statistic:
+        case "normal":
+            return "normal"
+        case "auto" if n_items > MOST_AUTO_ITEMS:
+            return "normal"
+        case _:
+            return "gram"
+
+
+def first_model(
+    config: ModelConfig, n_items: int, low: float, high: float, secret: bytes, *, noisy: bool = False
+) -> Model:
+    """Give the model before the first round; arguments as of `factors.initial`."""
+    if config.objective == "explicit":
+        return initial(config, n_items, low, high, secret, noisy=noisy)
+    match _implicit_statistic(config, n_items, noisy=noisy):
+        case "popularity" | "gram" as statistic:
+            return initial_items(n_items, low, high, statistic=statistic, noisy=noisy)
+        case "normal":
+            return initial_weighted(config.n_factors, n_items, low, high, secret)
         case other:
             assert_never(other)
 
@@ -58,7 +118,7 @@ def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: 
     Sums are float64 here; a federation's are integers on a grid, and its models differ by that rounding only.
     """
     statistic, solver = method(config, ratings.n_items, noisy=False)
-    model = initial(config, ratings.n_items, low, high, secret)
+    model = first_model(config, ratings.n_items, low, high, secret)
     yield model
     while True:
         model = solver.solve(model, sum_of(statistic, model, ratings))

@@ -45,7 +45,8 @@ class Metrics(RankingMetrics):
     """How good a model is.
 
     Attributes:
-        rmse: Root mean squared error of held-out ratings, predictions clipped to the scale, in rating points.
+        rmse: Root mean squared error of held-out ratings, predictions clipped to the scale, in rating points; NaN for a
+            model that orders items and predicts no ratings.
     """
 
     rmse: float
@@ -60,10 +61,12 @@ def evaluate(model: Model, profiles: Float32Array, split: Split, catalogue: Cata
         split: What was learned from, and what was held out.
         catalogue: For the genres, or None.
     """
-    predicted = predict(model, profiles, split.test.users(), split.test.items)
+    error = float("nan")
+    if model.predicts_ratings:
+        error = rmse(predict(model, profiles, split.test.users(), split.test.items), split.test.values)
     lists, _ = top_n(model, profiles, split.train, _N)
     ranking = judge_lists(lists, split.test, model.low, model.high, catalogue)
-    return Metrics(rmse=rmse(predicted, split.test.values), **asdict(ranking))
+    return Metrics(rmse=error, **asdict(ranking))
 
 
 def baselines(split: Split, low: float, high: float, catalogue: Catalogue | None) -> dict[str, dict[str, float]]:

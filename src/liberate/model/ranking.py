@@ -7,23 +7,28 @@ import numpy as np
 from liberate.arrays import Float32Array, Int32Array
 from liberate.model import kernels
 from liberate.model.factors import Model
+from liberate.model.items import rank_by_items
 from liberate.model.ratings import Ratings
 
 
 def top_n(model: Model, profiles: Float32Array, exclude: Ratings, n: int) -> tuple[Int32Array, Float32Array]:
-    """Give each user's n items of highest predicted rating among those not excluded, best first.
+    """Give each user's n items of highest score among those not excluded, best first.
 
     Args:
         model: The public model.
         profiles: From `fit_devices`, shape (n_users, n_factors + 1).
-        exclude: What not to recommend, usually the user's own ratings; one user per row of `profiles`.
+        exclude: The user's own ratings, which are not recommended again; one user per row of `profiles`.
         n: How many items, >= 1.
 
     Returns:
-        Items, shape (n_users, n), -1 where fewer are left; and their scores in rating points, not clipped to the scale
-        (-inf beside -1). Items of equal score come in the order of their index.
+        Items, shape (n_users, n), -1 where fewer are left; and their scores (-inf beside -1): in rating points, not
+        clipped to the scale, where the model predicts ratings. Items of equal score come in the order of their index.
     """
+    if model.is_item_model:
+        return rank_by_items(model, exclude, n)
     items, scores = rank(profiles, model.item_means, exclude, n)
+    if not model.predicts_ratings:
+        return items, scores
     return items, scores * np.float32(model.unit) + np.float32(model.centre)
 
 

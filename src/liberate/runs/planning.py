@@ -5,16 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from liberate.arrays import Float32Array
 from liberate.federation.coordinator import Fidelity, Stage
-from liberate.model.factors import Model, initial
-from liberate.model.method import method
+from liberate.model.ease import Ease, MostPopular
+from liberate.model.factors import Model
+from liberate.model.features import item_features
+from liberate.model.gram import Gram, Popularity
+from liberate.model.items import initial_items
+from liberate.model.method import first_model, method
 from liberate.model.ratings import Dataset
+from liberate.model.releases import (
+    BIAS_NORM,
+    GRAM_NORM,
+    MOMENTS_CLIP,
+    N_EMBEDDINGS,
+    BiasSums,
+    Embeddings,
+    ItemBiases,
+    LearnedPrior,
+    Moments,
+    initial_features,
+)
+from liberate.model.solvers import Solver
+from liberate.model.statistics import Statistic
+from liberate.model.weighted import model_of_features
 from liberate.privacy.accounting import Spent, account
-from liberate.privacy.mechanism import Account, Event, Plain, design
+from liberate.privacy.gaussian import distributed
+from liberate.privacy.mechanism import NANO, Account, Event, Plain, design
+from liberate.runs.design import Design, choose_design
 from liberate.settings import Settings
 
 _PRIVATE_ROUNDS = 10
 _PLAIN_ROUNDS = {"normal": 15, "gradient": 80}
+_UNCHANGING = ("popularity", "gram")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +67,14 @@ class Plan:
         n_participants: People who take part, >= 0.
         n_items: Size of the catalogue, >= 0.
         stages: In their order; none where nothing leaves a device. Statistics differ from stage to stage.
+        reasons: Why these stages, a sentence each.
     """
 
     settings: Settings
     n_participants: int
     n_items: int
     stages: tuple[PlannedStage, ...]
+    reasons: tuple[str, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -92,7 +117,16 @@ class Plan:
             dataset: Of which only the scale and what is public of its items are used.
             secret: 32 bytes that fix what is random in it.
         """
-        return initial(self.settings.model, self.n_items, dataset.low, dataset.high, secret, noisy=self.is_noisy)
+        config, low, high = self.settings.model, dataset.low, dataset.high
+        match self.settings.privacy.mode, config.objective:
+            case "device", "implicit":
+                return model_of_features(public_features(self.settings, dataset), low, high)
+            case "device" | "distributed", "explicit":
+                return initial_features(public_features(self.settings, dataset), low, high, statistic="bias")
+            case "distributed", "implicit":
+                return initial_items(self.n_items, low, high, statistic="popularity")
+            case _:
+                return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
 
     def spent(self, rounds: int | None = None) -> Spent:
         """Price a number of rounds from the first on, all of them if None."""
@@ -106,32 +140,113 @@ class Plan:
         return account(releases, self.settings.privacy.delta)
 
 
-def plan(settings: Settings, n_participants: int, n_items: int) -> Plan:
+def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
+    """Give the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
+    catalogue = dataset.catalogue if settings.data.public_features else None
+    return item_features(catalogue, len(dataset.item_ids))
+
+
+def plan(settings: Settings, n_participants: int, n_items: int, n_features: int = 0) -> Plan:
     """Work out the stages of a run.
 
     Args:
         settings: Resolved settings.
         n_participants: People who take part, > 0.
         n_items: Size of the catalogue, > 0.
+        n_features: Public features of an item, of which `distributed` makes use.
 
     Raises:
         PrivacyError: Epsilon is too small for so many rounds.
     """
     mode = settings.privacy.mode
     stages: tuple[PlannedStage, ...]
+    reasons: tuple[str, ...] = ()
     match mode:
         case "device":
             settings = replace(settings, model=replace(settings.model, n_factors=0))
             stages = ()
         case "plain":
             statistic, solver = method(settings.model, n_items, noisy=False)
-            rounds = settings.federation.rounds or _PLAIN_ROUNDS[statistic.name]
+            rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
             stages = (PlannedStage(stage=Stage(statistic, Plain(), solver), rounds=rounds),)
         case "local":
             statistic, solver = method(settings.model, n_items, noisy=True)
-            rounds = settings.federation.rounds or _PRIVATE_ROUNDS
+            rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
             mechanism = design(settings.privacy, rounds=rounds)
             stages = (PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds),)
+        case "distributed":
+            chosen = choose_design(
+                settings.model.objective,
+                n_participants=n_participants,
+                n_items=n_items,
+                n_features=n_features,
+                epsilon=_epsilon(settings),
+                delta=settings.privacy.delta,
+                honest_fraction=settings.privacy.honest_fraction,
+            )
+            stages = _distributed(settings, chosen, n_participants, n_items, n_features)
+            reasons = chosen.reasons
         case other:
             assert_never(other)
-    return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages)
+    return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, reasons=reasons)
+
+
+def _distributed(
+    settings: Settings, chosen: Design, n_participants: int, n_items: int, n_features: int
+) -> tuple[PlannedStage, ...]:
+    """Give each release of a design its mechanism and its solver."""
+    stages = []
+    for name, share in chosen.shares.items():
+        statistic, clip_norm = _release(name, chosen, n_items, n_features)
+        rounds = chosen.moments_rounds if name == "moments" else 1
+        mechanism = distributed(
+            clip_norm=clip_norm,
+            share_of_budget=share / rounds,
+            epsilon=_epsilon(settings),
+            delta=settings.privacy.delta,
+            n_participants=n_participants,
+            honest_fraction=settings.privacy.honest_fraction,
+            n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
+            masked=not settings.run.simulated,
+        )
+        solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
+        stages.append(PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds))
+    return tuple(stages)
+
+
+def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[Statistic, float]:
+    """Give a statistic of a design, and the norm that one person's part is clipped to."""
+    match name:
+        case "bias":
+            return BiasSums(n_items), BIAS_NORM
+        case "popularity":
+            return Popularity(n_items), GRAM_NORM
+        case "gram":
+            return Gram(chosen.gram_items), GRAM_NORM
+        case _:
+            return Moments(n_features + N_EMBEDDINGS), MOMENTS_CLIP
+
+
+def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: int) -> Solver:
+    match name, settings.model.objective:
+        case "bias", _:
+            return ItemBiases(client_noise_nano, chosen.gram_items)
+        case "popularity", _:
+            return MostPopular(chosen.gram_items)
+        case "gram", "implicit":
+            return Ease(client_noise_nano=client_noise_nano)
+        case "gram", _:
+            return Embeddings(client_noise_nano)
+        case _:
+            return LearnedPrior()
+
+
+def _epsilon(settings: Settings) -> float:
+    """Give the epsilon that the mode cannot do without: settings have seen to it."""
+    assert settings.privacy.epsilon is not None
+    return settings.privacy.epsilon
+
+
+def _rounds(settings: Settings, statistic: Statistic, usual: int) -> int:
+    """Give the rounds of a stage: one where devices compute what no round before it changes."""
+    return 1 if statistic.name in _UNCHANGING else settings.federation.rounds or usual

@@ -30,14 +30,14 @@ class Evaluation:
         metrics: Of the run's last model.
         baselines: Metrics of what costs nothing, by name.
         test: The held-out ratings.
-        predictions: Prediction of each held-out rating, in the order of `test`.
+        predictions: Prediction of each held-out rating, in the order of `test`; None of a model that predicts none.
         top: Ten best items of each user, best first, shape (n_users, 10); -1 where there are fewer.
     """
 
     metrics: Metrics
     baselines: dict[str, dict[str, float]]
     test: Ratings
-    predictions: Float32Array
+    predictions: Float32Array | None
     top: Int32Array
 
 
@@ -64,13 +64,13 @@ class Recommendation:
         rank: From 1.
         item_id: In the data set.
         title: Where known, else empty.
-        prediction: Expected rating, in rating points.
+        prediction: Expected rating, in rating points; None of a model that predicts none.
     """
 
     rank: int
     item_id: str
     title: str
-    prediction: float
+    prediction: float | None
 
 
 def evaluate(run: Run) -> Evaluation:
@@ -84,7 +84,7 @@ def evaluate(run: Run) -> Evaluation:
         metrics=evaluate_model(model, profiles, split, dataset.catalogue),
         baselines=baselines(split, dataset.low, dataset.high, dataset.catalogue),
         test=split.test,
-        predictions=predict(model, profiles, users, split.test.items),
+        predictions=predict(model, profiles, users, split.test.items) if model.predicts_ratings else None,
         top=top_n(model, profiles, split.train, 10)[0],
     )
 
@@ -127,21 +127,29 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Rec
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]
-    predictions = predict(model, profile, np.zeros(len(best), np.int32), best)
+    predictions: list[float | None] = [None] * len(best)
+    if model.predicts_ratings:
+        predictions = predict(model, profile, np.zeros(len(best), np.int32), best).tolist()
     catalogue = run.catalogue()
     return person, [
         Recommendation(
             rank=rank,
             item_id=catalogue["item_id"][int(item)].as_py(),
             title=catalogue["title"][int(item)].as_py(),
-            prediction=float(prediction),
+            prediction=prediction,
         )
         for rank, (item, prediction) in enumerate(zip(best, predictions, strict=True), start=1)
     ]
 
 
 def write_predictions(path: Path, run: Run, evaluation: Evaluation) -> None:
-    """Write user_id, item_id, rating and prediction of every held-out rating, so that anyone can recompute the RMSE."""
+    """Write user_id, item_id, rating and prediction of every held-out rating, so that anyone can recompute the RMSE.
+
+    Raises:
+        LiberateError: The run's model predicts no ratings.
+    """
+    if evaluation.predictions is None:
+        raise LiberateError("the run's model orders items and predicts no ratings", hint="--top writes its lists")
     dataset, test = run.dataset(), evaluation.test
     table = pa.table(
         {

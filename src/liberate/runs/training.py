@@ -36,7 +36,7 @@ from liberate.runs.folder import (
     split_dataset,
     write_run,
 )
-from liberate.runs.planning import Plan, plan
+from liberate.runs.planning import Plan, plan, public_features
 from liberate.settings import LedgerConfig, Settings
 from liberate.timing import Stopwatch
 
@@ -67,7 +67,12 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     progress(f"reading {settings.data.source}")
     dataset = load_dataset(settings)
     split = split_dataset(dataset, settings)
-    agenda = plan(relative_to_run(settings, out), split.train.n_users, split.train.n_items)
+    agenda = plan(
+        relative_to_run(settings, out),
+        split.train.n_users,
+        split.train.n_items,
+        public_features(settings, dataset).shape[1],
+    )
     if _claim(out, agenda.settings, dataset):
         return load_run(out).result
     save_catalogue(out / "model" / "items.parquet", dataset)
@@ -240,7 +245,10 @@ def _measure(run: Run, dataset: Dataset, split: Split, last: Model) -> _Figures:
     for version in range(last.version + 1):
         model = last if version == last.version else store.load(version)
         profiles = fit_devices(model, split.train)
-        errors.append(rmse(predict(model, profiles, users, split.test.items), split.test.values))
+        if model.predicts_ratings:
+            errors.append(rmse(predict(model, profiles, users, split.test.items), split.test.values))
+        else:
+            errors.append(float("nan"))
     pq.write_table(pa.table({"version": range(last.version + 1), "rmse": errors}), run.folder / "metrics.parquet")
     metrics = evaluate(last, profiles, split, dataset.catalogue)
     return {"rmse": metrics.rmse, "ndcg_at_10": metrics.ndcg_at_10}
