@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from liberate.arrays import RealRows
 from liberate.privacy.accounting import account
 from liberate.privacy.attacks import CONFIDENCE, Audit, auc, audit
 from liberate.privacy.canaries import play, reach_of
-from liberate.privacy.mechanism import Laplace, Mechanism, Plain, PrivacyConfig, design
+from liberate.privacy.gaussian import distributed
+from liberate.privacy.laplace import Laplace
+from liberate.privacy.mechanism import Mechanism, Plain, PrivacyConfig, design
 from liberate.randomness import SimulatedRandomness
+from liberate.studies.audits import planted
 
 DELTA = 1e-5
 RUNS = 40
@@ -29,7 +32,27 @@ def local_laplace(epsilon: float, rounds: int) -> Laplace:
     return mechanism
 
 
-MECHANISMS: dict[str, Make] = {"local-laplace": local_laplace}
+def local_gaussian(epsilon: float, rounds: int) -> Mechanism:
+    return design(PrivacyConfig(mode="local", mechanism="gaussian", epsilon=epsilon, delta=DELTA), rounds=rounds)
+
+
+def distributed_sum(epsilon: float, rounds: int) -> Mechanism:
+    return distributed(
+        clip_norm=1.0,
+        share_of_budget=1 / rounds,
+        epsilon=epsilon,
+        delta=DELTA,
+        n_participants=20_000,
+        honest_fraction=0.9,
+        n_coordinates=20_000,
+    )
+
+
+MECHANISMS: dict[str, Make] = {
+    "local-laplace": local_laplace,
+    "local-gaussian": local_gaussian,
+    "distributed-sum": distributed_sum,
+}
 CLAIMS = pytest.mark.parametrize("claim", [1.0, 2.0])
 EVERY = pytest.mark.parametrize("make", MECHANISMS.values(), ids=MECHANISMS)
 
@@ -95,7 +118,7 @@ def test_exact_noise_stands_the_same_audit(make: Make) -> None:
 def test_noise_that_is_four_times_too_small_is_caught(make: Make, claim: float) -> None:
     mechanism = make(claim, 1)
 
-    assert examine(mechanism, weakened(mechanism, 4), 1).verdict(claim) == "refuted"
+    assert examine(mechanism, planted(mechanism)[0], 1).verdict(claim) == "refuted"
 
 
 @EVERY
@@ -103,25 +126,7 @@ def test_noise_that_is_four_times_too_small_is_caught(make: Make, claim: float) 
 def test_missing_clip_is_caught(make: Make, claim: float) -> None:
     mechanism = make(claim, 1)
 
-    assert examine(mechanism, unclipped(mechanism), 1).verdict(claim) == "refuted"
-
-
-def weakened(mechanism: Mechanism, factor: int) -> Mechanism:
-    """Give a mechanism with a part of its noise."""
-    match mechanism:
-        case Laplace():
-            return replace(mechanism, scale_units=mechanism.scale_units // factor)
-        case _:
-            raise AssertionError(f"no weaker {mechanism.name}")
-
-
-def unclipped(mechanism: Mechanism) -> Mechanism:
-    """Give a mechanism that lets through whatever a canary sends."""
-    match mechanism:
-        case Laplace():
-            return replace(mechanism, clip_units=10 * mechanism.clip_units)
-        case _:
-            raise AssertionError(f"no {mechanism.name} without a clip")
+    assert examine(mechanism, planted(mechanism)[1], 1).verdict(claim) == "refuted"
 
 
 def test_membership_is_certain_without_noise_and_hard_with_it() -> None:
@@ -145,3 +150,31 @@ def test_game_is_fixed_by_its_seed_and_its_coins_are_fair() -> None:
     np.testing.assert_array_equal(one.scores, again.scores)
     assert (one.coins != other.coins).any()
     assert 1850 < one.coins.sum() < 2150
+
+
+@pytest.mark.parametrize(("bug", "verdict"), [(False, "not refuted"), (True, "refuted")])
+def test_shares_of_all_participants_stand_the_audit_of_their_sum(bug: bool, verdict: str) -> None:
+    """What `uploads` simulates: everybody adds a share, and the adversary knows the shares that are not honest."""
+    m = 1000
+    announced = distributed(
+        clip_norm=1.0,
+        share_of_budget=1.0,
+        epsilon=2.0,
+        delta=DELTA,
+        n_participants=m,
+        honest_fraction=1.0,
+        n_coordinates=m,
+    )
+    coins = np.random.default_rng(1).random(m) < 0.5
+    batch = RealRows(
+        indptr=np.concatenate([[0], np.cumsum(coins)]),
+        indices=np.arange(m, dtype=np.int32)[coins],
+        rows=np.full((coins.sum(), 1), reach_of(announced), np.float32),
+        tails=np.zeros((m, 0)),
+    )
+    real = planted(announced)[0] if bug else announced
+    keys = [SimulatedRandomness(1).secret("noise", person) for person in range(m)]
+
+    scores = real.release(batch, m, keys, exact=False).rows.reshape(m, m).sum(axis=0, dtype=np.int64)
+
+    assert audit(scores, coins, 100, DELTA).verdict(2.0) == verdict
