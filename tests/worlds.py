@@ -18,7 +18,8 @@ from liberate.ledger.publish.checkpoints import WitnessAddress
 from liberate.model.factors import Model, ModelConfig, initial
 from liberate.model.method import method
 from liberate.model.ratings import Ratings
-from liberate.privacy.mechanism import PrivacyConfig, design
+from liberate.privacy.gaussian import DistributedGaussian
+from liberate.privacy.mechanism import Mechanism, PrivacyConfig, design
 from liberate.timing import Stopwatch
 
 LOW, HIGH = 1.0, 5.0
@@ -54,6 +55,7 @@ class World:
     limit_nano: int | None = None
     n_factors: int = 2
     is_simulated: bool = True
+    masks: bool = True
     min_fraction: float = 0.5
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
@@ -61,6 +63,18 @@ class World:
     @property
     def privacy(self) -> PrivacyConfig:
         return PrivacyConfig(mode="local" if self.mode == "local" else "plain", epsilon=self.epsilon)
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.mode in ("local", "distributed")
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """Of each round."""
+        if self.mode != "distributed":
+            return design(self.privacy, rounds=self.rounds)
+        honest = max(1, int(self.ratings.n_users * self.min_fraction))
+        return DistributedGaussian(grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +97,7 @@ class Stage:
         return model
 
     def round(self, base: Model) -> Model:
-        rounds = self.world.rounds if self.world.mode == "local" else None
+        rounds = self.world.rounds if self.world.is_noisy else None
         return self.coordinator.run_round(base, self.learning, run=1, rounds=rounds)
 
 
@@ -91,10 +105,9 @@ class Stage:
 def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) -> Iterator[Stage]:
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
     config = ModelConfig(n_factors=world.n_factors)
-    is_noisy = world.mode == "local"
-    ratings = world.ratings
+    is_noisy, ratings = world.is_noisy, world.ratings
     statistic, solver = method(config, ratings.n_items, noisy=is_noisy)
-    mechanism = design(world.privacy, rounds=world.rounds)
+    mechanism = world.mechanism
     charter = Charter(
         origin="test.invalid/world",
         seed=7,

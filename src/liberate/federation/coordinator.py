@@ -1,6 +1,6 @@
 """The coordinator's side: a round as a state machine that can be killed at any point and go on.
 
-    open -> collect -> aggregate -> solve -> close
+    open -> collect -> aggregate -> (survivors -> unmask) -> solve -> close
 
 Every step first makes durable what the next one needs: the round entry before anybody is asked, the updates of a
 chunk before they are summed, the model's bytes before the model entry. After a crash the open round is found on the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -25,23 +26,19 @@ from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadCommitment, FederationError, InsufficientCohort, LiberateError, RefusedEntry, StaleModel
-from liberate.federation.messages import (
-    RoundAnswer,
-    RoundRefusal,
-    RoundRequest,
-    decode_reply,
-    decode_upload,
-    encode_message,
-)
-from liberate.federation.transport import Request, Transport
+from liberate.federation.asking import Asking, View
+from liberate.federation.messages import RoundAnswer, decode_reply, decode_upload
+from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
+from liberate.federation.transport import Transport
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Aborted, Round, Update, decode_entry, sign
+from liberate.ledger.records import Aborted, Round, Survivors, Update, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
 from liberate.ledger.records import Model as ModelRecord
 from liberate.model.factors import Model, decode, encode, model_digest
 from liberate.model.kernels import add_rows
 from liberate.model.solvers import Solver, Total
 from liberate.model.statistics import Statistic
+from liberate.privacy.masking import signed_sum
 from liberate.privacy.mechanism import Mechanism, SumMechanism
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
@@ -98,6 +95,11 @@ class ModelStore:
     def path(self, version: int) -> Path:
         return self._folder / f"{version:05d}.model"
 
+    @property
+    def masks_path(self) -> Path:
+        """Where a coordinator keeps what it told participants in a masked round."""
+        return self._folder / "round.masks"
+
     def save(self, model: Model) -> bytes:
         """Make a model durable under its version and give its bytes."""
         data = encode(model)
@@ -151,8 +153,8 @@ class _Collected:
     is_dense: bool
     rows: Int64Array
     tail: Int64Array
+    asking: Asking
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
-    refused: dict[str, int] = field(default_factory=dict)  # reason -> count
 
 
 class _Header(TypedDict):
@@ -229,14 +231,15 @@ class Coordinator:
         record = entry.record
         if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
-        collected = self._collect(record, stage, position, base_bytes)
-        if len(collected.leaves) < record.minimum:
-            self._append(Aborted(**self._header(), round=record.number, reason="insufficient_updates"))
+        asking = Asking(self._transport, self._config.timeout_s)
+        try:
+            collected = self._collect(record, stage, position, base_bytes, asking)
+        except Shortfall as shortfall:
+            self._append(Aborted(**self._header(), round=record.number, reason=shortfall.reason))
             raise InsufficientCohort(
-                f"round {record.number}: {len(collected.leaves)} updates, {record.minimum} were needed"
-                + _reasons(collected.refused),
+                f"round {record.number}: {shortfall.detail}{asking.reasons()}",
                 hint="see why participants refused; the round is closed as aborted and can be opened again",
-            )
+            ) from shortfall
         with self._stopwatch.measure("solve"):
             model = stage.solver.solve(base, self._total(collected))
         self._close(model, stage.solver, collected)
@@ -256,7 +259,7 @@ class Coordinator:
             rounds=rounds,
             base_version=base.version,
             base_digest=model_digest(base_bytes),
-            cohort=(),
+            cohort=ranges(self._cohort()) if mechanism.parameters.get("masked") else (),
             statistic=stage.statistic.name,
             shape=stage.statistic.shape,
             mechanism=MechanismRecord(name=mechanism.name, parameters=dict(mechanism.parameters)),
@@ -278,31 +281,37 @@ class Coordinator:
         people = enumerate(self._ledger.state.principals)
         return [number for number, person in people if person.role == "participant" and not person.is_revoked]
 
-    def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes) -> _Collected:
+    def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes, asking: Asking) -> _Collected:
         n_rows, width, n_tail = record.shape
         is_dense = stage.mechanism.is_dense and record.fidelity == "uploads"
-        collected = _Collected(record, is_dense, np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64))
-        cohort = self._cohort()
+        rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
+        collected = _Collected(record, is_dense, rows, tail, asking)
         chunk_size = self._config.chunk
         if is_dense:
             chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
         # One checkpoint serves the whole round, so that every participant accepts the same view.
-        note = self._publish()
-        size = open_checkpoint(note, self._log_key).size
-        for begin in range(0, len(cohort), chunk_size):
-            chunk = cohort[begin : begin + chunk_size]
-            request = RoundRequest(
-                entry=self._ledger.entry(position),
-                position=position,
-                checkpoint=note,
-                inclusion=list(self._ledger.inclusion_proof(position, size)),
-                known_size=self._known_size,
-                consistency=self._consistency(self._known_size, size),
-                model=base_bytes,
-            )
-            answers = self._exchange(chunk, request, collected, size)
+        view = self._view()
+        round_request = cache(partial(view.round_request, position, base_bytes))
+        masks = self._masks(view, position, asking) if record.is_masked else None
+        phase, people = "update", self._cohort()
+        if masks is not None:
+            uploading = masks.agree(self._known_size)
+            phase, people = "mask", self._survivors() or uploading
+            self._known_size = view.size
+
+        def body(number: int, known_size: int) -> bytes:
+            request = round_request(known_size)
+            return request if masks is None else masks.mask_request(number, request)
+
+        for begin in range(0, len(people), chunk_size):
+            chunk = people[begin : begin + chunk_size]
+            answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
             self._record(answers, collected)
-            self._known_size = size
+            self._known_size = view.size
+        if len(collected.leaves) < record.minimum:
+            raise Shortfall("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
+        if masks is not None:
+            self._unmask(masks, collected, position)
         if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
             with self._stopwatch.measure("noise"):
                 key = self._randomness.secret("sum noise", record.number)
@@ -311,52 +320,59 @@ class Coordinator:
                 )
         return collected
 
-    def _consistency(self, old: int, new: int) -> list[bytes]:
-        return list(self._ledger.consistency_proof(old, new)) if 0 < old <= new else []
+    def _view(self) -> View:
+        note = self._publish()
+        return View(self._ledger, note, open_checkpoint(note, self._log_key).size)
 
-    def _exchange(
-        self, numbers: Sequence[int], request: RoundRequest, collected: _Collected, size: int
-    ) -> list[tuple[int, RoundAnswer]]:
-        """Ask, and ask once more those who want a consistency proof from another tree size."""
-        answers: list[tuple[int, RoundAnswer]] = []
-        behind: dict[int, list[int]] = {}
-        for sender, message in self._ask(numbers, request, collected):
-            match message:
-                case RoundAnswer():
-                    answers.append((sender, message))
-                case RoundRefusal(reason="consistency", known_size=known) if 0 < known <= size:
-                    behind.setdefault(known, []).append(sender)
-                case RoundRefusal():
-                    _count(collected.refused, message.reason)
-        for known, senders in behind.items():
-            better = RoundRequest(
-                entry=request.entry,
-                position=request.position,
-                checkpoint=request.checkpoint,
-                inclusion=request.inclusion,
-                known_size=known,
-                consistency=self._consistency(known, size),
-                model=request.model,
+    def _masks(self, view: View, position: int, asking: Asking) -> SecureAggregation:
+        chunk, path = self._config.chunk, self._store.masks_path
+        return SecureAggregation(asking, view, position, chunk=chunk, path=path)
+
+    def _survivors(self) -> list[int]:
+        """Give the survivors that the ledger names for the open round, none before it does."""
+        current = self._ledger.state.open_round
+        return [] if current is None else sorted(current.survivors)
+
+    def _unmask(self, masks: SecureAggregation, collected: _Collected, position: int) -> None:
+        """Record whose uploads are in the sum, and take their masks out of it."""
+        current = self._ledger.state.open_round
+        assert current is not None  # this round is open
+        people = sorted(number for number, at in current.answered.items() if at in collected.leaves)
+        if not current.has_survivors:
+            self._name_survivors(current.record, current.hash, people)
+        if len(people) < len(current.survivors):
+            raise Shortfall(
+                "survivors_lost", f"{len(people)} of {len(current.survivors)} survivors sent their uploads again"
             )
-            for sender, message in self._ask(senders, better, collected):
-                if isinstance(message, RoundAnswer):
-                    answers.append((sender, message))
-                else:
-                    _count(collected.refused, message.reason)
-        return sorted(answers, key=lambda answer: answer[0])
+        total = collected.rows.astype(np.uint32).ravel()
+        view = self._view()
+        with self._stopwatch.measure("unmask"):
+            masks.unmask(total, frozenset(people), view, self._known_size)
+        self._known_size = view.size
+        collected.rows = signed_sum(total).reshape(collected.rows.shape)
 
-    def _ask(
-        self, numbers: Sequence[int], request: RoundRequest, collected: _Collected
-    ) -> list[tuple[int, RoundAnswer | RoundRefusal]]:
-        body = encode_message(request)
-        requests = [Request(number, "update", body) for number in numbers]
-        messages = []
-        for reply in self._transport.exchange(requests, self._config.timeout_s):
-            try:
-                messages.append((reply.sender, decode_reply(reply.body)))
-            except FederationError:
-                _count(collected.refused, "unreadable")
-        return messages
+    def _name_survivors(self, record: Round, round_hash: Digest, people: list[int]) -> None:
+        parts = list(survivor_parts(people))
+        header = self._header()
+        entries = [
+            sign(
+                Survivors(
+                    origin=header["origin"],
+                    author=header["author"],
+                    seq=header["seq"] + index,
+                    round=record.number,
+                    round_hash=round_hash,
+                    part=index + 1,
+                    parts=len(parts),
+                    people=part,
+                ),
+                self._key,
+            )
+            for index, part in enumerate(parts)
+        ]
+        for outcome in self._ledger.append(entries):
+            if isinstance(outcome, RefusedEntry):
+                raise FederationError(f"the ledger refuses the coordinator's survivors: {outcome}")
 
     def _record(self, answers: Sequence[tuple[int, RoundAnswer]], collected: _Collected) -> None:
         """Refuse what does not open, append the rest as one block, and add what the ledger accepted."""
@@ -367,14 +383,14 @@ class Coordinator:
                 shape = collected.record.shape
                 upload = decode_upload(answer.upload, shape=shape, is_dense=collected.is_dense)
             except LiberateError as error:
-                _count(collected.refused, type(error).__name__)
+                collected.asking.count(type(error).__name__)
                 continue
             sound.append((answer.entry, upload))
         outcomes = self._ledger.append([entry for entry, _ in sound])
         with self._stopwatch.measure("sum"):
             for (entry, upload), outcome in zip(sound, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
-                    _count(collected.refused, outcome.reason)
+                    collected.asking.count(outcome.reason)
                     continue
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
@@ -428,11 +444,3 @@ class Coordinator:
         if isinstance(outcome, RefusedEntry):
             raise FederationError(f"the ledger refuses the coordinator's {type(record).__name__.lower()}: {outcome}")
         return outcome
-
-
-def _count(counts: dict[str, int], reason: str) -> None:
-    counts[reason] = counts.get(reason, 0) + 1
-
-
-def _reasons(refused: dict[str, int]) -> str:
-    return " (" + ", ".join(f"{reason}: {count}" for reason, count in sorted(refused.items())) + ")" if refused else ""

@@ -39,6 +39,12 @@ CREATE TABLE IF NOT EXISTS outbox (
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS masking (
+    slot INTEGER NOT NULL REFERENCES device,
+    round INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, round)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
@@ -80,6 +86,40 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     noise_key: bytes
     upload_salt: bytes
     profile_salt: bytes
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour in a masked round, and the public keys it signed for.
+
+    Attributes:
+        number: Its number on the ledger.
+        mask: X25519 key of the masks shared with it.
+        seal: X25519 key that seals shares to it.
+    """
+
+    number: int
+    mask: bytes
+    seal: bytes
+
+
+class Masking(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a device is in a masked round. What is set is never changed: that binds it to one answer in each phase.
+
+    Attributes:
+        round_hash: Leaf hash of the round's entry.
+        secret: All keys of the round are derived from it, 32 bytes.
+        peers: Neighbours it shared its secrets with, by increasing number; empty before it did.
+        sent: Sealed shares of its secrets, one for each peer.
+        received: Sealed shares of peers' secrets by number, increasing: with these it masks; empty before it did.
+        survivors: Digest of the survivor set for which it has given shares away; None before it did.
+    """
+
+    round_hash: bytes
+    secret: bytes
+    peers: tuple[Peer, ...] = ()
+    sent: tuple[bytes, ...] = ()
+    received: tuple[tuple[int, bytes], ...] = ()
+    survivors: bytes | None = None
 
 
 class PendingKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -337,6 +377,37 @@ class Devices:
             )
             self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
 
+    def masking(self, slot: int, round_number: int) -> Masking | None:
+        """Give how far a device is in a masked round."""
+        query = "SELECT sealed FROM masking WHERE slot = ? AND round = ?"
+        row = self._db.execute(query, (slot, round_number)).fetchone()
+        if row is None:
+            return None
+        opened = open_sealed(self._key(slot), row[0], _context("masking", slot, round_number))
+        return msgspec.msgpack.decode(opened, type=Masking)
+
+    def keep_masking(
+        self, round_number: int, states: Sequence[tuple[int, Masking]], *, note: str | None = None
+    ) -> None:
+        """Keep how far devices are in a masked round, and forget what they kept of earlier ones.
+
+        Args:
+            round_number: The round, > 0.
+            states: (slot, state) of each.
+            note: The checkpoint under which it was asked for, where that is a new one.
+        """
+        with self._transaction():
+            self._db.execute("DELETE FROM masking WHERE round < ?", (round_number,))
+            self._db.executemany(
+                "INSERT OR REPLACE INTO masking (slot, round, sealed) VALUES (?, ?, ?)",
+                [
+                    (slot, round_number, _seal_row(self._key(slot), "masking", slot, state, round_number))
+                    for slot, state in states
+                ],
+            )
+            if note is not None:
+                self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
+
     def pending_keys(self) -> list[tuple[int, PendingKey]]:
         """Give the changes of keys under way, each with its slot."""
         rows = self._db.execute("SELECT slot, sealed FROM pending_key ORDER BY slot").fetchall()
@@ -440,5 +511,5 @@ def _context(table: str, *index: int) -> bytes:
     return f"{table}:{':'.join(map(str, index))}".encode()
 
 
-def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing | PendingKey, *index: int) -> bytes:
+def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing | Masking | PendingKey, *index: int) -> bytes:
     return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))

@@ -48,7 +48,8 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """A participant does not answer, and says why.
 
     Attributes:
-        reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, budget, answered.
+        reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, budget, answered;
+            in masked rounds also phase, neighbours, keys, shares, survivors.
         detail: One line for a person.
         known_size: Tree size of the largest checkpoint the participant has accepted, 0 if none.
     """
@@ -58,6 +59,15 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     known_size: int
 
 
+class Refused(Exception):
+    """A participant does not answer; reason and detail as in `RoundRefusal`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(RoundRequest)
 _reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.msgpack.Decoder(
@@ -65,7 +75,7 @@ _reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.ms
 )
 
 
-def encode_message(message: RoundRequest | RoundAnswer | RoundRefusal) -> bytes:
+def encode_message(message: msgspec.Struct) -> bytes:
     """Write a message as MessagePack."""
     return _encoder.encode(message)
 

@@ -17,7 +17,10 @@ from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, ope
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
 from liberate.federation.devices import Device, Devices, Outgoing
+from liberate.federation.mask_messages import MaskRequest, MessageT, ShareRequest, UnmaskRequest, decode_message
+from liberate.federation.masks import MaskedRound, Masks, masked_round
 from liberate.federation.messages import (
+    Refused,
     RoundAnswer,
     RoundRefusal,
     RoundRequest,
@@ -67,17 +70,21 @@ class _Task:
     model: Model
     statistic: Statistic
     mechanism: Mechanism
+    masked: MaskedRound | None
 
     @property
     def is_dense(self) -> bool:
         return self.mechanism.is_dense and self.record.fidelity == "uploads"
 
 
-class _Refused(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """A round whose entry, inclusion and terms have passed; the model has not been looked at."""
+
+    entry: Entry
+    record: Round
+    mechanism: Mechanism
+    checkpoint: Checkpoint
 
 
 class Host:
@@ -103,6 +110,7 @@ class Host:
         self._ratings = Ratings.from_user_bytes([holding.ratings for holding in holdings], n_items)
         note = devices.checkpoint()
         self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
+        self._masks = Masks(devices, self._keys, policy.origin, policy.coordinator_key, randomness)
         self._by_number = {device.number: device for device in devices.devices() if device.number is not None}
 
     @property
@@ -113,17 +121,92 @@ class Host:
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer requests to take part in a round.
 
-        A device answers each round at most once; a repeated request gets the same bytes again.
+        A device answers each phase of a round at most once; a repeated request gets the same bytes again.
         """
-        by_body: dict[bytes, list[int]] = {}
+        by_body: dict[tuple[str, bytes], list[int]] = {}
         for request in requests:
-            by_body.setdefault(request.body, []).append(request.recipient)
-        return [reply for body, numbers in by_body.items() for reply in self._answer(body, numbers)]
+            by_body.setdefault((request.phase, request.body), []).append(request.recipient)
+        uploads: dict[bytes, list[int]] = {}
+        replies: list[Reply] = []
+        for (phase, body), numbers in by_body.items():
+            try:
+                match phase:
+                    case "update":
+                        uploads.setdefault(body, []).extend(numbers)
+                    case "advertise":
+                        replies += self._advertise(body, numbers)
+                    case "share":
+                        replies += self._share(body, numbers)
+                    case "mask":
+                        uploads.setdefault(self._receive(body, numbers), []).extend(numbers)
+                    case "unmask":
+                        replies += self._unmask(body, numbers)
+                    case _:
+                        raise Refused("phase", f"a round has no phase {phase}")
+            except Refused as refusal:
+                replies += [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
+        return replies + [reply for body, numbers in uploads.items() for reply in self._answer(body, numbers)]
+
+    # --- the phases of a masked round beside the upload ---------------------------------------------------------------
+
+    def _advertise(self, body: bytes, numbers: list[int]) -> list[Reply]:
+        request = _read(RoundRequest, body)
+        checked = self._check_round(request)
+        current = _masked(request.entry)
+        replies, able = [], []
+        for number in numbers:
+            device = self._by_number[number]
+            try:
+                self._check_terms(device, checked.record)
+                if number not in current.people:
+                    raise Refused("record", f"participant {number} is not of the cohort")
+                able.append((device.slot, number))
+            except Refused as refusal:
+                replies.append(self._refuse(number, refusal.reason, refusal.detail))
+        keys = self._masks.advertise(current, able, request.checkpoint)
+        self._checkpoint = checked.checkpoint
+        return replies + [Reply(number, encode_message(own)) for (_, number), own in zip(able, keys, strict=True)]
+
+    def _share(self, body: bytes, numbers: list[int]) -> list[Reply]:
+        request = _read(ShareRequest, body)
+        if self._checkpoint is None:
+            raise Refused("phase", "no checkpoint was accepted")
+        current, checkpoint = _masked(request.entry), self._checkpoint
+        return [
+            Reply(
+                number,
+                encode_message(self._masks.share(self._by_number[number].slot, number, current, request, checkpoint)),
+            )
+            for number in numbers
+        ]
+
+    def _receive(self, body: bytes, numbers: list[int]) -> bytes:
+        """Take the shares that come with a request for a masked upload, and give the request."""
+        request = _read(MaskRequest, body)
+        current = _masked(_read(RoundRequest, request.round).entry)
+        for number in numbers:
+            self._masks.receive(self._by_number[number].slot, number, current, request)
+        return request.round
+
+    def _unmask(self, body: bytes, numbers: list[int]) -> list[Reply]:
+        request = _read(UnmaskRequest, body)
+        checkpoint = self._check_checkpoint(request)
+        who = [(self._by_number[number].slot, number) for number in numbers]
+        answers = self._masks.unmask(who, _masked(request.round), request, checkpoint)
+        self._checkpoint = checkpoint
+        return [
+            self._refuse(number, answer.reason, answer.detail)
+            if isinstance(answer, Refused)
+            else Reply(number, encode_message(answer))
+            for number, answer in zip(numbers, answers, strict=True)
+        ]
+
+    # --- the upload ---------------------------------------------------------------------------------------------------
 
     def _answer(self, body: bytes, numbers: list[int]) -> list[Reply]:
         try:
             task = self._check(decode_request(body))
-        except _Refused as refusal:
+        except Refused as refusal:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
         replies: list[Reply] = []
         fresh: list[Device] = []
@@ -131,26 +214,39 @@ class Host:
         round_number = task.record.number
         for number in numbers:
             device = self._by_number[number]
-            if device.is_revoked:
-                replies.append(self._refuse(number, "revoked", "the key was revoked"))
-            elif device.run != task.record.run:
-                detail = f"a round of run {task.record.run}, the person takes part in run {device.run}"
-                replies.append(self._refuse(number, "not_agreed", detail))
-            elif device.last_round < round_number:
-                if self._can_pay(device, task.record.account, task.record.spend):
+            try:
+                self._check_terms(device, task.record)
+                if task.masked is not None and not self._masks.is_ready(device.slot, task.masked):
+                    raise Refused("phase", "nothing is uploaded before the neighbours' shares are here")
+                if device.last_round < round_number:
                     fresh.append(device)
+                elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
+                    again.append((device, waiting))
                 else:
-                    replies.append(
-                        self._refuse(number, "budget", f"the limit of the {task.record.account} account is reached")
-                    )
-            elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
-                again.append((device, waiting))
-            else:
-                replies.append(self._refuse(number, "answered", f"round {round_number} was answered before"))
+                    raise Refused("answered", f"round {round_number} was answered before")
+            except Refused as refusal:
+                replies.append(self._refuse(number, refusal.reason, refusal.detail))
         return replies + self._answer_fresh(task, fresh) + self._answer_again(task, again)
 
     def _check(self, request: RoundRequest) -> _Task:
         """Check everything a round promises before anything is computed."""
+        checked = self._check_round(request)
+        record, mechanism = checked.record, checked.mechanism
+        if model_digest(request.model) != record.base_digest:
+            raise Refused("model", f"the model's bytes do not match the digest of round {record.number}")
+        model = decode(request.model)
+        return _Task(
+            record=record,
+            round_hash=checked.entry.leaf_hash,
+            note=request.checkpoint,
+            model=model,
+            statistic=self._check_statistic(record, model, mechanism),
+            mechanism=mechanism,
+            masked=_masked(request.entry) if record.is_masked else None,
+        )
+
+    def _check_round(self, request: RoundRequest) -> _Checked:
+        """Check a round's entry, its inclusion under an accepted checkpoint, and its terms."""
         checkpoint = self._check_checkpoint(request)
         try:
             entry = decode_entry(request.entry)
@@ -162,52 +258,42 @@ class Host:
                 checkpoint.root,
             )
         except LiberateError as error:
-            raise _Refused("inclusion", str(error)) from error
+            raise Refused("inclusion", str(error)) from error
         record = self._check_record(entry)
-        if model_digest(request.model) != record.base_digest:
-            raise _Refused("model", f"the model's bytes do not match the digest of round {record.number}")
-        mechanism, model = self._check_policy(record), decode(request.model)
-        return _Task(
-            record=record,
-            round_hash=entry.leaf_hash,
-            note=request.checkpoint,
-            model=model,
-            statistic=self._check_statistic(record, model, mechanism),
-            mechanism=mechanism,
-        )
+        return _Checked(entry=entry, record=record, mechanism=self._check_policy(record), checkpoint=checkpoint)
 
-    def _check_checkpoint(self, request: RoundRequest) -> Checkpoint:
+    def _check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
         try:
             checkpoint = open_cosigned(request.checkpoint, self._policy.log_key, self._policy.witnesses)
         except NoQuorum as error:
-            raise _Refused("quorum", str(error)) from error
+            raise Refused("quorum", str(error)) from error
         except LiberateError as error:
-            raise _Refused("record", str(error)) from error
+            raise Refused("record", str(error)) from error
         known = self._checkpoint
         if known is None:
             return checkpoint
         if checkpoint.size < known.size:
-            raise _Refused("rollback", f"tree size {checkpoint.size} is below the accepted {known.size}")
+            raise Refused("rollback", f"tree size {checkpoint.size} is below the accepted {known.size}")
         if checkpoint.size == known.size and checkpoint.root != known.root:
             path = self._devices.keep_evidence(request.checkpoint)
-            raise _Refused("split_view", f"the log has signed two roots for tree size {known.size}: see {path}")
+            raise Refused("split_view", f"the log has signed two roots for tree size {known.size}: see {path}")
         if request.known_size != known.size != checkpoint.size:
-            raise _Refused("consistency", f"a consistency proof from tree size {known.size} is wanted")
+            raise Refused("consistency", f"a consistency proof from tree size {known.size} is wanted")
         try:
             proof = [] if known.size == checkpoint.size else [Digest(step) for step in request.consistency]
             verify_consistency(known.size, checkpoint.size, proof, known.root, checkpoint.root)
         except ProofMismatch as error:
-            raise _Refused("split_view", str(error)) from error
+            raise Refused("split_view", str(error)) from error
         return checkpoint
 
     def _check_record(self, entry: Entry) -> Round:
         record = entry.record
         if not isinstance(record, Round) or record.origin != self._policy.origin:
-            raise _Refused("record", f"a round of {self._policy.origin} was wanted")
+            raise Refused("record", f"a round of {self._policy.origin} was wanted")
         try:
             verify(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
         except LiberateError as error:
-            raise _Refused("record", str(error)) from error
+            raise Refused("record", str(error)) from error
         return record
 
     def _check_policy(self, record: Round) -> Mechanism:
@@ -215,17 +301,21 @@ class Host:
         try:
             mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
         except LiberateError as error:
-            raise _Refused("policy", str(error)) from error
+            raise Refused("policy", str(error)) from error
         if mechanism.name != self._policy.mechanism:
-            raise _Refused("policy", f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}")
+            raise Refused("policy", f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}")
         if (record.account, record.spend) != (mechanism.account, mechanism.spend_nano):
-            raise _Refused("policy", "the round states another spend than its mechanism has")
+            raise Refused("policy", "the round states another spend than its mechanism has")
         if record.spend > 0 and record.rounds is None:
-            raise _Refused("policy", "a private run fixes its number of rounds before the first")
+            raise Refused("policy", "a private run fixes its number of rounds before the first")
         if record.fidelity == "sum" and not self._randomness.is_simulated:
-            raise _Refused("policy", "noise drawn on the sum is for simulations")
+            raise Refused("policy", "noise drawn on the sum is for simulations")
+        if record.is_masked and (record.fidelity, record.modulus_bits, record.shape[2]) != ("uploads", 32, 0):
+            raise Refused("policy", "masks are for uploads without a tail, modulo 2**32")
+        if isinstance(mechanism, SumMechanism) and not record.is_masked and not self._randomness.is_simulated:
+            raise Refused("policy", f"mechanism {mechanism.name} without masks is for simulations")
         if isinstance(mechanism, SumMechanism) and record.minimum < mechanism.honest:
-            raise _Refused("policy", f"{record.minimum} people may not hold the noise of {mechanism.honest}")
+            raise Refused("policy", f"{record.minimum} people may not hold the noise of {mechanism.honest}")
         return mechanism
 
     def _check_statistic(self, record: Round, model: Model, mechanism: Mechanism) -> Statistic:
@@ -233,12 +323,21 @@ class Host:
         try:
             statistic = statistic_of(model, noisy=mechanism.account != "none")
         except ValueError as error:
-            raise _Refused("record", str(error)) from error
+            raise Refused("record", str(error)) from error
         if record.statistic != statistic.name:
-            raise _Refused("record", f"statistic {record.statistic} is not the model's {statistic.name}")
+            raise Refused("record", f"statistic {record.statistic} is not the model's {statistic.name}")
         if model.n_items != self._ratings.n_items or record.shape != statistic.shape:
-            raise _Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
+            raise Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
         return statistic
+
+    def _check_terms(self, device: Device, record: Round) -> None:
+        """Check that a device takes part, in this run, and can pay what it has not paid yet."""
+        if device.is_revoked:
+            raise Refused("revoked", "the key was revoked")
+        if device.run != record.run:
+            raise Refused("not_agreed", f"a round of run {record.run}, the person takes part in run {device.run}")
+        if device.last_round < record.number and not self._can_pay(device, record.account, record.spend):
+            raise Refused("budget", f"the limit of the {record.account} account is reached")
 
     @staticmethod
     def _can_pay(device: Device, account: Account, spend_nano: int) -> bool:
@@ -256,6 +355,7 @@ class Host:
         upload_salts = [secret("upload salt", number, person) for _, person in own]
         profile_salts = [secret("profile salt", number, person) for _, person in own]
         release, profiles = self._compute(task, devices, noise_keys)
+        self._mask(task, own, release)
         replies, outgoing = [], []
         for index, (device, person) in enumerate(own):
             upload = encode_upload(release, index, is_dense=task.is_dense)
@@ -307,6 +407,7 @@ class Host:
         if not waiting:
             return []
         release, _ = self._compute(task, [device for device, _ in waiting], [sent.noise_key for _, sent in waiting])
+        self._mask(task, [(device, self._number(device)) for device, _ in waiting], release)
         replies = []
         for index, (device, message) in enumerate(waiting):
             upload = encode_upload(release, index, is_dense=task.is_dense)
@@ -319,6 +420,15 @@ class Host:
             answer = RoundAnswer(entry=message.entry, upload=upload, salt=message.upload_salt)
             replies.append(Reply(self._number(device), encode_message(answer)))
         return replies
+
+    def _mask(self, task: _Task, own: Sequence[tuple[Device, int]], release: GridRows) -> None:
+        """Add each device's masks to its part of a release, in place, if the round is masked."""
+        if task.masked is None:
+            return
+        uploads = release.rows.view(np.uint32).reshape(len(own), -1)
+        with self._stopwatch.measure("mask"):
+            for (device, number), values in zip(own, uploads, strict=True):
+                self._masks.add(device.slot, number, task.masked, values)
 
     def _compute(self, task: _Task, devices: list[Device], noise_keys: list[bytes]) -> tuple[GridRows, Float32Array]:
         own = self._ratings.select(np.array([device.slot for device in devices]))
@@ -340,3 +450,17 @@ class Host:
         if device.number is None:
             raise FederationError(f"device {device.slot} is not enrolled")
         return device.number
+
+
+def _read(kind: type[MessageT], body: bytes) -> MessageT:
+    try:
+        return decode_message(body, kind)
+    except FederationError as error:
+        raise Refused("unreadable", str(error)) from error
+
+
+def _masked(entry: bytes) -> MaskedRound:
+    try:
+        return masked_round(entry)
+    except FederationError as error:
+        raise Refused("record", str(error)) from error
