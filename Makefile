@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	&& { command -v "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-engines soak bench docs lock clean
+.PHONY: help setup demo check test test-engines oracles soak bench docs lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,10 @@ test: $(STAMP) ## All tests but the slow ones and those that need an engine
 	$(BIN)/pytest -q -n $(WORKERS) -m "not soak and not engines"
 
 test-engines: $(STAMP) ## Tests with parts outside Python; a missing part is a failure
-	LIBERATE_REQUIRE_ENGINES=1 $(BIN)/pytest -v -m "engines and not soak"
+	LIBERATE_REQUIRE_ENGINES=1 $(BIN)/pytest -v -m "(engines or oracles) and not soak"
+
+oracles: $(STAMP) ## Install the implementations that tests compare us with (50 MB)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[oracles]"
 
 soak: $(STAMP) ## The slow tests
 	$(BIN)/pytest -v -m soak
@@ -56,7 +59,7 @@ docs: $(STAMP) ## Build the documentation in docs/_build/html
 lock: ## Choose the newest allowed packages again, with the hashes of all their files
 	test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv; }
 	build/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--no-extra oracles --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock
 
 clean: ## Remove what the targets made, except runs and .venv

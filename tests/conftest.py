@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
@@ -50,6 +52,22 @@ def real_data() -> Callable[[str], Path]:
             if place.exists():
                 return place
         pytest.skip(f"no {name} on this machine; `liberate data get {name}` fetches it")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Callable[[str], ModuleType]:
+    """Gives somebody else's module; where it is absent, the test is skipped, or fails when engines are required."""
+
+    def find(name: str) -> ModuleType:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            reason = f"no {name.partition('.')[0]} on this machine; `make oracles` installs it"
+            if os.environ.get(REQUIRE_ENGINES):
+                pytest.fail(reason)
+            pytest.skip(reason)
 
     return find
 

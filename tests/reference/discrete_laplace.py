@@ -56,7 +56,7 @@ def exact_sample(scale: int, words: Iterator[int]) -> int:
 def add_exact(values: Sequence[int], scale: int, key: bytes) -> list[int]:
     """Twin of `noise.add_exact` for one row."""
     words = chacha_words(key)
-    return [_clamp(value + exact_sample(scale, words)) for value in values]
+    return [clamp(value + exact_sample(scale, words)) for value in values]
 
 
 def xoshiro256pp(key: bytes) -> Iterator[int]:
@@ -82,7 +82,7 @@ def add_fast(values: Sequence[int], scale: int, key: bytes) -> list[int]:
         is_negative = uniform <= negative
         tail = uniform if is_negative else uniform - negative
         magnitude = math.floor(scale * (math.log1p(-negative) - math.log(tail)))
-        noisy.append(_clamp(value - max(1, magnitude) if is_negative else value + max(0, magnitude)))
+        noisy.append(clamp(value - max(1, magnitude) if is_negative else value + max(0, magnitude)))
     return noisy
 
 
@@ -90,5 +90,5 @@ def _rotate(x: int, n: int) -> int:
     return (x << n | x >> (64 - n)) % 2**64
 
 
-def _clamp(x: int) -> int:
+def clamp(x: int) -> int:
     return max(-INT32_MAX - 1, min(INT32_MAX, x))
