@@ -58,8 +58,8 @@ docs: $(STAMP) ## Build the documentation in docs/_build/html
 
 lock: ## Choose the newest allowed packages again, with the hashes of all their files
 	test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv; }
-	build/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --all-extras \
-		--no-extra oracles --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	build/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev --extra docs \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock
 
 clean: ## Remove what the targets made, except runs and .venv
