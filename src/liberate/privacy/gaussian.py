@@ -300,8 +300,11 @@ def distributed(
         masked: Whether masks hide the uploads.
 
     Raises:
+        ValueError: There are too many participants, or none.
         PrivacyError: Clip and noise do not fit the integer grid.
     """
+    if not 0 < n_participants <= LARGEST_COHORT:
+        raise ValueError(f"n_participants is {n_participants}, wanted 0 < n_participants <= 2**24")
     norm = Fraction(clip_norm)
     entry = norm if largest_entry is None else min(norm, Fraction(largest_entry))
     honest = math.ceil(Fraction(str(honest_fraction)) * n_participants)
