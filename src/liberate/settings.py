@@ -33,6 +33,8 @@ class DataConfig:
         columns: Names of the columns `user`, `item`, `rating` and `timestamp` in a table that calls them otherwise.
         low: Lowest rating of the scale, where the source does not say; unset = found from the source.
         high: Highest rating of the scale, likewise.
+        public_features: Whether devices make use of what the source says about items: genres and decade. The modes
+            `device` and `distributed` do.
         split: `random` holds out a random part of all ratings, `last` the last rating of each person.
         split_seed: Seed of the random split, >= 0.
         test_fraction: Part held out by the random split, 0 < test_fraction < 1.
@@ -42,6 +44,7 @@ class DataConfig:
     columns: dict[str, str] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
+    public_features: bool = True
     split: Literal["random", "last"] = "random"
     split_seed: Annotated[int, Ge(0)] = 42
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2

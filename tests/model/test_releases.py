@@ -59,7 +59,7 @@ def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: in
     n = own.n_items
     models = [initial_features(features, 1.0, 5.0, statistic="bias")]
     steps: list[tuple[Statistic, Solver, float]] = [
-        (BiasSums(n), ItemBiases(nano, n, "gram"), noise),
+        (BiasSums(n), ItemBiases(nano, n), noise),
         (Gram(n), Embeddings(nano), noise),
         *[(Moments(features.shape[1] + N_EMBEDDINGS), LearnedPrior(), 0.0)] * rounds,
     ]
@@ -232,7 +232,7 @@ def test_the_gram_is_over_the_most_popular_items() -> None:
     counts = np.bincount(own.items, minlength=60)
     model = initial_features(genres, 1.0, 5.0, statistic="bias")
 
-    after = ItemBiases(0, 10, "gram").solve(model, sum_of(BiasSums(60), model, own))
+    after = ItemBiases(0, 10).solve(model, sum_of(BiasSums(60), model, own))
 
     chosen = after.arrays["gram_items"].astype(int)
     assert list(chosen) == sorted(chosen)
@@ -245,7 +245,7 @@ def test_without_a_gram_biases_are_the_end() -> None:
     own, _, genres = world()
     model = initial_features(genres, 1.0, 5.0, statistic="bias")
 
-    after = ItemBiases(0, 0, "bias").solve(model, sum_of(BiasSums(60), model, own))
+    after = ItemBiases(0, 0).solve(model, sum_of(BiasSums(60), model, own))
 
     assert after.statistic == "bias"
     assert "gram_items" not in after.arrays
@@ -308,7 +308,7 @@ def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
         statistic.compute(first_model(5, 2, "gram"), own)
 
 
-@pytest.mark.parametrize("solver", [ItemBiases(0, 2, "gram"), Embeddings(0), LearnedPrior()])
+@pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0), LearnedPrior()])
 def test_a_solver_refuses_a_model_of_another_statistic(solver: Solver) -> None:
     with pytest.raises(ValueError, match="the model is of normal"):
         solver.solve(first_model(5, 2, "normal"), Total(np.zeros((6, 2)), np.zeros(0), 1))
@@ -318,4 +318,4 @@ def test_a_sum_that_no_ratings_give_is_refused() -> None:
     model = first_model(5, 2)
 
     with pytest.raises(FederationError, match="no model follows"):
-        ItemBiases(0, 0, "bias").solve(model, Total(np.full((5, 2), np.nan), np.zeros(0), 1))
+        ItemBiases(0, 0).solve(model, Total(np.full((5, 2), np.nan), np.zeros(0), 1))

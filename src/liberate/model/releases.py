@@ -184,13 +184,11 @@ class ItemBiases:
 
     Attributes:
         client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
-        n_chosen: Most popular items to choose for the Gram that comes next; 0 when none comes.
-        following: The statistic that comes next.
+        n_chosen: Most popular items to choose for the Gram that comes next; with 0 no Gram follows.
     """
 
     client_noise_nano: int
     n_chosen: int
-    following: str
 
     @property
     def name(self) -> str:
@@ -216,7 +214,7 @@ class ItemBiases:
             best_first = np.lexsort((np.arange(len(popularity)), -popularity))
             arrays["gram_items"] = np.sort(best_first[: self.n_chosen]).astype(np.float64)
             arrays["gram_weights"] = np.array(EXPOSURE)
-        return _next(model, self.following, arrays)
+        return _next(model, "gram" if self.n_chosen else model.statistic, arrays)
 
 
 def shrunk_popularity(counts: Float64Array, deviation: float) -> Float64Array:

@@ -124,7 +124,7 @@ class Plan:
             case "device" | "distributed", "explicit":
                 return initial_features(public_features(self.settings, dataset), low, high, statistic="bias")
             case "distributed", "implicit":
-                return initial_items(self.n_items, low, high, statistic="popularity")
+                return initial_items(self.n_items, low, high, statistic="popularity", noisy=True)
             case _:
                 return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
 

@@ -13,7 +13,7 @@ from liberate.ledger.records import Round, Update, decode_entry
 from liberate.privacy.accounting import account, noise_warning, promise, sampler, signal_to_noise
 from liberate.privacy.mechanism import NANO, Event, mechanism_from
 from liberate.runs.folder import Run, load_dataset
-from liberate.runs.planning import Plan, PlannedStage, plan
+from liberate.runs.planning import Plan, PlannedStage, plan, public_features
 from liberate.settings import Settings
 
 
@@ -28,12 +28,14 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
         The keys of `liberate privacy plan --json`.
     """
     dataset = load_dataset(settings, base)
-    agenda = plan(settings, len(dataset.user_ids), len(dataset.item_ids))
+    features = public_features(settings, dataset)
+    agenda = plan(settings, len(dataset.user_ids), len(dataset.item_ids), features.shape[1])
     found = _promised(settings) | {
         "participants": agenda.n_participants,
         "items": agenda.n_items,
         "rounds": agenda.rounds,
         "stages": [_stage(planned, agenda.n_participants) for planned in agenda.stages],
+        "reasons": list(agenda.reasons),
     }
     found |= asdict(agenda.spent())
     return found | _signal(agenda)

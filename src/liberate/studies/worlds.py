@@ -15,7 +15,7 @@ from liberate.arrays import Float64Array
 from liberate.model.metrics import baselines, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.runs.folder import load_dataset, split_dataset
-from liberate.runs.planning import Plan, plan
+from liberate.runs.planning import Plan, plan, public_features
 from liberate.settings import Settings, resolve
 
 SEED = 42
@@ -43,7 +43,8 @@ class Job:
     @property
     def plan(self) -> Plan:
         """What the settings come to for these ratings."""
-        return plan(self.settings, self.split.train.n_users, self.split.train.n_items)
+        features = public_features(self.settings, self.dataset)
+        return plan(self.settings, self.split.train.n_users, self.split.train.n_items, features.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,139 @@
+"""Which releases a `distributed` run makes, and what part of its budget each takes: from public numbers alone.
+
+A release helps where what people have in common stands out of the noise. How much that is cannot be looked up in the
+ratings, for looking is a release of its own; what is taken for granted here was seen on public data sets of films.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from liberate.model.releases import MOMENTS_CLIP, N_EMBEDDINGS
+from liberate.privacy.gaussian_curve import gaussian_calibration
+
+Objective = Literal["explicit", "implicit"]
+
+_GRAM_SIZES = (1200, 600, 300, 150)
+"""How many items a Gram may be over: a larger one costs an upload of its square."""
+_EDGE = 2.02
+_LARGEST_EDGE = 0.036
+"""Part of what people send up to which a Gram's noise lets their common tastes stand out."""
+_LARGEST_IMPLICIT_EDGE = 0.005
+_POPULARITY_STANDS_OUT = 0.12
+_LARGEST_PRIOR_EDGE = 0.5
+_MOMENTS_ROUNDS = 5
+_EXPLICIT_SHARES = {"bias": 0.5, "gram": 0.45, "moments": 0.05}
+_NOISY_SHARES = {"bias": 0.7, "gram": 0.25, "moments": 0.05}
+_NOISY = 1.5e-4
+"""Noise a person and coordinate beyond which item biases repay the budget better."""
+_IMPLICIT_SHARES = {"popularity": 0.1, "gram": 0.9}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """The releases of a run.
+
+    Attributes:
+        gram_items: Items that the Gram is over, 0 without one.
+        shares: For each statistic, in the order of the releases, its part of 1 / sigma² over all its rounds; the sum
+            is 1.
+        moments_rounds: Rounds of `moments`; every other statistic has one.
+        reasons: Why, a sentence each.
+    """
+
+    gram_items: int
+    shares: Mapping[str, float]
+    moments_rounds: int
+    reasons: tuple[str, ...]
+
+
+def choose_design(
+    objective: Objective,
+    *,
+    n_participants: int,
+    n_items: int,
+    n_features: int,
+    epsilon: float,
+    delta: float,
+    honest_fraction: float,
+) -> Design:
+    """Choose the releases of a run.
+
+    Args:
+        objective: What is asked of the model.
+        n_participants: People who take part, > 0.
+        n_items: Size of the catalogue, > 0.
+        n_features: Public features of an item.
+        epsilon: For the whole run, > 0.
+        delta: Likewise, 0 < delta < 1.
+        honest_fraction: Part of the participants whose noise is counted on.
+    """
+    noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest_fraction) * n_participants)
+    match objective:
+        case "explicit":
+            return _explicit(noise, n_items, n_features)
+        case "implicit":
+            return _implicit(noise, n_items)
+        case other:
+            assert_never(other)
+
+
+def _explicit(noise: float, n_items: int, n_features: int) -> Design:
+    shares = dict(_NOISY_SHARES if noise > _NOISY else _EXPLICIT_SHARES)
+    gram_noise = noise / math.sqrt(shares["gram"])
+    sizes = sorted({min(size, n_items) for size in _GRAM_SIZES}, reverse=True)
+    n_chosen = next((size for size in sizes if _gram_edge(gram_noise, size) <= _LARGEST_EDGE), 0)
+    limit = f"the {_LARGEST_EDGE:.1%} up to which common tastes stand out"
+    if not n_chosen:
+        edge = _gram_edge(gram_noise, sizes[-1])
+        reason = (
+            f"no Gram: over {sizes[-1]:,} items its noise would be {edge:.1%} of what people send, above {limit}; "
+            "item biases get the whole budget"
+        )
+        return Design(gram_items=0, shares={"bias": 1.0}, moments_rounds=0, reasons=(reason,))
+    edge = _gram_edge(gram_noise, n_chosen)
+    reasons = [
+        f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send, below {limit}",
+        f"{shares['bias']:.0%} of the budget for item biases, {shares['gram']:.0%} for the Gram"
+        + (": with so much noise biases repay it better" if noise > _NOISY else ""),
+    ]
+    k = n_features + N_EMBEDDINGS + 1
+    moments_noise = MOMENTS_CLIP * noise * math.sqrt(_MOMENTS_ROUNDS / shares["moments"])
+    prior_edge = moments_noise * math.sqrt(2 * k)
+    rounds = _MOMENTS_ROUNDS
+    if prior_edge <= _LARGEST_PRIOR_EDGE:
+        reasons.append(
+            f"{rounds} rounds of moments: their noise moves the variances of the prior by at most {prior_edge:.0%}"
+        )
+    else:
+        reasons.append(
+            f"no moments: their noise would move the variances of the prior by {prior_edge:.0%}; "
+            "the prior stays that of the public constants"
+        )
+        rounds, without = 0, 1 - shares.pop("moments")
+        shares = {name: share / without for name, share in shares.items()}
+    return Design(gram_items=n_chosen, shares=shares, moments_rounds=rounds, reasons=tuple(reasons))
+
+
+def _implicit(noise: float, n_items: int) -> Design:
+    gram_noise = noise / math.sqrt(_IMPLICIT_SHARES["gram"])
+    smallest = min(n_items, 300 if n_items > 2_000 else 150)
+    sizes = sorted({min(size, n_items) for size in _GRAM_SIZES if size > smallest} | {smallest}, reverse=True)
+    n_chosen = next((size for size in sizes if _gram_edge(gram_noise, size) <= _LARGEST_IMPLICIT_EDGE), smallest)
+    edge = _gram_edge(gram_noise, n_chosen)
+    if edge > _POPULARITY_STANDS_OUT:
+        reason = (
+            f"no Gram: over {n_chosen:,} items its noise would be {edge:.0%} of what people send, and not even how "
+            "popular items are would stand out; popularity gets the whole budget"
+        )
+        return Design(gram_items=0, shares={"popularity": 1.0}, moments_rounds=0, reasons=(reason,))
+    reason = f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send"
+    return Design(gram_items=n_chosen, shares=_IMPLICIT_SHARES, moments_rounds=0, reasons=(reason,))
+
+
+def _gram_edge(noise: float, n_chosen: int) -> float:
+    """Give the largest eigenvalue that noise alone gives a mean Gram, `noise` being that of a coordinate a person."""
+    return _EDGE * noise * math.sqrt(n_chosen / 2)
