@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from hashlib import sha256
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.optimize import brentq
 
 from liberate.arrays import Float64Array, RealRows
 from liberate.errors import UnaccountableEvent
@@ -22,7 +26,17 @@ from liberate.privacy.accounting import (
     sampler,
     signal_to_noise,
 )
-from liberate.privacy.mechanism import Disclosure, DiscreteLaplaceRelease, Event, Laplace, Plain
+from liberate.privacy.mechanism import (
+    Disclosure,
+    DiscreteGaussianRelease,
+    DiscreteLaplaceRelease,
+    DistributedGaussian,
+    DistributedGaussianRelease,
+    Event,
+    Gaussian,
+    Laplace,
+    Plain,
+)
 from tests.reference import privacy_loss as reference
 
 DELTA = 1e-5
@@ -197,11 +211,196 @@ def test_impossible_questions_are_refused(count: int, delta: float, message: str
         account([(laplace(1.0), count)], delta)
 
 
+# --- Gaussian noise ---------------------------------------------------------------------------------------------------
+
+
+def gaussian(mu: float, sigma: int = 2**20) -> DiscreteGaussianRelease:
+    return DiscreteGaussianRelease(sensitivity=round(mu * sigma), sigma=sigma)
+
+
+def shares(mu: float, honest: int = 100, share: int = 2**20) -> DistributedGaussianRelease:
+    return DistributedGaussianRelease(sensitivity=round(mu * share * math.sqrt(honest)), share=share, honest=honest)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.5, 1.0, 4.0, 8.0, 16.0, 64.0])
+@pytest.mark.parametrize("delta", [1e-9, 1e-5, 1e-2])
+def test_one_gaussian_release_has_the_closed_form(epsilon: float, delta: float) -> None:
+    def excess(mu: float) -> float:
+        norm = stats.norm
+        return float(norm.cdf(mu / 2 - epsilon / mu) - np.exp(epsilon + norm.logcdf(-mu / 2 - epsilon / mu)) - delta)
+
+    mu = float(brentq(excess, 1e-3, 50.0, xtol=1e-14))
+
+    for event in (gaussian(mu), shares(mu)):
+        spent = account([(event, 1)], delta)
+        assert spent.epsilon_pld == pytest.approx(epsilon, rel=1e-4)
+        assert spent.epsilon_basic == spent.epsilon_pld == spent.epsilon
+        assert spent.rho == pytest.approx(mu**2 / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [3, 4, 8])
+@pytest.mark.parametrize("shifts", [[1], [4], [10], [2, 1], [3, 3], [1, 1, 1]])
+@pytest.mark.parametrize("delta", [1e-2, 1e-5, 1e-8])
+def test_discrete_gaussian_noise_tells_no_more_than_its_curve(shifts: list[int], sigma: int, delta: float) -> None:
+    """On the coarsest grids there are, in one and several coordinates, by summing over all outcomes."""
+    sensitivity = math.ceil(math.sqrt(sum(shift**2 for shift in shifts)))
+    event = DiscreteGaussianRelease(sensitivity=sensitivity, sigma=sigma)
+
+    _, by_rdp, by_pld = epsilons((event, 1), delta=delta)
+
+    assert reference.gaussian_delta(shifts, sigma, by_pld) <= delta * (1 + 1e-9)
+    assert reference.gaussian_delta(shifts, sigma, by_rdp) <= delta
+
+
+@pytest.mark.parametrize(("share", "honest"), [(3, 2), (3, 9), (4, 5), (10, 3)])
+@pytest.mark.parametrize("delta", [1e-2, 1e-5, 1e-8])
+def test_shares_of_noise_tell_no_more_than_their_curve(share: int, honest: int, delta: float) -> None:
+    event = DistributedGaussianRelease(sensitivity=7, share=share, honest=honest)
+
+    _, _, by_pld = epsilons((event, 1), delta=delta)
+
+    assert reference.gaussian_delta([7], share, by_pld, honest) <= delta * (1 + 1e-9)
+
+
+def test_many_gaussian_releases_are_one_of_their_summed_squares() -> None:
+    many = epsilons((gaussian(0.1), 50), (shares(0.5), 2), (gaussian(0.3), 10))
+
+    assert many[2] == pytest.approx(epsilons((gaussian(math.sqrt(0.5 + 0.5 + 0.9)), 1))[2], rel=1e-4)
+    assert many[2] < many[1] < many[0]
+
+
+def test_basic_composition_of_gaussian_releases_splits_delta_evenly() -> None:
+    basic, _, _ = epsilons((gaussian(0.1), 3), (laplace(0.25), 4), (shares(0.5), 1))
+
+    parts = 3 * epsilons((gaussian(0.1), 1), delta=DELTA / 4)[2] + epsilons((shares(0.5), 1), delta=DELTA / 4)[2]
+    assert basic == pytest.approx(parts + 1.0, rel=1e-6)
+
+
+def test_renyi_of_gaussian_releases_follows_from_rho() -> None:
+    from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
+    expected = RdpAccountant().compose(SelfComposedDpEvent(GaussianDpEvent(4.0), 20)).get_epsilon(DELTA)
+
+    _, by_rdp, _ = epsilons((gaussian(0.25), 20))
+
+    assert by_rdp == pytest.approx(expected, rel=1e-3)
+    assert by_rdp <= expected * (1 + 1e-9)
+
+
+MIXES = pytest.mark.parametrize(
+    ("mu", "n_gaussian", "epsilon", "n_laplace"),
+    [(0.25, 10, 0.1, 10), (1.5, 1, 0.01, 3), (0.02, 4, 1.0, 4), (0.5, 3, 0.5, 30)],
+)
+
+
+@MIXES
+def test_another_accountant_agrees_on_mixes(mu: float, n_gaussian: int, epsilon: float, n_laplace: int) -> None:
+    from dp_accounting import ComposedDpEvent, GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent
+    from dp_accounting.pld import PLDAccountant
+
+    both = ComposedDpEvent(
+        [
+            SelfComposedDpEvent(GaussianDpEvent(1 / mu), n_gaussian),
+            SelfComposedDpEvent(LaplaceDpEvent(1 / epsilon), n_laplace),
+        ]
+    )
+    expected = PLDAccountant().compose(both).get_epsilon(DELTA)
+
+    basic, by_rdp, by_pld = epsilons((gaussian(mu), n_gaussian), (laplace(epsilon), n_laplace))
+
+    assert by_pld == pytest.approx(expected, rel=2e-3)
+    assert by_pld < by_rdp <= basic
+
+
+@MIXES
+@pytest.mark.oracles
+def test_a_third_accountant_agrees_within_its_error(
+    oracle: Callable[[str], ModuleType], mu: float, n_gaussian: int, epsilon: float, n_laplace: int
+) -> None:
+    """prv-accountant (Gopi, Lee, Wutschitz 2021) brackets what it composes; the brackets hold ours."""
+    prv = oracle("prv_accountant")
+    counts = [n_gaussian, n_laplace]
+    accountant = prv.PRVAccountant(
+        [prv.GaussianMechanism(1 / mu), prv.LaplaceMechanism(epsilon)],
+        max_self_compositions=counts,
+        eps_error=0.01,
+        delta_error=1e-9,
+    )
+
+    low, _, high = accountant.compute_epsilon(DELTA, counts)
+
+    assert low <= epsilons((gaussian(mu), n_gaussian), (laplace(epsilon), n_laplace))[2] <= high
+
+
+def test_little_pure_noise_beside_much_gaussian_is_composed_on_a_grid_that_fits() -> None:
+    alone = epsilons((gaussian(1.5), 1))[2]
+
+    assert alone < epsilons((gaussian(1.5), 1), (laplace(1e-4), 2))[2] <= alone + 2.1e-4
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 100), st.floats(0.01, 3), st.integers(2, 200))
+def test_gaussian_epsilon_grows_with_rounds_and_falls_with_noise(rounds: int, mu: float, honest: int) -> None:
+    for event, noisier in ((gaussian(mu), gaussian(0.9 * mu)), (shares(mu, honest), shares(0.9 * mu, honest))):
+        spent = np.array(epsilons((event, rounds)))
+        assert (spent < np.array(epsilons((event, rounds + 1)))).all()
+        assert (spent > np.array(epsilons((noisier, rounds)))).all()
+
+
+def test_colluding_participants_take_their_noise_out() -> None:
+    event = shares(0.5, honest=100)
+
+    spent = [account([(event, 2), (laplace(0.1), 1)], DELTA, colluding=c).epsilon_pld or 0 for c in (0, 10, 50, 99)]
+
+    assert spent == sorted(set(spent))
+    half = DistributedGaussianRelease(sensitivity=event.sensitivity, share=event.share, honest=50)
+    assert spent[2] == account([(half, 2), (laplace(0.1), 1)], DELTA).epsilon_pld
+    assert account([(event, 1)], DELTA, colluding=100).epsilon_pld is None
+    assert account([(gaussian(1.0), 1)], DELTA, colluding=100) == account([(gaussian(1.0), 1)], DELTA)
+    with pytest.raises(ValueError, match="colluding is -1"):
+        account([(event, 1)], DELTA, colluding=-1)
+
+
+@pytest.mark.parametrize("share", [3, 4, 5])
+def test_what_shares_add_up_to_is_nearly_one_discrete_gaussian(share: int) -> None:
+    """Nearer than tau says, coordinate by coordinate, at every integer that ever happens."""
+    event = DistributedGaussianRelease(sensitivity=1, share=share, honest=6)
+    _, mass = reference.gaussian_losses(share, 0, 6)
+    x = np.arange(len(mass)) - len(mass) // 2
+    whole = np.exp(-(x**2) / (2 * event.variance))
+    likely = mass > 1e-12
+
+    ratio = np.log(mass[likely]) - np.log((whole / whole.sum())[likely])
+
+    assert np.abs(ratio).max() <= event.tau / 2 + 1e-9
+
+
+def test_tau_is_what_the_paper_says() -> None:
+    event = DistributedGaussianRelease(sensitivity=1, share=3, honest=3)
+    few = math.exp(-(math.pi**2) * 9) + math.exp(-4 / 3 * math.pi**2 * 9)
+
+    assert event.tau == pytest.approx(10 * few, rel=1e-12)
+    many = DistributedGaussianRelease(sensitivity=1, share=3, honest=10**6)
+    assert many.tau == pytest.approx(10 * few, rel=1e-12)
+    assert DistributedGaussianRelease(sensitivity=1, share=3, honest=1).tau == 0.0
+
+
+def test_the_promised_epsilon_is_pure_where_there_is_one() -> None:
+    pure, mixed = account([(laplace(0.5), 4)], DELTA), account([(laplace(0.5), 4), (gaussian(0.1), 1)], DELTA)
+
+    assert pure.epsilon == pure.epsilon_basic
+    assert mixed.epsilon == mixed.epsilon_pld
+    assert account([(Disclosure(), 1)], DELTA).epsilon is None
+    assert account([], DELTA).epsilon == 0.0
+
+
 # --- words and predictions --------------------------------------------------------------------------------------------
 
 
 def test_promises_name_unit_relation_and_adversary() -> None:
     device, plain, local = promise("device"), promise("plain"), promise("local")
+    distributed = promise("distributed")
 
     assert "nobody receives anything" in device.adversary
     assert plain.unit == "none"
@@ -211,6 +410,12 @@ def test_promises_name_unit_relation_and_adversary() -> None:
     assert "replace" in local.relation
     assert "coordinator" in local.adversary
     assert "discrete Laplace" in local.mechanism
+    assert "discrete Gaussian" in promise("local", "gaussian").mechanism
+    assert distributed.unit == "user"
+    assert distributed.relation.startswith("zero-out")
+    assert "may lie" in distributed.adversary
+    assert "honest fraction" in distributed.adversary
+    assert "share of discrete Gaussian" in distributed.mechanism
 
 
 def test_the_fast_sampler_is_never_called_protection() -> None:
@@ -251,6 +456,11 @@ def test_signal_to_noise_of_the_textbook() -> None:
     found = signal_to_noise(mechanism, 6040, (3706, 9, 0))
 
     assert found == pytest.approx(math.sqrt(6040 / (2 * 3706 * 9)) / 4, rel=1e-9)
+    assert signal_to_noise(Gaussian(grid_bits=8, clip_units=2**18, sigma_units=2**20), 6040, (3706, 9, 0)) == (
+        pytest.approx(math.sqrt(6040 / (3706 * 9)) / 4, rel=1e-9)
+    )
+    shared = DistributedGaussian(grid_bits=8, clip_units=2**18, share_units=2**16, honest=5436, masked=1)
+    assert signal_to_noise(shared, 6040, (3706, 9, 0)) == pytest.approx(4 * math.sqrt(6040 / (3706 * 9)), rel=1e-9)
     assert signal_to_noise(Plain(), 6040, (3706, 9, 0)) == math.inf
 
 

@@ -1,4 +1,4 @@
-"""Plain twins of `privacy.accounting`: discrete Laplace divergences by summing over outcomes."""
+"""Plain twins of `privacy.accounting`: divergences of discrete noise by summing over outcomes."""
 
 from __future__ import annotations
 
@@ -57,3 +57,26 @@ def composed_epsilon(sensitivity: int, scale: int, rounds: int, delta: float) ->
 
     largest = rounds * sensitivity / scale
     return 0.0 if excess(0.0) <= 0 else float(brentq(excess, 0.0, largest, xtol=1e-12))
+
+
+def gaussian_losses(sigma: int, shift: int, n_shares: int = 1) -> tuple[Float64Array, Float64Array]:
+    """Losses of one number shifted under a sum of discrete Gaussians, and their probabilities."""
+    x = np.arange(-12 * sigma, 12 * sigma + 1)
+    one = np.exp(-((x / sigma) ** 2) / 2)
+    one /= one.sum()
+    mass = np.array([1.0])
+    for _ in range(n_shares):
+        mass = np.convolve(mass, one)
+    before, after = mass[: len(mass) - shift], mass[shift:]
+    return np.log(after) - np.log(before), after
+
+
+def gaussian_delta(shifts: list[int], sigma: int, epsilon: float, n_shares: int = 1) -> float:
+    """Probability that a vector's loss exceeds epsilon by how much it does: the sum of max(0, P - exp(epsilon) Q)."""
+    losses, mass = np.zeros(1), np.ones(1)
+    for shift in shifts:
+        own_losses, own_mass = gaussian_losses(sigma, shift, n_shares)
+        keep = own_mass > 1e-18
+        losses = (losses[:, None] + own_losses[keep]).ravel()
+        mass = (mass[:, None] * own_mass[keep]).ravel()
+    return float(mass @ np.maximum(0.0, -np.expm1(np.minimum(epsilon - losses, 0.0))))

@@ -98,7 +98,7 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     result = Result(
         run=str(out),
         **_measure(run, dataset, split, last),
-        epsilon=spent.epsilon_basic,
+        epsilon=spent.epsilon,
         delta=settings.privacy.delta if spent.rho else 0.0,
         mode=settings.privacy.mode,
         rounds=last.version,
