@@ -32,8 +32,8 @@ from liberate.federation.mask_messages import (
 )
 from liberate.federation.masks import masked_round
 from liberate.federation.messages import RoundRefusal, encode_message
+from liberate.ledger.people import MAX_PEOPLE
 from liberate.ledger.records import Range, ranges
-from liberate.ledger.rules import MAX_PEOPLE
 from liberate.privacy import masking
 
 _ANY_SECRET = b"\x40" * masking.SECRET_BYTES
@@ -255,9 +255,8 @@ class SecureAggregation:
         """Give back the secret of which somebody published something, even if a share is false and one is to spare."""
         needed, found = self._round.needed(number), shares[number]
         if len(found) < needed:
-            raise Shortfall(
-                "too_few_shares", f"{len(found)} shares of a secret of participant {number}, wanted {needed}"
-            )
+            detail = f"{len(found)} shares of a secret of participant {number}, {needed} were needed"
+            raise Shortfall("too_few_shares", detail)
         for left_out in (None, *found):
             chosen = [index for index in found if index != left_out][:needed]
             if len(chosen) == needed:

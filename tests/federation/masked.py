@@ -1,0 +1,220 @@
+"""People in a masked round, and a coordinator that says what a test wants: nothing stands between it and them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from liberate.arrays import Digest, UInt32Array
+from liberate.crypto.merkle import MutableTree, leaf_hash
+from liberate.crypto.note import Checkpoint
+from liberate.crypto.signing import SigningKey
+from liberate.federation.devices import Devices, Holding
+from liberate.federation.mask_messages import (
+    MaskKeys,
+    MaskRequest,
+    Neighbour,
+    Opened,
+    ShareRequest,
+    Shares,
+    UnmaskRequest,
+)
+from liberate.federation.masks import MaskedRound, Masks, masked_round
+from liberate.federation.messages import Refused
+from liberate.ledger.records import Block, Mechanism, Record, Round, Survivors, decode_entry, ranges, sign
+from liberate.ledger.state import Principal
+from liberate.randomness import SimulatedRandomness
+
+ORIGIN = "test.invalid/masked"
+COORDINATOR = SigningKey.from_seed(b"c" * 32)
+FIRST = 3
+"""Number of the first participant."""
+
+COORDINATOR_NUMBER = 2
+
+
+def signing_key(number: int) -> SigningKey:
+    return SigningKey.from_seed(number.to_bytes(32, "big"))
+
+
+def round_record(people: Sequence[int], minimum: int, number: int = 1) -> Round:
+    """A masked round for some people."""
+    return Round(
+        origin=ORIGIN,
+        author=COORDINATOR_NUMBER,
+        seq=number,
+        number=number,
+        run=1,
+        rounds=2,
+        base_version=0,
+        base_digest=Digest(bytes(32)),
+        cohort=ranges(people),
+        statistic="gradient",
+        shape=(4, 2, 0),
+        mechanism=Mechanism(name="distributed_gaussian", parameters={"masked": 1}),
+        fidelity="uploads",
+        grid_bits=10,
+        modulus_bits=32,
+        account="rho",
+        spend=1,
+        minimum=minimum,
+        deadline=10,
+    )
+
+
+@dataclass(slots=True)
+class Party:
+    """People with one device store, in one masked round.
+
+    Attributes:
+        folder: Where the store lies.
+        size: How many people; the first has the number `FIRST`.
+        minimum: How many survivors the round promises.
+    """
+
+    folder: Path
+    size: int
+    minimum: int = 1
+    devices: Devices = field(init=False)
+    masks: Masks = field(init=False)
+    entry: bytes = field(init=False)
+    keys: dict[int, MaskKeys] = field(init=False)
+    sealed: dict[int, list[bytes]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        holdings = [
+            (f"u{number}", Holding(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
+            for number in self.people
+        ]
+        Devices.create(self.folder, holdings).close()
+        self.entry = sign(round_record(self.people, self.minimum), COORDINATOR)
+        self.keys, self.sealed = {}, {}
+        self.start()
+
+    def start(self) -> None:
+        """Start the host, or start it again: only what is on disk is left."""
+        self.devices = Devices(self.folder)
+        signing = [signing_key(number) for number in self.people]
+        self.masks = Masks(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
+
+    def restart(self) -> None:
+        self.devices.close()
+        self.start()
+
+    @property
+    def people(self) -> list[int]:
+        return list(range(FIRST, FIRST + self.size))
+
+    @property
+    def round(self) -> MaskedRound:
+        return masked_round(self.entry)
+
+    # --- what an honest coordinator says ------------------------------------------------------------------------------
+
+    def advertise(self, people: Sequence[int] | None = None) -> dict[int, MaskKeys]:
+        numbers = self.people if people is None else people
+        keys = self.masks.advertise(self.round, [(number - FIRST, number) for number in numbers], "note")
+        self.keys |= dict(zip(numbers, keys, strict=True))
+        return self.keys
+
+    def peers(self, number: int) -> list[int]:
+        return [other for other in self.round.neighbours(number) if other in self.keys]
+
+    def share_request(self, number: int) -> tuple[ShareRequest, Checkpoint]:
+        tree = MutableTree()
+        leaves = [principal.encode() for principal in self.principals()]
+        tree.update({number: leaf_hash(leaf) for number, leaf in enumerate(leaves)})
+        block = signed(
+            Block(origin=ORIGIN, author=1, seq=1, parent=Digest(bytes(32)), count=1, state_root=tree.root(), time_us=1)
+        )
+        request = ShareRequest(
+            entry=self.entry,
+            block=block,
+            block_proof=[],
+            n_principals=len(leaves),
+            neighbours=[
+                Neighbour(number=peer, keys=self.keys[peer], leaf=leaves[peer], proof=list(tree.inclusion_proof(peer)))
+                for peer in self.peers(number)
+            ],
+        )
+        return request, only_entry(block)
+
+    def principals(self) -> list[Principal]:
+        officials = [Principal(key=signing_key(n).public, role="admitter") for n in range(FIRST)]
+        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.people]
+
+    def share(self, number: int) -> Shares:
+        request, checkpoint = self.share_request(number)
+        shares = self.masks.share(number - FIRST, number, self.round, request, checkpoint)
+        self.sealed[number] = shares.sealed
+        return shares
+
+    def mask_request(self, number: int) -> MaskRequest:
+        senders = [other for other in self.round.neighbours(number) if other in self.sealed]
+        received = [(sender, self.sealed[sender][self.peers(sender).index(number)]) for sender in senders]
+        return MaskRequest(round=b"", received=received)
+
+    def upload(self, number: int, values: UInt32Array) -> UInt32Array:
+        self.masks.receive(number - FIRST, number, self.round, self.mask_request(number))
+        masked = values.copy()
+        self.masks.add(number - FIRST, number, self.round, masked)
+        return masked
+
+    def until_upload(self, values: UInt32Array) -> dict[int, UInt32Array]:
+        """Bring everybody to the upload of the same values."""
+        self.advertise()
+        for number in self.people:
+            self.share(number)
+        return {number: self.upload(number, values) for number in self.people}
+
+    def survivors(self, people: Sequence[int], *, part: int = 1, parts: int = 1) -> Survivors:
+        return Survivors(
+            origin=ORIGIN,
+            author=COORDINATOR_NUMBER,
+            seq=2,
+            round=1,
+            round_hash=self.round.hash,
+            part=part,
+            parts=parts,
+            people=ranges(people),
+        )
+
+    def unmask(self, number: int, *records: Record, by: SigningKey = COORDINATOR) -> Opened:
+        """Show somebody survivors entries, all of them on a ledger that holds nothing else."""
+        request, checkpoint = unmask_request(self.entry, [signed(record, by) for record in records])
+        (answer,) = self.masks.unmask([(number - FIRST, number)], self.round, request, checkpoint)
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+
+def signed(record: Record, by: SigningKey = COORDINATOR) -> bytes:
+    """An entry, whatever it says."""
+    return sign(record, by)
+
+
+def only_entry(data: bytes) -> Checkpoint:
+    """A checkpoint over a ledger of one entry, whose inclusion proof is empty."""
+    return Checkpoint(ORIGIN, 1, decode_entry(data).leaf_hash)
+
+
+def unmask_request(round_entry: bytes, entries: list[bytes]) -> tuple[UnmaskRequest, Checkpoint]:
+    tree = MutableTree()
+    tree.update({position: decode_entry(entry).leaf_hash for position, entry in enumerate(entries)})
+    request = UnmaskRequest(
+        round=round_entry,
+        entries=entries,
+        positions=list(range(len(entries))),
+        inclusion=[list(tree.inclusion_proof(position)) for position in range(len(entries))],
+        checkpoint="another note",
+        known_size=0,
+        consistency=[],
+    )
+    return request, Checkpoint(ORIGIN, len(entries), tree.root())
+
+
+def ones(size: int = 8) -> UInt32Array:
+    return np.ones(size, np.uint32)
