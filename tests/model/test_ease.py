@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from liberate.arrays import Float64Array
 from liberate.errors import FederationError
-from liberate.model.ease import REPEATS_WITHIN, Ease, MostPopular, cleaned, item_weights
+from liberate.model.ease import REPEATS_WITHIN, Ease, MostPopular, cleaned, item_weights, shrunk_table
 from liberate.model.factors import Model, ModelConfig, fit_devices
 from liberate.model.gram import Gram, Popularity
 from liberate.model.items import initial_items
@@ -174,3 +174,57 @@ def test_another_order_of_operations_repeats_a_model_within_what_its_entry_state
     assert np.abs(first - again).max() < REPEATS_WITHIN / 1000
     assert Ease().parameters() == {"ridge_nano": 5 * 10**9, "client_noise_nano": 0, "repeats_within_nano": 100_000}
     assert (Ease().name, MostPopular(7).name, MostPopular(7).parameters()) == ("ease/1", "popular/1", {"n_chosen": 7})
+
+
+def test_public_features_help_to_tell_signal_from_noise() -> None:
+    """People like one of two genres; the noise hides it, and which item is of which genre is public."""
+    rng = np.random.default_rng(0)
+    genres = np.eye(2, dtype=np.float32)[np.arange(60) % 2]
+    truth = 20 * genres @ genres.T + 5.0
+    noise = np.tril(rng.normal(0, 40, (60, 60)), -1)
+    noisy = truth + noise + noise.T + np.diag(rng.normal(0, 40 * math.sqrt(2), 60))
+    popularity = np.full(60, 50.0)
+
+    blind, seeing = (cleaned(noisy, 40 * math.sqrt(2), popularity, known) for known in (None, genres))
+
+    off = ~np.eye(60, dtype=np.bool_)
+    assert np.linalg.norm((seeing - truth)[off]) < 0.7 * np.linalg.norm((blind - truth)[off])
+    assert np.linalg.norm((seeing - truth)[off]) < 0.15 * np.linalg.norm((noisy - truth)[off])
+
+
+def test_cleaning_without_noise_changes_no_entry_but_the_diagonal() -> None:
+    """Taking the matrix apart and putting it together loses nothing."""
+    gram = gram_of(noisy_world(50, 12))
+    features = np.random.default_rng(0).random((12, 3)).astype(np.float32)
+
+    found = cleaned(gram, 0.0, np.diag(gram), features)
+
+    np.testing.assert_allclose(found, gram, atol=1e-6)
+
+
+def test_a_table_is_shrunk_to_what_stands_out() -> None:
+    rng = np.random.default_rng(0)
+    truth = 60 * np.outer(np.full(100, 0.1), np.full(25, 0.2))
+    noisy = truth + rng.normal(0, 1, truth.shape)
+
+    found = shrunk_table(noisy, 1.0)
+
+    assert np.linalg.matrix_rank(found) == 1
+    assert np.linalg.norm(found - truth) < 0.35 * np.linalg.norm(noisy - truth)
+    np.testing.assert_allclose(shrunk_table(noisy, 0.0), noisy, atol=1e-9)
+    for factor in (0.9, 1.1):  # no other multiple of the singular vectors would be nearer
+        assert np.linalg.norm(factor * found - truth) > np.linalg.norm(found - truth)
+
+
+def test_features_travel_from_the_first_release_to_the_second_and_no_further() -> None:
+    own = noisy_world(60, 8)
+    features = np.eye(2, dtype=np.float32)[np.arange(8) % 2]
+    start = initial_items(8, 1.0, 5.0, statistic="popularity", noisy=True, features=features)
+    none = initial_items(8, 1.0, 5.0, statistic="popularity", noisy=True, features=np.zeros((8, 0), np.float32))
+
+    chosen = MostPopular(5).solve(start, sum_of(Popularity(8), start, own))
+    last = Ease(client_noise_nano=10**6).solve(chosen, sum_of(Gram(5), chosen, own))
+
+    np.testing.assert_array_equal(chosen.arrays["item_features"], features)
+    assert "item_features" not in last.arrays
+    assert "item_features" not in none.arrays

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liberate.arrays import Float64Array
+from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
 from liberate.model.factors import Array, Model
 from liberate.model.solvers import Total
@@ -20,6 +20,7 @@ from liberate.model.spectral import shrunk, unpacked
 
 _NANO = 10**9
 _RIDGE = 5.0
+_NOISY_RIDGE = 25.0
 _RIDGE_POWER = 0.5
 _LEAST_SHARE = 0.02
 
@@ -51,6 +52,8 @@ class MostPopular:
         arrays: dict[str, Array] = {"popularity": popularity, "gram_weights": model.float64("gram_weights")}
         if self.n_chosen:
             arrays["gram_items"] = chosen
+            if "item_features" in model.arrays:
+                arrays["item_features"] = model.arrays["item_features"]
         return _next(model, "gram" if self.n_chosen else model.statistic, arrays)
 
 
@@ -59,21 +62,22 @@ class Ease:
     """Learns what each chosen item says for the others: the ridge regression of every item on all others, at once.
 
     With G the sum of the people's x xᵀ / |x|² and P = (G + ridge)⁻¹, B = I - P / diag(P): each column is divided by its
-    diagonal entry, so that no item speaks for itself. The ridge of item i is `ridge · sqrt(G_ii / mean G_jj)`, in
-    people, for every person's part has norm 1.
+    diagonal entry, so that no item speaks for itself. The ridge of item i is `ridge · sqrt(G_ii / mean G_jj)`; ridge is
+    in people, for every person's part has norm 1: 5 without noise and 25 with it.
 
-    A sum with noise is cleaned first: only what stands out of the noise stays, and the diagonal, which holds as many
-    coordinates as items, comes from the popularity that an earlier release found.
+    A sum with noise is cleaned first: see `cleaned`. It needs the popularity that an earlier release found.
 
     Source: Steck 2019, "Embarrassingly shallow autoencoders for sparse data", eq. 8.
 
     Attributes:
-        ridge_nano: Ridge of an item of mean popularity, in billionths of a person, > 0.
         client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
     """
 
-    ridge_nano: int = round(_RIDGE * _NANO)
     client_noise_nano: int = 0
+
+    @property
+    def ridge(self) -> float:
+        return _NOISY_RIDGE if self.client_noise_nano else _RIDGE
 
     @property
     def name(self) -> str:
@@ -81,7 +85,7 @@ class Ease:
 
     def parameters(self) -> dict[str, int]:
         return {
-            "ridge_nano": self.ridge_nano,
+            "ridge_nano": round(self.ridge * _NANO),
             "client_noise_nano": self.client_noise_nano,
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
@@ -92,7 +96,9 @@ class Ease:
         popularity = model.float64("popularity")
         if self.client_noise_nano:
             deviation = self.client_noise_nano / _NANO * math.sqrt(total.n_devices)
-            gram = cleaned(gram, deviation, popularity[chosen])
+            features = model.arrays.get("item_features")
+            known = None if features is None else features[chosen].astype(np.float32, copy=False)
+            gram = cleaned(gram, deviation, popularity[chosen], known)
         else:
             popularity = np.zeros(model.n_items)
             popularity[chosen] = np.diag(gram)
@@ -103,23 +109,69 @@ class Ease:
                 "popularity": popularity,
                 "gram_weights": model.float64("gram_weights"),
                 "gram_items": model.float64("gram_items"),
-                "item_weights": item_weights(gram, self.ridge_nano / _NANO).astype(np.float32),
+                "item_weights": item_weights(gram, self.ridge).astype(np.float32),
             },
         )
 
 
-def cleaned(gram: Float64Array, deviation: float, popularity: Float64Array) -> Float64Array:
+def cleaned(
+    gram: Float64Array, deviation: float, popularity: Float64Array, features: Float32Array | None = None
+) -> Float64Array:
     """Take the noise out of a Gram matrix as far as it can be told from the signal.
+
+    Where the signal is likely to lie is known before: what people rate together goes by how popular items are, and by
+    their genres. The matrix is taken apart along the subspace of sqrt(popularity) times (1, features), which is small,
+    so that little noise falls into it: what lies inside, what lies across and what lies outside. Of each part only what
+    stands out of its noise stays.
 
     Args:
         gram: Sum of x xᵀ / |x|² with noise, shape (M, M).
         deviation: Standard deviation of the noise on the diagonal; off the diagonal it is that by sqrt 2.
         popularity: Sum of x / |x| over the same items with noise of its own, shape (M,).
+        features: What is publicly known of the same items, shape (M, p); None for nothing.
+
+    Returns:
+        A positive semidefinite matrix. Its diagonal, which holds more noise than signal, is the popularity, scaled to
+        the trace of the sum.
     """
-    result = shrunk(gram, deviation / math.sqrt(2)).matrix()
-    seen = np.maximum(popularity, _LEAST_SHARE * popularity.max())
+    s = deviation / math.sqrt(2)
+    seen = np.maximum(popularity, _LEAST_SHARE * max(float(popularity.max(initial=0)), 1.0))
+    basis = _likely(seen, features)
+    inside = basis.T @ gram @ basis
+    across = gram @ basis - basis @ inside
+    outside = gram - basis @ (across + basis @ inside).T - across @ basis.T
+    crossing = shrunk_table(across, s) @ basis.T
+    kept = basis @ shrunk(inside, s).matrix() @ basis.T + crossing + crossing.T + shrunk(outside, s).matrix()
+    result = shrunk(kept, 0.0).matrix()
     diagonal = seen * (max(float(np.trace(gram)), 1.0) / seen.sum())
     np.fill_diagonal(result, np.maximum(diagonal, np.diag(result)))
+    return result
+
+
+def _likely(popularity: Float64Array, features: Float32Array | None) -> Float64Array:
+    """Give an orthonormal basis of where the signal is likely to lie, shape (M, at most 1 + p)."""
+    n = len(popularity)
+    known = np.ones((n, 1)) if features is None else np.concatenate([np.ones((n, 1)), features], axis=1)
+    vectors, lengths, _ = np.linalg.svd(np.sqrt(popularity)[:, None] * known, full_matrices=False)
+    basis: Float64Array = vectors[:, lengths > 1e-6 * lengths.max(initial=0)]
+    return basis
+
+
+def shrunk_table(table: Float64Array, deviation: float) -> Float64Array:
+    """Keep what stands out of the noise in a table, shrunk as `spectral.shrunk` does with a symmetric matrix.
+
+    Args:
+        table: With independent noise of the same deviation in each entry, shape (m, n).
+        deviation: s, >= 0. Noise alone has singular values up to s (sqrt m + sqrt n).
+
+    Source: Gavish and Donoho 2017, "Optimal shrinkage of singular values", eq. 7.
+    """
+    left, values, right = np.linalg.svd(table, full_matrices=False)
+    m, n = table.shape
+    kept = values > deviation * (math.sqrt(m) + math.sqrt(n))
+    y = values[kept]
+    inner = (y**2 - deviation**2 * (m + n)) ** 2 - 4 * deviation**4 * m * n
+    result: Float64Array = (left[:, kept] * (np.sqrt(inner) / y)) @ right[kept]
     return result
 
 

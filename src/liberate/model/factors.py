@@ -93,7 +93,8 @@ class Model:
 
     - `popularity` of each item, float64, shape (n_items,);
     - `gram_weights`, what a rating counts at each quarter of the scale, float64, shape (5,);
-    - `item_weights`, if learned: what each chosen item says for each other, float32, shape (M, M).
+    - `item_weights`, if learned: what each chosen item says for each other, float32, shape (M, M);
+    - `item_features`, if a solver is to make use of them: what is publicly known of items, shape (n_items, p).
 
     Either may have `gram_items`, the M chosen items: integers, strictly increasing, shape (M,).
 
@@ -190,6 +191,8 @@ def _check_arrays(arrays: Mapping[str, Array]) -> None:
     if "popularity" in arrays and "item_means" not in arrays:
         n = arrays["popularity"].size
         shapes = {"popularity": (n,), "gram_weights": (5,)}
+        if "item_features" in arrays:
+            shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
         if "item_weights" in arrays:
             shapes["gram_items"] = (len(arrays["item_weights"]),)
             shapes["item_weights"] = (len(arrays["item_weights"]),) * 2

@@ -28,7 +28,13 @@ _POPULARITY_SHARE = 0.001
 
 
 def initial_items(
-    n_items: int, low: float, high: float, *, statistic: Literal["popularity", "gram"], noisy: bool
+    n_items: int,
+    low: float,
+    high: float,
+    *,
+    statistic: Literal["popularity", "gram"],
+    noisy: bool,
+    features: Float32Array | None = None,
 ) -> Model:
     """Give the item model before the first round: it knows nothing of any item.
 
@@ -38,11 +44,14 @@ def initial_items(
         high: Highest rating of the scale, > low.
         statistic: What the first round computes: how popular items are, or at once a Gram over the whole catalogue.
         noisy: Whether noise will be added to it.
+        features: What is publicly known of items, to tell signal from noise by, shape (n_items, p); None for nothing.
     """
     weights = np.array(LIKED_UNDER_NOISE if noisy else LIKED)
     arrays: dict[str, Array] = {"popularity": np.zeros(n_items), "gram_weights": weights}
     if statistic == "gram":
         arrays["gram_items"] = np.arange(n_items, dtype=np.float64)
+    if features is not None and features.size:
+        arrays["item_features"] = features
     return Model.of(0, statistic, low, high, arrays)
 
 

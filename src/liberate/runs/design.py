@@ -21,7 +21,9 @@ _GRAM_SIZES = (1200, 600, 300, 150)
 _EDGE = 2.02
 _LARGEST_EDGE = 0.036
 """Part of what people send up to which a Gram's noise lets their common tastes stand out."""
-_LARGEST_IMPLICIT_EDGE = 0.005
+_IMPLICIT_SIZE = 17.0
+_IMPLICIT_SIZE_POWER = -0.4
+"""The best Gram for lists is over `17 · noise ** -0.4` items, noise being that of a pair of items and a person."""
 _POPULARITY_STANDS_OUT = 0.12
 _LARGEST_PRIOR_EDGE = 0.5
 _MOMENTS_ROUNDS = 5
@@ -120,9 +122,8 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
 
 def _implicit(noise: float, n_items: int) -> Design:
     gram_noise = noise / math.sqrt(_IMPLICIT_SHARES["gram"])
-    smallest = min(n_items, 300 if n_items > 2_000 else 150)
-    sizes = sorted({min(size, n_items) for size in _GRAM_SIZES if size > smallest} | {smallest}, reverse=True)
-    n_chosen = next((size for size in sizes if _gram_edge(gram_noise, size) <= _LARGEST_IMPLICIT_EDGE), smallest)
+    best = round(_IMPLICIT_SIZE * (gram_noise / math.sqrt(2)) ** _IMPLICIT_SIZE_POWER)
+    n_chosen = min(best, n_items, _GRAM_SIZES[0])
     edge = _gram_edge(gram_noise, n_chosen)
     if edge > _POPULARITY_STANDS_OUT:
         reason = (

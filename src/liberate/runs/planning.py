@@ -124,7 +124,8 @@ class Plan:
             case "device" | "distributed", "explicit":
                 return initial_features(public_features(self.settings, dataset), low, high, statistic="bias")
             case "distributed", "implicit":
-                return initial_items(self.n_items, low, high, statistic="popularity", noisy=True)
+                features = public_features(self.settings, dataset)
+                return initial_items(self.n_items, low, high, statistic="popularity", noisy=True, features=features)
             case _:
                 return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
 
