@@ -26,8 +26,9 @@ run liberate data show ml-100k
 say "2. A trusted server: no noise"
 train_and_verify plain
 
-say "3. The paper's local differential privacy: noise on every device"
-train_and_verify local --set privacy.epsilon=8
+say "3. A server that may lie: secure aggregation, and noise that protects the sum"
+run liberate privacy plan --data ml-100k --set privacy.mode=distributed --set privacy.epsilon=8
+train_and_verify distributed --set privacy.epsilon=8
 
 say "4. What happened to the data of one participant"
 run liberate trace "$demo/plain" --participant user:1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs
+from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
 from liberate.cli.run import Assignments, Config, Folder, Source, assignments
 
 app = typer.Typer(help="What a run promises and what it has spent.", no_args_is_help=True)
@@ -28,11 +30,16 @@ def report(folder: Folder, as_json: JsonFlag = False) -> None:
     _print(statement(load_run(folder)), as_json)
 
 
-def _print(found: dict[str, object], as_json: bool) -> None:
+def _print(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    warning = found.pop("warning")
+    warning, stages, reasons = found.pop("warning"), found.pop("stages", []), found.pop("reasons", [])
     print_pairs(found)
+    if stages:
+        print()
+        print_table(list(stages[0]), [list(stage.values()) for stage in stages])
+    if reasons:
+        print("\n" + "\n".join(reasons))
     if warning:
         print(f"\nwarning: {warning}")
