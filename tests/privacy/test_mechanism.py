@@ -123,6 +123,8 @@ def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
     assert design(PrivacyConfig(), rounds=3) == Plain()
     with pytest.raises(ValueError, match="nothing is released"):
         design(PrivacyConfig(mode="device"), rounds=3)
+    with pytest.raises(ValueError, match="depends on the stage"):
+        design(PrivacyConfig(mode="distributed", epsilon=1.0), rounds=3)
     with pytest.raises(ValueError, match="rounds is 0"):
         design(PrivacyConfig(), rounds=0)
 
@@ -130,7 +132,10 @@ def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "local"}, "needs an epsilon"),
+        ({"mode": "local"}, "local needs an epsilon"),
+        ({"mode": "distributed"}, "distributed needs an epsilon"),
+        ({"honest_fraction": 0.49}, "honest_fraction is 0.49"),
+        ({"honest_fraction": 1.01}, "honest_fraction is 1.01"),
         ({"epsilon": 0.0}, "epsilon is 0.0"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"epsilon": 1e7}, "epsilon is"),

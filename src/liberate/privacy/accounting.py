@@ -2,7 +2,7 @@
 
 Events are descriptions; this module alone interprets them, and refuses those it does not know. Three readings stand
 side by side: basic composition (epsilons add up), Rényi DP and the privacy loss distribution (PLD), both at a delta.
-Each is an upper bound, so the tight ones are never reported above the basic one.
+Each is an upper bound, so none is reported above a coarser one.
 
 A vector of L1 sensitivity s with discrete Laplace noise tells at most what one number shifted by s tells. Let f_d be
 the trade-off function of a shift by d. Changing coordinates one at a time, shifts d_1, d_2, ... of the vector have a
@@ -154,7 +154,7 @@ def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 
     by_rdp, by_pld = basic, min(basic, pure_epsilon + _epsilon_of_gaussian(gaussian, delta))
     if pure_epsilon <= _TIGHT_UP_TO:
         by_rdp = min(basic, _epsilon_rdp(pure, gaussian, delta))
-        by_pld = min(by_pld, _epsilon_pld(pure, gaussian, delta))
+        by_pld = min(by_pld, by_rdp, _epsilon_pld(pure, gaussian, delta))
     return Spent(
         epsilon_basic=basic,
         epsilon_rdp=by_rdp,
