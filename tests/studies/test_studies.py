@@ -90,7 +90,7 @@ def test_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(LiberateError, match="no study 'sharing'") as caught:
         run_study("sharing", out=tmp_path / "out")
 
-    assert caught.value.hint == "known are centralised, federated, ledgered, ladder, paper, attacks"
+    assert caught.value.hint == "known are centralised, federated, ledgered, ladder, paper, frontier, attacks"
     assert not (tmp_path / "out").exists()
 
 

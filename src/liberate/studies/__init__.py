@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liberate.errors import LiberateError
-from liberate.studies import attacks, centralised, federated, ladder, ledgered, paper
+from liberate.studies import attacks, centralised, federated, frontier, ladder, ledgered, paper
 from liberate.studies.findings import Outcome, Study, write
 
 STUDIES: dict[str, Study] = {
@@ -19,6 +19,7 @@ STUDIES: dict[str, Study] = {
     "ledgered": ledgered.STUDY,
     "ladder": ladder.STUDY,
     "paper": paper.STUDY,
+    "frontier": frontier.STUDY,
     "attacks": attacks.STUDY,
 }
 

@@ -90,11 +90,12 @@ def _bottom(group: Sequence[float], gap: float) -> float:
     return sum(group) / len(group) - (len(group) - 1) * gap / 2
 
 
-def epsilon_axis(axes: Axes, epsilons: Sequence[int], meaningful: float) -> None:
-    """Make the x-axis one of epsilon, logarithmic, and shade where a promise means something."""
+def epsilon_axis(axes: Axes, epsilons: Sequence[int], meaningful: float | None = None) -> None:
+    """Make the x-axis one of epsilon, logarithmic; shade where a promise means something, if it does not everywhere."""
     axes.set_xscale("log", base=2)
     axes.set_xlim(epsilons[0] / 1.6, epsilons[-1] * 1.6)
     axes.set_xticks(epsilons, [f"{epsilon:,}" for epsilon in epsilons], rotation=45, ha="right", rotation_mode="anchor")
     axes.minorticks_off()
     axes.set_xlabel("ε of a person, whole run")
-    axes.axvspan(epsilons[0] / 1.6, meaningful * 1.3, color="#f3f1ec", linewidth=0, zorder=-1)
+    if meaningful is not None:
+        axes.axvspan(epsilons[0] / 1.6, meaningful * 1.3, color="#f3f1ec", linewidth=0, zorder=-1)

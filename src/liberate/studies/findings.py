@@ -18,6 +18,7 @@ from liberate.studies.rungs import REPEATS
 from liberate.studies.worlds import QUICK_ITEMS, QUICK_USERS, SEED, World, corner, made_up, open_world
 
 Progress = Callable[[str], None]
+RESULTS = "results.parquet"
 TIMES = f"Times are the best of {REPEATS} runs on one machine: their ratios count."
 
 Cell = str | int | float | None
@@ -96,10 +97,13 @@ class Study:
     Attributes:
         default_source: The data set it uses if none is named.
         run: Measures; takes the world, whether to be quick, a folder for what is not kept, and whom to tell each step.
+        resumes: Whether that folder is the one of its findings, so that a study that was broken off goes on from the
+            `results.parquet` in it.
     """
 
     default_source: str
     run: Callable[[World, bool, Path, Progress], Findings]
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +126,27 @@ def write(study: Study, *, data: str | None, is_quick: bool, out: Path, progress
     out.mkdir(parents=True, exist_ok=True)
     world = _world(data, study.default_source, is_quick, out / "ratings.parquet")
     with tempfile.TemporaryDirectory(prefix="liberate-study-") as scratch, style():
-        findings = study.run(world, is_quick, Path(scratch), progress)
+        findings = study.run(world, is_quick, out if study.resumes else Path(scratch), progress)
         figure = out / "figure.svg"
         findings.figure.savefig(figure, format="svg", metadata={"Date": None, "Creator": None})
     page = out / "table.md"
     page.write_text(f"{findings.page}\n\n![{findings.alt}](figure.svg)\n", "utf-8")
-    columns = list(dict.fromkeys(name for row in findings.rows for name in row))
-    pq.write_table(pa.table({c: [row.get(c) for row in findings.rows] for c in columns}), out / "results.parquet")
+    save_rows(findings.rows, out / RESULTS)
     (out / "settings.toml").write_text(to_toml(world.job().settings), "utf-8")
     return Outcome(page, figure, findings.page)
+
+
+def save_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as a Parquet file, whole or not at all; a column that a row lacks is null there."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    draft = path.with_suffix(".draft")
+    pq.write_table(pa.table({c: [row.get(c) for row in rows] for c in columns}), draft)
+    draft.replace(path)
+
+
+def load_rows(path: Path) -> list[Row]:
+    """Read rows that `save_rows` wrote; none if there is no file."""
+    return [] if not path.exists() else pq.read_table(path).to_pylist()
 
 
 def _world(data: str | None, default_source: str, is_quick: bool, path: Path) -> World:
