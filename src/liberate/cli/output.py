@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,9 +39,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def show(value: Any) -> str:
-    """Write a value for a person: whole numbers as such, others to four digits, None as a dash."""
+    """Write a value for a person: whole numbers as such, others to four digits, None and NaN as a dash."""
     match value:
         case None:
+            return "-"
+        case float() if math.isnan(value):
             return "-"
         case bool():
             return "yes" if value else "no"
