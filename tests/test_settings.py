@@ -78,3 +78,25 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_misspelt_environment_is_named() -> None:
     with pytest.raises(SettingsError, match=r"unknown setting run\.sed"):
         resolve(environment={"LIBERATE_RUN_SED": "1"})
+
+
+@pytest.mark.parametrize(
+    ("said", "is_masked", "noise_on"),
+    [
+        ([], False, "sum"),
+        (["run.fidelity=uploads"], False, "uploads"),
+        (["run.masks=true"], True, "uploads"),
+        (["run.simulated=false"], True, "uploads"),
+        (["run.simulated=false", "run.masks=true"], True, "uploads"),
+    ],
+)
+def test_masks_are_left_out_of_simulations_only(said: list[str], is_masked: bool, noise_on: str) -> None:
+    run = resolve(None, said, environment={}).run
+
+    assert (run.is_masked, run.noise_on) == (is_masked, noise_on)
+
+
+@pytest.mark.parametrize("said", [["run.simulated=false", "run.masks=false"], ["run.masks=true", "run.fidelity=sum"]])
+def test_a_run_whose_masks_would_be_missing_is_refused(said: list[str]) -> None:
+    with pytest.raises(SettingsError, match="mask"):
+        resolve(None, said, environment={})

@@ -78,15 +78,32 @@ class RunConfig:
             the system, with exact noise, for a host that really holds people's ratings.
         fidelity: Where a simulation draws noise that protects a sum: on each upload, or once on the sum; unset = once
             on the sum in a simulation. Outside a simulation it is always drawn on each upload.
+        masks: Whether uploads of mode distributed are masked; unset = outside a simulation only. Outside they always
+            are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
     """
 
     seed: Annotated[int, Ge(0), Lt(2**63)] = 42
     simulated: bool = True
     fidelity: Literal["uploads", "sum"] | None = None
+    masks: bool | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether uploads of mode distributed are masked."""
+        return not self.simulated if self.masks is None else self.masks
+
+    @property
+    def noise_on(self) -> Literal["uploads", "sum"]:
+        """Where noise is drawn that protects a sum."""
+        return self.fidelity or ("sum" if self.simulated and not self.is_masked else "uploads")
 
     def __post_init__(self) -> None:
         if self.fidelity == "sum" and not self.simulated:
             raise ValueError("fidelity sum is for simulations: real devices draw their own noise")
+        if self.fidelity == "sum" and self.masks:
+            raise ValueError("fidelity sum is without masks: what is masked has its noise already")
+        if self.masks is False and not self.simulated:
+            raise ValueError("masks are left out in simulations only: without them the coordinator sees every upload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from liberate.errors import InsufficientCohort
+from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.mask_messages import MaskKeys, Opened, Shares, decode_answer
-from liberate.federation.messages import RoundAnswer, RoundRefusal, decode_reply, encode_message
+from liberate.federation.messages import Refused, RoundAnswer, RoundRefusal, decode_reply, encode_message
 from liberate.federation.secure_aggregation import survivor_parts
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.audit import verify
@@ -277,6 +277,27 @@ def test_outside_a_simulation_sums_are_masked(tmp_path: Path) -> None:
     real = replace(MASKED, is_simulated=False)
     with stage(tmp_path / "a", real) as scene:
         assert scene.learn(1).version == 1
+
+
+def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_path: Path) -> None:
+    with stage(tmp_path, replace(MASKED, is_simulated=False)) as scene:
+        scene.learn(1)
+        ledger = scene.federation.ledger
+        record = decode_entry(ledger.entry(ledger.positions(kind="round")[0])).record
+        assert isinstance(record, Round)
+        bare = msgspec.structs.replace(
+            record,
+            mechanism=msgspec.structs.replace(record.mechanism, parameters=record.mechanism.parameters | {"masked": 0}),
+        )
+        with pytest.raises(Refused, match="without masks is for simulations"):
+            scene.host._check_policy(bare)
+        for changes in ({"shape": (9, 3, 1)}, {"modulus_bits": 64}, {"fidelity": "sum"}):
+            with pytest.raises(Refused, match=r"for uploads without|for simulations"):
+                scene.host._check_policy(msgspec.structs.replace(record, **changes))
+        scene.host._check_policy(record)
+    real = replace(PLAIN, is_simulated=False)
+    with stage(tmp_path / "bare", real) as scene, pytest.raises(FederationError, match="not_simulated"):
+        scene.learn(1)
 
 
 # --- who is killed ----------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class ModelStore:
 
     @property
     def masks_path(self) -> Path:
-        """Where a coordinator keeps what it told participants in a masked round."""
+        """Where a coordinator keeps what it told participants in the masked round that is open."""
         return self._folder / "round.masks"
 
     def save(self, model: Model) -> bytes:
@@ -243,6 +243,7 @@ class Coordinator:
         with self._stopwatch.measure("solve"):
             model = stage.solver.solve(base, self._total(collected))
         self._close(model, stage.solver, collected)
+        self._store.masks_path.unlink(missing_ok=True)
         return model
 
     def _open(self, base: Model, base_bytes: bytes, stage: Stage, run: int, rounds: int | None) -> int:

@@ -2,9 +2,8 @@
 
     advertise -> share -> mask -> survivors (on the ledger) -> unmask
 
-Whoever vanishes in a phase is left out of the next one. What was handed out is kept before it is, so that after a
-crash everybody is told the same again: participants answer nothing else. It holds no secrets; the file goes with the
-next round.
+Whoever vanishes in a phase is left out of the next one. What is handed out is kept before it is, so that after a crash
+everybody is told the same again: participants answer nothing else. None of it is secret.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class SecureAggregation:
         view: What they are shown of the ledger.
         position: Where the round's entry stands.
         chunk: Participants asked at a time, > 0.
-        path: Where what they were told is kept until the next round.
+        path: Where what they are told is kept.
     """
 
     def __init__(self, asking: Asking, view: View, position: int, *, chunk: int, path: Path) -> None:

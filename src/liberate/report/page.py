@@ -114,6 +114,8 @@ def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[s
     if privacy["mode"] == "local":
         rows.append(("Sampler", privacy["sampler"]))
         rows.append(("Signal to noise", f"at most {words.significant(predicted['signal_to_noise'])} in each round"))
+    if privacy["mode"] == "distributed":
+        rows += [("Masks", privacy["masks"]), ("Noise", privacy["noise"])]
     return [*rows, ("Rounds joined", _joined(privacy))]
 
 

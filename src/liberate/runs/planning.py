@@ -93,7 +93,7 @@ class Plan:
     @property
     def fidelity(self) -> Fidelity:
         """Where noise is drawn that protects a sum: on the sum in a simulation, if not said otherwise."""
-        return self.settings.run.fidelity or ("sum" if self.settings.run.simulated else "uploads")
+        return self.settings.run.noise_on
 
     def spend_nano(self, account: Account) -> int:
         """Give what the whole run costs a person from an account, in billionths of its unit."""
@@ -208,7 +208,7 @@ def _distributed(
             n_participants=n_participants,
             honest_fraction=settings.privacy.honest_fraction,
             n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
-            masked=not settings.run.simulated,
+            masked=settings.run.is_masked,
         )
         solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
         stages.append(PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds))

@@ -78,9 +78,22 @@ def statement(run: Run) -> dict[str, Any]:
     )
 
 
+_MASKS = {
+    True: "on every upload: the coordinator sees sums alone",
+    False: "left out: they cancel in the sum, and this is a simulation",
+}
+_NOISE = {
+    "uploads": "a share of it on every upload",
+    "sum": "all of it at once on the sum: this is a simulation",
+}
+
+
 def _promised(settings: Settings) -> dict[str, Any]:
     mode = settings.privacy.mode
-    return {"mode": mode, **asdict(promise(mode)), "sampler": sampler(not settings.run.simulated)}
+    said = {"mode": mode, **asdict(promise(mode)), "sampler": sampler(not settings.run.simulated)}
+    if mode == "distributed":
+        said |= {"masks": _MASKS[settings.run.is_masked], "noise": _NOISE[settings.run.noise_on]}
+    return said
 
 
 def _signal(agenda: Plan) -> dict[str, Any]:
