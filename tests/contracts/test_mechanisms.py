@@ -60,10 +60,10 @@ def test_its_event_can_be_priced_and_its_spend_covers_it(mechanism: Mechanism) -
             assert mechanism.account == "epsilon"
             assert 0 <= mechanism.spend_nano - epsilon * 10**9 < 1
             assert spent.epsilon_basic == float(epsilon)
-        case DiscreteGaussianRelease(rho=rho) | DistributedGaussianRelease(rho=rho):
+        case DiscreteGaussianRelease(charge=charge) | DistributedGaussianRelease(charge=charge):
             assert mechanism.account == "rho"
-            assert 0 <= mechanism.spend_nano - rho * 10**9 < 1
-            assert spent.rho == float(rho)
+            assert 0 <= mechanism.spend_nano - charge * 10**9 < 1
+            assert spent.rho == float(charge)
 
 
 @MECHANISMS

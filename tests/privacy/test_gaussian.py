@@ -283,10 +283,37 @@ def test_a_run_of_the_whole_limit_just_fits() -> None:
 
 def test_rho_follows_from_sigma() -> None:
     mechanism = stage()
-    exact = Fraction(mechanism.clip_units**2 * NANO, 2 * mechanism.honest * mechanism.share_units**2)
+    variance = mechanism.honest * mechanism.share_units**2
 
-    assert mechanism.spend_nano == math.ceil(exact)
-    assert mechanism.event().rho >= exact / NANO
+    assert mechanism.spend_nano == math.ceil(Fraction(mechanism.clip_units**2 * NANO, 2 * (variance - 4)))
+    assert mechanism.event().charge * NANO == pytest.approx(mechanism.spend_nano, abs=1)
+    assert mechanism.event().rho < mechanism.event().charge
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 2000), st.integers(3, 1000), st.integers(1, 300)), min_size=1, max_size=5),
+    EPSILONS,
+    DELTAS,
+)
+def test_whatever_fits_the_limit_keeps_its_epsilon(
+    releases: list[tuple[int, int, int]], epsilon: float, delta: float
+) -> None:
+    """On any grid, however coarse: an account within the limit made from (epsilon, delta) is within them."""
+    mechanisms = [
+        DistributedGaussian(grid_bits=0, clip_units=clip, share_units=share, honest=honest, masked=1)
+        for clip, share, honest in releases
+    ]
+    left, events = rho_nano_limit(epsilon, delta), []
+    for mechanism in mechanisms:
+        times = min(left // mechanism.spend_nano, 100)
+        left -= times * mechanism.spend_nano
+        events.append((mechanism.event(), times))
+
+    spent = account(events, delta)
+
+    assert spent.epsilon is not None
+    assert spent.epsilon <= epsilon
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 
         epsilon_basic=basic,
         epsilon_rdp=by_rdp,
         epsilon_pld=by_pld,
-        rho=float(sum(event.rho * count for event, count in gaussian)) if gaussian else None,
+        rho=float(sum(event.charge * count for event, count in gaussian)) if gaussian else None,
         delta=delta,
     )
 
@@ -185,7 +185,7 @@ def _epsilon_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: f
 
 def _squared_shift(events: Sequence[tuple[GaussianRelease, int]]) -> float:
     """Add up the squared shifts, in deviations, of the continuous releases that the discrete ones come from."""
-    return sum(count * event.sensitivity**2 / (event.variance - ROUNDING_VARIANCE) for event, count in events)
+    return float(2 * sum(event.charge * count for event, count in events))
 
 
 def _slack(events: Sequence[tuple[GaussianRelease, int]]) -> float:

@@ -69,6 +69,11 @@ class DiscreteGaussianRelease:
         """
         return Fraction(self.sensitivity**2, 2 * self.variance)
 
+    @property
+    def charge(self) -> Fraction:
+        """What one release costs a rho account, exactly: rho of the continuous noise that covers this one."""
+        return Fraction(self.sensitivity**2, 2 * (self.variance - ROUNDING_VARIANCE))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistributedGaussianRelease:
@@ -111,6 +116,11 @@ class DistributedGaussianRelease:
         extra = self.tau * math.sqrt(LARGEST_COORDINATES)
         root = self.sensitivity / math.sqrt(self.variance)
         return Fraction(self.sensitivity**2, 2 * self.variance) + Fraction(root * extra + extra**2 / 2)
+
+    @property
+    def charge(self) -> Fraction:
+        """What one release costs a rho account, exactly: rho of the continuous noise that covers this one."""
+        return Fraction(self.sensitivity**2, 2 * (self.variance - ROUNDING_VARIANCE))
 
 
 GaussianRelease = DiscreteGaussianRelease | DistributedGaussianRelease

@@ -66,7 +66,7 @@ class Gaussian:
 
     @property
     def spend_nano(self) -> int:
-        return math.ceil(self.event().rho * NANO)
+        return math.ceil(self.event().charge * NANO)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -127,7 +127,7 @@ class DistributedGaussian:
 
     @property
     def spend_nano(self) -> int:
-        return math.ceil(self.event().rho * NANO)
+        return math.ceil(self.event().charge * NANO)
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -329,8 +329,8 @@ def distributed(
 def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int], int]:
     """Give the function from an L2 sensitivity to the variance that keeps a release to its share of a budget.
 
-    Both the tight curve and the spend in whole billionths are kept to; `ROUNDING_VARIANCE` is what the tight curve
-    takes off a discrete noise's variance.
+    Both the tight curve and the spend in whole billionths are kept to. `ROUNDING_VARIANCE` is what covering discrete
+    noise by continuous noise takes off its variance.
     """
     squared_mu = Fraction(gaussian_calibration(epsilon, delta)) ** 2 * share
     nano = math.floor(rho_nano_limit(epsilon, delta) * share)
@@ -341,9 +341,9 @@ def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int
         )
 
     def variance_of(sensitivity: int) -> int:
-        by_curve = sensitivity**2 / squared_mu + ROUNDING_VARIANCE
+        by_curve = sensitivity**2 / squared_mu
         by_spend = Fraction(sensitivity**2 * NANO, 2 * nano)
-        return math.ceil(max(by_curve, by_spend)) + 1
+        return math.ceil(max(by_curve, by_spend)) + ROUNDING_VARIANCE
 
     return variance_of
 
