@@ -13,7 +13,8 @@ from scipy.stats import binom, mannwhitneyu
 
 from liberate.arrays import Float64Array, GridRows, Int64Array
 from liberate.model.factors import Model, ModelConfig, initial
-from liberate.model.method import method, sum_of
+from liberate.model.items import initial_items
+from liberate.model.method import method, statistic_of, sum_of
 from liberate.model.ratings import Ratings
 from liberate.privacy.attacks import (
     Audit,
@@ -28,6 +29,7 @@ from liberate.privacy.attacks import (
     noise_misuse,
     ratings_from_gradients,
     ratings_from_normal_equations,
+    weights_from_gram,
 )
 from liberate.privacy.mechanism import Mechanism, Plain, PrivacyConfig, design
 from tests.worlds import HIGH, LOW, low_rank_ratings
@@ -96,6 +98,28 @@ def test_plain_normal_equations_give_all_ratings_away() -> None:
     }
 
     assert share_recovered(recovered) > 0.99
+
+
+def test_plain_gram_tells_what_each_rating_weighs() -> None:
+    """The diagonal says which items were rated, and which of them were liked."""
+    model = initial_items(RATINGS.n_items, LOW, HIGH, statistic="gram", noisy=False)
+    statistic = statistic_of(model, noisy=False)
+    sent = Plain().release(statistic.compute(model, RATINGS), statistic.shape[0], KEYS, False)
+    table = model.float64("gram_weights")
+    diagonal = [i * (i + 3) // 2 for i in range(RATINGS.n_items)]
+
+    for user in range(RATINGS.n_users):
+        part = slice(int(sent.indptr[user]), int(sent.indptr[user + 1]))
+        found = np.isin(sent.indices[part], diagonal)
+        values = RATINGS.values[own(RATINGS, user)]
+        expected = np.interp((values - LOW) / (HIGH - LOW), [0, 0.25, 0.5, 0.75, 1], table)
+
+        recovered = weights_from_gram(sent.rows[part][found, 0].astype(np.float64), expected.max())
+
+        np.testing.assert_array_equal(
+            np.searchsorted(diagonal, sent.indices[part][found]), RATINGS.items[own(RATINGS, user)]
+        )
+        np.testing.assert_allclose(recovered, expected, rtol=1e-3)
 
 
 def item_set_auc(mechanism: Mechanism) -> float:

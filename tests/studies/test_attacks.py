@@ -23,7 +23,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Rows]:
 
 def test_plain_uploads_give_ratings_and_items_away_and_noisy_ones_do_not(outcome: tuple[str, Rows]) -> None:
     found = {row["name"]: row for row in outcome[1] if row["series"] == "recovery"}
-    guess = found["nothing: everybody's most frequent rating"]["ratings_recovered"]
+    guess = found["no upload: the most frequent rating"]["ratings_recovered"]
 
     for name, row in found.items():
         if name.startswith("plain"):
@@ -32,6 +32,9 @@ def test_plain_uploads_give_ratings_and_items_away_and_noisy_ones_do_not(outcome
         if name.startswith("local"):
             assert row["ratings_recovered"] < guess + 0.05
             assert row["item_auc"] == pytest.approx(0.5, abs=0.05)
+    masked, unmasked = found["distributed, ε = 8, one upload"], found["the same, were there no masks"]
+    assert masked["item_auc"] == pytest.approx(0.5, abs=0.05)
+    assert unmasked["item_auc"] > 0.7
 
 
 def test_error_of_the_mean_falls_with_the_root_of_the_rounds(outcome: tuple[str, Rows]) -> None:

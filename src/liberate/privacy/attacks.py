@@ -87,6 +87,19 @@ def ratings_from_normal_equations(rows: Reals, tail: Reals) -> Float64Array:
     return np.asarray(rows[:, -1].astype(np.float64) + float(tail[-2]))
 
 
+def weights_from_gram(diagonal: Reals, largest: float) -> Float64Array:
+    """Recover what each rating of one device weighs from its part of a Gram matrix, x xᵀ / |x|², without noise.
+
+    Args:
+        diagonal: x_i² / |x|² of each rated item, shape (n_rated,): the items that have an entry are the rated ones.
+        largest: Weight of the highest rating, which most people have given.
+
+    Returns:
+        x, shape (n_rated,).
+    """
+    return np.asarray(np.sqrt(diagonal.astype(np.float64) / diagonal.max(initial=0.0)) * largest)
+
+
 def nearest(values: Reals, levels: Sequence[float]) -> Float64Array:
     """Give the level that is nearest to each value, shape as `values`."""
     known = np.asarray(levels, np.float64)

@@ -94,7 +94,8 @@ def _page(
             "The adversary is the coordinator, who holds uploads and the public model.\n"
             "To recover ratings it is told for free which items they are of.\n"
             "AUC is how well an upload tells rated items from others; 0.5 is a coin.\n"
-            "One plain upload is enough: the device's own side follows from the errors in it and from a public prior.",
+            "One plain upload is enough: the device's own side follows from the errors in it and from a public prior.\n"
+            "An upload of `distributed` has little noise of its own, and would show what was rated were it not masked.",
             "## Averaging over rounds",
             table(
                 ["rounds", "error of the mean", "1 / √rounds", "canary told apart, AUC", "ε basic", "ε PLD"],
@@ -154,8 +155,8 @@ def _bug(found: Audit, claim: int) -> str:
 
 
 def _figure(recovered: Sequence[Leak], averaged: Sequence[Averaged], audited: Sequence[Trial]) -> Figure:
-    figure = Figure(figsize=(WIDTH_INCH, 5.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.2], hspace=0.04)[:, 0]
+    figure = Figure(figsize=(WIDTH_INCH, 6.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1.2], hspace=0.04)[:, 0]
     _draw_leaks(above.subplots(), recovered)
     averages_axes, *audit_axes = below.subplots(1, 3, width_ratios=[1.35, 1, 1])
     _draw_averages(averages_axes, averaged)

@@ -19,11 +19,13 @@ from liberate.privacy.attacks import (
     nearest,
     ratings_from_gradients,
     ratings_from_normal_equations,
+    weights_from_gram,
 )
 from liberate.privacy.canaries import play, reach_of
 from liberate.privacy.clipping import clip_to_grid
+from liberate.privacy.masking import add_mask, signed_sum
 from liberate.randomness import SimulatedRandomness
-from liberate.studies.drawing import FREE, OPEN, PRIVATE
+from liberate.studies.drawing import FREE, OPEN, PRIVATE, RECORDED
 from liberate.studies.rungs import federated
 from liberate.studies.worlds import SEED, Job, World
 
@@ -33,6 +35,8 @@ ROUND_EPSILON = 0.1
 _EPSILON = 8
 _AVERAGED = (1, 4, 16, 64, 256)
 _DELTA = 1e-5
+_LIKED = 3
+"""Quarters of the scale from which on a rating says that somebody liked an item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,30 +76,35 @@ class Averaged:
 
 
 def leaks(world: World, n_people: int) -> list[Leak]:
-    gradient = ("privacy.mode=plain", 'model.statistic="gradient"', "federation.rounds=3")
-    normal = ("privacy.mode=plain", 'model.statistic="normal"', "federation.rounds=3")
+    """Attack the uploads of some people in each mode."""
     people = np.arange(min(n_people, world.job().split.train.n_users))
-    found = []
-    for name, settings, rounds, colour in (
-        ("plain, gradient, one upload", gradient, (1,), OPEN),
-        ("plain, gradient, two uploads", gradient, (1, 2), OPEN),
-        ("plain, normal equations, one upload", normal, (1,), OPEN),
-        (f"local, Laplace, ε = {_EPSILON}, two uploads", (*local("laplace"), "federation.rounds=10"), (1, 2), PRIVATE),
-        (f"local, Gauss, ε = {_EPSILON}, two uploads", (*local("gaussian"), "federation.rounds=10"), (1, 2), PRIVATE),
-    ):
-        found.append(_leak(name, world.job(*settings), people, rounds, colour))
-    guess, _ = _guessed(world.job().split.train.select(people))
-    return [*found, Leak(name="nothing: everybody's most frequent rating", ratings=guess, items=0.5, colour=FREE)]
+    gradient = world.job("privacy.mode=plain", 'model.statistic="gradient"', "federation.rounds=3")
+    normal = world.job("privacy.mode=plain", 'model.statistic="normal"', "federation.rounds=3")
+    gram = world.job("privacy.mode=plain", 'model.objective="implicit"', 'model.statistic="gram"')
+    laplace, gauss = (world.job(*local(name), "federation.rounds=10") for name in ("laplace", "gaussian"))
+    summed = world.job("privacy.mode=distributed", f"privacy.epsilon={_EPSILON}")
+    bound = f"ε = {_EPSILON}"
+    return [
+        _leak("plain, gradient, one upload", gradient, people, (1,), OPEN),
+        _leak("plain, gradient, two uploads", gradient, people, (1, 2), OPEN),
+        _leak("plain, normal equations, one upload", normal, people, (1,), OPEN),
+        _gram_leak("plain, Gram, one upload: liked or not", gram, people),
+        _leak(f"local, Laplace, {bound}, two uploads", laplace, people, (1, 2), PRIVATE),
+        _leak(f"local, Gauss, {bound}, two uploads", gauss, people, (1, 2), PRIVATE),
+        _masked_leak(f"distributed, {bound}, one upload", summed, people, is_masked=True),
+        _masked_leak("the same, were there no masks", summed, people, is_masked=False),
+        Leak(name="no upload: the most frequent rating", ratings=_guessed(gradient, people), items=0.5, colour=FREE),
+    ]
 
 
 def local(mechanism: str) -> tuple[str, ...]:
     return ("privacy.mode=local", f'privacy.mechanism="{mechanism}"', f"privacy.epsilon={_EPSILON}")
 
 
-def _guessed(ratings: Ratings) -> tuple[float, float]:
-    """Give the share of the most frequent rating, and that rating."""
-    levels, counts = np.unique(ratings.values, return_counts=True)
-    return float(counts.max() / counts.sum()), float(levels[counts.argmax()])
+def _guessed(job: Job, people: Int64Array) -> float:
+    """Give the share of the most frequent rating."""
+    _, counts = np.unique(job.split.train.select(people).values, return_counts=True)
+    return float(counts.max() / counts.sum())
 
 
 def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour: str) -> Leak:
@@ -114,6 +123,45 @@ def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour
         strength = sum(np.square(rows[person]).sum(axis=1) for _, rows, _ in uploads)
         items.append(auc(np.asarray(strength), _marked(rated, own.n_items)))
     return Leak(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=colour)
+
+
+def _gram_leak(name: str, job: Job, people: Int64Array) -> Leak:
+    """Attack the Gram that some people upload: tell which items they rated, and which of these they liked."""
+    model = job.plan.first_model(job.dataset, bytes(32))
+    own = job.split.train.select(people)
+    release = released(job.plan.stage_after(model), model, own, 0)
+    weights = model.float64("gram_weights")
+    threshold = 0.99 * weights[_LIKED]
+    chosen = model.arrays["gram_items"].astype(np.int64)
+    diagonal = np.arange(len(chosen)) * (np.arange(len(chosen)) + 3) // 2
+    right, items = 0, []
+    for person in range(own.n_users):
+        begin, end = release.indptr[person : person + 2]
+        found = np.isin(release.indices[begin:end], diagonal)
+        rated = chosen[np.searchsorted(diagonal, release.indices[begin:end][found])]
+        recovered = weights_from_gram(release.rows[begin:end][found, 0].astype(np.float64), weights[-1])
+        part = slice(own.indptr[person], own.indptr[person + 1])
+        items.append(auc(_marked(rated, own.n_items), _marked(own.items[part], own.n_items)))
+        truth = (own.values[part] - model.low) / (model.high - model.low) >= _LIKED / 4
+        right += int(((recovered > threshold) == truth).sum())
+    return Leak(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=OPEN)
+
+
+def _masked_leak(name: str, job: Job, people: Int64Array, *, is_masked: bool) -> Leak:
+    """Tell rated items from others in the first upload of `distributed`, as it is or without the masks on it."""
+    model = job.plan.first_model(job.dataset, bytes(32))
+    stage, own = job.plan.stage_after(model), job.split.train.select(people)
+    rows = released(stage, model, own, 0).rows.reshape(own.n_users, -1)
+    items = []
+    for person in range(own.n_users):
+        sent = np.ascontiguousarray(rows[person]).view(np.uint32)
+        if is_masked:
+            add_mask(sent, SimulatedRandomness(SEED).secret("mask", person))
+        strength = np.square(signed_sum(sent).astype(np.float64).reshape(own.n_items, -1)).sum(axis=1)
+        rated = own.items[own.indptr[person] : own.indptr[person + 1]]
+        items.append(auc(strength, _marked(rated, own.n_items)))
+    colour = RECORDED if is_masked else FREE
+    return Leak(name=name, ratings=None, items=float(np.nanmean(items)), colour=colour)
 
 
 def _upload(job: Job, model: Model, own: Ratings, number: int) -> tuple[Float64Array, Float64Array]:
@@ -152,7 +200,7 @@ def _recover(uploads: Sequence[tuple[Model, Float64Array, Float64Array]], rated:
     )
 
 
-def _marked(items: Int32Array, n_items: int) -> BoolArray:
+def _marked(items: Int32Array | Int64Array, n_items: int) -> BoolArray:
     return np.isin(np.arange(n_items), items)
 
 
