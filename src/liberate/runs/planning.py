@@ -19,11 +19,14 @@ from liberate.model.releases import (
     GRAM_NORM,
     MOMENTS_CLIP,
     N_EMBEDDINGS,
+    RESIDUALS_NORM,
     BiasSums,
     Embeddings,
     ItemBiases,
+    ItemResiduals,
     LearnedPrior,
     Moments,
+    Residuals,
     initial_features,
 )
 from liberate.model.solvers import Solver
@@ -129,8 +132,13 @@ class Plan:
             case _:
                 return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
 
-    def spent(self, rounds: int | None = None) -> Spent:
-        """Price a number of rounds from the first on, all of them if None."""
+    def spent(self, rounds: int | None = None, colluding: int = 0) -> Spent:
+        """Price a number of rounds from the first on, all of them if None.
+
+        Args:
+            rounds: How many, >= 0.
+            colluding: Participants, of those whose noise is counted, who give theirs away.
+        """
         left = self.rounds if rounds is None else rounds
         releases: list[tuple[Event, int]] = []
         for planned in self.stages:
@@ -138,7 +146,7 @@ class Plan:
             left -= times
             if times > 0:
                 releases.append((planned.stage.mechanism.event(), times))
-        return account(releases, self.settings.privacy.delta)
+        return account(releases, self.settings.privacy.delta, colluding)
 
 
 def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
@@ -220,6 +228,8 @@ def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[
     match name:
         case "bias":
             return BiasSums(n_items), BIAS_NORM
+        case "residuals":
+            return Residuals(n_items), RESIDUALS_NORM
         case "popularity":
             return Popularity(n_items), GRAM_NORM
         case "gram":
@@ -232,6 +242,8 @@ def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: in
     match name, settings.model.objective:
         case "bias", _:
             return ItemBiases(client_noise_nano, chosen.gram_items)
+        case "residuals", _:
+            return ItemResiduals(client_noise_nano)
         case "popularity", _:
             return MostPopular(chosen.gram_items)
         case "gram", "implicit":

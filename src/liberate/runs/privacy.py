@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from liberate.ledger.records import Round, Update, decode_entry
-from liberate.privacy.accounting import account, noise_warning, promise, sampler, signal_to_noise
+from liberate.privacy.accounting import Spent, account, noise_warning, promise, sampler, signal_to_noise
 from liberate.privacy.mechanism import NANO, Event, mechanism_from
 from liberate.runs.folder import Run, load_dataset
 from liberate.runs.planning import Plan, PlannedStage, plan, public_features
@@ -38,6 +40,8 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
         "reasons": list(agenda.reasons),
     }
     found |= asdict(agenda.spent())
+    if settings.privacy.mode == "distributed":
+        found |= _if_colluding(agenda.n_participants, lambda c: agenda.spent(colluding=c))
     return found | _signal(agenda)
 
 
@@ -61,21 +65,21 @@ def statement(run: Run) -> dict[str, Any]:
             update = decode_entry(ledger.entry(position)).record
             if isinstance(update, Update):
                 answered.setdefault(update.author, []).append(update.round)
-        accounts = [p.epsilon_nano for p in ledger.state.principals if p.role == "participant"]
+        accounts = [(p.epsilon_nano, p.rho_nano) for p in ledger.state.principals if p.role == "participant"]
     joined = sorted(map(len, answered.values()))
     worst = max(answered.values(), key=len, default=[])
-    spent = account([(events[number], 1) for number in worst], run.settings.privacy.delta)
-    return (
-        _promised(run.settings)
-        | asdict(spent)
-        | {
-            "participants": len(accounts),
-            "rounds_joined_least": joined[0] if len(joined) == len(accounts) and joined else 0,
-            "rounds_joined_most": joined[-1] if joined else 0,
-            "ledger_epsilon_nano_most": max(accounts, default=0),
-            "warning": _tuning(run.settings),
-        }
-    )
+    releases, delta = [(events[number], 1) for number in worst], run.settings.privacy.delta
+    found = _promised(run.settings) | asdict(account(releases, delta))
+    if run.settings.privacy.mode == "distributed":
+        found |= _if_colluding(len(accounts), lambda c: account(releases, delta, c))
+    return found | {
+        "participants": len(accounts),
+        "rounds_joined_least": joined[0] if len(joined) == len(accounts) and joined else 0,
+        "rounds_joined_most": joined[-1] if joined else 0,
+        "ledger_epsilon_nano_most": max((epsilon for epsilon, _ in accounts), default=0),
+        "ledger_rho_nano_most": max((rho for _, rho in accounts), default=0),
+        "warning": _tuning(run.settings),
+    }
 
 
 _MASKS = {
@@ -90,10 +94,23 @@ _NOISE = {
 
 def _promised(settings: Settings) -> dict[str, Any]:
     mode = settings.privacy.mode
-    said = {"mode": mode, **asdict(promise(mode)), "sampler": sampler(not settings.run.simulated)}
+    said = {
+        "mode": mode,
+        **asdict(promise(mode, settings.privacy.mechanism)),
+        "sampler": sampler(not settings.run.simulated),
+    }
     if mode == "distributed":
         said |= {"masks": _MASKS[settings.run.is_masked], "noise": _NOISE[settings.run.noise_on]}
     return said
+
+
+_COALITIONS = (0.01, 0.1, 0.3)
+
+
+def _if_colluding(n_participants: int, spent: Callable[[int], Spent]) -> dict[str, dict[str, float | None]]:
+    """Give the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
+    sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
+    return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}
 
 
 def _signal(agenda: Plan) -> dict[str, Any]:
@@ -119,6 +136,6 @@ def _ratio(planned: PlannedStage, n_participants: int) -> float:
 
 
 def _tuning(settings: Settings) -> str | None:
-    if settings.privacy.mode != "local":
+    if settings.privacy.mode not in ("local", "distributed"):
         return None
     return "choices made by trying several settings on the same ratings are not counted"
