@@ -21,16 +21,18 @@ _GRAM_SIZES = (1200, 600, 300, 150)
 _EDGE = 2.02
 _LARGEST_EDGE = 0.036
 """Part of what people send up to which a Gram's noise lets their common tastes stand out."""
-_IMPLICIT_SIZE = 17.0
-_IMPLICIT_SIZE_POWER = -0.4
-"""The best Gram for lists is over `17 · noise ** -0.4` items, noise being that of a pair of items and a person."""
+_IMPLICIT_SIZE = 0.009
+_IMPLICIT_SIZE_POWER = -0.35
+"""The best Gram for lists is over `0.009 · noise ** -0.35` of all items, noise being that of a pair and a person."""
+_LEAST_IMPLICIT = 100
 _POPULARITY_STANDS_OUT = 0.12
 _LARGEST_PRIOR_EDGE = 0.5
 _MOMENTS_ROUNDS = 5
-_EXPLICIT_SHARES = {"bias": 0.5, "gram": 0.45, "moments": 0.05}
-_NOISY_SHARES = {"bias": 0.7, "gram": 0.25, "moments": 0.05}
+_EXPLICIT_SHARES = {"bias": 0.2, "gram": 0.45, "residuals": 0.3, "moments": 0.05}
+_NOISY_SHARES = {"bias": 0.35, "gram": 0.25, "residuals": 0.35, "moments": 0.05}
 _NOISY = 1.5e-4
 """Noise a person and coordinate beyond which item biases repay the budget better."""
+_BIAS_SHARES = {"bias": 0.5, "residuals": 0.5}
 _IMPLICIT_SHARES = {"popularity": 0.1, "gram": 0.9}
 
 
@@ -95,11 +97,11 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
             f"no Gram: over {sizes[-1]:,} items its noise would be {edge:.1%} of what people send, above {limit}; "
             "item biases get the whole budget"
         )
-        return Design(gram_items=0, shares={"bias": 1.0}, moments_rounds=0, reasons=(reason,))
+        return Design(gram_items=0, shares=_BIAS_SHARES, moments_rounds=0, reasons=(reason,))
     edge = _gram_edge(gram_noise, n_chosen)
     reasons = [
         f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send, below {limit}",
-        f"{shares['bias']:.0%} of the budget for item biases, {shares['gram']:.0%} for the Gram"
+        f"{shares['bias'] + shares['residuals']:.0%} of the budget for item biases, {shares['gram']:.0%} for the Gram"
         + (": with so much noise biases repay it better" if noise > _NOISY else ""),
     ]
     k = n_features + N_EMBEDDINGS + 1
@@ -122,8 +124,8 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
 
 def _implicit(noise: float, n_items: int) -> Design:
     gram_noise = noise / math.sqrt(_IMPLICIT_SHARES["gram"])
-    best = round(_IMPLICIT_SIZE * (gram_noise / math.sqrt(2)) ** _IMPLICIT_SIZE_POWER)
-    n_chosen = min(best, n_items, _GRAM_SIZES[0])
+    best = round(_IMPLICIT_SIZE * n_items * (gram_noise / math.sqrt(2)) ** _IMPLICIT_SIZE_POWER)
+    n_chosen = min(max(best, _LEAST_IMPLICIT), n_items, _GRAM_SIZES[0])
     edge = _gram_edge(gram_noise, n_chosen)
     if edge > _POPULARITY_STANDS_OUT:
         reason = (
