@@ -74,7 +74,9 @@ class World:
         if self.mode != "distributed":
             return design(self.privacy, rounds=self.rounds)
         honest = max(1, int(self.ratings.n_users * self.min_fraction))
-        return DistributedGaussian(grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks))
+        return DistributedGaussian(
+            grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
+        )
 
 
 @dataclass(slots=True, kw_only=True)

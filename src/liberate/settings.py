@@ -56,7 +56,8 @@ class LedgerConfig:
 
     Attributes:
         origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
-        epsilon_limit: Most that a participant may spend with pure mechanisms, in all runs, > 0; unset = no limit.
+        epsilon_limit: Most that a participant may spend in all runs, > 0: with pure mechanisms so much epsilon; with
+            Gaussian ones the rho that is worth it at `privacy.delta`. The genesis keeps both; unset = no limit.
         witnesses: Address and verifier key of each witness, `URL VKEY`; the genesis carries the keys.
         witness_threshold: How many of them must cosign a checkpoint, 0 <= witness_threshold <= number of witnesses;
             unset = more than half.
@@ -80,12 +81,15 @@ class RunConfig:
             on the sum in a simulation. Outside a simulation it is always drawn on each upload.
         masks: Whether uploads of mode distributed are masked; unset = outside a simulation only. Outside they always
             are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
+        warm_start: Whether a further run of a federation starts from the last model, where it learns the same; unset =
+            yes without noise, no with it.
     """
 
     seed: Annotated[int, Ge(0), Lt(2**63)] = 42
     simulated: bool = True
     fidelity: Literal["uploads", "sum"] | None = None
     masks: bool | None = None
+    warm_start: bool | None = None
 
     @property
     def is_masked(self) -> bool:

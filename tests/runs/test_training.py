@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.errors import LiberateError, PrivacyError, SettingsError
+from liberate.errors import BudgetExceeded, LiberateError, PrivacyError, SettingsError
 from liberate.federation.coordinator import Coordinator, Stage
 from liberate.ledger.audit import verify
 from liberate.model.factors import Model
@@ -116,13 +116,13 @@ def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) 
     assert spent["ledger_epsilon_nano_most"] == pytest.approx(spent["epsilon_basic"] * 10**9, abs=3)
 
 
-def test_ledger_limit_stops_a_run(tmp_path: Path, configure: Configure) -> None:
+def test_run_that_no_account_allows_is_refused_before_anything_is_written(tmp_path: Path, configure: Configure) -> None:
     settings = configure("privacy.mode=local", "privacy.epsilon=6", "ledger.epsilon_limit=4")
 
-    with pytest.raises(LiberateError, match="budget: 30"):
+    with pytest.raises(BudgetExceeded, match=r"takes 6 from the epsilon account.* 0 of 4 is spent"):
         train(settings, tmp_path / "run")
 
-    assert verify(tmp_path / "run" / "ledger").ok
+    assert not (tmp_path / "run").exists()
 
 
 def test_epsilon_too_small_for_its_rounds_is_refused_before_anything_is_written(

@@ -53,8 +53,9 @@ def evidence(
     """Write out what a ledger keeps of authors who signed two entries with one sequence number, a file each."""
     from liberate.ledger.log import SqliteLedger
     from liberate.ledger.publish.evidence import keep_evidence
+    from liberate.runs.places import ledger_of
 
-    with closing(SqliteLedger.open(folder / "ledger" if (folder / "ledger").is_dir() else folder)) as ledger:
+    with closing(SqliteLedger.open(ledger_of(folder))) as ledger:
         files = [str(keep_evidence(out, data)) for data in ledger.equivocations()]
     _print({"evidence": files}, as_json=as_json)
 
@@ -89,9 +90,9 @@ def compare(
     """Compare two copies of a ledger; exit 1, and write evidence, if its log has contradicted itself."""
     from liberate.ledger.log import SqliteLedger
     from liberate.ledger.publish import evidence
+    from liberate.runs.places import ledger_of
 
-    first, second = (folder / "ledger" if (folder / "ledger").is_dir() else folder for folder in (one, other))
-    with closing(SqliteLedger.open(first)) as left, closing(SqliteLedger.open(second)) as right:
+    with closing(SqliteLedger.open(ledger_of(one))) as left, closing(SqliteLedger.open(ledger_of(other))) as right:
         data = evidence.between(left, right)
         found: dict[str, Any] = {"ok": data is None, "first_size": left.size, "second_size": right.size}
     if data is not None:

@@ -190,13 +190,14 @@ def export(
 
     from liberate.ledger.log import SqliteLedger
     from liberate.ledger.publish.tiles import export_tiles
+    from liberate.runs.places import home_of
     from liberate.runs.proofs import published
 
     target = tiles or parquet
     if target is None or (tiles and parquet):
         raise typer.BadParameter("one of --tiles and --parquet is wanted")
     with closing(SqliteLedger.open(_place(folder))) as ledger, progress_lines() as progress:
-        note = _read(checkpoint) if checkpoint else published(folder, ledger)
+        note = _read(checkpoint) if checkpoint else published(home_of(folder), ledger)
         progress(f"exporting {ledger.size} entries")
         if tiles:
             exported = export_tiles(ledger, tiles, note)
@@ -286,7 +287,9 @@ def _by_tenths(progress: Callable[[str], None]) -> Callable[[int, int], None]:
 
 def _place(folder: Path) -> Path:
     """Give the folder of a run's ledger, or the ledger's own."""
-    return folder / "ledger" if (folder / "ledger").is_dir() else folder
+    from liberate.runs.places import ledger_of
+
+    return ledger_of(folder)
 
 
 def _policy(witnesses: list[str] | None, threshold: int | None) -> WitnessPolicy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,12 +22,31 @@ def plan(config: Config = None, data: Source = None, settings: Assignments = Non
 
 
 @app.command()
-def report(folder: Folder, as_json: JsonFlag = False) -> None:
-    """Say what each participant has spent, read from the ledger, and what that promises."""
+def report(
+    folder: Folder,
+    participant: Annotated[
+        str | None, typer.Option(help="Of this one alone: participant number, key id, or user:ID of the data set.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what each participant has spent in all runs, read from the ledger, and what that promises."""
     from liberate.runs.folder import load_run
     from liberate.runs.privacy import statement
 
-    _print(statement(load_run(folder)), as_json)
+    found = statement(load_run(folder), participant)
+    if as_json:
+        print_json(found)
+        return
+    this_run, by_run = found.pop("this_run"), found.pop("by_run")
+    names = ("epsilon_basic", "epsilon_rdp", "epsilon_pld", "rho", "rounds_joined_least", "rounds_joined_most")
+    warning = found.pop("warning")
+    print_pairs({name: value for name, value in found.items() if name not in names})
+    both = {"all runs": found, "this run": this_run}
+    print_table(["", *names], [[title, *(spent[name] for name in names)] for title, spent in both.items()])
+    columns = ["run", "mechanism", "rounds", "epsilon account", "rho account"]
+    print_table(columns, [list(each.values()) for each in by_run])
+    if warning:
+        print(f"\nwarning: {warning}")
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:

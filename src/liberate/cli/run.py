@@ -30,6 +30,10 @@ def train(
     data: Source = None,
     settings: Assignments = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; a new one in runs/ if not given.")] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Go on with a federation: its folder, or that of one of its runs; a new one if not given."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
@@ -41,7 +45,7 @@ def train(
     resolved = resolve(config, assignments(data, settings))
     folder = out or free_folder(Path("runs") / f"{Path(resolved.data.source).stem}-{resolved.privacy.mode}")
     with progress_lines() as progress:
-        result = train_run(resolved, folder, progress=progress)
+        result = train_run(resolved, folder, ledger=ledger, progress=progress)
         progress("writing the report")
         page = report.write(load_run(folder))
     if as_json:

@@ -177,6 +177,7 @@ class Coordinator:
         randomness: Source of the noise that is drawn on a sum.
         stopwatch: Where hash, sign, sum, solve are added up.
         publish: Gives the newest checkpoint, cosigned as participants demand.
+        people: Numbers of those who take part; None: every participant.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class Coordinator:
         randomness: Randomness,
         stopwatch: Stopwatch,
         publish: Callable[[], str],
+        people: Sequence[int] | None = None,
     ) -> None:
         self._ledger = ledger
         self._key = key
@@ -203,6 +205,7 @@ class Coordinator:
         self._randomness = randomness
         self._stopwatch = stopwatch
         self._publish = publish
+        self._people = None if people is None else frozenset(people)
         self._known_size = 0
         genesis = ledger.state.genesis
         if genesis is None:
@@ -251,7 +254,8 @@ class Coordinator:
         state = self._ledger.state
         if state.open_round is not None:
             return state.open_round.position
-        mechanism = stage.mechanism
+        mechanism, cohort = stage.mechanism, self._cohort()
+        is_named = bool(mechanism.parameters.get("masked")) or cohort != self._active()
         fidelity = self._fidelity if isinstance(mechanism, SumMechanism) else "uploads"
         record = Round(
             **self._header(),
@@ -260,7 +264,7 @@ class Coordinator:
             rounds=rounds,
             base_version=base.version,
             base_digest=model_digest(base_bytes),
-            cohort=ranges(self._cohort()) if mechanism.parameters.get("masked") else (),
+            cohort=ranges(cohort) if is_named else (),
             statistic=stage.statistic.name,
             shape=stage.statistic.shape,
             mechanism=MechanismRecord(name=mechanism.name, parameters=dict(mechanism.parameters)),
@@ -279,6 +283,10 @@ class Coordinator:
         return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
 
     def _cohort(self) -> list[int]:
+        active = self._active()
+        return active if self._people is None else [number for number in active if number in self._people]
+
+    def _active(self) -> list[int]:
         people = enumerate(self._ledger.state.principals)
         return [number for number, person in people if person.role == "participant" and not person.is_revoked]
 

@@ -288,16 +288,21 @@ def _check_genesis(ledger: SqliteLedger, charter: Charter) -> None:
         raise FederationError(
             f"the ledger is {found} simulation, the run is to use {wanted}", hint="give run.simulated as at the start"
         )
-    for name, found_, given in (
-        ("origin", genesis.origin, charter.origin or None),
-        ("epsilon_limit", genesis.epsilon_nano_limit, charter.epsilon_nano_limit),
-        ("epsilon_limit with this privacy.delta", genesis.rho_nano_limit, charter.rho_nano_limit),
-    ):
-        if given is not None and given != found_:
+    limits = {
+        "ledger.epsilon_limit": (genesis.epsilon_nano_limit, charter.epsilon_nano_limit),
+        "ledger.epsilon_limit, as rho by privacy.delta": (genesis.rho_nano_limit, charter.rho_nano_limit),
+    }
+    said = {name: (_units(found), _units(wanted)) for name, (found, wanted) in limits.items()}
+    for name, (present, given) in {"ledger.origin": (genesis.origin, charter.origin or None), **said}.items():
+        if given is not None and given != present:
             raise FederationError(
-                f"the genesis has another ledger.{name}: {found_}, not {given}",
+                f"the genesis has another {name}: {present}, not {given}",
                 hint="it cannot be changed: leave it out, or give it as at the start",
             )
+
+
+def _units(nano: int | None) -> str | None:
+    return None if nano is None else f"{nano / 10**9:.10g}"
 
 
 def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:

@@ -29,6 +29,9 @@ from liberate.timing import Stopwatch
 
 Role = Literal["participant", "coordinator"]
 
+_LARGEST_CATALOGUE = 2**31 - 1
+_NOTHING = bytes(4)
+
 
 @dataclass(frozen=True, slots=True)
 class Admitting:
@@ -98,6 +101,19 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
         ]
     )
     return devices
+
+
+def held_ratings(devices: Devices, people: Sequence[str], n_items: int) -> Ratings:
+    """Give what the devices of some people hold, in their order; nothing for people who have none.
+
+    Args:
+        devices: The store.
+        people: Original ids.
+        n_items: Size of the catalogue; what is held of items beyond it is left out.
+    """
+    slots = {device.user_id: device.slot for device in devices.devices()}
+    held = [devices.holding(slots[person]).ratings if person in slots else _NOTHING for person in people]
+    return Ratings.from_user_bytes(held, _LARGEST_CATALOGUE).within(n_items)
 
 
 def _known(folder: Path) -> dict[str, Device]:

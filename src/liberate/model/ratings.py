@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -130,6 +130,29 @@ class Ratings:
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
         return Ratings(before[self.indptr], self.items[kept], self.values[kept], self.n_items)
 
+    def within(self, n_items: int) -> Ratings:
+        """Give the ratings of the first `n_items` items, as of a catalogue of that size."""
+        kept = self.where(self.items < n_items)
+        return Ratings(kept.indptr, kept.items, kept.values, n_items)
+
+    def rated_in(self, other: Ratings) -> BoolArray:
+        """Mark the ratings whose user has rated the item in other ratings too, of the same users and catalogue."""
+        return np.isin(self._places(), other._places(), assume_unique=True)
+
+    def updated(self, newer: Ratings) -> Ratings:
+        """Add newer ratings, of the same users and catalogue; of two of one item by one user the newer stays."""
+        older = self.where(~self.rated_in(newer))
+        return Ratings.from_triples(
+            np.concatenate([older.users(), newer.users()]),
+            np.concatenate([older.items, newer.items]),
+            np.concatenate([older.values, newer.values]),
+            self.n_users,
+            self.n_items,
+        )
+
+    def _places(self) -> Int64Array:
+        return self.users().astype(np.int64) * self.n_items + self.items
+
     def user_bytes(self, user: int) -> bytes:
         """Encode one user's ratings: their number, the items (int32) and the values (float32), little-endian."""
         begin, end = int(self.indptr[user]), int(self.indptr[user + 1])
@@ -165,7 +188,7 @@ class Dataset:
         values: The ratings, shape (n_ratings,), low <= value <= high.
         timestamps: Seconds since 1970-01-01 UTC, shape (n_ratings,), or None where the source has none.
         user_ids: Original text of each user's id; numeric order when all are integers, else lexicographic.
-        item_ids: The same for items. Every user and every item has a rating.
+        item_ids: The same for items. Every user and every item has a rating, but for items added by `with_items`.
         low: Lowest rating of the scale.
         high: Highest rating of the scale.
         catalogue: Titles, years and genres where the source has them.
@@ -237,6 +260,19 @@ class Dataset:
             notes=notes,
         )
 
+    def with_items(self, item_ids: Sequence[str], catalogue: Catalogue | None) -> Dataset:
+        """Give the same ratings with the items of a larger catalogue, in its order; the digest stays.
+
+        Args:
+            item_ids: Every item of this data set, and maybe others.
+            catalogue: What is known about each of them.
+        """
+        index = {item: place for place, item in enumerate(item_ids)}
+        places = np.array([index[item] for item in self.item_ids], np.int32)
+        items = places[self.items]
+        items.setflags(write=False)
+        return replace(self, items=items, item_ids=tuple(item_ids), catalogue=catalogue)
+
 
 def content_digest(
     users: Int32Array,
@@ -301,6 +337,12 @@ def leave_last_out(dataset: Dataset) -> Split:
     held_out = np.zeros(len(dataset.values), np.bool_)
     held_out[last[counts > 1]] = True
     return _split(dataset, held_out)
+
+
+def learned_before(split: Split, known: Ratings) -> Split:
+    """Hold out nothing that was learned from before: such ratings are moved to those to learn from."""
+    moved = split.test.rated_in(known)
+    return Split(train=split.train.updated(split.test.where(moved)), test=split.test.where(~moved))
 
 
 def random_split_of(ratings: Ratings, seed: int = 7, fraction: float = 0.1) -> Split:

@@ -19,6 +19,9 @@ from liberate.model import factors, kernels
 from liberate.model.factors import Array, Model, packed_size
 from liberate.model.statistics import require
 
+FIRST_VERSION = "first_version"
+"""Array of a model of a further run: the version that the run started at, shape (1,); without it, 0."""
+
 _NANO = 10**9
 _PSEUDO_COUNT = 10.0
 _MOMENTUM = 0.9
@@ -201,6 +204,8 @@ class Descent:
             "user_precision": model.float64("user_precision"),
             "noise_precision": model.float64("noise_precision"),
         }
+        if FIRST_VERSION in model.arrays:
+            arrays[FIRST_VERSION] = model.float64(FIRST_VERSION)
         if len(total.tail):
             arrays["training_error"] = total.tail.copy()
         return _next(model, arrays | state)
@@ -217,7 +222,7 @@ class Descent:
                 mean = _ADAM_MEAN_DECAY * _state(model, "gradient_mean", gradient) + (1 - _ADAM_MEAN_DECAY) * gradient
                 square = _state(model, "gradient_square", gradient)
                 square = _ADAM_SQUARE_DECAY * square + (1 - _ADAM_SQUARE_DECAY) * (gradient * gradient)
-                steps = model.version + 1
+                steps = model.version + 1 - int(_state(model, FIRST_VERSION, np.zeros(1))[0])
                 unbiased = mean / (1 - _power(_ADAM_MEAN_DECAY, steps))
                 scale = np.sqrt(square / (1 - _power(_ADAM_SQUARE_DECAY, steps))) + _ADAM_FLOOR
                 return unbiased / scale, {"gradient_mean": mean, "gradient_square": square}

@@ -15,7 +15,7 @@ from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
 from liberate.runs.folder import Run
 from liberate.runs.lineage import trace_person
-from liberate.runs.privacy import forecast, statement
+from liberate.runs.privacy import forecast_of, statement
 from liberate.runs.results import evaluate
 from liberate.settings import to_toml
 
@@ -57,7 +57,8 @@ def _environment() -> Environment:
 
 def _content(run: Run) -> dict[str, object]:
     result, settings = run.result, run.settings
-    found, privacy, predicted = evaluate(run), statement(run), forecast(run.settings, run.folder)
+    found, privacy, predicted = evaluate(run), statement(run), forecast_of(run)
+    privacy |= privacy["this_run"]
     ledger = ledger_facts(run)
     trace = trace_person(run, str(ledger.first_participant))
     places = ways(trace, ledger.blocks)

@@ -24,7 +24,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     """
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
-    with closing(run.open_ledger()) as ledger, Devices(run.folder / "devices") as devices:
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
         state = ledger.state
         number = None if author is None else _author_number(run, author, len(state.principals))
         user_ids = {device.number: device.user_id for device in devices.devices()}

@@ -5,21 +5,32 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator import ModelStore
+from liberate.federation.devices import Devices
+from liberate.federation.joining import held_ratings
+from liberate.ledger.durable import write_durably
 from liberate.ledger.log import SqliteLedger
 from liberate.model.datasets import data_folder, load
 from liberate.model.factors import Model
-from liberate.model.ratings import Dataset, Split, leave_last_out, random_split
+from liberate.model.ratings import Catalogue, Dataset, Split, learned_before, leave_last_out, random_split
 from liberate.settings import Settings, from_tree, to_tree
+
+CATALOGUE = "model/items.parquet"
+"""The items as a run knew them; a later run of the same federation may know more."""
+
+LEARNED_BEFORE = "model/learned-before.parquet"
+"""Rows of the held-out part of the data set that earlier runs had learned from, where there are any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +87,22 @@ class Run:
         return str(self.record["verifier_key"])
 
     @property
+    def home(self) -> Path:
+        """The folder of the run's federation, where ledger, devices and keys lie: its own, or an earlier run's."""
+        return self.folder / str(self.record.get("federation", "."))
+
+    @property
     def ledger_folder(self) -> Path:
-        return self.folder / "ledger"
+        return self.home / "ledger"
+
+    @property
+    def devices_folder(self) -> Path:
+        return self.home / "devices"
+
+    @property
+    def first_version(self) -> int:
+        """Version of the model that the first round started from; 0 in the first run of a federation."""
+        return int(self.record.get("first_version", 0))
 
     @property
     def result(self) -> Result:
@@ -99,12 +124,12 @@ class Run:
 
     def model(self, version: int | None = None) -> Model:
         """Read a model version, the last one if None."""
-        wanted = self.result.rounds if version is None else version
+        wanted = self.first_version + self.result.rounds if version is None else version
         return ModelStore(self.folder / "model").load(wanted)
 
     def catalogue(self) -> pa.Table:
         """Read item_id, title, year and genres of every item, in index order."""
-        return pq.read_table(self.folder / "model" / "items.parquet")
+        return pq.read_table(self.folder / CATALOGUE)
 
     def dataset(self) -> Dataset:
         """Load the ratings the run learned from.
@@ -115,7 +140,24 @@ class Run:
         found = load_dataset(self.settings, self.folder)
         if found.digest != self.record["dataset"]:
             raise LiberateError(f"{self.settings.data.source} no longer holds the ratings this run learned from")
-        return found
+        return in_catalogue(found, self.catalogue())
+
+    def split(self, dataset: Dataset) -> Split:
+        """Hold out what the run held out: a part as its settings say, but nothing that earlier runs had learned from.
+
+        Where devices hold ratings that the run's data set lacks, these count among those to learn from, as the devices
+        hold them now.
+        """
+        split = split_dataset(dataset, self.settings)
+        if (self.folder / LEARNED_BEFORE).exists():
+            moved = np.zeros(split.test.n_ratings, np.bool_)
+            moved[pq.read_table(self.folder / LEARNED_BEFORE)["row"].to_numpy()] = True
+            split = learned_before(split, split.test.where(moved))
+        if not self.record.get("carried"):
+            return split
+        with Devices(self.devices_folder) as devices:
+            held = held_ratings(devices, dataset.user_ids, len(dataset.item_ids))
+        return Split(train=held.where(~held.rated_in(split.test)).updated(split.train), test=split.test)
 
 
 def load_run(folder: Path | str) -> Run:
@@ -183,10 +225,10 @@ def write_run(run: Run) -> None:
     draft.replace(run.folder / "run.toml")
 
 
-def save_catalogue(path: Path, dataset: Dataset) -> None:
-    """Write item_id, title, year and genres of every item, in index order."""
+def catalogue_of(dataset: Dataset) -> pa.Table:
+    """Give item_id, title, year and genres of every item, in index order."""
     known, n = dataset.catalogue, len(dataset.item_ids)
-    table = pa.table(
+    return pa.table(
         {
             "item_id": list(dataset.item_ids),
             "title": list(known.titles) if known else [""] * n,
@@ -194,8 +236,25 @@ def save_catalogue(path: Path, dataset: Dataset) -> None:
             "genres": pa.array([list(g) for g in known.genres] if known else [[]] * n, pa.list_(pa.string())),
         }
     )
+
+
+def in_catalogue(dataset: Dataset, table: pa.Table) -> Dataset:
+    """Give a data set the items of a catalogue, in its order: all of its own, and maybe others."""
+    item_ids = tuple(table["item_id"].to_pylist())
+    if item_ids == dataset.item_ids:
+        return dataset
+    titles, genres = table["title"].to_pylist(), tuple(map(tuple, table["genres"].to_pylist()))
+    years = table["year"].to_numpy().astype(np.int32)
+    known = Catalogue(tuple(titles), years, genres) if any(titles) or years.any() or any(genres) else None
+    return dataset.with_items(item_ids, known)
+
+
+def save_table(path: Path, table: pa.Table) -> None:
+    """Write a table, whole or not at all; it is durable on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    content = BytesIO()
+    pq.write_table(table, content)
+    write_durably(path, content.getvalue())
 
 
 def _without_none(value: Any) -> Any:

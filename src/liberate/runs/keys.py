@@ -35,7 +35,7 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
         LiberateError: Nobody has that name.
     """
     person = find_person(run, participant)
-    with closing(run.open_ledger()) as ledger, Devices(run.folder / "devices") as devices:
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
         under_way = {slot for slot, _ in devices.pending_keys()}
         device = devices.find(number=person.number)
         return _described(ledger, person) | {
@@ -63,7 +63,7 @@ def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
     """
     person = find_person(run, participant)
     charter = charter_of(run.settings)
-    with open_standing(run.folder, charter) as standing:
+    with open_standing(run.home, charter) as standing:
         done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
         change = done[0] if done else _carry_out(run, charter, standing, person.number, act)
         try:
@@ -91,7 +91,7 @@ def _carry_out(run: Run, charter: Charter, standing: Standing, number: int, act:
             return revoke_key(ledger, devices, device)
         case "recovery":
             seed = charter.randomness(root).secret("participant key", number)
-            return recover_key(ledger, devices, device, seed, load_key(run.folder / "keys" / "founder.key"))
+            return recover_key(ledger, devices, device, seed, load_key(run.home / "keys" / "founder.key"))
         case _:
             assert_never(act)
 

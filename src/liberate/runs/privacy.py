@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from liberate.ledger.records import Round, Update, decode_entry
-from liberate.privacy.accounting import Spent, account, noise_warning, promise, sampler, signal_to_noise
-from liberate.privacy.mechanism import NANO, Event, mechanism_from
+from liberate.model.ratings import Dataset
+from liberate.privacy.accounting import Spent, noise_warning, promise, sampler, signal_to_noise
+from liberate.privacy.mechanism import NANO
 from liberate.runs.folder import Run, load_dataset
 from liberate.runs.planning import Plan, PlannedStage, plan, public_features
+from liberate.runs.results import find_person
+from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
 
 
@@ -30,8 +32,18 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
         The keys of `liberate privacy plan --json`.
     """
     dataset = load_dataset(settings, base)
+    return _foreseen(settings, dataset, len(dataset.user_ids))
+
+
+def forecast_of(run: Run) -> dict[str, Any]:
+    """Predict the same of a run as it was when it began: of its people and the items that its federation knew."""
+    dataset = run.dataset()
+    return _foreseen(run.settings, dataset, len(dataset.user_ids) - len(run.record.get("left_out", ())))
+
+
+def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
     features = public_features(settings, dataset)
-    agenda = plan(settings, len(dataset.user_ids), len(dataset.item_ids), features.shape[1])
+    agenda = plan(settings, n_participants, len(dataset.item_ids), features.shape[1])
     found = _promised(settings) | {
         "participants": agenda.n_participants,
         "items": agenda.n_items,
@@ -45,40 +57,59 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
     return found | _signal(agenda)
 
 
-def statement(run: Run) -> dict[str, Any]:
-    """Say what participants have spent, from the ledger's rounds and each participant's own updates.
+def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
+    """Say what participants have spent in all runs of a federation, and in this one, from the ledger.
 
-    An aborted round counts: what left a device stays spent.
+    Args:
+        run: One of the runs.
+        participant: Number, key id, or user:ID of one person; None: of each reading the person with the most.
 
     Returns:
-        The keys of `liberate privacy report --json`; the epsilons are those of the participant who spent most.
+        The keys of `liberate privacy report --json`. The epsilons, `rho` and the rounds joined are of all runs;
+        `this_run` has them of this run alone; `by_run` has what each run has charged to both accounts. With a
+        participant, the person's three names too.
+
+    Raises:
+        LiberateError: Nobody has that name.
     """
+    delta = run.settings.privacy.delta
     with closing(run.open_ledger()) as ledger:
-        events: dict[int, Event] = {}
-        for position in ledger.positions(kind="round"):
-            record = decode_entry(ledger.entry(position)).record
-            if isinstance(record, Round):
-                mechanism = record.mechanism
-                events[record.number] = mechanism_from(mechanism.name, record.grid_bits, mechanism.parameters).event()
-        answered: dict[int, list[int]] = {}
-        for position in ledger.positions(kind="update"):
-            update = decode_entry(ledger.entry(position)).record
-            if isinstance(update, Update):
-                answered.setdefault(update.author, []).append(update.round)
-        accounts = [(p.epsilon_nano, p.rho_nano) for p in ledger.state.principals if p.role == "participant"]
-    joined = sorted(map(len, answered.values()))
-    worst = max(answered.values(), key=len, default=[])
-    releases, delta = [(events[number], 1) for number in worst], run.settings.privacy.delta
-    found = _promised(run.settings) | asdict(account(releases, delta))
+        everybody = read_spending(ledger)
+        founding = ledger.state.founding
+    found, person = everybody, {}
+    if participant is not None:
+        named = find_person(run, participant)
+        found, person = everybody.of_person(named.number), asdict(named)
+    number = int(run.record["run"])
+    epsilon_nano, rho_nano = found.charged()
+    said = _promised(run.settings) | person | _spent(found, delta)
     if run.settings.privacy.mode == "distributed":
-        found |= _if_colluding(len(accounts), lambda c: account(releases, delta, c))
-    return found | {
-        "participants": len(accounts),
-        "rounds_joined_least": joined[0] if len(joined) == len(accounts) and joined else 0,
-        "rounds_joined_most": joined[-1] if joined else 0,
-        "ledger_epsilon_nano_most": max((epsilon for epsilon, _ in accounts), default=0),
-        "ledger_rho_nano_most": max((rho for _, rho in accounts), default=0),
+        said |= _if_colluding(len(everybody.of_run(number).answered), lambda c: found.spent(delta, colluding=c))
+    return said | {
+        "this_run": _spent(found.of_run(number), delta),
+        "by_run": [_by_run(found.of_run(each), each) for each in found.runs],
+        "participants": len(everybody.answered),
+        "ledger_epsilon_nano_most": epsilon_nano,
+        "ledger_rho_nano_most": rho_nano,
+        "ledger_epsilon_nano_limit": founding.epsilon_nano_limit,
+        "ledger_rho_nano_limit": founding.rho_nano_limit,
         "warning": _tuning(run.settings),
+    }
+
+
+def _spent(found: Spending, delta: float) -> dict[str, Any]:
+    least, most = found.joined()
+    return asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
+
+
+def _by_run(found: Spending, number: int) -> dict[str, Any]:
+    epsilon_nano, rho_nano = found.charged()
+    return {
+        "run": number,
+        "mechanism": next(held.mechanism for held in found.rounds.values()),
+        "rounds_joined_most": found.joined()[1],
+        "epsilon": epsilon_nano / NANO,
+        "rho": rho_nano / NANO,
     }
 
 

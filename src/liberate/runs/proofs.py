@@ -54,7 +54,7 @@ def prove_entry(run: Run, position: int, note: str | None = None, out: Path | No
         LedgerError: The ledger has no such entry, or cannot prove it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_inclusion(ledger, position, note or published(run.folder, ledger))
+        text = prove_inclusion(ledger, position, note or published(run.home, ledger))
     found = open_inclusion(text, run.verifier_key)
     _write(out, text)
     return {
@@ -78,7 +78,7 @@ def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None 
         LedgerError: The ledger does not continue it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_consistency(ledger, kept, note or published(run.folder, ledger))
+        text = prove_consistency(ledger, kept, note or published(run.home, ledger))
     found = open_consistency(text, run.verifier_key, kept)
     _write(out, text)
     return {"old_size": found.old_size, **_proved(found)}
@@ -99,7 +99,7 @@ def prove_person(run: Run, participant: str, note: str | None = None, out: Path 
     """
     number = find_person(run, participant).number
     with closing(run.open_ledger()) as ledger:
-        text = prove_history(ledger, number, note or published(run.folder, ledger))
+        text = prove_history(ledger, number, note or published(run.home, ledger))
     found = _history(open_history(text, run.verifier_key), run.verifier_key)
     _write(out, text)
     return found

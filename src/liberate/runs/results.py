@@ -14,12 +14,13 @@ from liberate.arrays import Float32Array, Int32Array
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
 from liberate.federation.devices import Device, Devices
+from liberate.federation.joining import held_ratings
 from liberate.model.factors import fit_devices, predict
 from liberate.model.metrics import Metrics, baselines
 from liberate.model.metrics import evaluate as evaluate_model
 from liberate.model.ranking import top_n
 from liberate.model.ratings import Ratings
-from liberate.runs.folder import Run, split_dataset
+from liberate.runs.folder import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ class Recommendation:
 def evaluate(run: Run) -> Evaluation:
     """Evaluate a run's last model on the held-out ratings, baselines beside it."""
     dataset = run.dataset()
-    split = split_dataset(dataset, run.settings)
+    split = run.split(dataset)
     model = run.model()
     profiles = fit_devices(model, split.train)
     users = split.test.users()
@@ -97,7 +98,7 @@ def find_person(run: Run, name: str) -> Person:
     Raises:
         LiberateError: Nobody has that name.
     """
-    with Devices(run.folder / "devices") as devices, closing(run.open_ledger()) as ledger:
+    with Devices(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
         principals = ledger.state.principals
         device: Device | None = None
         if not name.startswith("user:"):
@@ -119,11 +120,8 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Rec
     """Rank items for one participant, from what lies on that participant's device and the public model alone."""
     person = find_person(run, participant)
     model = run.model()
-    with Devices(run.folder / "devices") as devices:
-        device = devices.find(number=person.number)
-        if device is None:
-            raise LiberateError(f"participant {person.number} has no device here")
-        own = Ratings.from_user_bytes([devices.holding(device.slot).ratings], model.n_items)
+    with Devices(run.devices_folder) as devices:
+        own = held_ratings(devices, [person.user_id], model.n_items)
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]

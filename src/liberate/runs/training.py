@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import os
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tomli_w
 
 from liberate.crypto.note import open_checkpoint
-from liberate.errors import InvalidRecord, SettingsError
+from liberate.errors import FederationError, InvalidRecord, SettingsError, StaleModel
 from liberate.federation.coordinator import Coordinator, ModelStore
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
+from liberate.ledger.durable import write_durably
 from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
+from liberate.model.continuing import continued
 from liberate.model.factors import Model, fit_devices, predict
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.model.solvers import has_converged
-from liberate.runs.folder import (
-    Result,
-    Run,
-    load_dataset,
-    load_run,
-    relative_to_run,
-    save_catalogue,
-    split_dataset,
-    write_run,
-)
-from liberate.runs.planning import Plan, plan, public_features
+from liberate.runs.folder import CATALOGUE, LEARNED_BEFORE, Result, Run, save_table, write_run
+from liberate.runs.planning import Plan
+from liberate.runs.preparing import Preparation, limits, prepare
 from liberate.settings import LedgerConfig, Settings
 from liberate.timing import Stopwatch
 
@@ -44,7 +40,13 @@ Progress = Callable[[str], None]
 """Told one line at each step of long work."""
 
 
-def train(settings: Settings, out: Path | str, *, progress: Progress = lambda text: None) -> Result:
+def train(
+    settings: Settings,
+    out: Path | str,
+    *,
+    ledger: Path | str | None = None,
+    progress: Progress = lambda text: None,
+) -> Result:
     """Train a federation and record every step on its ledger; go on with a run that was killed.
 
     A run that is finished is left as it is.
@@ -52,6 +54,8 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     Args:
         settings: Resolved settings.
         out: The run folder; made if absent.
+        ledger: The folder of a federation, or of one of its runs, which goes on with this run: people are found by
+            their original ids, new ones are enrolled, ratings and items are added; None: the run founds its own.
         progress: Told each step.
 
     Returns:
@@ -60,48 +64,47 @@ def train(settings: Settings, out: Path | str, *, progress: Progress = lambda te
     Raises:
         SettingsError: The folder holds a run with other settings or ratings, or no run at all.
         DataError: The ratings cannot be used.
-        PrivacyError: The promise cannot be kept with these settings.
+        PrivacyError: The promise cannot be kept with these settings, or too few people can pay for the run.
         FederationError: A round could not be carried out.
     """
     out = Path(out)
     progress(f"reading {settings.data.source}")
-    dataset = load_dataset(settings)
-    split = split_dataset(dataset, settings)
-    agenda = plan(
-        relative_to_run(settings, out),
-        split.train.n_users,
-        split.train.n_items,
-        public_features(settings, dataset).shape[1],
-    )
-    if _claim(out, agenda.settings, dataset):
-        return load_run(out).result
-    save_catalogue(out / "model" / "items.parquet", dataset)
+    task = prepare(settings, out, None if ledger is None else Path(ledger))
+    if task.begun is not None and task.begun.is_finished:
+        return task.begun.result
+    agenda, dataset = task.agenda, task.dataset
+    if task.left_out:
+        progress(f"{len(task.left_out):,} of {len(dataset.user_ids):,} people cannot pay for the run: they stay out")
+    save_table(out / CATALOGUE, task.items)
+    save_table(task.home.items_path, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
     charter = charter_of(agenda.settings, agenda)
     with open_federation(
-        out,
+        task.home.folder,
         charter,
         dataset.user_ids,
-        split.train,
-        run=1,
+        task.split.train,
+        run=task.number,
+        cohort=task.cohort,
         chunk=settings.federation.chunk,
         stopwatch=stopwatch,
         progress=progress,
     ) as federation:
-        run = _begin(out, agenda.settings, dataset, federation)
-        last = _learn(run, agenda, dataset, split, federation, charter, stopwatch, progress)
+        run = task.begun or _begin(out, task, federation, charter, progress)
+        last = _learn(run, task, federation, charter, stopwatch, progress)
         seconds = time.perf_counter() - begin
         checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
-    spent = agenda.spent(last.version)
+    rounds = last.version - run.first_version
+    spent = agenda.spent(rounds)
     result = Result(
         run=str(out),
-        **_measure(run, dataset, split, last),
+        **_measure(run, dataset, task.split, last),
         epsilon=spent.epsilon,
         delta=settings.privacy.delta if spent.rho else 0.0,
         mode=settings.privacy.mode,
-        rounds=last.version,
+        rounds=rounds,
         seconds=seconds,
         entry_count=checkpoint.size,
         root=b64encode(checkpoint.root).decode(),
@@ -124,6 +127,7 @@ def charter_of(settings: Settings, agenda: Plan | None = None) -> Charter:
         SettingsError: A witness is none, or more are to cosign than there are.
     """
     witnesses, threshold = _witnesses(settings.ledger)
+    most = limits(settings)
     return Charter(
         origin=settings.ledger.origin,
         seed=settings.run.seed,
@@ -131,7 +135,8 @@ def charter_of(settings: Settings, agenda: Plan | None = None) -> Charter:
         mechanism="" if agenda is None else agenda.mechanism_name,
         agreed_epsilon_nano=0 if agenda is None else agenda.spend_nano("epsilon"),
         agreed_rho_nano=0 if agenda is None else agenda.spend_nano("rho"),
-        epsilon_nano_limit=_nano(settings.ledger.epsilon_limit),
+        epsilon_nano_limit=most["epsilon"],
+        rho_nano_limit=most["rho"],
         witnesses=witnesses,
         witness_threshold=threshold,
     )
@@ -150,63 +155,69 @@ def _witnesses(config: LedgerConfig) -> tuple[tuple[WitnessAddress, ...], int]:
     return witnesses, threshold
 
 
-def _nano(epsilon: float | None) -> int | None:
-    return None if epsilon is None else math.ceil(epsilon * 10**9)
-
-
-def _claim(out: Path, settings: Settings, dataset: Dataset) -> bool:
-    """Tell whether a folder holds this very run, finished; refuse one that holds something else than its beginning."""
-    if not (out / "run.toml").exists():
-        if out.exists() and any(out.iterdir()) and not (out / "model").exists():
-            raise SettingsError(f"{out} exists and holds no run", hint="choose another --out")
-        return False
-    run = load_run(out)
-    if run.settings != settings or run.record["dataset"] != dataset.digest:
-        raise SettingsError(f"{out} holds a run with other settings or ratings", hint="choose another --out")
-    return run.is_finished
-
-
-def _begin(out: Path, settings: Settings, dataset: Dataset, federation: Federation) -> Run:
-    """Write down where the run starts, before its first round; or read it, when it goes on."""
-    if (out / "run.toml").exists():
-        return load_run(out)
+def _begin(out: Path, task: Preparation, federation: Federation, charter: Charter, progress: Progress) -> Run:
+    """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
+    before = 0 if ledger.state.run is None else ledger.state.run.number
+    if before != task.number - 1:
+        raise FederationError(f"run {before} of the federation has begun meanwhile", hint="try again when it is done")
+    first = _first_model(task, federation, charter, progress)
+    ModelStore(out / "model").save(first)
+    if task.moved:
+        save_table(out / LEARNED_BEFORE, pa.table({"row": task.moved}))
     checkpoint = open_checkpoint(ledger.checkpoint(), federation.policy.log_key)
     record: dict[str, Any] = {
         "origin": ledger.origin,
         "verifier_key": federation.policy.log_key,
-        "dataset": dataset.digest,
-        "dataset_name": dataset.name,
-        "run": 1 if ledger.state.run is None else ledger.state.run.number + 1,
+        "dataset": task.dataset.digest,
+        "dataset_name": task.dataset.name,
+        "federation": os.path.relpath(task.home.folder.resolve(), out.resolve()),
+        "run": task.number,
         "first_position": ledger.size,
         "first_root": b64encode(checkpoint.root).decode(),
+        "first_version": first.version,
+        "carried": task.carried,
+        "left_out": list(task.left_out),
     }
-    run = Run(out, settings, record)
+    standing = {"last_run": os.path.relpath(out.resolve(), task.home.folder.resolve())}
+    write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
+    run = Run(out, task.agenda.settings, record)
     write_run(run)
     return run
 
 
+def _first_model(task: Preparation, federation: Federation, charter: Charter, progress: Progress) -> Model:
+    """Give the model that the run starts from: the last one of the federation if it may, else one of constants."""
+    agenda, reached = task.agenda, federation.ledger.state.model
+    fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
+    if reached is None:
+        return fresh
+    warm_start = agenda.settings.run.warm_start
+    last = None
+    if agenda.stages and task.last is not None and (not agenda.is_noisy if warm_start is None else warm_start):
+        with suppress(StaleModel):
+            last = ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
+    first, is_warm = continued(fresh, reached.version, last)
+    progress(f"starting {'from the last model' if is_warm else 'afresh'}, at version {reached.version}")
+    return first
+
+
 def _learn(
     run: Run,
-    agenda: Plan,
-    dataset: Dataset,
-    split: Split,
+    task: Preparation,
     federation: Federation,
     charter: Charter,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> Model:
     """Carry out the rounds that are left; give the last model."""
-    config, ledger, number = agenda.settings.model, federation.ledger, int(run.record["run"])
-    secret = charter.randomness().secret("initial model", number)
+    agenda, ledger = task.agenda, federation.ledger
     store = ModelStore(run.folder / "model")
-    previous = None
-    current = agenda.first_model(dataset, secret)
-    store.save(current)
+    previous, current = None, store.load(run.first_version)
     if not agenda.stages:
         return current
     randomness = charter.randomness(b64decode(run.record["first_root"]))
-    host = Host(federation.devices, federation.policy, split.train.n_items, randomness, stopwatch)
+    host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
         ledger=ledger,
         key=federation.coordinator_key,
@@ -218,18 +229,21 @@ def _learn(
         randomness=randomness,
         stopwatch=stopwatch,
         publish=federation.publisher.publish,
+        people=federation.cohort,
     )
-    for position in ledger.positions(kind="model")[-2:]:
+    made = [position for position in ledger.positions(kind="model") if position >= run.record["first_position"]]
+    for position in made[-2:]:
         record = decode_entry(ledger.entry(position)).record
         if isinstance(record, ModelRecord):
             previous, current = current, store.load(record.version, record.digest)
-    while current.version < agenda.rounds:
-        if previous is not None and not agenda.is_noisy and has_converged(previous, current, config.tolerance):
+    while (done := current.version - run.first_version) < agenda.rounds:
+        tolerance = agenda.settings.model.tolerance
+        if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):
             break
-        progress(f"round {current.version + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
+        progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
         stage = agenda.stage_after(current)
-        previous, current = current, coordinator.run_round(current, stage, run=number, rounds=rounds)
+        previous, current = current, coordinator.run_round(current, stage, run=task.number, rounds=rounds)
     return current
 
 
@@ -242,13 +256,14 @@ def _measure(run: Run, dataset: Dataset, split: Split, last: Model) -> _Figures:
     """Evaluate every version on held-out ratings: the simulator's view, which no participant has."""
     store, users = ModelStore(run.folder / "model"), split.test.users()
     errors = []
-    for version in range(last.version + 1):
+    versions = range(run.first_version, last.version + 1)
+    for version in versions:
         model = last if version == last.version else store.load(version)
         profiles = fit_devices(model, split.train)
         if model.predicts_ratings:
             errors.append(rmse(predict(model, profiles, users, split.test.items), split.test.values))
         else:
             errors.append(float("nan"))
-    pq.write_table(pa.table({"version": range(last.version + 1), "rmse": errors}), run.folder / "metrics.parquet")
+    pq.write_table(pa.table({"version": versions, "rmse": errors}), run.folder / "metrics.parquet")
     metrics = evaluate(last, profiles, split, dataset.catalogue)
     return {"rmse": metrics.rmse, "ndcg_at_10": metrics.ndcg_at_10}

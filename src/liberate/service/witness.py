@@ -26,6 +26,7 @@ from liberate.ledger.publish.replay import Follower, ReadEntries, entries_in_fol
 from liberate.ledger.publish.submission import MAX_BODY_BYTES
 from liberate.ledger.publish.witness import Witness
 from liberate.ledger.records import Genesis, decode_entry
+from liberate.runs.places import ledger_of
 
 _logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def _reader(place: str) -> ReadEntries:
     folder = Path(place)
     if place.startswith(("http://", "https://")) or (folder / "tile").is_dir():
         return entries_in_tiles(place)
-    return entries_in_folder(folder / "ledger" if (folder / "ledger").is_dir() else folder)
+    return entries_in_folder(ledger_of(folder))
 
 
 def _origin(place: str, read: ReadEntries) -> str:

@@ -1,0 +1,143 @@
+"""What the people of a federation have spent, in one run or in all, read from the ledger's rounds and updates.
+
+An aborted round counts: what left a device stays spent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Enrol, Round, Update, decode_entry, numbers
+from liberate.privacy.accounting import Spent, account
+from liberate.privacy.mechanism import Event, mechanism_from
+
+Events = frozenset[tuple[Event, int]]
+"""What was done to a person's data, and how often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldRound:
+    """A round that stands on the ledger.
+
+    Attributes:
+        run: The run it belongs to.
+        mechanism: Name of what protected the answers.
+        event: What an answer released.
+        epsilon_nano: What an answer spent from the epsilon account, in 1e-9.
+        rho_nano: What it spent from the rho account, likewise.
+        cohort: Who could answer.
+    """
+
+    run: int
+    mechanism: str
+    event: Event
+    epsilon_nano: int
+    rho_nano: int
+    cohort: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Who has answered which rounds of a federation.
+
+    Attributes:
+        rounds: All rounds by number.
+        answered: The rounds that a participant has answered, by participant; nobody is missing.
+    """
+
+    rounds: Mapping[int, HeldRound]
+    answered: Mapping[int, tuple[int, ...]]
+
+    @property
+    def runs(self) -> list[int]:
+        """Numbers of the runs that have held a round."""
+        return sorted({held.run for held in self.rounds.values()})
+
+    def of_run(self, run: int) -> Spending:
+        """Give one run's rounds, and the people who could answer one."""
+        rounds = {number: held for number, held in self.rounds.items() if held.run == run}
+        people = frozenset[int]().union(*(held.cohort for held in rounds.values()))
+        return Spending(
+            rounds=rounds,
+            answered={
+                person: tuple(number for number in answered if number in rounds)
+                for person, answered in self.answered.items()
+                if person in people
+            },
+        )
+
+    def of_person(self, person: int) -> Spending:
+        """Give what one participant has answered."""
+        return Spending(rounds=self.rounds, answered={person: self.answered[person]})
+
+    def spent(self, delta: float, *, colluding: int = 0) -> Spent:
+        """Price all that was done to the data of the person to whom most was done, at a delta.
+
+        `colluding` participants give the noise that a distributed release counts on to whoever reads the sum.
+        """
+        done = {self._events(answered) for answered in self.answered.values()} or {frozenset()}
+        most = [events for events in done if not any(_is_less(events, other) for other in done)]
+        return max((account(sorted(events, key=repr), delta, colluding) for events in most), key=_order)
+
+    def joined(self) -> tuple[int, int]:
+        """Give the fewest and the most rounds that anybody has answered."""
+        counts = [len(answered) for answered in self.answered.values()] or [0]
+        return min(counts), max(counts)
+
+    def charged(self) -> tuple[int, int]:
+        """Give the most that anybody has spent from the epsilon and from the rho account, in 1e-9."""
+        rounds = [[self.rounds[number] for number in answered] for answered in self.answered.values()]
+        epsilon = max((sum(held.epsilon_nano for held in own) for own in rounds), default=0)
+        return epsilon, max((sum(held.rho_nano for held in own) for own in rounds), default=0)
+
+    def _events(self, answered: Iterable[int]) -> Events:
+        return frozenset(Counter(self.rounds[number].event for number in answered).items())
+
+
+def read_spending(ledger: Ledger) -> Spending:
+    """Read who has answered which rounds."""
+    enrolled = [
+        (position, record.number)
+        for position, record in ((at, decode_entry(ledger.entry(at)).record) for at in ledger.positions(kind="enrol"))
+        if isinstance(record, Enrol) and record.role == "participant"
+    ]
+    rounds: dict[int, HeldRound] = {}
+    for position in ledger.positions(kind="round"):
+        record = decode_entry(ledger.entry(position)).record
+        if isinstance(record, Round):
+            everybody = (number for at, number in enrolled if at < position)
+            rounds[record.number] = _held(record, frozenset(numbers(record.cohort) if record.cohort else everybody))
+    answered: dict[int, list[int]] = {number: [] for _, number in enrolled}
+    for position in ledger.positions(kind="update"):
+        update = decode_entry(ledger.entry(position)).record
+        if isinstance(update, Update):
+            for person in update.answers_for():
+                answered[person].append(update.round)
+    return Spending(rounds=rounds, answered={person: tuple(own) for person, own in answered.items()})
+
+
+def _held(record: Round, cohort: frozenset[int]) -> HeldRound:
+    mechanism = record.mechanism
+    return HeldRound(
+        run=record.run,
+        mechanism=mechanism.name,
+        event=mechanism_from(mechanism.name, record.grid_bits, mechanism.parameters).event(),
+        epsilon_nano=record.spend if record.account == "epsilon" else 0,
+        rho_nano=record.spend if record.account == "rho" else 0,
+        cohort=cohort,
+    )
+
+
+def _is_less(events: Events, other: Events) -> bool:
+    """Whether all that was done to one person was done to another too, and more."""
+    counts = dict(other)
+    return events != other and all(count <= counts.get(event, 0) for event, count in events)
+
+
+def _order(spent: Spent) -> tuple[float, float]:
+    tight, basic = spent.epsilon_pld, spent.epsilon_basic
+    return (math.inf if tight is None else tight, math.inf if basic is None else basic)

@@ -1,0 +1,489 @@
+"""A federation lives: further runs on its ledger, with more people, ratings and items, and one account for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from liberate.crypto.encoding import commitment
+from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
+from liberate.federation.coordinator import Coordinator
+from liberate.federation.devices import Device, Devices
+from liberate.federation.joining import held_ratings
+from liberate.ledger.audit import verify
+from liberate.ledger.records import Aborted, Dataset, Round, Update, decode_entry, numbers
+from liberate.model.ratings import Ratings, random_split
+from liberate.privacy.gaussian_curve import rho_nano_limit
+from liberate.runs import preparing
+from liberate.runs.folder import Run, load_run
+from liberate.runs.lineage import trace_person
+from liberate.runs.privacy import statement
+from liberate.runs.results import evaluate, find_person, recommend
+from liberate.runs.training import train
+from liberate.settings import Settings, resolve
+from tests.worlds import low_rank_ratings
+
+Configure = Callable[..., Settings]
+Rows = list[tuple[str, str, int]]
+
+WORLD = low_rank_ratings(n_users=40, n_items=25)
+ALL: Rows = [
+    (f"u{user:02}", f"i{item:02}", int(value))
+    for user, item, value in zip(WORLD.users(), WORLD.items, WORLD.values, strict=True)
+]
+FIRST = [row for row in ALL if row[0] < "u30" and "i03" <= row[1] < "i20"]
+"""Thirty people and seventeen items in the middle of the alphabet."""
+SECOND = [(user, item, value % 5 + 1 if (user, item) == ALL[100][:2] else value) for user, item, value in ALL]
+SECOND = [row for row in SECOND if row[0] >= "u02"]
+"""Two people less, ten more, eight items more, and one rating changed."""
+LOCAL = ("privacy.mode=local", "privacy.epsilon=4")
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    def build(rows: Rows, *assignments: str) -> Settings:
+        path = tmp_path / f"{len(rows)}-{rows[0][0]}.csv"
+        path.write_text("user,item,rating\n" + "".join(f"{user},{item},{value}\n" for user, item, value in rows))
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10"]
+        return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
+
+    return build
+
+
+def held(run: Run, person: str) -> dict[str, float]:
+    """Give what a person's device holds, by original item id."""
+    ids = pq.read_table(run.home / "items.parquet")["item_id"].to_pylist()
+    with Devices(run.devices_folder) as devices:
+        own = held_ratings(devices, [person], len(ids))
+    return {ids[item]: float(value) for item, value in zip(own.items, own.values, strict=True)}
+
+
+def held_out(run: Run, seed: int, fraction: float) -> Ratings:
+    return random_split(run.dataset(), seed, fraction).test
+
+
+def records(run: Run, kind: str) -> list[object]:
+    with closing(run.open_ledger()) as ledger:
+        return [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind=kind)]
+
+
+def device(run: Run, person: str) -> Device:
+    with Devices(run.devices_folder) as devices:
+        found = devices.find(user_id=person)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def runs(tmp_path: Path, configure: Configure) -> tuple[Run, Run]:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+    return load_run(tmp_path / "first"), load_run(tmp_path / "second")
+
+
+# --- people, ratings, items ------------------------------------------------------------------------------------------
+
+
+def test_further_run_goes_on_with_numbers_versions_and_one_valid_ledger(runs: tuple[Run, Run]) -> None:
+    first, second = runs
+
+    rounds = [record for record in records(second, "round") if isinstance(record, Round)]
+
+    assert not (second.folder / "ledger").exists()
+    assert second.record["federation"] == "../first"
+    assert verify(second.ledger_folder, key=first.verifier_key).ok
+    n = first.result.rounds
+    assert [record.run for record in rounds] == [1] * n + [2] * second.result.rounds
+    assert [record.base_version for record in rounds] == list(range(len(rounds)))
+    assert second.first_version == n
+    assert pq.read_table(second.folder / "metrics.parquet")["version"].to_pylist()[0] == n
+    assert second.model().version == n + second.result.rounds
+
+
+def test_people_are_found_by_their_original_ids(runs: tuple[Run, Run]) -> None:
+    first, second = runs
+
+    before, after = (find_person(run, "user:u05") for run in runs)
+
+    assert before == after
+    assert len(records(second, "enrol")) == 41, "thirty, ten and the coordinator, each once"
+    with Devices(first.devices_folder) as devices:
+        assert [d.user_id for d in devices.devices()] == [f"u{user:02}" for user in range(40)]
+
+
+def test_people_outside_the_data_set_stay_and_do_not_answer(runs: tuple[Run, Run]) -> None:
+    _, second = runs
+    absent = {find_person(second, name).number for name in ("u00", "u01")}
+
+    rounds = [record for record in records(second, "round") if isinstance(record, Round) and record.run == 2]
+    answered = {u.author for u in records(second, "update") if isinstance(u, Update) and u.round > second.first_version}
+
+    cohort = set(numbers(rounds[0].cohort))
+    assert len(cohort) == 38
+    assert cohort == answered
+    assert not absent & cohort
+    assert len(held(second, "u00")) > 0
+    assert len(trace_person(second, "user:u00")["updates"]) == second.first_version
+
+
+def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tuple[Run, Run]) -> None:
+    _, second = runs
+    changed_user, changed_item = ALL[100][:2]
+    split = second.split(second.dataset())
+
+    entries = [record for record in records(second, "dataset") if isinstance(record, Dataset)]
+
+    for person in ("u05", "u35", changed_user):
+        user = second.dataset().user_ids.index(person)
+        own = split.train.select(np.array([user]))
+        ids = second.dataset().item_ids
+        assert held(second, person) == {ids[i]: float(v) for i, v in zip(own.items, own.values, strict=True)}
+    assert held(second, changed_user)[changed_item] == ALL[100][2] % 5 + 1
+    number = find_person(second, changed_user).number
+    first_entry, second_entry = (record for record in entries if record.author == number)
+    assert second_entry.seq == first_entry.seq + second.first_version + 1, "after the updates of the first run"
+    with Devices(second.devices_folder) as devices:
+        holding = devices.holding(device(second, changed_user).slot)
+    assert second_entry.commitment == commitment(holding.dataset_salt, holding.ratings)
+    assert len({record.commitment for record in entries}) == len(entries)
+    assert sum(record.author == find_person(second, "u00").number for record in entries) == 1
+
+
+def test_nothing_that_was_learned_from_is_held_out_later(runs: tuple[Run, Run]) -> None:
+    splits = []
+    for run in runs:
+        dataset = run.dataset()
+        split = run.split(dataset)
+        sides = [
+            {(dataset.user_ids[u], dataset.item_ids[i]) for u, i in zip(side.users(), side.items, strict=True)}
+            for side in (split.train, split.test)
+        ]
+        splits.append(sides)
+    (learned, _), (_, held_out) = splits
+
+    assert held_out
+    assert not learned & held_out
+
+
+def test_items_keep_their_places(runs: tuple[Run, Run]) -> None:
+    first, second = runs
+
+    before, after = first.catalogue()["item_id"].to_pylist(), second.catalogue()["item_id"].to_pylist()
+
+    assert after[: len(before)] == before == sorted(before)
+    assert len(after) == 25
+    assert set(after[len(before) :]) == {"i00", "i01", "i02", *(f"i{item}" for item in range(20, 25))}
+
+
+def test_both_runs_answer_all_questions(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        found = evaluate(run)
+        assert found.metrics.rmse == pytest.approx(run.result.rmse)
+        person, items = recommend(run, "user:u05", 3)
+        own = {item.item_id for item in items}
+        assert len(own) == 3
+        assert not own & set(held(run, "u05"))
+        assert trace_person(run, str(person.number))["complete"] is True
+        assert statement(run)["rounds_joined_most"] == sum(each.result.rounds for each in runs)
+        assert statement(run)["this_run"]["rounds_joined_most"] == run.result.rounds
+
+
+def test_federation_and_runs_move_together(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    for path in [*tmp_path.glob("*.csv"), *(run.folder for run in runs)]:
+        path.rename(tmp_path / "moved" / path.name)
+
+    again = load_run(tmp_path / "moved" / "second")
+
+    assert evaluate(again).metrics.rmse == pytest.approx(again.result.rmse)
+    assert trace_person(again, "user:u35")["complete"] is True
+
+
+def test_data_set_of_new_ratings_alone_adds_to_what_devices_hold(tmp_path: Path, configure: Configure) -> None:
+    newer = [row for row in ALL if row[0] < "u30" and row[1] < "i03"]
+    train(configure(FIRST), tmp_path / "first")
+    before = held(load_run(tmp_path / "first"), "u05")
+
+    train(configure(newer), tmp_path / "second", ledger=tmp_path / "first")
+
+    run = load_run(tmp_path / "second")
+    after = held(run, "u05")
+    assert before.items() < after.items()
+    assert set(after) - set(before) <= {"i00", "i01", "i02"}
+    assert evaluate(run).metrics.rmse == pytest.approx(run.result.rmse)
+    assert run.split(run.dataset()).train.n_ratings > len(newer)
+
+
+def test_same_data_again_holds_out_the_same_and_commits_to_nothing(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    before = len(records(load_run(tmp_path / "first"), "dataset"))
+
+    train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    first, second = (load_run(tmp_path / name) for name in ("first", "second"))
+    assert len(records(second, "dataset")) == before
+    assert np.array_equal(first.split(first.dataset()).test.items, second.split(second.dataset()).test.items)
+    one, kept = 1 / len(FIRST), first.split(first.dataset()).test
+    seed = next(seed for seed in range(20) if not kept.rated_in(held_out(first, seed, one)).any())
+    with pytest.raises(SettingsError, match="nothing is left to hold out"):
+        train(
+            configure(FIRST, f"data.test_fraction={one}", f"data.split_seed={seed}"),
+            tmp_path / "third",
+            ledger=tmp_path / "first",
+        )
+
+
+# --- what a run starts from ------------------------------------------------------------------------------------------
+
+
+def test_plain_run_starts_from_the_last_model_and_private_ones_afresh(tmp_path: Path, configure: Configure) -> None:
+    said: list[str] = []
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first", progress=said.append)
+    train(configure(SECOND, *LOCAL), tmp_path / "third", ledger=tmp_path / "first", progress=said.append)
+    first, second, third = (load_run(tmp_path / name) for name in ("first", "second", "third"))
+
+    last, warm = first.model(), second.model(second.first_version)
+    cold = third.model(third.first_version)
+
+    assert [text for text in said if text.startswith("starting")] == [
+        "starting from the last model, at version 3",
+        "starting afresh, at version 6",
+    ]
+    assert np.array_equal(warm.item_means[: last.n_items], last.item_means)
+    assert np.array_equal(warm.arrays["user_precision"], last.arrays["user_precision"])
+    assert warm.n_items == 25
+    assert np.abs(warm.item_means[last.n_items :, :-1]).min() > 0, "new items begin as in a fresh model"
+    assert not np.array_equal(cold.item_means, second.model().item_means)
+
+
+def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(FIRST, "run.warm_start=false"), tmp_path / "cold", ledger=tmp_path / "first")
+    train(configure(FIRST, *LOCAL), tmp_path / "local", ledger=tmp_path / "first")
+    train(configure(FIRST, *LOCAL, "run.warm_start=true"), tmp_path / "warm", ledger=tmp_path / "first")
+    cold, local, warm = (load_run(tmp_path / name) for name in ("cold", "local", "warm"))
+
+    assert not np.array_equal(cold.model(3).item_means, load_run(tmp_path / "first").model().item_means)
+    assert np.array_equal(warm.model(warm.first_version).item_means, local.model().item_means)
+
+
+def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, configure: Configure) -> None:
+    """The optimizer counts its own steps, not the versions of the ledger."""
+    settings = configure(FIRST, "model.statistic=gradient", "run.warm_start=false", "model.tolerance=0")
+    train(settings, tmp_path / "first")
+    train(settings, tmp_path / "second", ledger=tmp_path / "first")
+    both = [load_run(tmp_path / name) for name in ("first", "second")]
+
+    steps = [run.model(run.first_version + 1).item_means - run.model(run.first_version).item_means for run in both]
+
+    assert np.abs(steps[1]).mean() == pytest.approx(np.abs(steps[0]).mean(), rel=0.2)
+
+
+def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of one seed, settings and data on one ledger: no commitment and no noise key is the same."""
+    keys: list[bytes] = []
+    original = Devices.post
+
+    def spy(self: Devices, round_number: int, seqs: object, outgoing: Sequence[object], **rest: object) -> None:
+        keys.extend(secret for o in outgoing for secret in (o.noise_key, o.upload_salt, o.profile_salt))  # type: ignore[attr-defined]
+        original(self, round_number, seqs, outgoing, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Devices, "post", spy)
+    train(configure(FIRST, *LOCAL), tmp_path / "first")
+    train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    updates = [record for record in records(load_run(tmp_path / "second"), "update") if isinstance(record, Update)]
+    assert len(updates) == 2 * 3 * 30
+    assert len({record.commitment for record in updates}) == len(updates)
+    assert len(set(keys)) == len(keys) == 3 * len(updates)
+
+
+# --- accounts --------------------------------------------------------------------------------------------------------
+
+
+def test_accounts_add_up_over_runs(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *LOCAL), tmp_path / "first")
+    train(configure(SECOND, "privacy.mode=local", "privacy.epsilon=2"), tmp_path / "second", ledger=tmp_path / "first")
+    run = load_run(tmp_path / "second")
+
+    everybody, old, new = statement(run), statement(run, "user:u05"), statement(run, "user:u35")
+
+    assert everybody["epsilon_basic"] == old["epsilon_basic"] == pytest.approx(6)
+    assert old["epsilon_pld"] <= 6
+    assert everybody["this_run"]["epsilon_basic"] == new["epsilon_basic"] == pytest.approx(2)
+    assert [(each["run"], each["epsilon"]) for each in old["by_run"]] == [(1, pytest.approx(4)), (2, pytest.approx(2))]
+    assert [(each["run"], each["epsilon"]) for each in new["by_run"]] == [(1, 0), (2, pytest.approx(2))]
+    assert everybody["ledger_epsilon_nano_most"] == pytest.approx(6 * 10**9)
+    assert new["user_id"] == "u35"
+
+
+def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
+    tmp_path: Path, configure: Configure
+) -> None:
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
+    size = load_run(tmp_path / "first").result.entry_count
+
+    with pytest.raises(BudgetExceeded, match=r"takes 4 from the epsilon account.*4 of 6 is spent.* worth epsilon 2"):
+        train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    assert not (tmp_path / "second").exists()
+    with closing(load_run(tmp_path / "first").open_ledger()) as ledger:
+        assert ledger.size == size
+    train(configure(FIRST, "privacy.mode=local", "privacy.epsilon=2"), tmp_path / "second", ledger=tmp_path / "first")
+
+
+@pytest.fixture
+def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not look at accounts, and people who agree to anything."""
+    no_limit: dict[preparing.Charged, int] = {"epsilon": 10**15, "rho": 10**15}
+    read = preparing._standing
+    monkeypatch.setattr(preparing, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
+    agree = Devices.agree
+
+    def agree_to_anything(
+        self: Devices, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
+    ) -> None:
+        agree(self, run, slots, cost=cost, limits=(10**15, 10**15))
+
+    monkeypatch.setattr(Devices, "agree", agree_to_anything)
+
+
+def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
+    tmp_path: Path, configure: Configure, impolite: None
+) -> None:
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
+
+    with pytest.raises(InsufficientCohort, match="over_budget: 30"):
+        train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    assert verify(tmp_path / "first" / "ledger").ok
+    spent = statement(load_run(tmp_path / "first"))
+    assert 4 * 10**9 < spent["ledger_epsilon_nano_most"] <= 6 * 10**9, "one round of three was still allowed"
+
+
+DISTRIBUTED = ("privacy.mode=distributed", "privacy.epsilon=4")
+
+
+def test_limit_is_worth_the_same_in_both_accounts(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *DISTRIBUTED, "ledger.epsilon_limit=5"), tmp_path / "first")
+
+    spent = statement(load_run(tmp_path / "first"))
+
+    assert spent["ledger_epsilon_nano_limit"] == 5 * 10**9
+    assert spent["ledger_rho_nano_limit"] == rho_nano_limit(5, 1e-5)
+    assert 0 < spent["ledger_rho_nano_most"] < spent["ledger_rho_nano_limit"] < 2 * spent["ledger_rho_nano_most"]
+    with pytest.raises(BudgetExceeded, match=r"rho account.* worth epsilon [12].*at delta 1e-05"):
+        train(configure(FIRST, *DISTRIBUTED), tmp_path / "second", ledger=tmp_path / "first")
+
+
+def test_rules_refuse_the_second_of_two_distributed_runs_of_4_with_a_limit_of_5(
+    tmp_path: Path, configure: Configure, impolite: None
+) -> None:
+    train(configure(FIRST, *DISTRIBUTED, "ledger.epsilon_limit=5"), tmp_path / "first")
+
+    with pytest.raises(InsufficientCohort, match="over_budget: 30"):
+        train(configure(FIRST, *DISTRIBUTED), tmp_path / "second", ledger=tmp_path / "first")
+
+    assert verify(tmp_path / "first" / "ledger").ok
+
+
+def test_run_of_all_that_is_allowed_is_allowed(tmp_path: Path, configure: Configure) -> None:
+    for mode in ("local", "distributed"):
+        settings = configure(FIRST, f"privacy.mode={mode}", "privacy.epsilon=5", "ledger.epsilon_limit=5")
+        assert train(settings, tmp_path / mode).epsilon is not None
+
+
+def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure: Configure) -> None:
+    few = [row for row in FIRST if row[0] < "u10"]
+    train(configure(few, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
+
+    train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    run = load_run(tmp_path / "second")
+    assert run.record["left_out"] == [f"u0{user}" for user in range(10)]
+    rounds = [record for record in records(run, "round") if isinstance(record, Round) and record.run == 2]
+    assert all(len(list(numbers(record.cohort))) == 20 for record in rounds)
+    assert statement(run, "user:u05")["epsilon_basic"] == pytest.approx(4)
+    assert statement(run, "user:u15")["epsilon_basic"] == pytest.approx(4)
+    with pytest.raises(BudgetExceeded, match="30 of 30 people"):
+        train(configure(FIRST, *LOCAL), tmp_path / "third", ledger=tmp_path / "first")
+
+
+def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "first")
+
+    for wanted, found in (
+        ("ledger.epsilon_limit=9", "epsilon_limit: 6, not 9"),
+        ("ledger.origin=example.org/other", "origin: liberate"),
+        ("run.simulated=false", "real keys"),
+    ):
+        with pytest.raises(FederationError, match=found):
+            train(configure(FIRST, wanted), tmp_path / "second", ledger=tmp_path / "first")
+    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "second", ledger=tmp_path / "first")
+
+
+# --- one run at a time -----------------------------------------------------------------------------------------------
+
+
+def stop_in_round(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next training be killed when a round has been opened and half answered."""
+    original = Coordinator._record
+
+    def stop(self: Coordinator, answers: Sequence[object], collected: object) -> None:
+        original(self, answers, collected)  # type: ignore[arg-type]
+        if collected.record.number == number:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Coordinator, "_record", stop)
+
+
+def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    with pytest.MonkeyPatch.context() as patched:
+        stop_in_round(5, patched)
+        with pytest.raises(KeyboardInterrupt):
+            train(configure(SECOND, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
+
+    with pytest.raises(FederationError, match="second is not finished"):
+        train(configure(SECOND), tmp_path / "third", ledger=tmp_path / "first")
+    (tmp_path / "second").rename(tmp_path / "given-up")
+    train(configure(SECOND), tmp_path / "third", ledger=tmp_path / "first")
+
+    run = load_run(tmp_path / "third")
+    assert [r.reason for r in records(run, "aborted") if isinstance(r, Aborted)] == ["given_up"]
+    assert verify(run.ledger_folder).ok
+    assert run.record["run"] == 3
+    assert statement(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
+    with pytest.raises(FederationError, match="has gone on"):
+        train(configure(SECOND, *LOCAL), tmp_path / "given-up", ledger=tmp_path / "first")
+
+
+def test_folders_that_are_no_federation_are_refused(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(FIRST), tmp_path / "other")
+
+    with pytest.raises(SettingsError, match="is no federation"):
+        train(configure(FIRST), tmp_path / "second", ledger=tmp_path / "nothing")
+    with pytest.raises(SettingsError, match="one folder"):
+        train(configure(FIRST), tmp_path / "first", ledger=tmp_path / "first")
+    result = train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+    with pytest.raises(SettingsError, match="a run of the federation in"):
+        train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "other")
+    assert train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first") == result
+
+
+def test_further_run_may_be_named_by_any_run_of_its_federation(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(FIRST), tmp_path / "second", ledger=tmp_path / "first")
+
+    train(configure(SECOND), tmp_path / "third", ledger=tmp_path / "second")
+
+    assert load_run(tmp_path / "third").record["federation"] == "../first"
+    assert load_run(tmp_path / "third").record["run"] == 3
