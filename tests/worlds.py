@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class World:
     ratings: Ratings
     mode: str = "plain"
     epsilon: float | None = None
+    noise: Literal["laplace", "gaussian"] = "laplace"
     rounds: int = 3
     chunk: int = 5
     limit_nano: int | None = None
@@ -62,7 +64,8 @@ class World:
 
     @property
     def privacy(self) -> PrivacyConfig:
-        return PrivacyConfig(mode="local" if self.mode == "local" else "plain", epsilon=self.epsilon)
+        mode: Literal["local", "plain"] = "local" if self.mode == "local" else "plain"
+        return PrivacyConfig(mode=mode, mechanism=self.noise, epsilon=self.epsilon)
 
     @property
     def is_noisy(self) -> bool:

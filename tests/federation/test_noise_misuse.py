@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from liberate.privacy.attacks import Misuse, Seen, noise_misuse
 from liberate.randomness import SimulatedRandomness
 from tests.worlds import World, low_rank_ratings, stage
 
-LOCAL = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
+LAPLACE = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
+GAUSS = replace(LAPLACE, noise="gaussian", epsilon=1.0)
+BOTH = pytest.mark.parametrize("world", [LAPLACE, GAUSS], ids=["laplace", "gaussian"])
 
 
 def misuse(folder: Path, world: World) -> list[Misuse]:
@@ -49,7 +52,7 @@ def misuse(folder: Path, world: World) -> list[Misuse]:
         scene.learn()
         people = len(scene.host.numbers)
     assert len(transcript) == 2 * world.rounds * people
-    return noise_misuse(transcript, 2 * max(clips), 1)
+    return noise_misuse(transcript, 2 * max(clips), 1 if world.noise == "laplace" else 2)
 
 
 def seen(reply: Reply, record: Round) -> Seen:
@@ -60,11 +63,15 @@ def seen(reply: Reply, record: Round) -> Seen:
     return Seen(participant=reply.sender, round=record.number, numbers=numbers)
 
 
-def test_honest_devices_misuse_no_noise(tmp_path: Path) -> None:
-    assert misuse(tmp_path, LOCAL) == []
+@BOTH
+def test_honest_devices_misuse_no_noise(tmp_path: Path, world: World) -> None:
+    assert misuse(tmp_path, world) == []
 
 
-def test_noise_key_that_forgets_the_round_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_noise_key_that_forgets_the_round_is_caught(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     derive = SimulatedRandomness.secret
 
     def forgetful(self: SimulatedRandomness, name: str, *index: int) -> bytes:
@@ -72,14 +79,17 @@ def test_noise_key_that_forgets_the_round_is_caught(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(SimulatedRandomness, "secret", forgetful)
 
-    found = misuse(tmp_path, LOCAL)
+    found = misuse(tmp_path, world)
 
     assert {each.kind for each in found} == {"one noise for two rounds"}
     assert {each.participant for each in found} == set(range(3, 15))
     assert {each.rounds for each in found} == {(1, 2), (1, 3), (2, 3)}
 
 
-def test_device_that_draws_again_when_asked_again_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_device_that_draws_again_when_asked_again_is_caught(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def redraw(self: Host, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
         if not waiting:
             return []
@@ -103,7 +113,7 @@ def test_device_that_draws_again_when_asked_again_is_caught(tmp_path: Path, monk
     # A coordinator that wants fresh noise takes what does not open its commitment.
     monkeypatch.setattr("liberate.federation.coordinator.Coordinator._check", lambda *_: None)
 
-    found = misuse(tmp_path, LOCAL)
+    found = misuse(tmp_path, world)
 
     assert {(each.kind, each.rounds[0] == each.rounds[1]) for each in found} >= {
         ("fresh noise for a repeated request", True)

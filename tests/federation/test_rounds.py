@@ -26,6 +26,7 @@ from tests.worlds import World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
 LOCAL = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
+DISTRIBUTED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
 
 
 def final_state(folder: Path, world: World) -> tuple[bytes, bytes]:
@@ -211,7 +212,7 @@ def left_out(ratings: Ratings, user: int) -> Ratings:
     return ratings.where(ratings.users() != user)
 
 
-@pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
+@pytest.mark.parametrize("world", [PLAIN, LOCAL, DISTRIBUTED], ids=["plain", "local", "distributed"])
 @pytest.mark.parametrize("change", [replaced, left_out], ids=["replaced", "left-out"])
 def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(
     tmp_path: Path, world: World, change: Callable[[Ratings, int], Ratings]
@@ -221,6 +222,7 @@ def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(
         "dataset": {"commitment"},
         "round": {"base_digest"},
         "update": {"commitment", "profile", "round_hash"},
+        "survivors": {"round_hash"},
         "model": {"parent", "digest", "updates_root", "sum_digest"},
         "block": {"parent", "state_root"},
     }

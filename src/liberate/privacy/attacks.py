@@ -281,7 +281,8 @@ def noise_misuse(transcript: Sequence[Seen], largest_change: float, order: Liter
 
     Args:
         transcript: Uploads in any order; all of one size.
-        largest_change: What two clipped statistics differ by at most, in grid units: twice the clip.
+        largest_change: What two clipped statistics differ by at most, in grid units: twice the clip. The noise of
+            `local` is far larger; a share of `distributed` noise is not, and says nothing here about two rounds.
         order: The norm that the mechanism clips in.
     """
     found: list[Misuse] = []
