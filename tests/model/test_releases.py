@@ -19,11 +19,14 @@ from liberate.model.releases import (
     GRAM_NORM,
     MOMENTS_CLIP,
     N_EMBEDDINGS,
+    RESIDUALS_NORM,
     BiasSums,
     Embeddings,
     ItemBiases,
+    ItemResiduals,
     LearnedPrior,
     Moments,
+    Residuals,
     initial_features,
     shrunk_popularity,
 )
@@ -53,7 +56,7 @@ def first_model(n_items: int, n_features: int = 3, statistic: str = "bias") -> M
 
 
 def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: int = 2) -> list[Model]:
-    """Every model of the design, with continuous noise of one deviation on the sum of the first two statistics."""
+    """Every model of the design, with continuous noise of one deviation on every sum but those of moments."""
     rng = np.random.default_rng(2)
     nano = round(noise / np.sqrt(own.n_users) * 1e9)
     n = own.n_items
@@ -61,6 +64,7 @@ def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: in
     steps: list[tuple[Statistic, Solver, float]] = [
         (BiasSums(n), ItemBiases(nano, n), noise),
         (Gram(n), Embeddings(nano), noise),
+        (Residuals(n), ItemResiduals(nano), noise),
         *[(Moments(features.shape[1] + N_EMBEDDINGS), LearnedPrior(), 0.0)] * rounds,
     ]
     for statistic, solver, deviation in steps:
@@ -97,6 +101,27 @@ def test_nobodys_part_of_the_bias_sums_is_larger_than_the_norm_says(own: Ratings
     found = norms(BiasSums(own.n_items).compute(first_model(own.n_items), own))
 
     np.testing.assert_allclose(found, np.where(np.diff(own.indptr) > 0, BIAS_NORM, 0), rtol=1e-6)
+
+
+@given(own=ratings())
+def test_nobodys_residuals_are_larger_than_the_norm_says(own: Ratings) -> None:
+    batch = Residuals(own.n_items).compute(first_model(own.n_items, 2, "residuals"), own)
+
+    assert (norms(batch) <= RESIDUALS_NORM).all()
+    assert np.array_equal(batch.indices, own.items)
+
+
+def test_residuals_are_what_predictions_miss() -> None:
+    own, _, genres = world(30)
+    model = learned(own, genres)[2]
+    missed = own.values - predict(model, fit_devices(model, own), own.users(), own.items)
+
+    rows = Residuals(60).compute(model, own).rows[:, 0]
+
+    for user in range(30):
+        mine = slice(own.indptr[user], own.indptr[user + 1])
+        expected = missed[mine] / np.sqrt((missed[mine] ** 2 + 0.05).sum())
+        np.testing.assert_allclose(rows[mine], expected, rtol=0.2, atol=0.02)
 
 
 def test_people_of_two_worlds_move_the_gram_by_its_norm_at_most() -> None:
@@ -140,12 +165,16 @@ def test_the_average_of_moments_moves_the_prior_to_what_people_are_like() -> Non
     np.testing.assert_allclose(batch.rows, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bias", "moments"])
+@pytest.mark.parametrize("name", ["bias", "residuals", "moments"])
 def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores(name: str) -> None:
     own, _, genres = world(30)
     models = learned(own, genres)
-    statistic: Statistic = BiasSums(60) if name == "bias" else Moments(19)
-    model = models[0 if name == "bias" else 2]
+    statistics: dict[str, tuple[Statistic, Model]] = {
+        "bias": (BiasSums(60), models[0]),
+        "residuals": (Residuals(60), models[2]),
+        "moments": (Moments(19), models[3]),
+    }
+    statistic, model = statistics[name]
     whole = statistic.compute(model, own)
     before = numba.get_num_threads()
 
@@ -161,7 +190,7 @@ def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores
 def test_one_persons_other_ratings_move_a_clipped_sum_by_twice_the_clip_at_most() -> None:
     """And leaving the person out, the relation that is promised, by the clip."""
     own, _, genres = world(40)
-    model = learned(own, genres)[2]
+    model = learned(own, genres)[3]
     statistic = Moments(model.n_factors)
     changed = own.values.copy()
     changed[own.users() == 3] = 1.0
@@ -193,11 +222,12 @@ def test_every_stage_names_the_next_and_predicts_better() -> None:
     errors = [
         rmse(predict(model, fit_devices(model, train), test.users(), test.items), test.values) for model in models
     ]
-    assert [model.statistic for model in models] == ["bias", "gram", "moments", "moments", "moments"]
-    assert [model.version for model in models] == [0, 1, 2, 3, 4]
+    assert [model.statistic for model in models] == ["bias", "gram", "residuals", "moments", "moments", "moments"]
+    assert [model.version for model in models] == [0, 1, 2, 3, 4, 5]
     assert errors[1] < errors[0] - 0.05
     assert errors[2] < errors[1] - 0.02
-    assert errors[4] <= errors[2] + 0.002
+    assert errors[3] <= errors[2] + 0.002
+    assert errors[5] <= errors[3] + 0.002
 
 
 def test_biases_follow_the_qualities_of_items() -> None:
@@ -241,14 +271,40 @@ def test_the_gram_is_over_the_most_popular_items() -> None:
     np.testing.assert_array_equal(after.arrays["gram_weights"], EXPOSURE)
 
 
-def test_without_a_gram_biases_are_the_end() -> None:
+def test_without_a_gram_residuals_come_next() -> None:
     own, _, genres = world()
     model = initial_features(genres, 1.0, 5.0, statistic="bias")
 
     after = ItemBiases(0, 0).solve(model, sum_of(BiasSums(60), model, own))
 
-    assert after.statistic == "bias"
+    assert after.statistic == "residuals"
     assert "gram_items" not in after.arrays
+
+
+def test_residuals_correct_what_the_bias_sums_got_wrong() -> None:
+    """A bias that noise has put off comes back by the residuals of those who rated the item."""
+    own, _, genres = world()
+    model = learned(own, genres)[2]
+    means = model.item_means.copy()
+    means[7, -1] += 0.5
+    off = Model.of(2, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
+
+    after = ItemResiduals(0).solve(off, sum_of(Residuals(60), off, own))
+    undisturbed = ItemResiduals(0).solve(model, sum_of(Residuals(60), model, own))
+
+    moved = after.item_means[:, -1] - undisturbed.item_means[:, -1]
+    assert 0 <= moved[7] < 0.25
+    assert np.abs(np.delete(moved, 7)).max() < 0.05
+
+
+def test_residuals_full_of_noise_leave_biases_as_they_were() -> None:
+    own, _, genres = world()
+    model = learned(own, genres)[2]
+    noise = np.random.default_rng(0).normal(0, 1e3, (60, 1))
+
+    after = ItemResiduals(round(1e3 / np.sqrt(400) * 1e9)).solve(model, Total(noise, np.zeros(0), 400))
+
+    np.testing.assert_allclose(after.item_means[:, -1], model.item_means[:, -1], atol=0.01)
 
 
 def test_embeddings_tell_the_camps_apart_and_leave_other_items_at_zero() -> None:
@@ -300,7 +356,7 @@ def test_noise_cannot_carry_the_prior_away(scale: float) -> None:
     assert np.linalg.eigvalsh(model.float64("user_precision")).min() > 0
 
 
-@pytest.mark.parametrize("statistic", [BiasSums(5), Moments(2)])
+@pytest.mark.parametrize("statistic", [BiasSums(5), Residuals(5), Moments(2)])
 def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
     own = Ratings.from_triples(np.array([0]), np.array([0]), np.array([5.0]), 1, 5)
 
@@ -308,7 +364,7 @@ def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
         statistic.compute(first_model(5, 2, "gram"), own)
 
 
-@pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0), LearnedPrior()])
+@pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0), ItemResiduals(0), LearnedPrior()])
 def test_a_solver_refuses_a_model_of_another_statistic(solver: Solver) -> None:
     with pytest.raises(ValueError, match="the model is of normal"):
         solver.solve(first_model(5, 2, "normal"), Total(np.zeros((6, 2)), np.zeros(0), 1))

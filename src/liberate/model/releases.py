@@ -1,8 +1,9 @@
-"""Learning to predict ratings under noise: three statistics of bounded norm, and what becomes of their sums.
+"""Learning to predict ratings under noise: four statistics of bounded norm, and what becomes of their sums.
 
-    bias      what each item is rated above a person's mean, and how often  ->  item biases, and the popular items
-    gram      which of the popular items people rated together              ->  embeddings of items
-    moments   how people's tastes spread over features and embeddings       ->  the people's prior
+    bias       what each item is rated above a person's mean, and how often  ->  item biases, and the popular items
+    gram       which of the popular items people rated together              ->  embeddings of items
+    residuals  how far ratings are from what people's own tastes predict     ->  item biases, corrected
+    moments    how people's tastes spread over features and embeddings       ->  the people's prior
 
 Each is summed over people with noise on the sum. What follows from a noisy sum and public numbers needs no further
 protection. Constants here are public: none was taken from the ratings that a run learns from.
@@ -30,6 +31,8 @@ BIAS_NORM = 1.0
 """L2 norm of what a person adds to the bias sums, whatever was rated; the sensitivity under zero-out."""
 GRAM_NORM = 1.0
 """Likewise of the Gram."""
+RESIDUALS_NORM = 1.0
+"""Likewise of the residuals: what a person adds has at most this norm."""
 MOMENTS_CLIP = 6.0
 """L2 norm that a person's moments are clipped to: the sensitivity under zero-out."""
 
@@ -51,6 +54,9 @@ _LARGEST_RESIDUAL = 2.0
 _COUNT_WEIGHT = 0.35
 _RESIDUAL_VARIANCE = 0.9
 _ITEM_VARIANCE = 0.2
+_RESIDUAL_FLOOR = 0.05
+_RESIDUAL_SCALE = 0.65
+_FITTED_VARIANCE = 0.75
 _REGRESSION_RIDGE = 10.0
 _LARGEST_PRIOR_BIAS = 1.5
 _LARGEST_BIAS = 2.5
@@ -120,6 +126,39 @@ class BiasSums:
 
 
 @dataclass(frozen=True, slots=True)
+class Residuals:
+    """How far each rating is from what the model and the own side predict.
+
+    A row is w·e: e is the rating less the prediction, in standard units, clipped to 2; w = 1 / sqrt(sum of e² + 0.05)
+    over the person's ratings keeps the L2 norm below `RESIDUALS_NORM`.
+
+    Attributes:
+        n_items: Size of the catalogue, >= 0.
+    """
+
+    n_items: int
+
+    @property
+    def name(self) -> str:
+        return "residuals"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.n_items, 1, 0
+
+    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+        _require(model, self.name)
+        owners, n = ratings.users(), ratings.n_users
+        targets = model.targets(ratings)
+        own = fit_profiles(model, ratings, targets).means
+        errors = (targets - kernels.predict_pairs(own, model.item_means, owners, ratings.items)).astype(np.float64)
+        errors = np.clip(errors, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
+        norms = np.sqrt(np.bincount(owners, errors**2 + _RESIDUAL_FLOOR, n))
+        rows = (errors * RESIDUALS_NORM / norms[owners]).astype(np.float32)[:, None]
+        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=np.zeros((n, 0)))
+
+
+@dataclass(frozen=True, slots=True)
 class Moments:
     """How a person's side differs from what the prior expects: E[v vᵀ] - I, packed as `spectral.packed` says.
 
@@ -184,7 +223,7 @@ class ItemBiases:
 
     Attributes:
         client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
-        n_chosen: Most popular items to choose for the Gram that comes next; with 0 no Gram follows.
+        n_chosen: Most popular items to choose for the Gram that comes next; with 0 residuals come next.
     """
 
     client_noise_nano: int
@@ -206,15 +245,17 @@ class ItemBiases:
         deviation = _deviation(self.client_noise_nano, total.n_devices)
         features = model.float64("item_means")[:, :-1]
         popularity = shrunk_popularity(total.rows[:, 1] / _COUNT_WEIGHT, deviation / _COUNT_WEIGHT)
-        biases = item_biases(2 * total.rows[:, 0], popularity, features, total.n_devices, 2 * deviation)
+        biases, variances = item_biases(2 * total.rows[:, 0], popularity, features, total.n_devices, 2 * deviation)
         arrays = dict(model.arrays) | {
-            "item_means": np.concatenate([features, biases[:, None]], axis=1).astype(np.float32)
+            "item_means": np.concatenate([features, biases[:, None]], axis=1).astype(np.float32),
+            "bias_variance": variances,
+            "popularity": popularity,
         }
         if self.n_chosen:
             best_first = np.lexsort((np.arange(len(popularity)), -popularity))
             arrays["gram_items"] = np.sort(best_first[: self.n_chosen]).astype(np.float64)
             arrays["gram_weights"] = np.array(EXPOSURE)
-        return _next(model, "gram" if self.n_chosen else model.statistic, arrays)
+        return _next(model, "gram" if self.n_chosen else "residuals", arrays)
 
 
 def shrunk_popularity(counts: Float64Array, deviation: float) -> Float64Array:
@@ -232,8 +273,8 @@ def shrunk_popularity(counts: Float64Array, deviation: float) -> Float64Array:
 
 def item_biases(
     sums: Float64Array, popularity: Float64Array, features: Float64Array, n_devices: int, deviation: float
-) -> Float64Array:
-    """Give each item's bias in standard units, shape (n_items,).
+) -> tuple[Float64Array, Float64Array]:
+    """Give each item's bias in standard units, and how uncertain it is as a variance, shapes (n_items,).
 
     Args:
         sums: Weighted sum of residuals of each item, with noise, shape (n_items,).
@@ -248,16 +289,61 @@ def item_biases(
     columns = np.ones((n, 1))
     if popularity.std() > deviation / (2 * _COUNT_WEIGHT) if n else False:
         columns = np.concatenate([columns, logs[:, None], logs[:, None] ** 2, features], axis=1)
-    # one rating's weight: a person of n ratings gives each 1 / sqrt(0.36 n), so weights sum to sqrt(n / 0.36) a person
-    weight = 2 * n_devices / popularity.sum() if n else 0.0
+    weight = _rating_weight(popularity, n_devices)
     variance = popularity**2 * _ITEM_VARIANCE + popularity * weight * _RESIDUAL_VARIANCE + deviation**2
     scaled = columns * popularity[:, None]
     normal = (scaled / variance[:, None]).T @ scaled + _REGRESSION_RIDGE * np.eye(columns.shape[1])
     predicted = columns @ np.linalg.solve(normal, scaled.T @ (sums / variance))
     predicted = np.clip(predicted, -_LARGEST_PRIOR_BIAS, _LARGEST_PRIOR_BIAS)
-    own = _ITEM_VARIANCE * popularity / variance * (sums - popularity * predicted)
-    biases: Float64Array = np.clip(predicted + own, -_LARGEST_BIAS, _LARGEST_BIAS)
-    return biases
+    gain = _ITEM_VARIANCE * popularity / variance
+    biases = np.clip(predicted + gain * (sums - popularity * predicted), -_LARGEST_BIAS, _LARGEST_BIAS)
+    return biases, _ITEM_VARIANCE * (1 - gain * popularity)
+
+
+def _rating_weight(popularity: Float64Array, n_devices: int) -> float:
+    """Give what one rating weighs in the bias sums.
+
+    A person's squared weights add up to 1 / 0.32 or so, so the weights of n ratings are 1 / sqrt(0.32 n) and add up to
+    sqrt(n / 0.32): n_devices / (0.32 · sum of popularity). Those who rate much rate most items, and weigh less.
+    """
+    return 2 * n_devices / float(popularity.sum()) if len(popularity) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResiduals:
+    """Corrects item biases by residuals, each as far as its ratings and the noise allow.
+
+    Residuals know what the bias sums could not: which people rated an item, and what they like anyway.
+
+    Attributes:
+        client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
+    """
+
+    client_noise_nano: int
+
+    @property
+    def name(self) -> str:
+        return "item_residuals/1"
+
+    def parameters(self) -> dict[str, int]:
+        return {
+            "client_noise_nano": self.client_noise_nano,
+            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+        }
+
+    def solve(self, model: Model, total: Total) -> Model:
+        _require(model, "residuals")
+        deviation = _deviation(self.client_noise_nano, total.n_devices)
+        popularity, prior = model.float64("popularity"), model.float64("bias_variance")
+        weights = _RESIDUAL_SCALE * popularity
+        weight = _RESIDUAL_SCALE * _rating_weight(popularity, total.n_devices)
+        variance = weights**2 * prior + weights * weight * _FITTED_VARIANCE + deviation**2
+        means = model.float64("item_means").copy()
+        means[:, -1] += weights * prior / variance * total.rows[:, 0]
+        means[:, -1] = np.clip(means[:, -1], -_LARGEST_BIAS, _LARGEST_BIAS)
+        kept = ("user_mean", "user_precision", "noise_precision")
+        arrays = {name: model.arrays[name] for name in kept} | {"item_means": means.astype(np.float32)}
+        return _next(model, "moments", arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,9 +390,9 @@ class Embeddings:
             "item_means": np.concatenate([means[:, :-1], embeddings, means[:, -1:]], axis=1).astype(np.float32),
             "user_mean": np.zeros(len(grown)),
             "user_precision": grown,
-            "noise_precision": model.float64("noise_precision"),
+            **{name: model.arrays[name] for name in ("noise_precision", "bias_variance", "popularity")},
         }
-        return _next(model, "moments", arrays)
+        return _next(model, "residuals", arrays)
 
 
 @dataclass(frozen=True, slots=True)
