@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import Float64Array
+from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
+from liberate.model.datasets import load
 from liberate.model.ease import REPEATS_WITHIN, Ease, MostPopular, cleaned, item_weights, shrunk_table
 from liberate.model.factors import Model, ModelConfig, fit_devices
+from liberate.model.features import item_features
 from liberate.model.gram import Gram, Popularity
 from liberate.model.items import initial_items
 from liberate.model.method import method, sum_of
 from liberate.model.metrics import evaluate
-from liberate.model.ratings import Ratings
+from liberate.model.ratings import Ratings, random_split
 from liberate.model.solvers import Total
 from liberate.model.spectral import packed
 from tests.model.worlds import checkerboard, learned, noisy_world
@@ -97,23 +101,29 @@ def test_without_a_gram_to_come_the_model_ranks_by_popularity() -> None:
     assert "gram_items" not in model.arrays
 
 
-def private(own: Ratings, n_chosen: int, deviation: float, seed: int = 0) -> Model:
-    """Learn by the two releases, with Gaussian noise of a deviation on each coordinate of both sums."""
+def private(
+    own: Ratings,
+    n_chosen: int,
+    deviations: tuple[float, float],
+    seed: int = 0,
+    features: Float32Array | None = None,
+) -> Model:
+    """Learn by the two releases, with Gaussian noise of a deviation on each coordinate of each sum."""
     rng = np.random.default_rng(seed)
-    model = initial_items(own.n_items, 1.0, 5.0, statistic="popularity", noisy=True)
+    model = initial_items(own.n_items, 1.0, 5.0, statistic="popularity", noisy=True, features=features)
     total = sum_of(Popularity(own.n_items), model, own)
-    total.rows[:] += rng.normal(0, deviation, total.rows.shape)
+    total.rows[:] += rng.normal(0, deviations[0], total.rows.shape)
     model = MostPopular(n_chosen).solve(model, total)
     total = sum_of(Gram(n_chosen), model, own)
-    total.rows[:] += rng.normal(0, deviation, total.rows.shape)
-    client_noise = round(deviation / math.sqrt(own.n_users) * 1e9)
+    total.rows[:] += rng.normal(0, deviations[1], total.rows.shape)
+    client_noise = round(deviations[1] / math.sqrt(own.n_users) * 1e9)
     return Ease(client_noise_nano=client_noise).solve(model, total)
 
 
 def test_two_noisy_releases_still_tell_the_colours() -> None:
     split = checkerboard(1000, 40)
 
-    model = private(split.train, 40, 4.0)
+    model = private(split.train, 40, (4.0, 4.0))
 
     metrics = evaluate(model, fit_devices(model, split.train), split, None)
     assert metrics.ndcg_at_10 > 0.99
@@ -138,7 +148,7 @@ def test_nothing_but_noise_gives_a_model_all_the_same() -> None:
     nobody = Ratings(np.zeros(11, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), 6)
 
     for seed in range(20):
-        model = private(nobody, 4, 30.0, seed)
+        model = private(nobody, 4, (30.0, 30.0), seed)
         assert np.isfinite(model.arrays["item_weights"]).all()
 
 
@@ -228,3 +238,26 @@ def test_features_travel_from_the_first_release_to_the_second_and_no_further() -
     np.testing.assert_array_equal(chosen.arrays["item_features"], features)
     assert "item_features" not in last.arrays
     assert "item_features" not in none.arrays
+
+
+@pytest.mark.parametrize(("name", "least"), [("ml-100k", 0.376), pytest.param("ml-1m", 0.39, marks=pytest.mark.soak)])
+def test_defaults_reach_the_published_figures(name: str, least: float, real_data: Callable[[str], Path]) -> None:
+    dataset = load(real_data(name))
+    split = random_split(dataset)
+    model = learned(ModelConfig(objective="implicit"), split.train, 1, dataset.low, dataset.high)
+
+    found = evaluate(model, fit_devices(model, split.train), split, None)
+
+    assert found.ndcg_at_10 >= least
+
+
+def test_two_noisy_releases_reach_the_published_figure(real_data: Callable[[str], Path]) -> None:
+    """The noise of epsilon 8, delta 1e-5, for the sums of everybody: 0.60 where one release has all of the budget."""
+    dataset = load(real_data("ml-1m"))
+    split = random_split(dataset)
+    features = item_features(dataset.catalogue, split.train.n_items)
+
+    model = private(split.train, 850, (0.6 / math.sqrt(0.1), 0.6 / math.sqrt(0.9)), features=features)
+
+    found = evaluate(model, fit_devices(model, split.train), split, None)
+    assert found.ndcg_at_10 >= 0.35
