@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.core import TyperGroup
@@ -12,6 +13,7 @@ from typer.main import get_command
 
 import liberate
 from liberate.cli.app import app
+from liberate.privacy.mechanism import Mode
 from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
 
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -116,3 +118,10 @@ def test_architecture_names_every_module_of_the_pillars(repository: Path) -> Non
     modules = {".".join(file.with_suffix("").parts) for file in files}
 
     assert set(re.findall(rf"`((?:{'|'.join(pillars)})\.[\w.]+)`", text)) == modules
+
+
+def test_page_on_who_learns_what_has_a_column_for_every_mode(repository: Path) -> None:
+    text = (repository / "docs" / "explanation" / "privacy-modes.md").read_text(encoding="utf-8")
+    header = next(line for line in text.splitlines() if line.startswith("| |"))
+
+    assert re.findall(r"`(\w+)`", header) == list(get_args(Mode))
