@@ -21,7 +21,15 @@ from liberate.ledger.records import Common, Record
 from liberate.ledger.rules import AUTHORS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-records.md"
-PARTS = (records.Range, records.Admission, records.Witnesses, records.Mechanism, records.NewKey)
+PARTS = (
+    records.Range,
+    records.Admission,
+    records.Witnesses,
+    records.Mechanism,
+    records.NewKey,
+    records.Input,
+    records.Removal,
+)
 
 HEADER = """\
 # Ledger records

@@ -1,6 +1,7 @@
-"""Makes tests/vectors/ledger-format-1.json: a ledger with one of everything, byte for byte, and entries it refuses.
+"""Makes tests/vectors/ledger-format-1*.json: two ledgers, byte for byte, and entries that they refuse.
 
-Format 1 is published: if this writes another file than the one that is there, the format has changed.
+The second one is of people who share. Format 1 is published: if this writes other files than those that are there, the
+format has changed.
 
     python -m tests.ledger.golden
 """
@@ -19,7 +20,7 @@ import msgspec
 
 from liberate.errors import RefusedEntry
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Aborted, Record, Survivors, decode_entry, new_key, ranges, sign
+from liberate.ledger.records import Aborted, Pool, Record, Share, Survivors, decode_entry, new_key, ranges, sign
 from liberate.ledger.rules import LARGEST_LEAP, apply
 from liberate.ledger.state import State
 from tests.ledger.world import (
@@ -36,23 +37,32 @@ from tests.ledger.world import (
     next_key,
     write_history,
     write_masked_rounds,
+    write_sharing,
 )
 
-PATH = Path(__file__).resolve().parents[1] / "vectors" / "ledger-format-1.json"
+FOLDER = Path(__file__).resolve().parents[1] / "vectors"
+PATHS = (FOLDER / "ledger-format-1.json", FOLDER / "ledger-format-1-sharing.json")
+"""Without and with an auditor, and people who share."""
 
 
-def build() -> dict[str, Any]:
-    """Give the content of the file."""
-    with TemporaryDirectory() as folder, closing(create(Path(folder))) as ledger:
-        write_history(ledger)
-        write_masked_rounds(ledger)
+def build(path: Path) -> dict[str, Any]:
+    """Give the content of a file."""
+    is_shared = path == PATHS[1]
+    with TemporaryDirectory() as folder, closing(create(Path(folder), auditors=is_shared)) as ledger:
+        if is_shared:
+            write_sharing(ledger)
+            described, refused = "people who share and leave", _bad_sharing(ledger)
+        else:
+            write_history(ledger)
+            write_masked_rounds(ledger)
+            described, refused = "one of everything", _bad_entries(ledger)
         return {
-            "description": "A ledger of format 1 with one of everything, and entries that do not follow its last one.",
+            "description": f"A ledger of format 1 with {described}, and entries that do not follow its last one.",
             "origin": ORIGIN,
             "log_vkey": LOG_VKEY,
             "entries": list(_entries(ledger)),
             "checkpoint": ledger.checkpoint(),
-            "refused": list(_refused(ledger)),
+            "refused": list(_refused(ledger, refused)),
         }
 
 
@@ -76,8 +86,8 @@ def _entries(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
         }
 
 
-def _refused(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
-    for description, data in _bad_entries(ledger):
+def _refused(ledger: SqliteLedger, entries: Iterator[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
+    for description, data in entries:
         try:
             apply(ledger.state, decode_entry(data), ledger.size)
         except RefusedEntry as refused:
@@ -135,6 +145,38 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
     yield "too large", data + bytes(65_536)
 
 
+def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
+    world = World(ledger)
+    change = msgspec.structs.replace
+    (share,) = world.shares(5, 3)
+    withdrawn = next(entry for _, data in ledger.entries() if (entry := decode_entry(data)).record.kind == "share")
+    assert isinstance(withdrawn.record, Share)
+    records: list[tuple[str, Record]] = [
+        ("a consent for oneself", change(world.consent(5, 3), recipients=ranges([5]))),
+        ("a consent for who left", world.consent(5, 4)),
+        ("a share without a consent", world.share(3, 5)),
+        ("a share with whom no consent names", world.share(5, COORDINATOR)),
+        ("a receipt of what was received", world.receipt(3, 5, share)),
+        ("a receipt of what was withdrawn", change(world.receipt(3, 5, share), giver=3, share=withdrawn.leaf_hash)),
+        ("a withdrawal of what was withdrawn", world.withdrawal(3, withdrawn.record.consent)),
+        ("a consent of who left", world.consent(4, 3)),
+        ("a second request to be forgotten", world.erasure(4)),
+        ("the erasure of who did not ask", world.removal(3)),
+        ("an erasure from models to come", world.removal(4, models=(3,))),
+        ("a disclosure of nobody", world.disclosure()),
+        ("a disclosure by a coordinator", change(world.disclosure(3), author=COORDINATOR, seq=99)),
+        ("a pool of a round that is closed", _pool(world)),
+    ]
+    for description, record in records:
+        yield description, sign(record, key(record.author))
+
+
+def _pool(world: World) -> Record:
+    seq = world.seq(COORDINATOR)
+    people = ranges([5])
+    return Pool(origin=ORIGIN, author=COORDINATOR, seq=seq, round=2, round_hash=digest("round"), people=people)
+
+
 def _aborted(world: World) -> Record:
     return Aborted(origin=ORIGIN, author=COORDINATOR, seq=world.seq(COORDINATOR), round=1, reason="insufficient_cohort")
 
@@ -152,10 +194,11 @@ def _survivors(world: World) -> Record:
     )
 
 
-def written() -> str:
-    """The file as it should be."""
-    return json.dumps(build(), indent=1) + "\n"
+def written(path: Path) -> str:
+    """A file as it should be."""
+    return json.dumps(build(path), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    PATH.write_text(written(), encoding="utf-8")
+    for each in PATHS:
+        each.write_text(written(each), encoding="utf-8")

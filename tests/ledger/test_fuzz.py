@@ -23,7 +23,7 @@ from liberate.ledger.rules import apply
 from liberate.ledger.state import State
 from tests.ledger.test_log import steps
 from tests.ledger.test_rules import snapshot
-from tests.ledger.world import BareRules, World, genesis, key
+from tests.ledger.world import BareRules, World, genesis, key, write_sharing
 
 NUMBERS = (-(2**63), -1, 0, 1, 2, 3, 255, 256, 2**31, 2**32, 2**53 - 1, 2**53, 2**63, 2**64, 10**30)
 VALUES: tuple[Any, ...] = (*NUMBERS, None, True, "", "a", "é", "\x00", 0.5, 1e300, [], {}, "AA==", "A" * 44, [[]], [0])
@@ -48,7 +48,7 @@ class Recorder(BareRules):
 
 @cache
 def history() -> tuple[tuple[State, bytes], ...]:
-    """Entries of every kind that a log is offered, each with the state that accepts it."""
+    """Entries of every kind that a log is offered, of two ledgers, each with the state that accepts it."""
     recorder = Recorder()
     world = World(recorder)
     world.add(genesis())
@@ -57,7 +57,10 @@ def history() -> tuple[tuple[State, bytes], ...]:
     for step in steps(world):
         step()
         world.add(world.block())
-    return tuple(recorder.history)
+    shared = Recorder()
+    World(shared).add(genesis(auditors=True))
+    write_sharing(shared)
+    return (*recorder.history, *shared.history)
 
 
 def mutated(data: bytes, randomness: random.Random, other: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,26 +15,29 @@ from liberate.errors import RefusedEntry
 from liberate.ledger.records import Record, decode_entry, sign
 from liberate.ledger.rules import apply
 from liberate.ledger.state import State
-from tests.ledger.golden import PATH, written
+from tests.ledger.golden import PATHS, written
 from tests.ledger.world import key
 
-VECTORS: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
+VECTORS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in PATHS}
+of_each_ledger = pytest.mark.parametrize("vectors", VECTORS.values(), ids=VECTORS)
 
 
-def replayed() -> State:
+def replayed(vectors: dict[str, Any]) -> State:
     state = State()
-    for position, each in enumerate(VECTORS["entries"]):
+    for position, each in enumerate(vectors["entries"]):
         apply(state, decode_entry(b64decode(each["entry"])), position)
     return state
 
 
-def test_the_format_has_not_changed() -> None:
-    assert PATH.read_text(encoding="utf-8") == written()
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_format_has_not_changed(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == written(path)
 
 
-def test_each_entry_has_its_hash_and_leaves_its_state() -> None:
+@of_each_ledger
+def test_each_entry_has_its_hash_and_leaves_its_state(vectors: dict[str, Any]) -> None:
     state = State()
-    for position, each in enumerate(VECTORS["entries"]):
+    for position, each in enumerate(vectors["entries"]):
         data = b64decode(each["entry"])
         entry = decode_entry(data)
         apply(state, entry, position)
@@ -44,28 +48,37 @@ def test_each_entry_has_its_hash_and_leaves_its_state() -> None:
         assert state.root() == b64decode(each["state_root"])
 
 
-def test_signatures_are_deterministic() -> None:
-    first = b64decode(VECTORS["entries"][0]["entry"])
+@of_each_ledger
+def test_signatures_are_deterministic(vectors: dict[str, Any]) -> None:
+    first = b64decode(vectors["entries"][0]["entry"])
 
     assert sign(decode_entry(first).record, key(0)) == first
 
 
-def test_the_checkpoint_is_over_all_entries() -> None:
-    checkpoint = open_checkpoint(VECTORS["checkpoint"], VECTORS["log_vkey"])
+@of_each_ledger
+def test_the_checkpoint_is_over_all_entries(vectors: dict[str, Any]) -> None:
+    checkpoint = open_checkpoint(vectors["checkpoint"], vectors["log_vkey"])
 
-    assert checkpoint.size == len(VECTORS["entries"])
-    assert checkpoint.root == root([leaf_hash(b64decode(each["entry"])) for each in VECTORS["entries"]])
+    assert checkpoint.size == len(vectors["entries"])
+    assert checkpoint.root == root([leaf_hash(b64decode(each["entry"])) for each in vectors["entries"]])
 
 
 def test_every_kind_is_there() -> None:
-    kinds = {json.loads(each["record"])["kind"] for each in VECTORS["entries"]}
+    kinds = {json.loads(each["record"])["kind"] for vectors in VECTORS.values() for each in vectors["entries"]}
 
     assert kinds == {kind.__struct_config__.tag for kind in get_args(Record)}
 
 
-@pytest.mark.parametrize("each", VECTORS["refused"], ids=lambda each: each["description"])
-def test_what_does_not_follow_is_refused_with_its_reason(each: dict[str, Any]) -> None:
-    state = replayed()
+@pytest.mark.parametrize(
+    ("name", "each"),
+    [
+        pytest.param(name, each, id=each["description"])
+        for name, vectors in VECTORS.items()
+        for each in vectors["refused"]
+    ],
+)
+def test_what_does_not_follow_is_refused_with_its_reason(name: str, each: dict[str, Any]) -> None:
+    state = replayed(VECTORS[name])
     before = [principal.encode() for principal in state.principals], state.size, state.root()
 
     with pytest.raises(RefusedEntry) as caught:

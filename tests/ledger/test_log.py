@@ -21,6 +21,7 @@ from liberate.randomness import SimulatedClock
 from liberate.timing import Stopwatch
 from tests.ledger.test_rules import snapshot
 from tests.ledger.world import (
+    COORDINATOR,
     FOUNDER,
     LOG_KEY,
     LOG_VKEY,
@@ -62,10 +63,22 @@ def steps(world: World) -> list[Any]:
         lambda: world.add(world.survivors(3, parts=2)),
         lambda: world.add(world.survivors(5, part=2, parts=2)),
         lambda: world.add(world.model(unused=tuple(world.open_round.updates)[1:2])),
+        lambda: world.add(world.consent(3, COORDINATOR, 4, epsilon_nano=7), world.consent(5, 4, COORDINATOR)),
+        lambda: world.add(world.share(3, 4, epsilon_nano=7), world.share(5, COORDINATOR)),
+        lambda: world.add(world.share(3, COORDINATOR, epsilon_nano=7), world.receipt(4, 3)),
+        lambda: world.add(world.receipt(COORDINATOR, 5)),
+        lambda: world.add(world.round()),
+        lambda: world.add(world.pool(5)),
+        lambda: world.add(world.update(4, (3, world.shares(3, 4)[0]))),
+        lambda: world.add(world.withdrawal(3, world.consents(3)[0])),
+        lambda: world.add(world.withdrawal(5)),
+        lambda: world.add(world.model()),
+        lambda: world.add(world.erasure(5)),
+        lambda: world.add(world.removal(5, told=(4, COORDINATOR), answered=(4,), models=(1, 3))),
     ]
 
 
-@pytest.mark.parametrize("n_steps", range(18))
+@pytest.mark.parametrize("n_steps", range(30))
 def test_reopening_gives_the_state_of_a_replay(tmp_path: Path, n_steps: int) -> None:
     ledger = create(tmp_path)
     for step in steps(World(ledger).populate())[:n_steps]:

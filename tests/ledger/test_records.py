@@ -24,12 +24,13 @@ from liberate.ledger.records import (
     Record,
     concerned,
     decode_entry,
+    includes,
     numbers,
     ranges,
     sign,
     signed_bytes,
 )
-from tests.ledger.world import FOUNDER, HOST, LOG, PARTICIPANTS, bare_world, digest, genesis, key
+from tests.ledger.world import COORDINATOR, FOUNDER, HOST, LOG, PARTICIPANTS, bare_world, digest, genesis, key
 from tests.strategies import records
 
 DATASET = Dataset(origin="example.org/test", author=3, seq=1, commitment=digest("ratings"))
@@ -93,8 +94,8 @@ def changed(old: bytes, new: bytes) -> bytes:
         pytest.param(changed(b'"seq":1', b'"seq":1.5'), "malformed", id="float"),
         pytest.param(changed(b'"v":1', b'"v":2'), "unknown_version", id="later version"),
         pytest.param(changed(b'"v":1', b'"v":2,"w":0'), "unknown_version", id="later version, new member"),
-        pytest.param(changed(b"dataset", b"consent"), "unknown_kind", id="later kind"),
-        pytest.param(changed(b"dataset", b"consent").replace(b'"v":1', b'"v":2'), "unknown_kind", id="both"),
+        pytest.param(changed(b"dataset", b"unknown"), "unknown_kind", id="later kind"),
+        pytest.param(changed(b"dataset", b"unknown").replace(b'"v":1', b'"v":2'), "unknown_kind", id="both"),
         pytest.param(changed(b"dataset", b"enrol"), "malformed", id="members of another kind"),
         pytest.param(bytes(64) + b"[" * 60_000, "malformed", id="deep nesting"),
         pytest.param(bytes(MAX_ENTRY_BYTES + 1), "too_large", id="too large"),
@@ -152,6 +153,14 @@ def test_ranges_are_small_and_sound_wherever_the_numbers_lie(people: set[int]) -
     assert sum(len(part.bitmap) for part in parts) <= 33 * len(people)
 
 
+@given(st.sets(st.integers(0, 3_000)), st.integers(0, 3_100))
+def test_ranges_include_their_numbers_and_no_other(people: set[int], number: int) -> None:
+    parts = ranges(people)
+
+    assert includes(parts, number) == (number in people)
+    assert all(includes(parts, each) for each in people)
+
+
 def test_a_range_counts_bits_from_the_lowest() -> None:
     assert ranges([3, 4, 11, 1000]) == (Range(first=3, bitmap=b"\x03\x01"), Range(first=1000, bitmap=b"\x01"))
 
@@ -173,5 +182,12 @@ def test_records_concern_their_author_and_subjects() -> None:
     assert concerned(world.update(3)) == [3]
     assert concerned(world.update(HOST)) == [*PARTICIPANTS, HOST]
     assert concerned(world.round()) == [2]
+    assert concerned(world.update(4, (3, digest("share")))) == [3, 4]
+    assert concerned(world.consent(3, 5, COORDINATOR)) == [COORDINATOR, 3, 5]
+    assert concerned(world.withdrawal(3)) == [3]
+    assert concerned(world.share(3, 5)) == [3, 5]
+    assert concerned(world.pool(3, 4)) == [COORDINATOR, 3, 4]
+    assert concerned(world.erasure(4)) == [4]
+    assert concerned(world.removal(4, told=(5,), answered=(5,))) == [COORDINATOR, 4, 5]
     assert world.update(HOST).answers_for() == PARTICIPANTS
     assert world.update(3).answers_for() == (3,)

@@ -75,7 +75,9 @@ def snapshot(state: Any) -> object:
         (state.genesis, state.size, state.height, state.block_hash, state.block_size, state.time_us),
         (state.run, state.round_number, state.model),
         (state._numbers, state._former_keys),
+        deepcopy(state.sharing),
         None if current is None else (current.record, current.updates, current.answered, named(current)),
+        None if current is None else current.pool.copy(),
         state.root(),
     )
 
@@ -244,7 +246,6 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         lambda w: change(w.update(3), round_hash=digest("other")),
     ),
     ("too_late", "an update after the deadline", past_deadline, lambda w: w.update(3)),
-    ("share_without_consent", "any share", in_round, lambda w: change(w.update(3), shares=(digest("share"),))),
     ("wrong_spend", "less", in_round, lambda w: change(w.update(3), spend=1)),
     ("wrong_spend", "another account", in_round, lambda w: change(w.update(3), account="rho")),
     ("wrong_people", "a participant for others", in_round, lambda w: change(w.update(3), people=ranges([4]))),
@@ -456,10 +457,34 @@ def test_a_masked_round_can_be_aborted_at_any_time() -> None:
         assert not world.open_round.survivors
 
 
+SHARING_REASONS = {
+    "consent_expired",
+    "consent_used_up",
+    "no_consent",
+    "not_received",
+    "not_requested",
+    "not_withdrawn",
+    "over_consent",
+    "second_pool",
+    "second_receipt",
+    "second_request",
+    "share_without_consent",
+    "withdrawn",
+    "wrong_copy",
+    "wrong_erasure",
+    "wrong_recipient",
+    "wrong_shares",
+}
+
+
 def test_every_reason_is_exercised() -> None:
-    """The log's own reasons are in test_log, the decoder's in test_records, those of keys in test_keys."""
+    """The log's own reasons are in test_log, the decoder's in test_records, those of keys in test_keys.
+
+    Those of consent, sharing and leaving are in test_sharing_rules.
+    """
     elsewhere = {"malformed", "too_large", "unknown_kind", "unknown_version", "log_only"}
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
+    elsewhere |= SHARING_REASONS
     own = {"bad_signature", "no_genesis", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 

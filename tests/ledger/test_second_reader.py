@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 
 from liberate.errors import RefusedEntry
+from liberate.ledger.log import Ledger
 from liberate.ledger.publish.proof_files import prove_history, prove_inclusion
 from liberate.ledger.publish.tiles import export_tiles
 from liberate.ledger.records import decode_entry, sign
 from liberate.ledger.rules import apply
 from liberate.ledger.state import State
-from tests.ledger.golden import PATH
+from tests.ledger import test_sharing_rules
+from tests.ledger.golden import PATHS
 from tests.ledger.test_fuzz import Recorder, history, is_record, mutated, signed_again
 from tests.ledger.test_rules import BAD_GENESES, CASES, Make
-from tests.ledger.world import FOUNDER, LOG_VKEY, World, create, genesis, key, write_history
+from tests.ledger.world import FOUNDER, LOG_VKEY, World, bare_world, create, key, write_history, write_sharing
 from tests.reference import ledger_format as second
 
-VECTORS: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
+VECTORS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in PATHS}
 UNREADABLE = {"malformed", "unknown_kind", "unknown_version"}
 """Codes between which a reader may choose for bytes that are no record."""
 
@@ -55,32 +57,38 @@ def their_answer(ledger: second.Ledger, data: bytes) -> str:
     return ledger.state_root().hex()
 
 
-def test_the_golden_ledger_leads_to_the_same_states() -> None:
-    ledger = second.Ledger()
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_golden_ledger_leads_to_the_same_states(name: str) -> None:
+    ledger, vectors = second.Ledger(), VECTORS[name]
 
-    for each in VECTORS["entries"]:
+    for each in vectors["entries"]:
         ledger.apply(b64decode(each["entry"]))
 
         assert ledger.state_root() == b64decode(each["state_root"])
-    assert second.open_note(VECTORS["checkpoint"], VECTORS["log_vkey"])[1] == ledger.size == ledger.block_size
+    assert second.open_note(vectors["checkpoint"], vectors["log_vkey"])[1] == ledger.size == ledger.block_size
 
 
-@pytest.mark.parametrize("refused", [pytest.param(each, id=each["description"]) for each in VECTORS["refused"]])
-def test_what_does_not_follow_the_golden_ledger_is_refused_for_the_same_reason(refused: dict[str, str]) -> None:
-    ledger = follow(b64decode(each["entry"]) for each in VECTORS["entries"])
+@pytest.mark.parametrize("name", VECTORS)
+def test_what_does_not_follow_the_golden_ledger_is_refused_for_the_same_reason(name: str) -> None:
+    ledger = follow(b64decode(each["entry"]) for each in VECTORS[name]["entries"])
 
-    with pytest.raises(second.Refused, match=f"^{refused['reason']}$"):
-        ledger.apply(b64decode(refused["entry"]))
+    for refused in VECTORS[name]["refused"]:
+        with pytest.raises(second.Refused, match=f"^{refused['reason']}$"):
+            ledger.apply(b64decode(refused["entry"]))
 
 
-@pytest.mark.parametrize(("reason", "prepare", "make"), [pytest.param(r, p, m, id=f"{r}: {n}") for r, n, p, m in CASES])
-def test_each_rule_is_read_in_the_same_way(reason: str, prepare: Callable[[World], World], make: Make) -> None:
+@pytest.mark.parametrize(
+    ("auditors", "reason", "prepare", "make"),
+    [
+        *(pytest.param(False, r, p, m, id=f"{r}: {n}") for r, n, p, m in CASES),
+        *(pytest.param(True, r, p, m, id=f"{r}: {n}") for r, n, p, m in test_sharing_rules.CASES),
+    ],
+)
+def test_each_rule_is_read_in_the_same_way(
+    auditors: bool, reason: str, prepare: Callable[[World], World], make: Make
+) -> None:
     recorder = Recorder()
-    world = World(recorder)
-    world.add(genesis())
-    world.populate()
-    world.add(world.block())
-    record = make(prepare(world))
+    record = make(prepare(bare_world(recorder, auditors=auditors)))
     ledger = follow(data for _, data in recorder.history)
 
     assert their_answer(ledger, sign(record, key(record.author))) == reason
@@ -96,6 +104,8 @@ def test_mutated_entries_get_the_same_answer(n: int) -> None:
     randomness = random.Random(n)
     ledger, states = second.Ledger(), []
     for state, data in history():
+        if state.genesis is None:
+            ledger = second.Ledger()
         states.append((state, deepcopy(ledger), data))
         ledger.apply(data)
 
@@ -109,9 +119,10 @@ def test_mutated_entries_get_the_same_answer(n: int) -> None:
             assert our_answer(deepcopy(state), candidate) == their_answer(deepcopy(ledger), candidate), candidate
 
 
-def test_an_export_and_proofs_are_read(tmp_path: Path) -> None:
-    log = create(tmp_path / "ledger")
-    write_history(log)
+@pytest.mark.parametrize("write", [write_history, write_sharing])
+def test_an_export_and_proofs_are_read(tmp_path: Path, write: Callable[[Ledger], None]) -> None:
+    log = create(tmp_path / "ledger", auditors=write is write_sharing)
+    write(log)
     export_tiles(log, tmp_path / "tiles")
 
     entries = second.read_export(tmp_path / "tiles", LOG_VKEY)

@@ -1,6 +1,7 @@
 """A small ledger for tests: its people, their keys, and well-formed records that the rules accept.
 
-Principal 0 is the founder, 1 the log, 2 the coordinator, 3 to 5 are participants, 6 is a host.
+Principal 0 is the founder, 1 the log, 2 the coordinator, 3 to 5 are participants, 6 is a host; where people share, 7 is
+an auditor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from liberate.arrays import Digest
 from liberate.crypto.merkle import root
@@ -21,16 +24,25 @@ from liberate.ledger.records import (
     Admission,
     AdmittedRole,
     Block,
+    Consent,
     Dataset,
+    Disclosure,
     Enrol,
+    Erasure,
     Genesis,
+    Input,
     Key,
     Mechanism,
     Model,
+    Pool,
+    Receipt,
     Record,
+    Removal,
     Round,
+    Share,
     Survivors,
     Update,
+    Withdrawal,
     Witnesses,
     decode_entry,
     new_key,
@@ -42,7 +54,7 @@ from liberate.ledger.state import OpenRound, State
 from liberate.randomness import SimulatedClock
 
 ORIGIN = "example.org/test"
-FOUNDER, LOG, COORDINATOR, HOST = 0, 1, 2, 6
+FOUNDER, LOG, COORDINATOR, HOST, AUDITOR = 0, 1, 2, 6, 7
 PARTICIPANTS = (3, 4, 5)
 ROLES: dict[int, AdmittedRole] = {
     COORDINATOR: "coordinator",
@@ -72,10 +84,12 @@ LOG_KEY = key(LOG)
 LOG_VKEY = verifier_key(ORIGIN, LOG_KEY.public)
 
 
-def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True) -> Genesis:
-    """A genesis that lets the founder admit everybody but auditors."""
+def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, auditors: bool = False) -> Genesis:
+    """A genesis that lets the founder admit everybody, auditors only if wanted."""
     by_founder = Admission(admitters=(FOUNDER,), threshold=1)
     roles: tuple[AdmittedRole, ...] = ("participant", "host", "coordinator", "witness")
+    if auditors:
+        roles = (*roles, "auditor")
     return Genesis(
         origin=ORIGIN,
         author=FOUNDER,
@@ -220,7 +234,93 @@ class World:
             deadline=state.height + 20,
         )
 
-    def update(self, author: int) -> Update:
+    def consent(
+        self, author: int, *recipients: int, max_shares: int = 9, epsilon_nano: int | None = None, expiry: int = 0
+    ) -> Consent:
+        """A consent that lasts, open without an ε."""
+        return Consent(
+            origin=ORIGIN,
+            author=author,
+            seq=self.seq(author),
+            recipients=ranges(recipients),
+            expiry=expiry or self.state.height + 20,
+            max_shares=max_shares,
+            epsilon_nano=epsilon_nano,
+            terms=digest(("terms", author)),
+        )
+
+    def consents(self, author: int) -> list[Digest]:
+        """The consents of somebody that live."""
+        return list(self.state.sharing.consents.get(author, ()))
+
+    def withdrawal(self, author: int, consent: Digest | None = None) -> Withdrawal:
+        return Withdrawal(origin=ORIGIN, author=author, seq=self.seq(author), consent=consent)
+
+    def share(self, author: int, recipient: int, *, base: object = "base", epsilon_nano: int | None = None) -> Share:
+        """A share under the author's latest consent."""
+        return Share(
+            origin=ORIGIN,
+            author=author,
+            seq=self.seq(author),
+            consent=self.consents(author)[-1] if self.consents(author) else digest("no consent"),
+            recipient=recipient,
+            base=digest((base, author)),
+            epsilon_nano=epsilon_nano,
+            copy=digest(("copy", base, author, recipient)),
+        )
+
+    def shares(self, giver: int, recipient: int) -> list[Digest]:
+        """The shares of somebody for somebody that live."""
+        found = self.state.sharing.shares.items()
+        return [hash for hash, share in found if (share.giver, share.record.recipient) == (giver, recipient)]
+
+    def receipt(self, author: int, giver: int, share: Digest | None = None) -> Receipt:
+        """A receipt of the latest share."""
+        hash = share or self.shares(giver, author)[-1]
+        copy = self.state.sharing.shares[hash].record.copy
+        return Receipt(origin=ORIGIN, author=author, seq=self.seq(author), giver=giver, share=hash, copy=copy)
+
+    def hand_over(self, giver: int, recipient: int) -> Digest:
+        """Let somebody share with somebody, receipt included; give the share."""
+        self.add(self.consent(giver, recipient))
+        self.add(self.share(giver, recipient))
+        self.add(self.receipt(recipient, giver))
+        return self.shares(giver, recipient)[-1]
+
+    def pool(self, *people: int) -> Pool:
+        current = self.open_round
+        return Pool(
+            origin=ORIGIN,
+            author=COORDINATOR,
+            seq=self.seq(COORDINATOR),
+            round=current.record.number,
+            round_hash=current.hash,
+            people=ranges(people),
+        )
+
+    def erasure(self, number: int) -> Erasure:
+        """A request to be forgotten."""
+        return Erasure(origin=ORIGIN, author=number, seq=self.seq(number), number=number, removal=None)
+
+    def removal(
+        self, number: int, *, told: tuple[int, ...] = (), answered: tuple[int, ...] = (), models: tuple[int, ...] = ()
+    ) -> Erasure:
+        """The coordinator's word on what was done."""
+        done = Removal(
+            destroyed=("salts", "sealed_ratings"),
+            told=ranges(told),
+            answered=ranges(answered),
+            models=ranges(models),
+        )
+        seq = self.seq(COORDINATOR)
+        return Erasure(origin=ORIGIN, author=COORDINATOR, seq=seq, number=number, removal=done)
+
+    def disclosure(self, *people: int) -> Disclosure:
+        seq = self.seq(AUDITOR)
+        return Disclosure(origin=ORIGIN, author=AUDITOR, seq=seq, people=ranges(people), reason=digest("a leak"))
+
+    def update(self, author: int, *inputs: tuple[int, Digest]) -> Update:
+        """An answer, with the shares of givers as input."""
         current = self.open_round
         return Update(
             origin=ORIGIN,
@@ -230,7 +330,7 @@ class World:
             round_hash=current.hash,
             commitment=digest(("upload", author, current.hash)),
             profile=digest(("profile", author, current.hash)),
-            shares=(),
+            shares=tuple(Input(giver=giver, share=share) for giver, share in sorted(inputs)),
             account=current.record.account,
             spend=current.record.spend,
             people=ranges(PARTICIPANTS) if author == HOST else (),
@@ -289,18 +389,21 @@ class World:
         )
 
 
-def bare_world() -> World:
-    """A populated world on the bare rules, its first block ended."""
-    world = World(BareRules())
-    world.add(genesis())
+def bare_world(target: BareRules | None = None, *, auditors: bool = False) -> World:
+    """A populated world on the bare rules, with an auditor if wanted, its first block ended."""
+    world = World(target or BareRules())
+    world.add(genesis(auditors=auditors))
     world.populate()
+    if auditors:
+        world.add(world.enrol(AUDITOR, "auditor"))
     world.add(world.block())
     return world
 
 
-def create(folder: Path) -> SqliteLedger:
+def create(folder: Path, *, auditors: bool = False) -> SqliteLedger:
     """A new ledger."""
-    return SqliteLedger.create(folder, sign(genesis(), key(FOUNDER)), LOG_KEY, SimulatedClock())
+    first = sign(genesis(auditors=auditors), key(FOUNDER))
+    return SqliteLedger.create(folder, first, LOG_KEY, SimulatedClock())
 
 
 def reopen(folder: Path) -> SqliteLedger:
@@ -319,6 +422,38 @@ def write_masked_rounds(ledger: Ledger) -> None:
     world.add(world.update(HOST))
     world.add(world.survivors(*PARTICIPANTS))
     world.add(world.model())
+
+
+def write_sharing(ledger: Target) -> None:
+    """Fill a ledger that admits auditors: people share with each other and the pool, withdraw and are forgotten.
+
+    3 shares with 4, 5 and the pool, perturbed, and takes the consent back; 4 shares with the pool, openly, leaves, and
+    is forgotten; 5 shares with 3, and takes back a second consent that it never used.
+    """
+    world = World(ledger).populate()
+    world.add(world.enrol(AUDITOR, "auditor"))
+    world.add(world.consent(3, COORDINATOR, 4, 5, max_shares=3, epsilon_nano=2_000_000_000))
+    for recipient in (4, 5, COORDINATOR):
+        world.add(world.share(3, recipient, epsilon_nano=2_000_000_000))
+        world.add(world.receipt(recipient, 3))
+    world.hand_over(4, COORDINATOR)
+    from_five = world.hand_over(5, 3)
+    world.add(world.consent(5, 4))
+    from_three = world.shares(3, 4)[0], world.shares(3, 5)[0]
+    world.add(world.round())
+    world.add(world.pool(3, 4))
+    world.add(world.update(3, (5, from_five)), world.update(4, (3, from_three[0])), world.update(5, (3, from_three[1])))
+    world.add(world.model())
+    world.add(world.withdrawal(3, world.consents(3)[0]), world.withdrawal(5, world.consents(5)[1]))
+    world.add(world.round())
+    world.add(world.pool(4))
+    world.add(world.update(4))
+    world.add(world.withdrawal(4))
+    world.add(msgspec.structs.replace(world.update(HOST, (5, from_five)), people=ranges((3, 5))))
+    world.add(world.model())
+    world.add(world.erasure(4))
+    world.add(world.removal(4, told=(3, COORDINATOR), answered=(COORDINATOR,), models=(1, 2)))
+    world.add(world.disclosure(3, 4))
 
 
 def write_history(ledger: Ledger) -> None:

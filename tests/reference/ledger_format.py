@@ -168,6 +168,22 @@ KINDS = {
     "enrol": {"number": natural, "key": hash_, "role": one_of(*ADMITTED)},
     "key": {"number": natural, "key": or_null(members(public=hash_, possession=byte_string(64, 64)))},
     "dataset": {"commitment": hash_},
+    "consent": {
+        "recipients": people,
+        "expiry": positive,
+        "max_shares": positive,
+        "epsilon_nano": or_null(natural),
+        "terms": hash_,
+    },
+    "withdrawal": {"consent": or_null(hash_)},
+    "share": {
+        "consent": hash_,
+        "recipient": natural,
+        "base": hash_,
+        "epsilon_nano": or_null(natural),
+        "copy": hash_,
+    },
+    "receipt": {"giver": natural, "share": hash_, "copy": hash_},
     "round": {
         "number": positive,
         "run": natural,
@@ -191,11 +207,12 @@ KINDS = {
         "round_hash": hash_,
         "commitment": hash_,
         "profile": hash_,
-        "shares": list_of(hash_),
+        "shares": list_of(members(giver=natural, share=hash_)),
         "account": account,
         "spend": natural,
         "people": people,
     },
+    "pool": {"round": positive, "round_hash": hash_, "people": people},
     "survivors": {
         "round": positive,
         "round_hash": hash_,
@@ -215,17 +232,29 @@ KINDS = {
         "parameters": table_of(token, natural),
     },
     "aborted": {"round": positive, "reason": token},
+    "erasure": {
+        "number": natural,
+        "removal": or_null(members(destroyed=list_of(token), told=people, answered=people, models=people)),
+    },
+    "disclosure": {"people": people, "reason": hash_},
     "block": {"parent": hash_, "count": positive, "state_root": hash_, "time_us": natural},
 }
 SIGNERS = {
     "enrol": {"admitter"},
     "key": set(ROLES) - {"log"},
     "dataset": {"participant"},
+    "consent": {"participant"},
+    "withdrawal": {"participant"},
+    "share": {"participant"},
+    "receipt": {"participant", "coordinator"},
     "round": {"coordinator"},
     "update": {"participant", "host"},
+    "pool": {"coordinator"},
     "survivors": {"coordinator"},
     "model": {"coordinator"},
     "aborted": {"coordinator"},
+    "erasure": {"participant", "coordinator"},
+    "disclosure": {"auditor"},
     "block": {"log"},
 }
 
@@ -306,6 +335,9 @@ class Principal:
     key: bytes
     role: str
     revoked: bool = False
+    withdrawn: bool = False
+    forgotten: bool = False
+    consents: tuple[bytes, ...] = ()
     seq: int = 0
     epsilon: int = 0
     rho: int = 0
@@ -316,9 +348,9 @@ class Principal:
         words = (self.seq, self.epsilon, self.rho)
         return (
             self.key
-            + bytes([ROLES.index(self.role), self.revoked])
+            + bytes([ROLES.index(self.role), self.revoked + 2 * self.withdrawn + 4 * self.forgotten])
             + b"".join(word.to_bytes(8, "big") for word in words)
-            + bytes(32)
+            + (tree_root(list(self.consents)) if self.consents else bytes(32))
             + self.count.to_bytes(8, "big")
             + self.chain
         )
@@ -334,6 +366,7 @@ class Open:
     cohort: set[int]
     updates: list[tuple[int, bytes, list[int]]] = field(default_factory=list)
     answered: set[int] = field(default_factory=set)
+    pool: set[int] = field(default_factory=set)
     survivors: list[int] = field(default_factory=list)
     named: tuple[int, int] | None = None
 
@@ -360,6 +393,9 @@ class Ledger:
     run: tuple[int, int | None, int] | None = None
     round: int = 0
     model: tuple[int, bytes | None] = (0, None)
+    consents: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+    shares: dict[bytes, dict[str, Any]] = field(default_factory=dict)
+    receipts: set[bytes] = field(default_factory=set)
 
     def state_root(self) -> bytes:
         return tree_root([leaf_hash(principal.leaf()) for principal in self.principals])
@@ -393,6 +429,7 @@ class Ledger:
         author = self.principals[record["author"]]
         check(author.role in SIGNERS[record["kind"]], "wrong_role")
         check(not author.revoked, "revoked_author")
+        check(not author.withdrawn or record["kind"] in ("key", "erasure"), "withdrawn")
         last = self.height if author.role == "log" else author.seq
         check(record["seq"] > last, "stale_sequence")
         check(record["seq"] - last <= 1_048_576, "leaping_sequence")
@@ -458,6 +495,89 @@ class Ledger:
     def take_dataset(self, record: dict[str, Any], _: bytes) -> list[int]:
         return []
 
+    def may_receive(self, number: int) -> bool:
+        if number >= len(self.principals):
+            return False
+        principal = self.principals[number]
+        return principal.role in ("participant", "coordinator") and not principal.revoked and not principal.withdrawn
+
+    def lives(self, share: bytes, giver: int) -> bool:
+        """Whether a share is the giver's and may be used in the next block."""
+        if share not in self.shares or self.shares[share]["author"] != giver:
+            return False
+        consent = raw(self.shares[share]["consent"])
+        giving = self.principals[giver]
+        return consent in giving.consents and self.height < self.consents[consent]["expiry"] and not giving.revoked
+
+    def take_consent(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        check(record["expiry"] > self.height, "too_late")
+        recipients = self.people(record["recipients"], "wrong_recipient")
+        check(recipients != [] and record["author"] not in recipients, "wrong_recipient")
+        check(all(map(self.may_receive, recipients)), "wrong_recipient")
+        self.consents[hash] = record
+        self.change(record["author"], consents=(*self.principals[record["author"]].consents, hash))
+        return recipients
+
+    def take_withdrawal(self, record: dict[str, Any], _: bytes) -> list[int]:
+        granted = self.principals[record["author"]].consents
+        if record["consent"] is None:
+            self.change(record["author"], consents=(), withdrawn=True)
+            return []
+        ended = raw(record["consent"])
+        check(ended in granted, "no_consent")
+        self.change(record["author"], consents=tuple(hash for hash in granted if hash != ended))
+        return []
+
+    def take_share(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        under = raw(record["consent"])
+        check(under in self.principals[record["author"]].consents, "no_consent")
+        terms = self.consents[under]
+        check(self.height < terms["expiry"], "consent_expired")
+        check(record["recipient"] in self.people(terms["recipients"], ""), "wrong_recipient")
+        check(self.may_receive(record["recipient"]), "wrong_recipient")
+        earlier = [share for share in self.shares.values() if raw(share["consent"]) == under]
+        check(len(earlier) < terms["max_shares"], "consent_used_up")
+        bases = {share["base"]: share["epsilon_nano"] for share in earlier}
+        epsilon = record["epsilon_nano"]
+        check(bases.setdefault(record["base"], epsilon) == epsilon, "wrong_spend")
+        if terms["epsilon_nano"] is not None:
+            check(None not in bases.values() and sum(bases.values()) <= terms["epsilon_nano"], "over_consent")
+        self.shares[hash] = record
+        return [record["recipient"]]
+
+    def take_receipt(self, record: dict[str, Any], _: bytes) -> list[int]:
+        hash = raw(record["share"])
+        check(self.lives(hash, record["giver"]), "share_without_consent")
+        check(self.shares[hash]["recipient"] == record["author"], "wrong_recipient")
+        check(self.shares[hash]["copy"] == record["copy"], "wrong_copy")
+        check(hash not in self.receipts, "second_receipt")
+        self.receipts.add(hash)
+        return [record["giver"]]
+
+    def take_erasure(self, record: dict[str, Any], _: bytes) -> list[int]:
+        number, removal = record["number"], record["removal"]
+        if removal is None:
+            check(number == record["author"], "wrong_erasure")
+            check(self.principals[number].withdrawn, "not_withdrawn")
+            check(not self.principals[number].forgotten, "second_request")
+            self.change(number, forgotten=True)
+            return [number]
+        check(self.principals[record["author"]].role == "coordinator", "wrong_erasure")
+        check(number < len(self.principals) and self.principals[number].forgotten, "not_requested")
+        told, answered = (self.people(removal[name], "wrong_people") for name in ("told", "answered"))
+        check(all(each < len(self.principals) for each in told) and set(answered) <= set(told), "wrong_people")
+        versions = self.people(removal["models"], "wrong_version")
+        check(all(1 <= version <= self.model[0] for version in versions), "wrong_version")
+        return [number, *told]
+
+    def take_disclosure(self, record: dict[str, Any], _: bytes) -> list[int]:
+        people = self.people(record["people"], "wrong_people")
+        check(people != [], "wrong_people")
+        check(
+            all(n < len(self.principals) and self.principals[n].role == "participant" for n in people), "wrong_people"
+        )
+        return people
+
     def people(self, parts: list[dict[str, Any]], code: str) -> list[int]:
         numbers: list[int] = []
         total = 0
@@ -500,6 +620,7 @@ class Ledger:
         check(record["deadline"] > self.height, "too_late")
         cohort = self.people(record["cohort"], "wrong_cohort")
         check(all(map(self.is_participant, cohort)), "wrong_cohort")
+        check(not any(self.principals[number].withdrawn for number in cohort), "withdrawn")
         self.open = Open(record, hash, len(self.principals), set(cohort))
         self.run, self.round, self.model = (run, rounds, opened + 1), record["number"], (record["base_version"], base)
         return []
@@ -513,12 +634,12 @@ class Ledger:
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
         check(current.named is None, "survivors_named")
         check(self.height < terms["deadline"], "too_late")
-        check(record["shares"] == [], "share_without_consent")
         check((record["account"], record["spend"]) == (terms["account"], terms["spend"]), "wrong_spend")
         is_host = self.principals[record["author"]].role == "host"
         check(is_host == bool(record["people"]), "wrong_people")
         persons = self.people(record["people"], "wrong_people") or [record["author"]]
         check(all(map(self.is_participant, persons)), "not_in_cohort")
+        check(not any(self.principals[person].withdrawn for person in persons), "withdrawn")
         for person in persons:
             check(person in current.cohort if current.cohort else person < current.enrolled, "not_in_cohort")
             check(person not in current.answered, "second_update")
@@ -526,19 +647,40 @@ class Ledger:
                 limit = self.genesis[f"{terms['account']}_nano_limit"]
                 spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
                 check(spent <= (LARGEST if limit is None else limit), "over_budget")
+        inputs = [(each["giver"], raw(each["share"])) for each in record["shares"]]
+        check(all(a < b for a, b in pairwise(inputs)), "wrong_shares")
+        for giver, share in inputs:
+            check(self.lives(share, giver), "share_without_consent")
+            check(share in self.receipts and self.shares[share]["recipient"] in persons, "not_received")
         for person in persons:
             if terms["account"] != "none":
                 spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
                 self.change(person, **{terms["account"]: spent})
         current.answered |= set(persons)
         current.updates.append((self.size, hash, persons))
-        return persons
+        return [*persons, *(giver for giver, _ in inputs)]
 
     def closable(self, record: dict[str, Any]) -> Open:
         check(self.open is not None and record["round"] == self.open.record["number"], "closed_round")
         assert self.open
         check(record["author"] == self.open.record["author"], "other_coordinator")
         return self.open
+
+    def take_pool(self, record: dict[str, Any], _: bytes) -> list[int]:
+        current = self.closable(record)
+        check(raw(record["round_hash"]) == current.hash, "wrong_round")
+        people = self.people(record["people"], "wrong_people")
+        check(people != [], "wrong_people")
+        check(not set(people) & current.pool, "second_pool")
+        for person in people:
+            received = [
+                hash
+                for hash, share in self.shares.items()
+                if self.lives(hash, person) and hash in self.receipts and share["recipient"] == record["author"]
+            ]
+            check(received != [], "not_received")
+        current.pool |= set(people)
+        return people
 
     def take_survivors(self, record: dict[str, Any], _: bytes) -> list[int]:
         current = self.closable(record)
@@ -703,20 +845,48 @@ def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any])
     if is_author:
         assert is_signed(leaf.key, pae("application/vnd.liberate.record+json", entry[64:]), entry[:64])
         leaf = replace(leaf, seq=record["seq"])
-    assert is_author or record.get("number") == number or number in named(record)
+    assert is_author or number in subjects(record)
+    if kind == "consent" and is_author:
+        leaf = replace(leaf, consents=(*leaf.consents, leaf_hash(entry)))
+    if kind == "withdrawal":
+        ended = record["consent"]
+        kept = () if ended is None else tuple(hash for hash in leaf.consents if hash != raw(ended))
+        leaf = replace(leaf, consents=kept, withdrawn=leaf.withdrawn or ended is None)
+    if kind == "erasure" and is_author and record["removal"] is None:
+        leaf = replace(leaf, forgotten=True)
     if kind == "key" and record["number"] == number:
         new = record["key"]
         leaf = replace(leaf, revoked=True) if new is None else replace(leaf, key=raw(new["public"]), revoked=False)
-    if kind == "update" and (number in named(record) or (is_author and not record["people"])):
+    if kind == "update" and (number in numbers(record["people"]) or (is_author and not record["people"])):
         account = record["account"]
         if account != "none":
             leaf = replace(leaf, **{account: getattr(leaf, account) + record["spend"]})
     return replace(leaf, count=leaf.count + 1, chain=sha256(leaf.chain + leaf_hash(entry)).digest())
 
 
-def named(record: dict[str, Any]) -> set[int]:
-    """Give whom an update answers for by name."""
-    parts = record["people"] if record["kind"] == "update" else []
+def subjects(record: dict[str, Any]) -> set[int]:
+    """Give whom a record that is no genesis names beside its author."""
+    match record["kind"]:
+        case "enrol" | "key":
+            return {record["number"]}
+        case "consent":
+            return numbers(record["recipients"])
+        case "share":
+            return {record["recipient"]}
+        case "receipt":
+            return {record["giver"]}
+        case "update":
+            return numbers(record["people"]) | {each["giver"] for each in record["shares"]}
+        case "pool" | "disclosure":
+            return numbers(record["people"])
+        case "erasure":
+            return {record["number"]} | numbers((record["removal"] or {"told": []})["told"])
+        case _:
+            return set()
+
+
+def numbers(parts: list[dict[str, Any]]) -> set[int]:
+    """Give the numbers of some people."""
     return {
         part["first"] + 8 * j + i
         for part in parts

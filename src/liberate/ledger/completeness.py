@@ -15,7 +15,21 @@ from liberate.crypto.note import open_checkpoint, parse_verifier_key
 from liberate.crypto.signing import verify
 from liberate.errors import ProofMismatch
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Block, Enrol, Genesis, Key, Record, Update, concerned, decode_entry, signed_bytes
+from liberate.ledger.records import (
+    Block,
+    Consent,
+    Enrol,
+    Erasure,
+    Genesis,
+    Key,
+    Record,
+    Update,
+    Withdrawal,
+    concerned,
+    decode_entry,
+    signed_bytes,
+)
+from liberate.ledger.sharing import consents_digest
 from liberate.ledger.state import Principal
 
 
@@ -94,6 +108,7 @@ def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
     if not entries:
         raise ProofMismatch(f"no entry enrols principal {number}")
     principal = _enrolled(decode_entry(entries[0]).record, number)
+    consents: list[Digest] = []
     for data in entries:
         entry = decode_entry(data)
         record = entry.record
@@ -109,9 +124,19 @@ def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
                 principal.replace_key(following.public)
             case Update() if number in record.answers_for():
                 principal.spend(record.account, record.spend)
+            case Consent(author=giver) if giver == number:
+                consents.append(entry.leaf_hash)
+            case Withdrawal(consent=None):
+                consents.clear()
+                principal.has_withdrawn = True
+            case Withdrawal(consent=consent) if consent in consents:
+                consents.remove(consent)
+            case Erasure(number=owner, removal=None) if owner == number:
+                principal.is_to_be_forgotten = True
             case _:
                 pass
         principal.count(entry.leaf_hash)
+    principal.consents = consents_digest(consents)
     return principal
 
 

@@ -15,44 +15,55 @@ from liberate.crypto.merkle import root
 from liberate.crypto.note import SignatureType, VerifierKey, parse_verifier_key
 from liberate.crypto.signing import Claim, check_public_key, verify, verify_batch
 from liberate.errors import InvalidRecord
+from liberate.ledger import sharing_rules
+from liberate.ledger.people import check_participants, named
 from liberate.ledger.records import (
     Aborted,
     AdmittedRole,
     Block,
+    Consent,
     Dataset,
+    Disclosure,
     Enrol,
     Entry,
+    Erasure,
     Genesis,
     Key,
     Model,
-    Range,
+    Pool,
+    Receipt,
     Record,
     Role,
     Round,
+    Share,
     Survivors,
     Update,
-    numbers,
+    Withdrawal,
     possession_bytes,
     signed_bytes,
 )
-from liberate.ledger.refusal import Reason, refusal
+from liberate.ledger.refusal import refusal
 from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
 
 LARGEST_LEAP = 1_048_576
 """By how much a sequence number may exceed the last one: no thief of a key can use all numbers up."""
 
-MAX_PEOPLE = 262_144
-"""People whom one record may name."""
-
 AUTHORS: dict[type[Record], frozenset[Role]] = {
     Enrol: frozenset({"admitter"}),
     Key: frozenset({"admitter", *get_args(AdmittedRole)}),
     Dataset: frozenset({"participant"}),
+    Consent: frozenset({"participant"}),
+    Withdrawal: frozenset({"participant"}),
+    Share: frozenset({"participant"}),
+    Receipt: frozenset({"participant", "coordinator"}),
     Round: frozenset({"coordinator"}),
     Update: frozenset({"participant", "host"}),
+    Pool: frozenset({"coordinator"}),
     Survivors: frozenset({"coordinator"}),
     Model: frozenset({"coordinator"}),
     Aborted: frozenset({"coordinator"}),
+    Erasure: frozenset({"participant", "coordinator"}),
+    Disclosure: frozenset({"auditor"}),
     Block: frozenset({"log"}),
 }
 """Which roles may sign a kind; the genesis is signed by its first admitter."""
@@ -87,10 +98,20 @@ def apply(state: State, entry: Entry, position: int, *, verified_by: bytes | Non
                 _change_key(state, record)
             case Dataset():
                 pass
+            case Consent():
+                sharing_rules.grant(state, record, entry.leaf_hash)
+            case Withdrawal():
+                sharing_rules.withdraw(state, record)
+            case Share():
+                sharing_rules.hand_over(state, record, entry.leaf_hash)
+            case Receipt():
+                sharing_rules.acknowledge(state, record)
             case Round():
                 _open_round(state, record, entry.leaf_hash)
             case Update():
                 _update(state, record, entry.leaf_hash)
+            case Pool():
+                _use_pool(state, record)
             case Survivors():
                 _name_survivors(state, record)
             case Model():
@@ -98,6 +119,10 @@ def apply(state: State, entry: Entry, position: int, *, verified_by: bytes | Non
             case Aborted():
                 _closable_round(state, record)
                 state.open_round = None
+            case Erasure():
+                sharing_rules.erase(state, record)
+            case Disclosure():
+                sharing_rules.check_disclosure(state, record)
             case Block():
                 _end_block(state, record, entry.leaf_hash)
             case _:
@@ -142,6 +167,8 @@ def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None
         raise refusal("wrong_role", f"{record.kind} by a {author.role}, wanted {' or '.join(sorted(allowed))}")
     if author.is_revoked:
         raise refusal("revoked_author", f"the key of principal {record.author} was revoked")
+    if author.has_withdrawn and not isinstance(record, sharing_rules.AFTER_WITHDRAWAL):
+        raise refusal("withdrawn", f"principal {record.author} has withdrawn from everything")
     last = state.last_sequence(record.author)
     if record.seq <= last:
         raise refusal("stale_sequence", f"sequence {record.seq}, the author's last one is {last}")
@@ -273,7 +300,7 @@ def _open_round(state: State, record: Round, hash: Digest) -> None:
         raise refusal("not_simulated", "masks are left out in simulations only")
     if record.deadline <= state.height:
         raise refusal("too_late", f"deadline {record.deadline}, the next block is {state.height + 1}")
-    _check_participants(state, _people(record.cohort, "wrong_cohort"), "wrong_cohort")
+    check_participants(state, named(record.cohort, "wrong_cohort"), "wrong_cohort")
     state.round_number = record.number
     state.run = run
     state.model = base
@@ -313,17 +340,16 @@ def _update(state: State, record: Update, hash: Digest) -> None:
         raise refusal("survivors_named", f"whose updates round {record.round} uses is settled")
     if state.height >= current.record.deadline:
         raise refusal("too_late", f"block {state.height + 1} is after the deadline, {current.record.deadline}")
-    if record.shares:
-        raise refusal("share_without_consent", f"{len(record.shares)} shares, none is covered by a consent")
     if record.account != current.record.account or record.spend != current.record.spend:
         wanted = f"{current.record.spend} from {current.record.account!r}"
         raise refusal("wrong_spend", f"{record.spend} from {record.account!r}, wanted {wanted}")
     is_host = state.principals[record.author].role == "host"
     if is_host != bool(record.people):
         raise refusal("wrong_people", "a host names its people, a participant answers for nobody else")
-    people = _people(record.people, "wrong_people") if is_host else (record.author,)
-    _check_participants(state, people, "not_in_cohort")
+    people = named(record.people, "wrong_people") if is_host else (record.author,)
+    check_participants(state, people, "not_in_cohort")
     _check_answers(state, current, people)
+    sharing_rules.check_inputs(state, record.shares, people)
     for number in people:
         state.principals[number].spend(record.account, record.spend)
     current.accept(people, hash, state.size)
@@ -342,25 +368,18 @@ def _check_answers(state: State, current: OpenRound, people: Iterable[int]) -> N
             raise refusal("over_budget", f"principal {number} spent {spent} of {limit}, {spend} more are too many")
 
 
-def _people(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
-    """List the people of some ranges, refusing ranges that could be written in another way or out of order."""
-    end = 0
-    for part in parts:
-        if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
-            raise refusal(reason, f"the range from {part.first} overlaps another, or has empty ends")
-        end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
-    people = tuple(numbers(parts))
-    if len(people) > MAX_PEOPLE:
-        raise refusal("too_many_people", f"{len(people)} people, at most {MAX_PEOPLE} are wanted")
-    return people
-
-
-def _check_participants(state: State, people: Iterable[int], reason: Reason) -> None:
+def _use_pool(state: State, record: Pool) -> None:
+    current = _closable_round(state, record)
+    if record.round_hash != current.hash:
+        raise refusal("wrong_round", f"round {record.round} has another entry")
+    people = named(record.people, "wrong_people")
+    if not people:
+        raise refusal("wrong_people", "a pool is of people")
     for number in people:
-        if number >= len(state.principals) or state.principals[number].role != "participant":
-            raise refusal(reason, f"principal {number} is no participant")
-        if state.principals[number].is_revoked:
-            raise refusal(reason, f"the key of principal {number} was revoked")
+        if number in current.pool:
+            raise refusal("second_pool", f"the shares of principal {number} are named already")
+    sharing_rules.check_pool(state, people, record.author)
+    current.pool.update(people)
 
 
 def _name_survivors(state: State, record: Survivors) -> None:
@@ -374,7 +393,7 @@ def _name_survivors(state: State, record: Survivors) -> None:
     expected = (current.named_parts + 1, current.all_parts or record.parts)
     if (record.part, record.parts) != expected or record.part > record.parts:
         raise refusal("wrong_part", f"part {record.part} of {record.parts}, wanted part {expected[0]} of {expected[1]}")
-    people = _people(record.people, "wrong_people")
+    people = named(record.people, "wrong_people")
     if not people or people[0] <= max(current.survivors, default=-1):
         raise refusal("wrong_people", "a part names people, with larger numbers than the part before")
     for number in people:
@@ -398,7 +417,7 @@ def _check_survivors(current: OpenRound, survivors: set[int]) -> None:
 # --- the end of a round, the end of a block --------------------------------------------------------------------------
 
 
-def _closable_round(state: State, record: Survivors | Model | Aborted) -> OpenRound:
+def _closable_round(state: State, record: Pool | Survivors | Model | Aborted) -> OpenRound:
     current = state.open_round
     if current is None or record.round != current.record.number:
         raise refusal("closed_round", f"round {record.round} is not open")

@@ -15,13 +15,27 @@ from liberate.arrays import Digest
 from liberate.crypto.encoding import LARGEST_INTEGER
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.errors import InvalidRecord
-from liberate.ledger.records import ZERO, Account, AdmittedRole, Entry, Genesis, Role, Round, concerned, numbers
+from liberate.ledger.records import (
+    ZERO,
+    Account,
+    AdmittedRole,
+    Consent,
+    Entry,
+    Genesis,
+    Role,
+    Round,
+    Withdrawal,
+    concerned,
+    numbers,
+)
+from liberate.ledger.sharing import Sharing
 
 ROLES: tuple[Role, ...] = ("admitter", "log", *get_args(AdmittedRole))
 """Roles in the order of their codes in a state leaf."""
 
 _LEAF = Struct(">32sBBQQQ32sQ32s")
-_ACTIVE, _REVOKED = 0, 1
+_REVOKED, _WITHDRAWN, _FORGOTTEN = 1, 2, 4
+"""What a state leaf's status is the sum of."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,10 +46,13 @@ class Principal:
         key: Present public key.
         role: What it may sign.
         is_revoked: Whether its key was revoked and not replaced since: it can author nothing and takes part in nothing.
+        has_withdrawn: Whether it has withdrawn from everything: it takes part in nothing any more.
+        is_to_be_forgotten: Whether it has asked for erasure.
         sequence: Its last accepted sequence number; 0 before the first. The log's stays 0: blocks count heights.
         epsilon_nano: Spent from the ε account, in 1e-9.
         rho_nano: Spent from the ρ account, in 1e-9.
-        consents: Digest of its live consents; zero bytes when there are none.
+        consents: RFC 6962 root over the leaf hashes of its consents that were not withdrawn, in ledger order; zero
+            bytes when there are none.
         about_count: How many entries name it as author or subject.
         about_head: Chain over their leaf hashes: SHA-256(head before || leaf hash), from zero bytes.
     """
@@ -43,6 +60,8 @@ class Principal:
     key: bytes
     role: Role
     is_revoked: bool = False
+    has_withdrawn: bool = False
+    is_to_be_forgotten: bool = False
     sequence: int = 0
     epsilon_nano: int = 0
     rho_nano: int = 0
@@ -53,13 +72,13 @@ class Principal:
     def encode(self) -> bytes:
         """Give the leaf's bytes: fixed width, big-endian.
 
-        Key (32), role code (1), status (1; 0 active, 1 revoked), sequence (8), ε spent (8), ρ spent (8), consents (32),
-        about count (8), about head (32).
+        Key (32), role code (1), status (1; the sum of 1 revoked, 2 withdrawn, 4 to be forgotten), sequence (8),
+        ε spent (8), ρ spent (8), consents (32), about count (8), about head (32).
         """
         return _LEAF.pack(
             self.key,
             ROLES.index(self.role),
-            _REVOKED if self.is_revoked else _ACTIVE,
+            _REVOKED * self.is_revoked + _WITHDRAWN * self.has_withdrawn + _FORGOTTEN * self.is_to_be_forgotten,
             self.sequence,
             self.epsilon_nano,
             self.rho_nano,
@@ -67,6 +86,11 @@ class Principal:
             self.about_count,
             self.about_head,
         )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it takes part in what begins from now on."""
+        return not (self.is_revoked or self.has_withdrawn)
 
     def spent(self, account: Account) -> int:
         """Give what was spent from an account, in 1e-9."""
@@ -117,12 +141,14 @@ class Principal:
             key, role, status, sequence, epsilon_nano, rho_nano, consents, about_count, about_head = _LEAF.unpack(leaf)
         except error as wrong:
             raise InvalidRecord(f"a state leaf has {_LEAF.size} bytes") from wrong
-        if role >= len(ROLES) or status not in (_ACTIVE, _REVOKED):
+        if role >= len(ROLES) or status > _REVOKED + _WITHDRAWN + _FORGOTTEN:
             raise InvalidRecord(f"no role has the code {role}, or no status the code {status}")
         return cls(
             key=key,
             role=ROLES[role],
-            is_revoked=status == _REVOKED,
+            is_revoked=bool(status & _REVOKED),
+            has_withdrawn=bool(status & _WITHDRAWN),
+            is_to_be_forgotten=bool(status & _FORGOTTEN),
             sequence=sequence,
             epsilon_nano=epsilon_nano,
             rho_nano=rho_nano,
@@ -151,6 +177,7 @@ class OpenRound:
         n_principals: Number of principals when it was opened.
         updates: Accepted updates by position, in ledger order.
         answered: People whose answer was accepted, each with its position.
+        pool: People whose shares the coordinator uses.
         survivors: People whose uploads are in a masked round's sum, as far as they were named.
         named_parts: How many records have named them.
         all_parts: How many records there will be; 0 before the first.
@@ -162,6 +189,7 @@ class OpenRound:
     n_principals: int
     updates: dict[int, AcceptedUpdate] = field(default_factory=dict)
     answered: dict[int, int] = field(default_factory=dict)
+    pool: set[int] = field(default_factory=set)
     survivors: set[int] = field(default_factory=set)
     named_parts: int = 0
     all_parts: int = 0
@@ -230,6 +258,7 @@ class State:
         block_size: Number of entries up to and including the last block entry.
         time_us: Time of the last block.
         principals: Everybody enrolled, by number.
+        sharing: Consents and shares that were not withdrawn.
         run: The latest run, or None before the first round.
         round_number: Number of the latest round; 0 before the first.
         open_round: The round that has not been closed, or None.
@@ -243,6 +272,7 @@ class State:
     block_size: int = 0
     time_us: int = 0
     principals: list[Principal] = field(default_factory=list)
+    sharing: Sharing = field(default_factory=Sharing)
     run: Run | None = None
     round_number: int = 0
     open_round: OpenRound | None = None
@@ -302,6 +332,21 @@ class State:
     def keys(self) -> Mapping[bytes, int]:
         """Give all public keys that are or were somebody's, and whose."""
         return self._numbers
+
+    def grant(self, record: Consent, hash: Digest) -> None:
+        """Let a consent live, by the leaf hash of its entry."""
+        self.sharing.grant(record, hash)
+        self._note_consents(record.author)
+
+    def withdraw(self, record: Withdrawal) -> None:
+        """Let one consent of somebody end, or everything."""
+        self.sharing.withdraw(record.author, record.consent)
+        if record.consent is None:
+            self.principals[record.author].has_withdrawn = True
+        self._note_consents(record.author)
+
+    def _note_consents(self, number: int) -> None:
+        self.principals[number].consents = self.sharing.digest(number)
 
     def last_sequence(self, number: int) -> int:
         """Give a principal's last accepted sequence number, the height for the log; 0 before the first."""

@@ -18,16 +18,22 @@ from liberate.arrays import Digest
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.ledger.records import (
+    ZERO,
     Block,
+    Consent,
     Enrol,
     Entry,
     Genesis,
     Key,
     Model,
+    Pool,
+    Receipt,
     Record,
     Round,
+    Share,
     Survivors,
     Update,
+    Withdrawal,
     concerned,
     decode_entry,
     numbers,
@@ -235,6 +241,7 @@ def restore(connection: sqlite3.Connection) -> State:
     for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
         state.enrol(Principal.decode(leaf))
     _restore_keys(connection, state)
+    _restore_sharing(connection, state)
     _restore_rounds(connection, state)
     return state
 
@@ -259,6 +266,26 @@ def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
             return keys[number]
         case _:
             raise LedgerError(f"no entry enrols principal {number}")
+
+
+def _restore_sharing(connection: sqlite3.Connection, state: State) -> None:
+    """Take up the consents that live, and the shares under them."""
+    if all(principal.consents == ZERO for principal in state.principals):
+        return
+    kinds = "SELECT entry FROM entry WHERE kind IN ('consent', 'withdrawal', 'share', 'receipt') ORDER BY position"
+    for (data,) in connection.execute(kinds):
+        entry = decode_entry(data)
+        match entry.record:
+            case Consent() as consent:
+                state.sharing.grant(consent, entry.leaf_hash)
+            case Withdrawal(author=giver, consent=ended):
+                state.sharing.withdraw(giver, ended)
+            case Share() as share:
+                state.sharing.hand_over(share, entry.leaf_hash)
+            case Receipt(share=received):
+                state.sharing.acknowledge(received)
+            case _:
+                pass
 
 
 def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
@@ -300,6 +327,11 @@ def _restore_open_round(
         survivors = decode_entry(data).record
         if isinstance(survivors, Survivors):
             current.name_survivors(tuple(numbers(survivors.people)), survivors.parts)
+    used = "SELECT entry FROM entry WHERE kind = 'pool' AND position > ? ORDER BY position"
+    for (data,) in connection.execute(used, (position,)):
+        pool = decode_entry(data).record
+        if isinstance(pool, Pool):
+            current.pool.update(numbers(pool.people))
     return current
 
 
