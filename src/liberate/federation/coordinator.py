@@ -288,7 +288,7 @@ class Coordinator:
 
     def _active(self) -> list[int]:
         people = enumerate(self._ledger.state.principals)
-        return [number for number, person in people if person.role == "participant" and not person.is_revoked]
+        return [number for number, person in people if person.role == "participant" and person.is_active]
 
     def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes, asking: Asking) -> _Collected:
         n_rows, width, n_tail = record.shape

@@ -243,7 +243,7 @@ def _agree(
         limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
     )
     numbers = sorted(device.number for device in own if device.number is not None)
-    return tuple(number for number in numbers if not ledger.state.principals[number].is_revoked)
+    return tuple(number for number in numbers if ledger.state.principals[number].is_active)
 
 
 def _key(folder: Path, name: str, randomness: Randomness) -> SigningKey:

@@ -338,7 +338,7 @@ class Masks:
         proof = [Digest(step) for step in neighbour.proof]
         verify_inclusion(leaf_hash(neighbour.leaf), neighbour.number, n_principals, proof, state_root)
         principal = Principal.decode(neighbour.leaf)
-        if principal.role != "participant" or principal.is_revoked:
+        if principal.role != "participant" or not principal.is_active:
             raise Refused("keys", f"principal {neighbour.number} is no active participant")
         verify_keys(neighbour.keys, principal.key, self._origin, current.hash, neighbour.number)
 
