@@ -61,6 +61,7 @@ def _rows(leaks: Sequence[Leak], averaged: Sequence[Averaged], trials: Sequence[
             "name": trial.name,
             "bug": bug,
             "rounds": trial.rounds,
+            "canary_auc": trial.membership if bug == "none" else None,
             "claim": float(trial.claim),
             "guesses": found.guesses,
             "correct": found.correct,
@@ -106,14 +107,16 @@ def _page(
             "what the accounts add up.",
             "## Audits",
             table(
-                ["claim", "rounds", "ε at least", "verdict", "noise four times too small", "no clip"],
+                ["claim", "rounds", "told apart, AUC", "ε at least", "verdict", "noise / 4", "no clip"],
                 [_audited(trial) for trial in audited],
             ),
-            f"{first.canaries:,} canaries are participants whose data a coin decides.\n"
+            f"{first.canaries:,} canaries are participants whose data a coin decides; without noise every one is told "
+            "apart.\n"
             f"What was released about them is used to guess {first.guesses:,} of the coins, and the number of right "
             "guesses bounds ε from below with 95 % confidence (Steinke, Nasr, Jagielski 2023).\n"
             f"So many guesses show {first.ceiling:.1f} at most, {last.ceiling:.1f} where a claim has a δ: a larger one "
             "is not refutable by this audit.\n"
+            "The last two columns are audits of planted bugs: noise four times too small, and a clip left out.\n"
             "A bound above the claim refutes it; that happens to a true claim in one of twenty audits at most.",
             "## Misused noise",
             f"What an auditor finds in the uploads of {misused['people']} people to three rounds:",
@@ -139,6 +142,7 @@ def _audited(trial: Trial) -> list[str]:
     return [
         f"{trial.name}, ε = {trial.claim}",
         str(trial.rounds),
+        number(trial.membership, 3),
         number(trial.honest.bound, 2),
         trial.honest.verdict(trial.claim),
         _bug(trial.quiet, trial.claim),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liberate.privacy.attacks import Audit, Seen, audit, noise_misuse
-from liberate.privacy.canaries import EXCESS, play, reach_of
+from liberate.privacy.attacks import Audit, Seen, auc, audit, noise_misuse
+from liberate.privacy.canaries import EXCESS, Game, play, reach_of
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian, distributed
 from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from liberate.privacy.laplace import Laplace
@@ -22,6 +22,7 @@ from liberate.studies.worlds import SEED, World
 CLAIMS = (1, 2, 8)
 _ROUNDS = (1, 10)
 _DELTA = 1e-5
+_HONEST_FRACTION = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Trial:
         name: Mechanism and mode.
         rounds: Rounds over which the claim is spent.
         claim: Epsilon.
+        membership: How surely a canary is told apart from what the mechanism releases about it: AUC.
         honest: Audit of the mechanism as it is.
         quiet: The same with noise four times too small.
         unclipped: The same without a clip.
@@ -40,6 +42,7 @@ class Trial:
     name: str
     rounds: int
     claim: int
+    membership: float
     honest: Audit
     quiet: Audit
     unclipped: Audit
@@ -75,7 +78,7 @@ def _mechanisms(world: World, n_canaries: int) -> dict[str, _Make]:
             epsilon=claim,
             delta=_DELTA,
             n_participants=n_canaries,
-            honest_fraction=1.0,
+            honest_fraction=_HONEST_FRACTION,
             n_coordinates=n_canaries,
         )
 
@@ -85,19 +88,23 @@ def _mechanisms(world: World, n_canaries: int) -> dict[str, _Make]:
 def _try(name: str, mechanism: Mechanism, claim: int, rounds: int, n_canaries: int) -> Trial:
     """Audit a mechanism as it is, and with planted bugs."""
 
-    def examine(real: Mechanism) -> Audit:
+    def game_of(real: Mechanism) -> Game:
         reach, randomness = reach_of(mechanism), SimulatedRandomness(SEED, f"{name} {claim} {rounds}".encode())
-        game = play(real, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
+        return play(real, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
+
+    def examine(game: Game) -> Audit:
         return audit(game.scores, game.coins, n_canaries // 10, 0.0 if mechanism.account == "epsilon" else _DELTA)
 
     quiet, unclipped = planted(mechanism)
+    honest = game_of(mechanism)
     return Trial(
         name=name,
         rounds=rounds,
         claim=claim,
-        honest=examine(mechanism),
-        quiet=examine(quiet),
-        unclipped=examine(unclipped),
+        membership=auc(honest.scores, honest.coins),
+        honest=examine(honest),
+        quiet=examine(game_of(quiet)),
+        unclipped=examine(game_of(unclipped)),
     )
 
 
