@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from liberate.errors import DataError
 from liberate.model import kernels
 from liberate.model.factors import Array, Model, ModelConfig, decode, encode, fit_devices, predict
-from liberate.model.items import initial_items
+from liberate.model.items import initial_items, weighed
 from liberate.model.metrics import evaluate
 from liberate.model.ranking import top_n
 from liberate.model.ratings import Ratings
@@ -57,6 +57,28 @@ def test_a_low_rating_speaks_less() -> None:
     assert low[0, 0] == pytest.approx(0.15)
 
 
+def test_features_speak_for_every_item_chosen_or_not() -> None:
+    alike = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [1, 0]], np.float32)
+    model = item_model(item_features=alike)
+
+    _, scores = top_n(model, np.zeros((1, 0), np.float32), rated(4), 4)
+
+    assert lists(model, rated(4))[0][:2] == [3, 0]  # 4 is not chosen, and speaks for 0 and 3 by its features
+    np.testing.assert_allclose(scores[0], [1, 1, 0.001, 0.0006], atol=0.0003)
+
+
+def test_weighed_features_regress_on_all_items() -> None:
+    """A feature of every item and one of a single item: neither drowns the other."""
+    features = np.random.default_rng(0).random((20, 3)).astype(np.float32)
+    x = np.zeros(20)
+    x[[3, 5]] = 1.0
+
+    found = x @ weighed(features) @ weighed(features).T
+
+    coefficients = np.linalg.solve(features.T @ features + 10 * np.eye(3), features.T @ x)
+    np.testing.assert_allclose(found, 0.8 * features @ coefficients, atol=1e-6)
+
+
 def test_before_anything_is_learned_items_come_in_their_order() -> None:
     start = initial_items(5, 1.0, 5.0, statistic="popularity", noisy=False)
 
@@ -75,16 +97,15 @@ def test_rank_by_items_equals_its_twin(own: Ratings, seed: int, n: int, data: st
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, own.n_items - 1)))), np.int32)
     places = np.full(own.n_items, -1, np.int32)
     places[chosen] = np.arange(len(chosen))
-    mine = own.where(places[own.items] >= 0)
     given_side = (
         rng.integers(0, 4, own.n_items).astype(np.float32),
         rng.integers(-2, 3, (len(chosen), len(chosen))).astype(np.float32),
         chosen,
-        mine.indptr,
-        places[mine.items],
-        mine.values,
+        places,
+        rng.integers(-2, 3, (own.n_items, data.draw(st.integers(0, 3)))).astype(np.float32),
         own.indptr,
         own.items,
+        own.values,
     )
     fast, slow = (np.empty((own.n_users, n), np.int32) for _ in range(2))
     fast_scores, slow_scores = (np.empty((own.n_users, n), np.float32) for _ in range(2))
@@ -117,6 +138,7 @@ def test_an_item_model_comes_back_from_its_bytes() -> None:
         ({"gram_items": np.array([-1.0, 1.0, 3.0])}, "gram_items are not items"),
         ({"gram_items": np.array([0.0, 1.0, 1.0])}, "gram_items are not items"),
         ({"gram_items": np.array([0.0, 1.5, 3.0])}, "gram_items are not items"),
+        ({"item_features": np.zeros((4, 2), np.float32)}, "no array item_features"),
         ({"popularity": np.array([0, 1, 2, 3, np.nan])}, "popularity holds a number that is not finite"),
     ],
 )

@@ -38,21 +38,21 @@ def rank_by_items(
     popularity: Float32Array,
     item_weights: Float32Array,
     chosen: Int32Array,
-    own_indptr: Int64Array,
-    own_places: Int32Array,
-    own_weights: Float32Array,
-    exclude_indptr: Int64Array,
-    exclude_items: Int32Array,
+    places: Int32Array,
+    features: Float32Array,
+    indptr: Int64Array,
+    items: Int32Array,
+    weights: Float32Array,
     best: Int32Array,
     scores: Float32Array,
 ) -> None:
     for user in range(len(best)):
-        own = slice(own_indptr[user], own_indptr[user + 1])
-        x = np.zeros(len(chosen))
-        x[own_places[own]] = own_weights[own]
-        score = popularity.astype(np.float64)
-        score[chosen] += x @ item_weights
-        score[exclude_items[exclude_indptr[user] : exclude_indptr[user + 1]]] = -np.inf
+        own = slice(indptr[user], indptr[user + 1])
+        x = np.zeros(len(popularity))
+        x[items[own]] = weights[own]
+        score = popularity + x @ features @ features.T
+        score[chosen] += x[chosen] @ item_weights
+        score[items[own]] = -np.inf
         order = np.argsort(-score, kind="stable")[: best.shape[1]]
         order = order[score[order] > -np.inf]
         best[user], scores[user] = -1, -np.inf

@@ -49,11 +49,9 @@ class MostPopular:
         popularity = total.rows[:, 0].copy()
         best_first = np.lexsort((np.arange(len(popularity)), -popularity))
         chosen = np.sort(best_first[: self.n_chosen]).astype(np.float64)
-        arrays: dict[str, Array] = {"popularity": popularity, "gram_weights": model.float64("gram_weights")}
+        arrays: dict[str, Array] = {"popularity": popularity} | _kept(model, "gram_weights", "item_features")
         if self.n_chosen:
             arrays["gram_items"] = chosen
-            if "item_features" in model.arrays:
-                arrays["item_features"] = model.arrays["item_features"]
         return _next(model, "gram" if self.n_chosen else model.statistic, arrays)
 
 
@@ -102,16 +100,9 @@ class Ease:
         else:
             popularity = np.zeros(model.n_items)
             popularity[chosen] = np.diag(gram)
-        return _next(
-            model,
-            model.statistic,
-            {
-                "popularity": popularity,
-                "gram_weights": model.float64("gram_weights"),
-                "gram_items": model.float64("gram_items"),
-                "item_weights": item_weights(gram, self.ridge).astype(np.float32),
-            },
-        )
+        arrays = _kept(model, "gram_weights", "gram_items", "item_features")
+        arrays |= {"popularity": popularity, "item_weights": item_weights(gram, self.ridge).astype(np.float32)}
+        return _next(model, model.statistic, arrays)
 
 
 def cleaned(
@@ -194,6 +185,11 @@ def item_weights(gram: Float64Array, ridge: float) -> Float64Array:
     weights: Float64Array = precision / -np.diag(precision)
     np.fill_diagonal(weights, 0)
     return weights
+
+
+def _kept(model: Model, *names: str) -> dict[str, Array]:
+    """Give those of the arrays that a model has."""
+    return {name: model.arrays[name] for name in names if name in model.arrays}
 
 
 def _next(model: Model, statistic: str, arrays: Mapping[str, Array]) -> Model:

@@ -94,7 +94,7 @@ class Model:
     - `popularity` of each item, float64, shape (n_items,);
     - `gram_weights`, what a rating counts at each quarter of the scale, float64, shape (5,);
     - `item_weights`, if learned: what each chosen item says for each other, float32, shape (M, M);
-    - `item_features`, if a solver is to make use of them: what is publicly known of items, shape (n_items, p).
+    - `item_features`, if any: two items are publicly as alike as the product of their rows, shape (n_items, p).
 
     Either may have `gram_items`, the M chosen items: integers, strictly increasing, shape (M,).
 

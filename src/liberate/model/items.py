@@ -1,12 +1,14 @@
 """Item models: an item is scored by what the person's other items say for it.
 
-With x the weights of a person's ratings, B the model's item weights and c what an item scores by its popularity, the
-scores are x·B + c. x stays on the device, and is not noised: only the device computes its list.
-An item that is not among the chosen ones scores by popularity alone, and so does every item before B is learned.
+With x the weights of a person's ratings, B the model's item weights, F the items' public features and c what an item
+scores by its popularity, the scores are x·B + x·F Fᵀ + c. x stays on the device, and is not noised: only the device
+computes its list. An item that is not among the chosen ones scores by features and popularity alone, and so does every
+item before B is learned.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,8 @@ LIKED = (0.3, 0.3, 0.3, 1.0, 1.0)
 LIKED_UNDER_NOISE = (0.5, 0.5, 0.5, 1.0, 1.0)
 """The same where noise is added: what was rated then says more than how."""
 
+_FEATURE_WEIGHT = 0.8
+_FEATURE_RIDGE = 10.0
 _POPULARITY_SHARE = 0.001
 """What the most popular item scores by popularity; similar items score 0.1 to 1."""
 
@@ -44,15 +48,29 @@ def initial_items(
         high: Highest rating of the scale, > low.
         statistic: What the first round computes: how popular items are, or at once a Gram over the whole catalogue.
         noisy: Whether noise will be added to it.
-        features: What is publicly known of items, to tell signal from noise by, shape (n_items, p); None for nothing.
+        features: What is publicly known of items, shape (n_items, p); None for nothing.
     """
     weights = np.array(LIKED_UNDER_NOISE if noisy else LIKED)
     arrays: dict[str, Array] = {"popularity": np.zeros(n_items), "gram_weights": weights}
     if statistic == "gram":
         arrays["gram_items"] = np.arange(n_items, dtype=np.float64)
     if features is not None and features.size:
-        arrays["item_features"] = features
+        arrays["item_features"] = weighed(features)
     return Model.of(0, statistic, low, high, arrays)
+
+
+def weighed(features: Float32Array) -> Float32Array:
+    """Give features F such that x·F Fᵀ is, up to a factor, the ridge regression of x on the features.
+
+    Features that many items share, or that go together, then count no more than others.
+
+    Args:
+        features: What is publicly known of items, shape (n_items, p).
+    """
+    wide = features.astype(np.float64)
+    covariance = wide.T @ wide + _FEATURE_RIDGE * np.eye(features.shape[1])
+    whitener = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    return (math.sqrt(_FEATURE_WEIGHT) * (wide @ whitener)).astype(np.float32)
 
 
 def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, Float32Array]:
@@ -70,22 +88,22 @@ def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, F
     popularity = np.maximum(model.arrays["popularity"], 0)
     highest = popularity.max(initial=0)
     own_scores = popularity * (_POPULARITY_SHARE / highest if highest > 0 else 0)
-    weights = model.arrays.get("item_weights", np.zeros((0, 0))).astype(np.float32, copy=False)
-    chosen = model.arrays["gram_items"] if len(weights) else np.zeros(0)
-    places = chosen_places(model) if len(weights) else np.full(model.n_items, -1, np.int32)
-    own = exclude.where(places[exclude.items] >= 0)
+    item_weights = model.arrays.get("item_weights", np.zeros((0, 0))).astype(np.float32, copy=False)
+    features = model.arrays.get("item_features", np.zeros((model.n_items, 0))).astype(np.float32, copy=False)
+    for table in (item_weights, features):
+        table.setflags(write=False)  # as a model's own: kernels are compiled once
+    is_learned = len(item_weights) > 0
     best = np.empty((exclude.n_users, n), np.int32)
     scores = np.empty((exclude.n_users, n), np.float32)
-    weights.setflags(write=False)  # as a model's own: kernels are compiled once
     kernels.rank_by_items(
         own_scores.astype(np.float32),
-        weights,
-        chosen.astype(np.int32),
-        own.indptr,
-        places[own.items],
-        level_weights(model.float64("gram_weights"), own.values, model.low, model.high),
+        item_weights,
+        model.arrays["gram_items"].astype(np.int32) if is_learned else np.zeros(0, np.int32),
+        chosen_places(model) if is_learned else np.full(model.n_items, -1, np.int32),
+        features,
         exclude.indptr,
         exclude.items,
+        level_weights(model.float64("gram_weights"), exclude.values, model.low, model.high),
         best,
         scores,
     )

@@ -588,42 +588,53 @@ def rank_by_items(
     popularity: Float32Array,
     item_weights: Float32Array,
     chosen: Int32Array,
-    own_indptr: Int64Array,
-    own_places: Int32Array,
-    own_weights: Float32Array,
-    exclude_indptr: Int64Array,
-    exclude_items: Int32Array,
+    places: Int32Array,
+    features: Float32Array,
+    indptr: Int64Array,
+    items: Int32Array,
+    weights: Float32Array,
     best: Int32Array,
     scores: Float32Array,
 ) -> None:
-    """Find each user's items of highest x·B + c outside an excluded set; ties go to the lower index.
+    """Find each user's unrated items of highest x·B + x·F Fᵀ + c; ties go to the lower index.
 
     Args:
         popularity: c: what each item scores by itself, shape (n_items,).
         item_weights: B: what each chosen item says for each other, shape (M, M).
         chosen: The chosen items, shape (M,).
-        own_indptr: Range of each user's rated chosen items, shape (n_users + 1,).
-        own_places: Their places among the chosen, shape (n,).
-        own_weights: x: what each rating counts, shape (n,).
-        exclude_indptr: Range of each user's excluded items, shape (n_users + 1,).
-        exclude_items: Excluded items, shape (n_excluded,).
+        places: Place of each item among the chosen, -1 for the others, shape (n_items,).
+        features: F: two items are as alike as the product of their rows, shape (n_items, p).
+        indptr: Range of each user's ratings, shape (n_users + 1,).
+        items: Item of each rating, shape (n_ratings,).
+        weights: x: what each rating counts, shape (n_ratings,).
         best: Written: the items, best first, -1 where there are too few, shape (n_users, n).
         scores: Written: their scores, -inf where there are too few, shape (n_users, n).
     """
     n_chosen = len(chosen)
+    n_items, n_features = features.shape
     for part in _prange(_N_PARTS):
-        score = np.empty(len(popularity), np.float32)
+        score = np.empty(n_items, np.float32)
         said = np.empty(n_chosen, np.float32)
+        taste = np.empty(n_features, np.float32)
         for user in range(part, len(best), _N_PARTS):
             said[:] = 0
-            for rating in range(own_indptr[user], own_indptr[user + 1]):
-                x = own_weights[rating]
-                row = item_weights[own_places[rating]]
-                for place in range(n_chosen):
-                    said[place] += x * row[place]
-            score[:] = popularity
+            taste[:] = 0
+            for rating in range(indptr[user], indptr[user + 1]):
+                x = weights[rating]
+                own = features[items[rating]]
+                for t in range(n_features):
+                    taste[t] += x * own[t]
+                if places[items[rating]] >= 0:
+                    row = item_weights[places[items[rating]]]
+                    for place in range(n_chosen):
+                        said[place] += x * row[place]
+            for item in range(n_items):
+                s = popularity[item]
+                for t in range(n_features):
+                    s += taste[t] * features[item, t]
+                score[item] = s
             for place in range(n_chosen):
                 score[chosen[place]] += said[place]
-            for place in range(exclude_indptr[user], exclude_indptr[user + 1]):
-                score[exclude_items[place]] = -np.inf
+            for rating in range(indptr[user], indptr[user + 1]):
+                score[items[rating]] = -np.inf
             _keep_best(score, best[user], scores[user])
