@@ -128,6 +128,29 @@ def test_report_of_a_local_run_states_its_promise_and_warns(learn: Learn) -> Non
     assert "It spent ε = 2 in all." in section(read(run), "trace").words
 
 
+def test_report_of_a_distributed_run_says_where_masks_and_noise_are(learn: Learn) -> None:
+    said = {}
+    for masks in ("true", "false"):
+        run = learn("privacy.mode=distributed", "privacy.epsilon=8", f"run.masks={masks}")
+        page = read(run)
+        promised = section(page, "promised")
+        names = [name.words for name in promised.all("dt")]
+        texts = dict(zip(names, [text.words for text in promised.all("dd")], strict=True))
+        parts = {row.all("th")[0].words for row in section(page, "time").one("tbody").all("tr")}
+        said[masks] = texts["Masks"], texts["Noise"], {"agree", "mask", "unmask"} & parts
+
+    assert said["true"] == (
+        "on every upload: the coordinator sees sums alone",
+        "a share of it on every upload",
+        {"agree", "mask", "unmask"},
+    )
+    assert said["false"] == (
+        "left out: they cancel in the sum, and this is a simulation",
+        "all of it at once on the sum: this is a simulation",
+        set(),
+    )
+
+
 def test_report_of_a_device_run_claims_no_round(learn: Learn) -> None:
     page = read(learn("privacy.mode=device"))
 

@@ -175,7 +175,7 @@ class Coordinator:
         config: How rounds are run.
         fidelity: Whether a simulation draws noise on each upload, or once on the sum where a mechanism allows it.
         randomness: Source of the noise that is drawn on a sum.
-        stopwatch: Where hash, sign, sum, solve are added up.
+        stopwatch: Where hash, sign, sum, unmask, solve are added up.
         publish: Gives the newest checkpoint, cosigned as participants demand.
         people: Numbers of those who take part; None: every participant.
     """

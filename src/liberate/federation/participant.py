@@ -95,7 +95,7 @@ class Host:
         policy: What the people agreed to.
         n_items: Size of the catalogue.
         randomness: Source of noise keys and salts.
-        stopwatch: Where fit, noise, hash, sign and store are added up.
+        stopwatch: Where fit, noise, agree, mask, hash, sign and store are added up.
     """
 
     def __init__(
@@ -134,11 +134,15 @@ class Host:
                     case "update":
                         uploads.setdefault(body, []).extend(numbers)
                     case "advertise":
-                        replies += self._advertise(body, numbers)
+                        with self._stopwatch.measure("agree"):
+                            replies += self._advertise(body, numbers)
                     case "share":
-                        replies += self._share(body, numbers)
+                        with self._stopwatch.measure("agree"):
+                            replies += self._share(body, numbers)
                     case "mask":
-                        uploads.setdefault(self._receive(body, numbers), []).extend(numbers)
+                        with self._stopwatch.measure("agree"):
+                            asked = self._receive(body, numbers)
+                        uploads.setdefault(asked, []).extend(numbers)
                     case "unmask":
                         replies += self._unmask(body, numbers)
                     case _:

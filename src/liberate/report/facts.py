@@ -20,6 +20,9 @@ _KINDS = ("genesis", "enrol", "dataset", "round", "update", "survivors", "model"
 _PARTS = {
     "fit": "devices fit their own side and compute their statistic",
     "noise": "devices clip, round to the grid and, where the mode says so, add noise",
+    "agree": "devices advertise keys and share secrets with their neighbours",
+    "mask": "devices add masks to their uploads",
+    "unmask": "survivors give shares away, and the coordinator takes the masks out of the sum",
     "hash": "devices commit to their uploads, the coordinator checks it",
     "sign": "everybody signs the own entries",
     "verify": "the ledger verifies signatures",

@@ -112,7 +112,7 @@ def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[s
         ("Adversary", privacy["adversary"]),
         ("Mechanism", privacy["mechanism"]),
     ]
-    if privacy["mode"] == "local":
+    if privacy["mode"] in ("local", "distributed"):
         rows.append(("Sampler", privacy["sampler"]))
         rows.append(("Signal to noise", f"at most {words.significant(predicted['signal_to_noise'])} in each round"))
     if privacy["mode"] == "distributed":
