@@ -244,7 +244,7 @@ def test_device_of_a_revoked_key_refuses_a_coordinator_who_asks_all_the_same(
         revoke(federation, folder)
         before = device_of(federation)
     with stage(folder, WORLD) as scene:
-        monkeypatch.setattr(scene.coordinator, "_cohort", lambda: scene.host.numbers)
+        monkeypatch.setattr(scene.coordinator, "_active", lambda: scene.host.numbers)
         assert before.number in scene.host.numbers
         scene.round(scene.store.load(1))
 

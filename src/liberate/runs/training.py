@@ -75,8 +75,9 @@ def train(
     agenda, dataset = task.agenda, task.dataset
     if task.left_out:
         progress(f"{len(task.left_out):,} of {len(dataset.user_ids):,} people cannot pay for the run: they stay out")
-    save_table(out / CATALOGUE, task.items)
-    save_table(task.home.items_path, task.items)
+    if task.begun is None:
+        save_table(out / CATALOGUE, task.items)
+        save_table(task.home.items_path, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
     charter = charter_of(agenda.settings, agenda)
