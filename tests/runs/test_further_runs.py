@@ -12,20 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.crypto.encoding import commitment
+from liberate.crypto.signing import SigningKey
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator import Coordinator
 from liberate.federation.devices import Device, Devices
+from liberate.federation.founding import open_standing
 from liberate.federation.joining import held_ratings
 from liberate.ledger.audit import verify
-from liberate.ledger.records import Aborted, Dataset, Round, Update, decode_entry, numbers
+from liberate.ledger.records import Aborted, Dataset, Round, Update, Withdrawal, decode_entry, numbers, sign
 from liberate.model.ratings import Ratings, random_split
 from liberate.privacy.gaussian_curve import rho_nano_limit
 from liberate.runs import preparing
 from liberate.runs.folder import Run, load_run
+from liberate.runs.keys import change_key
 from liberate.runs.lineage import trace_person
 from liberate.runs.privacy import statement
 from liberate.runs.results import evaluate, find_person, recommend
-from liberate.runs.training import train
+from liberate.runs.training import charter_of, train
 from liberate.settings import Settings, resolve
 from tests.worlds import low_rank_ratings
 
@@ -414,6 +417,52 @@ def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure:
     assert statement(run, "user:u15")["epsilon_basic"] == pytest.approx(4)
     with pytest.raises(BudgetExceeded, match="30 of 30 people"):
         train(configure(FIRST, *LOCAL), tmp_path / "third", ledger=tmp_path / "first")
+
+
+def test_recovered_key_goes_on_with_the_same_number_and_account(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
+    first = load_run(tmp_path / "first")
+    before = find_person(first, "user:u05")
+    change_key(first, "user:u05", "revocation")
+
+    newer = configure(SECOND, "privacy.mode=local", "privacy.epsilon=1")
+    train(newer, tmp_path / "second", ledger=first.folder)
+    second = load_run(tmp_path / "second")
+    assert second.record["left_out"] == ["u05"]
+    assert count_commitments(second, before.number) == 1, "a revoked key signs nothing"
+    change_key(second, "user:u05", "recovery")
+    train(newer, tmp_path / "third", ledger=first.folder)
+
+    third = load_run(tmp_path / "third")
+    after = find_person(third, "user:u05")
+    assert after.number == before.number
+    assert after.key_id != before.key_id
+    assert count_commitments(third, before.number) == 2, "what the person rated meanwhile"
+    assert statement(third, "user:u05")["epsilon_basic"] == pytest.approx(5), "no fresh budget"
+    assert statement(third, "user:u06")["epsilon_basic"] == pytest.approx(6)
+    assert verify(third.ledger_folder).ok
+
+
+def count_commitments(run: Run, number: int) -> int:
+    return sum(isinstance(record, Dataset) and record.author == number for record in records(run, "dataset"))
+
+
+def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    first = load_run(tmp_path / "first")
+    person = device(first, "u05")
+    with open_standing(first.home, charter_of(first.settings)) as standing:
+        key = SigningKey.from_seed(standing.devices.holding(person.slot).signing_seed)
+        assert person.number is not None
+        record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
+        standing.ledger.append([sign(record, key)])
+
+    train(configure(SECOND), tmp_path / "second", ledger=first.folder)
+
+    second = load_run(tmp_path / "second")
+    assert second.record["left_out"] == ["u05"]
+    assert count_commitments(second, person.number) == 1
+    assert len(trace_person(second, "user:u05")["updates"]) == first.result.rounds
 
 
 def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Configure) -> None:

@@ -161,7 +161,8 @@ def enrol(admitting: Admitting, keys: Sequence[bytes], role: Role) -> list[int]:
 def commit_ratings(admitting: Admitting, devices: Devices) -> None:
     """Let each device commit to its ratings, where the ledger does not hold that commitment as the person's last.
 
-    A revoked key can sign nothing: its person's ratings are committed to after a recovery.
+    A revoked key can sign nothing: its person's ratings are committed to after a recovery. Who has withdrawn signs no
+    more of these.
     """
     ledger = admitting.ledger
     stand: dict[int, bytes] = {}
@@ -174,7 +175,7 @@ def commit_ratings(admitting: Admitting, devices: Devices) -> None:
     for device in devices.devices():
         holding, number = devices.holding(device.slot), device.number
         opened = commitment(holding.dataset_salt, holding.ratings)
-        if number is None or device.is_revoked or stand.get(number) == opened:
+        if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
             continue
         last = ledger.state.principals[number].sequence
         if holding.dataset_seq <= last:

@@ -84,7 +84,7 @@ class Standing:
         model: The model that the last run has reached; None before the first.
         limits: Most that a person may spend from each account in all runs, in 1e-9.
         spent: What each person of the data set has spent from each account, shape (n_users,).
-        is_revoked: Whether a person's key is revoked, shape (n_users,).
+        is_active: Whether a person can take part: is not revoked and has not withdrawn, shape (n_users,).
         held: What the devices of each person of the data set hold.
     """
 
@@ -92,7 +92,7 @@ class Standing:
     model: ModelReference | None = None
     limits: Mapping[Charged, int]
     spent: Mapping[Charged, Sequence[int]]
-    is_revoked: Sequence[bool]
+    is_active: Sequence[bool]
     held: Ratings
 
 
@@ -254,7 +254,7 @@ def _new_standing(settings: Settings, train: Ratings) -> Standing:
     return Standing(
         limits={name: LARGEST_INTEGER if limit is None else limit for name, limit in limits(settings).items()},
         spent={name: [0] * n for name in _ACCOUNTS},
-        is_revoked=[False] * n,
+        is_active=[True] * n,
         held=train.where(np.zeros(train.n_ratings, np.bool_)),
     )
 
@@ -279,7 +279,7 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
                 "epsilon": [max(d.epsilon_nano if d else 0, p.epsilon_nano if p else 0) for d, p in pairs],
                 "rho": [max(d.rho_nano if d else 0, p.rho_nano if p else 0) for d, p in pairs],
             },
-            is_revoked=[person is not None and person.is_revoked for person in people],
+            is_active=[person is None or person.is_active for person in people],
             held=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
         )
 
@@ -291,7 +291,7 @@ def _affordable(settings: Settings, dataset: Dataset, standing: Standing) -> tup
         BudgetExceeded: They are too few.
     """
     n_users = len(dataset.user_ids)
-    able = [user for user in range(n_users) if not standing.is_revoked[user]]
+    able = [user for user in range(n_users) if standing.is_active[user]]
     while True:
         agenda = _plan(settings, dataset, len(able))
         payers = able

@@ -74,7 +74,8 @@ def train(
         return task.begun.result
     agenda, dataset = task.agenda, task.dataset
     if task.left_out:
-        progress(f"{len(task.left_out):,} of {len(dataset.user_ids):,} people cannot pay for the run: they stay out")
+        absent, everybody = len(task.left_out), len(dataset.user_ids)
+        progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
     if task.begun is None:
         save_table(out / CATALOGUE, task.items)
         save_table(task.home.items_path, task.items)
