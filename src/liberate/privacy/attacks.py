@@ -59,8 +59,8 @@ def ratings_from_gradients(views: Sequence[GradientView]) -> Float64Array:
     Returns:
         Ratings in standard units, shape (n_rated,).
 
-    Source: Chai et al. 2021, "Secure Federated Matrix Factorization" (arXiv 1906.05108), section 3, for plain gradient
-    descent on the device; here for a device that fits its side exactly.
+    Source: Chai et al. 2021, "Secure Federated Matrix Factorization" (arXiv 1906.05108): gradients of two consecutive
+    rounds give the ratings away where the device takes gradient steps. Here it fits its side exactly, and one does.
     """
     return np.asarray(np.mean([_from_gradient(view) for view in views], axis=0))
 
