@@ -372,3 +372,14 @@ def test_browser_shows_the_page_and_asks_for_nothing(
     is_accent = np.abs(picture[500:] - [0x23, 0x53, 0x9C]).max(axis=2) < 8
     assert is_accent.sum() > 1_000
     assert 0.7 < (picture.min(axis=2) > 240).mean() < 0.99
+
+
+def test_a_run_for_good_lists_is_judged_by_its_lists(learn: Learn) -> None:
+    """There is no RMSE, no curve of it, and no "nothing was held out" where something was."""
+    text = read(learn("model.objective=implicit")).text
+
+    assert "The model orders items and predicts no ratings. In lists of ten its NDCG on" in text
+    assert "the aim is good lists: no rating is predicted" in text
+    assert "RMSE on held-out ratings" not in text
+    assert "nothing was held out" not in text
+    assert "nan" not in text.lower().split()

@@ -40,9 +40,10 @@ class ModelConfig:
     Attributes:
         objective: What is asked of the model: to predict ratings (`explicit`), or to order items for good lists
             (`implicit`).
-        statistic: What a device computes: its normal equations, the paper's gradient, which items it rated together
-            (`gram`), or by mode and objective (`auto`). For explicit: the gradient where noise is added, else the
-            normal equations. For implicit: the Gram up to 6,000 items, else the normal equations.
+        statistic: What a device computes in mode `plain`, and for explicit ratings in `local`: its normal equations,
+            the paper's gradient, which items it rated together (`gram`), or by mode and objective (`auto`). For
+            explicit that is the gradient where noise is added, else the normal equations; for implicit the Gram up to
+            6,000 items, else the normal equations. `distributed` chooses its releases by public numbers.
         n_factors: Numbers in a user's and an item's factor besides the bias, 0 <= n_factors <= 128. 0 fits biases only.
         optimizer: How the server follows the gradient.
         learning_rate: Step of the optimizer, > 0: in standard units for adam, else per unit of a participant's mean

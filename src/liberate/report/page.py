@@ -78,7 +78,10 @@ def _content(run: Run) -> dict[str, object]:
         "result": result,
         "n_items": predicted["items"],
         "n_test": found.test.n_ratings,
-        "rmse_words": words.comparison("rmse", found.metrics.rmse, found.baselines),
+        "rmse_words": words.comparison("rmse", found.metrics.rmse, found.baselines)
+        if found.predictions is not None
+        else "the aim is good lists: no rating is predicted",
+        "predicts": found.predictions is not None,
         "ndcg_words": words.comparison("ndcg_at_10", found.metrics.ndcg_at_10, found.baselines),
         "metrics": found.metrics,
         "columns": columns,
