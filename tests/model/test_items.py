@@ -131,7 +131,9 @@ def test_an_item_model_comes_back_from_its_bytes() -> None:
     ("changed", "reason"),
     [
         ({"popularity": np.array([[1.0]])}, "no array popularity"),
-        ({"gram_weights": np.ones(4)}, "no array gram_weights"),
+        ({"gram_weights": np.ones(4)}, "gram_weights are not five numbers from 0 to 1"),
+        ({"gram_weights": np.full(5, 1e300)}, "gram_weights are not five numbers from 0 to 1"),
+        ({"gram_weights": np.full(5, -0.5)}, "gram_weights are not five numbers from 0 to 1"),
         ({"item_weights": np.zeros((3, 4), np.float32)}, "no array item_weights"),
         ({"item_weights": np.zeros((4, 4), np.float32)}, "no array gram_items"),
         ({"gram_items": np.array([0.0, 1.0, 5.0])}, "gram_items are not items"),
@@ -145,6 +147,11 @@ def test_an_item_model_comes_back_from_its_bytes() -> None:
 def test_impossible_item_models_are_refused(changed: dict[str, Array], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         item_model(**changed)
+
+
+def test_an_item_model_without_weights_of_ratings_is_refused() -> None:
+    with pytest.raises(ValueError, match="no array gram_weights"):
+        Model.of(0, "popularity", 1.0, 5.0, {"popularity": np.zeros(5)})
 
 
 def test_bytes_of_an_impossible_item_model_are_refused() -> None:

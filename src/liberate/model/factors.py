@@ -191,7 +191,9 @@ def _check_arrays(arrays: Mapping[str, Array]) -> None:
     shapes: dict[str, tuple[int, ...]]
     if "popularity" in arrays and "item_means" not in arrays:
         n = arrays["popularity"].size
-        shapes = {"popularity": (n,), "gram_weights": (5,)}
+        shapes = {"popularity": (n,)}
+        if "gram_weights" not in arrays:
+            raise ValueError("no array gram_weights")
         if "item_features" in arrays:
             shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
         if "item_weights" in arrays:
@@ -212,6 +214,9 @@ def _check_arrays(arrays: Mapping[str, Array]) -> None:
             raise ValueError(f"{name} holds a number that is not finite")
     if "noise_precision" in arrays and not arrays["noise_precision"][0] > 0:
         raise ValueError("noise_precision is not positive")
+    for name in ("gram_weights", "level_targets"):
+        if name in arrays and not (arrays[name].shape == (5,) and 0 <= arrays[name].min() <= arrays[name].max() <= 1):
+            raise ValueError(f"{name} are not five numbers from 0 to 1")
     if "gram_items" in arrays:
         _check_chosen(arrays["gram_items"], n)
 
