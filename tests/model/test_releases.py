@@ -36,6 +36,9 @@ from liberate.model.statistics import Statistic
 from tests.reference import releases as plain
 from tests.strategies import ratings
 
+D = 4
+"""Directions of taste."""
+
 
 def world(n_users: int = 400, n_items: int = 60, seed: int = 0) -> tuple[Ratings, Float64Array, Float32Array]:
     """People of two camps rate mostly items of their camp, and items differ in quality; with qualities and genres."""
@@ -55,6 +58,12 @@ def first_model(n_items: int, n_features: int = 3, statistic: str = "bias") -> M
     return initial_features(features, 1.0, 5.0, statistic=statistic)
 
 
+def moments_model(n_items: int, rounds: int = 9) -> Model:
+    """A model that asks for so many rounds of moments."""
+    model = first_model(n_items, 2, "moments")
+    return Model.of(2, "moments", 1.0, 5.0, dict(model.arrays) | {"moments_left": np.array([float(rounds)])})
+
+
 def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: int = 2) -> list[Model]:
     """Every model of the design, with continuous noise of one deviation on every sum but those of moments."""
     rng = np.random.default_rng(2)
@@ -63,9 +72,9 @@ def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: in
     models = [initial_features(features, 1.0, 5.0, statistic="bias")]
     steps: list[tuple[Statistic, Solver, float]] = [
         (BiasSums(n), ItemBiases(nano, n), noise),
-        (Gram(n), Embeddings(nano), noise),
-        (Residuals(n), ItemResiduals(nano), noise),
-        *[(Moments(features.shape[1] + N_EMBEDDINGS), LearnedPrior(), 0.0)] * rounds,
+        (Gram(n), Embeddings(nano, rounds, D), noise),
+        *[(Moments(features.shape[1] + N_EMBEDDINGS), LearnedPrior(D), 0.0)] * rounds,
+        (Residuals(n, D), ItemResiduals(nano), noise),
     ]
     for statistic, solver, deviation in steps:
         total = sum_of(statistic, models[-1], own)
@@ -103,9 +112,17 @@ def test_nobodys_part_of_the_bias_sums_is_larger_than_the_norm_says(own: Ratings
     np.testing.assert_allclose(found, np.where(np.diff(own.indptr) > 0, BIAS_NORM, 0), rtol=1e-6)
 
 
-@given(own=ratings())
-def test_nobodys_residuals_are_larger_than_the_norm_says(own: Ratings) -> None:
-    batch = Residuals(own.n_items).compute(first_model(own.n_items, 2, "residuals"), own)
+def asked(model: Model, n_directions: int) -> Model:
+    """The model, asking for residuals in some directions of taste."""
+    directions = np.random.default_rng(4).normal(0, 3, (model.n_factors, n_directions))
+    return Model.of(model.version, "residuals", 1.0, 5.0, dict(model.arrays) | {"directions": directions})
+
+
+@given(own=ratings(), n_directions=st.integers(0, 4))
+def test_nobodys_residuals_are_larger_than_the_norm_says(own: Ratings, n_directions: int) -> None:
+    batch = Residuals(own.n_items, n_directions).compute(
+        asked(first_model(own.n_items, 5, "residuals"), n_directions), own
+    )
 
     assert (norms(batch) <= RESIDUALS_NORM).all()
     assert np.array_equal(batch.indices, own.items)
@@ -113,15 +130,19 @@ def test_nobodys_residuals_are_larger_than_the_norm_says(own: Ratings) -> None:
 
 def test_residuals_are_what_predictions_miss() -> None:
     own, _, genres = world(30)
-    model = learned(own, genres)[2]
-    missed = own.values - predict(model, fit_devices(model, own), own.users(), own.items)
+    model = learned(own, genres)[4]
+    profiles = fit_devices(model, own)
+    tastes = profiles[:, :-1] @ model.float64("directions")
+    factors = np.concatenate([np.ones((30, 1)), 0.7 * tastes], axis=1)
+    missed = own.values - predict(model, profiles, own.users(), own.items)
 
-    rows = Residuals(60).compute(model, own).rows[:, 0]
+    rows = Residuals(60, D).compute(model, own).rows
 
     for user in range(30):
         mine = slice(own.indptr[user], own.indptr[user + 1])
-        expected = missed[mine] / np.sqrt((missed[mine] ** 2 + 0.05).sum())
-        np.testing.assert_allclose(rows[mine], expected, rtol=0.2, atol=0.02)
+        expected = missed[mine, None] * factors[user]
+        expected /= np.sqrt((expected**2).sum() + 0.05 * len(expected))
+        np.testing.assert_allclose(rows[mine], expected, rtol=0.2, atol=0.05)
 
 
 def test_people_of_two_worlds_move_the_gram_by_its_norm_at_most() -> None:
@@ -165,14 +186,14 @@ def test_the_average_of_moments_moves_the_prior_to_what_people_are_like() -> Non
     np.testing.assert_allclose(batch.rows, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bias", "residuals", "moments"])
+@pytest.mark.parametrize("name", ["bias", "moments", "residuals"])
 def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores(name: str) -> None:
     own, _, genres = world(30)
     models = learned(own, genres)
     statistics: dict[str, tuple[Statistic, Model]] = {
         "bias": (BiasSums(60), models[0]),
-        "residuals": (Residuals(60), models[2]),
-        "moments": (Moments(19), models[3]),
+        "moments": (Moments(19), models[2]),
+        "residuals": (Residuals(60, D), models[4]),
     }
     statistic, model = statistics[name]
     whole = statistic.compute(model, own)
@@ -190,7 +211,7 @@ def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores
 def test_one_persons_other_ratings_move_a_clipped_sum_by_twice_the_clip_at_most() -> None:
     """And leaving the person out, the relation that is promised, by the clip."""
     own, _, genres = world(40)
-    model = learned(own, genres)[3]
+    model = learned(own, genres)[2]
     statistic = Moments(model.n_factors)
     changed = own.values.copy()
     changed[own.users() == 3] = 1.0
@@ -222,12 +243,12 @@ def test_every_stage_names_the_next_and_predicts_better() -> None:
     errors = [
         rmse(predict(model, fit_devices(model, train), test.users(), test.items), test.values) for model in models
     ]
-    assert [model.statistic for model in models] == ["bias", "gram", "residuals", "moments", "moments", "moments"]
+    assert [model.statistic for model in models] == ["bias", "gram", "moments", "moments", "residuals", "residuals"]
     assert [model.version for model in models] == [0, 1, 2, 3, 4, 5]
     assert errors[1] < errors[0] - 0.05
     assert errors[2] < errors[1] - 0.02
-    assert errors[3] <= errors[2] + 0.002
-    assert errors[5] <= errors[3] + 0.002
+    assert errors[4] <= errors[2] + 0.002
+    assert errors[5] < errors[4] - 0.002
 
 
 def test_biases_follow_the_qualities_of_items() -> None:
@@ -284,27 +305,63 @@ def test_without_a_gram_residuals_come_next() -> None:
 def test_residuals_correct_what_the_bias_sums_got_wrong() -> None:
     """A bias that noise has put off comes back by the residuals of those who rated the item."""
     own, _, genres = world()
-    model = learned(own, genres)[2]
+    model = learned(own, genres)[4]
     means = model.item_means.copy()
     means[7, -1] += 0.5
-    off = Model.of(2, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
+    off = Model.of(4, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
+    statistic = Residuals(60, D)
 
-    after = ItemResiduals(0).solve(off, sum_of(Residuals(60), off, own))
-    undisturbed = ItemResiduals(0).solve(model, sum_of(Residuals(60), model, own))
+    after = ItemResiduals(0).solve(off, sum_of(statistic, off, own))
+    undisturbed = ItemResiduals(0).solve(model, sum_of(statistic, model, own))
 
     moved = after.item_means[:, -1] - undisturbed.item_means[:, -1]
-    assert 0 <= moved[7] < 0.25
+    assert 0 <= moved[7] < 0.3
     assert np.abs(np.delete(moved, 7)).max() < 0.05
 
 
-def test_residuals_full_of_noise_leave_biases_as_they_were() -> None:
+def test_residuals_correct_whom_an_item_suits() -> None:
+    """The features of an item put into the wrong camp move back towards those of its own."""
     own, _, genres = world()
-    model = learned(own, genres)[2]
-    noise = np.random.default_rng(0).normal(0, 1e3, (60, 1))
+    model = learned(own, genres)[4]
+    means = model.item_means.copy()
+    means[7, :-1] = means[8, :-1]
+    off = Model.of(4, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
 
-    after = ItemResiduals(round(1e3 / np.sqrt(400) * 1e9)).solve(model, Total(noise, np.zeros(0), 400))
+    after = ItemResiduals(0).solve(off, sum_of(Residuals(60, D), off, own))
 
-    np.testing.assert_allclose(after.item_means[:, -1], model.item_means[:, -1], atol=0.01)
+    covariance = np.linalg.inv(model.float64("user_precision"))[:-1, :-1]
+    before, now = ((m[7] - model.item_means[7])[:-1] for m in (means, after.item_means))
+    assert now @ covariance @ now < 0.7 * (before @ covariance @ before)
+
+
+def test_residuals_full_of_noise_leave_items_as_they_were() -> None:
+    own, _, genres = world()
+    model = learned(own, genres)[4]
+    noise = np.random.default_rng(0).normal(0, 1e4, (60, 1 + D))
+
+    after = ItemResiduals(round(1e4 / np.sqrt(400) * 1e9)).solve(model, Total(noise, np.zeros(0), 400))
+
+    np.testing.assert_allclose(after.item_means, model.item_means, atol=0.01)
+
+
+def test_directions_of_taste_are_independent_under_the_prior() -> None:
+    own, _, genres = world()
+    model = learned(own, genres)[4]
+    chosen = model.float64("directions")
+    covariance = np.linalg.inv(model.float64("user_precision"))[:-1, :-1]
+
+    assert chosen.shape == (model.n_factors, D)
+    np.testing.assert_allclose(chosen.T @ covariance @ chosen, np.eye(D), atol=1e-8)
+
+
+def test_without_moments_residuals_follow_the_gram() -> None:
+    own, _, genres = world(50)
+    before = learned(own, genres)[1]
+
+    after = Embeddings(0, 0, D).solve(before, sum_of(Gram(60), before, own))
+
+    assert after.statistic == "residuals"
+    assert after.arrays["directions"].shape == (3 + N_EMBEDDINGS, D)
 
 
 def test_embeddings_tell_the_camps_apart_and_leave_other_items_at_zero() -> None:
@@ -313,7 +370,7 @@ def test_embeddings_tell_the_camps_apart_and_leave_other_items_at_zero() -> None
     chosen = np.arange(40.0)
     before = Model.of(1, "gram", 1.0, 5.0, dict(before.arrays) | {"gram_items": chosen})
 
-    after = Embeddings(0).solve(before, sum_of(Gram(40), before, own))
+    after = Embeddings(0, 2, D).solve(before, sum_of(Gram(40), before, own))
 
     embeddings = after.item_means[:, 3:-1]
     assert embeddings.shape == (60, N_EMBEDDINGS)
@@ -334,11 +391,11 @@ def test_a_gram_of_noise_gives_no_embedding() -> None:
 
 def test_the_prior_becomes_the_covariance_that_its_moments_say() -> None:
     """Whoever has the sum sees the step: covariance L (I + D / N)² Lᵀ."""
-    model = first_model(5, 2, "moments")
+    model = moments_model(5)
     moved = np.array([[1.5, 0.2, 0.0], [0.2, 0.8, 0.1], [0.0, 0.1, 0.5]])
     total = Total(packed(moved - np.eye(3))[:, None] * 10, np.zeros(0), 10)
 
-    after = LearnedPrior().solve(model, total)
+    after = LearnedPrior(D).solve(model, total)
 
     factor = np.linalg.cholesky(model.float64("user_precision"))
     expected = np.linalg.inv(factor.T) @ moved @ moved @ np.linalg.inv(factor)
@@ -347,16 +404,16 @@ def test_the_prior_becomes_the_covariance_that_its_moments_say() -> None:
 
 @pytest.mark.parametrize("scale", [-1e6, 1e6])
 def test_noise_cannot_carry_the_prior_away(scale: float) -> None:
-    model = first_model(5, 2, "moments")
+    model = moments_model(5)
     noise = scale * np.random.default_rng(0).normal(size=(6, 1))
 
     for _ in range(5):
-        model = LearnedPrior().solve(model, Total(noise, np.zeros(0), 3))
+        model = LearnedPrior(D).solve(model, Total(noise, np.zeros(0), 3))
 
     assert np.linalg.eigvalsh(model.float64("user_precision")).min() > 0
 
 
-@pytest.mark.parametrize("statistic", [BiasSums(5), Residuals(5), Moments(2)])
+@pytest.mark.parametrize("statistic", [BiasSums(5), Residuals(5, 0), Moments(2)])
 def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
     own = Ratings.from_triples(np.array([0]), np.array([0]), np.array([5.0]), 1, 5)
 
@@ -364,7 +421,7 @@ def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
         statistic.compute(first_model(5, 2, "gram"), own)
 
 
-@pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0), ItemResiduals(0), LearnedPrior()])
+@pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0, 2, D), ItemResiduals(0), LearnedPrior(D)])
 def test_a_solver_refuses_a_model_of_another_statistic(solver: Solver) -> None:
     with pytest.raises(ValueError, match="the model is of normal"):
         solver.solve(first_model(5, 2, "normal"), Total(np.zeros((6, 2)), np.zeros(0), 1))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Float64Array
-from liberate.model.spectral import packed, shrunk, unpacked
+from liberate.model.spectral import packed, shrunk, signed, unpacked
 
 
 def symmetric_noise(size: int, deviation: float, seed: int = 0) -> Float64Array:
@@ -19,7 +19,8 @@ def symmetric_noise(size: int, deviation: float, seed: int = 0) -> Float64Array:
 
 def low_rank(size: int, values: list[float], seed: int = 1) -> Float64Array:
     vectors, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, len(values))))
-    return (vectors * values) @ vectors.T
+    matrix: Float64Array = (vectors * values) @ vectors.T
+    return matrix
 
 
 @given(size=st.integers(0, 8), seed=st.integers(0, 99))
@@ -93,3 +94,11 @@ def test_an_empty_or_negative_matrix_leaves_nothing() -> None:
     assert shrunk(np.zeros((0, 0)), 1.0).vectors.shape == (0, 0)
     assert shrunk(np.zeros((3, 3)), 0.0).vectors.shape == (3, 0)
     assert shrunk(-np.eye(3), 0.1).vectors.shape == (3, 0)
+
+
+def test_signs_of_eigenvectors_are_fixed() -> None:
+    vectors = np.array([[0.6, -0.2], [-0.8, 0.1]])
+
+    np.testing.assert_array_equal(signed(vectors), [[-0.6, 0.2], [0.8, -0.1]])
+    np.testing.assert_array_equal(signed(-vectors), signed(vectors))
+    assert signed(np.zeros((3, 0))).shape == (3, 0)

@@ -13,7 +13,7 @@ from liberate.model.factors import Model, ModelConfig, initial, statistic_name
 from liberate.model.gram import Gram, Popularity
 from liberate.model.items import initial_items
 from liberate.model.ratings import Ratings
-from liberate.model.releases import BiasSums, Moments, Residuals
+from liberate.model.releases import BiasSums, Moments, Residuals, n_directions
 from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
 from liberate.model.weighted import WeightedBayes, initial_weighted
@@ -43,7 +43,7 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
         case "bias":
             return BiasSums(model.n_items)
         case "residuals":
-            return Residuals(model.n_items)
+            return Residuals(model.n_items, n_directions(model))
         case "moments":
             return Moments(model.n_factors)
         case other:

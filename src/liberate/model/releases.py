@@ -2,8 +2,8 @@
 
     bias       what each item is rated above a person's mean, and how often  ->  item biases, and the popular items
     gram       which of the popular items people rated together              ->  embeddings of items
-    residuals  how far ratings are from what people's own tastes predict     ->  item biases, corrected
     moments    how people's tastes spread over features and embeddings       ->  the people's prior
+    residuals  how far ratings are from what people's own tastes predict     ->  biases and features, corrected
 
 Each is summed over people with noise on the sum. What follows from a noisy sum and public numbers needs no further
 protection. Constants here are public: none was taken from the ratings that a run learns from.
@@ -25,7 +25,7 @@ from liberate.model import kernels
 from liberate.model.factors import Array, Model, fit_profiles, packed_size
 from liberate.model.ratings import Ratings
 from liberate.model.solvers import Total
-from liberate.model.spectral import shrunk, unpacked
+from liberate.model.spectral import shrunk, signed, unpacked
 
 BIAS_NORM = 1.0
 """L2 norm of what a person adds to the bias sums, whatever was rated; the sensitivity under zero-out."""
@@ -56,6 +56,9 @@ _RESIDUAL_VARIANCE = 0.9
 _ITEM_VARIANCE = 0.2
 _RESIDUAL_FLOOR = 0.05
 _RESIDUAL_SCALE = 0.65
+_TASTE_WEIGHT = 0.7
+_TASTE_SQUARE = 0.6
+_CORRECTION_VARIANCE = 0.02
 _FITTED_VARIANCE = 0.75
 _REGRESSION_RIDGE = 10.0
 _LARGEST_PRIOR_BIAS = 1.5
@@ -126,39 +129,6 @@ class BiasSums:
 
 
 @dataclass(frozen=True, slots=True)
-class Residuals:
-    """How far each rating is from what the model and the own side predict.
-
-    A row is w·e: e is the rating less the prediction, in standard units, clipped to 2; w = 1 / sqrt(sum of e² + 0.05)
-    over the person's ratings keeps the L2 norm below `RESIDUALS_NORM`.
-
-    Attributes:
-        n_items: Size of the catalogue, >= 0.
-    """
-
-    n_items: int
-
-    @property
-    def name(self) -> str:
-        return "residuals"
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.n_items, 1, 0
-
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
-        _require(model, self.name)
-        owners, n = ratings.users(), ratings.n_users
-        targets = model.targets(ratings)
-        own = fit_profiles(model, ratings, targets).means
-        errors = (targets - kernels.predict_pairs(own, model.item_means, owners, ratings.items)).astype(np.float64)
-        errors = np.clip(errors, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
-        norms = np.sqrt(np.bincount(owners, errors**2 + _RESIDUAL_FLOOR, n))
-        rows = (errors * RESIDUALS_NORM / norms[owners]).astype(np.float32)[:, None]
-        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=np.zeros((n, 0)))
-
-
-@dataclass(frozen=True, slots=True)
 class Moments:
     """How a person's side differs from what the prior expects: E[v vᵀ] - I, packed as `spectral.packed` says.
 
@@ -194,6 +164,66 @@ class Moments:
             rows=rows,
             tails=np.zeros((n, 0)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """How far each rating is from what the model and the own side predict, and what the person likes.
+
+    A row is w·e·(1, 0.7 v): e is the rating less the prediction, in standard units, clipped to 2; v, of norm at most
+    sqrt(2 D), is the own taste in the D directions that the model names (`directions`, shape (n_factors, D)); and
+    w = 1 / sqrt(sum over the person's ratings of the squared numbers and 0.05) keeps the L2 norm below
+    `RESIDUALS_NORM`.
+
+    Attributes:
+        n_items: Size of the catalogue, >= 0.
+        n_directions: D, >= 0.
+    """
+
+    n_items: int
+    n_directions: int
+
+    @property
+    def name(self) -> str:
+        return "residuals"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.n_items, 1 + self.n_directions, 0
+
+    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+        _require(model, self.name)
+        if n_directions(model) != self.n_directions:
+            raise ValueError(f"the model names {n_directions(model)} directions, not {self.n_directions}")
+        owners, n = ratings.users(), ratings.n_users
+        targets = model.targets(ratings)
+        own = fit_profiles(model, ratings, targets).means
+        errors = (targets - kernels.predict_pairs(own, model.item_means, owners, ratings.items)).astype(np.float64)
+        errors = np.clip(errors, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
+        factors = np.concatenate([np.ones((n, 1)), _TASTE_WEIGHT * self._tastes(model, own)], axis=1)
+        squares = (factors**2).cumsum(axis=1)[:, -1]
+        norms = np.sqrt(np.bincount(owners, errors**2 * squares[owners] + _RESIDUAL_FLOOR, n))
+        rows = (errors / norms[owners] * RESIDUALS_NORM)[:, None] * factors[owners]
+        return RealRows(
+            indptr=ratings.indptr, indices=ratings.items, rows=rows.astype(np.float32), tails=np.zeros((n, 0))
+        )
+
+    def _tastes(self, model: Model, own: Float32Array) -> Float64Array:
+        """Give v of each device, added up in one order, so that a device's bits do not depend on its batch."""
+        tastes = np.zeros((len(own), self.n_directions))
+        if not self.n_directions:
+            return tastes
+        for factor, direction in zip(own.T[:-1], model.float64("directions"), strict=True):
+            tastes += factor[:, None] * direction
+        norms = np.sqrt((tastes**2).cumsum(axis=1)[:, -1:])
+        largest = math.sqrt(2 * self.n_directions)
+        tastes *= largest / np.maximum(norms, largest)
+        return tastes
+
+
+def n_directions(model: Model) -> int:
+    """Give the number of directions of taste in which a model asks for residuals."""
+    return int(model.arrays["directions"].shape[1]) if "directions" in model.arrays else 0
 
 
 def _precision_factor(model: Model) -> Float64Array:
@@ -310,43 +340,6 @@ def _rating_weight(popularity: Float64Array, n_devices: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemResiduals:
-    """Corrects item biases by residuals, each as far as its ratings and the noise allow.
-
-    Residuals know what the bias sums could not: which people rated an item, and what they like anyway.
-
-    Attributes:
-        client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
-    """
-
-    client_noise_nano: int
-
-    @property
-    def name(self) -> str:
-        return "item_residuals/1"
-
-    def parameters(self) -> dict[str, int]:
-        return {
-            "client_noise_nano": self.client_noise_nano,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
-        }
-
-    def solve(self, model: Model, total: Total) -> Model:
-        _require(model, "residuals")
-        deviation = _deviation(self.client_noise_nano, total.n_devices)
-        popularity, prior = model.float64("popularity"), model.float64("bias_variance")
-        weights = _RESIDUAL_SCALE * popularity
-        weight = _RESIDUAL_SCALE * _rating_weight(popularity, total.n_devices)
-        variance = weights**2 * prior + weights * weight * _FITTED_VARIANCE + deviation**2
-        means = model.float64("item_means").copy()
-        means[:, -1] += weights * prior / variance * total.rows[:, 0]
-        means[:, -1] = np.clip(means[:, -1], -_LARGEST_BIAS, _LARGEST_BIAS)
-        kept = ("user_mean", "user_precision", "noise_precision")
-        arrays = {name: model.arrays[name] for name in kept} | {"item_means": means.astype(np.float32)}
-        return _next(model, "moments", arrays)
-
-
-@dataclass(frozen=True, slots=True)
 class Embeddings:
     """Appends to every item its place in what people rate together: the Gram's eigenvectors that stand out of noise.
 
@@ -355,9 +348,13 @@ class Embeddings:
 
     Attributes:
         client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
+        moments_rounds: Rounds of moments that come next; with 0 residuals come next.
+        n_directions: Directions of taste in which residuals will be asked for.
     """
 
     client_noise_nano: int
+    moments_rounds: int
+    n_directions: int
 
     @property
     def name(self) -> str:
@@ -366,6 +363,8 @@ class Embeddings:
     def parameters(self) -> dict[str, int]:
         return {
             "client_noise_nano": self.client_noise_nano,
+            "moments_rounds": self.moments_rounds,
+            "n_directions": self.n_directions,
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
@@ -392,7 +391,30 @@ class Embeddings:
             "user_precision": grown,
             **{name: model.arrays[name] for name in ("noise_precision", "bias_variance", "popularity")},
         }
-        return _next(model, "residuals", arrays)
+        return _after_moments(model, arrays, self.moments_rounds, self.n_directions)
+
+
+def _after_moments(model: Model, arrays: dict[str, Array], rounds_left: int, n_directions: int) -> Model:
+    """Give the model that asks for moments so many times more, and then for residuals in the strongest directions."""
+    if rounds_left:
+        return _next(model, "moments", arrays | {"moments_left": np.array([float(rounds_left)])})
+    arrays.pop("moments_left", None)
+    return _next(model, "residuals", arrays | {"directions": directions(arrays, n_directions)})
+
+
+def directions(arrays: Mapping[str, Array], n_directions: int) -> Float64Array:
+    """Give the D directions of taste that predictions of popular items differ by most, shape (n_factors, D).
+
+    Under the prior a person's numbers p·directions are independent and of variance 1.
+    """
+    precision = arrays["user_precision"].astype(np.float64)
+    covariance = np.linalg.inv(precision)[:-1, :-1]
+    factor = np.linalg.cholesky(covariance)
+    popularity = arrays["popularity"].astype(np.float64)
+    predicted = arrays["item_means"].astype(np.float64)[:, :-1] @ factor
+    _, vectors = np.linalg.eigh((predicted * popularity[:, None]).T @ predicted)
+    strongest = signed(vectors[:, ::-1][:, :n_directions])
+    return np.linalg.solve(factor.T, strongest).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,14 +424,19 @@ class LearnedPrior:
     With D the sum over N people, the covariance in the coordinates of the moments becomes (I + D / N)²: a step
     over-relaxed, for few rounds are to be had under noise. Eigenvalues of I + D / N are kept within 0.05 and 4, so that
     noise cannot carry the prior away.
+
+    Attributes:
+        n_directions: Directions of taste in which residuals will be asked for.
     """
+
+    n_directions: int
 
     @property
     def name(self) -> str:
         return "learned_prior/1"
 
     def parameters(self) -> dict[str, int]:
-        return {"repeats_within_nano": round(REPEATS_WITHIN * _NANO)}
+        return {"n_directions": self.n_directions, "repeats_within_nano": round(REPEATS_WITHIN * _NANO)}
 
     def solve(self, model: Model, total: Total) -> Model:
         _require(model, "moments")
@@ -419,7 +446,58 @@ class LearnedPrior:
         values = np.clip(values, *_EIGENVALUES)
         turned = factor @ vectors
         precision = (turned * values**-_RELAXATION) @ turned.T
-        return _next(model, "moments", dict(model.arrays) | {"user_precision": (precision + precision.T) / 2})
+        arrays = dict(model.arrays) | {"user_precision": (precision + precision.T) / 2}
+        return _after_moments(model, arrays, round(float(model.arrays["moments_left"][0])) - 1, self.n_directions)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResiduals:
+    """Corrects items by residuals, each as far as its ratings and the noise allow: the bias, and the features.
+
+    Residuals know what the bias sums could not: which people rated an item, and what they like anyway. That they go
+    with a taste says that the item suits it better than its features and embedding tell.
+
+    Attributes:
+        client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
+    """
+
+    client_noise_nano: int
+
+    @property
+    def name(self) -> str:
+        return "item_residuals/1"
+
+    def parameters(self) -> dict[str, int]:
+        return {
+            "client_noise_nano": self.client_noise_nano,
+            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+        }
+
+    def solve(self, model: Model, total: Total) -> Model:
+        _require(model, "residuals")
+        deviation = _deviation(self.client_noise_nano, total.n_devices)
+        popularity = model.float64("popularity")
+        # every direction takes its part of a person's norm
+        scale = _RESIDUAL_SCALE / math.sqrt(1 + n_directions(model) * _TASTE_WEIGHT**2 / 2)
+        weights = scale * popularity
+        spread = weights * (scale * _rating_weight(popularity, total.n_devices) * _FITTED_VARIANCE)
+        prior = model.float64("bias_variance")
+        means = model.float64("item_means").copy()
+        means[:, -1] += _gain(weights, prior, spread + deviation**2) * total.rows[:, 0]
+        means[:, -1] = np.clip(means[:, -1], -_LARGEST_BIAS, _LARGEST_BIAS)
+        if n_directions(model):
+            slopes = _TASTE_WEIGHT * _TASTE_SQUARE * weights
+            spread = _TASTE_WEIGHT**2 * _TASTE_SQUARE * spread
+            gains = _gain(slopes, _CORRECTION_VARIANCE, spread + deviation**2)
+            means[:, :-1] += gains[:, None] * total.rows[:, 1:] @ model.float64("directions").T
+        kept = {name: model.arrays[name] for name in ("user_mean", "user_precision", "noise_precision")}
+        return _next(model, "residuals", kept | {"item_means": means.astype(np.float32)})
+
+
+def _gain(weights: Float64Array, prior: Float64Array | float, variance: Float64Array) -> Float64Array:
+    """Give what to multiply a noisy sum of `weights` times a number by to have the number, of variance `prior`."""
+    gain: Float64Array = weights * prior / (weights**2 * prior + variance)
+    return gain
 
 
 def _deviation(client_noise_nano: int, n_devices: int) -> float:

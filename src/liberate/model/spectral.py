@@ -22,7 +22,7 @@ class Spectrum:
 
     Attributes:
         values: Eigenvalues as they would be without noise, largest first, > 0, shape (k,).
-        vectors: Their eigenvectors, one per column, of norm 1, shape (M, k). Their signs are LAPACK's.
+        vectors: Their eigenvectors, one per column, of norm 1 and signed as `signed` says, shape (M, k).
     """
 
     values: Float64Array
@@ -55,7 +55,16 @@ def shrunk(matrix: Float64Array, deviation: float, most: int | None = None) -> S
     kept = int((values > floor).sum())
     if most is not None:
         kept = min(kept, most)
-    return Spectrum(np.sqrt(values[:kept] ** 2 - 4 * edge**2), np.ascontiguousarray(vectors[:, :kept]))
+    return Spectrum(np.sqrt(values[:kept] ** 2 - 4 * edge**2), signed(vectors[:, :kept]))
+
+
+def signed(vectors: Float64Array) -> Float64Array:
+    """Give eigenvectors, one per column, with signs that make the largest entry of each positive: LAPACK fixes none."""
+    if not vectors.size:
+        return np.ascontiguousarray(vectors)
+    largest = np.abs(vectors).argmax(axis=0)
+    result: Float64Array = vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
+    return result
 
 
 def packed(matrix: Float64Array) -> Float64Array:

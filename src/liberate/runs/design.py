@@ -28,10 +28,11 @@ _LEAST_IMPLICIT = 100
 _POPULARITY_STANDS_OUT = 0.12
 _LARGEST_PRIOR_EDGE = 0.5
 _MOMENTS_ROUNDS = 5
-_EXPLICIT_SHARES = {"bias": 0.2, "gram": 0.45, "residuals": 0.3, "moments": 0.05}
-_NOISY_SHARES = {"bias": 0.35, "gram": 0.25, "residuals": 0.35, "moments": 0.05}
-_NOISY = 1.5e-4
-"""Noise a person and coordinate beyond which item biases repay the budget better."""
+_EXPLICIT_SHARES = {"bias": 0.2, "gram": 0.35, "moments": 0.05, "residuals": 0.4}
+_NOISY_SHARES = {"bias": 0.35, "gram": 0.25, "moments": 0.05, "residuals": 0.35}
+_NOISY = 3e-4
+"""Noise a person and coordinate beyond which an item's bias repays the budget better than whom it suits."""
+_DIRECTIONS = 4
 _BIAS_SHARES = {"bias": 0.5, "residuals": 0.5}
 _IMPLICIT_SHARES = {"popularity": 0.1, "gram": 0.9}
 
@@ -45,12 +46,14 @@ class Design:
         shares: For each statistic, in the order of the releases, its part of 1 / sigma² over all its rounds; the sum
             is 1.
         moments_rounds: Rounds of `moments`; every other statistic has one.
+        n_directions: Directions of taste in which residuals correct items; 0 corrects their biases alone.
         reasons: Why, a sentence each.
     """
 
     gram_items: int
     shares: Mapping[str, float]
-    moments_rounds: int
+    moments_rounds: int = 0
+    n_directions: int = 0
     reasons: tuple[str, ...]
 
 
@@ -97,12 +100,13 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
             f"no Gram: over {sizes[-1]:,} items its noise would be {edge:.1%} of what people send, above {limit}; "
             "item biases get the whole budget"
         )
-        return Design(gram_items=0, shares=_BIAS_SHARES, moments_rounds=0, reasons=(reason,))
+        return Design(gram_items=0, shares=_BIAS_SHARES, reasons=(reason,))
     edge = _gram_edge(gram_noise, n_chosen)
     reasons = [
         f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send, below {limit}",
-        f"{shares['bias'] + shares['residuals']:.0%} of the budget for item biases, {shares['gram']:.0%} for the Gram"
-        + (": with so much noise biases repay it better" if noise > _NOISY else ""),
+        "residuals correct item biases alone: with so much noise that repays the budget best"
+        if noise > _NOISY
+        else f"residuals correct items in {_DIRECTIONS} directions of taste besides their biases",
     ]
     k = n_features + N_EMBEDDINGS + 1
     moments_noise = MOMENTS_CLIP * noise * math.sqrt(_MOMENTS_ROUNDS / shares["moments"])
@@ -119,7 +123,13 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
         )
         rounds, without = 0, 1 - shares.pop("moments")
         shares = {name: share / without for name, share in shares.items()}
-    return Design(gram_items=n_chosen, shares=shares, moments_rounds=rounds, reasons=tuple(reasons))
+    return Design(
+        gram_items=n_chosen,
+        shares=shares,
+        moments_rounds=rounds,
+        n_directions=0 if noise > _NOISY else _DIRECTIONS,
+        reasons=tuple(reasons),
+    )
 
 
 def _implicit(noise: float, n_items: int) -> Design:
@@ -132,9 +142,9 @@ def _implicit(noise: float, n_items: int) -> Design:
             f"no Gram: over {n_chosen:,} items its noise would be {edge:.0%} of what people send, and not even how "
             "popular items are would stand out; popularity gets the whole budget"
         )
-        return Design(gram_items=0, shares={"popularity": 1.0}, moments_rounds=0, reasons=(reason,))
+        return Design(gram_items=0, shares={"popularity": 1.0}, reasons=(reason,))
     reason = f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send"
-    return Design(gram_items=n_chosen, shares=_IMPLICIT_SHARES, moments_rounds=0, reasons=(reason,))
+    return Design(gram_items=n_chosen, shares=_IMPLICIT_SHARES, reasons=(reason,))
 
 
 def _gram_edge(noise: float, n_chosen: int) -> float:

@@ -229,7 +229,7 @@ def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[
         case "bias":
             return BiasSums(n_items), BIAS_NORM
         case "residuals":
-            return Residuals(n_items), RESIDUALS_NORM
+            return Residuals(n_items, chosen.n_directions), RESIDUALS_NORM
         case "popularity":
             return Popularity(n_items), GRAM_NORM
         case "gram":
@@ -249,9 +249,9 @@ def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: in
         case "gram", "implicit":
             return Ease(client_noise_nano=client_noise_nano)
         case "gram", _:
-            return Embeddings(client_noise_nano)
+            return Embeddings(client_noise_nano, chosen.moments_rounds, chosen.n_directions)
         case _:
-            return LearnedPrior()
+            return LearnedPrior(chosen.n_directions)
 
 
 def _epsilon(settings: Settings) -> float:
