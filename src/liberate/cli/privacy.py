@@ -37,14 +37,17 @@ def report(
     if as_json:
         print_json(found)
         return
-    this_run, by_run = found.pop("this_run"), found.pop("by_run")
-    names = ("epsilon_basic", "epsilon_rdp", "epsilon_pld", "rho", "rounds_joined_least", "rounds_joined_most")
-    warning = found.pop("warning")
-    print_pairs({name: value for name, value in found.items() if name not in names})
-    both = {"all runs": found, "this run": this_run}
-    print_table(["", *names], [[title, *(spent[name] for name in names)] for title, spent in both.items()])
-    columns = ["run", "mechanism", "rounds", "epsilon account", "rho account"]
-    print_table(columns, [list(each.values()) for each in by_run])
+    this_run, by_run, warning = (found.pop(key) for key in ("this_run", "by_run", "warning"))
+    if len(by_run) < 2:
+        print_pairs(found)
+    else:
+        names = [name for name in this_run if name != "delta"]
+        print_pairs({name: value for name, value in found.items() if name not in names})
+        print()
+        print_table(["", "all runs", "this run"], [[name, found[name], this_run[name]] for name in names])
+        print()
+        columns = ["run", "mechanism", "rounds joined", "epsilon account", "rho account"]
+        print_table(columns, [list(each.values()) for each in by_run])
     if warning:
         print(f"\nwarning: {warning}")
 

@@ -57,8 +57,8 @@ def _environment() -> Environment:
 
 def _content(run: Run) -> dict[str, object]:
     result, settings = run.result, run.settings
-    found, privacy, predicted = evaluate(run), statement(run), forecast_of(run)
-    privacy |= privacy["this_run"]
+    found, spent, predicted = evaluate(run), statement(run), forecast_of(run)
+    privacy = spent | spent["this_run"]
     ledger = ledger_facts(run)
     trace = trace_person(run, str(ledger.first_participant))
     places = ways(trace, ledger.blocks)
@@ -88,7 +88,7 @@ def _content(run: Run) -> dict[str, object]:
         "rows": rows,
         "curves": [curve for curve in curves if curve is not None],
         "privacy": privacy,
-        "promise": _promise(privacy, predicted),
+        "promise": _promise(privacy, predicted) + _all_runs(spent),
         "epsilon_words": _epsilon_words(privacy),
         "joined": _joined(privacy),
         "signal": predicted["signal_to_noise"],
@@ -121,6 +121,15 @@ def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[s
     if privacy["mode"] == "distributed":
         rows += [("Masks", privacy["masks"]), ("Noise", privacy["noise"])]
     return [*rows, ("Rounds joined", _joined(privacy))]
+
+
+def _all_runs(spent: dict[str, Any]) -> list[tuple[str, str]]:
+    """What all runs of the federation have told together, where there are several."""
+    n_runs, delta = len(spent["by_run"]), words.scientific(spent["delta"])
+    if n_runs < 2:
+        return []
+    told = "no bound" if spent["epsilon_pld"] is None else f"ε = {words.epsilon(spent['epsilon_pld'])} at δ = {delta}"
+    return [("All runs", f"{told}, over {n_runs} runs on this ledger, for who spent most")]
 
 
 def _joined(privacy: dict[str, Any]) -> str:

@@ -82,11 +82,10 @@ def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
         found, person = everybody.of_person(named.number), asdict(named)
     number = int(run.record["run"])
     epsilon_nano, rho_nano = found.charged()
-    said = _promised(run.settings) | person | _spent(found, delta)
-    if run.settings.privacy.mode == "distributed":
-        said |= _if_colluding(len(everybody.of_run(number).answered), lambda c: found.spent(delta, colluding=c))
+    n_people = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
+    said = _promised(run.settings) | person | _spent(found, delta, n_people)
     return said | {
-        "this_run": _spent(found.of_run(number), delta),
+        "this_run": _spent(found.of_run(number), delta, n_people),
         "by_run": [_by_run(found.of_run(each), each) for each in found.runs],
         "participants": len(everybody.answered),
         "ledger_epsilon_nano_most": epsilon_nano,
@@ -97,9 +96,11 @@ def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
     }
 
 
-def _spent(found: Spending, delta: float) -> dict[str, Any]:
+def _spent(found: Spending, delta: float, n_people: int | None) -> dict[str, Any]:
+    """Price rounds, also against coalitions where noise was shared among a number of people."""
     least, most = found.joined()
-    return asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
+    said = asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
+    return said if n_people is None else said | _if_colluding(n_people, lambda c: found.spent(delta, colluding=c))
 
 
 def _by_run(found: Spending, number: int) -> dict[str, Any]:

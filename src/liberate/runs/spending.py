@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Enrol, Round, Update, decode_entry, numbers
@@ -81,7 +82,7 @@ class Spending:
         """
         done = {self._events(answered) for answered in self.answered.values()} or {frozenset()}
         most = [events for events in done if not any(_is_less(events, other) for other in done)]
-        return max((account(sorted(events, key=repr), delta, colluding) for events in most), key=_order)
+        return max((_price(events, delta, colluding) for events in most), key=_order)
 
     def joined(self) -> tuple[int, int]:
         """Give the fewest and the most rounds that anybody has answered."""
@@ -130,6 +131,11 @@ def _held(record: Round, cohort: frozenset[int]) -> HeldRound:
         rho_nano=record.spend if record.account == "rho" else 0,
         cohort=cohort,
     )
+
+
+@cache
+def _price(events: Events, delta: float, colluding: int) -> Spent:
+    return account(sorted(events, key=repr), delta, colluding)
 
 
 def _is_less(events: Events, other: Events) -> bool:
