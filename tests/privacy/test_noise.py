@@ -269,7 +269,7 @@ def test_a_deviation_beyond_int32_is_refused(add_noise: AddNoise) -> None:
 
 @pytest.mark.oracles
 def test_another_sampler_agrees(oracle: Callable[[str], ModuleType]) -> None:
-    """OpenDP's exact samplers and ours cannot be told apart."""
+    """OpenDP's exact samplers and ours cannot be told apart; theirs follow no seed, so rare luck is allowed for."""
     dp = oracle("opendp.prelude")
     dp.enable_features("contrib")
     zeros = [0] * 40_000
@@ -277,11 +277,11 @@ def test_another_sampler_agrees(oracle: Callable[[str], ModuleType]) -> None:
     for sigma in (1, 4, 100):
         theirs = dp.m.make_gaussian(domain, dp.l2_distance(T="f64"), scale=float(sigma))(zeros)
         ours = sample(noise.add_exact_gaussian, 1, len(zeros), sigma)[0]
-        assert same_distribution(np.array(theirs), ours) > 0.001
+        assert same_distribution(np.array(theirs), ours) > 1e-6
     for scale in (1, 4, 100):
         theirs = dp.m.make_laplace(domain, dp.l1_distance(T="i64"), scale=float(scale))(zeros)
         ours = sample(noise.add_exact_laplace, 1, len(zeros), scale)[0]
-        assert same_distribution(np.array(theirs), ours) > 0.001
+        assert same_distribution(np.array(theirs), ours) > 1e-6
 
 
 def same_distribution(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> float:
