@@ -239,6 +239,18 @@ def test_sums_fit_the_modulus(n_participants: int, epsilon: float, n_coordinates
     assert mechanism.clip_units <= LARGEST_CLIP_UNITS
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("n_participants", [1, 63, 64, 1000])
+def test_noise_far_above_the_data_can_be_drawn(n_participants: int, exact: bool) -> None:
+    mechanism = stage(n_participants=n_participants, epsilon=0.001, n_coordinates=1, largest_entry=1e-3)
+    rows = np.zeros((1, 1), np.int64)
+
+    mechanism.add_to_sum(rows, np.zeros(0, np.int64), n_participants, keys(1)[0], exact)
+
+    assert math.sqrt(n_participants) * mechanism.share_units > 2**23
+    assert 0 < abs(rows[0, 0]) < 2**31
+
+
 def test_small_entries_allow_a_finer_grid() -> None:
     assert stage(largest_entry=1 / 64).grid_bits > stage().grid_bits
 

@@ -24,7 +24,12 @@ from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip,
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1
+LARGEST_SUM_SIGMA = 2**27
+"""Largest deviation of a sum's noise that a simulation draws at once: that of `noise`'s samplers."""
 """Sums are read modulo 2**32, as signed numbers."""
+
+LARGEST_SUM_SIGMA = 2**27
+"""Most that the noise of a sum may deviate, in units: what one draw can."""
 
 LARGEST_COHORT = 2**24
 _WRAP_BITS = 40
@@ -315,7 +320,8 @@ def distributed(
         clip_units = math.floor(norm * 2**grid_bits)
         share = max(_root_above(-(-variance_of(clip_units) // honest)), SMALLEST_SIGMA)
         fits = n_participants * math.ceil(entry * 2**grid_bits) + deviations * share <= LARGEST_SUM
-        if clip_units > 0 and fits and share <= LARGEST_SIGMA_UNITS:
+        is_drawn = share <= LARGEST_SIGMA_UNITS and n_participants * share**2 <= LARGEST_SUM_SIGMA**2
+        if clip_units > 0 and fits and is_drawn:
             return DistributedGaussian(
                 grid_bits=grid_bits, clip_units=clip_units, share_units=share, honest=honest, masked=int(masked)
             )
