@@ -24,8 +24,6 @@ from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip,
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1
-LARGEST_SUM_SIGMA = 2**27
-"""Largest deviation of a sum's noise that a simulation draws at once: that of `noise`'s samplers."""
 """Sums are read modulo 2**32, as signed numbers."""
 
 LARGEST_SUM_SIGMA = 2**27
