@@ -12,9 +12,10 @@ import pytest
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import open_checkpoint
 from liberate.errors import LedgerError
+from liberate.ledger.lineage import Contribution
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import Enrol, Model, concerned, decode_entry
-from liberate.ledger.trace import Contribution, trace_participant
+from liberate.ledger.trace import trace_participant
 from tests.ledger.world import COORDINATOR, HOST, LOG_VKEY, PARTICIPANTS, World, create, key, write_history
 
 

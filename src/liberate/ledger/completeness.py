@@ -87,14 +87,21 @@ def verify_completeness(proof: Completeness, key: str) -> None:
         InvalidRecord: the checkpoint is not signed with the key, or an entry not by the principal that it names.
         RefusedEntry: something is no entry.
     """
+    shown_principal(proof, key)
+
+
+def shown_principal(proof: Completeness, key: str) -> Principal:
+    """Do as `verify_completeness`, and give the principal's leaf that the entries lead to."""
     checkpoint = open_checkpoint(proof.checkpoint, key)
     block = decode_entry(proof.block)
     if not isinstance(block.record, Block):
         raise ProofMismatch("the state root of a block is wanted")
     last = checkpoint.size - 1
     verify_inclusion(block.leaf_hash, last, checkpoint.size, proof.block_proof, checkpoint.root)
-    leaf = leaf_hash(follow(proof.number, proof.entries, checkpoint.origin).encode())
+    principal = follow(proof.number, proof.entries, checkpoint.origin)
+    leaf = leaf_hash(principal.encode())
     verify_inclusion(leaf, proof.number, proof.principal_count, proof.state_proof, block.record.state_root)
+    return principal
 
 
 def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:

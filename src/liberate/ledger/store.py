@@ -38,6 +38,7 @@ from liberate.ledger.records import (
     decode_entry,
     numbers,
 )
+from liberate.ledger.sharing import Sharing
 from liberate.ledger.state import ModelReference, OpenRound, Principal, Run, State
 
 FILE_NAME = "ledger.sqlite"
@@ -274,18 +275,24 @@ def _restore_sharing(connection: sqlite3.Connection, state: State) -> None:
         return
     kinds = "SELECT entry FROM entry WHERE kind IN ('consent', 'withdrawal', 'share', 'receipt') ORDER BY position"
     for (data,) in connection.execute(kinds):
-        entry = decode_entry(data)
-        match entry.record:
-            case Consent() as consent:
-                state.sharing.grant(consent, entry.leaf_hash)
-            case Withdrawal(author=giver, consent=ended):
-                state.sharing.withdraw(giver, ended)
-            case Share() as share:
-                state.sharing.hand_over(share, entry.leaf_hash)
-            case Receipt(share=received):
-                state.sharing.acknowledge(received)
-            case _:
-                pass
+        try:
+            _take_up(state.sharing, decode_entry(data))
+        except KeyError as error:
+            raise LedgerError("a share or its end does not follow from the consents before") from error
+
+
+def _take_up(sharing: Sharing, entry: Entry) -> None:
+    match entry.record:
+        case Consent() as consent:
+            sharing.grant(consent, entry.leaf_hash)
+        case Withdrawal(author=giver, consent=ended):
+            sharing.withdraw(giver, ended)
+        case Share() as share:
+            sharing.hand_over(share, entry.leaf_hash)
+        case Receipt(share=received):
+            sharing.acknowledge(received)
+        case _:
+            pass
 
 
 def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:

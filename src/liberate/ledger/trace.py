@@ -1,74 +1,74 @@
-"""Where a participant's data went: own entries, the models they entered, and what was built on these.
+"""Where a participant's data went: answers, copies, the models they entered, and what was built on these.
 
 Everything is found in the ledger alone, and every proof is checked before it is given out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from liberate.arrays import Digest
-from liberate.crypto.merkle import Node, inclusion_proof, leaf_hash, node_hash, verify_inclusion
-from liberate.crypto.note import open_checkpoint
-from liberate.crypto.signing import verify
+from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
-from liberate.ledger.completeness import Completeness, follow, prove_completeness, verify_completeness
+from liberate.ledger.completeness import Completeness, prove_completeness, shown_principal
+from liberate.ledger.copies import Copy, Grant, Sharing
+from liberate.ledger.lineage import Contribution, Lineage
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Block, Entry, Model, Update, decode_entry, signed_bytes
-
-Outcome = Literal["used", "unused", "aborted", "open"]
+from liberate.ledger.proving import ProvedEntry, Prover, of_kind
+from liberate.ledger.records import (
+    Account,
+    Consent,
+    Disclosure,
+    Erasure,
+    Pool,
+    Receipt,
+    Share,
+    Update,
+    Withdrawal,
+    decode_entry,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvedEntry:
-    """An entry, its author's signature and its inclusion under the trace's checkpoint checked.
+class Use:
+    """Somebody's copies were used by who received them.
 
     Attributes:
-        position: Its position.
-        entry: The entry.
-        height: Height of its block.
-        time_us: Time of its block, in microseconds since 1970-01-01 UTC.
-        proof: Inclusion proof against the checkpoint.
+        by: The recipient: a participant for the own answer, or the coordinator for the pool.
+        copies: The copies.
+        contribution: The update that used them, or the pool, and what became of it.
     """
 
-    position: int
-    entry: Entry
-    height: int
-    time_us: int
-    proof: tuple[Digest, ...]
+    by: int
+    copies: tuple[Copy, ...]
+    contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
-    """Proof that an update is leaf `index` of the `size` updates under a model's `updates_root`."""
+class Spent:
+    """What a run's answers have cost, in 1e-9 of an account."""
 
-    index: int
-    size: int
-    proof: tuple[Digest, ...]
+    run: int
+    account: Account
+    nano: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contribution:
-    """What became of an update.
+class Received:
+    """What somebody received, from whom, under which consent.
 
     Attributes:
-        update: The participant's own update, or the host's that answers for it.
-        round: The round it answers.
-        outcome: Used for a model, left out of it, round aborted, or round still open.
-        model: The model that used it, or None.
-        membership: Proof that this model used it, or None.
-        descendants: Models built on this model, directly or not, in ledger order.
+        number: The recipient's number.
+        checkpoint: The signed note under which everything was proved.
+        completeness: The proof that there is nothing else.
+        copies: The copies handed over, in ledger order; those without a receipt were not accepted.
     """
 
-    update: ProvedEntry
-    round: ProvedEntry
-    outcome: Outcome
-    model: ProvedEntry | None = None
-    membership: Membership | None = None
-    descendants: tuple[ProvedEntry, ...] = ()
+    number: int
+    checkpoint: str
+    completeness: Completeness
+    copies: tuple[Copy, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,18 @@ class Trace:
         checkpoint: The signed note under which everything was proved.
         history: All entries that name the participant as author or subject, in ledger order.
         completeness: The proof that there are no others.
-        contributions: What became of each update.
+        contributions: What became of each own update, and of a host's for the participant.
+        grants: The consents given.
+        copies: The copies handed over.
+        uses: Each use of them by others.
+        received: The copies received of others.
+        withdrawal: The withdrawal from everything, or None.
+        erasures: The request to be forgotten, and what was said to be done.
+        disclosures: Entries before which somebody looked the participant up.
         epsilon_nano: Spent from the ε account, in 1e-9.
         rho_nano: Spent from the ρ account, in 1e-9.
+        spent: The same by run; runs that cost nothing are left out.
+        bases: The base copies that copies were made of, each with its ε per rating in 1e-9, or None: open.
         proof_count: How many inclusion, membership and completeness proofs were checked.
     """
 
@@ -93,13 +102,42 @@ class Trace:
     history: tuple[ProvedEntry, ...]
     completeness: Completeness
     contributions: tuple[Contribution, ...]
+    grants: tuple[Grant, ...]
+    copies: tuple[Copy, ...]
+    uses: tuple[Use, ...]
+    received: tuple[Copy, ...]
+    withdrawal: ProvedEntry | None
+    erasures: tuple[ProvedEntry, ...]
+    disclosures: tuple[ProvedEntry, ...]
     epsilon_nano: int
     rho_nano: int
+    spent: tuple[Spent, ...]
+    bases: dict[Digest, int | None]
     proof_count: int
 
+    def used_after_withdrawal(self) -> tuple[Contribution, ...]:
+        """Give what models used after the participant had taken it back.
 
-def trace_participant(ledger: Ledger, number: int) -> Trace:
+        What was accepted before may be used after. Nothing is accepted after: the rules refuse it, and the history,
+        which is complete, would show it here.
+        """
+        own = [each for each in self.contributions if _is_used_after(each, self.withdrawal)]
+        shared = [
+            use.contribution
+            for use in self.uses
+            if any(_is_used_after(use.contribution, copy.grant.end) for copy in use.copies)
+        ]
+        return (*own, *shared)
+
+
+def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = True) -> Trace:
     """Follow a participant's data through a ledger.
+
+    Args:
+        ledger: The ledger.
+        number: The participant's number.
+        with_memberships: Whether to prove of each update that it is under its model's root, which takes reading all
+            updates of its round; that the model does not name it as unused is checked in any case.
 
     Raises:
         LedgerError: there is no such participant.
@@ -109,109 +147,105 @@ def trace_participant(ledger: Ledger, number: int) -> Trace:
     principals = ledger.state.principals
     if number >= len(principals) or principals[number].role != "participant":
         raise LedgerError(f"principal {number} is no participant")
-    tracer = _Tracer(ledger)
     completeness = prove_completeness(ledger, number)
-    verify_completeness(completeness, ledger.state.founding.log_vkey)
-    principal = follow(number, completeness.entries, ledger.origin)
-    history = tuple(tracer.prove(position) for position in ledger.positions(about=number))
-    updates = [(each, each.entry.record) for each in history if isinstance(each.entry.record, Update)]
-    contributions = tuple(tracer.contribution(each, update) for each, update in updates)
+    principal = shown_principal(completeness, ledger.state.founding.log_vkey)
+    prover = Prover(ledger, verified=_signed_by(number, completeness))
+    history = prover.prove_all(ledger.positions(about=number))
+    sharing = Sharing(ledger, prover, history)
+    lineage = Lineage(ledger, prover, with_memberships)
+    lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | Pool))
+    given = tuple(copy for copy in sharing.copies() if copy.giver == number)
+    answers = [(each, record) for each, record in of_kind(history, Update) if number in record.answers_for()]
     return Trace(
         number=number,
         key=principal.key,
-        checkpoint=tracer.note,
-        history=history,
+        checkpoint=prover.note,
+        history=tuple(history),
         completeness=completeness,
-        contributions=contributions,
+        contributions=tuple(lineage.contribution(each, record) for each, record in answers),
+        grants=tuple(sharing.grant(each) for each, record in of_kind(history, Consent) if record.author == number),
+        copies=given,
+        uses=tuple(_uses(history, given, number, lineage)),
+        received=tuple(copy for copy in sharing.copies() if copy.recipient == number),
+        withdrawal=next((each for each, record in of_kind(history, Withdrawal) if record.consent is None), None),
+        erasures=tuple(each for each, record in of_kind(history, Erasure) if record.number == number),
+        disclosures=tuple(each for each, _ in of_kind(history, Disclosure)),
         epsilon_nano=principal.epsilon_nano,
         rho_nano=principal.rho_nano,
-        proof_count=tracer.proof_count + 1,
+        spent=tuple(_spent(lineage, [record for _, record in answers])),
+        bases={record.base: record.epsilon_nano for _, record in of_kind(history, Share) if record.author == number},
+        proof_count=prover.proof_count + lineage.membership_count + 1,
     )
 
 
-class _Tracer:
-    """Proves what lies in one ledger under its newest checkpoint, each entry once."""
+def trace_received(ledger: Ledger, number: int) -> Received:
+    """Say what a participant, or a coordinator for its pool, received, from whom, and under which consents.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.note = ledger.checkpoint()
-        self._ledger = ledger
-        self._checkpoint = open_checkpoint(self.note, ledger.state.founding.log_vkey)
-        self._checked: dict[int, tuple[Entry, tuple[Digest, ...]]] = {}
-        self._memberships = 0
-        self._blocks = ledger.positions(kind="block")
-        self._rounds = ledger.positions(kind="round")
-        self._updates = ledger.positions(kind="update")
-        self._models = ledger.positions(kind="model")
-        self._closings = sorted([*self._models, *ledger.positions(kind="aborted")])
-
-    @property
-    def proof_count(self) -> int:
-        """How many proofs were checked."""
-        return len(self._checked) + self._memberships
-
-    def prove(self, position: int) -> ProvedEntry:
-        """Give an entry after checking its signature and its inclusion, and those of its block."""
-        entry, proof = self._check(position)
-        block_position = self._blocks[bisect_left(self._blocks, position)]
-        block, _ = self._check(block_position)
-        if not isinstance(block.record, Block):
-            raise LedgerError(f"entry {block_position} is no block")
-        height, time_us = block.record.seq, block.record.time_us
-        return ProvedEntry(position=position, entry=entry, height=height, time_us=time_us, proof=proof)
-
-    def contribution(self, update: ProvedEntry, record: Update) -> Contribution:
-        """Follow one update into the model that used it."""
-        opening = self.prove(self._rounds[record.round - 1])
-        if record.round > len(self._closings):
-            return Contribution(update=update, round=opening, outcome="open")
-        closing = self.prove(self._closings[record.round - 1])
-        model = closing.entry.record
-        if not isinstance(model, Model):
-            return Contribution(update=update, round=opening, outcome="aborted")
-        if update.position in model.unused:
-            return Contribution(update=update, round=opening, outcome="unused")
-        return Contribution(
-            update=update,
-            round=opening,
-            outcome="used",
-            model=closing,
-            membership=self._membership(update, opening.position, closing.position, model),
-            descendants=tuple(self._descendants(closing.position, model)),
-        )
-
-    def _check(self, position: int) -> tuple[Entry, tuple[Digest, ...]]:
-        if position not in self._checked:
-            entry = decode_entry(self._ledger.entry(position))
-            key = self._ledger.state.key_at(entry.record.author, position)
-            verify(key, signed_bytes(entry.body), entry.signature)
-            size = self._checkpoint.size
-            proof = self._ledger.inclusion_proof(position, size)
-            verify_inclusion(entry.leaf_hash, position, size, proof, self._checkpoint.root)
-            self._checked[position] = entry, tuple(proof)
-        return self._checked[position]
-
-    def _membership(self, update: ProvedEntry, opening: int, closing: int, model: Model) -> Membership:
-        answers = self._updates[bisect_left(self._updates, opening) : bisect_left(self._updates, closing)]
-        used = [position for position in answers if position not in set(model.unused)]
-        leaves = [leaf_hash(self._ledger.entry(position)) for position in used]
-        index = used.index(update.position)
-        proof = inclusion_proof(index, len(leaves), _perfect_subtrees(leaves))
-        verify_inclusion(update.entry.leaf_hash, index, len(leaves), proof, model.updates_root)
-        self._memberships += 1
-        return Membership(index=index, size=len(leaves), proof=tuple(proof))
-
-    def _descendants(self, position: int, model: Model) -> Iterator[ProvedEntry]:
-        lineage = {model.digest}
-        for later in self._models[bisect_left(self._models, position) + 1 :]:
-            record = decode_entry(self._ledger.entry(later)).record
-            if isinstance(record, Model) and record.parent in lineage:
-                lineage.add(record.digest)
-                yield self.prove(later)
+    Raises:
+        LedgerError: nobody of that number can receive anything.
+        ProofMismatch: the ledger cannot prove what it says.
+        InvalidRecord: a signature is missing or wrong.
+    """
+    principals = ledger.state.principals
+    if number >= len(principals) or principals[number].role not in ("participant", "coordinator"):
+        raise LedgerError(f"principal {number} receives nothing")
+    completeness = prove_completeness(ledger, number)
+    shown_principal(completeness, ledger.state.founding.log_vkey)
+    prover = Prover(ledger, verified=_signed_by(number, completeness))
+    kinds = (Consent, Share, Receipt)
+    entries = zip(ledger.positions(about=number), completeness.entries, strict=True)
+    history = prover.prove_all(at for at, data in entries if isinstance(decode_entry(data).record, kinds))
+    copies = Sharing(ledger, prover, history).copies()
+    return Received(
+        number=number,
+        checkpoint=prover.note,
+        completeness=completeness,
+        copies=tuple(copy for copy in copies if copy.recipient == number),
+    )
 
 
-def _perfect_subtrees(leaves: list[Digest]) -> Node:
-    levels = [leaves]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
-        levels.append([node_hash(*pair) for pair in zip(below[::2], below[1::2], strict=False)])
-    return lambda level, index: levels[level][index]
+def _signed_by(number: int, completeness: Completeness) -> set[Digest]:
+    """Give the entries whose signatures were verified with a proof of completeness: those of its principal."""
+    return {leaf_hash(data) for data in completeness.entries if decode_entry(data).record.author == number}
+
+
+def _uses(history: Sequence[ProvedEntry], given: Sequence[Copy], giver: int, lineage: Lineage) -> Iterator[Use]:
+    """Give each use of somebody's copies by others, in ledger order."""
+    by_hash = {copy.share.entry.leaf_hash: copy for copy in given}
+    for each in history:
+        match each.entry.record:
+            case Update(shares=inputs) as update:
+                copies = [by_hash[one.share] for one in inputs if one.giver == giver]
+                for recipient in sorted({copy.recipient for copy in copies}):
+                    of_one = tuple(copy for copy in copies if copy.recipient == recipient)
+                    yield Use(by=recipient, copies=of_one, contribution=lineage.contribution(each, update))
+            case Pool(author=coordinator) as pool if coordinator != giver:
+                pooled = tuple(copy for copy in given if copy.recipient == coordinator and _is_usable(copy, each))
+                yield Use(by=coordinator, copies=pooled, contribution=lineage.contribution(each, pool))
+            case _:
+                pass
+
+
+def _is_usable(copy: Copy, by: ProvedEntry) -> bool:
+    """Whether a copy could be used by an entry."""
+    consent, end, receipt = copy.grant.consent.entry.record, copy.grant.end, copy.receipt
+    if receipt is None or receipt.position > by.position or not isinstance(consent, Consent):
+        return False
+    return by.height <= consent.expiry and (end is None or end.position > by.position)
+
+
+def _spent(lineage: Lineage, answers: Iterable[Update]) -> Iterator[Spent]:
+    by_run: dict[tuple[int, Account], int] = {}
+    for answer in answers:
+        key = lineage.round(answer.round)[1].run, answer.account
+        by_run[key] = by_run.get(key, 0) + answer.spend
+    for (run, account), nano in by_run.items():
+        if nano:
+            yield Spent(run=run, account=account, nano=nano)
+
+
+def _is_used_after(contribution: Contribution, end: ProvedEntry | None) -> bool:
+    """Whether something entered a model, or was accepted at all, after a withdrawal."""
+    if end is None:
+        return False
+    return (contribution.model or contribution.update).position > end.position

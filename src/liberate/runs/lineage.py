@@ -8,8 +8,10 @@ from typing import Any
 
 from liberate.crypto.note import open_checkpoint
 from liberate.ledger.completeness import Completeness, verify_completeness
+from liberate.ledger.lineage import Contribution
+from liberate.ledger.proving import ProvedEntry
 from liberate.ledger.records import Model, Round
-from liberate.ledger.trace import Contribution, ProvedEntry, trace_participant
+from liberate.ledger.trace import trace_participant
 from liberate.runs.folder import Run
 from liberate.runs.results import find_person
 
