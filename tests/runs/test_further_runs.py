@@ -528,6 +528,31 @@ def test_folders_that_are_no_federation_are_refused(tmp_path: Path, configure: C
     assert train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first") == result
 
 
+def test_federation_without_its_first_run_is_not_founded_again(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+    (tmp_path / "first" / "run.toml").unlink()
+
+    with pytest.raises(SettingsError, match="is a federation with other runs"):
+        train(configure(FIRST), tmp_path / "first")
+    train(configure(FIRST), tmp_path / "third", ledger=tmp_path / "first")
+
+    assert verify(tmp_path / "first" / "ledger").ok
+
+
+def test_further_run_in_which_nothing_leaves_a_device(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+
+    result = train(configure(SECOND, "privacy.mode=device"), tmp_path / "second", ledger=tmp_path / "first")
+
+    run = load_run(tmp_path / "second")
+    assert result.rounds == 0
+    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse)
+    assert statement(run)["this_run"]["epsilon_basic"] == 0
+    assert statement(run)["epsilon_basic"] is None, "the first run was not private"
+    assert len(recommend(run, "user:u35", 3)[1]) == 3
+
+
 def test_further_run_may_be_named_by_any_run_of_its_federation(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     train(configure(FIRST), tmp_path / "second", ledger=tmp_path / "first")

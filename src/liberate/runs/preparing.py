@@ -67,12 +67,16 @@ class Home:
         """Where the folder of the last run is written down, relative to this one."""
         return self.folder / _STANDING
 
-    def last_run(self) -> Run | None:
-        """Give the last run that began here, finished or not; None where its folder is gone."""
+    def last_folder(self) -> Path | None:
+        """Give the folder of the last run that began here, whether it is still there or not; None before the first."""
         if not self.standing_path.exists():
             return None
-        folder = self.folder / tomllib.loads(self.standing_path.read_text("utf-8"))["last_run"]
-        return load_run(folder) if (folder / "run.toml").exists() else None
+        return self.folder / str(tomllib.loads(self.standing_path.read_text("utf-8"))["last_run"])
+
+    def last_run(self) -> Run | None:
+        """Give the last run that began here, finished or not; None where its folder is gone."""
+        folder = self.last_folder()
+        return None if folder is None or not (folder / "run.toml").exists() else load_run(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +193,9 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
 
 def _find_home(out: Path, ledger: Path | None) -> Home:
     if ledger is None:
+        last = Home(out).last_folder()
+        if last is not None and last.resolve() != out.resolve() and not (out / "run.toml").exists():
+            raise SettingsError(f"{out} is a federation with other runs", hint=f"--ledger {out}, and another --out")
         return Home(out)
     home = home_of(ledger)
     for name in ("ledger", "devices", "keys", _ITEMS):
