@@ -22,7 +22,7 @@ from liberate.ledger.audit import verify
 from liberate.ledger.records import Aborted, Dataset, Round, Update, Withdrawal, decode_entry, numbers, sign
 from liberate.model.ratings import Ratings, random_split
 from liberate.privacy.gaussian_curve import rho_nano_limit
-from liberate.runs import preparing
+from liberate.runs import preparing, training
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.lineage import trace_person
@@ -512,6 +512,44 @@ def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: 
     assert statement(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
     with pytest.raises(FederationError, match="has gone on"):
         train(configure(SECOND, *LOCAL), tmp_path / "given-up", ledger=tmp_path / "first")
+
+
+def test_run_that_was_prepared_before_another_began_changes_nothing(tmp_path: Path, configure: Configure) -> None:
+    """Two commands at once: the second to get the ledger finds that the federation is not what it has read."""
+    train(configure(FIRST), tmp_path / "first")
+    late = preparing.prepare(configure([*FIRST, ("u00", "another", 3)]), tmp_path / "late", tmp_path / "first")
+    train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+    before = [(tmp_path / "first" / name).read_bytes() for name in ("items.parquet", "federation.toml", "checkpoint")]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "prepare", lambda *arguments: late)
+        with pytest.raises(FederationError, match="gone on meanwhile"):
+            train(configure([*FIRST, ("u00", "another", 3)]), tmp_path / "late", ledger=tmp_path / "first")
+
+    assert not (tmp_path / "late" / "run.toml").exists()
+    after = [(tmp_path / "first" / name).read_bytes() for name in ("items.parquet", "federation.toml", "checkpoint")]
+    assert before == after
+    assert len(records(load_run(tmp_path / "second"), "enrol")) == 41
+
+
+def test_set_up_that_was_killed_goes_on_with_other_ratings(tmp_path: Path, configure: Configure) -> None:
+    """Nothing was learned yet: whoever was enrolled stays, and items keep their places."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "_begin", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(configure(FIRST), tmp_path / "run")
+
+    train(configure(SECOND), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert run.record["run"] == 1
+    assert run.catalogue()["item_id"].to_pylist()[0] == "i03"
+    assert len(records(run, "enrol")) == 41
+    assert evaluate(run).metrics.rmse == pytest.approx(run.result.rmse)
+
+
+def stopped(*arguments: object) -> Run:
+    raise KeyboardInterrupt
 
 
 def test_folders_that_are_no_federation_are_refused(tmp_path: Path, configure: Configure) -> None:

@@ -22,7 +22,7 @@ from liberate.federation.joining import Admitting, commit_ratings, enrol, enrol_
 from liberate.federation.participant import Policy
 from liberate.federation.rekeying import FOUNDER, KeyChange, finish_changes
 from liberate.ledger import store
-from liberate.ledger.log import SqliteLedger
+from liberate.ledger.log import Ledger, SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
 from liberate.ledger.records import Aborted, Admission, Genesis, Witnesses, sign
 from liberate.model.ratings import Ratings
@@ -153,6 +153,7 @@ def open_federation(
     cohort: Sequence[int] | None = None,
     chunk: int,
     stopwatch: Stopwatch,
+    claim: Callable[[Ledger], None] = lambda ledger: None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Federation]:
     """Open a federation for a run, founded if it is not yet, so that people are enrolled and hold their ratings.
@@ -166,6 +167,7 @@ def open_federation(
         cohort: Which of the people take part in it, as indices; None: all.
         chunk: Entries per block.
         stopwatch: Where sign, verify and store are added up.
+        claim: Called with the ledger when nobody else can append to it, before anything changes; may refuse.
         progress: Told each step.
 
     Yields:
@@ -186,6 +188,7 @@ def open_federation(
         if kept.exists():
             check_published(ledger, kept.read_text("utf-8"), vkey)
         _check_genesis(ledger, charter)
+        claim(ledger)
         policy = Policy(
             origin=ledger.origin,
             log_key=vkey,

@@ -67,6 +67,13 @@ class Home:
         """Where the folder of the last run is written down, relative to this one."""
         return self.folder / _STANDING
 
+    def holds_beginning_of(self, items: pa.Table) -> bool:
+        """Whether a catalogue only adds items to the one here."""
+        if not self.items_path.exists():
+            return True
+        known = pq.read_table(self.items_path, columns=["item_id"])["item_id"]
+        return bool(items["item_id"][: len(known)].equals(known))
+
     def last_folder(self) -> Path | None:
         """Give the folder of the last run that began here, whether it is still there or not; None before the first."""
         if not self.standing_path.exists():
@@ -163,7 +170,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
             f"the run in {last.folder} is not finished, and has the ledger to itself",
             hint="go on with it by the command that began it; or remove its folder to give it up",
         )
-    items = _items(home, dataset, is_new=ledger is None)
+    items = _items(home, dataset)
     dataset = in_catalogue(dataset, items)
     split = split_dataset(dataset, settings)
     standing = _new_standing(settings, split.train) if ledger is None else _standing(home, dataset)
@@ -236,12 +243,11 @@ def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Pre
     )
 
 
-def _items(home: Home, dataset: Dataset, *, is_new: bool) -> pa.Table:
+def _items(home: Home, dataset: Dataset) -> pa.Table:
     """Give the catalogue with the data set's new items after all others, and what it knows better of the others."""
-    own = catalogue_of(dataset)
-    if is_new:
-        return own
-    rows = {row["item_id"]: row for row in pq.read_table(home.items_path).to_pylist()}
+    own, rows = catalogue_of(dataset), {}
+    if home.items_path.exists():
+        rows = {row["item_id"]: row for row in pq.read_table(home.items_path).to_pylist()}
     for row in own.to_pylist():
         if dataset.catalogue is not None or row["item_id"] not in rows:
             rows[row["item_id"]] = row

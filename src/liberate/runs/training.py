@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,6 +23,7 @@ from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
 from liberate.ledger.durable import write_durably
+from liberate.ledger.log import Ledger
 from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
@@ -78,7 +80,6 @@ def train(
         progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
     if task.begun is None:
         save_table(out / CATALOGUE, task.items)
-        save_table(task.home.items_path, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
     charter = charter_of(agenda.settings, agenda)
@@ -91,6 +92,7 @@ def train(
         cohort=task.cohort,
         chunk=settings.federation.chunk,
         stopwatch=stopwatch,
+        claim=partial(_claim, task),
         progress=progress,
     ) as federation:
         run = task.begun or _begin(out, task, federation, charter, progress)
@@ -157,12 +159,19 @@ def _witnesses(config: LedgerConfig) -> tuple[tuple[WitnessAddress, ...], int]:
     return witnesses, threshold
 
 
+def _claim(task: Preparation, ledger: Ledger) -> None:
+    """Check that the federation is as it was when the run was prepared, and add the run's items to its catalogue."""
+    before = 0 if ledger.state.run is None else ledger.state.run.number
+    expected = {task.number - 1} if task.begun is None else {task.number - 1, task.number}
+    if before not in expected or not task.home.holds_beginning_of(task.items):
+        raise FederationError("the federation has gone on meanwhile with another run", hint="try again after it")
+    if task.begun is None:
+        save_table(task.home.items_path, task.items)
+
+
 def _begin(out: Path, task: Preparation, federation: Federation, charter: Charter, progress: Progress) -> Run:
     """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
-    before = 0 if ledger.state.run is None else ledger.state.run.number
-    if before != task.number - 1:
-        raise FederationError(f"run {before} of the federation has begun meanwhile", hint="try again when it is done")
     first = _first_model(task, federation, charter, progress)
     ModelStore(out / "model").save(first)
     if task.moved:
