@@ -44,27 +44,27 @@ REPEATS_WITHIN = 1e-4
 """Largest difference of an array of the model when the same sum is solved elsewhere."""
 
 _NANO = 10**9
-_NOISE_VARIANCE = 0.8
-_FEATURE_VARIANCE = 0.1
-_EMBEDDING_VARIANCE = 0.08
-_BIAS_VARIANCE = 0.27
+_NOISE_VARIANCE = 0.8  # of a rating about its prediction, squared standard units, as all variances here
+_FEATURE_VARIANCE = 0.1  # of a person's taste in a feature, before any prior is learned
+_EMBEDDING_VARIANCE = 0.08  # likewise in an embedding
+_BIAS_VARIANCE = 0.27  # of a person's bias
 
-_PSEUDO_RATINGS = 3.0
+_PSEUDO_RATINGS = 3.0  # ratings at zero in a person's mean
 _LARGEST_RESIDUAL = 2.0
-_COUNT_WEIGHT = 0.35
-_RESIDUAL_VARIANCE = 0.9
-_ITEM_VARIANCE = 0.2
-_RESIDUAL_FLOOR = 0.05
-_RESIDUAL_SCALE = 0.65
-_TASTE_WEIGHT = 0.7
-_TASTE_SQUARE = 0.6
-_CORRECTION_VARIANCE = 0.02
-_FITTED_VARIANCE = 0.75
+_COUNT_WEIGHT = 0.35  # of having rated an item, beside half a residual
+_RESIDUAL_VARIANCE = 0.9  # of a rating about its person's mean and item's bias
+_ITEM_VARIANCE = 0.2  # of an item bias about what popularity and features predict
+_RESIDUAL_FLOOR = 0.05  # a rating, so that nobody is scaled up without end
+_RESIDUAL_SCALE = 0.65  # what a rating weighs among residuals, against the bias sums
+_TASTE_WEIGHT = 0.7  # of a residual times a taste, beside the residual
+_TASTE_SQUARE = 0.6  # mean square of a fitted taste, of which the true one has 1
+_CORRECTION_VARIANCE = 0.02  # of what items lack in a direction of taste
+_FITTED_VARIANCE = 0.75  # of a residual
 _REGRESSION_RIDGE = 10.0
 _LARGEST_PRIOR_BIAS = 1.5
 _LARGEST_BIAS = 2.5
-_LEAST_SHARE = 0.02
-_RELAXATION = 2.0
+_LEAST_SHARE = 0.02  # least popularity, against the mean
+_RELAXATION = 2.0  # steps that one round of moments stands for
 _EIGENVALUES = (0.05, 4.0)
 
 
