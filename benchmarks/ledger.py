@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from liberate.arrays import Digest
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify
@@ -79,13 +80,13 @@ def main() -> None:
 
 def _build(folder: Path, people: list[SigningKey], rounds: int, block: int) -> tuple[float, dict[str, float]]:
     """Append a whole ledger; give the rate of bare verification measured between its rounds, and the figures."""
-    ledger = SqliteLedger.create(folder, _genesis(), LOG, SimulatedClock())
-    _append(ledger, _enrolments(people), block, Cost())
+    ledger = SqliteLedger.create(folder, genesis(), LOG, SimulatedClock())
+    _append(ledger, enrolments(people), block, Cost())
     costs, bare = [], []
     for number in range(1, rounds + 1):
-        opening = _round(number)
-        _append(ledger, [opening], 1, Cost())
-        updates = [_update(key, 3 + i, number, opening) for i, key in enumerate(people)]
+        first = opening(number, seq=2 * number, base=ZERO)
+        _append(ledger, [first], 1, Cost())
+        updates = [_update(key, 3 + i, number, first) for i, key in enumerate(people)]
         costs.append(Cost())
         _append(ledger, updates, block, costs[-1])
         _append(ledger, [_model(number, updates)], 1, Cost())
@@ -201,9 +202,10 @@ def _ed25519(people: list[SigningKey], entries: list[bytes]) -> float:
     return len(claims) / cost.cpu
 
 
-def _genesis() -> bytes:
+def genesis() -> bytes:
+    """Give the first entry of a benchmark's ledger."""
     everyone = Admission(admitters=(0,), threshold=1)
-    genesis = Genesis(
+    record = Genesis(
         origin=ORIGIN,
         author=0,
         seq=1,
@@ -217,10 +219,11 @@ def _genesis() -> bytes:
         rho_nano_limit=None,
         witnesses=Witnesses(keys=(), threshold=0),
     )
-    return sign(genesis, FOUNDER)
+    return sign(record, FOUNDER)
 
 
-def _enrolments(people: list[SigningKey]) -> list[bytes]:
+def enrolments(people: list[SigningKey]) -> list[bytes]:
+    """Give the entries that enrol the coordinator, number 2, and people."""
     return [
         sign(
             Enrol(
@@ -237,16 +240,17 @@ def _enrolments(people: list[SigningKey]) -> list[bytes]:
     ]
 
 
-def _round(number: int) -> bytes:
+def opening(number: int, *, seq: int, base: Digest) -> bytes:
+    """Give the entry that opens a round."""
     record = Round(
         origin=ORIGIN,
         author=2,
-        seq=2 * number,
+        seq=seq,
         number=number,
         run=1,
         rounds=None,
         base_version=number - 1,
-        base_digest=ZERO,
+        base_digest=base,
         cohort=(),
         statistic="normal",
         shape=(3_706, 32, 1),

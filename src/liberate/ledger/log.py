@@ -90,6 +90,10 @@ class Ledger(Protocol):
         """Give the hash of the perfect subtree over entries [index * 2**level, (index + 1) * 2**level)."""
         ...
 
+    def nodes(self, places: Sequence[tuple[int, int]]) -> list[Digest]:
+        """Do as `node` for many levels and indexes."""
+        ...
+
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
         """Prove that an entry stands in the tree of the first `size` entries, all by default."""
         ...
@@ -268,6 +272,10 @@ class SqliteLedger:
     def node(self, level: int, index: int) -> Digest:
         with self._read() as connection:
             return store.read_node(connection, level, index)
+
+    def nodes(self, places: Sequence[tuple[int, int]]) -> list[Digest]:
+        with self._read() as connection:
+            return store.read_nodes(connection, places)
 
     def close(self) -> None:
         self._reader.close()

@@ -195,6 +195,24 @@ def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
     return Digest(_blob(connection, f"node {position}/{level}", statement, position, level))
 
 
+def read_nodes(connection: sqlite3.Connection, places: Sequence[tuple[int, int]]) -> list[Digest]:
+    """Give the hashes of perfect subtrees, by level and index, leaves included.
+
+    Raises:
+        LedgerError: one is missing.
+    """
+    node, leaf = "SELECT hash FROM node WHERE position = ? AND level = ?", "SELECT entry FROM entry WHERE position = ?"
+    found = []
+    for level, index in places:
+        place = (((index + 1) << level) - 1, level) if level else (index,)
+        match connection.execute(node if level else leaf, place).fetchone():
+            case (bytes(value),):
+                found.append(Digest(value) if level else leaf_hash(value))
+            case _:
+                raise LedgerError(f"there is no node at level {level}, index {index}")
+    return found
+
+
 def read_checkpoint(connection: sqlite3.Connection) -> str:
     """Give the newest checkpoint.
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from liberate.arrays import Digest
-from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.ledger.completeness import Completeness, prove_completeness, shown_principal
 from liberate.ledger.copies import Copy, Grant, Sharing
@@ -149,8 +148,9 @@ def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = T
         raise LedgerError(f"principal {number} is no participant")
     completeness = prove_completeness(ledger, number)
     principal = shown_principal(completeness, ledger.state.founding.log_vkey)
-    prover = Prover(ledger, verified=_signed_by(number, completeness))
-    history = prover.prove_all(ledger.positions(about=number))
+    positions = ledger.positions(about=number)
+    prover = Prover(ledger, follower=number, history=positions)
+    history = prover.prove_all(positions)
     sharing = Sharing(ledger, prover, history)
     lineage = Lineage(ledger, prover, with_memberships)
     lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | Pool))
@@ -191,10 +191,12 @@ def trace_received(ledger: Ledger, number: int) -> Received:
         raise LedgerError(f"principal {number} receives nothing")
     completeness = prove_completeness(ledger, number)
     shown_principal(completeness, ledger.state.founding.log_vkey)
-    prover = Prover(ledger, verified=_signed_by(number, completeness))
-    kinds = (Consent, Share, Receipt)
-    entries = zip(ledger.positions(about=number), completeness.entries, strict=True)
-    history = prover.prove_all(at for at, data in entries if isinstance(decode_entry(data).record, kinds))
+    positions = ledger.positions(about=number)
+    prover = Prover(ledger, follower=number, history=positions)
+    entries = zip(positions, completeness.entries, strict=True)
+    history = prover.prove_all(
+        at for at, data in entries if isinstance(decode_entry(data).record, Consent | Share | Receipt)
+    )
     copies = Sharing(ledger, prover, history).copies()
     return Received(
         number=number,
@@ -202,11 +204,6 @@ def trace_received(ledger: Ledger, number: int) -> Received:
         completeness=completeness,
         copies=tuple(copy for copy in copies if copy.recipient == number),
     )
-
-
-def _signed_by(number: int, completeness: Completeness) -> set[Digest]:
-    """Give the entries whose signatures were verified with a proof of completeness: those of its principal."""
-    return {leaf_hash(data) for data in completeness.entries if decode_entry(data).record.author == number}
 
 
 def _uses(history: Sequence[ProvedEntry], given: Sequence[Copy], giver: int, lineage: Lineage) -> Iterator[Use]:
