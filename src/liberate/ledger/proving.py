@@ -120,13 +120,14 @@ class CheckedTree:
         self._widths = [size]
         while self._widths[-1] > 1:
             self._widths.append((self._widths[-1] + 1) // 2)
+        self._siblings: dict[int, list[tuple[int, int]]] = {}
         self._nodes: dict[tuple[int, int], Digest] = {}
         self._shown = {(len(self._widths) - 1, 0): root}
 
     def read(self, indexes: Iterable[int]) -> None:
         """Read at once what proofs of some leaves need."""
-        wanted = {place for index in indexes for place in self.siblings(index) if self._is_perfect(*place)}
-        missing = [place for place in wanted if place not in self._nodes]
+        wanted = {place for index in indexes for place in self.siblings(index)}
+        missing = [place for place in wanted if place not in self._nodes and self._is_perfect(*place)]
         self._nodes.update(zip(missing, self._readable.nodes(missing), strict=True))
 
     def prove(self, index: int, leaf: Digest) -> tuple[Digest, ...]:
@@ -154,8 +155,12 @@ class CheckedTree:
 
     def siblings(self, index: int) -> list[tuple[int, int]]:
         """Give the places of a leaf's inclusion proof, from the leaf up (RFC 6962, 2.1.1)."""
-        places = ((level, index >> level ^ 1) for level in range(len(self._widths) - 1))
-        return [(level, at) for level, at in places if at < self._widths[level]]
+        if index not in self._siblings:
+            widths = self._widths[:-1]
+            self._siblings[index] = [
+                (level, index >> level ^ 1) for level, width in enumerate(widths) if index >> level ^ 1 < width
+            ]
+        return self._siblings[index]
 
     def _is_perfect(self, level: int, index: int) -> bool:
         return (index + 1) << level <= self._widths[0]
