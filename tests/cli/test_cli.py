@@ -67,11 +67,45 @@ def reported(outcome: tuple[int, str, str]) -> dict[str, Any]:
 def test_train_reports_its_keys(finished: dict[str, Any]) -> None:
     assert list(finished) == [
         *("run", "rmse", "ndcg_at_10", "epsilon", "delta", "mode", "rounds", "seconds", "entry_count", "root"),
-        "verifier_key",
+        *("verifier_key", "privacy"),
     ]
     assert (finished["mode"], finished["delta"], finished["rounds"]) == ("local", 0.0, 3)
     assert 7.99 < finished["epsilon"] <= 8
     assert (Path(finished["run"]) / "report.html").stat().st_size > 1000
+
+
+MODES = [("device", {}), ("plain", {}), ("local", {"mechanism": "laplace"}), ("local", {"mechanism": "gaussian"}),
+         ("distributed", {})]  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", ["explicit", "implicit"])
+@pytest.mark.parametrize(("mode", "more"), MODES)
+def test_train_says_what_each_mode_promised_and_spent(
+    mode: str, more: dict[str, str], objective: str, call: Call, tmp_path: Path
+) -> None:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=30, n_items=20))
+    settings = [f"privacy.mode={mode}", "privacy.epsilon=4", f"model.objective={objective}", "federation.rounds=2"]
+    settings += [f"privacy.{name}={value}" for name, value in more.items()]
+    settings = [each for each in settings if mode != "distributed" or not each.startswith("federation")]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+
+    found = reported(call("train", "--data", data, *flags, "--out", tmp_path / "run", "--json"))
+
+    said = found["privacy"]
+    assert {"unit", "relation", "adversary", "mechanism", "sampler", "rho"} <= set(said)
+    epsilons = [said["epsilon_basic"], said["epsilon_rdp"], said["epsilon_pld"]]
+    match mode:
+        case "device":
+            assert (found["epsilon"], epsilons, said["unit"]) == (0, [0, 0, 0], "user")
+        case "plain":
+            assert (found["epsilon"], epsilons, said["unit"]) == (None, [None] * 3, "none")
+        case _:
+            assert 3.9 < found["epsilon"] <= 4
+            assert found["epsilon"] in epsilons
+            assert said["unit"] == "user"
+            assert said["delta"] == 1e-5
+            assert (said["rho"] is None) == (more.get("mechanism") == "laplace")
+    assert (found["rmse"] is None) == (objective == "implicit")
 
 
 def test_evaluate_lets_anyone_recompute_the_figures(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def train(
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
+    from liberate.runs.privacy import kept_promise
     from liberate.runs.training import train as train_run
     from liberate.settings import resolve
 
@@ -47,9 +48,10 @@ def train(
     with progress_lines() as progress:
         result = train_run(resolved, folder, ledger=ledger, progress=progress)
         progress("writing the report")
-        page = report.write(load_run(folder))
+        run = load_run(folder)
+        page = report.write(run)
     if as_json:
-        print_json(asdict(result))
+        print_json(asdict(result) | {"privacy": kept_promise(run)})
     else:
         print_pairs(asdict(result) | {"report": page})
 

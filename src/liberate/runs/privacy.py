@@ -96,6 +96,18 @@ def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
     }
 
 
+def kept_promise(run: Run) -> dict[str, Any]:
+    """Say what a finished run promised each person, and what it has spent of it, from the ledger.
+
+    Returns:
+        The key `privacy` of `liberate train --json`: unit, relation, adversary, mechanism and sampler, the epsilons
+        and `rho` of this run, and the delta of the tight ones.
+    """
+    with closing(run.open_ledger()) as ledger:
+        found = read_spending(ledger).of_run(int(run.record["run"]))
+    return _promised(run.settings) | asdict(found.spent(run.settings.privacy.delta))
+
+
 def _spent(found: Spending, delta: float, n_people: int | None) -> dict[str, Any]:
     """Price rounds, also against coalitions where noise was shared among a number of people."""
     least, most = found.joined()
