@@ -266,6 +266,21 @@ def test_plain_run_starts_from_the_last_model_and_private_ones_afresh(tmp_path: 
     assert not np.array_equal(cold.item_means, second.model().item_means)
 
 
+def test_run_that_is_killed_as_it_begins_starts_from_the_same_model(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "write_run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+    begun = (tmp_path / "second" / "model" / "00003.model").read_bytes()
+
+    train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
+
+    assert (tmp_path / "second" / "model" / "00003.model").read_bytes() == begun
+    first, second = (load_run(tmp_path / name) for name in ("first", "second"))
+    assert np.array_equal(second.model(3).item_means[:17], first.model().item_means)
+
+
 def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     train(configure(FIRST, "run.warm_start=false"), tmp_path / "cold", ledger=tmp_path / "first")

@@ -231,16 +231,3 @@ def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> N
 
     assert len(digests[0]) > 1
     assert digests[0] == digests[1]
-
-
-def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> None:
-    digests, said = [], ("privacy.mode=distributed", "privacy.epsilon=8")
-    for name, how in (("masked", "run.masks=true"), ("bare", "run.fidelity=uploads")):
-        train(configure(*said, how), tmp_path / name)
-        digests.append([path.read_bytes() for path in sorted((tmp_path / name / "model").glob("*.model"))])
-        run = load_run(tmp_path / name)
-        assert verify(run.folder / "ledger", key=run.verifier_key).ok
-        assert statement(run)["masks"].startswith({"masked": "on every upload", "bare": "left out"}[name])
-
-    assert len(digests[0]) > 1
-    assert digests[0] == digests[1]

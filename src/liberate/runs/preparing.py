@@ -22,7 +22,6 @@ from liberate.errors import BudgetExceeded, FederationError, SettingsError
 from liberate.federation.devices import Devices
 from liberate.federation.joining import held_ratings
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.state import ModelReference
 from liberate.model.ratings import Dataset, Ratings, Split, learned_before
 from liberate.privacy.gaussian_curve import epsilon_of, rho_nano_limit
 from liberate.privacy.mechanism import NANO
@@ -74,16 +73,24 @@ class Home:
         known = pq.read_table(self.items_path, columns=["item_id"])["item_id"]
         return bool(items["item_id"][: len(known)].equals(known))
 
-    def last_folder(self) -> Path | None:
-        """Give the folder of the last run that began here, whether it is still there or not; None before the first."""
+    def run_folders(self) -> list[Path]:
+        """Give the folders of the last run that began here and of the one before, whether they still exist or not."""
         if not self.standing_path.exists():
-            return None
-        return self.folder / str(tomllib.loads(self.standing_path.read_text("utf-8"))["last_run"])
+            return []
+        known = tomllib.loads(self.standing_path.read_text("utf-8"))
+        return [self.folder / str(known[name]) for name in ("last_run", "run_before") if name in known]
 
-    def last_run(self) -> Run | None:
-        """Give the last run that began here, finished or not; None where its folder is gone."""
-        folder = self.last_folder()
-        return None if folder is None or not (folder / "run.toml").exists() else load_run(folder)
+    def last_run(self, out: Path) -> Run | None:
+        """Give the last run that began here, finished or not, or the one before if that was `out`'s first attempt.
+
+        None before the first, and where its folder is gone.
+        """
+        for folder in self.run_folders():
+            if (folder / "run.toml").exists():
+                return load_run(folder)
+            if folder.resolve() != out.resolve():
+                return None
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +99,6 @@ class Standing:
 
     Attributes:
         number: Of the run.
-        model: The model that the last run has reached; None before the first.
         limits: Most that a person may spend from each account in all runs, in 1e-9.
         spent: What each person of the data set has spent from each account, shape (n_users,).
         is_active: Whether a person can take part: is not revoked and has not withdrawn, shape (n_users,).
@@ -100,7 +106,6 @@ class Standing:
     """
 
     number: int = 1
-    model: ModelReference | None = None
     limits: Mapping[Charged, int]
     spent: Mapping[Charged, Sequence[int]]
     is_active: Sequence[bool]
@@ -164,7 +169,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
         return _as_begun(load_run(out), home, dataset, settings)
     if out.exists() and any(out.iterdir()) and not (out / "model").exists():
         raise SettingsError(f"{out} exists and holds no run", hint="choose another --out")
-    last = None if ledger is None else home.last_run()
+    last = None if ledger is None else home.last_run(out)
     if last is not None and not last.is_finished:
         raise FederationError(
             f"the run in {last.folder} is not finished, and has the ledger to itself",
@@ -200,8 +205,8 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
 
 def _find_home(out: Path, ledger: Path | None) -> Home:
     if ledger is None:
-        last = Home(out).last_folder()
-        if last is not None and last.resolve() != out.resolve() and not (out / "run.toml").exists():
+        others = any(folder.resolve() != out.resolve() for folder in Home(out).run_folders())
+        if others and not (out / "run.toml").exists():
             raise SettingsError(f"{out} is a federation with other runs", hint=f"--ledger {out}, and another --out")
         return Home(out)
     home = home_of(ledger)
@@ -225,7 +230,7 @@ def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Pre
     if run.home.resolve() != home.folder.resolve():
         raise SettingsError(f"{run.folder} holds a run of the federation in {run.home}", hint=f"--ledger {run.home}")
     if not run.is_finished:
-        last = home.last_run()
+        last = home.last_run(run.folder)
         if last is not None and last.folder.resolve() != run.folder.resolve():
             raise FederationError(
                 f"the federation has gone on with the run in {last.folder}", hint="start a new run on it"
@@ -286,7 +291,6 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
         pairs = list(zip(own, people, strict=True))
         return Standing(
             number=1 if state.run is None else state.run.number + 1,
-            model=state.model,
             limits={name: state.limit(name) for name in _ACCOUNTS},
             spent={
                 "epsilon": [max(d.epsilon_nano if d else 0, p.epsilon_nano if p else 0) for d, p in pairs],

@@ -190,7 +190,8 @@ def _begin(out: Path, task: Preparation, federation: Federation, charter: Charte
         "carried": task.carried,
         "left_out": list(task.left_out),
     }
-    standing = {"last_run": os.path.relpath(out.resolve(), task.home.folder.resolve())}
+    folders = {"last_run": out} | ({} if task.last is None else {"run_before": task.last.folder})
+    standing = {name: os.path.relpath(path.resolve(), task.home.folder.resolve()) for name, path in folders.items()}
     write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
     run = Run(out, task.agenda.settings, record)
     write_run(run)
