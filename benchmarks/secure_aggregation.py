@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from liberate.federation.coordinator import Coordinator, FederationConfig, ModelStore, Stage
+from liberate.federation.coordinator import Coordinator, FederationConfig, Stage
 from liberate.federation.founding import Charter, open_federation
+from liberate.federation.model_store import ModelStore
 from liberate.federation.participant import Host
 from liberate.federation.transport import Reply, Request
 from liberate.model.ease import Ease

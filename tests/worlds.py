@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.federation.coordinator import Coordinator, FederationConfig, ModelStore
+from liberate.federation.coordinator import Coordinator, FederationConfig
 from liberate.federation.coordinator import Stage as Learning
 from liberate.federation.founding import Charter, Federation, open_federation
+from liberate.federation.model_store import ModelStore
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport, Transport
 from liberate.ledger.publish.checkpoints import WitnessAddress

@@ -12,7 +12,7 @@ from liberate.arrays import Digest, UInt32Array
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.federation.devices import Devices, Holding
+from liberate.federation.devices import Devices
 from liberate.federation.mask_messages import (
     MaskKeys,
     MaskRequest,
@@ -24,6 +24,7 @@ from liberate.federation.mask_messages import (
 )
 from liberate.federation.masks import MaskedRound, Masks, masked_round
 from liberate.federation.messages import Refused
+from liberate.federation.rows import Holding
 from liberate.ledger.records import Block, Mechanism, Record, Round, Survivors, decode_entry, ranges, sign
 from liberate.ledger.state import Principal
 from liberate.randomness import SimulatedRandomness

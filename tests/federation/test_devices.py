@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from liberate.errors import FederationError, LiberateError
-from liberate.federation.devices import Devices, Holding, Outgoing
+from liberate.federation.devices import Devices
+from liberate.federation.rows import Holding, Outgoing
 
 PEOPLE = ["anna", "bert", "cleo"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.federation.devices import Device, Outgoing
 from liberate.federation.messages import (
     RoundAnswer,
     decode_reply,
@@ -19,6 +18,7 @@ from liberate.federation.messages import (
     encode_upload,
 )
 from liberate.federation.participant import Host, _Task
+from liberate.federation.rows import Device, Outgoing
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.records import Round, decode_entry
 from liberate.privacy.attacks import Misuse, Seen, noise_misuse

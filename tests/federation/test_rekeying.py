@@ -12,9 +12,10 @@ import pytest
 
 from liberate.crypto.signing import SigningKey, load_key
 from liberate.errors import FederationError, RefusedEntry, RolledBack
-from liberate.federation.devices import Device, Devices, PendingKey
+from liberate.federation.devices import Devices
 from liberate.federation.founding import Charter, Standing, open_standing
 from liberate.federation.rekeying import KeyChange, recover_key, revoke_key, rotate_key
+from liberate.federation.rows import Device, PendingKey
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import ZERO, Dataset, decode_entry, sign

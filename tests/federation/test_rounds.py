@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from liberate.crypto.note import open_checkpoint
-from liberate.federation.coordinator import ModelStore
 from liberate.federation.devices import Devices
 from liberate.federation.messages import RoundAnswer, decode_reply
+from liberate.federation.model_store import ModelStore
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger

@@ -15,9 +15,10 @@ from liberate.crypto.encoding import commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator import Coordinator
-from liberate.federation.devices import Device, Devices
+from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.joining import held_ratings
+from liberate.federation.rows import Device
 from liberate.ledger.audit import verify
 from liberate.ledger.records import Aborted, Dataset, Round, Update, Withdrawal, decode_entry, numbers, sign
 from liberate.model.ratings import Ratings, random_split

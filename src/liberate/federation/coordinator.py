@@ -10,12 +10,10 @@ the model come out the same to the bit.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -25,16 +23,17 @@ from liberate.crypto.encoding import commitment
 from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.errors import BadCommitment, FederationError, InsufficientCohort, LiberateError, RefusedEntry, StaleModel
+from liberate.errors import BadCommitment, FederationError, InsufficientCohort, LiberateError, RefusedEntry
 from liberate.federation.asking import Asking, View
 from liberate.federation.messages import RoundAnswer, decode_reply, decode_upload
+from liberate.federation.model_store import ModelStore
 from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
 from liberate.federation.transport import Transport
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Aborted, Round, Survivors, Update, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
 from liberate.ledger.records import Model as ModelRecord
-from liberate.model.factors import Model, decode, encode, model_digest
+from liberate.model.factors import Model, model_digest
 from liberate.model.kernels import add_rows
 from liberate.model.solvers import Solver, Total
 from liberate.model.statistics import Statistic
@@ -79,55 +78,6 @@ class FederationConfig:
             raise ValueError(f"deadline_blocks is {self.deadline_blocks}, wanted deadline_blocks >= 1")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s is {self.timeout_s}, wanted timeout_s > 0")
-
-
-class ModelStore:
-    """Model versions as files, each written whole or not at all.
-
-    Args:
-        folder: Made if absent.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, version: int) -> Path:
-        return self._folder / f"{version:05d}.model"
-
-    @property
-    def masks_path(self) -> Path:
-        """Where a coordinator keeps what it told participants in the masked round that is open."""
-        return self._folder / "round.masks"
-
-    def save(self, model: Model) -> bytes:
-        """Make a model durable under its version and give its bytes."""
-        data = encode(model)
-        draft = self._folder / ".draft"
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path(model.version))
-        return data
-
-    def load(self, version: int, digest: bytes | None = None) -> Model:
-        """Read a model.
-
-        Args:
-            version: Which one.
-            digest: What the ledger says its digest is, or None to take it as it is.
-
-        Raises:
-            StaleModel: The file is missing, or its digest is not the expected one.
-        """
-        path = self.path(version)
-        if not path.exists():
-            raise StaleModel(f"model version {version} is missing from {self._folder}")
-        data = path.read_bytes()
-        if digest is not None and model_digest(data) != digest:
-            raise StaleModel(f"{path} does not match the digest on the ledger")
-        return decode(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from liberate.arrays import Digest
 from liberate.crypto.encoding import commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.devices import Device, Devices, Holding
+from liberate.federation.devices import Devices
 from liberate.federation.rekeying import FOUNDER
+from liberate.federation.rows import Device, Holding
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Dataset, Enrol, decode_entry, sign
 from liberate.model.ratings import Ratings

@@ -21,7 +21,7 @@ from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError, LiberateError, PrivacyError
-from liberate.federation.devices import Devices, Masking, Peer
+from liberate.federation.devices import Devices
 from liberate.federation.mask_messages import (
     MaskKeys,
     MaskRequest,
@@ -34,6 +34,7 @@ from liberate.federation.mask_messages import (
     verify_keys,
 )
 from liberate.federation.messages import Refused
+from liberate.federation.rows import Masking, Peer
 from liberate.ledger.records import Block, Round, Survivors, decode_entry, numbers, signed_bytes
 from liberate.ledger.state import Principal
 from liberate.privacy import masking

@@ -16,7 +16,7 @@ from liberate.crypto.merkle import verify_consistency, verify_inclusion
 from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
-from liberate.federation.devices import Device, Devices, Outgoing
+from liberate.federation.devices import Devices
 from liberate.federation.mask_messages import MaskRequest, MessageT, ShareRequest, UnmaskRequest, decode_message
 from liberate.federation.masks import MaskedRound, Masks, masked_round
 from liberate.federation.messages import (
@@ -28,6 +28,7 @@ from liberate.federation.messages import (
     encode_message,
     encode_upload,
 )
+from liberate.federation.rows import Device, Outgoing
 from liberate.federation.transport import Reply, Request
 from liberate.ledger.records import Entry, Round, Update, decode_entry, sign, signed_bytes
 from liberate.model.factors import Model, decode, fit_devices, model_digest

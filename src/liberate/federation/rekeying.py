@@ -15,7 +15,8 @@ from typing import Literal
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.devices import Device, Devices, PendingKey
+from liberate.federation.devices import Devices
+from liberate.federation.rows import Device, PendingKey
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Key, decode_entry, new_key, sign
 

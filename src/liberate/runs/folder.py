@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from liberate.errors import LiberateError, SettingsError
-from liberate.federation.coordinator import ModelStore
 from liberate.federation.devices import Devices
 from liberate.federation.joining import held_ratings
+from liberate.federation.model_store import ModelStore
 from liberate.ledger.durable import write_durably
 from liberate.ledger.log import SqliteLedger
 from liberate.model.datasets import data_folder, load

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from liberate.arrays import Float32Array, Int32Array
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
-from liberate.federation.devices import Device, Devices
+from liberate.federation.devices import Devices
 from liberate.federation.joining import held_ratings
+from liberate.federation.rows import Device
 from liberate.model.factors import fit_devices, predict
 from liberate.model.metrics import Metrics, baselines
 from liberate.model.metrics import evaluate as evaluate_model

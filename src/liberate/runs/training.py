@@ -18,8 +18,9 @@ import tomli_w
 
 from liberate.crypto.note import open_checkpoint
 from liberate.errors import FederationError, InvalidRecord, SettingsError, StaleModel
-from liberate.federation.coordinator import Coordinator, ModelStore
+from liberate.federation.coordinator import Coordinator
 from liberate.federation.founding import Charter, Federation, open_federation
+from liberate.federation.model_store import ModelStore
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
 from liberate.ledger.durable import write_durably
