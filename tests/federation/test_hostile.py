@@ -70,6 +70,7 @@ def forged(answer: RoundAnswer, **changes: object) -> bytes:
 LIES: dict[str, Edit] = {
     "upload that does not open": lambda a: msgspec.structs.replace(a, upload=flip(a.upload, len(a.upload) - 1)),
     "salt that does not open": lambda a: msgspec.structs.replace(a, salt=flip(a.salt, 0)),
+    "salt of no size": lambda a: msgspec.structs.replace(a, salt=b""),
     "broken signature": lambda a: msgspec.structs.replace(a, entry=flip(a.entry, 3)),
     "no entry": lambda a: msgspec.structs.replace(a, entry=b""),
     "entry of somebody else": lambda a: msgspec.structs.replace(a, entry=forged(a, author=6)),
@@ -109,14 +110,24 @@ def silent(absent: set[int]) -> type[Transport]:
     return Silent
 
 
-def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path) -> None:
+NOISE = {
+    "no message": b"\xc1",
+    "no text": b"\x84\xa4type\xa7refusal\xa6reason\xa1\xff\xa6detail\xa0\xaaknown_size\x00",
+    "endless nesting": b"\x85\xa4type\xa6answer\xa5entry\xc4\x00\xa6upload\xc4\x00\xa4salt\xc4\x00\xa1x"
+    + b"\x91" * 10**5
+    + b"\x00",
+}
+
+
+@pytest.mark.parametrize("noise", NOISE, ids=[name.replace(" ", "-") for name in NOISE])
+def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path, noise: str) -> None:
     class Noisy:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
         def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
             replies = self._inner.exchange(requests, deadline_s)
-            return [Reply(reply.sender, b"\xc1" if reply.sender == 5 else reply.body) for reply in replies]
+            return [Reply(reply.sender, NOISE[noise] if reply.sender == 5 else reply.body) for reply in replies]
 
     with stage(tmp_path / "a", PLAIN, wrap=Noisy) as scene:
         model = scene.learn(1)

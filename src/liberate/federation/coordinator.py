@@ -19,7 +19,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from liberate.arrays import Digest, Int64Array
-from liberate.crypto.encoding import commitment
+from liberate.crypto.encoding import SALT_BYTES, commitment
 from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import SigningKey
@@ -361,6 +361,8 @@ class Coordinator:
         update = decode_entry(answer.entry).record
         if not isinstance(update, Update) or update.author != sender or update.round != record.number:
             raise BadCommitment(f"participant {sender} sent no update of its own to round {record.number}")
+        if len(answer.salt) != SALT_BYTES:
+            raise BadCommitment(f"participant {sender} sent a salt of {len(answer.salt)} bytes, wanted {SALT_BYTES}")
         with self._stopwatch.measure("hash"):
             opened = commitment(answer.salt, answer.upload)
         if opened != update.commitment:

@@ -19,7 +19,7 @@ from liberate.arrays import Digest
 from liberate.crypto.encoding import Bytes32, Hash, Natural, encode, pre_authentication_encoding
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError
-from liberate.federation.messages import RoundRefusal
+from liberate.federation.messages import UNREADABLE, RoundRefusal
 from liberate.ledger.records import Origin
 
 KEYS_TYPE = "application/vnd.liberate.mask-keys+json"
@@ -169,7 +169,7 @@ def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:
     """
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise FederationError(f"a message is no {kind.__name__}: {error}") from error
 
 
@@ -181,6 +181,6 @@ def decode_answer(body: bytes, kind: type[MessageT]) -> MessageT | RoundRefusal:
     """
     try:
         answer: MessageT | RoundRefusal = msgspec.msgpack.decode(body, type=kind | RoundRefusal)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise FederationError(f"a reply is no {kind.__name__}: {error}") from error
     return answer

@@ -68,6 +68,9 @@ class Refused(Exception):
         self.detail = detail
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading bytes that are no message may end in."""
+
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(RoundRequest)
 _reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.msgpack.Decoder(
@@ -88,7 +91,7 @@ def decode_request(body: bytes) -> RoundRequest:
     """
     try:
         return _request_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise FederationError(f"a round request cannot be read: {error}") from error
 
 
@@ -100,7 +103,7 @@ def decode_reply(body: bytes) -> RoundAnswer | RoundRefusal:
     """
     try:
         return _reply_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise FederationError(f"a reply to a round cannot be read: {error}") from error
 
 
