@@ -27,7 +27,7 @@ from liberate.federation.messages import (
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.publish.evidence import verify_evidence
 from liberate.ledger.records import Aborted, Model, Round, Update, decode_entry, sign
-from liberate.model.factors import encode
+from liberate.model.factors import encode, model_digest
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
@@ -275,6 +275,40 @@ def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
         assert reasons(scene, edited(statistic="normal")) == {"record"}
         assert reasons(scene, edited(shape=(9, 4, 0))) == {"record"}
         assert isinstance(answers(scene, edited())[0], RoundAnswer), "the edits, not the editing, are refused"
+
+
+def test_who_rated_an_item_does_not_show_in_who_answers(tmp_path: Path) -> None:
+    """A model may be such that only the people who rated one item compute numbers that are none."""
+    with stage(tmp_path, LOCAL) as scene:
+        request = captured(scene)
+        means = scene.first.arrays["item_means"].copy()
+        means[3] = 3e38
+        crafted = encode(replace(scene.first, arrays={**scene.first.arrays, "item_means": means}))
+        key = scene.federation.coordinator_key
+        asked = with_record(scene, request, key, base_digest=model_digest(crafted))
+        body = encode_message(msgspec.structs.replace(asked, model=crafted))
+
+        replies = scene.host.answer([Request(number, "update", body) for number in scene.host.numbers])
+
+        assert 0 < np.count_nonzero(LOCAL.ratings.items == 3) < len(replies)
+        assert all(isinstance(decode_reply(reply.body), RoundAnswer) for reply in replies)
+
+
+NO_MODELS = {
+    "nonsense": b"x",
+    "too large": b"liberate model 1\n" + b'{"arrays":[["a","<f4",[%d]]]}\n' % 2**70,
+    "endless nesting": b"liberate model 1\n" + b"[" * 10**5 + b"\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_MODELS, ids=[name.replace(" ", "-") for name in NO_MODELS])
+def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
+    with stage(tmp_path, LOCAL) as scene:
+        request = captured(scene)
+        key = scene.federation.coordinator_key
+        asked = with_record(scene, request, key, base_digest=model_digest(NO_MODELS[name]))
+
+        assert reasons(scene, msgspec.structs.replace(asked, model=NO_MODELS[name])) == {"model"}
 
 
 def test_noise_on_the_sum_is_for_simulations(tmp_path: Path) -> None:

@@ -43,14 +43,13 @@ def local(epsilon: float, rounds: int, clip_norm: float = 1.0) -> Laplace:
     return mechanism
 
 
-@pytest.mark.parametrize("mechanism", [Plain(), Laplace(grid_bits=8, clip_units=256, scale_units=64)])
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("in_tail", [False, True])
-def test_numbers_that_are_none_are_refused(mechanism: Plain | Laplace, number: float, in_tail: bool) -> None:
+def test_plain_refuses_numbers_that_are_none(number: float, in_tail: bool) -> None:
     one = batch([[1.0, 1.0 if in_tail else number]], [number if in_tail else 1.0])
 
     with pytest.raises(ValueError, match="NaN or infinite"):
-        mechanism.release(one, 3, [KEY], exact=True)
+        Plain().release(one, 3, [KEY], exact=True)
 
 
 # --- plain ------------------------------------------------------------------------------------------------------------

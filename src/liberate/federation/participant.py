@@ -239,7 +239,10 @@ class Host:
         record, mechanism = checked.record, checked.mechanism
         if model_digest(request.model) != record.base_digest:
             raise Refused("model", f"the model's bytes do not match the digest of round {record.number}")
-        model = decode(request.model)
+        try:
+            model = decode(request.model)
+        except LiberateError as error:
+            raise Refused("model", str(error)) from error
         return _Task(
             record=record,
             round_hash=checked.entry.leaf_hash,

@@ -400,7 +400,7 @@ def decode(data: bytes) -> Model:
         result = Model.of(header["version"], header["statistic"], header["low"], header["high"], arrays)
         if encode(result) != data:
             raise ValueError("it is not in canonical form")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"these bytes are no model: {error}") from error
     return result
 

@@ -2,7 +2,8 @@
 
 A device's rows and tail are clipped together. Numbers inside the norm are truncated toward zero; others are scaled
 first, and once more by a hair for as long as rounding leaves the integers outside. Truncation never enlarges a number.
-A device's integers follow from its own numbers alone: the batch does not matter.
+A device's integers follow from its own numbers alone: the batch does not matter. Whatever those are, there are some:
+a model can be made so that only who rated one item has a number that is none, and a failure would tell who that is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numba import njit
 
-from liberate.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, RealRows
+from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array, RealRows
 
 Numbers = Float32Array | Float64Array
 
@@ -33,16 +34,12 @@ def clip_to_grid(
 
     Returns:
         Rows, shape (n_rows, width), and tails, shape (n_devices, n_tail), in grid units; the norm of a device's
-        integers is at most `clip_units`.
-
-    Raises:
-        ValueError: The batch holds NaN or infinite numbers.
+        integers is at most `clip_units`. Who has a number that is NaN or infinite gets zeros.
     """
     rows = np.ascontiguousarray(batch.rows)
     tails = np.ascontiguousarray(batch.tails, dtype=np.float64)
     row_units = np.empty(rows.shape, np.int32)
     tail_units = np.empty(tails.shape, np.int64)
-    is_finite = np.empty(len(tails), np.bool_)
     _clip(
         batch.indptr * rows.shape[1],
         rows.reshape(-1),
@@ -52,10 +49,7 @@ def clip_to_grid(
         norm == "l2",
         row_units.reshape(-1),
         tail_units,
-        is_finite,
     )
-    if not is_finite.all():
-        raise ValueError("a statistic holds NaN or infinite numbers")
     return row_units, tail_units
 
 
@@ -69,14 +63,12 @@ def _clip(
     squared: bool,
     row_units: Int32Array,
     tail_units: Int64Array,
-    is_finite: BoolArray,
 ) -> None:
     for d in range(len(tails)):
         row, tail = rows[ends[d] : ends[d + 1]], tails[d]
         row_out, tail_out = row_units[ends[d] : ends[d + 1]], tail_units[d]
         largest = max(_largest(row), _largest(tail))
-        is_finite[d] = largest < np.inf
-        if not is_finite[d] or largest == 0.0:
+        if largest == np.inf or largest == 0.0:
             row_out[:] = 0
             tail_out[:] = 0
             continue

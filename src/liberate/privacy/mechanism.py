@@ -148,8 +148,8 @@ class Mechanism(Protocol):
             exact: Whether noise comes from the exact sampler; the fast one is for simulations only.
 
         Raises:
-            ValueError: The batch holds NaN or infinite numbers, or the keys do not fit it.
-            PrivacyError: A number cannot be represented.
+            ValueError: The keys do not fit the batch; or, without noise, it holds NaN or infinite numbers.
+            PrivacyError: Without noise, a number cannot be represented.
         """
         ...
 
