@@ -10,10 +10,11 @@ import hmac
 import os
 import time
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha256, shake_256
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 SECRET_BYTES = 32
 
@@ -70,6 +71,23 @@ class SystemRandomness:
 def generator(secret: bytes) -> np.random.Generator:
     """Give a NumPy generator whose stream is fixed by a secret of 32 bytes. For simulations and initial values only."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(secret, "big")))
+
+
+def stream_words(secret: bytes, places: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+    """Give the words at some places of a secret's stream: the same at a place, whatever else is asked for.
+
+    Args:
+        secret: What the stream depends on; begins with a name of its purpose.
+        places: Shape (n,), >= 0.
+
+    Returns:
+        Shape (n,), uniform for whoever does not know the secret.
+
+    Source: SHAKE256, FIPS 202.
+    """
+    n_words = int(places.max(initial=-1)) + 1
+    stream = np.frombuffer(shake_256(secret).digest(8 * n_words), "<u8")
+    return np.asarray(stream[places], np.uint64)
 
 
 class Clock(Protocol):

@@ -1,0 +1,155 @@
+"""Copies that differ by recipient, so that rows that leaked name whose copy they were.
+
+Of a row of the base copy there are four versions: as it is, the level below, the level above, or left out.
+A recipient's versions are drawn from a stream of the owner's key and the recipient, independent of all others'.
+They need nothing but the base copy, so all copies together reveal no more of the ratings than the base copy does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from liberate.arrays import BoolArray, Float64Array, Int32Array
+from liberate.randomness import SECRET_BYTES, stream_words
+
+DROPPED = -1
+"""Stands in a copy where a row is left out."""
+
+REPLACED_SHARE = 0.108
+DROPPED_SHARE = 0.012
+"""Expected parts of a copy's rows that differ from the base copy."""
+
+FALSE_ACCUSATION = 0.001
+"""Bound on the probability of accusing anybody whose copy played no part."""
+
+_DOMAIN = b"liberate mark 1\0"
+_BELOW, _ABOVE, _MARKED = (
+    round(2**64 * share) for share in (REPLACED_SHARE / 2, REPLACED_SHARE, REPLACED_SHARE + DROPPED_SHARE)
+)
+"""A word under the first takes the level below, under the second the one above, under the third drops the row."""
+
+_STRENGTHS = (0.8, 0.3)
+"""Parts of a leak that come from one copy unaltered: most of it, or a third of a mixture."""
+
+_ALTERED = 0.3
+"""Part of the rest that is taken to be altered at random; wrong guesses cost sureness, not truth."""
+
+_TILTS = np.linspace(0.1, 4.0, 40)
+
+
+def mark(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipient: int) -> Int32Array:
+    """Give one recipient's copy of a base copy; a row's version depends on the key, the recipient and the item alone.
+
+    Args:
+        base: Which level of the scale each rating has, shape (n,), 0 <= place < n_levels.
+        items: Items rated, distinct, shape (n,), >= 0.
+        n_levels: Levels of the scale, >= 2. At its ends the two nearest other levels replace a rating.
+        key: 32 bytes, secret, of the owner.
+        recipient: Number of the recipient, 0 <= recipient < 2**63.
+
+    Returns:
+        Levels, or `DROPPED`, shape (n,).
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    if len(key) != SECRET_BYTES:
+        raise ValueError(f"a key of {len(key)} bytes, wanted {SECRET_BYTES}")
+    below, above = _alternatives(base, n_levels)
+    words = stream_words(_DOMAIN + key + recipient.to_bytes(8, "big"), items)
+    chosen = [words < np.uint64(limit) for limit in (_BELOW, _ABOVE, _MARKED)]
+    return np.select(chosen, [below, above, np.full_like(base, DROPPED)], base).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Who may be the source of a leak.
+
+    Attributes:
+        log10_likelihood: How many times likelier the leak is if the candidate's copy is a source of it than if it
+            played no part, as a power of ten, shape (n_candidates,).
+        bound: An upper bound on the probability, over the marks, that any candidate whose copy played no part looks
+            as guilty as this one, shape (n_candidates,), 0 < bound <= 1.
+    """
+
+    log10_likelihood: Float64Array
+    bound: Float64Array
+
+    @property
+    def accused(self) -> BoolArray:
+        """Whose bound is at most `FALSE_ACCUSATION`, shape (n_candidates,)."""
+        return np.asarray(self.bound <= FALSE_ACCUSATION)
+
+
+def attribute(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_levels: int) -> Attribution:
+    """Weigh, for each candidate, whether its copy is a source of rows that leaked.
+
+    The bound holds whatever was done to the rows and however many copies they were mixed from: it takes only that an
+    innocent candidate's marks are independent of the leak, as they are while the owner's key is secret. An owner can
+    make every copy, so marks cannot tell a recipient from the owners.
+
+    Args:
+        leaked: Levels that leaked, shape (n_rows,), 0 <= level < n_levels; rows of items that no base copy has tell
+            nothing and are left out.
+        base: The same rows of the owners' base copies, shape (n_rows,).
+        copies: The same rows of each candidate's copies, shape (n_candidates, n_rows).
+        n_levels: Levels of the scale, >= 2.
+
+    Raises:
+        ValueError: Shapes differ, or a level is outside the scale.
+
+    Source: scores are likelihood ratios under fixed models of the leak; the bound is Chernoff's on the sum of
+    independent scores, times the number of models and of candidates. Cf. Tardos 2003, "Optimal Probabilistic
+    Fingerprint Codes", for a code whose innocents are independent of any coalition.
+    """
+    if not leaked.shape == base.shape == copies.shape[1:]:
+        raise ValueError("leaked, base and each candidate's copy must have the same rows")
+    if len(leaked) and not 0 <= int(leaked.min()) <= int(leaked.max()) < n_levels:
+        raise ValueError(f"a leaked level is outside [0, {n_levels})")
+    chances = _chances(leaked, base, n_levels)
+    told = chances > 0  # any other level was made up: no copy has it
+    chances, matches = chances[told], copies[:, told] == leaked[told]
+    scores, bounds = zip(*(_weigh(chances, matches, strength, n_levels) for strength in _STRENGTHS), strict=True)
+    log_bound = np.min(bounds, axis=0) + np.log(len(_STRENGTHS) * max(1, len(copies)))
+    return Attribution(log10_likelihood=np.max(scores, axis=0) / np.log(10.0), bound=np.exp(np.minimum(log_bound, 0.0)))
+
+
+def holders(copies: Int32Array, candidate: int) -> list[int]:
+    """Name all candidates, the one itself among them, whose copies of the rows that leaked are the same.
+
+    Args:
+        copies: Shape (n_candidates, n_rows).
+        candidate: 0 <= candidate < n_candidates.
+    """
+    return [int(index) for index in np.flatnonzero((copies == copies[candidate]).all(axis=1))]
+
+
+def _alternatives(base: Int32Array, n_levels: int) -> tuple[Int32Array, Int32Array]:
+    """Give the two levels that may replace each, the same one twice where the scale has no third."""
+    if n_levels < 2 or (len(base) and not 0 <= int(base.min()) <= int(base.max()) < n_levels):
+        raise ValueError(f"wanted n_levels >= 2 and levels within [0, {n_levels})")
+    below = np.where(base > 0, base - 1, np.minimum(2, n_levels - 1))
+    above = np.where(base < n_levels - 1, base + 1, np.maximum(n_levels - 3, 0))
+    return below.astype(np.int32), above.astype(np.int32)
+
+
+def _chances(leaked: Int32Array, base: Int32Array, n_levels: int) -> Float64Array:
+    """Give the probability that an innocent candidate's copy has the level that leaked, shape (n_rows,)."""
+    half = REPLACED_SHARE / 2
+    replaced = sum((leaked == level) * half for level in _alternatives(base, n_levels))
+    return np.asarray((leaked == base) * (1 - REPLACED_SHARE - DROPPED_SHARE) + replaced)
+
+
+def _weigh(
+    chances: Float64Array, matches: BoolArray, strength: float, n_levels: int
+) -> tuple[Float64Array, Float64Array]:
+    """Give each candidate's log-likelihood ratio, and the logarithm of Chernoff's bound for an innocent's."""
+    rest = (1 - strength) * ((1 - _ALTERED) * chances + _ALTERED / n_levels)
+    anyone = strength * chances + rest
+    hit, miss = np.log((strength + rest) / anyone), np.log(rest / anyone)
+    scores = np.where(matches, hit, miss).sum(axis=1)
+    tilts = _TILTS[:, None]
+    growth = np.log(chances * np.exp(tilts * hit) + (1 - chances) * np.exp(tilts * miss)).sum(axis=1)
+    return scores, (growth[:, None] - tilts * scores).min(axis=0)
