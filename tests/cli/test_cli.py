@@ -209,6 +209,66 @@ def test_trace_counts_updates_models_and_proofs(call: Call, finished: dict[str, 
     assert found["proofs"] > 9
 
 
+def test_trace_names_what_was_spent_from_both_accounts(call: Call, finished: dict[str, Any]) -> None:
+    _, out, _ = call("trace", finished["run"], "--participant", "user:u04")
+
+    assert "\nspent: epsilon 8.0000, rho 0\n" in out
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [("device", True), ("plain", True), ("local", False)])
+def test_an_epsilon_that_the_mode_does_not_keep_is_told(
+    mode: str, is_told: bool, call: Call, finished: dict[str, Any]
+) -> None:
+    data = Path(finished["run"]).parent / "ratings.csv"
+
+    code, _, err = call(
+        "privacy", "plan", "--data", data, "--set", f"privacy.mode={mode}", "--set", "privacy.epsilon=4"
+    )
+
+    assert code == 0
+    assert ("makes no use of privacy.epsilon" in err) == is_told
+
+
+def test_no_sampler_is_named_where_no_noise_is_drawn(call: Call, finished: dict[str, Any]) -> None:
+    data = Path(finished["run"]).parent / "ratings.csv"
+    for mode in ("device", "plain"):
+        found = reported(call("privacy", "plan", "--data", data, "--set", f"privacy.mode={mode}", "--json"))
+
+        assert found["sampler"] == "none: no noise is drawn"
+
+
+def test_long_texts_keep_their_column_on_a_terminal(
+    call: Call, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    _, plain, _ = call("privacy", "report", finished["run"])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    _, broken, _ = call("privacy", "report", finished["run"])
+
+    assert broken.split() == plain.split()
+    pairs = broken.partition("\n\n")[0].splitlines()
+    assert max(map(len, pairs)) <= 100
+    assert len(pairs) > len(plain.partition("\n\n")[0].splitlines())
+
+
+@pytest.mark.parametrize("command", ["privacy plan", "privacy report", "trace", "recommend", "data show", "evaluate"])
+def test_the_page_of_commands_has_every_key(command: str, call: Call, finished: dict[str, Any]) -> None:
+    data = str(Path(finished["run"]).parent / "ratings.csv")
+    arguments = {
+        "privacy plan": ["--data", data, "--set", "privacy.mode=distributed", "--set", "privacy.epsilon=4"],
+        "data show": [data],
+        "trace": [finished["run"], "--participant", "user:u04"],
+        "recommend": [finished["run"], "--participant", "user:u04"],
+    }
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
+    section = page.partition(f"\n## {command}\n")[2].partition("<!--")[0]
+
+    found = reported(call(*command.split(), *arguments.get(command, [finished["run"]]), "--json"))
+
+    assert [key for key in found if f"`{key}`" not in section] == []
+
+
 def test_privacy_plan_and_report_agree(call: Call, finished: dict[str, Any]) -> None:
     keys = ("epsilon_basic", "epsilon_rdp", "epsilon_pld")
     spent = reported(call("privacy", "report", finished["run"], "--json"))

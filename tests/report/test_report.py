@@ -19,6 +19,7 @@ from liberate import report
 from liberate.errors import LiberateError
 from liberate.report.facts import time_parts
 from liberate.runs.folder import Run, load_run
+from liberate.runs.keys import change_key
 from liberate.runs.training import train
 from liberate.settings import resolve
 from tests.browser import Browser
@@ -149,6 +150,38 @@ def test_report_of_a_distributed_run_says_where_masks_and_noise_are(learn: Learn
         "all of it at once on the sum: this is a simulation",
         set(),
     )
+
+
+def test_report_of_a_distributed_run_names_the_epsilon_that_was_promised(learn: Learn) -> None:
+    run = learn("privacy.mode=distributed", "privacy.epsilon=8", "ledger.epsilon_limit=10")
+
+    page = read(run)
+
+    tile = next(tile for tile in page.one("dl", **{"class": "tiles"}).all("div") if tile.words.startswith("ε"))
+    assert tile.all("dd")[0].words == f"{run.result.epsilon:.3g}"
+    assert tile.all("dd")[1].words == "for the whole run, at δ = 10⁻⁵"
+    cells = [[cell.words for cell in row.all("td")] for row in section(page, "promised").one("tbody").all("tr")]
+    assert float(cells[0][0]) > 8
+    assert [cell[1] for cell in cells] == ["10⁻⁵"] * 3
+    assert re.search(r"It spent ρ = 1\.\d+ in all\.", section(page, "trace").words)
+    texts = [text.words for text in section(page, "ledger").all("dd")]
+    assert [text for text in texts if "in all runs" in text] == ["ε = 10 and ρ = 2 for a participant, in all runs"]
+
+
+def test_report_of_a_further_run_has_every_kind_of_entry_and_the_limit_of_the_genesis(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "small.csv", low_rank_ratings(n_users=12, n_items=8))
+    small = [f"data.source={data}", "federation.rounds=1", "model.n_factors=1"]
+    train(resolve(None, [*small, "ledger.epsilon_limit=10"], environment={}), tmp_path / "first")
+    change_key(load_run(tmp_path / "first"), "5", "rotation")
+    train(resolve(None, small, environment={}), tmp_path / "second", ledger=tmp_path / "first")
+
+    ledger = section(read(load_run(tmp_path / "second")), "ledger")
+
+    kinds = {
+        item.all("dt")[0].words: item.all("dd")[0].words for item in ledger.one("dl", **{"class": "kinds"}).all("div")
+    }
+    assert sum(int(count) for kind, count in kinds.items() if kind != "all") == int(kinds["all"])
+    assert "ε = 10" in ledger.words
 
 
 def test_report_of_a_device_run_claims_no_round(learn: Learn) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +23,11 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_pairs(values: Mapping[str, Any]) -> None:
-    """Print names and values in two columns."""
+    """Print names and values in two columns; on a terminal, long texts are broken inside theirs."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        print(f"{name:<{width}}  {show(value)}")
+        line = f"{name:<{width}}  {show(value)}"
+        print(line if not sys.stdout.isatty() else _broken(line, width + 2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -36,6 +39,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for line in [list(columns), *texts]:
         cells = (f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
         print("  ".join(cells).rstrip())
+
+
+def _broken(line: str, indent: int) -> str:
+    """Break a line between words at the terminal's width; what cannot be broken, such as a key, stays whole."""
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def show(value: Any) -> str:

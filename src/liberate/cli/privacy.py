@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
-from liberate.cli.run import Assignments, Config, Folder, Source, assignments
+from liberate.cli.run import Assignments, Config, Folder, Source, assignments, tell_unused
 
 app = typer.Typer(help="What a run promises and what it has spent.", no_args_is_help=True)
 
@@ -18,7 +18,9 @@ def plan(config: Config = None, data: Source = None, settings: Assignments = Non
     from liberate.runs.privacy import forecast
     from liberate.settings import resolve
 
-    _print(forecast(resolve(config, assignments(data, settings))), as_json)
+    resolved = resolve(config, assignments(data, settings))
+    tell_unused(resolved)
+    _print(forecast(resolved), as_json)
 
 
 @app.command()

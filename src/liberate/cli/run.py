@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table, progress_lines
+
+if TYPE_CHECKING:
+    from liberate.settings import Settings
 
 Config = Annotated[Path | None, typer.Argument(help="Settings in TOML.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="A setting, as section.key=value; repeatable.")]
@@ -23,6 +27,13 @@ def assignments(data: str | None, others: list[str] | None) -> list[str]:
     from json import dumps
 
     return ([] if data is None else [f"data.source={dumps(data)}"]) + (others or [])
+
+
+def tell_unused(settings: Settings) -> None:
+    """Say on stderr that an epsilon was set in a mode that keeps none: whoever sets one expects protection."""
+    mode = settings.privacy.mode
+    if settings.privacy.epsilon is not None and mode in ("device", "plain"):
+        print(f"note: mode {mode} makes no use of privacy.epsilon; local and distributed keep it", file=sys.stderr)
 
 
 def train(
@@ -44,6 +55,7 @@ def train(
     from liberate.settings import resolve
 
     resolved = resolve(config, assignments(data, settings))
+    tell_unused(resolved)
     folder = out or free_folder(Path("runs") / f"{Path(resolved.data.source).stem}-{resolved.privacy.mode}")
     with progress_lines() as progress:
         result = train_run(resolved, folder, ledger=ledger, progress=progress)

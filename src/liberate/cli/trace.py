@@ -26,7 +26,7 @@ def trace(
     print(f"participant {found['number']} (key {found['key_id']}, user {found['user_id']})")
     print(f"checked {found['proofs']} proofs against {found['entry_count']} entries, root {found['root']}")
     print(f"complete: these {len(found['entries'])} entries are all that name you, under the log's state root")
-    print(f"spent: epsilon {show(found['epsilon'])}\n")
+    print(f"spent: epsilon {show(found['epsilon'])}, rho {show(found['rho'])}\n")
     for entry in found["entries"]:
         if entry["kind"] != "update":
             print(f"block {entry['block']}: {entry['kind']}, entry {entry['position']}")

@@ -11,11 +11,9 @@ from typing import Any
 
 from liberate.crypto.note import open_checkpoint
 from liberate.ledger.audit import Audit, verify
-from liberate.ledger.records import Block, decode_entry
+from liberate.ledger.records import KINDS, Block, decode_entry
 from liberate.report.charts import Way
 from liberate.runs.folder import Run
-
-_KINDS = ("genesis", "enrol", "dataset", "round", "update", "survivors", "model", "aborted", "block")
 
 _PARTS = {
     "fit": "devices fit their own side and compute their statistic",
@@ -82,14 +80,14 @@ def ledger_facts(run: Run) -> LedgerFacts:
     """Read and check a run's ledger."""
     with closing(run.open_ledger()) as ledger:
         note = ledger.checkpoint()
-        positions = {kind: ledger.positions(kind=kind) for kind in _KINDS}
+        positions = {kind: ledger.positions(kind=kind) for kind in KINDS}
         first = next(i for i, principal in enumerate(ledger.state.principals) if principal.role == "participant")
         last = decode_entry(ledger.entry(positions["block"][-1])).record
     checkpoint = open_checkpoint(note, run.verifier_key)
     microseconds = last.time_us if isinstance(last, Block) else 0
     return LedgerFacts(
         origin=checkpoint.origin,
-        kinds={kind: len(found) for kind, found in positions.items() if found},
+        kinds={kind: len(found) for kind, found in sorted(positions.items(), key=lambda each: each[1][:1]) if found},
         blocks=positions["block"],
         size=checkpoint.size,
         root=b64encode(checkpoint.root).decode(),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
+from liberate.privacy.mechanism import NANO
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
 from liberate.runs.folder import Run
@@ -94,7 +95,7 @@ def _content(run: Run) -> dict[str, object]:
         "signal": predicted["signal_to_noise"],
         "noise_warning": predicted["warning"],
         "tuning": privacy["warning"],
-        "limit": settings.ledger.epsilon_limit,
+        "limit": _limit(privacy),
         "ledger": ledger,
         "command": f"liberate ledger verify {shlex.quote(run.folder.resolve().name)} "
         f"--key {shlex.quote(run.verifier_key)}",
@@ -147,4 +148,11 @@ def _epsilon_words(privacy: dict[str, Any]) -> str:
             return "the coordinator is trusted"
         case _:
             tight, delta = words.epsilon(privacy["epsilon_pld"]), words.scientific(privacy["delta"])
-            return f"for the whole run; {tight} at δ = {delta}"
+            return f"for the whole run{f'; {tight}' if privacy['rho'] is None else ','} at δ = {delta}"
+
+
+def _limit(privacy: dict[str, Any]) -> str:
+    """What one participant may spend in all runs, as the genesis says it."""
+    limits = {"ε": privacy["ledger_epsilon_nano_limit"], "ρ": privacy["ledger_rho_nano_limit"]}
+    said = [f"{name} = {words.epsilon(nano / NANO)}" for name, nano in limits.items() if nano is not None]
+    return f"{' and '.join(said)} for a participant, in all runs" if said else "none set"

@@ -141,7 +141,9 @@ def _promised(settings: Settings) -> dict[str, Any]:
     said = {
         "mode": mode,
         **asdict(promise(mode, settings.privacy.mechanism)),
-        "sampler": sampler(not settings.run.simulated),
+        "sampler": sampler(not settings.run.simulated)
+        if mode in ("local", "distributed")
+        else "none: no noise is drawn",
     }
     if mode == "distributed":
         said |= {"masks": _MASKS[settings.run.is_masked], "noise": _NOISE[settings.run.noise_on]}
