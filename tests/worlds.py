@@ -60,6 +60,7 @@ class World:
     is_simulated: bool = True
     masks: bool = True
     min_fraction: float = 0.5
+    honest_fraction: float = 1.0
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
 
@@ -119,6 +120,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         seed=7,
         is_simulated=world.is_simulated,
         mechanism=mechanism.name,
+        honest_fraction=world.honest_fraction,
         agreed_epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
         agreed_rho_nano=10**12,
         witnesses=world.witnesses,

@@ -26,8 +26,9 @@ from liberate.federation.messages import (
 )
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.publish.evidence import verify_evidence
-from liberate.ledger.records import Aborted, Model, Round, Update, decode_entry, sign
+from liberate.ledger.records import Aborted, Model, Round, Update, decode_entry, numbers, ranges, sign
 from liberate.model.factors import encode, model_digest
+from liberate.privacy.mechanism import mechanism_from
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
@@ -309,6 +310,32 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
         asked = with_record(scene, request, key, base_digest=model_digest(NO_MODELS[name]))
 
         assert reasons(scene, msgspec.structs.replace(asked, model=NO_MODELS[name])) == {"model"}
+
+
+def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
+    world = replace(PLAIN, mode="distributed", honest_fraction=0.5)
+    with stage(tmp_path, world) as scene:
+        request, key = captured(scene), scene.federation.coordinator_key
+        record = decode_entry(request.entry).record
+        assert isinstance(record, Round)
+
+        def counting_on(honest: int, cohort: Sequence[int]) -> RoundRequest:
+            parameters = {**record.mechanism.parameters, "honest": honest}
+            mechanism = mechanism_from(record.mechanism.name, record.grid_bits, parameters)
+            return with_record(
+                scene,
+                request,
+                key,
+                mechanism=msgspec.structs.replace(record.mechanism, parameters=parameters),
+                spend=mechanism.spend_nano,
+                minimum=honest,
+                cohort=ranges(cohort),
+            )
+
+        everybody = list(numbers(record.cohort))
+        assert reasons(scene, counting_on(6, everybody)) == {"model"}, "half of twelve is agreed; no model was sent yet"
+        assert reasons(scene, counting_on(7, everybody)) == {"policy"}
+        assert reasons(scene, counting_on(6, everybody[:10])) == {"policy"}, "half of ten is less"
 
 
 def test_noise_on_the_sum_is_for_simulations(tmp_path: Path) -> None:

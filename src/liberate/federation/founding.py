@@ -41,6 +41,7 @@ class Charter:
         seed: Everything random in a simulation is derived from it.
         is_simulated: Whether keys, salts, noise and time are derived from the seed.
         mechanism: Name of the mechanism that people agree to; nothing weaker is answered.
+        honest_fraction: Largest part of a masked round's cohort whose noise people let it count on, > 0.
         agreed_epsilon_nano: Most that people agree to spend in the run with pure mechanisms, in 1e-9.
         agreed_rho_nano: Most that they agree to spend in it with Gaussian mechanisms, likewise.
         epsilon_nano_limit: Most that the ledger lets a participant spend with pure mechanisms, in all runs; None
@@ -54,6 +55,7 @@ class Charter:
     seed: int
     is_simulated: bool
     mechanism: str = ""
+    honest_fraction: float = 1.0
     agreed_epsilon_nano: int = 0
     agreed_rho_nano: int = 0
     epsilon_nano_limit: int | None = None
@@ -194,6 +196,7 @@ def open_federation(
             log_key=vkey,
             coordinator_key=coordinator_key.public,
             mechanism=charter.mechanism,
+            honest_fraction=charter.honest_fraction,
             witnesses=_witness_policy(ledger, charter),
         )
         admitting = Admitting(ledger, founder, chunk, stopwatch)

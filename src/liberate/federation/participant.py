@@ -5,8 +5,10 @@ A `Host` runs the devices of many people in one process: an organisation that ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from liberate.federation.messages import (
 from liberate.federation.rows import Device, Outgoing
 from liberate.federation.transport import Reply, Request
 from liberate.ledger.records import Entry, Round, Update, decode_entry, sign, signed_bytes
+from liberate.ledger.records import numbers as people_of
 from liberate.model.factors import Model, decode, fit_devices, model_digest
 from liberate.model.method import statistic_of
 from liberate.model.ratings import Ratings
@@ -51,6 +54,7 @@ class Policy:
         log_key: Verifier key of its log, got from outside the ledger.
         coordinator_key: Public key of the coordinator, got from outside the ledger.
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
+        honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
@@ -58,6 +62,7 @@ class Policy:
     log_key: str
     coordinator_key: bytes
     mechanism: str
+    honest_fraction: float = 1.0
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 
@@ -324,7 +329,15 @@ class Host:
             raise Refused("policy", f"mechanism {mechanism.name} without masks is for simulations")
         if isinstance(mechanism, SumMechanism) and record.minimum < mechanism.honest:
             raise Refused("policy", f"{record.minimum} people may not hold the noise of {mechanism.honest}")
+        if isinstance(mechanism, SumMechanism) and record.is_masked:
+            self._check_cohort(mechanism.honest, len(set(people_of(record.cohort))))
         return mechanism
+
+    def _check_cohort(self, honest: int, n_people: int) -> None:
+        """Refuse a round that counts on the noise of more of its people than agreed."""
+        most = math.ceil(Fraction(str(self._policy.honest_fraction)) * n_people)
+        if honest > most:
+            raise Refused("policy", f"the noise of {honest} of {n_people} people is counted on, of {most} was agreed")
 
     def _check_statistic(self, record: Round, model: Model, mechanism: Mechanism) -> Statistic:
         """Build the statistic the round names, and refuse a shape it does not have."""

@@ -138,6 +138,7 @@ def charter_of(settings: Settings, agenda: Plan | None = None) -> Charter:
         seed=settings.run.seed,
         is_simulated=settings.run.simulated,
         mechanism="" if agenda is None else agenda.mechanism_name,
+        honest_fraction=settings.privacy.honest_fraction,
         agreed_epsilon_nano=0 if agenda is None else agenda.spend_nano("epsilon"),
         agreed_rho_nano=0 if agenda is None else agenda.spend_nano("rho"),
         epsilon_nano_limit=most["epsilon"],
