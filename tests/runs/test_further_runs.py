@@ -19,6 +19,7 @@ from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.joining import held_ratings
 from liberate.federation.rows import Device
+from liberate.federation.transport import InProcessTransport
 from liberate.ledger.audit import verify
 from liberate.ledger.records import Aborted, Dataset, Round, Update, Withdrawal, decode_entry, numbers, sign
 from liberate.model.ratings import Ratings, random_split
@@ -385,6 +386,27 @@ def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
     assert verify(tmp_path / "first" / "ledger").ok
     spent = statement(load_run(tmp_path / "first"))
     assert 4 * 10**9 < spent["ledger_epsilon_nano_most"] <= 6 * 10**9, "one round of three was still allowed"
+
+
+def test_run_left_short_by_an_aborted_round_says_what_to_do(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, first = configure(FIRST, *LOCAL), tmp_path / "first"
+    with monkeypatch.context() as patch:
+        patch.setattr(InProcessTransport, "exchange", lambda self, requests, deadline_s: [])
+        with pytest.raises(InsufficientCohort) as aborted:
+            train(settings, first)
+    with pytest.raises(FederationError, match="announced 3 rounds, and 1 of them were aborted") as caught:
+        train(settings, first)
+
+    assert "counts as one" in aborted.value.hint
+    assert f"remove {first / 'run.toml'}" in caught.value.hint
+    assert f"--ledger {first}" in caught.value.hint
+    with closing(load_run(first).open_ledger()) as ledger:
+        assert ledger.state.round_number == 1, "nobody pays for rounds of a run that cannot end"
+    (first / "run.toml").unlink()
+    assert train(settings, tmp_path / "second", ledger=first).rounds == 3
+    assert verify(first / "ledger").ok
 
 
 DISTRIBUTED = ("privacy.mode=distributed", "privacy.epsilon=4")

@@ -191,7 +191,8 @@ class Coordinator:
             self._append(Aborted(**self._header(), round=record.number, reason=shortfall.reason))
             raise InsufficientCohort(
                 f"round {record.number}: {shortfall.detail}{asking.reasons()}",
-                hint="see why participants refused; the round is closed as aborted and can be opened again",
+                hint="see why participants refused; the round is closed as aborted, "
+                + ("and can be opened again" if rounds is None else "and counts as one of those the run announced"),
             ) from shortfall
         with self._stopwatch.measure("solve"):
             model = stage.solver.solve(base, self._total(collected))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from liberate.arrays import Float32Array
+from liberate.errors import SettingsError
 from liberate.federation.coordinator import Fidelity, Stage
 from liberate.model.ease import Ease, MostPopular
 from liberate.model.factors import Model
@@ -166,8 +167,10 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
 
     Raises:
         PrivacyError: Epsilon is too small for so many rounds.
+        SettingsError: A statistic is asked for where the mode leaves no choice.
     """
     mode = settings.privacy.mode
+    _check_statistic(settings)
     stages: tuple[PlannedStage, ...]
     reasons: tuple[str, ...] = ()
     match mode:
@@ -198,6 +201,17 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
         case other:
             assert_never(other)
     return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, reasons=reasons)
+
+
+def _check_statistic(settings: Settings) -> None:
+    """Refuse a statistic that would be without effect."""
+    config, mode = settings.model, settings.privacy.mode
+    has_choice = mode == "plain" or (mode == "local" and config.objective == "explicit")
+    if config.statistic != "auto" and not has_choice:
+        raise SettingsError(
+            f"model.statistic is {config.statistic}, but mode {mode} leaves no choice of it for {config.objective}",
+            hint="leave it out: it has an effect in plain, and for explicit ratings in local",
+        )
 
 
 def _distributed(

@@ -254,11 +254,31 @@ def _learn(
         tolerance = agenda.settings.model.tolerance
         if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):
             break
+        _check_rounds_left(run, ledger, agenda.rounds - done)
         progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
         stage = agenda.stage_after(current)
         previous, current = current, coordinator.run_round(current, stage, run=task.number, rounds=rounds)
     return current
+
+
+def _check_rounds_left(run: Run, ledger: Ledger, wanted: int) -> None:
+    """Refuse to go on with a run whose aborted rounds leave it short: people would pay for models that never come.
+
+    Raises:
+        FederationError: It announced fewer rounds than it would have to open.
+    """
+    held = ledger.state.run
+    if held is None or held.number != run.record["run"] or held.rounds is None:
+        return
+    left = held.rounds - held.opened + (ledger.state.open_round is not None)
+    if left < wanted:
+        raise FederationError(
+            f"run {held.number} announced {held.rounds} rounds, and {wanted - left} of them were aborted:"
+            f" {left} are left to open, {wanted} models are missing",
+            hint=f"give the run up: remove {run.folder / 'run.toml'}, then start another one with --ledger {run.home}"
+            " and a new --out; what people have spent stays spent",
+        )
 
 
 class _Figures(TypedDict):
