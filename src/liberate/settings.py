@@ -182,7 +182,7 @@ def _read(path: Path) -> Mapping[str, object]:
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
+        raise SettingsError(f"{path}: {error}", hint="settings are in TOML; ratings are named with --data") from error
 
 
 def _from_environment(environment: Mapping[str, str]) -> Mapping[str, object]:

@@ -14,30 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.cli import main
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import LiberateError
 from tests.worlds import low_rank_ratings, write_csv
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command line in this process; gives exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["liberate", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -227,6 +209,23 @@ def test_an_epsilon_that_the_mode_does_not_keep_is_told(
 
     assert code == 0
     assert ("makes no use of privacy.epsilon" in err) == is_told
+
+
+def test_training_warns_where_noise_drowns_the_signal(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
+    data = Path(finished["run"]).parent / "ratings.csv"
+    flags = [flag for setting in ("privacy.mode=distributed", "privacy.epsilon=1") for flag in ("--set", setting)]
+
+    code, _, err = call("train", "--data", data, *flags, "--out", tmp_path / "run")
+
+    assert code == 0
+    assert "not expected to learn" in err.splitlines()[-1]
+
+
+def test_ratings_in_place_of_settings_are_told_apart(call: Call, finished: dict[str, Any]) -> None:
+    code, _, err = call("train", Path(finished["run"]).parent / "ratings.csv")
+
+    assert code == 2
+    assert "ratings are named with --data" in err
 
 
 def test_no_sampler_is_named_where_no_noise_is_drawn(call: Call, finished: dict[str, Any]) -> None:

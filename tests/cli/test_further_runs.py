@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liberate.cli import main
 from tests.worlds import low_rank_ratings, write_csv
 
 WORLD = low_rank_ratings(n_users=40, n_items=25)
@@ -22,18 +20,12 @@ Call = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def liberate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+def liberate(call: Callable[..., tuple[int, str, str]]) -> Call:
     """Runs the command line in this process; gives exit code and all that was printed as an answer or an error."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["liberate", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        printed = capsys.readouterr()
-        return code, printed.err if code else printed.out
+        code, out, err = call(*arguments)
+        return code, err if code else out
 
     return run
 

@@ -110,9 +110,13 @@ def test_the_catalogue_decides_how_lists_are_learned(
 
 
 def test_a_statistic_that_does_not_serve_the_objective_is_refused() -> None:
-    with pytest.raises(ValueError, match="statistic gradient is not one for the objective implicit"):
+    with pytest.raises(
+        ValueError, match="statistic gradient is not one for the objective implicit, wanted auto, gram, normal"
+    ):
         ModelConfig(objective="implicit", statistic="gradient")
-    with pytest.raises(ValueError, match="statistic gram is not one for the objective explicit"):
+    with pytest.raises(
+        ValueError, match="statistic gram is not one for the objective explicit, wanted auto, normal, gradient"
+    ):
         ModelConfig(statistic="gram")
 
 

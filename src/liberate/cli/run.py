@@ -50,7 +50,7 @@ def train(
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
-    from liberate.runs.privacy import kept_promise
+    from liberate.runs.privacy import forecast_of, kept_promise
     from liberate.runs.training import train as train_run
     from liberate.settings import resolve
 
@@ -62,6 +62,9 @@ def train(
         progress("writing the report")
         run = load_run(folder)
         page = report.write(run)
+    warning = forecast_of(run)["warning"] if resolved.privacy.mode in ("local", "distributed") else None
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     if as_json:
         print_json(asdict(result) | {"privacy": kept_promise(run)})
     else:

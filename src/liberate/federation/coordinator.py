@@ -54,7 +54,8 @@ class FederationConfig:
 
     Attributes:
         rounds: Rounds at most without noise, exactly so many with it, > 0; unset = 15 with normal equations, 80 with
-            the gradient, 10 with noise. Popularity and Gram take one, for no round changes what devices compute.
+            the gradient, 10 with noise. Popularity and Gram take one, for no round changes what devices compute;
+            `distributed` plans its own.
         chunk: Participants asked at a time; their updates make one block. 1 <= chunk <= 10,000.
         min_fraction: Share of the cohort whose updates a model needs, 0 < min_fraction <= 1.
         deadline_blocks: Blocks after which a round takes no more updates, > 0.

@@ -65,7 +65,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.statistic == {"explicit": "gram", "implicit": "gradient"}[self.objective]:
-            raise ValueError(f"statistic {self.statistic} is not one for the objective {self.objective}")
+            others = {"explicit": "normal, gradient", "implicit": "gram, normal"}[self.objective]
+            raise ValueError(
+                f"statistic {self.statistic} is not one for the objective {self.objective}, wanted auto, {others}"
+            )
         if not 0 <= self.n_factors <= _MOST_FACTORS:
             raise ValueError(f"n_factors is {self.n_factors}, wanted 0 <= n_factors <= {_MOST_FACTORS}")
         for name, value in (("learning_rate", self.learning_rate), ("reg", self.reg), ("bias_reg", self.bias_reg)):

@@ -176,11 +176,6 @@ class _OtherSize(Exception):
     """The witness wants a proof from another size."""
 
 
-def witness_policy(witnesses: Sequence[WitnessAddress], threshold: int) -> WitnessPolicy:
-    """Give what clients demand of a checkpoint."""
-    return WitnessPolicy(tuple(witness.key for witness in witnesses), threshold)
-
-
 def to_publish(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint]:
     """Give a checkpoint under which a ledger may be given away: the note, or the newest one.
 
