@@ -141,8 +141,19 @@ def test_private_runs_fix_their_rounds(configure: Configure) -> None:
     assert (agenda.rounds, planned.stage.statistic.name, planned.stage.statistic.shape[2]) == (3, "gradient", 0)
 
 
+REAL = ("run.simulated=false", "privacy.mode=local", "privacy.epsilon=6")
+
+
+def test_no_private_model_shows_a_scale_found_in_the_ratings(tmp_path: Path, configure: Configure) -> None:
+    with pytest.raises(SettingsError, match=r"scale .* was found in them") as caught:
+        train(configure(*REAL), tmp_path / "run")
+
+    assert "data.low=1" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
 def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Configure) -> None:
-    settings = configure("run.simulated=false", "privacy.mode=local", "privacy.epsilon=6")
+    settings = configure(*REAL, "data.low=1", "data.high=5")
 
     results = [train(settings, tmp_path / name) for name in ("a", "b")]
 

@@ -195,6 +195,7 @@ class Dataset:
         name: Short name of the data set.
         digest: SHA-256 of the content, hexadecimal; see `content_digest`.
         notes: What a person should know about how it was read or what it is, a clause each.
+        has_found_scale: Whether low and high are the lowest and highest rating found: facts about people.
     """
 
     users: Int32Array
@@ -209,6 +210,7 @@ class Dataset:
     name: str
     digest: str
     notes: tuple[str, ...] = ()
+    has_found_scale: bool = False
 
     @classmethod
     def of(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ def read(path: Path, *, columns: Mapping[str, str] | None = None, scale: tuple[f
     name = _short_name(path, file)
     for note in notes:
         _logger.info("%s: %s", name, note)
-    return Dataset.of(
+    dataset = Dataset.of(
         users=users,
         items=items,
         values=values.astype(np.float32),
@@ -116,6 +116,7 @@ def read(path: Path, *, columns: Mapping[str, str] | None = None, scale: tuple[f
         name=name,
         notes=tuple(notes),
     )
+    return replace(dataset, has_found_scale=known is None)
 
 
 # --- which files ------------------------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
         ledger: A federation's folder, or that of one of its runs; None: the run founds its own.
 
     Raises:
-        SettingsError: There is no federation, or the run folder holds a run with other settings or ratings.
+        SettingsError: There is no federation, the run folder holds a run with other settings or ratings, or a private
+            run of real people does not say what the scale is.
         FederationError: Another run of the federation is not finished.
         BudgetExceeded: Too few people can pay for the run.
     """
@@ -167,6 +168,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
     settings = relative_to_run(settings, out)
     if (out / "run.toml").exists():
         return _as_begun(load_run(out), home, dataset, settings)
+    _check_scale(dataset, settings)
     if out.exists() and any(out.iterdir()) and not (out / "model").exists():
         raise SettingsError(f"{out} exists and holds no run", hint="choose another --out")
     last = None if ledger is None else home.last_run(out)
@@ -201,6 +203,15 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
         left_out=tuple(name for user, name in enumerate(dataset.user_ids) if user not in able),
         agenda=agenda,
     )
+
+
+def _check_scale(dataset: Dataset, settings: Settings) -> None:
+    """Refuse to publish the lowest and highest rating that real people gave, beside numbers with noise."""
+    if dataset.has_found_scale and not settings.run.simulated and settings.privacy.mode in ("local", "distributed"):
+        raise SettingsError(
+            f"the scale of the ratings, {dataset.low:g} to {dataset.high:g}, was found in them, and a model shows it",
+            hint=f"say what the scale is: --set data.low={dataset.low:g} --set data.high={dataset.high:g}",
+        )
 
 
 def _find_home(out: Path, ledger: Path | None) -> Home:
