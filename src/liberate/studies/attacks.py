@@ -35,7 +35,8 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         page=_page(world, recovered, averaged, audited, misused),
         figure=_figure(recovered, averaged, audited),
         alt="Above: what plain uploads give away, and private ones do not. Below left: a canary is told apart more "
-        "surely with each round. Below right: no audit exceeds its claim, every planted bug does.",
+        "surely with each round. Below right: no audit exceeds its claim (line), every planted bug does; dotted: the "
+        "most an audit can show; of two marks the upper is one round, the lower ten.",
     )
 
 
