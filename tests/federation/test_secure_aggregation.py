@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.mask_messages import MaskKeys, Opened, Shares, decode_answer
 from liberate.federation.messages import Refused, RoundAnswer, RoundRefusal, decode_reply, encode_message
+from liberate.federation.rekeying import rotate_key
 from liberate.federation.secure_aggregation import survivor_parts
 from liberate.federation.transport import Reply, Request, Transport
 from liberate.ledger.audit import verify
@@ -337,6 +338,31 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
         plain = scene.learn(1)
 
     assert len(rounds) == 1
+    assert encode(masked) == encode(plain)
+
+
+@pytest.mark.parametrize("phase", ["share", "mask", "unmask"])
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
+    tmp_path: Path, phase: str, is_delivered: bool
+) -> None:
+    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
+        if request.phase == phase and (request.recipient > FIRST or not is_delivered):
+            raise Killed
+        return replies
+
+    with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=through(deadly)) as scene:
+        scene.learn(1)
+    with stage(tmp_path / "a", MASKED) as scene:
+        ledger, devices = scene.federation.ledger, scene.federation.devices
+        device = devices.find(number=FIRST + 4)
+        assert device is not None
+        rotate_key(ledger, devices, device, b"r" * 32)
+    with stage(tmp_path / "a", MASKED) as scene:
+        masked = scene.learn(1)
+    with stage(tmp_path / "b", PLAIN) as scene:
+        plain = scene.learn(1)
+
     assert encode(masked) == encode(plain)
 
 

@@ -107,6 +107,15 @@ class SecureAggregation:
         kept = self._load()
         if kept is None:
             kept = self._save(_Agreement(round_hash=self._round.hash, keys=self._advertise(known_size)))
+        elif kept.sealed is None:
+            # The ledger may have grown: keys are proven under the checkpoint that was accepted last. Who is asked again
+            # has the same keys, signed with the key that the ledger has for it now.
+            again = self._advertise(known_size)
+            kept = self._save(
+                msgspec.structs.replace(
+                    kept, keys={number: again.get(number, own) for number, own in kept.keys.items()}
+                )
+            )
         self._keys = kept.keys
         self._require(len(self._keys), "keys")
         if kept.sealed is None:
