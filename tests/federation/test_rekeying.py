@@ -21,6 +21,7 @@ from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import ZERO, Dataset, decode_entry, sign
 from liberate.ledger.state import Principal
 from liberate.model.factors import encode
+from tests.federation.crashes import Crash, crash_at
 from tests.worlds import World, low_rank_ratings, stage
 
 WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, chunk=3)
@@ -165,10 +166,6 @@ def test_key_that_was_somebodys_is_refused_and_the_old_one_stays(folder: Path) -
     goes_on(folder)
 
 
-class Crash(BaseException):
-    """Stands for kill -9: no handler may catch it."""
-
-
 def test_rotation_waits_for_an_answer_under_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     post = Devices.post
 
@@ -275,36 +272,18 @@ def test_recovery_gives_the_key_and_no_budget(folder: Path) -> None:
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
 
-def break_off(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None:
-    """Break off at the n-th durable step, before or after it has happened."""
-    steps = 0
-
-    def breaking(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == at and before:
-                raise Crash
-            result = function(*arguments, **options)
-            if steps == at and not before:
-                raise Crash
-            return result
-
-        return call
-
-    for owner, name in (
-        (Devices, "prepare_key"),
-        (SqliteLedger, "_commit"),
-        (Devices, "settle_key"),
-        (Devices, "drop_key"),
-    ):
-        monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
+DURABLE_STEPS = (
+    (Devices, "prepare_key"),
+    (SqliteLedger, "_commit"),
+    (Devices, "settle_key"),
+    (Devices, "drop_key"),
+)
 
 
 def broken_off(monkeypatch: pytest.MonkeyPatch, folder: Path, act: Change, at: int, *, before: bool) -> None:
     """Begin a change and break off at its n-th durable step."""
     with standing(folder) as federation, monkeypatch.context() as patched:
-        break_off(patched, at, before=before)
+        crash_at(patched, DURABLE_STEPS, at, before=before)
         with pytest.raises(Crash):
             act(federation, folder)
 
@@ -361,7 +340,7 @@ def test_crash_in_the_middle_of_ending_a_change_loses_nothing_either(
     broken_off(monkeypatch, folder, rotate, 1, before=False)
     for _ in range(2):
         with monkeypatch.context() as patched:
-            break_off(patched, 1, before=False)
+            crash_at(patched, DURABLE_STEPS, 1, before=False)
             with pytest.raises(Crash), standing(folder):
                 pass
     with standing(folder) as federation:

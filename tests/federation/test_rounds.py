@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +21,7 @@ from liberate.ledger.records import decode_entry
 from liberate.model.factors import encode, fit_devices, predict
 from liberate.model.kernels import add_rows
 from liberate.model.ratings import Ratings
+from tests.federation.crashes import Crash, crash_at
 from tests.worlds import World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
@@ -136,29 +136,7 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
     assert len(set(uploads)) == 36
 
 
-class Crash(BaseException):
-    """Stands for kill -9: no handler may catch it."""
-
-
-def crash_points(monkeypatch: pytest.MonkeyPatch, at: int, *, before: bool) -> None:
-    """Break off at the n-th durable step of ledger, devices and model store, before or after it has happened."""
-    steps = 0
-
-    def breaking(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == at and before:
-                raise Crash
-            result = function(*arguments, **options)
-            if steps == at and not before:
-                raise Crash
-            return result
-
-        return call
-
-    for owner, name in ((SqliteLedger, "_commit"), (Devices, "post"), (ModelStore, "save")):
-        monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
+DURABLE_STEPS = ((SqliteLedger, "_commit"), (Devices, "post"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
@@ -173,7 +151,7 @@ def test_crash_at_every_durable_step_changes_nothing(
         for at in range(1, 100):
             folder = tmp_path / f"{before}-{at}"
             with monkeypatch.context() as patched:
-                crash_points(patched, at, before=before)
+                crash_at(patched, DURABLE_STEPS, at, before=before)
                 try:
                     final_state(folder, world)
                     break
@@ -253,7 +231,7 @@ def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeyp
     for at in range(1, 100):
         folder = tmp_path / f"{at}"
         with monkeypatch.context() as patched:
-            crash_points(patched, at, before=at % 2 == 0)
+            crash_at(patched, DURABLE_STEPS, at, before=at % 2 == 0)
             try:
                 final_state(folder, world)
                 break
