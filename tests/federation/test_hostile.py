@@ -247,6 +247,15 @@ def test_honest_request_is_answered(tmp_path: Path) -> None:
         assert all(isinstance(message, RoundAnswer) for message in answers(scene, captured(scene)))
 
 
+def test_who_is_asked_twice_at_once_answers_once(tmp_path: Path) -> None:
+    with stage(tmp_path, replace(LOCAL, is_simulated=False)) as scene:
+        number, body = scene.host.numbers[0], encode_message(captured(scene))
+
+        replies = scene.host.answer([Request(number, "update", body)] * 2)
+
+        assert [type(decode_reply(reply.body)) for reply in replies] == [RoundAnswer]
+
+
 def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
     with stage(tmp_path, LOCAL) as scene:
         request = captured(scene)

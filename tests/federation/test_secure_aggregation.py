@@ -261,6 +261,20 @@ def test_a_host_refuses_nonsense_in_every_phase(tmp_path: Path) -> None:
         assert asked(scene, "confess", b"") == "phase"
 
 
+def test_keys_are_advertised_once_though_asked_for_twice_at_once(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    def watched(request: Request, replies: list[Reply]) -> list[Reply]:
+        bodies.append(request.body)
+        return []
+
+    with stage(tmp_path, replace(MASKED, is_simulated=False), wrap=through(watched)) as scene:
+        with pytest.raises(InsufficientCohort):
+            scene.learn(1)
+
+        assert len(scene.host.answer([Request(FIRST, "advertise", bodies[0])] * 2)) == 1
+
+
 def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
     """The coordinator asks for the upload of a masked round as if it were a plain one."""
     with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))})) as scene:

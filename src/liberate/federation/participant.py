@@ -127,10 +127,11 @@ class Host:
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Answer requests to take part in a round.
 
-        A device answers each phase of a round at most once; a repeated request gets the same bytes again.
+        A device answers each phase of a round at most once; a repeated request gets the same bytes again, or one answer
+        to all of them.
         """
         by_body: dict[tuple[str, bytes], list[int]] = {}
-        for request in requests:
+        for request in dict.fromkeys(requests):
             by_body.setdefault((request.phase, request.body), []).append(request.recipient)
         uploads: dict[bytes, list[int]] = {}
         replies: list[Reply] = []
@@ -155,7 +156,9 @@ class Host:
                         raise Refused("phase", f"a round has no phase {phase}")
             except Refused as refusal:
                 replies += [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
-        return replies + [reply for body, numbers in uploads.items() for reply in self._answer(body, numbers)]
+        return replies + [
+            reply for body, numbers in uploads.items() for reply in self._answer(body, sorted(set(numbers)))
+        ]
 
     # --- the phases of a masked round beside the upload ---------------------------------------------------------------
 
