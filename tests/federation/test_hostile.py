@@ -347,6 +347,25 @@ def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
         assert reasons(scene, counting_on(6, everybody[:10])) == {"policy"}, "half of ten is less"
 
 
+@pytest.mark.parametrize(
+    ("statistic", "shape", "arrays"),
+    [
+        ("moments", (6, 1, 0), {"user_precision": -np.eye(3)}),
+        ("residuals", (9, 2, 0), {"directions": np.ones(1)}),
+        ("residuals", (9, 3, 0), {"directions": np.ones((5, 2))}),
+    ],
+)
+def test_a_model_that_nothing_follows_from_is_refused(
+    tmp_path: Path, statistic: str, shape: tuple[int, int, int], arrays: dict[str, np.ndarray]
+) -> None:
+    with stage(tmp_path, LOCAL) as scene:
+        request, key = captured(scene), scene.federation.coordinator_key
+        crafted = encode(replace(scene.first, statistic=statistic, arrays={**scene.first.arrays, **arrays}))
+        asked = with_record(scene, request, key, base_digest=model_digest(crafted), statistic=statistic, shape=shape)
+
+        assert reasons(scene, msgspec.structs.replace(asked, model=crafted)) == {"record"}
+
+
 def test_noise_on_the_sum_is_for_simulations(tmp_path: Path) -> None:
     with stage(tmp_path, replace(LOCAL, is_simulated=False)) as scene:
         request = captured(scene)

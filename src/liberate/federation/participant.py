@@ -346,12 +346,16 @@ class Host:
         """Build the statistic the round names, and refuse a shape it does not have."""
         try:
             statistic = statistic_of(model, noisy=mechanism.account != "none")
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise Refused("record", str(error)) from error
         if record.statistic != statistic.name:
             raise Refused("record", f"statistic {record.statistic} is not the model's {statistic.name}")
         if model.n_items != self._ratings.n_items or record.shape != statistic.shape:
             raise Refused("record", f"shape {record.shape} is not that of statistic {record.statistic}")
+        try:
+            statistic.compute(model, self._ratings.select(np.empty(0, np.int64)))
+        except ValueError as error:  # of nobody's ratings: it says nothing of anybody's
+            raise Refused("record", f"nothing follows from the model: {error}") from error
         return statistic
 
     def _check_terms(self, device: Device, record: Round) -> None:
