@@ -228,6 +228,15 @@ def test_ratings_in_place_of_settings_are_told_apart(call: Call, finished: dict[
     assert "ratings are named with --data" in err
 
 
+def test_ratings_that_are_all_alike_are_refused_with_the_flags_that_help(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "alike.csv").write_text("user,item,rating\nann,teapot,3\nbob,teapot,3\n")
+
+    code, _, err = call("train", "--data", tmp_path / "alike.csv")
+
+    assert code == 1
+    assert "--set data.low=1 --set data.high=5" in err
+
+
 def test_no_sampler_is_named_where_no_noise_is_drawn(call: Call, finished: dict[str, Any]) -> None:
     data = Path(finished["run"]).parent / "ratings.csv"
     for mode in ("device", "plain"):

@@ -131,7 +131,7 @@ def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "local"}, "local needs an epsilon"),
+        ({"mode": "local"}, "local needs an epsilon for the whole run, such as privacy.epsilon=8"),
         ({"mode": "distributed"}, "distributed needs an epsilon"),
         ({"honest_fraction": 0.49}, "honest_fraction is 0.49"),
         ({"honest_fraction": 1.01}, "honest_fraction is 1.01"),

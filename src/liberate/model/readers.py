@@ -33,6 +33,7 @@ _logger = logging.getLogger(__name__)
 
 _RATING_FILES = ("u.data", "ratings.parquet", "ratings.csv", "ratings.csv.gz", "ratings.dat")
 _ITEM_FILES = ("u.item", "movies.dat", "movies.csv")
+_SCALE_FLAGS = "--set data.low=1 --set data.high=5"
 _SCALES = {
     "u.data": (1.0, 5.0),
     "ratings.dat": (1.0, 5.0),
@@ -173,7 +174,9 @@ def _found_scale(table: Table, values: Float64Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise DataError(
-            f"every rating is {low:g}, which tells no scale", path=str(table.path), hint="say what the scale is"
+            f"every rating is {low:g}, which tells no scale",
+            path=str(table.path),
+            hint=f"say what the scale is: {_SCALE_FLAGS}",
         )
     return max(low, -_LARGEST_RATING), min(high, _LARGEST_RATING)
 
@@ -185,7 +188,7 @@ def _check_scale(table: Table, values: Float64Array, low: float, high: float) ->
         raise table.refusal(
             row,
             f"the rating {values[row]:g} is outside the scale {low:g} to {high:g}",
-            hint="say what the scale is, if it is another",
+            hint=f"say what the scale is, if it is another: {_SCALE_FLAGS}",
         )
 
 

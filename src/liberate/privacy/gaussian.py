@@ -340,7 +340,7 @@ def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int
     nano = math.floor(rho_nano_limit(epsilon, delta) * share)
     if nano < 1:
         raise PrivacyError(
-            f"{float(share):g} of epsilon {epsilon} at delta {delta} is less than a billionth of rho",
+            f"epsilon {epsilon} at delta {delta} is too small: {float(share):g} of it is less than a billionth of rho",
             hint="raise epsilon or take fewer rounds",
         )
 

@@ -91,7 +91,7 @@ class PrivacyConfig:
         if self.epsilon is not None and not 0 < self.epsilon <= 1e6:
             raise ValueError(f"epsilon is {self.epsilon}, wanted 0 < epsilon <= 1e6")
         if self.mode in ("local", "distributed") and self.epsilon is None:
-            raise ValueError(f"mode {self.mode} needs an epsilon for the whole run")
+            raise ValueError(f"mode {self.mode} needs an epsilon for the whole run, such as privacy.epsilon=8")
         if not 0 < self.delta < 1:
             raise ValueError(f"delta is {self.delta}, wanted 0 < delta < 1")
         if not 1e-6 <= self.clip_norm <= 1e6:
