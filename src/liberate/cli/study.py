@@ -11,7 +11,9 @@ from liberate.cli.output import JsonFlag, print_json, progress_lines
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="centralised, federated, ledgered, ladder, paper, frontier or attacks.")],
+    name: Annotated[
+        str, typer.Argument(help="centralised, federated, ledgered, ladder, paper, frontier, attacks or leaks.")
+    ],
     data: Annotated[str | None, typer.Option(help="Data set; the study's own if not given.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small, in seconds; a synthetic world without --data.")

@@ -1,6 +1,6 @@
 """Copies that differ by recipient, so that rows that leaked name whose copy they were.
 
-Of a row of the base copy there are four versions: as it is, the level below, the level above, or left out.
+Of a row of the base copy there are up to three versions: as it is, the level below, the level above.
 A recipient's versions are drawn from a stream of the owner's key and the recipient, independent of all others'.
 They need nothing but the base copy, so all copies together reveal no more of the ratings than the base copy does.
 """
@@ -14,23 +14,15 @@ import numpy as np
 from liberate.arrays import BoolArray, Float64Array, Int32Array
 from liberate.randomness import SECRET_BYTES, stream_words
 
-DROPPED = -1
-"""Stands in a copy where a row is left out."""
-
-REPLACED_SHARE = 0.108
-DROPPED_SHARE = 0.012
-"""Expected parts of a copy's rows that differ from the base copy."""
+REPLACED_INSIDE = 0.065
+REPLACED_AT_END = 0.03
+"""Expected part of the rows that are replaced by a neighbouring level: by each of two, or by the only one."""
 
 FALSE_ACCUSATION = 0.001
 """Bound on the probability of accusing anybody whose copy played no part."""
 
 _DOMAIN = b"liberate mark 1\0"
-_BELOW, _ABOVE, _MARKED = (
-    round(2**64 * share) for share in (REPLACED_SHARE / 2, REPLACED_SHARE, REPLACED_SHARE + DROPPED_SHARE)
-)
-"""A word under the first takes the level below, under the second the one above, under the third drops the row."""
-
-_STRENGTHS = (0.8, 0.3)
+_STRENGTHS = (0.7, 0.3)
 """Parts of a leak that come from one copy unaltered: most of it, or a third of a mixture."""
 
 _ALTERED = 0.3
@@ -45,22 +37,22 @@ def mark(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipie
     Args:
         base: Which level of the scale each rating has, shape (n,), 0 <= place < n_levels.
         items: Items rated, distinct, shape (n,), >= 0.
-        n_levels: Levels of the scale, >= 2. At its ends the two nearest other levels replace a rating.
+        n_levels: Levels of the scale, >= 2.
         key: 32 bytes, secret, of the owner.
         recipient: Number of the recipient, 0 <= recipient < 2**63.
 
     Returns:
-        Levels, or `DROPPED`, shape (n,).
+        Levels, shape (n,).
 
     Raises:
         ValueError: An argument is out of range.
     """
     if len(key) != SECRET_BYTES:
         raise ValueError(f"a key of {len(key)} bytes, wanted {SECRET_BYTES}")
-    below, above = _alternatives(base, n_levels)
+    below, above = _shares(base, n_levels)
     words = stream_words(_DOMAIN + key + recipient.to_bytes(8, "big"), items)
-    chosen = [words < np.uint64(limit) for limit in (_BELOW, _ABOVE, _MARKED)]
-    return np.select(chosen, [below, above, np.full_like(base, DROPPED)], base).astype(np.int32)
+    lower, either = ((share * 2.0**64).astype(np.uint64) for share in (below, below + above))
+    return (base - (words < lower) + ((words >= lower) & (words < either))).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,20 +118,21 @@ def holders(copies: Int32Array, candidate: int) -> list[int]:
     return [int(index) for index in np.flatnonzero((copies == copies[candidate]).all(axis=1))]
 
 
-def _alternatives(base: Int32Array, n_levels: int) -> tuple[Int32Array, Int32Array]:
-    """Give the two levels that may replace each, the same one twice where the scale has no third."""
+def _shares(base: Int32Array, n_levels: int) -> tuple[Float64Array, Float64Array]:
+    """Give the probabilities that a row is replaced by the level below, and by the one above, shape (n,) each."""
     if n_levels < 2 or (len(base) and not 0 <= int(base.min()) <= int(base.max()) < n_levels):
         raise ValueError(f"wanted n_levels >= 2 and levels within [0, {n_levels})")
-    below = np.where(base > 0, base - 1, np.minimum(2, n_levels - 1))
-    above = np.where(base < n_levels - 1, base + 1, np.maximum(n_levels - 3, 0))
-    return below.astype(np.int32), above.astype(np.int32)
+    table = np.full((2, n_levels), REPLACED_INSIDE)
+    table[:, [0, -1]] = [[0.0, REPLACED_AT_END], [REPLACED_AT_END, 0.0]]
+    below, above = table[:, base]
+    return below, above
 
 
 def _chances(leaked: Int32Array, base: Int32Array, n_levels: int) -> Float64Array:
     """Give the probability that an innocent candidate's copy has the level that leaked, shape (n_rows,)."""
-    half = REPLACED_SHARE / 2
-    replaced = sum((leaked == level) * half for level in _alternatives(base, n_levels))
-    return np.asarray((leaked == base) * (1 - REPLACED_SHARE - DROPPED_SHARE) + replaced)
+    below, above = _shares(base, n_levels)
+    versions = ((base - 1, below), (base + 1, above), (base, 1 - below - above))
+    return np.asarray(sum((leaked == level) * share for level, share in versions))
 
 
 def _weigh(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liberate.errors import LiberateError
-from liberate.studies import attacks, centralised, federated, frontier, ladder, ledgered, paper
+from liberate.studies import attacks, centralised, federated, frontier, ladder, leaks, ledgered, paper
 from liberate.studies.findings import Outcome, Study, write
 
 STUDIES: dict[str, Study] = {
@@ -21,6 +21,7 @@ STUDIES: dict[str, Study] = {
     "paper": paper.STUDY,
     "frontier": frontier.STUDY,
     "attacks": attacks.STUDY,
+    "leaks": leaks.STUDY,
 }
 
 
