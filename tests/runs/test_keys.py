@@ -38,7 +38,8 @@ def configure(tmp_path: Path) -> Configure:
 
     def build(*assignments: str) -> Settings:
         small = ["model.n_factors=2", "federation.rounds=2", "privacy.mode=local", "privacy.epsilon=6"]
-        return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
+        scale = ["data.low=1", "data.high=5"]
+        return resolve(None, [f"data.source={data}", *scale, *small, *assignments], environment={})
 
     return build
 
