@@ -22,12 +22,19 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(_finite(value), ensure_ascii=False, default=_plain))
 
 
+def print_text(line: str, *, indent: int = 0) -> None:
+    """Print a line; a terminal gets it broken between words at its width, the later lines set in by so many columns."""
+    if sys.stdout.isatty():
+        columns, later = shutil.get_terminal_size().columns, " " * indent
+        line = textwrap.fill(line, columns, subsequent_indent=later, break_long_words=False, break_on_hyphens=False)
+    print(line)
+
+
 def print_pairs(values: Mapping[str, Any]) -> None:
     """Print names and values in two columns; on a terminal, long texts are broken inside theirs."""
     width = max(map(len, values), default=0)
     for name, value in values.items():
-        line = f"{name:<{width}}  {show(value)}"
-        print(line if not sys.stdout.isatty() else _broken(line, width + 2))
+        print_text(f"{name:<{width}}  {show(value)}", indent=width + 2)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -39,12 +46,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for line in [list(columns), *texts]:
         cells = (f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
         print("  ".join(cells).rstrip())
-
-
-def _broken(line: str, indent: int) -> str:
-    """Break a line between words at the terminal's width; what cannot be broken, such as a key, stays whole."""
-    columns = shutil.get_terminal_size().columns
-    return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def show(value: Any) -> str:

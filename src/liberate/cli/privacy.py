@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
+from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table, print_text
 from liberate.cli.run import Assignments, Config, Folder, Source, assignments, tell_unused
 
 app = typer.Typer(help="What a run promises and what it has spent.", no_args_is_help=True)
@@ -51,7 +51,8 @@ def report(
         columns = ["run", "mechanism", "rounds joined", "epsilon account", "rho account"]
         print_table(columns, [list(each.values()) for each in by_run])
     if warning:
-        print(f"\nwarning: {warning}")
+        print()
+        print_text(f"warning: {warning}")
 
 
 def _print(found: dict[str, Any], as_json: bool) -> None:
@@ -64,6 +65,9 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
         print()
         print_table(list(stages[0]), [list(stage.values()) for stage in stages])
     if reasons:
-        print("\n" + "\n".join(reasons))
+        print()
+        for reason in reasons:
+            print_text(reason)
     if warning:
-        print(f"\nwarning: {warning}")
+        print()
+        print_text(f"warning: {warning}")
