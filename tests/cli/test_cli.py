@@ -349,6 +349,7 @@ def test_error_is_one_line(
         ["ledger", "export", "x", "--tiles", "y", "--parquet", "z"],
         ["ledger", "verify-proof", "nowhere", "--key", "k"],
         ["x"],
+        ["study", "x"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(call: Call, arguments: list[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from liberate.errors import LiberateError
+from liberate.errors import SettingsError
 from liberate.studies import attacks, centralised, federated, frontier, ladder, leaks, ledgered, paper
 from liberate.studies.findings import Outcome, Study, write
 
@@ -43,9 +43,9 @@ def run_study(
         progress: Told each step.
 
     Raises:
-        LiberateError: There is no such study.
+        SettingsError: There is no such study.
         DataError: The ratings cannot be used.
     """
     if name not in STUDIES:
-        raise LiberateError(f"no study {name!r}", hint="known are " + ", ".join(STUDIES))
+        raise SettingsError(f"no study {name!r}", hint="known are " + ", ".join(STUDIES))
     return write(STUDIES[name], data=data, is_quick=is_quick, out=Path(out), progress=progress)
