@@ -319,7 +319,7 @@ def test_data_show_takes_names_of_columns(call: Call, tmp_path: Path) -> None:
         (["train", "--data", "ml-10k"], 1, "ml-1"),
         (["train", "--set", "privacy.epsilom=1"], 2, "did you mean privacy.epsilon?"),
         (["train", "--set", "privacy.mode=local", "--data", "x"], 2, "needs an epsilon"),
-        (["study", "alchemy"], 1, "alchemy"),
+        (["study", "alchemy"], 2, "alchemy"),
         (["data", "get", "ml-10k"], 1, "ml-1"),
     ],
 )
