@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from hashlib import sha256
 from typing import Literal, TypedDict
 
 import numpy as np
 
-from liberate.arrays import Digest, Int64Array
+from liberate.arrays import Digest
 from liberate.crypto.encoding import SALT_BYTES, commitment
 from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
@@ -28,14 +27,14 @@ from liberate.federation.asking import Asking, View
 from liberate.federation.messages import RoundAnswer, decode_reply, decode_upload
 from liberate.federation.model_store import ModelStore
 from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
+from liberate.federation.summing import Sum
 from liberate.federation.transport import Transport
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Aborted, Round, Survivors, Update, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
 from liberate.ledger.records import Model as ModelRecord
 from liberate.model.factors import Model, model_digest
-from liberate.model.kernels import add_rows
-from liberate.model.solvers import Solver, Total
+from liberate.model.solvers import Solver
 from liberate.model.statistics import Statistic
 from liberate.privacy.masking import signed_sum
 from liberate.privacy.mechanism import Mechanism, SumMechanism
@@ -102,8 +101,7 @@ class _Collected:
 
     record: Round
     is_dense: bool
-    rows: Int64Array
-    tail: Int64Array
+    sum: Sum
     asking: Asking
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
 
@@ -196,7 +194,7 @@ class Coordinator:
                 + ("and can be opened again" if rounds is None else "and counts as one of those the run announced"),
             ) from shortfall
         with self._stopwatch.measure("solve"):
-            model = stage.solver.solve(base, self._total(collected))
+            model = stage.solver.solve(base, collected.sum.total(record.grid_bits))
         self._close(model, stage.solver, collected)
         self._store.masks_path.unlink(missing_ok=True)
         return model
@@ -245,8 +243,7 @@ class Coordinator:
     def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes, asking: Asking) -> _Collected:
         n_rows, width, n_tail = record.shape
         is_dense = stage.mechanism.is_dense and record.fidelity == "uploads"
-        rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
-        collected = _Collected(record, is_dense, rows, tail, asking)
+        collected = _Collected(record, is_dense, Sum.empty(record.shape), asking)
         chunk_size = self._config.chunk
         if is_dense:
             chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
@@ -276,9 +273,8 @@ class Coordinator:
         if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
             with self._stopwatch.measure("noise"):
                 key = self._randomness.secret("sum noise", record.number)
-                stage.mechanism.add_to_sum(
-                    collected.rows, collected.tail, len(collected.leaves), key, not self._randomness.is_simulated
-                )
+                total, exact = collected.sum, not self._randomness.is_simulated
+                stage.mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, exact)
         return collected
 
     def _view(self) -> View:
@@ -305,12 +301,12 @@ class Coordinator:
             raise Shortfall(
                 "survivors_lost", f"{len(people)} of {len(current.survivors)} survivors sent their uploads again"
             )
-        total = collected.rows.astype(np.uint32).ravel()
+        total = collected.sum.rows.astype(np.uint32).ravel()
         view = self._view()
         with self._stopwatch.measure("unmask"):
             masks.unmask(total, frozenset(people), view, self._known_size)
         self._known_size = view.size
-        collected.rows = signed_sum(total).reshape(collected.rows.shape)
+        collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
 
     def _name_survivors(self, record: Round, round_hash: Digest, people: list[int]) -> None:
         parts = list(survivor_parts(people))
@@ -356,8 +352,7 @@ class Coordinator:
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
                 collected.leaves[outcome] = decode_entry(entry).leaf_hash
-                add_rows(collected.rows, upload.indices, upload.rows)
-                collected.tail += upload.tails[0]
+                collected.sum.add(upload)
 
     def _check(self, sender: int, answer: RoundAnswer, record: Round) -> None:
         update = decode_entry(answer.entry).record
@@ -369,10 +364,6 @@ class Coordinator:
             opened = commitment(answer.salt, answer.upload)
         if opened != update.commitment:
             raise BadCommitment(f"the upload of participant {sender} does not open its commitment")
-
-    def _total(self, collected: _Collected) -> Total:
-        unit = np.float64(2.0**-collected.record.grid_bits)
-        return Total(collected.rows * unit, collected.tail * unit, len(collected.leaves))
 
     def _close(self, model: Model, solver: Solver, collected: _Collected) -> None:
         data, record = self._store.save(model), collected.record
@@ -388,9 +379,7 @@ class Coordinator:
                 digest=model_digest(data),
                 updates_root=root([collected.leaves[position] for position in positions]),
                 unused=unused,
-                sum_digest=Digest(
-                    sha256(collected.rows.astype("<i8").tobytes() + collected.tail.astype("<i8").tobytes()).digest()
-                ),
+                sum_digest=collected.sum.digest(),
                 solver=solver.name,
                 parameters=solver.parameters(),
             )
