@@ -460,3 +460,31 @@ def test_nothing_of_a_copy_stands_in_clear() -> None:
 
     assert set(consent.__struct_fields__) - clear == {"recipients", "expiry", "max_shares", "epsilon_nano", "terms"}
     assert set(share.__struct_fields__) - clear == {"consent", "recipient", "base", "epsilon_nano", "copy"}
+
+
+def test_a_pool_of_enough_people_makes_a_model_without_answers() -> None:
+    """Answers cost nothing there; a person who answers and is pooled counts once."""
+    world = bare_world()
+    world.hand_over(3, COORDINATOR)
+    world.add(change(world.round(), account="none", spend=0, minimum=2))
+    world.add(world.pool(3))
+    world.add(change(world.update(3), account="none", spend=0))
+    assert refused(world, world.model()) == "too_few_updates"
+
+    world.add(change(world.update(4), account="none", spend=0))
+    world.add(world.model())
+
+    world.add(change(world.round(), account="none", spend=0))
+    world.add(world.pool(3))
+    world.add(world.model())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_pool_counts_nothing_where_answers_carry_noise(masked: bool) -> None:
+    world = bare_world()
+    world.hand_over(3, COORDINATOR)
+    world.add(change(world.round(masked=masked), minimum=2))
+    world.add(world.pool(3))
+    world.add(world.update(4))
+
+    assert refused(world, world.survivors(4) if masked else world.model()) == "too_few_updates"

@@ -714,7 +714,10 @@ class Ledger:
             }
             check(set(unused) == left_out, "wrong_updates")
         used = [(hash, persons) for position, hash, persons in current.updates if position not in unused]
-        check(sum(len(persons) for _, persons in used) >= current.record["minimum"], "too_few_updates")
+        counted = sum(len(persons) for _, persons in used)
+        if current.record["account"] == "none" and not current.is_masked():
+            counted += len(current.pool - current.answered)
+        check(counted >= current.record["minimum"], "too_few_updates")
         check(raw(record["updates_root"]) == tree_root([hash for hash, _ in used]), "wrong_updates")
         self.open, self.model = None, (record["version"], raw(record["digest"]))
         return []

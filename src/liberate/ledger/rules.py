@@ -442,7 +442,7 @@ def _close_with_model(state: State, record: Model) -> None:
         if unused != current.updates.keys() - current.surviving_updates():
             raise refusal("wrong_updates", "the unused updates of a masked round are those of no survivor")
     used = [update for position, update in current.updates.items() if position not in unused]
-    people = sum(update.people for update in used)
+    people = sum(update.people for update in used) + current.pooled()
     if people < current.record.minimum:
         raise refusal("too_few_updates", f"{people} people, at least {current.record.minimum} are wanted")
     if record.updates_root != root([update.leaf_hash for update in used]):

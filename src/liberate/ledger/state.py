@@ -222,6 +222,14 @@ class OpenRound:
         """Give the positions of the survivors' updates."""
         return {self.answered[number] for number in self.survivors}
 
+    def pooled(self) -> int:
+        """Count the people who are in a model by their shares alone; where answers carry noise, shares count nothing.
+
+        A minimum of such a round is about whose noise the sum has.
+        """
+        is_open = self.record.account == "none" and not self.record.is_masked
+        return len(self.pool.difference(self.answered)) if is_open else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
