@@ -98,7 +98,7 @@ class Party:
     def start(self) -> None:
         """Start the host, or start it again: only what is on disk is left."""
         self.devices = Devices(self.folder)
-        signing = [signing_key(number) for number in self.people]
+        signing = {slot: signing_key(number) for slot, number in enumerate(self.people)}
         self.masks = Masks(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
 
     def restart(self) -> None:

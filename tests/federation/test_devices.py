@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from liberate.errors import FederationError, LiberateError
+from liberate.errors import FederationError, LiberateError, SealBroken
 from liberate.federation.devices import Devices
-from liberate.federation.rows import Holding, Outgoing
+from liberate.federation.rows import Holding, Masking, Outgoing, PendingKey
+from tests.federation.crashes import Crash, crash_at
 
 PEOPLE = ["anna", "bert", "cleo"]
 
@@ -159,3 +162,46 @@ def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(d
 
     terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
     assert terms == [(2, 8, 7), (0, 0, 0), (2, 4, 7)], "above what was spent before, never above the limits"
+
+
+def test_erased_device_keeps_its_names_and_nothing_else(devices: Devices, tmp_path: Path) -> None:
+    folder = tmp_path / "devices"
+    devices.enrolled([(1, 9)], seq=1)
+    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
+    devices.post(1, [(0, 2), (1, 2)], [outgoing("first"), outgoing("second")], note="one")
+    devices.keep_masking(1, [(1, Masking(round_hash=bytes(32), secret=bytes(32)))])
+    devices.prepare_key(1, PendingKey(entry=b"", signing_seed=None), seq=3)
+    key = (folder / "subjects.keys").read_bytes()[32:64]
+
+    for _ in range(2):
+        devices.erase(1)
+
+    assert [device.is_erased for device in devices.devices()] == [False, True, False]
+    erased = devices.find(number=9)
+    assert erased is not None
+    assert (erased.user_id, erased.slot) == (PEOPLE[1], 1)
+    with pytest.raises(SealBroken):
+        devices.holding(1)
+    assert [devices.holding(slot) for slot in (0, 2)] == [holding(0), holding(2)]
+    assert devices.outgoing(0, 1) == outgoing("first")
+    with closing(sqlite3.connect(folder / "devices.sqlite")) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        owned = [t for t in tables if any(column[1] == "slot" for column in db.execute(f"PRAGMA table_info({t})"))]
+        assert {"outbox", "masking", "pending_key", "revoked", "agreement"} < set(owned)
+        left = {t: db.execute(f"SELECT count(*) FROM {t} WHERE slot = 1").fetchone()[0] for t in owned}
+        assert {table for table, count in left.items() if count} == {"device"}
+        assert db.execute("SELECT sealed FROM device WHERE slot = 1").fetchone() == (b"",)
+    assert not any(key in path.read_bytes() for path in folder.iterdir() if path.is_file())
+
+
+def test_erasure_that_was_broken_off_is_one_all_the_same(devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.prepare_key(1, PendingKey(entry=b"", signing_seed=None), seq=3)
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Devices, "_transaction")], 1, before=True)
+        with pytest.raises(Crash):
+            devices.erase(1)
+
+    assert devices.devices()[1].is_erased
+    assert devices.pending_keys() == []
+    devices.erase(1)
+    assert devices.devices()[1].is_erased

@@ -1,7 +1,8 @@
 """What lies on the devices of one host: keys, ratings, salts and the outbox, each person's rows sealed for that person.
 
 `devices.sqlite` holds the rows; `subjects.keys` holds one 32-byte sealing key per device in fixed records. Whoever
-keeps the first without the second keeps nothing readable. Both are readable by their owner only.
+keeps the first without the second keeps nothing readable. Both are readable by their owner only. A key of zeros is
+what is left of a person who was erased.
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, 
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
     device.slot IN (SELECT slot FROM revoked)
 FROM device LEFT JOIN agreement USING (slot)"""
+
+_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement")
+"""Tables whose rows belong to a person, beside `device`."""
+
+_NO_KEY = bytes(SECRET_BYTES)
 
 
 class Devices:
@@ -140,17 +146,36 @@ class Devices:
     def devices(self) -> list[Device]:
         """List all devices in the order of their slots."""
         rows = self._db.execute(f"{_SELECT_DEVICES} ORDER BY device.slot")
-        return [_device(row) for row in rows]
+        return [self._device(row) for row in rows]
 
     def find(self, *, user_id: str | None = None, number: int | None = None) -> Device | None:
         """Find a device by the person's id in the data set or number on the ledger."""
         row = self._db.execute(f"{_SELECT_DEVICES} WHERE user_id = ? OR number = ?", (user_id, number)).fetchone()
-        return None if row is None else _device(row)
+        return None if row is None else self._device(row)
 
     def holding(self, slot: int) -> Holding:
-        """Unseal what a device keeps."""
+        """Unseal what a device keeps that was not erased."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
         return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("device", slot)), type=Holding)
+
+    def erase(self, slot: int) -> None:
+        """Destroy what a device keeps: its sealing key in place, then its rows; again, nothing more happens.
+
+        The person's id and number stay, and nothing that was sealed.
+        """
+        with (self._folder / "subjects.keys").open("r+b") as file:
+            file.seek(slot * SECRET_BYTES)
+            file.write(_NO_KEY)
+            file.flush()
+            os.fsync(file.fileno())
+        begin = slot * SECRET_BYTES
+        self._keys = self._keys[:begin] + _NO_KEY + self._keys[begin + SECRET_BYTES :]
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self._transaction():
+            for table in _OWNED:
+                self._db.execute(f"DELETE FROM {table} WHERE slot = ?", (slot,))
+            self._db.execute("UPDATE device SET sealed = x'' WHERE slot = ?", (slot,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def add(self, holdings: Sequence[tuple[str, Holding]]) -> None:
         """Add devices in the slots after the last one; all of them or none.
@@ -305,6 +330,7 @@ class Devices:
         return [
             (slot, msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("key", slot)), type=PendingKey))
             for slot, sealed in rows
+            if self._key(slot) != _NO_KEY
         ]
 
     def prepare_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
@@ -357,6 +383,24 @@ class Devices:
         accepted = self.checkpoint()
         return None if accepted is None else keep_evidence(self._folder / "evidence", of_one_size(accepted, note))
 
+    def _device(self, row: tuple[int, str, int | None, int, int, int, int, int, int, int, int]) -> Device:
+        slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *agreed, is_revoked = row
+        run, epsilon_nano_agreed, rho_nano_agreed = agreed
+        return Device(
+            slot=slot,
+            user_id=user_id,
+            number=number,
+            last_seq=last_seq,
+            last_round=last_round,
+            epsilon_nano=epsilon_nano,
+            rho_nano=rho_nano,
+            run=run,
+            epsilon_nano_agreed=epsilon_nano_agreed,
+            rho_nano_agreed=rho_nano_agreed,
+            is_revoked=bool(is_revoked),
+            is_erased=self._key(slot) == _NO_KEY,
+        )
+
     def _advance(self, slot: int, seq: int) -> None:
         self._db.execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
 
@@ -378,24 +422,6 @@ class _Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.execute("COMMIT" if error is None else "ROLLBACK")
-
-
-def _device(row: tuple[int, str, int | None, int, int, int, int, int, int, int, int]) -> Device:
-    slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *agreed, is_revoked = row
-    run, epsilon_nano_agreed, rho_nano_agreed = agreed
-    return Device(
-        slot=slot,
-        user_id=user_id,
-        number=number,
-        last_seq=last_seq,
-        last_round=last_round,
-        epsilon_nano=epsilon_nano,
-        rho_nano=rho_nano,
-        run=run,
-        epsilon_nano_agreed=epsilon_nano_agreed,
-        rho_nano_agreed=rho_nano_agreed,
-        is_revoked=bool(is_revoked),
-    )
 
 
 def _context(table: str, *index: int) -> bytes:

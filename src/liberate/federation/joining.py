@@ -31,7 +31,8 @@ from liberate.timing import Stopwatch
 Role = Literal["participant", "coordinator"]
 
 _LARGEST_CATALOGUE = 2**31 - 1
-_NOTHING = bytes(4)
+NO_RATINGS = bytes(4)
+"""What a device without ratings holds, as `Ratings.user_bytes` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Admitting:
 def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness) -> Devices:
     """Open the devices in a folder, made if absent, so that each of some people has one that holds the own ratings.
 
-    Devices of other people stay as they are.
+    Devices of other people stay as they are, and so do those of people who were erased.
 
     Args:
         folder: Where they lie.
@@ -98,6 +99,7 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
             (device.slot, changed)
             for user, person in enumerate(people)
             if (device := known.get(person)) is not None
+            and not device.is_erased
             and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
         ]
     )
@@ -105,15 +107,15 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
 
 
 def held_ratings(devices: Devices, people: Sequence[str], n_items: int) -> Ratings:
-    """Give what the devices of some people hold, in their order; nothing for people who have none.
+    """Give what the devices of some people hold, in their order; nothing for people who have none or were erased.
 
     Args:
         devices: The store.
         people: Original ids.
         n_items: Size of the catalogue; what is held of items beyond it is left out.
     """
-    slots = {device.user_id: device.slot for device in devices.devices()}
-    held = [devices.holding(slots[person]).ratings if person in slots else _NOTHING for person in people]
+    slots = {device.user_id: device.slot for device in devices.devices() if not device.is_erased}
+    held = [devices.holding(slots[person]).ratings if person in slots else NO_RATINGS for person in people]
     return Ratings.from_user_bytes(held, _LARGEST_CATALOGUE).within(n_items)
 
 
@@ -174,6 +176,8 @@ def commit_ratings(admitting: Admitting, devices: Devices) -> None:
     renewed: list[tuple[int, Holding]] = []
     entries = []
     for device in devices.devices():
+        if device.is_erased:
+            continue
         holding, number = devices.holding(device.slot), device.number
         opened = commitment(holding.dataset_salt, holding.ratings)
         if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:

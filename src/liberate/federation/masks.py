@@ -7,7 +7,7 @@ it gives away a share of one of the two secrets, and never of the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -103,7 +103,7 @@ class Masks:
     """
 
     def __init__(
-        self, devices: Devices, keys: Sequence[SigningKey], origin: str, coordinator: bytes, randomness: Randomness
+        self, devices: Devices, keys: Mapping[int, SigningKey], origin: str, coordinator: bytes, randomness: Randomness
     ) -> None:
         self._devices = devices
         self._keys = keys

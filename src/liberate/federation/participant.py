@@ -19,6 +19,7 @@ from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, ope
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
 from liberate.federation.devices import Devices
+from liberate.federation.joining import NO_RATINGS
 from liberate.federation.mask_messages import MaskRequest, MessageT, ShareRequest, UnmaskRequest, decode_message
 from liberate.federation.masks import MaskedRound, Masks, masked_round
 from liberate.federation.messages import (
@@ -111,17 +112,25 @@ class Host:
         self._policy = policy
         self._randomness = randomness
         self._stopwatch = stopwatch
-        holdings = [devices.holding(device.slot) for device in devices.devices()]
-        self._keys = [SigningKey.from_seed(holding.signing_seed) for holding in holdings]
-        self._ratings = Ratings.from_user_bytes([holding.ratings for holding in holdings], n_items)
+        self._n_items = n_items
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the devices again, after their people have acted."""
+        devices, policy = self._devices, self._policy
+        known = devices.devices()
+        holdings = [None if device.is_erased else devices.holding(device.slot) for device in known]
+        self._keys = {slot: SigningKey.from_seed(held.signing_seed) for slot, held in enumerate(holdings) if held}
+        own = [NO_RATINGS if held is None else held.ratings for held in holdings]
+        self._ratings = Ratings.from_user_bytes(own, self._n_items)
         note = devices.checkpoint()
         self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
-        self._masks = Masks(devices, self._keys, policy.origin, policy.coordinator_key, randomness)
-        self._by_number = {device.number: device for device in devices.devices() if device.number is not None}
+        self._masks = Masks(devices, self._keys, policy.origin, policy.coordinator_key, self._randomness)
+        self._by_number = {d.number: d for d in known if d.number is not None and not d.is_erased}
 
     @property
     def numbers(self) -> list[int]:
-        """Ledger numbers of the enrolled devices, in the order of their slots."""
+        """Ledger numbers of the enrolled devices that were not erased, in the order of their slots."""
         return list(self._by_number)
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
@@ -132,9 +141,14 @@ class Host:
         """
         by_body: dict[tuple[str, bytes], list[int]] = {}
         for request in dict.fromkeys(requests):
-            by_body.setdefault((request.phase, request.body), []).append(request.recipient)
+            if request.recipient in self._by_number:
+                by_body.setdefault((request.phase, request.body), []).append(request.recipient)
         uploads: dict[bytes, list[int]] = {}
-        replies: list[Reply] = []
+        replies = [
+            self._refuse(request.recipient, "unknown", "nobody of that number is here")
+            for request in requests
+            if request.recipient not in self._by_number
+        ]
         for (phase, body), numbers in by_body.items():
             try:
                 match phase:

@@ -101,6 +101,8 @@ class Device:
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
         is_revoked: Whether its key was revoked, and not replaced since.
+        is_erased: Whether its sealing key was destroyed: then nothing is kept but this row, so that the same data set
+            does not bring the person back.
     """
 
     slot: int
@@ -114,3 +116,4 @@ class Device:
     epsilon_nano_agreed: int
     rho_nano_agreed: int
     is_revoked: bool
+    is_erased: bool

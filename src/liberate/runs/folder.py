@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import chain, count
@@ -31,6 +32,9 @@ CATALOGUE = "model/items.parquet"
 
 LEARNED_BEFORE = "model/learned-before.parquet"
 """Rows of the held-out part of the data set that earlier runs had learned from, where there are any."""
+
+UPLOADS = "uploads"
+"""The folder of a run's kept uploads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,11 @@ class Run:
         return self.home / "devices"
 
     @property
+    def uploads_folder(self) -> Path:
+        """Where the coordinator keeps the uploads of this run, if settings say so."""
+        return self.folder / UPLOADS
+
+    @property
     def first_version(self) -> int:
         """Version of the model that the first round started from; 0 in the first run of a federation."""
         return int(self.record.get("first_version", 0))
@@ -146,16 +155,17 @@ class Run:
         """Hold out what the run held out: a part as its settings say, but nothing that earlier runs had learned from.
 
         Where devices hold ratings that the run's data set lacks, these count among those to learn from, as the devices
-        hold them now.
+        hold them now. People who were erased have no ratings any more, whatever the data set says.
         """
         split = split_dataset(dataset, self.settings)
         if (self.folder / LEARNED_BEFORE).exists():
             moved = np.zeros(split.test.n_ratings, np.bool_)
             moved[pq.read_table(self.folder / LEARNED_BEFORE)["row"].to_numpy()] = True
             split = learned_before(split, split.test.where(moved))
-        if not self.record.get("carried"):
-            return split
         with Devices(self.devices_folder) as devices:
+            split = without_people(split, erased_users(devices, dataset))
+            if not self.record.get("carried"):
+                return split
             held = held_ratings(devices, dataset.user_ids, len(dataset.item_ids))
         return Split(train=held.where(~held.rated_in(split.test)).updated(split.train), test=split.test)
 
@@ -216,6 +226,20 @@ def split_dataset(dataset: Dataset, settings: Settings) -> Split:
     if settings.data.split == "last":
         return leave_last_out(dataset)
     return random_split(dataset, settings.data.split_seed, settings.data.test_fraction)
+
+
+def erased_users(devices: Devices, dataset: Dataset) -> list[int]:
+    """Give the users of a data set who were erased."""
+    erased = {device.user_id for device in devices.devices() if device.is_erased}
+    return [user for user, name in enumerate(dataset.user_ids) if name in erased] if erased else []
+
+
+def without_people(split: Split, users: Sequence[int]) -> Split:
+    """Give a split without the ratings of some users, who keep their places."""
+    if not users:
+        return split
+    train, test = (part.where(~np.isin(part.users(), users)) for part in (split.train, split.test))
+    return Split(train=train, test=test)
 
 
 def write_run(run: Run) -> None:

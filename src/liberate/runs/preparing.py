@@ -28,11 +28,13 @@ from liberate.privacy.mechanism import NANO
 from liberate.runs.folder import (
     Run,
     catalogue_of,
+    erased_users,
     in_catalogue,
     load_dataset,
     load_run,
     relative_to_run,
     split_dataset,
+    without_people,
 )
 from liberate.runs.places import home_of
 from liberate.runs.planning import Plan, plan, public_features
@@ -102,6 +104,7 @@ class Standing:
         limits: Most that a person may spend from each account in all runs, in 1e-9.
         spent: What each person of the data set has spent from each account, shape (n_users,).
         is_active: Whether a person can take part: is not revoked and has not withdrawn, shape (n_users,).
+        erased: Users of the data set who were erased.
         held: What the devices of each person of the data set hold.
     """
 
@@ -109,6 +112,7 @@ class Standing:
     limits: Mapping[Charged, int]
     spent: Mapping[Charged, Sequence[int]]
     is_active: Sequence[bool]
+    erased: Sequence[int] = ()
     held: Ratings
 
 
@@ -182,7 +186,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
     split = split_dataset(dataset, settings)
     standing = _new_standing(settings, split.train) if ledger is None else _standing(home, dataset)
     moved = np.flatnonzero(split.test.rated_in(standing.held))
-    split = learned_before(split, standing.held)
+    split = without_people(learned_before(split, standing.held), standing.erased)
     if len(moved) and split.test.n_ratings == 0:
         raise SettingsError(
             "nothing is left to hold out: earlier runs have learned from all that data.split_seed chooses",
@@ -308,6 +312,7 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
                 "rho": [max(d.rho_nano if d else 0, p.rho_nano if p else 0) for d, p in pairs],
             },
             is_active=[person is None or person.is_active for person in people],
+            erased=erased_users(devices, dataset),
             held=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
         )
 
