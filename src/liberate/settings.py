@@ -52,7 +52,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerConfig:
-    """What the genesis of a new ledger says.
+    """What the genesis of a new ledger says, and what is kept beside it.
 
     Attributes:
         origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
@@ -61,12 +61,15 @@ class LedgerConfig:
         witnesses: Address and verifier key of each witness, `URL VKEY`; the genesis carries the keys.
         witness_threshold: How many of them must cosign a checkpoint, 0 <= witness_threshold <= number of witnesses;
             unset = more than half.
+        keep_uploads: Whether the coordinator keeps every upload of the run with its salt, so that
+            `ledger verify --recompute` can take every sum again. In mode `plain` uploads show what people rated.
     """
 
     origin: str = ""
     epsilon_limit: Annotated[float, Gt(0)] | None = None
     witnesses: tuple[str, ...] = ()
     witness_threshold: Annotated[int, Ge(0)] | None = None
+    keep_uploads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

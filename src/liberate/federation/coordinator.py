@@ -29,6 +29,7 @@ from liberate.federation.model_store import ModelStore
 from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
 from liberate.federation.summing import Sum
 from liberate.federation.transport import Transport
+from liberate.federation.uploads import KeptUpload, Uploads
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Aborted, Round, Survivors, Update, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
@@ -127,6 +128,7 @@ class Coordinator:
         stopwatch: Where hash, sign, sum, unmask, solve are added up.
         publish: Gives the newest checkpoint, cosigned as participants demand.
         people: Numbers of those who take part; None: every participant.
+        uploads: Where the uploads of rounds that end in a model are kept; None: nowhere.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Coordinator:
         stopwatch: Stopwatch,
         publish: Callable[[], str],
         people: Sequence[int] | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self._ledger = ledger
         self._key = key
@@ -155,6 +158,7 @@ class Coordinator:
         self._stopwatch = stopwatch
         self._publish = publish
         self._people = None if people is None else frozenset(people)
+        self._uploads = uploads
         self._known_size = 0
         genesis = ledger.state.genesis
         if genesis is None:
@@ -188,6 +192,8 @@ class Coordinator:
             collected = self._collect(record, stage, position, base_bytes, asking)
         except Shortfall as shortfall:
             self._append(Aborted(**self._header(), round=record.number, reason=shortfall.reason))
+            if self._uploads is not None:
+                self._uploads.drop_round(record.number)
             raise InsufficientCohort(
                 f"round {record.number}: {shortfall.detail}{asking.reasons()}",
                 hint="see why participants refused; the round is closed as aborted, "
@@ -304,7 +310,9 @@ class Coordinator:
         total = collected.sum.rows.astype(np.uint32).ravel()
         view = self._view()
         with self._stopwatch.measure("unmask"):
-            masks.unmask(total, frozenset(people), view, self._known_size)
+            undone = masks.unmask(total, frozenset(people), view, self._known_size)
+        if self._uploads is not None:
+            self._uploads.keep_unmasking(current.record.number, undone)
         self._known_size = view.size
         collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
 
@@ -342,17 +350,22 @@ class Coordinator:
             except LiberateError as error:
                 collected.asking.count(type(error).__name__)
                 continue
-            sound.append((answer.entry, upload))
-        outcomes = self._ledger.append([entry for entry, _ in sound])
+            sound.append((sender, answer, upload))
+        outcomes = self._ledger.append([answer.entry for _, answer, _ in sound])
+        kept = []
         with self._stopwatch.measure("sum"):
-            for (entry, upload), outcome in zip(sound, outcomes, strict=True):
+            for (sender, answer, upload), outcome in zip(sound, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
                     collected.asking.count(outcome.reason)
                     continue
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
-                collected.leaves[outcome] = decode_entry(entry).leaf_hash
+                collected.leaves[outcome] = decode_entry(answer.entry).leaf_hash
                 collected.sum.add(upload)
+                kept.append(KeptUpload(outcome, sender, answer.salt, answer.upload))
+        if self._uploads is not None:
+            with self._stopwatch.measure("keep"):
+                self._uploads.keep(collected.record.number, kept)
 
     def _check(self, sender: int, answer: RoundAnswer, record: Round) -> None:
         update = decode_entry(answer.entry).record

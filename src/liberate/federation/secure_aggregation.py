@@ -31,6 +31,7 @@ from liberate.federation.mask_messages import (
 )
 from liberate.federation.masks import masked_round
 from liberate.federation.messages import RoundRefusal, encode_message
+from liberate.federation.unmasking import Unmasking, publish, published, take_masks_out
 from liberate.ledger.people import MAX_PEOPLE
 from liberate.ledger.records import Range, ranges
 from liberate.privacy import masking
@@ -200,7 +201,9 @@ class SecureAggregation:
 
     # --- what undoes masks --------------------------------------------------------------------------------------------
 
-    def unmask(self, total: UInt32Array, survivors: frozenset[int], view: View, known_size: int) -> None:
+    def unmask(
+        self, total: UInt32Array, survivors: frozenset[int], view: View, known_size: int
+    ) -> dict[int, Unmasking]:
         """Get the survivors' shares and take all masks that are left out of a sum.
 
         Args:
@@ -209,21 +212,23 @@ class SecureAggregation:
             view: What participants are shown: a checkpoint whose tree holds the survivor set.
             known_size: The tree size that most of them know.
 
+        Returns:
+            What was needed for it, by whose masks were undone.
+
         Raises:
             Shortfall: Too few shares of somebody's secret came back.
         """
         shares = self._collect_shares(survivors, view, known_size)
-        for number in sorted(survivors):
-            own = self._rebuild(number, shares, masking.fingerprint, self._keys[number].own)
-            masking.add_mask(total, own, subtract=True)
-        for number in sorted(self._sealed.keys() - survivors):
-            beside = survivors.intersection(self._senders(number))
-            if not beside:
-                continue
-            secret = self._rebuild(number, shares, masking.public_key, self._keys[number].mask)
-            for other in sorted(beside):
-                key = masking.pair_key(secret, self._keys[other].mask, self._round.hash)
-                masking.add_pair_mask(total, key, other, number, undo=True)
+        secrets: dict[int, bytes] = {}
+        used: dict[int, Unmasking] = {}
+        for number in sorted(self._sealed):
+            chosen: dict[int, bytes] = {}
+            if number in survivors or survivors.intersection(self._senders(number)):
+                secrets[number], chosen = self._rebuild(number, shares[number], in_sum=number in survivors)
+            used[number] = Unmasking(keys=self._keys[number], shares=chosen)
+        keys = {number: each.keys for number, each in used.items()}
+        take_masks_out(total, self._round, survivors, keys, secrets)
+        return used
 
     def _collect_shares(self, survivors: frozenset[int], view: View, known_size: int) -> Mapping[int, dict[int, bytes]]:
         """Give shares by owner and index."""
@@ -253,24 +258,19 @@ class SecureAggregation:
                     shares[owner][peers.index(holder) + 1] = share
         return shares
 
-    def _rebuild(
-        self,
-        number: int,
-        shares: Mapping[int, Mapping[int, bytes]],
-        publish: Callable[[bytes], bytes],
-        published: bytes,
-    ) -> bytes:
-        """Give back the secret of which somebody published something, even if a share is false and one is to spare."""
-        needed, found = self._round.needed(number), shares[number]
+    def _rebuild(self, number: int, found: Mapping[int, bytes], *, in_sum: bool) -> tuple[bytes, dict[int, bytes]]:
+        """Give a secret, and the shares that gave it: others than the first ones if one is false and one to spare."""
+        needed = self._round.needed(number)
         if len(found) < needed:
             detail = f"{len(found)} shares of a secret of participant {number}, {needed} were needed"
             raise Shortfall("too_few_shares", detail)
         for left_out in (None, *found):
-            chosen = [index for index in found if index != left_out][:needed]
+            chosen = {index: share for index, share in found.items() if index != left_out}
+            chosen = dict(list(chosen.items())[:needed])
             if len(chosen) == needed:
-                secret = masking.combine({index: found[index] for index in chosen})
-                if publish(secret) == published:
-                    return secret
+                secret = masking.combine(chosen)
+                if publish(secret, in_sum=in_sum) == published(self._keys[number], in_sum=in_sum):
+                    return secret, chosen
         raise Shortfall("false_shares", f"the shares of a secret of participant {number} do not fit together")
 
     # --- what is kept, and asking -------------------------------------------------------------------------------------

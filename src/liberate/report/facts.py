@@ -21,6 +21,7 @@ _PARTS = {
     "agree": "devices advertise keys and share secrets with their neighbours",
     "mask": "devices add masks to their uploads",
     "unmask": "survivors give shares away, and the coordinator takes the masks out of the sum",
+    "keep": "the coordinator keeps the uploads of the round",
     "hash": "devices commit to their uploads, the coordinator checks it",
     "sign": "everybody signs the own entries",
     "verify": "the ledger verifies signatures",

@@ -6,7 +6,7 @@ import os
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.model_store import ModelStore
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
+from liberate.federation.uploads import Uploads
 from liberate.ledger.durable import write_durably
 from liberate.ledger.log import Ledger
 from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
@@ -33,7 +34,7 @@ from liberate.model.factors import Model, fit_devices, predict
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.model.solvers import has_converged
-from liberate.runs.folder import CATALOGUE, LEARNED_BEFORE, Result, Run, save_table, write_run
+from liberate.runs.folder import CATALOGUE, LEARNED_BEFORE, UPLOADS, Result, Run, save_table, write_run
 from liberate.runs.planning import Plan
 from liberate.runs.preparing import Preparation, limits, prepare
 from liberate.settings import LedgerConfig, Settings
@@ -84,20 +85,23 @@ def train(
     stopwatch = Stopwatch()
     begin = time.perf_counter()
     charter = charter_of(agenda.settings, agenda)
-    with open_federation(
-        task.home.folder,
-        charter,
-        dataset.user_ids,
-        task.split.train,
-        run=task.number,
-        cohort=task.cohort,
-        chunk=settings.federation.chunk,
-        stopwatch=stopwatch,
-        claim=partial(_claim, task),
-        progress=progress,
-    ) as federation:
+    with (
+        open_federation(
+            task.home.folder,
+            charter,
+            dataset.user_ids,
+            task.split.train,
+            run=task.number,
+            cohort=task.cohort,
+            chunk=settings.federation.chunk,
+            stopwatch=stopwatch,
+            claim=partial(_claim, task),
+            progress=progress,
+        ) as federation,
+        Uploads(out / UPLOADS) if settings.ledger.keep_uploads else nullcontext() as uploads,
+    ):
         run = task.begun or _begin(out, task, federation, charter, progress)
-        last = _learn(run, task, federation, charter, stopwatch, progress)
+        last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
         seconds = time.perf_counter() - begin
         checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
@@ -221,6 +225,7 @@ def _learn(
     task: Preparation,
     federation: Federation,
     charter: Charter,
+    uploads: Uploads | None,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> Model:
@@ -244,6 +249,7 @@ def _learn(
         stopwatch=stopwatch,
         publish=federation.publisher.publish,
         people=federation.cohort,
+        uploads=uploads,
     )
     made = [position for position in ledger.positions(kind="model") if position >= run.record["first_position"]]
     for position in made[-2:]:
