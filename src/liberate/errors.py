@@ -18,6 +18,7 @@
     └── FederationError
         ├── StaleModel         model bytes that do not match the round entry
         ├── BadCommitment      an upload that does not open its commitment
+        ├── BadUpload          an answer that no honest device gives, with a reason code
         └── InsufficientCohort fewer participants answered than the round needs
 
 A caller's own mistake is a `ValueError` or `TypeError`, never one of these.
@@ -142,6 +143,20 @@ class StaleModel(FederationError):
 
 class BadCommitment(FederationError):
     """An upload that does not open its commitment."""
+
+
+class BadUpload(FederationError):
+    """An answer that no honest device gives.
+
+    Args:
+        reason: The reason code, a lower-case identifier such as `oversized`.
+        detail: What was found and what was wanted.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class InsufficientCohort(FederationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,6 +13,8 @@ from liberate.federation.transport import Request, Transport
 from liberate.ledger.log import Ledger
 
 AnswerT = TypeVar("AnswerT")
+
+_CODE = re.compile("[a-z_]{1,32}")
 
 
 @dataclass(slots=True)
@@ -29,7 +32,8 @@ class Asking:
     refused: dict[str, int] = field(default_factory=dict)
 
     def count(self, reason: str) -> None:
-        """Count somebody who did not answer."""
+        """Count somebody without an answer that counts; what is no reason code is `unreadable`."""
+        reason = reason if _CODE.fullmatch(reason) else "unreadable"
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def reasons(self) -> str:

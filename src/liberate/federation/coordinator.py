@@ -10,7 +10,9 @@ the model come out the same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Literal, TypedDict
@@ -18,20 +20,20 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from liberate.arrays import Digest
-from liberate.crypto.encoding import SALT_BYTES, commitment
 from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.errors import BadCommitment, FederationError, InsufficientCohort, LiberateError, RefusedEntry
+from liberate.errors import BadUpload, FederationError, InsufficientCohort, RefusedEntry
+from liberate.federation.accepting import Gate
 from liberate.federation.asking import Asking, View
-from liberate.federation.messages import RoundAnswer, decode_reply, decode_upload
+from liberate.federation.messages import RoundAnswer, decode_reply
 from liberate.federation.model_store import ModelStore
 from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
 from liberate.federation.summing import Sum
 from liberate.federation.transport import Transport
 from liberate.federation.uploads import KeptUpload, Uploads
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Aborted, Round, Survivors, Update, decode_entry, ranges, sign
+from liberate.ledger.records import Aborted, Round, Survivors, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
 from liberate.ledger.records import Model as ModelRecord
 from liberate.model.factors import Model, model_digest
@@ -41,6 +43,8 @@ from liberate.privacy.masking import signed_sum
 from liberate.privacy.mechanism import Mechanism, SumMechanism
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
+
+_logger = logging.getLogger(__name__)
 
 Fidelity = Literal["uploads", "sum"]
 """Where a simulation draws noise: on each upload, as devices do, or once on the sum."""
@@ -58,6 +62,9 @@ class FederationConfig:
             `distributed` plans its own.
         chunk: Participants asked at a time; their updates make one block. 1 <= chunk <= 10,000.
         min_fraction: Share of the cohort whose updates a model needs, 0 < min_fraction <= 1.
+        trim: Part of the uploads left out of every number's sum at either end, 0 <= trim < 0.5: a mean that a minority
+            of hostile people cannot carry away. For explicit ratings in `plain`, which then learns by the gradient, and
+            in `local`; the other modes show the coordinator no single upload.
         deadline_blocks: Blocks after which a round takes no more updates, > 0.
         timeout_s: Seconds to wait for the replies of a chunk, > 0.
     """
@@ -65,6 +72,7 @@ class FederationConfig:
     rounds: int | None = None
     chunk: int = 1000
     min_fraction: float = 0.5
+    trim: float = 0.0
     deadline_blocks: int = 10_000
     timeout_s: float = 600.0
 
@@ -75,6 +83,8 @@ class FederationConfig:
             raise ValueError(f"chunk is {self.chunk}, wanted 1 <= chunk <= 10,000")
         if not 0 < self.min_fraction <= 1:
             raise ValueError(f"min_fraction is {self.min_fraction}, wanted 0 < min_fraction <= 1")
+        if not 0 <= self.trim < 0.5:
+            raise ValueError(f"trim is {self.trim}, wanted 0 <= trim < 0.5")
         if self.deadline_blocks < 1:
             raise ValueError(f"deadline_blocks is {self.deadline_blocks}, wanted deadline_blocks >= 1")
         if not self.timeout_s > 0:
@@ -101,7 +111,7 @@ class _Collected:
     """What a round has brought in so far."""
 
     record: Round
-    is_dense: bool
+    gate: Gate
     sum: Sum
     asking: Asking
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
@@ -160,10 +170,16 @@ class Coordinator:
         self._people = None if people is None else frozenset(people)
         self._uploads = uploads
         self._known_size = 0
+        self._refused: Counter[str] = Counter()
         genesis = ledger.state.genesis
         if genesis is None:
             raise FederationError("the ledger has no genesis")
         self._log_key = genesis.log_vkey
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Answers left out so far because no honest device gives them, by reason."""
+        return self._refused
 
     def run_round(self, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
         """Carry out one round, or finish the one a crash left open.
@@ -179,7 +195,8 @@ class Coordinator:
 
         Raises:
             InsufficientCohort: Too few updates came in; the round is closed as aborted.
-            FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
+            FederationError: The ledger refuses what the coordinator signs, the base does not fit an open round, or no
+                model follows from the sum; in the last case the round is closed as aborted.
         """
         base_bytes = self._store.save(base)
         position = self._open(base, base_bytes, stage, run, rounds)
@@ -189,18 +206,20 @@ class Coordinator:
             raise FederationError("the open round on the ledger starts from another model than this run has")
         asking = Asking(self._transport, self._config.timeout_s)
         try:
-            collected = self._collect(record, stage, position, base_bytes, asking)
+            collected = self._collect(record, stage, position, base, base_bytes, asking)
         except Shortfall as shortfall:
-            self._append(Aborted(**self._header(), round=record.number, reason=shortfall.reason))
-            if self._uploads is not None:
-                self._uploads.drop_round(record.number)
+            self._abort(record, shortfall.reason)
             raise InsufficientCohort(
                 f"round {record.number}: {shortfall.detail}{asking.reasons()}",
                 hint="see why participants refused; the round is closed as aborted, "
                 + ("and can be opened again" if rounds is None else "and counts as one of those the run announced"),
             ) from shortfall
-        with self._stopwatch.measure("solve"):
-            model = stage.solver.solve(base, collected.sum.total(record.grid_bits))
+        try:
+            with self._stopwatch.measure("solve"):
+                model = stage.solver.solve(base, collected.sum.total(record.grid_bits))
+        except FederationError:  # nor would one follow the next time: the sum is the same
+            self._abort(record, "no_model")
+            raise
         self._close(model, stage.solver, collected)
         self._store.masks_path.unlink(missing_ok=True)
         return model
@@ -246,12 +265,14 @@ class Coordinator:
         people = enumerate(self._ledger.state.principals)
         return [number for number, person in people if person.role == "participant" and person.is_active]
 
-    def _collect(self, record: Round, stage: Stage, position: int, base_bytes: bytes, asking: Asking) -> _Collected:
+    def _collect(
+        self, record: Round, stage: Stage, position: int, base: Model, base_bytes: bytes, asking: Asking
+    ) -> _Collected:
         n_rows, width, n_tail = record.shape
-        is_dense = stage.mechanism.is_dense and record.fidelity == "uploads"
-        collected = _Collected(record, is_dense, Sum.empty(record.shape), asking)
+        gate = Gate.of(record, stage.mechanism, base, self._stopwatch)
+        collected = _Collected(record, gate, Sum.of(record), asking)
         chunk_size = self._config.chunk
-        if is_dense:
+        if gate.is_dense:
             chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
         # One checkpoint serves the whole round, so that every participant accepts the same view.
         view = self._view()
@@ -272,6 +293,8 @@ class Coordinator:
             answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
+        with self._stopwatch.measure("sum"):
+            collected.sum.settle()
         if len(collected.leaves) < record.minimum:
             raise Shortfall("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
         if masks is not None:
@@ -344,19 +367,15 @@ class Coordinator:
         sound = []
         for sender, answer in answers:
             try:
-                self._check(sender, answer, collected.record)
-                shape = collected.record.shape
-                upload = decode_upload(answer.upload, shape=shape, is_dense=collected.is_dense)
-            except LiberateError as error:
-                collected.asking.count(type(error).__name__)
-                continue
-            sound.append((sender, answer, upload))
+                sound.append((sender, answer, collected.gate.check(sender, answer)))
+            except BadUpload as error:
+                self._refuse(error.reason, collected)
         outcomes = self._ledger.append([answer.entry for _, answer, _ in sound])
         kept = []
         with self._stopwatch.measure("sum"):
             for (sender, answer, upload), outcome in zip(sound, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
-                    collected.asking.count(outcome.reason)
+                    self._refuse(outcome.reason, collected)
                     continue
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
@@ -367,16 +386,11 @@ class Coordinator:
             with self._stopwatch.measure("keep"):
                 self._uploads.keep(collected.record.number, kept)
 
-    def _check(self, sender: int, answer: RoundAnswer, record: Round) -> None:
-        update = decode_entry(answer.entry).record
-        if not isinstance(update, Update) or update.author != sender or update.round != record.number:
-            raise BadCommitment(f"participant {sender} sent no update of its own to round {record.number}")
-        if len(answer.salt) != SALT_BYTES:
-            raise BadCommitment(f"participant {sender} sent a salt of {len(answer.salt)} bytes, wanted {SALT_BYTES}")
-        with self._stopwatch.measure("hash"):
-            opened = commitment(answer.salt, answer.upload)
-        if opened != update.commitment:
-            raise BadCommitment(f"the upload of participant {sender} does not open its commitment")
+    def _refuse(self, reason: str, collected: _Collected) -> None:
+        """Count an answer that is left out; nothing of it is recorded."""
+        collected.asking.count(reason)
+        self._refused[reason] += 1
+        _logger.warning("round %d: an answer was refused as %s", collected.record.number, reason)
 
     def _close(self, model: Model, solver: Solver, collected: _Collected) -> None:
         data, record = self._store.save(model), collected.record
@@ -397,6 +411,11 @@ class Coordinator:
                 parameters=solver.parameters(),
             )
         )
+
+    def _abort(self, record: Round, reason: str) -> None:
+        self._append(Aborted(**self._header(), round=record.number, reason=reason))
+        if self._uploads is not None:
+            self._uploads.drop_round(record.number)
 
     def _header(self) -> _Header:
         seq = self._ledger.state.principals[self._number].sequence + 1

@@ -493,6 +493,110 @@ def add_rows(total: npt.NDArray[np.generic], items: Int32Array, rows: npt.NDArra
 
 
 @_serial
+def column_squares(rows: npt.NDArray[np.integer]) -> Float64Array:
+    """Add up the squares of each column of integers, shape (width,)."""
+    n, width = rows.shape
+    total = np.zeros(width)
+    for row in range(n):
+        for t in range(width):
+            number = np.float64(rows[row, t])
+            total[t] += number * number
+    return total
+
+
+@_serial
+def largest_ratio(rows: npt.NDArray[np.integer], scales: Float64Array, columns: Float64Array) -> float:
+    """Give the largest size of an integer against its limit: its row's scale times its column's, and one for rounding.
+
+    Args:
+        rows: Integers, shape (n, width).
+        scales: Of each row, >= 0, shape (n,).
+        columns: Of each column, >= 0, shape (width,).
+    """
+    n, width = rows.shape
+    largest = 0.0
+    for row in range(n):
+        for t in range(width):
+            largest = max(largest, abs(np.float64(rows[row, t])) / (scales[row] * columns[t] + 1.0))
+    return largest
+
+
+@_serial
+def are_moments(rows: npt.NDArray[np.integer], k: int) -> bool:
+    """Tell whether each row begins with a packed positive semidefinite matrix, shape (k, k), but for rounding.
+
+    Rounding to whole units moves the eigenvalues by less than k units, float32 by less than 2**-18 of the trace. A row
+    that begins as the one before is not looked at again.
+    """
+    n_packed = k * (k + 1) // 2
+    a = np.empty((k, k))
+    for row in range(len(rows)):
+        is_new = row == 0
+        for t in range(n_packed):
+            if not is_new:
+                is_new = rows[row, t] != rows[row - 1, t]
+        if not is_new:
+            continue
+        place = 0
+        trace = 0.0
+        for i in range(k):
+            for j in range(i + 1):
+                a[i, j] = rows[row, place]
+                place += 1
+            trace += a[i, i]
+        for j in range(k):
+            for i in range(j, k):
+                s = a[i, j] + (k + trace * 2.0**-18 if i == j else 0.0)
+                for t in range(j):
+                    s -= a[i, t] * a[j, t]
+                a[i, j] = s
+            if not a[j, j] > 0:
+                return False
+            a[j, j] = np.sqrt(a[j, j])
+            for i in range(j + 1, k):
+                a[i, j] /= a[j, j]
+    return True
+
+
+@_server
+def trimmed_sums(
+    order: Int64Array,
+    indptr: Int64Array,
+    rows: npt.NDArray[np.integer],
+    trim_nano: int,
+    total: Int64Array,
+) -> None:
+    """Add up each column of each group of rows without its smallest and largest numbers, scaled to the whole group.
+
+    Of m numbers, m * trim_nano // 10**9 are left out at either end; the sum of the others, times m, is divided by how
+    many they are, and rounded down: integers throughout, so any order of the rows gives the same bits.
+
+    Args:
+        order: Rows, group by group, shape (n,).
+        indptr: Range of each group in it, shape (n_groups + 1,).
+        rows: Integers, shape (n, width).
+        trim_nano: Part left out at either end, in billionths, 0 <= trim_nano < 500,000,000.
+        total: Written, shape (n_groups, width).
+    """
+    n_groups, width = total.shape
+    for part in _prange(_N_PARTS):
+        for group in range(part, n_groups, _N_PARTS):
+            begin = indptr[group]
+            m = indptr[group + 1] - begin
+            out = m * trim_nano // 1_000_000_000
+            kept = m - 2 * out
+            numbers = np.empty(m, np.int64)
+            for t in range(width):
+                for place in range(m):
+                    numbers[place] = rows[order[begin + place], t]
+                numbers.sort()
+                s = np.int64(0)
+                for place in range(out, m - out):
+                    s += numbers[place]
+                total[group, t] = s // kept * m + s % kept * m // kept if m > 0 else 0
+
+
+@_serial
 def column_sums(rows: Float64Array) -> Float64Array:
     """Add up the rows, first to last."""
     n, width = rows.shape

@@ -12,6 +12,7 @@ import numpy as np
 
 from liberate.arrays import GridRows, Int32Array, Int64Array, RealRows
 from liberate.errors import PrivacyError
+from liberate.privacy.ceiling import Ceiling, clipped_ceiling, gaussian_ceiling
 from liberate.privacy.dense import AddNoise, release_dense, tail_key
 from liberate.privacy.events import (
     ROUNDING_VARIANCE,
@@ -20,7 +21,15 @@ from liberate.privacy.events import (
     DistributedGaussianRelease,
 )
 from liberate.privacy.gaussian_curve import gaussian_calibration, rho_nano_limit
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, floor_log2
+from liberate.privacy.grid import (
+    LARGEST_CLIP_UNITS,
+    NANO,
+    Account,
+    check_clip,
+    check_trim,
+    floor_log2,
+    trim_parameters,
+)
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1
@@ -45,15 +54,18 @@ class Gaussian:
         grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
         clip_units: Largest L2 norm in units, 0 < clip_units <= 2**29.
         sigma_units: Deviation of the noise in units, 3 <= sigma_units <= 2**24.
+        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
     """
 
     grid_bits: int
     clip_units: int
     sigma_units: int
+    trim_nano: int = 0
 
     def __post_init__(self) -> None:
         check_clip(self.grid_bits, self.clip_units)
         _check_sigma("sigma_units", self.sigma_units)
+        check_trim(self.trim_nano)
 
     @property
     def name(self) -> str:
@@ -73,7 +85,7 @@ class Gaussian:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return {"clip_units": self.clip_units, "sigma_units": self.sigma_units}
+        return {"clip_units": self.clip_units, "sigma_units": self.sigma_units} | trim_parameters(self.trim_nano)
 
     @property
     def client_noise(self) -> float:
@@ -82,6 +94,9 @@ class Gaussian:
     def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Clip a batch, lay it out for every row and add noise."""
         return _release(self, self.sigma_units, batch, n_rows, noise_keys, exact)
+
+    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+        return gaussian_ceiling(self.clip_units, self.sigma_units, n_numbers)
 
     def event(self) -> DiscreteGaussianRelease:
         return DiscreteGaussianRelease(sensitivity=2 * self.clip_units, sigma=self.sigma_units)
@@ -178,6 +193,11 @@ class DistributedGaussian:
             else:
                 noise.add_fast_gaussian(drawn, math.sqrt(n_devices) * self.share_units, [own_key])
             numbers += drawn.reshape(numbers.shape)
+
+    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+        if noised:
+            return gaussian_ceiling(self.clip_units, self.share_units, n_numbers)
+        return clipped_ceiling(self.clip_units)
 
     def event(self) -> DistributedGaussianRelease:
         return DistributedGaussianRelease(sensitivity=self.clip_units, share=self.share_units, honest=self.honest)

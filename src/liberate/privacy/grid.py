@@ -27,6 +27,21 @@ def check_clip(grid_bits: int, clip_units: int) -> None:
         raise ValueError(f"clip_units is {clip_units}, wanted 0 < clip_units <= 2**29")
 
 
+def check_trim(trim_nano: int) -> None:
+    """Refuse to trim a sum of everything, or of less than nothing.
+
+    Raises:
+        ValueError: It would.
+    """
+    if not 0 <= trim_nano < NANO // 2:
+        raise ValueError(f"trim_nano is {trim_nano}, wanted 0 <= trim_nano < 500,000,000")
+
+
+def trim_parameters(trim_nano: int) -> dict[str, int]:
+    """Give what a round entry says of trimming: nothing where nothing is trimmed."""
+    return {"trim_nano": trim_nano} if trim_nano else {}
+
+
 def floor_log2(x: Fraction) -> int:
     """Give the largest n with 2**n <= x, x > 0, exactly."""
     n = x.numerator.bit_length() - x.denominator.bit_length()

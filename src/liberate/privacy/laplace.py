@@ -9,9 +9,10 @@ from fractions import Fraction
 
 from liberate.arrays import GridRows, Int32Array, RealRows
 from liberate.errors import PrivacyError
+from liberate.privacy.ceiling import Ceiling, laplace_ceiling
 from liberate.privacy.dense import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, floor_log2
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, check_trim, floor_log2, trim_parameters
 
 LARGEST_SCALE_UNITS = 2**24
 
@@ -30,16 +31,19 @@ class Laplace:
         grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
         clip_units: Largest L1 norm in units, 0 < clip_units <= 2**29.
         scale_units: Scale of the noise in units, 0 < scale_units <= 2**24.
+        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
     """
 
     grid_bits: int
     clip_units: int
     scale_units: int
+    trim_nano: int = 0
 
     def __post_init__(self) -> None:
         check_clip(self.grid_bits, self.clip_units)
         if not 0 < self.scale_units <= LARGEST_SCALE_UNITS:
             raise ValueError(f"scale_units is {self.scale_units}, wanted 0 < scale_units <= 2**24")
+        check_trim(self.trim_nano)
 
     @property
     def name(self) -> str:
@@ -59,7 +63,7 @@ class Laplace:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return {"clip_units": self.clip_units, "scale_units": self.scale_units}
+        return {"clip_units": self.clip_units, "scale_units": self.scale_units} | trim_parameters(self.trim_nano)
 
     @property
     def client_noise(self) -> float:
@@ -77,6 +81,9 @@ class Laplace:
 
         units = clip_to_grid(batch, self.clip_units, self.grid_bits, "l1")
         return release_dense(batch, *units, n_rows, noise_keys, add_noise)
+
+    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+        return laplace_ceiling(self.clip_units, self.scale_units, n_numbers)
 
     def event(self) -> DiscreteLaplaceRelease:
         return DiscreteLaplaceRelease(sensitivity=2 * self.clip_units, scale=self.scale_units)

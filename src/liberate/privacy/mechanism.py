@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, Protocol, TypeVar, assert_never, runtime_checkable
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from liberate.arrays import Float32Array, Float64Array, GridRows, Int64Array, RealRows
 from liberate.errors import PrivacyError, UnaccountableEvent
+from liberate.privacy.ceiling import Ceiling
 from liberate.privacy.events import (
     Disclosure,
     DiscreteGaussianRelease,
@@ -25,7 +26,7 @@ from liberate.privacy.events import (
     Event,
 )
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian, calibrated_gaussian, distributed
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, LARGEST_GRID_BITS, NANO, Account
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, LARGEST_GRID_BITS, NANO, Account, check_trim, trim_parameters
 from liberate.privacy.laplace import LARGEST_SCALE_UNITS, Laplace, calibrated_laplace
 
 __all__ = [
@@ -153,6 +154,15 @@ class Mechanism(Protocol):
         """
         ...
 
+    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling | None:
+        """Give the most that an upload can be, by clip and noise; None where nothing is clipped.
+
+        Args:
+            n_numbers: Numbers in an upload, > 0.
+            noised: Whether noise is on the upload, and not only on the sum.
+        """
+        ...
+
     def event(self) -> Event:
         """Describe one release for the accountants."""
         ...
@@ -178,13 +188,20 @@ class SumMechanism(Mechanism, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plain:
-    """Rounds to the grid, half to even, and protects nothing. Releases are sparse: they show what was rated."""
+    """Rounds to the grid, half to even, and protects nothing. Releases are sparse: they show what was rated.
+
+    Attributes:
+        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
+    """
 
     grid_bits: int = PLAIN_GRID_BITS
+    trim_nano: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.grid_bits <= LARGEST_GRID_BITS:
             raise ValueError(f"grid_bits is {self.grid_bits}, wanted 0 <= grid_bits <= 64")
+        check_trim(self.trim_nano)
 
     @property
     def name(self) -> str:
@@ -204,7 +221,7 @@ class Plain:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return {}
+        return trim_parameters(self.trim_nano)
 
     @property
     def client_noise(self) -> float:
@@ -218,6 +235,9 @@ class Plain:
             rows=_round_to_grid(batch.rows, self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
             tails=_round_to_grid(batch.tails, self.grid_bits, LARGEST_PLAIN_TAIL).astype(np.int64),
         )
+
+    def ceiling(self, n_numbers: int, *, noised: bool) -> None:
+        return None
 
     def event(self) -> Event:
         return Disclosure()
@@ -246,7 +266,7 @@ def mechanism_from(name: str, grid_bits: int, parameters: Mapping[str, int]) -> 
         raise PrivacyError(f"mechanism {name}: {error}") from error
 
 
-def design(config: PrivacyConfig, *, rounds: int) -> Mechanism:
+def design(config: PrivacyConfig, *, rounds: int, trim_nano: int = 0) -> Mechanism:
     """Choose the mechanism of every round of a run, from public numbers only.
 
     In mode distributed, stages differ: each is calibrated by `distributed`.
@@ -254,6 +274,7 @@ def design(config: PrivacyConfig, *, rounds: int) -> Mechanism:
     Args:
         config: What is promised; its mode is `plain` or `local`.
         rounds: Number of rounds, > 0; fixed before the first in a private mode, any number in `plain`.
+        trim_nano: Part of the uploads that sums leave out at either end of each number, in billionths.
 
     Raises:
         ValueError: The mode has no such mechanism, or rounds is not positive.
@@ -267,12 +288,14 @@ def design(config: PrivacyConfig, *, rounds: int) -> Mechanism:
         case "distributed":
             raise ValueError("in mode distributed the mechanism depends on the stage")
         case "plain":
-            return Plain()
+            return Plain(trim_nano=trim_nano)
         case "local":
             assert config.epsilon is not None  # PrivacyConfig refuses it
             if config.mechanism == "gaussian":
-                return calibrated_gaussian(config.epsilon, config.delta, rounds, config.clip_norm)
-            return calibrated_laplace(Fraction(str(config.epsilon)), rounds, Fraction(config.clip_norm))
+                gaussian = calibrated_gaussian(config.epsilon, config.delta, rounds, config.clip_norm)
+                return replace(gaussian, trim_nano=trim_nano)
+            laplace = calibrated_laplace(Fraction(str(config.epsilon)), rounds, Fraction(config.clip_norm))
+            return replace(laplace, trim_nano=trim_nano)
         case _:
             assert_never(config.mode)
 

@@ -171,6 +171,8 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
     """
     mode = settings.privacy.mode
     _check_statistic(settings)
+    settings = _trimmed(settings)
+    trim_nano = min(round(settings.federation.trim * NANO), NANO // 2 - 1)
     stages: tuple[PlannedStage, ...]
     reasons: tuple[str, ...] = ()
     match mode:
@@ -180,11 +182,11 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
         case "plain":
             statistic, solver = method(settings.model, n_items, noisy=False)
             rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
-            stages = (PlannedStage(stage=Stage(statistic, Plain(), solver), rounds=rounds),)
+            stages = (PlannedStage(stage=Stage(statistic, Plain(trim_nano=trim_nano), solver), rounds=rounds),)
         case "local":
             statistic, solver = method(settings.model, n_items, noisy=True)
             rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
-            mechanism = design(settings.privacy, rounds=rounds)
+            mechanism = design(settings.privacy, rounds=rounds, trim_nano=trim_nano)
             stages = (PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds),)
         case "distributed":
             chosen = choose_design(
@@ -212,6 +214,28 @@ def _check_statistic(settings: Settings) -> None:
             f"model.statistic is {config.statistic}, but mode {mode} leaves no choice of it for {config.objective}",
             hint="leave it out: it has an effect in plain, and for explicit ratings in local",
         )
+
+
+def _trimmed(settings: Settings) -> Settings:
+    """Give settings whose sums can be trimmed where they are to be: each number by itself, so no moments and no pairs.
+
+    Raises:
+        SettingsError: In this mode, or for this statistic, they cannot.
+    """
+    if not settings.federation.trim:
+        return settings
+    config, mode = settings.model, settings.privacy.mode
+    if mode not in ("plain", "local") or config.objective != "explicit":
+        raise SettingsError(
+            f"federation.trim is for explicit ratings in plain and local, not for {config.objective} in {mode}",
+            hint="leave it out: of masked uploads only the sum is seen, and in lists everybody's part has norm one",
+        )
+    if config.statistic == "normal":
+        raise SettingsError(
+            "federation.trim is for the gradient: trimmed sums of moments need not be moments",
+            hint="leave model.statistic out",
+        )
+    return replace(settings, model=replace(config, statistic="gradient"))
 
 
 def _distributed(

@@ -1,0 +1,203 @@
+"""The most that ratings can give: what bounds a person's part where no mechanism clips it.
+
+A device that follows the model cannot exceed these limits, whatever its person rated on the scale; whoever does has
+uploaded what no ratings give. They follow from the model and from which items were rated.
+
+Letters as in `kernels`. Let C be the covariance of the users' prior, and S the sum over the rated items of the largest
+E[(y - b_i - x·z)²] at the prior's mean, y on the scale. A posterior mean x minimises the expected squared error times
+tau plus the squared distance to the prior's mean in units of C, so that
+
+    the squared error at x is at most S, and at most S + K / tau with the posterior's own spread;
+    x is at most r = sqrt(tau S) / 2 of these units from the prior's mean, for s / (1 + s²) <= 1/2;
+    a rating's error at x is at most the largest at the prior's mean, and r times the root of zᵀ C z;
+    the posterior's covariance is at most C.
+
+Of several people's sum, as of somebody who learns from others' copies too, each number is at most so many times that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from liberate.arrays import Float64Array, GridRows
+from liberate.errors import BadUpload
+from liberate.model import kernels
+from liberate.model.factors import Model
+
+_SLACK = 1.01
+"""Devices compute in float32, and another machine adds up in another order."""
+
+
+class Limits(Protocol):
+    """What one upload to a round can be at most."""
+
+    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+        """Refuse an upload that no ratings give.
+
+        Args:
+            upload: A batch of one upload.
+            grid_bits: A unit is 2**-grid_bits.
+            n_people: Whose ratings are in it: the person's, and copies of others', > 0.
+
+        Raises:
+            BadUpload: Something in it is too large, or moments are none.
+        """
+        ...
+
+
+def limits_of(model: Model) -> Limits:
+    """Give the limits of the round that starts from a model, where no noise is added.
+
+    Raises:
+        ValueError: The model's statistic has no limit but the clip of its mechanism.
+    """
+    match model.statistic:
+        case "normal" | "gradient":
+            return _FactorLimits.of(model)
+        case "gram" | "popularity":
+            return _NormLimit()
+        case other:
+            raise ValueError(f"without a clip {other!r} has no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class _NormLimit:
+    """Statistics of norm one, whatever and however much was rated."""
+
+    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+        _require(_norms(upload, grid_bits), np.full(upload.rows.shape[1], n_people * 1.0), _rounding(upload, grid_bits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FactorLimits:
+    """Gradient and normal equations.
+
+    Attributes:
+        is_normal: Which of the two.
+        errors: The largest root of E[(y - b_i - x·z)²] of each item at the prior's mean, shape (n_items,).
+        reaches: The root of zᵀ C z of each item, shape (n_items,).
+        mean: Size of the prior's mean, shape (K,).
+        spread: Its standard deviations, shape (K,).
+        tau: Precision of a rating's noise.
+        largest: Size of a target.
+    """
+
+    is_normal: bool
+    errors: Float64Array
+    reaches: Float64Array
+    mean: Float64Array
+    spread: Float64Array
+    tau: float
+    largest: float
+
+    @classmethod
+    def of(cls, model: Model) -> _FactorLimits:
+        mean, ends = model.float64("user_mean"), _targets(model)
+        scores, variances = _scores(model, mean)
+        covariance = kernels.invert(model.float64("user_precision"))
+        sides = model.float64("item_means").copy()
+        sides[:, -1] = 1.0
+        errors = np.maximum(np.abs(ends[0] - scores), np.abs(ends[1] - scores))
+        return cls(
+            is_normal=model.statistic == "normal",
+            errors=np.sqrt(errors**2 + variances),
+            reaches=np.sqrt(((sides @ covariance) * sides).sum(axis=1)),
+            mean=np.abs(mean),
+            spread=np.sqrt(np.diag(covariance)),
+            tau=float(model.float64("noise_precision")[0]),
+            largest=max(abs(ends[0]), abs(ends[1])),
+        )
+
+    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+        rated = upload.indices
+        error = float((self.errors[rated] ** 2).sum())
+        reach = math.sqrt(self.tau * error) / 2
+        own = self.mean + self.spread * reach
+        tail = np.abs(upload.tails[0].astype(np.float64)) * math.ldexp(1.0, -grid_bits)
+        if self.is_normal:
+            columns, tails = self._normal(own, error)
+            scales = np.ones(len(rated))
+            _require_moments(upload, len(own), n_people << grid_bits)
+        else:
+            columns, tails = np.append(own[:-1], 1.0), np.array([error])
+            scales = self.errors[rated] + self.reaches[rated] * reach
+            norms = math.sqrt(error) * columns
+            _require(_norms(upload, grid_bits), n_people * norms, _rounding(upload, grid_bits))
+        _require(tail, n_people * tails, math.ldexp(1.0, -grid_bits))
+        units = np.ldexp(n_people * _SLACK * columns, grid_bits)
+        ratio = kernels.largest_ratio(upload.rows, scales, units)
+        if ratio > 1:
+            raise BadUpload("oversized", f"a number is {ratio:.4g} times as large as ratings can make it")
+
+    def _normal(self, own: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
+        """Give the sizes of a row and of the tail at most, `own` being the size of x at most."""
+        k = len(own)
+        lower = np.tril_indices(k)
+        moments = np.outer(own, own) + np.outer(self.spread, self.spread)
+        rated = moments.copy()
+        rated[-1, :-1], rated[-1, -1] = own[:-1], 1.0
+        targets = self.largest * own + moments[-1]
+        targets[-1] = self.largest + own[-1]
+        return np.concatenate([rated[lower], targets]), np.concatenate([moments[lower], own, [error + k / self.tau]])
+
+
+def _targets(model: Model) -> tuple[float, float]:
+    """Give the smallest and the largest target of a rating on the scale."""
+    if "level_targets" in model.arrays:
+        levels = model.float64("level_targets")
+        return float(levels.min()), float(levels.max())
+    return (model.low - model.centre) / model.unit, (model.high - model.centre) / model.unit
+
+
+def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Give mean and variance of each item's score by somebody at the prior's mean, shapes (n_items,)."""
+    means = model.float64("item_means")
+    sides = np.append(mean[:-1], 1.0)
+    scores = means @ sides
+    if "item_moments" not in model.arrays:
+        return scores + mean[-1], np.zeros(len(means))
+    rows, columns = np.tril_indices(len(mean))
+    weights = sides[rows] * sides[columns] * np.where(rows == columns, 1.0, 2.0)
+    return scores + mean[-1], np.maximum(model.float64("item_moments") @ weights - scores**2, 0.0)
+
+
+def _norms(upload: GridRows, grid_bits: int) -> Float64Array:
+    """Give the L2 norm of each column of an upload, in standard units."""
+    return np.sqrt(kernels.column_squares(upload.rows)) * math.ldexp(1.0, -grid_bits)
+
+
+def _rounding(upload: GridRows, grid_bits: int) -> float:
+    return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -grid_bits)
+
+
+def _require(found: Float64Array, wanted: Float64Array, rounding: float) -> None:
+    """Refuse what is larger than it can be.
+
+    Raises:
+        BadUpload: Something is.
+    """
+    limits = wanted * _SLACK + rounding
+    if (found > limits).any():
+        place = int((found - limits).argmax())
+        raise BadUpload("oversized", f"number {place} is {found[place]:.4g}, ratings give {limits[place]:.4g} at most")
+
+
+def _require_moments(upload: GridRows, k: int, count: int) -> None:
+    """Refuse moments that no vectors have: a sum of them might have no solution.
+
+    Args:
+        upload: Rows that begin with E[z zᵀ], and a tail that begins with E[x xᵀ] and E[x].
+        k: K.
+        count: People in the upload, in grid units.
+
+    Raises:
+        BadUpload: A matrix is not positive semidefinite.
+    """
+    n_packed = k * (k + 1) // 2
+    together = np.append(upload.tails[0, : n_packed + k], count)[None]  # second moments of (x, 1)
+    if not (kernels.are_moments(upload.rows, k) and kernels.are_moments(together, k + 1)):
+        raise BadUpload("no_moments", "no person has these moments")
