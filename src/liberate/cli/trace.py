@@ -1,36 +1,197 @@
-"""`liberate trace`: where did my data go?"""
+"""`liberate trace`: where did my data go, and who shaped this model?"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_table, show
 from liberate.cli.run import Folder
 
+_FEW = 20
+"""As many names are listed in a line; JSON has all."""
+
 
 def trace(
     folder: Folder,
-    participant: Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")],
+    participant: Annotated[
+        str | None, typer.Option(help="Where this one's data went: participant number, key id, or user:ID.")
+    ] = None,
+    share: Annotated[int | None, typer.Option(min=0, help="What became of one copy: position of its share.")] = None,
+    model: Annotated[int | None, typer.Option(min=1, help="Who shaped this version.")] = None,
+    received: Annotated[
+        str | None, typer.Option(help="What this one got from whom: as --participant, or a coordinator's number.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the answer into this file as well.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Trace one participant: own updates, their blocks, the models they shaped; every proof is checked first."""
+    """Ask the ledger one question about data and models; every proof is checked before it answers."""
     from liberate.runs.folder import load_run
-    from liberate.runs.lineage import trace_person
+    from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
 
-    found = trace_person(load_run(folder), participant)
+    if [participant, share, model, received].count(None) != 3:
+        raise typer.BadParameter("one of --participant, --share, --model and --received is wanted")
+    run = load_run(folder)
+    found: dict[str, Any]
+    told: Callable[[dict[str, Any]], None]
+    if participant is not None:
+        found, told = trace_person(run, participant), _tell_person
+    elif share is not None:
+        found, told = trace_share(run, share), _tell_share
+    elif model is not None:
+        found, told = trace_version(run, model), _tell_model
+    else:
+        found, told = trace_received_by(run, received or ""), _tell_received
+    if svg is not None:
+        from liberate.report import draw
+
+        draw(found, svg)
     if as_json:
         print_json(found)
         return
+    told(found)
+    if svg is not None:
+        print(f"\ndrawn into {svg}")
+
+
+def _tell_person(found: dict[str, Any]) -> None:
     print(f"participant {found['number']} (key {found['key_id']}, user {found['user_id']})")
-    print(f"checked {found['proofs']} proofs against {found['entry_count']} entries, root {found['root']}")
+    _tell_proofs(found)
     print(f"complete: these {len(found['entries'])} entries are all that name you, under the log's state root")
-    print(f"spent: epsilon {show(found['epsilon'])}, rho {show(found['rho'])}\n")
+    print(f"spent: epsilon {show(found['epsilon'])}, rho {show(found['rho'])}")
+    if len(found["spent"]) > 1:
+        for run in found["spent"]:
+            print(f"  run {run['run']}: epsilon {show(run['epsilon'])}, rho {show(run['rho'])}")
+    print()
     for entry in found["entries"]:
         if entry["kind"] != "update":
-            print(f"block {entry['block']}: {entry['kind']}, entry {entry['position']}")
+            print(f"block {entry['block']}: {entry['kind']}, entry {entry['position']}{_by(entry, found['number'])}")
     print()
     columns = ("round", "position", "block", "outcome", "version", "descendants")
     rows = [[update[column] for column in columns] for update in found["updates"]]
     print_table(["round", "entry", "block", "outcome", "model", "models built on it"], rows)
+    if found["shares"]:
+        _tell_copies(found["shares"], "copies handed over", "recipient")
+        _tell_uses(found["uses"])
+    _tell_copies(found["received"], "copies received", "giver")
+    _tell_withdrawal(found)
+    _tell_erasures(found["erasures"])
+
+
+def _tell_share(found: dict[str, Any]) -> None:
+    (share,), (recipient,) = found["shares"], found["recipients"]
+    print(f"entry {share['position']}: {_name(found['giver'])} gave {_name(recipient)} a copy, {_protection(share)}")
+    print(f"consent: entry {share['consent']}, {_standing(share)}")
+    receipt = share["receipt"]
+    print("not accepted: there is no receipt" if receipt is None else f"accepted: entry {receipt}")
+    _tell_proofs(found)
+    _tell_uses(found["uses"])
+    versions = [model["version"] for model in found["models"]]
+    print(f"\nshaped models: {_listed(versions)}")
+    print(f"models built on these: {_listed([model['version'] for model in found['descendants']])}")
+    print(f"other copies of the same base: {_listed([each['position'] for each in found['same_base']], 'entry ')}")
+
+
+def _tell_model(found: dict[str, Any]) -> None:
+    print(f"model {found['version']}, back to the first model of its line")
+    _tell_proofs(found)
+    print()
+    columns = ["model", "entry", "round", "answers", "people", "givers of copies", "in the pool"]
+    rows = [
+        [
+            step["version"],
+            step["position"],
+            step["round"],
+            *(len(step[name]) for name in ("updates", "people", "givers", "pooled")),
+        ]
+        for step in found["models"]
+    ]
+    print_table(columns, rows)
+    for name, words in (("answers", "own answers"), ("copies", "copies that others used"), ("pooled", "the pool")):
+        people = [person["number"] for person in found["people"] if person[name]]
+        print(f"\nby {words}: {len(people)} participants" + (f", {_listed(people)}" if people else ""))
+
+
+def _tell_received(found: dict[str, Any]) -> None:
+    print(f"{_name(found)} (key {found['key_id']}) received {len(found['shares'])} copies")
+    _tell_proofs(found)
+    print("complete: under the log's state root there are no others")
+    _tell_copies(found["shares"], "copies received", "giver")
+
+
+def _tell_proofs(found: dict[str, Any]) -> None:
+    print(f"checked {found['proofs']} proofs against {found['entry_count']} entries, root {found['root']}")
+
+
+def _tell_copies(copies: Sequence[dict[str, Any]], title: str, whom: str) -> None:
+    if not copies:
+        return
+    print(f"\n{title}")
+    rows = [
+        [each["position"], each[whom], _protection(each), each["consent"], each["receipt"], _standing(each)]
+        for each in copies
+    ]
+    print_table(["entry", whom, "ratings", "consent", "receipt", "the consent"], rows)
+
+
+def _tell_uses(uses: Sequence[dict[str, Any]]) -> None:
+    if not uses:
+        print("\nno copy was used by anybody")
+        return
+    print("\nuses of the copies by others")
+    rows = [
+        [each["round"], each["by"], each["kind"], each["position"], each["shares"], each["outcome"], each["version"]]
+        for each in uses
+    ]
+    print_table(["round", "by", "as", "entry", "shares", "outcome", "model"], rows)
+
+
+def _tell_withdrawal(found: dict[str, Any]) -> None:
+    is_over = any(consent["withdrawn"] is not None for consent in found["consents"])
+    if found["withdrawal"] is not None:
+        print(f"\nwithdrawn from everything: entry {found['withdrawal']}")
+    elif is_over:
+        print("\nconsents were withdrawn")
+    for each in found["used_after_withdrawal"]:
+        what = f"round {each['round']}" if each["version"] is None else f"model {each['version']}"
+        print(f"{what} came after that and used entry {each['position']}, which was accepted before")
+    if not found["used_after_withdrawal"] and (is_over or found["withdrawal"] is not None):
+        print("nothing was used after that")
+
+
+def _tell_erasures(erasures: Sequence[dict[str, Any]]) -> None:
+    for each in erasures:
+        if each["destroyed"] is None:
+            print(f"\nasked to be forgotten: entry {each['position']}")
+            continue
+        silent = [number for number in each["told"] if number not in each["answered"]]
+        print(f"forgotten: entry {each['position']}, destroyed {', '.join(each['destroyed']) or 'nothing'}")
+        print(f"  recipients told: {_listed(each['told'])}; silent: {_listed(silent)}")
+        print(f"  models that contain the data: {_listed(each['models'])}")
+
+
+def _by(entry: dict[str, Any], person: int) -> str:
+    return "" if entry["author"] == person else f", by {entry['author']}"
+
+
+def _name(party: dict[str, Any]) -> str:
+    return f"{party['role']} {party['number']}"
+
+
+def _protection(share: dict[str, Any]) -> str:
+    return "open" if share["epsilon"] is None else f"epsilon {show(share['epsilon'])} each"
+
+
+def _standing(share: dict[str, Any]) -> str:
+    if share["withdrawn"] is not None:
+        return f"withdrawn, entry {share['withdrawn']}"
+    return "holds" if share["holds"] else "expired"
+
+
+def _listed(values: Sequence[int], before: str = "") -> str:
+    """List numbers, the first ones where there are many."""
+    shown = ", ".join(f"{before}{value}" for value in values[:_FEW]) or "none"
+    return shown + (f" and {len(values) - _FEW} more" if len(values) > _FEW else "")

@@ -3,6 +3,6 @@
 May import runs and everything below; figures are drawn by Jinja2 templates from places that `charts` works out.
 """
 
-from liberate.report.page import write
+from liberate.report.page import draw, write
 
-__all__ = ["write"]
+__all__ = ["draw", "write"]

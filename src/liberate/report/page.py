@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import liberate
 from liberate.privacy.mechanism import NANO
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
+from liberate.report.flows import flow_of
 from liberate.runs.folder import Run
 from liberate.runs.lineage import trace_person
 from liberate.runs.privacy import forecast_of, statement
@@ -45,6 +47,11 @@ def write(run: Run) -> Path:
     draft.write_text(page, "utf-8")
     draft.replace(path)
     return path
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Draw an answer of `liberate trace`, as `--json` has it, into an SVG file that loads nothing."""
+    path.write_text(_environment().get_template("flow.svg").render(flow=flow_of(found)), "utf-8")
 
 
 def _environment() -> Environment:

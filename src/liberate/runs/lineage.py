@@ -1,25 +1,43 @@
-"""Where one participant's data went, told from the ledger alone and proved step by step."""
+"""Where data went and where models came from, told from the ledger alone and proved step by step."""
 
 from __future__ import annotations
 
-from base64 import b64encode
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
+from liberate.arrays import Digest
 from liberate.crypto.note import open_checkpoint
-from liberate.ledger.completeness import Completeness, verify_completeness
-from liberate.ledger.lineage import Contribution
+from liberate.errors import LiberateError
+from liberate.federation.devices import Devices
+from liberate.ledger.ancestry import Step, trace_model
+from liberate.ledger.completeness import verify_completeness
+from liberate.ledger.copies import Copy
+from liberate.ledger.log import Ledger
 from liberate.ledger.proving import ProvedEntry
-from liberate.ledger.records import Model, Round
-from liberate.ledger.trace import trace_participant
+from liberate.ledger.records import Erasure, Input, Round, Share, Update, decode_entry, numbers
+from liberate.ledger.state import Principal
+from liberate.ledger.trace import Spent, Trace, Use, trace_participant, trace_received
 from liberate.runs.folder import Run
 from liberate.runs.results import find_person
+from liberate.runs.steps import (
+    Json,
+    amount,
+    completeness,
+    contribution,
+    copy,
+    entry,
+    grant,
+    model,
+    party,
+    place,
+    shaped,
+    text,
+    use,
+)
 
-_NANO = 10**9
 
-
-def trace_person(run: Run, participant: str) -> dict[str, Any]:
-    """Trace a participant's own entries, the models that used them, and what was built on these.
+def trace_person(run: Run, participant: str) -> Json:
+    """Trace a participant's data: own entries, copies, who used them, the models they shaped, what was built on these.
 
     Every inclusion, signature and membership is checked before anything is returned, under a checkpoint signed with
     the key that `run.toml` keeps.
@@ -29,85 +47,276 @@ def trace_person(run: Run, participant: str) -> dict[str, Any]:
         participant: Number, key id, or user:ID.
 
     Returns:
-        The keys of `liberate trace --json`: the person; `checkpoint`; `entries`, all that name the person, which is
-        `complete` because the proof in `completeness` was checked; `updates`, each with the round, its block and what
-        became of it; `models` that used an update; `descendants`, models built on one of these that used no update of
-        the person; `epsilon` and `rho` spent; `proofs`, how many were checked. `shares` and `recipients` are empty:
-        nothing is shared.
+        The keys of `liberate trace --participant --json`: the person; `checkpoint`; `entries`, all that name the
+        person, which is `complete` because the proof in `completeness` was checked; `updates`, the own ones, each with
+        the round, its block and what became of it; `consents`; `shares`, copies handed over; `recipients`, who got
+        them; `uses` of them by others; `received`, copies of others; `models` that used an answer or a copy, and
+        `descendants`, built on one of these without; `epsilon` and `rho` spent, and `spent` by run; `bases`, the base
+        copies with their ε per rating; `withdrawal`, `used_after_withdrawal`, `erasures` and `disclosures`; `proofs`,
+        how many were checked.
 
     Raises:
         LiberateError: Nobody has that name.
         LedgerError: The ledger cannot prove what it says.
     """
     person = find_person(run, participant)
-    with closing(run.open_ledger()) as ledger:
+    with _opened(run) as (ledger, devices):
         found = trace_participant(ledger, person.number)
-    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
-    verify_completeness(found.completeness, run.verifier_key)
-    used = {c.model.position: c.model for c in found.contributions if c.model}
-    later = {d.position: d for c in found.contributions for d in c.descendants if d.position not in used}
+        recipients = _recipients(found.copies, found.uses, ledger.state.principals, devices)
+    models, descendants = shaped(found.contributions, found.uses)
     return {
         "number": person.number,
         "key_id": person.key_id,
         "user_id": person.user_id,
-        "entries": [_entry(each) for each in found.history],
+        "entries": [entry(each) for each in found.history],
+        "updates": [contribution(each) for each in found.contributions],
+        "consents": [grant(each) for each in found.grants],
+        "shares": [copy(each) for each in found.copies],
+        "recipients": recipients,
+        "uses": [use(each) for each in found.uses],
+        "received": [copy(each) for each in found.received],
+        "models": models,
+        "descendants": descendants,
+        "epsilon": amount(found.epsilon_nano),
+        "rho": amount(found.rho_nano),
+        "spent": _by_run(found.spent),
+        "bases": [{"base": text(base), "epsilon": amount(nano)} for base, nano in found.bases.items()],
+        "withdrawal": place(found.withdrawal),
+        "used_after_withdrawal": [contribution(each) for each in found.used_after_withdrawal()],
+        "erasures": [_erasure(each) for each in found.erasures],
+        "disclosures": [each.position for each in found.disclosures],
+    } | _proved(run, found)
+
+
+def trace_share(run: Run, position: int) -> Json:
+    """Trace one copy: who gave it to whom under which consent, who used it, and the models that it shaped.
+
+    It is told from the giver's history, whose completeness is proved: there is no other use.
+
+    Args:
+        run: A run.
+        position: Position of the share's entry.
+
+    Returns:
+        The keys of `liberate trace --share --json`: the `giver`; as of a person `shares` with this one, `recipients`,
+        `consents` with the one that covers it, `uses`, `models`, `descendants` and all that is about proofs;
+        `receipt`; `updates`, those of the uses that are updates; `same_base`, the giver's other copies of it.
+
+    Raises:
+        LiberateError: There is no such share.
+        LedgerError: The ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        giver = _share_at(ledger, position).author
+        found = trace_participant(ledger, giver)
+        wanted = next(each for each in found.copies if each.share.position == position)
+        uses = [each for each in found.uses if wanted in each.copies]
+        principals = ledger.state.principals
+        recipients = _recipients([wanted], uses, principals, devices)
+        owner = party(giver, principals, devices)
+    models, descendants = shaped((), uses)
+    own = copy(wanted)
+    others = (copy(each) for each in found.copies if each is not wanted)
+    return {
+        "giver": owner,
+        "shares": [own],
+        "recipients": recipients,
+        "consents": [grant(wanted.grant)],
+        "receipt": entry(wanted.receipt) if wanted.receipt else None,
+        "uses": [use(each) for each in uses],
+        "updates": [use(each) for each in uses if isinstance(each.contribution.update.entry.record, Update)],
+        "models": models,
+        "descendants": descendants,
+        "same_base": [each for each in others if each["base"] == own["base"]],
+    } | _proved(run, found)
+
+
+def trace_received_by(run: Run, name: str) -> Json:
+    """Say what somebody received, from whom, under which consents; for the pool, this is a coordinator.
+
+    Args:
+        run: A run.
+        name: Number of a participant or coordinator, a participant's key id, or user:ID.
+
+    Returns:
+        The keys of `liberate trace --received --json`: the recipient; `shares`; `givers`, each with the positions of
+        the own shares; `consents`; and all that is about proofs, as of a person.
+
+    Raises:
+        LiberateError: Nobody has that name, or nothing can be received under it.
+        LedgerError: The ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        principals = ledger.state.principals
+        is_number = name.isdecimal() and int(name) < len(principals)
+        is_coordinator = is_number and principals[int(name)].role == "coordinator"
+        found = trace_received(ledger, int(name) if is_coordinator else find_person(run, name).number)
+        recipient = party(found.number, principals, devices)
+        givers = [
+            party(giver, principals, devices) | {"shares": [each.share.position for each in own]}
+            for giver, own in _grouped(found.copies)
+        ]
+    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    verify_completeness(found.completeness, run.verifier_key)
+    grants = {each.grant.consent.position: each.grant for each in found.copies}
+    proved = {at for each in found.copies for at in (each.share, each.receipt, each.grant.consent, each.grant.end)}
+    return recipient | {
+        "shares": [copy(each) for each in found.copies],
+        "givers": givers,
+        "consents": [grant(each) for _, each in sorted(grants.items())],
         "complete": True,
-        "completeness": _completeness(found.completeness),
-        "updates": [_update(each) for each in found.contributions],
-        "models": [_model(model) for _, model in sorted(used.items())],
-        "descendants": [_model(model) for _, model in sorted(later.items())],
-        "shares": [],
-        "recipients": [],
-        "epsilon": found.epsilon_nano / _NANO,
-        "rho": found.rho_nano / _NANO,
-        "proofs": found.proof_count,
+        "completeness": completeness(found.completeness),
+        "proofs": len(proved - {None}) + 1,
         "entry_count": checkpoint.size,
-        "root": _text(checkpoint.root),
+        "root": text(checkpoint.root),
         "checkpoint": found.checkpoint,
     }
 
 
-def _entry(proved: ProvedEntry) -> dict[str, Any]:
+def trace_version(run: Run, version: int) -> Json:
+    """Say who shaped a model: whose answers and copies it used, and those of the models it was made of, to the first.
+
+    Args:
+        run: A run.
+        version: The model's version.
+
+    Returns:
+        The keys of `liberate trace --model --json`: `version`; `models`, this one first, each with its round, the
+        positions of the updates it used, whose they are, the givers whose copies they used, and whose shares were
+        pooled; over all of them `people`, each with the versions that used `answers`, `copies` and `pooled` shares;
+        `updates` and `shares`, positions; `recipients`, who used shares; `proofs`.
+
+    Raises:
+        LedgerError: There is no such model, or the ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        steps = list(trace_model(ledger, version))
+        inputs = {each for step in steps for update in _updates(step) for each in update.shares}
+        shares = _positions_of(ledger, inputs)
+        recipients = {_share_at(ledger, at).recipient for at in shares}
+        recipients |= {pool.entry.record.author for step in steps for pool in step.pools}
+        named = [party(number, ledger.state.principals, devices) for number in sorted(recipients)]
+    checkpoint = open_checkpoint(steps[0].checkpoint, run.verifier_key)
     return {
-        "position": proved.position,
-        "kind": proved.entry.record.kind,
-        "block": proved.height,
-        "time_us": proved.time_us,
-        "leaf_hash": _text(proved.entry.leaf_hash),
-        "proof": [_text(step) for step in proved.proof],
+        "version": version,
+        "models": [_step(step) for step in steps],
+        "people": _people(steps),
+        "updates": sorted(at for step in steps for at in step.updates),
+        "shares": shares,
+        "recipients": named,
+        "proofs": sum(3 + len(step.pools) for step in steps),
+        "entry_count": checkpoint.size,
+        "root": text(checkpoint.root),
+        "checkpoint": steps[0].checkpoint,
     }
 
 
-def _completeness(proof: Completeness) -> dict[str, Any]:
+@contextmanager
+def _opened(run: Run) -> Iterator[tuple[Ledger, Devices]]:
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        yield ledger, devices
+
+
+def _proved(run: Run, found: Trace) -> Json:
+    """Check a history once more with the run's own key, and give what proves it."""
+    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    verify_completeness(found.completeness, run.verifier_key)
     return {
-        "entries": [_text(entry) for entry in proof.entries],
-        "block": _text(proof.block),
-        "block_proof": [_text(step) for step in proof.block_proof],
-        "principal_count": proof.principal_count,
-        "state_proof": [_text(step) for step in proof.state_proof],
+        "complete": True,
+        "completeness": completeness(found.completeness),
+        "proofs": found.proof_count,
+        "entry_count": checkpoint.size,
+        "root": text(checkpoint.root),
+        "checkpoint": found.checkpoint,
     }
 
 
-def _update(contribution: Contribution) -> dict[str, Any]:
-    round_record = contribution.round.entry.record
-    model = contribution.model.entry.record if contribution.model else None
-    membership = contribution.membership
-    return _entry(contribution.update) | {
-        "round": round_record.number if isinstance(round_record, Round) else None,
-        "outcome": contribution.outcome,
-        "version": model.version if isinstance(model, Model) else None,
-        "descendants": len(contribution.descendants),
-        "membership": None
-        if membership is None
-        else {"index": membership.index, "size": membership.size, "proof": [_text(step) for step in membership.proof]},
+def _share_at(ledger: Ledger, position: int) -> Share:
+    record = decode_entry(ledger.entry(position)).record if 0 <= position < ledger.size else None
+    if not isinstance(record, Share):
+        what = f"a record of kind {record.kind}" if record else f"beyond the ledger's {ledger.size} entries"
+        raise LiberateError(f"entry {position} is {what}, not a share", hint="ledger show RUN --kind share lists them")
+    return record
+
+
+def _grouped(copies: Sequence[Copy]) -> list[tuple[int, list[Copy]]]:
+    givers = sorted({each.giver for each in copies})
+    return [(giver, [each for each in copies if each.giver == giver]) for giver in givers]
+
+
+def _recipients(
+    copies: Sequence[Copy], uses: Sequence[Use], principals: Sequence[Principal], devices: Devices
+) -> list[Json]:
+    """Name who got copies: which, how many they accepted, and the models that their use of them shaped."""
+    found = []
+    for number in sorted({each.recipient for each in copies}):
+        own = [each for each in copies if each.recipient == number]
+        models = shaped((), [each for each in uses if each.by == number])[0]
+        found.append(
+            party(number, principals, devices)
+            | {
+                "shares": [each.share.position for each in own],
+                "accepted": sum(each.receipt is not None for each in own),
+                "models": [each["version"] for each in models],
+            }
+        )
+    return found
+
+
+def _by_run(spent: Iterable[Spent]) -> list[Json]:
+    runs: dict[int, Json] = {}
+    for each in spent:
+        runs.setdefault(each.run, {"run": each.run, "epsilon": 0.0, "rho": 0.0})[each.account] = amount(each.nano)
+    return list(runs.values())
+
+
+def _erasure(proved: ProvedEntry) -> Json:
+    """Write a request to be forgotten, or what was done: destroyed, whom was told, who answered, which models."""
+    record = proved.entry.record
+    removal = record.removal if isinstance(record, Erasure) else None
+    return entry(proved) | {
+        "destroyed": list(removal.destroyed) if removal else None,
+        "told": list(numbers(removal.told)) if removal else None,
+        "answered": list(numbers(removal.answered)) if removal else None,
+        "models": list(numbers(removal.models)) if removal else None,
     }
 
 
-def _model(proved: ProvedEntry) -> dict[str, Any]:
-    model = proved.entry.record
-    version, digest = (model.version, _text(model.digest)) if isinstance(model, Model) else (None, None)
-    return _entry(proved) | {"version": version, "digest": digest}
+def _step(step: Step) -> Json:
+    opening = step.round.entry.record
+    assert isinstance(opening, Round), "a step has a round"
+    return model(step.model) | {
+        "round": opening.number,
+        "run": opening.run,
+        "statistic": opening.statistic,
+        "updates": list(step.updates),
+        "people": sorted(step.people),
+        "givers": [{"number": giver, "updates": list(at)} for giver, at in sorted(step.givers.items())],
+        "pools": [pool.position for pool in step.pools],
+        "pooled": sorted(step.pooled),
+    }
 
 
-def _text(digest: bytes) -> str:
-    return b64encode(digest).decode()
+def _people(steps: Sequence[Step]) -> list[Json]:
+    """Say of everybody by which models answers, copies and pooled shares were used."""
+    found: dict[int, Json] = {}
+    for step in reversed(steps):
+        version = model(step.model)["version"]
+        for name, people in (("answers", step.people), ("copies", step.givers), ("pooled", step.pooled)):
+            for number in people:
+                person = found.setdefault(number, {"number": number, "answers": [], "copies": [], "pooled": []})
+                person[name].append(version)
+    return [person for _, person in sorted(found.items())]
+
+
+def _updates(step: Step) -> Iterator[Update]:
+    for each in step.updates.values():
+        if isinstance(each.record, Update):
+            yield each.record
+
+
+def _positions_of(ledger: Ledger, inputs: Iterable[Input]) -> list[int]:
+    """Give the positions of shares that were used, increasing."""
+    wanted: set[Digest] = {each.share for each in inputs}
+    known = ledger.positions(kind="share") if wanted else []
+    return [at for at in known if decode_entry(ledger.entry(at)).leaf_hash in wanted]

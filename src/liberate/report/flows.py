@@ -1,0 +1,272 @@
+"""Answers about data and models as layered drawings: who stands in which column, and what leads from one to another.
+
+Coordinates are CSS pixels of an SVG view box, y downwards; the template draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from liberate.report.words import count
+
+_BOX_WIDTH, _BOX_HEIGHT = 176.0, 42.0
+_PITCH_X, _PITCH_Y = 252.0, 54.0
+_MARGIN, _HEAD = 24.0, 44.0
+_BULGE = 34.0
+"""How far a line between two of one column reaches out of it."""
+
+MOST = 24
+"""Things in a column; of more, the middle ones become one."""
+
+_FEW = 6
+"""People whose numbers stand in a box."""
+
+_LANE = "lane"
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What stands in a column.
+
+    Attributes:
+        key: Its name among all of the drawing.
+        text: What it is; empty: nothing stands there, a line passes.
+        note: What else there is to say, in smaller letters.
+        is_ended: Whether it holds no more, or was not used.
+        is_marked: Whether the answer points at it.
+    """
+
+    key: str
+    text: str
+    note: str = ""
+    is_ended: bool = False
+    is_marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What is to be drawn.
+
+    Attributes:
+        title: The question, as a statement.
+        columns: Heading and things of each, from left to right.
+        links: Keys of things that are in one column, or in neighbouring ones from left to right.
+    """
+
+    title: str
+    columns: tuple[tuple[str, tuple[Thing, ...]], ...]
+    links: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A thing with its place: the upper left corner."""
+
+    thing: Thing
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A curve from (x, y) to (to_x, to_y) that leaves the first by `out` and enters the second by `back`.
+
+    Those are the distances of its control points, along x.
+    """
+
+    x: float
+    y: float
+    to_x: float
+    to_y: float
+    out: float
+    back: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """A drawing.
+
+    Attributes:
+        title: As in the graph.
+        width: Of the view box.
+        height: Of the view box.
+        box_width: Of each box; `box_height` likewise.
+        heads: Heading of each column and where it begins.
+        boxes: What is seen.
+        links: Below them.
+    """
+
+    title: str
+    width: float
+    height: float
+    box_width: float
+    box_height: float
+    heads: tuple[tuple[str, float], ...]
+    boxes: tuple[Box, ...]
+    links: tuple[Link, ...]
+
+
+def lay_out(graph: Graph) -> Flow:
+    """Give everything its place: columns side by side, each centred, its things in the order given."""
+    graph = _folded(graph)
+    rows = max((len(things) for _, things in graph.columns), default=0)
+    height = _HEAD + rows * _PITCH_Y + _MARGIN
+    width = 2 * _MARGIN + _PITCH_X * (len(graph.columns) - 1) + _BOX_WIDTH + _BULGE
+    boxes: dict[str, Box] = {}
+    for column, (_, things) in enumerate(graph.columns):
+        top = _HEAD + (rows - len(things)) * _PITCH_Y / 2
+        for row, thing in enumerate(things):
+            boxes[thing.key] = Box(thing, _MARGIN + column * _PITCH_X, top + row * _PITCH_Y)
+    return Flow(
+        title=graph.title,
+        width=width,
+        height=height,
+        box_width=_BOX_WIDTH,
+        box_height=_BOX_HEIGHT,
+        heads=tuple((head, _MARGIN + column * _PITCH_X) for column, (head, _) in enumerate(graph.columns)),
+        boxes=tuple(box for box in boxes.values() if box.thing.text),
+        links=tuple(_link(boxes[begin], boxes[end]) for begin, end in graph.links),
+    )
+
+
+def flow_of(found: Mapping[str, Any]) -> Flow:
+    """Give the drawing of an answer of `liberate trace`.
+
+    Args:
+        found: As `--json` has it.
+    """
+    if "version" in found:
+        return lay_out(_version(found))
+    if "givers" in found:
+        return lay_out(_received(found))
+    return lay_out(_person(found))
+
+
+def _link(begin: Box, end: Box) -> Link:
+    from_x = begin.x + _BOX_WIDTH
+    middle, to_middle = begin.y + _BOX_HEIGHT / 2, end.y + _BOX_HEIGHT / 2
+    if begin.x == end.x:
+        return Link(from_x, middle, from_x, to_middle, _BULGE, _BULGE)
+    # a lane has no box: lines run through to its middle
+    from_x -= 0.0 if begin.thing.text else _BOX_WIDTH / 2
+    to_x = end.x + (0.0 if end.thing.text else _BOX_WIDTH / 2)
+    half = (to_x - from_x) / 2
+    return Link(from_x, middle, to_x, to_middle, half, -half)
+
+
+def _folded(graph: Graph) -> Graph:
+    """Put the middle of each long column into one thing."""
+    instead: dict[str, str] = {}
+    columns = []
+    for index, (head, things) in enumerate(graph.columns):
+        shown = things
+        if len(things) > MOST:
+            begin, end = MOST // 2, len(things) - (MOST - MOST // 2 - 1)
+            rest = Thing(f"rest {index}", f"{end - begin:,} more", f"{things[begin].text} to {things[end - 1].text}")
+            instead |= {thing.key: rest.key for thing in things[begin:end]}
+            shown = (*things[:begin], rest, *things[end:])
+        columns.append((head, shown))
+    links = ((instead.get(begin, begin), instead.get(end, end)) for begin, end in graph.links)
+    known = dict.fromkeys((begin, end) for begin, end in links if begin != end)
+    return replace(graph, columns=tuple(columns), links=tuple(known))
+
+
+def _person(found: Mapping[str, Any]) -> Graph:
+    """Draw where a person's data went, or one share of it."""
+    is_share = "giver" in found
+    person = found["giver"] if is_share else found
+    number, (own, shares) = person["number"], (() if is_share else found["updates"], found["shares"])
+    copies = [_copy(each) for each in shares]
+    recipients = [_party(each) for each in found["recipients"]]
+    links = [("person", f"entry {each['position']}") for each in shares]
+    links += [(f"entry {each['position']}", f"party {each['recipient']}") for each in shares]
+    if own:
+        copies.insert(0, Thing(_LANE, ""))
+        recipients.insert(0, Thing("device", "own device"))
+        links += [("person", _LANE), (_LANE, "device")]
+        links += [("device", f"entry {each['position']}") for each in own]
+    links += [(f"party {each['by']}", f"entry {each['position']}") for each in found["uses"]]
+    answers = {each["position"]: each for each in (*own, *found["uses"])}
+    links += [(f"entry {at}", f"model {each['version']}") for at, each in answers.items() if each["version"]]
+    models = [Thing(f"model {each['version']}", f"model {each['version']}") for each in found["models"]]
+    later = [each["version"] for each in found["descendants"]]
+    columns = [
+        ("participant", [Thing("person", f"participant {number}", is_marked=not is_share)]),
+        ("copies", copies),
+        ("received by", recipients),
+        ("used in", [_answer(each) for _, each in sorted(answers.items())]),
+        ("models", models),
+    ]
+    if later:
+        versions = f"model {later[0]}" if len(later) == 1 else f"models {later[0]} to {later[-1]}"
+        columns.append(("built on these", [Thing("later", versions, f"{len(later)} in all")]))
+        links.append((models[-1].key, "later"))
+    what = f"copy of entry {shares[0]['position']}" if is_share else f"data of participant {number}"
+    return _graph(f"Where the {what} went", columns, links)
+
+
+def _version(found: Mapping[str, Any]) -> Graph:
+    """Draw who shaped a model, its parents above it."""
+    sources, answers, models = [], [], []
+    links = []
+    for kind, words in (("answers", "own answers"), ("copies", "copies others used"), ("pooled", "copies in the pool")):
+        people = [each["number"] for each in found["people"] if each[kind]]
+        if people:
+            sources.append(Thing(kind, words, _people(people)))
+    for step in reversed(found["models"]):
+        version = f"model {step['version']}"
+        models.append(Thing(version, version, f"round {step['round']}", is_marked=step["version"] == found["version"]))
+        parts = {"answers": step["people"], "copies": step["givers"], "pooled": step["pooled"]}
+        for kind, of in parts.items():
+            if of:
+                key = f"{kind} {step['version']}"
+                answers.append(Thing(key, f"{kind}, round {step['round']}", count(len(of), "participant")))
+                links += [(kind, key), (key, version)]
+    links += [(before.key, after.key) for before, after in pairwise(models)]
+    columns = [("participants", sources), ("used in", answers), ("models", models)]
+    return _graph(f"Who shaped model {found['version']}", columns, links)
+
+
+def _received(found: Mapping[str, Any]) -> Graph:
+    """Draw what somebody received from whom."""
+    links = [(f"party {each['giver']}", f"entry {each['position']}") for each in found["shares"]]
+    links += [(f"entry {each['position']}", "recipient") for each in found["shares"]]
+    recipient = Thing("recipient", f"{found['role']} {found['number']}", is_marked=True)
+    columns = [
+        ("givers", [_party(each) for each in found["givers"]]),
+        ("copies", [_copy(each) for each in found["shares"]]),
+        ("received by", [recipient]),
+    ]
+    return _graph(f"What {found['role']} {found['number']} received", columns, links)
+
+
+def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: Iterable[tuple[str, str]]) -> Graph:
+    return Graph(title, tuple((head, tuple(things)) for head, things in columns), tuple(links))
+
+
+def _copy(share: Mapping[str, Any]) -> Thing:
+    protection = "open" if share["epsilon"] is None else f"ε = {share['epsilon']:g} each"
+    standing = "" if share["holds"] else ", withdrawn" if share["withdrawn"] is not None else ", expired"
+    key = f"entry {share['position']}"
+    return Thing(key, f"share {share['position']}", protection + standing, is_ended=not share["holds"])
+
+
+def _party(party: Mapping[str, Any]) -> Thing:
+    key = f"party {party['number']}"
+    return Thing(key, f"{party['role']} {party['number']}", "pool" if party["role"] == "coordinator" else "")
+
+
+def _answer(answer: Mapping[str, Any]) -> Thing:
+    key = f"entry {answer['position']}"
+    outcome = "" if answer["outcome"] == "used" else f", {answer['outcome']}"
+    note = f"round {answer['round']}{outcome}"
+    return Thing(key, f"{answer['kind']} {answer['position']}", note, is_ended=answer["outcome"] != "used")
+
+
+def _people(numbers: Sequence[int]) -> str:
+    if len(numbers) > _FEW:
+        return count(len(numbers), "participant")
+    return f"participant{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -1,0 +1,62 @@
+"""`liberate trace` puts each question to the ledger, and answers in words, as JSON and as a drawing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from liberate.runs.folder import Run
+from tests.cli.conftest import Call
+from tests.runs.sharing import sharing_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return sharing_run(tmp_path_factory.mktemp("run"))
+
+
+QUESTIONS = [["--participant", "3"], ["--share", "16"], ["--model", "2"], ["--received", "2"]]
+KEYS = {"shares", "recipients", "updates", "models", "proofs"}
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question[0])
+def test_each_question_is_answered_and_drawn(call: Call, run: Run, tmp_path: Path, question: list[str]) -> None:
+    code, out, _ = call("trace", run.folder, *question, "--svg", tmp_path / "trace.svg", "--json")
+
+    found = json.loads(out)
+    assert code == 0
+    assert set(found) >= (KEYS if question[0] != "--received" else {"shares", "givers", "consents", "proofs"})
+    assert found["proofs"] > 3
+    assert (tmp_path / "trace.svg").read_text("utf-8").startswith("<svg ")
+    assert f"checked {found['proofs']} proofs against 73 entries" in call("trace", run.folder, *question)[1]
+
+
+def test_a_person_reads_what_became_of_copies(call: Call, run: Run) -> None:
+    out = call("trace", run.folder, "--participant", "4")[1]
+
+    assert "withdrawn from everything: entry 61\n" in out
+    assert "model 2 came after that and used entry 57, which was accepted before\n" in out
+    assert "recipients told: 2, 3; silent: 3\n" in out
+    assert "models that contain the data: 1, 2\n" in out
+    assert "block 17: receipt" not in out
+    assert (
+        "\nconsents were withdrawn\nnothing was used after that\n" in call("trace", run.folder, "--participant", 3)[1]
+    )
+
+
+def test_a_share_is_told_with_its_consent(call: Call, run: Run) -> None:
+    out = call("trace", run.folder, "--share", "16")[1]
+
+    assert "entry 16: participant 3 gave participant 4 a copy, epsilon 2 each\n" in out
+    assert "consent: entry 14, withdrawn, entry 52\naccepted: entry 18\n" in out
+    assert "shaped models: 1\nmodels built on these: 2\nother copies of the same base: entry 20, entry 24\n" in out
+
+
+@pytest.mark.parametrize("question", [[], ["--model", "1", "--share", "16"]])
+def test_one_question_is_wanted(call: Call, run: Run, question: list[str]) -> None:
+    code, _, err = call("trace", run.folder, *question)
+
+    assert code == 2
+    assert "one of --participant" in err

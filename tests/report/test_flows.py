@@ -1,0 +1,135 @@
+"""Answers are drawn: what the answer names stands in its column, and what leads to it is joined to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liberate import report
+from liberate.report.flows import MOST, Flow, Graph, Thing, flow_of, lay_out
+from liberate.runs.folder import Run
+from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
+from tests.runs.sharing import sharing_run
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return sharing_run(tmp_path_factory.mktemp("run"))
+
+
+def columns(flow: Flow) -> dict[str, list[str]]:
+    """What stands under each heading."""
+    return {head: [box.thing.text for box in flow.boxes if box.x == x] for head, x in flow.heads}
+
+
+def joined(flow: Flow, begin: str, end: str) -> bool:
+    """Whether a line leads from one box to another."""
+    (source,), (target,) = ([box for box in flow.boxes if box.thing.text == text] for text in (begin, end))
+    ends = {(link.x, link.y, link.to_x, link.to_y) for link in flow.links}
+    half = flow.box_height / 2
+    to_x = target.x + (flow.box_width if source.x == target.x else 0)
+    return (source.x + flow.box_width, source.y + half, to_x, target.y + half) in ends
+
+
+def test_a_person_is_joined_to_models_through_copies_and_recipients(run: Run) -> None:
+    flow = flow_of(trace_person(run, "3"))
+
+    found = columns(flow)
+    assert found["participant"] == ["participant 3"]
+    assert found["copies"] == ["share 16", "share 20", "share 24"]
+    assert found["received by"] == ["own device", "coordinator 2", "participant 4", "participant 5"]
+    assert found["used in"] == ["pool 44", "update 46", "update 47", "update 48", "update 63"]
+    assert found["models"] == ["model 1", "model 2"]
+    for begin, end in [
+        ("participant 3", "share 16"),
+        ("share 16", "participant 4"),
+        ("participant 4", "update 47"),
+        ("update 47", "model 1"),
+        ("own device", "update 63"),
+        ("coordinator 2", "pool 44"),
+    ]:
+        assert joined(flow, begin, end), (begin, end)
+    assert not joined(flow, "participant 4", "update 48")
+    assert all(box.thing.is_ended for box in flow.boxes if box.thing.text.startswith("share"))
+    assert flow.title == "Where the data of participant 3 went"
+
+
+def test_one_share_is_drawn_alone(run: Run) -> None:
+    found = columns(flow_of(trace_share(run, 16)))
+
+    assert list(found.values()) == [
+        ["participant 3"], ["share 16"], ["participant 4"], ["update 47"], ["model 1"], ["model 2"],
+    ]  # fmt: skip
+
+
+def test_a_model_is_joined_to_its_parent_and_to_whoever_shaped_it(run: Run) -> None:
+    flow = flow_of(trace_version(run, 2))
+
+    assert columns(flow)["participants"] == ["own answers", "copies others used", "copies in the pool"]
+    assert joined(flow, "model 1", "model 2")
+    assert joined(flow, "pooled, round 2", "model 2")
+    assert [box.thing.text for box in flow.boxes if box.thing.is_marked] == ["model 2"]
+
+
+def test_what_was_received_is_joined_to_its_givers(run: Run) -> None:
+    flow = flow_of(trace_received_by(run, "2"))
+
+    assert columns(flow) == {
+        "givers": ["participant 3", "participant 4"],
+        "copies": ["share 24", "share 30"],
+        "received by": ["coordinator 2"],
+    }
+    assert joined(flow, "participant 4", "share 30")
+
+
+@given(st.lists(st.integers(1, 3 * MOST), min_size=1, max_size=5), st.data())
+def test_every_mark_lies_inside_the_drawing(sizes: list[int], data: st.DataObject) -> None:
+    things = [tuple(Thing(f"{c} {i}", f"thing {i}") for i in range(size)) for c, size in enumerate(sizes)]
+    links = [
+        (f"{c} {data.draw(st.integers(0, sizes[c] - 1))}", f"{c + 1} {data.draw(st.integers(0, sizes[c + 1] - 1))}")
+        for c in range(len(sizes) - 1)
+    ]
+
+    flow = lay_out(Graph("title", tuple((f"column {c}", each) for c, each in enumerate(things)), tuple(links)))
+
+    assert len(flow.boxes) == sum(min(size, MOST) for size in sizes)
+    assert len({(box.x, box.y) for box in flow.boxes}) == len(flow.boxes)
+    for box in flow.boxes:
+        assert 0 <= box.x <= flow.width - flow.box_width
+        assert 30 <= box.y <= flow.height - flow.box_height
+    assert len(flow.links) <= len(set(links))
+    for link in flow.links:
+        assert 0 <= link.x < link.to_x <= flow.width
+
+
+def test_the_middle_of_a_long_column_becomes_one_thing_with_all_its_links() -> None:
+    many = tuple(Thing(f"u{i}", f"update {i}") for i in range(100))
+    links = tuple((each.key, "model") for each in many)
+
+    flow = lay_out(Graph("title", (("used in", many), ("models", (Thing("model", "model 1"),))), links))
+
+    assert len(flow.boxes) == MOST + 1
+    rest = next(box.thing for box in flow.boxes if "more" in box.thing.text)
+    assert (rest.text, rest.note) == ("77 more", "update 12 to update 88")
+    assert len(flow.links) == MOST
+
+
+def test_the_file_is_an_svg_that_loads_nothing_and_keeps_text_text(run: Run, tmp_path: Path) -> None:
+    found = trace_person(run, "3")
+    found["recipients"][0]["role"] = "<script>&"
+
+    report.draw(found, tmp_path / "trace.svg")
+
+    drawing = ElementTree.parse(tmp_path / "trace.svg").getroot()
+    assert drawing.tag == f"{SVG}svg"
+    assert not drawing.findall(f".//{SVG}script")
+    assert any("<script>&" in (each.text or "") for each in drawing.iter(f"{SVG}text"))
+    text = (tmp_path / "trace.svg").read_text("utf-8")
+    assert "href" not in text
+    assert text.count("http") == 1, "the namespace alone"
