@@ -1,4 +1,4 @@
-"""Authenticated encryption of what lies on a device (XChaCha20-Poly1305)."""
+"""Encryption of what lies on a device (XChaCha20-Poly1305), and of what travels to the holder of a key (X25519)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from liberate.errors import SealBroken
+from liberate.crypto.signing import SigningKey
+from liberate.errors import InvalidRecord, SealBroken
 
 KEY_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_KEYBYTES
 TAG_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_ABYTES
@@ -42,3 +43,38 @@ def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes:
         return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, context, nonce, key)
     except CryptoError as error:
         raise SealBroken("the sealed bytes do not open: another key or context, or changed bytes") from error
+
+
+def seal_to(public: bytes, plaintext: bytes) -> bytes:
+    """Encrypt for the holder of an Ed25519 key, from nobody in particular.
+
+    The recipient's signing key serves as its X25519 key (RFC 7748, 4.1); who it comes from must be told by what is
+    inside.
+
+    Args:
+        public: The recipient's Ed25519 public key, 32 bytes.
+        plaintext: What to hide.
+
+    Raises:
+        InvalidRecord: That is no public key.
+
+    Source: libsodium, sealed boxes.
+    """
+    try:
+        point = bindings.crypto_sign_ed25519_pk_to_curve25519(public)
+    except (CryptoError, ValueError) as error:
+        raise InvalidRecord("not an Ed25519 public key") from error
+    return bindings.crypto_box_seal(plaintext, point)
+
+
+def open_with(key: SigningKey, sealed: bytes) -> bytes:
+    """Give back what `seal_to` sealed to a key.
+
+    Raises:
+        SealBroken: It was sealed to another key, or was changed.
+    """
+    secret = key.exchange_secret()
+    try:
+        return bindings.crypto_box_seal_open(sealed, bindings.crypto_scalarmult_base(secret), secret)
+    except (CryptoError, ValueError) as error:
+        raise SealBroken("the sealed bytes do not open: another key, or changed bytes") from error

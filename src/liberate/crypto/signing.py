@@ -65,6 +65,10 @@ class SigningKey:
         """Give the 64 bytes of the message's signature."""
         return bindings.crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
 
+    def exchange_secret(self) -> bytes:
+        """Give the X25519 secret that belongs to the same point, 32 bytes (RFC 7748, 4.1)."""
+        return bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

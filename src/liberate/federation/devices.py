@@ -9,16 +9,32 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import msgspec
 
+from liberate.arrays import Digest
 from liberate.crypto.sealing import open_sealed, seal
 from liberate.errors import FederationError
-from liberate.federation.rows import Device, Holding, Masking, Outgoing, PendingKey
+from liberate.federation.rows import (
+    Act,
+    Base,
+    Device,
+    Given,
+    Granted,
+    Holding,
+    Kept,
+    Masking,
+    Outgoing,
+    PendingKey,
+    Received,
+    Waiting,
+    Wish,
+)
 from liberate.ledger.publish.evidence import keep_evidence, of_one_size
 from liberate.randomness import SECRET_BYTES
 
@@ -47,12 +63,32 @@ CREATE TABLE IF NOT EXISTS masking (
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS act (
+    slot INTEGER NOT NULL REFERENCES device,
+    seq INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept (
+    slot INTEGER NOT NULL REFERENCES device,
+    key BLOB NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, key)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
     run INTEGER NOT NULL,
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS wish (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    slot INTEGER NOT NULL REFERENCES device,
+    seq INTEGER NOT NULL DEFAULT 0,
+    position INTEGER,
+    refusal TEXT,
+    sealed BLOB NOT NULL
 ) STRICT;
 """
 
@@ -63,10 +99,13 @@ SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, 
     device.slot IN (SELECT slot FROM revoked)
 FROM device LEFT JOIN agreement USING (slot)"""
 
-_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement")
+_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "wish")
 """Tables whose rows belong to a person, beside `device`."""
 
 _NO_KEY = bytes(SECRET_BYTES)
+
+_KeptT = TypeVar("_KeptT", Granted, Base, Given, Received)
+_kept_decoder: msgspec.msgpack.Decoder[Kept] = msgspec.msgpack.Decoder(Kept)
 
 
 class Devices:
@@ -369,6 +408,110 @@ class Devices:
         """Forget a change of key that the ledger has refused."""
         self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
 
+    def put_wish(self, slot: int, wish: Wish) -> int:
+        """Keep what a person wants to be done, and forget the person's wishes that were dealt with; give its id."""
+        with self._transaction():
+            self._db.execute("DELETE FROM wish WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
+            sealed = _seal_row(self._key(slot), "wish", slot, wish)
+            return self._db.execute("INSERT INTO wish (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
+
+    def wishes(self) -> list[Waiting]:
+        """Give the wishes that were not dealt with, in the order they were put."""
+        query = "SELECT id, slot, seq, sealed FROM wish WHERE position IS NULL AND refusal IS NULL ORDER BY id"
+        return [
+            Waiting(
+                id=id,
+                slot=slot,
+                seq=seq,
+                wish=msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("wish", slot)), type=Wish),
+            )
+            for id, slot, seq, sealed in self._db.execute(query).fetchall()
+            if self._key(slot) != _NO_KEY
+        ]
+
+    def try_wish(self, id: int, seq: int) -> None:
+        """Note the sequence number with which a wish's entry is going to be signed."""
+        self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
+
+    def end_wish(self, id: int, outcome: int | str) -> None:
+        """Note where the entry of a wish stands, or why there is none."""
+        column = "position" if isinstance(outcome, int) else "refusal"
+        self._db.execute(f"UPDATE wish SET {column} = ? WHERE id = ?", (outcome, id))
+
+    def outcome_of(self, id: int) -> int | str | None:
+        """Give where the entry of a wish stands, or why there is none; None while it waits, and once it is gone."""
+        row = self._db.execute("SELECT ifnull(position, refusal) FROM wish WHERE id = ?", (id,)).fetchone()
+        found: int | str | None = None if row is None else row[0]
+        return found
+
+    def acts(self) -> list[tuple[int, int, Act]]:
+        """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
+        rows = self._db.execute("SELECT slot, seq, sealed FROM act ORDER BY slot, seq").fetchall()
+        return [
+            (
+                slot,
+                seq,
+                msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("act", slot, seq)), type=Act),
+            )
+            for slot, seq, sealed in rows
+            if self._key(slot) != _NO_KEY
+        ]
+
+    def prepare_acts(self, acts: Sequence[tuple[int, int, Act]], bases: Sequence[tuple[int, Base]] = ()) -> None:
+        """Keep acts before anybody sees them, all of them or none.
+
+        Args:
+            acts: Slot, sequence number and act of each.
+            bases: Base copies that they are about, each with its slot.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO act (slot, seq, sealed) VALUES (?, ?, ?)",
+                [(slot, seq, _seal_row(self._key(slot), "act", slot, act, seq)) for slot, seq, act in acts],
+            )
+            for slot, base in bases:
+                self._keep(slot, base.commitment, base)
+            for slot, seq, _ in acts:
+                self._advance(slot, seq)
+
+    def settle_acts(self, standing: Sequence[tuple[int, int, Act]], refused: Sequence[tuple[int, int]] = ()) -> None:
+        """Put acts that stand on the ledger into force, and forget those that it has refused.
+
+        Args:
+            standing: Slot, sequence number and act of each.
+            refused: Slot and sequence number of each.
+        """
+        with self._transaction():
+            for slot, _, act in standing:
+                if act.kept is not None:
+                    self._keep(slot, act.key, act.kept)
+            ended = [*((slot, seq) for slot, seq, _ in standing), *refused]
+            self._db.executemany("DELETE FROM act WHERE slot = ? AND seq = ?", ended)
+
+    def kept(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
+        """Give what a device keeps of sharing by a digest, if it is of that kind."""
+        row = self._db.execute("SELECT sealed FROM kept WHERE slot = ? AND key = ?", (slot, key)).fetchone()
+        found = None if row is None else self._open_kept(slot, key, row[0])
+        return found if isinstance(found, kind) else None
+
+    def all_kept(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
+        """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
+        rows = self._db.execute(
+            "SELECT slot, key, sealed FROM kept WHERE slot = ifnull(?, slot) ORDER BY slot, key", (slot,)
+        ).fetchall()
+        for owner, key, sealed in rows:
+            if self._key(owner) == _NO_KEY:
+                continue
+            found = self._open_kept(owner, key, sealed)
+            if isinstance(found, kind):
+                yield owner, Digest(key), found
+
+    def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Forget what devices keep by digests, each with its slot."""
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self._transaction():
+            self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
+
     def checkpoint(self) -> str | None:
         """Give the largest checkpoint accepted so far."""
         row = self._db.execute("SELECT note FROM checkpoint").fetchone()
@@ -401,6 +544,13 @@ class Devices:
             is_erased=self._key(slot) == _NO_KEY,
         )
 
+    def _keep(self, slot: int, key: bytes, row: Kept) -> None:
+        sealed = _seal_row(self._key(slot), "kept", slot, row, key.hex())
+        self._db.execute("INSERT OR REPLACE INTO kept (slot, key, sealed) VALUES (?, ?, ?)", (slot, key, sealed))
+
+    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> Kept:
+        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, _context("kept", slot, key.hex())))
+
     def _advance(self, slot: int, seq: int) -> None:
         self._db.execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
 
@@ -424,9 +574,9 @@ class _Transaction:
         self._db.execute("COMMIT" if error is None else "ROLLBACK")
 
 
-def _context(table: str, *index: int) -> bytes:
+def _context(table: str, *index: int | str) -> bytes:
     return f"{table}:{':'.join(map(str, index))}".encode()
 
 
-def _seal_row(key: bytes, table: str, slot: int, row: Holding | Outgoing | Masking | PendingKey, *index: int) -> bytes:
+def _seal_row(key: bytes, table: str, slot: int, row: msgspec.Struct, *index: int | str) -> bytes:
     return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))

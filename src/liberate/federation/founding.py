@@ -21,6 +21,7 @@ from liberate.federation.devices import Devices
 from liberate.federation.joining import Admitting, commit_ratings, enrol, enrol_people, open_devices
 from liberate.federation.participant import Policy
 from liberate.federation.rekeying import FOUNDER, KeyChange, finish_changes
+from liberate.federation.sharing import finish_acts
 from liberate.ledger import store
 from liberate.ledger.log import Ledger, SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
@@ -136,11 +137,13 @@ def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
         for note in (kept.read_text("utf-8") if kept.exists() else None, devices.checkpoint()):
             if note is not None:
                 check_published(ledger, note, vkey)
+        finished = finish_changes(ledger, devices)
+        finish_acts(ledger, devices)
         yield Standing(
             ledger=ledger,
             devices=devices,
             publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
-            finished=finish_changes(ledger, devices),
+            finished=finished,
         )
 
 
@@ -219,13 +222,14 @@ def open_federation(
 
 
 def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: int, vkey: str) -> None:
-    """Bring to an end what was left under way: changes of keys, and a round of a run that is given up."""
+    """Bring to an end what was left under way: changes of keys, people's acts, and a round of a run that is given up."""
     if Devices.exists(folder):
         with Devices(folder) as devices:
             accepted = devices.checkpoint()
             if accepted is not None:
                 check_published(ledger, accepted, vkey)
             finish_changes(ledger, devices)
+            finish_acts(ledger, devices)
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
         author = current.record.author

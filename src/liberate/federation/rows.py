@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
+
+from liberate.arrays import Digest
+from liberate.crypto.encoding import commitment
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +87,157 @@ class PendingKey(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: bytes
     signing_seed: bytes | None
+
+
+class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
+    """A consent that was given.
+
+    Attributes:
+        entry: Its entry.
+        scope: What recipients are told, as bytes.
+        salt: Opens the commitment to it, 32 bytes.
+    """
+
+    entry: bytes
+    scope: bytes
+    salt: bytes
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
+    """A base copy, made once and kept while it is in use: every recipient's copy is made of it.
+
+    Attributes:
+        ratings: As `Ratings.user_bytes` writes them.
+        salt: Opens the commitment to them, 32 bytes.
+        key: All that is random in it, and all marks, follow from it, 32 bytes.
+        epsilon_nano: At which each rating was perturbed, in 1e-9; None: open.
+        fraction: Part of the ratings that it has, 0 < fraction <= 1.
+        scale: Lowest level, step between levels, number of levels.
+        source: SHA-256 of the ratings it was made of.
+    """
+
+    ratings: bytes
+    salt: bytes
+    key: bytes
+    epsilon_nano: int | None
+    fraction: float
+    scale: tuple[float, float, int]
+    source: bytes
+
+    @property
+    def commitment(self) -> Digest:
+        """What shares say of it."""
+        return commitment(self.salt, self.ratings)
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
+    """A copy that was handed over; the copy itself is made again from its base copy.
+
+    Attributes:
+        entry: Entry of the share.
+        salt: Opens its commitment to the copy, 32 bytes.
+    """
+
+    entry: bytes
+    salt: bytes
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
+    """A copy that was received.
+
+    Attributes:
+        giver: The giver's number.
+        copy: The copy, as `Ratings.user_bytes` writes it.
+        salt: Opens the share's commitment to it, 32 bytes.
+    """
+
+    giver: int
+    copy: bytes
+    salt: bytes
+
+
+Kept = Granted | Base | Given | Received
+"""What a device keeps of sharing, by a digest: the leaf hash of a consent or share, the commitment of a base copy."""
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True):
+    """An act that is not known to stand on the ledger yet: enough to bring it to its end.
+
+    Attributes:
+        entry: The signed entry.
+        key: By which `kept` is kept.
+        kept: What the device keeps once the entry stands; None: nothing.
+    """
+
+    entry: bytes
+    key: bytes = b""
+    kept: Granted | Given | Received | None = None
+
+
+class WishToConsent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
+    """Let others have copies.
+
+    Attributes:
+        recipients: Their numbers, increasing.
+        blocks: For how many blocks the consent lives, > 0.
+        max_shares: Copies at most, > 0.
+        epsilon: Most that all copies together may reveal of a rating, > 0; None: copies may be open.
+        rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        purpose: What the copies are for.
+    """
+
+    recipients: tuple[int, ...]
+    blocks: int
+    max_shares: int
+    epsilon: float | None
+    rating_fraction: float
+    purpose: str
+
+
+class WishToShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
+    """Hand a copy over.
+
+    Attributes:
+        consent: Position of the consent's entry.
+        recipient: The recipient's number.
+    """
+
+    consent: int
+    recipient: int
+
+
+class WishToWithdraw(msgspec.Struct, frozen=True, kw_only=True, tag="withdrawal"):
+    """Take a consent back.
+
+    Attributes:
+        consent: Position of its entry; None: everything, for good.
+    """
+
+    consent: int | None
+
+
+class WishToBeForgotten(msgspec.Struct, frozen=True, kw_only=True, tag="erasure"):
+    """Leave for good."""
+
+
+Wish: TypeAlias = WishToConsent | WishToShare | WishToWithdraw | WishToBeForgotten
+"""What a person wants to be done by whoever owns the ledger next."""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish that is not known to be carried out.
+
+    Attributes:
+        id: Of the wish, > 0.
+        slot: Whose.
+        wish: What is wanted.
+        seq: The sequence number with which its entry was, or would have been, signed; 0 before it was tried.
+    """
+
+    id: int
+    slot: int
+    wish: Wish
+    seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
