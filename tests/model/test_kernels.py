@@ -69,6 +69,20 @@ def test_normal_rows_equal_their_twin(own: Ratings, k: int, seed: int) -> None:
 
 
 @given(ratings(), sizes, seeds)
+def test_adapt_equals_its_twin(own: Ratings, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    means, moments = moments_of(rng, own.n_users, k)
+    before, after = (rng.normal(0, 0.5, (own.n_items, k)).astype(np.float32) for _ in range(2))
+    targets = own.values - np.float32(3.5)
+    fast, slow = np.empty_like(means), np.empty_like(means)
+
+    for adapt, adapted in ((kernels.adapt, fast), (plain.adapt, slow)):
+        adapt(own.indptr, own.items, targets, means, moments, before, after, np.float32(1.3), adapted)
+
+    np.testing.assert_allclose(fast, slow, rtol=2e-4, atol=2e-4)
+
+
+@given(ratings(), sizes, seeds)
 def test_gradient_rows_equal_their_twin(own: Ratings, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     means = rng.normal(0, 1, (own.n_users, k)).astype(np.float32)

@@ -84,6 +84,33 @@ def normal_rows(
             rows[rating] = np.concatenate([pack(zz), targets[rating] * z - bz])
 
 
+def adapt(
+    indptr: Int64Array,
+    others: Int32Array,
+    targets: Float32Array,
+    means: Float32Array,
+    moments: Float32Array,
+    before: Float32Array,
+    after: Float32Array,
+    tau: float | np.float32,
+    adapted: npt.NDArray[np.floating],
+) -> None:
+    def pull(v: npt.NDArray[np.floating], other: npt.NDArray[np.floating], target: float) -> Float64Array:
+        z = np.append(other[:-1], 1.0)
+        e: float = target - v @ z - other[-1]
+        return e * z
+
+    for side in range(len(means)):
+        v = means[side].astype(np.float64)
+        covariance = unpack(moments[side], len(v)) - np.outer(v, v)
+        own = range(indptr[side], indptr[side + 1])
+        change = sum(
+            (pull(v, after[others[r]], targets[r]) - pull(v, before[others[r]], targets[r]) for r in own),
+            np.zeros(len(v)),
+        )
+        adapted[side] = v + tau * covariance @ change
+
+
 def gradient_rows(
     indptr: Int64Array,
     items: Int32Array,

@@ -272,6 +272,66 @@ def gradient_rows(
 
 
 @_device
+def adapt(
+    indptr: Int64Array,
+    others: Int32Array,
+    targets: Float32Array,
+    means: Float32Array,
+    moments: Float32Array,
+    before: Float32Array,
+    after: Float32Array,
+    tau: np.float32,
+    adapted: Float32Array,
+) -> None:
+    """Move each side by one Newton step to where it fits others that have moved, its covariance as it was.
+
+    A side v is a user's x or an item's w, fitted to others as they were; z is an other side with its bias replaced by
+    one, and e = target - b_v - b_other - p_v·p_other. The step is tau · Cov(v) · sum of (e z after - e z before).
+
+    Args:
+        indptr: Range of each side's ratings, shape (n_sides + 1,).
+        others: The other side of each rating, shape (n_ratings,).
+        targets: Rating minus centre, shape (n_ratings,).
+        means: E[v] of each side, shape (n_sides, K).
+        moments: E[v vᵀ] of each side, packed, shape (n_sides, P).
+        before: The others as v was fitted to them, shape (n_others, K).
+        after: The others as they are now, shape (n_others, K).
+        tau: Precision of the noise, > 0.
+        adapted: Written: E[v] of each side after the step, shape (n_sides, K).
+    """
+    k = means.shape[1]
+    for part in _prange(_N_PARTS):
+        pull = np.empty(k, np.float32)
+        for side in range(part, len(means), _N_PARTS):
+            v = means[side]
+            pull[:] = 0
+            for rating in range(indptr[side], indptr[side + 1]):
+                old = before[others[rating]]
+                new = after[others[rating]]
+                e_old = targets[rating] - v[k - 1] - old[k - 1]
+                e_new = targets[rating] - v[k - 1] - new[k - 1]
+                for t in range(k - 1):
+                    e_old -= v[t] * old[t]
+                    e_new -= v[t] * new[t]
+                for t in range(k - 1):
+                    pull[t] += e_new * new[t] - e_old * old[t]
+                pull[k - 1] += e_new - e_old
+            along = np.float32(0)
+            for t in range(k):
+                along += v[t] * pull[t]
+            moment = moments[side]
+            place = 0
+            for i in range(k):
+                step = -v[i] * along
+                for j in range(i):
+                    step += moment[place] * pull[j]
+                    adapted[side, j] += tau * moment[place] * pull[i]
+                    place += 1
+                adapted[side, i] = v[i] + tau * (step + moment[place] * pull[i])
+                place += 1
+
+
+@_device
 def popularity_rows(indptr: Int64Array, weights: Float32Array, rows: Float32Array) -> None:
     """Write each device's weights divided by their L2 norm; zeros where all are zero.
 

@@ -108,7 +108,7 @@ class VariationalBayes:
         error = float(total.tail[-1])
 
         user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_devices)
-        noise_precision = _precision(count, error)
+        noise_precision = noise_precision_of(count, error)
         precision, mean = model.float64("item_precision"), model.float64("item_mean")
         means = np.empty((len(total.rows), k))
         moments = np.empty((len(total.rows), n_packed))
@@ -121,7 +121,7 @@ class VariationalBayes:
         item_mean, item_precision = _learned_prior(
             kernels.column_sums(moments[rated]), kernels.column_sums(means[rated]), int(rated.sum())
         )
-        noise_precision = _precision(count, error + change)
+        noise_precision = noise_precision_of(count, error + change)
         return _next(
             model,
             {
@@ -137,7 +137,7 @@ class VariationalBayes:
         )
 
 
-def _precision(count: float, error: float) -> float:
+def noise_precision_of(count: float, error: float) -> float:
     """Give the noise precision of `count` ratings with a sum of squared errors, one pseudo-rating included."""
     return (count + 1) / (error + 1 / factors.INITIAL_NOISE_PRECISION)
 

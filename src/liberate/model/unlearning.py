@@ -1,0 +1,123 @@
+"""Forgetting people without learning everything again: what a model would be, had it been learned without them.
+
+A round's sum is over people, so taking one person's part out of it is a subtraction: exact where one round is all there
+is. With several rounds the others answered later ones with what the person had left in the model. `forget` follows that
+through: each round is solved from its own sum less the person's part, and moved by what the others would have
+answered otherwise, to first order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from liberate.arrays import BoolArray, Float32Array, Int32Array, Int64Array
+from liberate.model import kernels
+from liberate.model.factors import Model, fit_devices, fit_profiles, packed_size, predict
+from liberate.model.method import sum_of
+from liberate.model.ranking import top_n
+from liberate.model.ratings import Ratings
+from liberate.model.solvers import Solver, Total, noise_precision_of
+from liberate.model.statistics import NormalEquations, Statistic
+
+_LIST = 10
+
+
+def without(total: Total, statistic: Statistic, base: Model, leavers: Ratings) -> Total:
+    """Take the part of some people out of a round's sum: exactly, but for the rounding of the sum itself.
+
+    Args:
+        total: The sum over everybody.
+        statistic: What was summed.
+        base: The model from which it was computed.
+        leavers: What these people had rated then.
+    """
+    part = sum_of(statistic, base, leavers)
+    return Total(total.rows - part.rows, total.tail - part.tail, total.n_devices - part.n_devices)
+
+
+def forget(
+    solver: Solver,
+    bases: Sequence[Model],
+    totals: Sequence[Total],
+    sides: Sequence[Float32Array],
+    stayers: Ratings,
+    leavers: Ratings,
+) -> Model:
+    """Give nearly the model that rounds of normal equations would have come to without some people.
+
+    The rounds are gone through again. Each takes the leavers' part out of its sum, which is exact, and lets the others
+    fit themselves to the model as it would have been. What they would then have answered enters the items by a Newton
+    step with the covariances as they are: it costs a pass over the ratings of width K in place of one of width K².
+
+    Args:
+        solver: Of the rounds.
+        bases: The model each round started from; the first had learned nothing from the leavers.
+        totals: The sum of each round over everybody.
+        sides: What each of those who stay had fitted in each round, as `fit_devices`, shape (n_stayers, K).
+        stayers: What these have rated.
+        leavers: What those to be forgotten had rated.
+
+    Returns:
+        The model after the last round. It depends on the leavers only as far as first order goes wrong.
+    """
+    model = bases[0]
+    statistic = NormalEquations(model.n_items, model.n_factors)
+    targets = model.targets(stayers)
+    indptr, users, order = _by_item(stayers)
+    for base, total, side in zip(bases, totals, sides, strict=True):
+        own = fit_profiles(model, stayers, targets)
+        tail = np.concatenate(
+            [own.moments.sum(0, dtype=np.float64), own.means.sum(0, dtype=np.float64), [own.errors.sum()]]
+        )
+        rows = without(total, statistic, base, leavers).rows
+        direct = solver.solve(model, Total(rows, tail, stayers.n_users))
+        count = float(rows[:, packed_size(model.n_factors + 1) - 1].sum())
+        means, moments = direct.item_means, direct.arrays["item_moments"].astype(np.float32, copy=False)
+        adapted = np.empty_like(means)
+        tau = np.float32(noise_precision_of(count, float(tail[-1])))
+        kernels.adapt(indptr, users, targets[order], means, moments, side, own.means, tau, adapted)
+        arrays = dict(direct.arrays) | {
+            "item_means": adapted,
+            "item_moments": moments + kernels.outer(adapted) - kernels.outer(means),
+        }
+        model = Model.of(direct.version, direct.statistic, direct.low, direct.high, arrays)
+    return model
+
+
+def _by_item(ratings: Ratings) -> tuple[Int64Array, Int32Array, Int64Array]:
+    """Group ratings by item: ranges of the items, user of each rating, and its place among those grouped by user."""
+    order = np.argsort(ratings.items, kind="stable")
+    indptr = np.zeros(ratings.n_items + 1, np.int64)
+    np.cumsum(np.bincount(ratings.items, minlength=ratings.n_items), out=indptr[1:])
+    return indptr, ratings.users()[order], order
+
+
+def distance(one: Model, other: Model, own: Ratings, pairs: Ratings, counted: BoolArray) -> float:
+    """Tell how far apart two models are by what people would see: turning factors without effect changes nothing.
+
+    Args:
+        one: A model.
+        other: Another, of the same kind.
+        own: What people have rated, to which both are fitted on the devices, shape (n_users,).
+        pairs: Whose prediction of which item is compared, of the same people.
+        counted: Whose predictions are compared, shape (n_users,).
+
+    Returns:
+        Root mean square difference of the predictions, in rating points; of models that predict no ratings, the share
+        of places in people's lists of ten that hold an item the other list lacks.
+    """
+    if not one.predicts_ratings:
+        return _list_distance(one, other, own, counted)
+    users = pairs.users()
+    first, second = (predict(model, fit_devices(model, own), users, pairs.items) for model in (one, other))
+    apart = (first.astype(np.float64) - second)[counted[users]]
+    return math.sqrt(float(np.mean(apart**2))) if len(apart) else 0.0
+
+
+def _list_distance(one: Model, other: Model, own: Ratings, counted: BoolArray) -> float:
+    first, second = (top_n(model, fit_devices(model, own), own, _LIST)[0][counted] for model in (one, other))
+    lacking = (first[:, :, None] != second[:, None, :]).all(axis=2) & (first >= 0)
+    return float(lacking.sum() / max(1, (first >= 0).sum()))
