@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.federation.coordinator import Coordinator, FederationConfig
+from liberate.federation.coordinator import Coordinator, FederationConfig, Fidelity
 from liberate.federation.coordinator import Stage as Learning
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.model_store import ModelStore
@@ -21,7 +21,7 @@ from liberate.model.factors import Model, ModelConfig, initial
 from liberate.model.method import method
 from liberate.model.ratings import Ratings
 from liberate.privacy.gaussian import DistributedGaussian
-from liberate.privacy.mechanism import Mechanism, PrivacyConfig, design
+from liberate.privacy.mechanism import NANO, Mechanism, PrivacyConfig, design
 from liberate.timing import Stopwatch
 
 LOW, HIGH = 1.0, 5.0
@@ -57,6 +57,9 @@ class World:
     chunk: int = 5
     limit_nano: int | None = None
     n_factors: int = 2
+    statistic: Literal["auto", "normal", "gradient"] = "auto"
+    trim: float = 0.0
+    fidelity: Fidelity = "uploads"
     is_simulated: bool = True
     masks: bool = True
     min_fraction: float = 0.5
@@ -77,7 +80,7 @@ class World:
     def mechanism(self) -> Mechanism:
         """Of each round."""
         if self.mode != "distributed":
-            return design(self.privacy, rounds=self.rounds)
+            return design(self.privacy, rounds=self.rounds, trim_nano=round(self.trim * NANO))
         honest = max(1, int(self.ratings.n_users * self.min_fraction))
         return DistributedGaussian(
             grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
@@ -111,7 +114,7 @@ class Stage:
 @contextmanager
 def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) -> Iterator[Stage]:
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
-    config = ModelConfig(n_factors=world.n_factors)
+    config = ModelConfig(n_factors=world.n_factors, statistic=world.statistic)
     is_noisy, ratings = world.is_noisy, world.ratings
     statistic, solver = method(config, ratings.n_items, noisy=is_noisy)
     mechanism = world.mechanism
@@ -140,7 +143,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             transport=transport,
             store=store,
             config=FederationConfig(chunk=world.chunk, min_fraction=world.min_fraction),
-            fidelity="uploads",
+            fidelity=world.fidelity,
             randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
