@@ -20,6 +20,7 @@ from liberate.ledger.audit import verify
 from liberate.ledger.copies import Copy
 from liberate.ledger.lineage import Contribution
 from liberate.ledger.log import SqliteLedger
+from liberate.ledger.pools import pooled_shares
 from liberate.ledger.proving import ProvedEntry
 from liberate.ledger.records import Input, Model, Receipt, Record, sign
 from liberate.ledger.trace import trace_participant, trace_received
@@ -310,10 +311,16 @@ class Acts(RuleBasedStateMachine):
                 for number in PEOPLE:
                     self.check_trace(number)
                 self.check_models()
+                self.check_pools()
                 assert verify(Path(self.folder.name), key=LOG_VKEY).ok
         finally:
             self.ledger.close()
             self.folder.cleanup()
+
+    def check_pools(self) -> None:
+        for opening, turn in zip(self.ledger.positions(kind="round"), self.turns, strict=True):
+            wanted = [(number, given.hash) for _, of in turn.pools for number in of for given in of[number]]
+            assert pooled_shares(self.ledger, opening, turn.end or self.ledger.size) == sorted(wanted)
 
     def check_state(self) -> None:
         sharing = self.ledger.state.sharing

@@ -1,0 +1,55 @@
+"""Which shares a coordinator means when it names the people of its pool."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from liberate.arrays import Digest
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Consent, Entry, Pool, Receipt, Share, Withdrawal, decode_entry, numbers
+
+
+def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
+    """Give the shares that a round's pools mean: received by the coordinator, and alive, where the giver was named.
+
+    Args:
+        ledger: The ledger, which accepted the pools.
+        opening: Position of the round.
+        closing: Position of what closes it, or where the ledger ends.
+
+    Returns:
+        Giver and leaf hash of each share, increasing.
+    """
+    blocks = ledger.positions(kind="block")
+    found: list[tuple[int, Digest]] = []
+    for position in ledger.positions(kind="pool"):
+        pool = decode_entry(ledger.entry(position)).record
+        if opening < position < closing and isinstance(pool, Pool):
+            height = bisect_left(blocks, position) + 1
+            for giver in numbers(pool.people):
+                found += ((giver, hash) for hash in _alive(ledger, giver, pool.author, position, height))
+    return sorted(found)
+
+
+def _alive(ledger: Ledger, giver: int, recipient: int, position: int, height: int) -> Iterator[Digest]:
+    """Give somebody's shares that a recipient had received, and could use in the entry at a position."""
+
+    def entries(kind: str, *, author: int, about: int | None = None) -> Iterator[tuple[int, Entry]]:
+        for at in ledger.positions(kind=kind, author=author, about=about):
+            if at < position:
+                yield at, decode_entry(ledger.entry(at))
+
+    consents = {entry.leaf_hash: entry.record for _, entry in entries("consent", author=giver)}
+    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=giver, about=recipient)}
+    ends = [(at, entry.record) for at, entry in entries("withdrawal", author=giver)]
+    for _, entry in entries("receipt", author=recipient, about=giver):
+        if not isinstance(receipt := entry.record, Receipt):
+            continue
+        made, share = shares[receipt.share]
+        consent = consents[share.consent] if isinstance(share, Share) else None
+        if not isinstance(share, Share) or not isinstance(consent, Consent) or height > consent.expiry:
+            continue
+        covered = (share.consent, None)
+        if not any(end > made and isinstance(w, Withdrawal) and w.consent in covered for end, w in ends):
+            yield receipt.share
