@@ -10,11 +10,14 @@ import pytest
 from liberate.arrays import Int64Array
 from liberate.model import kernels
 from liberate.model.datasets import load
+from liberate.model.ease import Ease, MostPopular
 from liberate.model.factors import Model, ModelConfig, fit_devices, initial
-from liberate.model.method import fit, method
+from liberate.model.method import fit, method, solver_from
 from liberate.model.metrics import baselines, evaluate
 from liberate.model.ratings import Dataset, Ratings, random_split
-from liberate.model.solvers import Total, has_converged
+from liberate.model.releases import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
+from liberate.model.solvers import Descent, Solver, Total, VariationalBayes, has_converged
+from liberate.model.weighted import WeightedBayes
 from tests.model.worlds import SECRET, checkerboard, held_out_error, learned
 
 Statistic = Literal["normal", "gradient"]
@@ -131,3 +134,38 @@ def test_real_uploads_stay_far_within_the_grid(real_data: Callable[[str], Path])
     assert largest < 100
     exact = held_out_error(learned(ModelConfig(), split.train, 12), split)
     assert held_out_error(on_grid, split) == pytest.approx(exact, abs=1e-4)
+
+
+SOLVERS: list[Solver] = [
+    VariationalBayes(3),
+    WeightedBayes(3),
+    Descent("sgd", 3, 2, 4, 5),
+    Descent("momentum", 3, 2, 4, 5),
+    Descent("adam", 3, 2, 4, 5),
+    MostPopular(7),
+    Ease(),
+    Ease(client_noise_nano=9),
+    ItemBiases(9, 7),
+    Embeddings(9, 5, 2),
+    LearnedPrior(2),
+    ItemResiduals(9),
+]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: solver.name)
+def test_a_solver_is_rebuilt_from_what_its_model_entry_says(solver: Solver) -> None:
+    assert solver_from(solver.name, solver.parameters()) == solver
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("variational/2", {"n_factors": 3}),
+        ("variational/1", {}),
+        ("variational/1", {"n_factors": 3, "reg_nano": 1}),
+        ("ease/1", Ease().parameters() | {"repeats_within_nano": 10**9}),
+    ],
+)
+def test_a_solver_that_is_none_is_refused(name: str, parameters: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="solver"):
+        solver_from(name, parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from liberate.cli.run import Folder
 
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
+    from liberate.runs.recompute import Recomputation, RecomputedRound
 
 Published = Annotated[
     Path | None,
@@ -72,6 +73,14 @@ def verify(
         Path | None,
         typer.Option(help="A file of yours: what it says was verified is not read again; written when all is well."),
     ] = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--recompute",
+            help="Also take the run's rounds again from the uploads it kept (ledger.keep_uploads): commitments, sums,"
+            " models.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
@@ -81,19 +90,43 @@ def verify(
     with progress_lines() as progress:
         progress("verifying")
         audit = verify_ledger(_place(folder), key=key, checkpoint=note, resume=resume, progress=_by_tenths(progress))
-    found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None}
+        taken = _recompute(folder, progress) if again and audit.ok else None
+    findings = audit.findings + (taken.findings if taken else ())
+    found = asdict(audit) | {"root": b64encode(audit.root).decode() if audit.root else None, "ok": not findings}
+    if again:
+        found |= {"findings": [asdict(each) for each in findings]}
+        found |= {"rounds": [asdict(each) for each in taken.rounds] if taken else None}
     if as_json:
         print_json(found)
     else:
-        print_pairs({name: value for name, value in found.items() if name != "findings"})
-        for finding in audit.findings:
+        print_pairs({name: value for name, value in found.items() if name not in ("findings", "rounds")})
+        for finding in findings:
             print(f"FOUND {finding.place}: {finding.reason}")
+        if taken:
+            _print_rounds(taken.rounds)
+        elif again:
+            print("note: no round was taken again: the ledger itself is not sound")
         if audit.resumed_at:
             print(f"note: entries before {audit.resumed_at} and their rows were verified earlier and not read again")
         if not audit.trusted:
             print("note: no --key was given: whoever wrote this ledger may have signed all of it again")
-    if not audit.ok:
+    if findings:
         sys.exit(1)
+
+
+def _recompute(folder: Path, progress: Callable[[str], None]) -> Recomputation:
+    from liberate.runs.folder import load_run
+    from liberate.runs.recompute import recompute
+
+    return recompute(load_run(folder), progress)
+
+
+def _print_rounds(rounds: Sequence[RecomputedRound]) -> None:
+    """Print what became of each round that was taken again."""
+    columns = ("round", "version", "position", "updates", "kept", "outcome", "difference")
+    print_table(columns, [[getattr(each, column) for column in columns] for each in rounds])
+    if any(each.outcome in ("erased", "not_kept") for each in rounds):
+        print("note: erased: people of the round were erased, and their uploads with them; not_kept: none are here")
 
 
 @app.command()

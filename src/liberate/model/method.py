@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, assert_never
+from collections.abc import Iterator, Mapping
+from inspect import signature
+from typing import Any, Literal, assert_never
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from liberate.model.factors import Model, ModelConfig, initial, statistic_name
 from liberate.model.gram import Gram, Popularity
 from liberate.model.items import initial_items
 from liberate.model.ratings import Ratings
-from liberate.model.releases import BiasSums, Moments, Residuals, n_directions
+from liberate.model.releases import (
+    BiasSums,
+    Embeddings,
+    ItemBiases,
+    ItemResiduals,
+    LearnedPrior,
+    Moments,
+    Residuals,
+    n_directions,
+)
 from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
 from liberate.model.weighted import WeightedBayes, initial_weighted
@@ -21,6 +31,19 @@ from liberate.model.weighted import WeightedBayes, initial_weighted
 _BATCH = 512
 MOST_AUTO_ITEMS = 6_000
 """Largest catalogue for which the Gram is the default: its sum is then 18 million numbers, its solve 2 GB."""
+_SOLVERS: dict[str, type[Solver]] = {
+    "variational/1": VariationalBayes,
+    "weighted/1": WeightedBayes,
+    "sgd/1": Descent,
+    "momentum/1": Descent,
+    "adam/1": Descent,
+    "popular/1": MostPopular,
+    "ease/1": Ease,
+    "item_biases/1": ItemBiases,
+    "embeddings/1": Embeddings,
+    "learned_prior/1": LearnedPrior,
+    "item_residuals/1": ItemResiduals,
+}
 _LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
 _CAUTION = 0.1
 
@@ -93,6 +116,28 @@ def _implicit_statistic(config: ModelConfig, n_items: int, *, noisy: bool) -> Li
             return "normal"
         case _:
             return "gram"
+
+
+def solver_from(name: str, parameters: Mapping[str, int]) -> Solver:
+    """Rebuild the solver that a model entry names.
+
+    Raises:
+        ValueError: No solver has this name, or this one does not have exactly these parameters.
+    """
+    if name not in _SOLVERS:
+        raise ValueError(f"no solver is called {name!r}")
+    kind = _SOLVERS[name]
+    known = signature(kind).parameters
+    given: dict[str, Any] = {key: value for key, value in parameters.items() if key in known}
+    if kind is Descent:
+        given["optimizer"] = name.partition("/")[0]
+    try:
+        solver = kind(**given)
+    except TypeError as error:
+        raise ValueError(f"solver {name} does not take {dict(parameters)}") from error
+    if (solver.name, solver.parameters()) != (name, dict(parameters)):
+        raise ValueError(f"solver {name} does not take {dict(parameters)}")
+    return solver
 
 
 def first_model(

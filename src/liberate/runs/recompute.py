@@ -1,0 +1,349 @@
+"""Taking a run again from the uploads it kept: every commitment opened, every sum added up, every model solved.
+
+    uploads -> (noise of a simulation, masks taken out) -> sum = `sum_digest` -> solve -> model = `digest`
+
+What does not follow becomes a finding with its place, and the rounds after it are taken from the model that the ledger
+names. Nothing but the ledger is trusted: a run folder that tells another story is found out.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64decode
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from liberate.arrays import Digest
+from liberate.crypto.encoding import SALT_BYTES, commitment
+from liberate.errors import FederationError, InvalidRecord, LiberateError
+from liberate.federation.mask_messages import MaskKeys, verify_keys
+from liberate.federation.masks import MaskedRound, masked_round
+from liberate.federation.messages import decode_upload
+from liberate.federation.model_store import ModelStore
+from liberate.federation.summing import Sum
+from liberate.federation.unmasking import rebuilt, take_masks_out
+from liberate.federation.uploads import KeptUpload, Uploads
+from liberate.ledger.findings import Finding
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Erasure, Round, Update, decode_entry
+from liberate.ledger.records import Model as ModelRecord
+from liberate.model.factors import Model, encode, model_digest
+from liberate.model.method import solver_from
+from liberate.privacy.masking import signed_sum
+from liberate.privacy.mechanism import SumMechanism, mechanism_from
+from liberate.randomness import Randomness, SimulatedRandomness
+from liberate.runs.folder import Run
+
+Outcome = Literal["follows", "erased", "not_kept", "fault"]
+"""What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
+none of its uploads is here; something does not follow."""
+
+_NANO = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecomputedRound:
+    """A round that was taken again.
+
+    Attributes:
+        round: Its number.
+        version: Of its model.
+        position: Of the model's entry.
+        outcome: What became of it.
+        updates: Updates that the model used.
+        kept: Those of them whose uploads are here.
+        difference: Largest difference of a number of the model from the one that the ledger names, where the solver
+            states how much there may be; 0 of one that is the same to the bit; None where none was derived.
+    """
+
+    round: int
+    version: int
+    position: int
+    outcome: Outcome
+    updates: int
+    kept: int
+    difference: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    """What taking a run again has found.
+
+    Attributes:
+        rounds: Its rounds that ended in a model.
+        findings: What does not follow, the first first.
+    """
+
+    rounds: tuple[RecomputedRound, ...]
+    findings: tuple[Finding, ...]
+
+
+def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> Recomputation:
+    """Take all rounds of a run again. The ledger itself is verified elsewhere.
+
+    Args:
+        run: A run, finished or not.
+        progress: Told each step.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    folder = run.uploads_folder
+    with (
+        closing(run.open_ledger()) as ledger,
+        Uploads(folder) if Uploads.exists(folder) else nullcontext() as uploads,
+    ):
+        again = _Again(
+            ledger=ledger,
+            uploads=uploads,
+            store=ModelStore(run.folder / "model"),
+            randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
+            erased=frozenset(_erased(ledger)),
+        )
+        rounds = []
+        for closed in _rounds(ledger, int(run.record["run"])):
+            progress(f"round {closed.record.number} again")
+            rounds.append(again.take(closed))
+    return Recomputation(tuple(rounds), tuple(again.findings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Closed:
+    """A round that ended in a model.
+
+    Attributes:
+        position: Of its entry.
+        entry: The entry.
+        record: What it says.
+        model_position: Of the model's entry.
+        model: What that says.
+    """
+
+    position: int
+    entry: bytes
+    record: Round
+    model_position: int
+    model: ModelRecord
+
+    def used(self, ledger: Ledger) -> dict[int, Update]:
+        """Give the updates that the model used, by position."""
+        unused = set(self.model.unused)
+        return {
+            position: record
+            for position, data in ledger.entries(self.position, self.model_position)
+            if position not in unused and isinstance(record := decode_entry(data).record, Update)
+        }
+
+
+def _rounds(ledger: Ledger, run: int) -> Iterator[_Closed]:
+    """Give the rounds of a run that ended in a model, in their order."""
+    opened = ledger.positions(kind="round")
+    for position in ledger.positions(kind="model"):
+        at = opened[bisect_left(opened, position) - 1]
+        entry = ledger.entry(at)
+        record, model = decode_entry(entry).record, decode_entry(ledger.entry(position)).record
+        if isinstance(record, Round) and isinstance(model, ModelRecord) and record.run == run:
+            yield _Closed(position=at, entry=entry, record=record, model_position=position, model=model)
+
+
+def _erased(ledger: Ledger) -> Iterator[int]:
+    """Give those who have asked to be forgotten."""
+    for position in ledger.positions(kind="erasure"):
+        record = decode_entry(ledger.entry(position)).record
+        if isinstance(record, Erasure):
+            yield record.number
+
+
+@dataclass(slots=True, kw_only=True)
+class _Again:
+    """Takes rounds again, one after the other.
+
+    Attributes:
+        ledger, uploads, store: What is compared with what.
+        randomness: What a simulation drew noise on sums from.
+        erased: Those who have asked to be forgotten.
+        findings: What did not follow so far.
+        derived: The last model that was derived, where it is the one that the ledger names.
+    """
+
+    ledger: Ledger
+    uploads: Uploads | None
+    store: ModelStore
+    randomness: Randomness
+    erased: frozenset[int]
+    findings: list[Finding] = field(default_factory=list)
+    derived: Model | None = None
+
+    def take(self, closed: _Closed) -> RecomputedRound:
+        """Take one round again, from the model that the ledger says it started from."""
+        before = len(self.findings)
+        record, model = closed.record, closed.model
+        base = self._model(record.base_version, record.base_digest)
+        used = closed.used(self.ledger)
+        kept = self.uploads.count(record.number) if self.uploads is not None and used else 0
+        total = self._sum(closed, used) if kept else None
+        is_sum = total is not None and len(self.findings) == before
+        if total is not None and is_sum and total.digest() != model.sum_digest:
+            self._find(f"round {record.number}", f"its uploads add up to {_short(total.digest())}, its model's entry"
+                       f" says {_short(model.sum_digest)}")  # fmt: skip
+            is_sum = False
+        difference = None
+        self.derived = None
+        if total is not None and is_sum and base is not None:
+            difference = self._solve(closed, base, total)
+        else:
+            self._model(model.version, model.digest)
+        outcome: Outcome = "follows"
+        if len(self.findings) > before:
+            outcome = "fault"
+        elif difference is None:
+            outcome = "erased" if kept else "not_kept"
+        return RecomputedRound(
+            round=record.number,
+            version=model.version,
+            position=closed.model_position,
+            outcome=outcome,
+            updates=len(used),
+            kept=kept,
+            difference=difference,
+        )
+
+    def _find(self, place: str, reason: str) -> None:
+        self.findings.append(Finding(place, reason))
+
+    def _model(self, version: int, digest: Digest) -> Model | None:
+        """Give the model that the ledger names: as it was derived, or as it is stored."""
+        if self.derived is not None and self.derived.version == version:
+            return self.derived
+        try:
+            return self.store.load(version, digest)
+        except LiberateError as error:
+            finding = Finding(f"model {version}", error.message)
+            if finding not in self.findings:  # a model is read as the end of a round, and as the base of the next
+                self.findings.append(finding)
+            return None
+
+    # --- the sum ------------------------------------------------------------------------------------------------------
+
+    def _sum(self, closed: _Closed, used: dict[int, Update]) -> Sum | None:
+        """Add up a round's uploads; None where some are gone."""
+        record, missing = closed.record, set(used)
+        mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
+        is_dense = mechanism.is_dense and record.fidelity == "uploads"
+        total = Sum.of(record)
+        assert self.uploads is not None
+        for each in self.uploads.of_round(record.number):
+            if each.position not in missing:
+                self._find(f"upload {each.position}", f"is kept, but no update that the model of round {record.number}"
+                           " used stands there")  # fmt: skip
+                continue
+            missing.remove(each.position)
+            try:
+                _check_opens(each, used[each.position])
+                total.add(decode_upload(each.upload, shape=record.shape, is_dense=is_dense))
+            except LiberateError as error:
+                self._find(f"upload {each.position}", error.message)
+        if self._are_gone("upload", {position: used[position].author for position in missing}):
+            return None
+        total.settle()
+        if record.is_masked and not self._unmask(closed, {update.author for update in used.values()}, total):
+            return None
+        if record.fidelity == "sum" and isinstance(mechanism, SumMechanism):
+            key = self.randomness.secret("sum noise", record.number)
+            mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, False)
+        return total
+
+    def _are_gone(self, what: str, people: dict[int, int]) -> bool:
+        """Whether something of people is gone; of those who did not ask for it that is a finding."""
+        for place, number in sorted(people.items()):
+            if number not in self.erased:
+                self._find(f"{what} {place}", f"is not among those kept, and participant {number} was not erased")
+        return bool(people)
+
+    def _unmask(self, closed: _Closed, survivors: set[int], total: Sum) -> bool:
+        """Take the masks out of a sum with the shares that were kept; False where some are gone."""
+        assert self.uploads is not None
+        kept = self.uploads.unmasking(closed.record.number)
+        current = masked_round(closed.entry)
+        gone = (survivors | current.people & self.erased) - kept.keys()
+        if self._are_gone("shares of participant", {number: number for number in gone}):
+            return False
+        before, secrets = len(self.findings), {}
+        for number, each in sorted(kept.items()):
+            in_sum = number in survivors
+            try:
+                self._check_keys(closed, current, number, each.keys)
+                if in_sum or survivors.intersection(current.neighbours(number)):
+                    secrets[number] = rebuilt(number, each, in_sum=in_sum)
+            except LiberateError as error:
+                self._find(f"shares of participant {number}", error.message)
+        if len(self.findings) == before:
+            words = total.rows.astype(np.uint32).ravel()
+            keys = {number: each.keys for number, each in kept.items()}
+            take_masks_out(words, current, survivors, keys, secrets)
+            total.rows = signed_sum(words).reshape(total.rows.shape)
+        return True
+
+    def _check_keys(self, closed: _Closed, current: MaskedRound, number: int, keys: MaskKeys) -> None:
+        """Check that a person signed the keys, with a key of before the round's model."""
+        state = self.ledger.state
+        if number not in current.people:
+            raise FederationError(f"participant {number} is not of the cohort")
+        public = {state.key_at(number, position) for position in (closed.position, closed.model_position)}
+        for key in public:
+            with suppress(InvalidRecord):
+                verify_keys(keys, key, state.origin, current.hash, number)
+                return
+        raise FederationError(f"the mask keys are not signed by participant {number}")
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def _solve(self, closed: _Closed, base: Model, total: Sum) -> float | None:
+        """Derive the model of a sum, and give how far the one that the ledger names is from it; None if too far."""
+        record, model = closed.record, closed.model
+        place = f"model {model.version}"
+        try:
+            derived = solver_from(model.solver, model.parameters).solve(base, total.total(record.grid_bits))
+        except (LiberateError, ValueError) as error:
+            self._find(place, f"none can be derived: {error}")
+            return None
+        if model_digest(encode(derived)) == model.digest:
+            self._model(model.version, model.digest)
+            self.derived = derived
+            return 0.0
+        stored = self._model(model.version, model.digest)
+        tolerance = model.parameters.get("repeats_within_nano", 0) / _NANO
+        if stored is None:
+            return None
+        difference = largest_difference(derived, stored)
+        if difference > tolerance:
+            self._find(place, f"differs by {difference:.3g} from what the sum gives, {tolerance:g} is allowed")
+            return None
+        return difference
+
+
+def largest_difference(one: Model, other: Model) -> float:
+    """Give the largest difference of a number in two models' arrays; infinity where they are not alike."""
+    if (one.version, one.statistic, one.low, one.high) != (other.version, other.statistic, other.low, other.high):
+        return math.inf
+    if {n: a.shape for n, a in one.arrays.items()} != {n: a.shape for n, a in other.arrays.items()}:
+        return math.inf
+    pairs = [(one.float64(name), other.float64(name)) for name in one.arrays]
+    return max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
+
+
+def _check_opens(kept: KeptUpload, update: Update) -> None:
+    """Check that an upload is whose the ledger says, and opens its commitment."""
+    if kept.number != update.author:
+        raise FederationError(f"is kept as participant {kept.number}'s, but is participant {update.author}'s")
+    if len(kept.salt) != SALT_BYTES or commitment(kept.salt, kept.upload) != update.commitment:
+        raise FederationError("does not open its commitment")
+
+
+def _short(digest: Digest) -> str:
+    return digest.hex()[:16]
