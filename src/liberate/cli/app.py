@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import data, evidence, keys, ledger, privacy, run, study, trace, witness
+from liberate.cli import acts, data, evidence, keys, ledger, privacy, run, study, trace, witness
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -30,6 +30,10 @@ ledger.app.command("evidence")(evidence.evidence)
 ledger.app.command("compare")(evidence.compare)
 app.add_typer(ledger.app, name="ledger")
 app.command("trace")(trace.trace)
+app.command("consent")(acts.consent)
+app.command("share")(acts.share)
+app.command("withdraw")(acts.withdraw)
+app.command("erase")(acts.erase)
 app.add_typer(keys.app, name="keys")
 app.command("witness")(witness.witness)
 app.command("study")(study.study)

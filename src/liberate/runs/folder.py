@@ -33,6 +33,9 @@ CATALOGUE = "model/items.parquet"
 LEARNED_BEFORE = "model/learned-before.parquet"
 """Rows of the held-out part of the data set that earlier runs had learned from, where there are any."""
 
+POOL = "pool"
+"""The folder of a federation's received copies."""
+
 UPLOADS = "uploads"
 """The folder of a run's kept uploads."""
 

@@ -8,14 +8,14 @@ from typing import Any, assert_never
 
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import key_id, load_key
-from liberate.errors import LiberateError, NoQuorum
+from liberate.errors import NoQuorum
 from liberate.federation.devices import Devices
 from liberate.federation.founding import Charter, Standing, open_standing
 from liberate.federation.rekeying import Act, KeyChange, act_of, recover_key, revoke_key, rotate_key
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Enrol, Key, decode_entry
 from liberate.runs.folder import Run
-from liberate.runs.results import Person, find_person
+from liberate.runs.results import Person, device_of, find_person
 from liberate.runs.training import charter_of
 
 
@@ -80,9 +80,7 @@ def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
 
 def _carry_out(run: Run, charter: Charter, standing: Standing, number: int, act: Act) -> KeyChange:
     ledger, devices = standing.ledger, standing.devices
-    device = devices.find(number=number)
-    if device is None:
-        raise LiberateError(f"participant {number} has no device here")
+    device = device_of(devices, number)
     root = open_checkpoint(ledger.checkpoint(), run.verifier_key).root
     match act:
         case "rotation":

@@ -82,6 +82,14 @@ class Home:
         known = tomllib.loads(self.standing_path.read_text("utf-8"))
         return [self.folder / str(known[name]) for name in ("last_run", "run_before") if name in known]
 
+    def all_run_folders(self) -> list[Path]:
+        """Give the folders of all runs that began here, whether they still exist or not."""
+        if not self.standing_path.exists():
+            return []
+        known = tomllib.loads(self.standing_path.read_text("utf-8"))
+        begun = [known[name] for name in ("last_run", "run_before") if name in known]
+        return [self.folder / str(name) for name in known.get("runs", begun)]
+
     def last_run(self, out: Path) -> Run | None:
         """Give the last run that began here, finished or not, or the one before if that was `out`'s first attempt.
 

@@ -117,11 +117,30 @@ def find_person(run: Run, name: str) -> Person:
         return Person(number=device.number, key_id=key_id(principals[device.number].key), user_id=device.user_id)
 
 
+def device_of(devices: Devices, number: int) -> Device:
+    """Give a participant's device.
+
+    Raises:
+        LiberateError: It is not here, or the person was forgotten.
+    """
+    device = devices.find(number=number)
+    if device is None:
+        raise LiberateError(f"participant {number} has no device here")
+    if device.is_erased:
+        raise LiberateError(f"participant {number} was forgotten: nothing is kept of the person any more")
+    return device
+
+
 def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Recommendation]]:
-    """Rank items for one participant, from what lies on that participant's device and the public model alone."""
+    """Rank items for one participant, from what lies on that participant's device and the public model alone.
+
+    Raises:
+        LiberateError: Nobody has that name, or the person was forgotten.
+    """
     person = find_person(run, participant)
     model = run.model()
     with Devices(run.devices_folder) as devices:
+        device_of(devices, person.number)
         own = held_ratings(devices, [person.user_id], model.n_items)
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)

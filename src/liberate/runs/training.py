@@ -7,7 +7,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,17 +24,30 @@ from liberate.federation.model_store import ModelStore
 from liberate.federation.participant import Host
 from liberate.federation.transport import InProcessTransport
 from liberate.federation.uploads import Uploads
+from liberate.federation.wishes import carry_out
 from liberate.ledger.durable import write_durably
 from liberate.ledger.log import Ledger
 from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.ledger.records import Model as ModelRecord
 from liberate.ledger.records import decode_entry
+from liberate.ledger.state import ModelReference
 from liberate.model.continuing import continued
 from liberate.model.factors import Model, fit_devices, predict
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.model.solvers import has_converged
-from liberate.runs.folder import CATALOGUE, LEARNED_BEFORE, UPLOADS, Result, Run, save_table, write_run
+from liberate.runs.desk import desk_of
+from liberate.runs.folder import (
+    CATALOGUE,
+    LEARNED_BEFORE,
+    UPLOADS,
+    Result,
+    Run,
+    erased_users,
+    save_table,
+    without_people,
+    write_run,
+)
 from liberate.runs.planning import Plan
 from liberate.runs.preparing import Preparation, limits, prepare
 from liberate.settings import LedgerConfig, Settings
@@ -44,11 +57,25 @@ Progress = Callable[[str], None]
 """Told one line at each step of long work."""
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a further run starts from.
+
+    Attributes:
+        model: The model to go on with, where it fits; None: one of constants.
+        version: Of the model on the ledger that it is, or was made of; 0: of none.
+    """
+
+    model: Model | None
+    version: int
+
+
 def train(
     settings: Settings,
     out: Path | str,
     *,
     ledger: Path | str | None = None,
+    start: Start | None = None,
     progress: Progress = lambda text: None,
 ) -> Result:
     """Train a federation and record every step on its ledger; go on with a run that was killed.
@@ -60,6 +87,7 @@ def train(
         out: The run folder; made if absent.
         ledger: The folder of a federation, or of one of its runs, which goes on with this run: people are found by
             their original ids, new ones are enrolled, ratings and items are added; None: the run founds its own.
+        start: What a further run starts from; None: the federation's last model, if it may.
         progress: Told each step.
 
     Returns:
@@ -100,8 +128,9 @@ def train(
         ) as federation,
         Uploads(out / UPLOADS) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
-        run = task.begun or _begin(out, task, federation, charter, progress)
+        run = task.begun or _begin(out, task, federation, charter, start, progress)
         last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
+        split = without_people(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
         checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
@@ -109,7 +138,7 @@ def train(
     spent = agenda.spent(rounds)
     result = Result(
         run=str(out),
-        **_measure(run, dataset, task.split, last),
+        **_measure(run, dataset, split, last),
         epsilon=spent.epsilon,
         delta=settings.privacy.delta if spent.rho else 0.0,
         mode=settings.privacy.mode,
@@ -175,10 +204,12 @@ def _claim(task: Preparation, ledger: Ledger) -> None:
         save_table(task.home.items_path, task.items)
 
 
-def _begin(out: Path, task: Preparation, federation: Federation, charter: Charter, progress: Progress) -> Run:
+def _begin(
+    out: Path, task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+) -> Run:
     """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
-    first = _first_model(task, federation, charter, progress)
+    first, started_from = _first_model(task, federation, charter, start, progress)
     ModelStore(out / "model").save(first)
     if task.moved:
         save_table(out / LEARNED_BEFORE, pa.table({"row": task.moved}))
@@ -193,31 +224,56 @@ def _begin(out: Path, task: Preparation, federation: Federation, charter: Charte
         "first_position": ledger.size,
         "first_root": b64encode(checkpoint.root).decode(),
         "first_version": first.version,
+        "started_from": started_from,
         "carried": task.carried,
         "left_out": list(task.left_out),
     }
-    folders = {"last_run": out} | ({} if task.last is None else {"run_before": task.last.folder})
-    standing = {name: os.path.relpath(path.resolve(), task.home.folder.resolve()) for name, path in folders.items()}
-    write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
+    _stand(task, out)
     run = Run(out, task.agenda.settings, record)
     write_run(run)
     return run
 
 
-def _first_model(task: Preparation, federation: Federation, charter: Charter, progress: Progress) -> Model:
-    """Give the model that the run starts from: the last one of the federation if it may, else one of constants."""
+def _stand(task: Preparation, out: Path) -> None:
+    """Write down in the federation which run is the last one, and which there were."""
+
+    def name(path: Path) -> str:
+        return os.path.relpath(path.resolve(), task.home.folder.resolve())
+
+    folders = {"last_run": out} | ({} if task.last is None else {"run_before": task.last.folder})
+    standing: dict[str, str | list[str]] = {which: name(path) for which, path in folders.items()}
+    standing["runs"] = sorted({name(path) for path in [*task.home.all_run_folders(), out]})
+    write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
+
+
+def _first_model(
+    task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+) -> tuple[Model, int]:
+    """Give the model that the run starts from, and what that goes on with.
+
+    It is what was asked for, or the last one of the federation if it may be, or else one of constants.
+    """
     agenda, reached = task.agenda, federation.ledger.state.model
     fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
     if reached is None:
-        return fresh
+        return fresh, 0
+    if start is None:
+        start = Start(_last_model(task, reached), reached.version)
+    first, is_warm = continued(fresh, reached.version, start.model)
+    started_from = start.version if is_warm else 0
+    known = "the last model" if start.version == reached.version else f"model {start.version}"
+    progress(f"starting {f'from {known}' if is_warm else 'afresh'}, at version {reached.version}")
+    return first, started_from
+
+
+def _last_model(task: Preparation, reached: ModelReference) -> Model | None:
+    """Give the federation's last model where the run may go on with it and its file is there."""
+    agenda = task.agenda
     warm_start = agenda.settings.run.warm_start
-    last = None
     if agenda.stages and task.last is not None and (not agenda.is_noisy if warm_start is None else warm_start):
         with suppress(StaleModel):
-            last = ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
-    first, is_warm = continued(fresh, reached.version, last)
-    progress(f"starting {'from the last model' if is_warm else 'afresh'}, at version {reached.version}")
-    return first
+            return ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
+    return None
 
 
 def _learn(
@@ -260,12 +316,24 @@ def _learn(
         tolerance = agenda.settings.model.tolerance
         if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):
             break
+        _carry_out_wishes(run, task, federation, charter, host)
         _check_rounds_left(run, ledger, agenda.rounds - done)
         progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
         stage = agenda.stage_after(current)
         previous, current = current, coordinator.run_round(current, stage, run=task.number, rounds=rounds)
+    for reason, count in sorted(coordinator.refused.items()):
+        progress(f"{count:,} answers were refused as {reason}")
+    _carry_out_wishes(run, task, federation, charter, host)
     return current
+
+
+def _carry_out_wishes(run: Run, task: Preparation, federation: Federation, charter: Charter, host: Host) -> None:
+    """Do what people want to be done, unless a round is open."""
+    if federation.ledger.state.open_round is None:
+        desk = desk_of(run.home, federation.ledger, federation.devices, charter, lambda: task.dataset)
+        if carry_out(desk):
+            host.reload()
 
 
 def _check_rounds_left(run: Run, ledger: Ledger, wanted: int) -> None:

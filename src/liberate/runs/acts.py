@@ -1,0 +1,227 @@
+"""What a participant does beside taking part: consent, share, withdraw, be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuorum
+from liberate.federation.devices import Devices
+from liberate.federation.founding import open_standing
+from liberate.federation.leaving import departure_of
+from liberate.federation.rows import Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
+from liberate.federation.wishes import carry_out
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import Consent, decode_entry, numbers
+from liberate.runs.desk import desk_of
+from liberate.runs.folder import Run
+from liberate.runs.results import Person, device_of, find_person
+from liberate.runs.training import charter_of
+
+POOL = "pool"
+"""Names the coordinator as a recipient: copies are for the pool from which it learns."""
+
+Wait = Callable[[], bool]
+"""Called while another process owns the ledger: waits a little, and says whether to look again."""
+
+
+def consent(
+    run: Run,
+    participant: str,
+    *,
+    recipients: list[str],
+    max_shares: int,
+    blocks: int,
+    epsilon: float | None,
+    rating_fraction: float,
+    purpose: str,
+    wait: Wait,
+) -> dict[str, Any]:
+    """Let others have copies of a participant's ratings.
+
+    Args:
+        run: A run, in training or not.
+        participant: Number, key id, or user:ID.
+        recipients: The same of each recipient, or `pool`.
+        max_shares: Copies at most, > 0.
+        blocks: For how many blocks of the ledger the consent lives, > 0.
+        epsilon: Most that all copies together may reveal of a rating, > 0; None: they are open.
+        rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        purpose: What the copies are for; recipients are told, the ledger has a salted commitment.
+        wait: What to do while a training owns the ledger.
+
+    Returns:
+        The keys of `liberate consent --json`: see `_outcome`.
+    """
+    with closing(run.open_ledger()) as ledger:
+        named = sorted({_recipient(run, ledger, name) for name in recipients})
+    if not 0 < rating_fraction <= 1:
+        raise LiberateError(f"the fraction is {rating_fraction}, wanted 0 < fraction <= 1")
+    if epsilon is not None and not epsilon > 0:
+        raise LiberateError(f"epsilon is {epsilon}, wanted epsilon > 0")
+    wish = WishToConsent(
+        recipients=tuple(named),
+        blocks=blocks,
+        max_shares=max_shares,
+        epsilon=epsilon,
+        rating_fraction=rating_fraction,
+        purpose=purpose,
+    )
+    return _act(run, participant, wish, wait)
+
+
+def share(run: Run, participant: str, *, recipient: str, consent: int | None, wait: Wait) -> dict[str, Any]:
+    """Hand a copy of a participant's ratings over, under a consent that lives; the recipient takes it.
+
+    Args:
+        run: A run, in training or not.
+        participant: Number, key id, or user:ID.
+        recipient: The same of the recipient, or `pool`.
+        consent: Position of the consent's entry; None: the newest that names the recipient.
+        wait: What to do while a training owns the ledger.
+
+    Returns:
+        The keys of `liberate share --json`: see `_outcome`.
+
+    Raises:
+        LiberateError: No consent that lives names the recipient.
+    """
+    with closing(run.open_ledger()) as ledger:
+        number = _recipient(run, ledger, recipient)
+        if consent is None:
+            consent = _newest_consent(ledger, find_person(run, participant), number)
+    return _act(run, participant, WishToShare(consent=consent, recipient=number), wait)
+
+
+def withdraw(run: Run, participant: str, *, consent: int | None, wait: Wait) -> dict[str, Any]:
+    """Take a participant's consent back, by the position of its entry, or everything for good if None.
+
+    Returns:
+        The keys of `liberate withdraw --json`: see `_outcome`.
+    """
+    return _act(run, participant, WishToWithdraw(consent=consent), wait)
+
+
+def erase(run: Run, participant: str, *, wait: Wait) -> dict[str, Any]:
+    """Let a participant be forgotten; the same again tells what was done.
+
+    Returns:
+        The keys of `liberate erase --json`: see `_outcome`; and `record`, the position of the coordinator's record of
+        what was `destroyed`, who was `told` to destroy copies, who has `answered` that this was done and who is
+        `silent`, and the versions of the `models` that contain the person.
+    """
+    return _act(run, participant, WishToBeForgotten(), wait)
+
+
+def _act(run: Run, participant: str, wish: Wish, wait: Wait) -> dict[str, Any]:
+    """Put a wish, and carry it out or wait until it is.
+
+    Raises:
+        LiberateError: Nobody has that name, or the ledger refuses.
+    """
+    person = find_person(run, participant)
+    if isinstance(wish, WishToBeForgotten) and (known := _departure(run, person.number)):
+        return _outcome(run, person, wish, int(known["entry"]), is_published=True)
+    with Devices(run.devices_folder) as devices:
+        id = devices.put_wish(device_of(devices, person.number).slot, wish)
+    is_published = True
+    while True:
+        outcome = _result(run, person, wish, id)
+        if outcome is not None:
+            return _outcome(run, person, wish, outcome, is_published=is_published)
+        try:
+            is_published = _carry_out(run)
+        except LedgerLocked:
+            if not wait():
+                return _outcome(run, person, wish, None, is_published=False)
+            continue
+        return _outcome(run, person, wish, _result(run, person, wish, id), is_published=is_published)
+
+
+def _carry_out(run: Run) -> bool:
+    """Carry all wishes out as owner of the ledger; whether enough witnesses have cosigned the outcome."""
+    charter = charter_of(run.settings)
+    with open_standing(run.home, charter) as standing:
+        carry_out(desk_of(run.home, standing.ledger, standing.devices, charter, run.dataset))
+        try:
+            standing.publisher.publish()
+        except NoQuorum:
+            return False
+        return True
+
+
+def _result(run: Run, person: Person, wish: Wish, id: int) -> int | None:
+    """Give where the entry of a wish stands, None while it waits.
+
+    Raises:
+        FederationError: It was refused.
+    """
+    with Devices(run.devices_folder) as devices:
+        outcome = devices.outcome_of(id)
+    if isinstance(outcome, str):
+        raise FederationError(outcome, hint="ledger show --kind consent lists the consents that were given")
+    if outcome is None and isinstance(wish, WishToBeForgotten) and (known := _departure(run, person.number)):
+        return int(known["entry"])
+    return outcome
+
+
+def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_published: bool) -> dict[str, Any]:
+    """Describe an act.
+
+    Returns:
+        The person, by all three names; `act`, the kind of its entry; `entry`, its position, None while it is
+        `under_way`; `published`, whether enough witnesses have cosigned the checkpoint that covers it.
+    """
+    found = {
+        "number": person.number,
+        "key_id": person.key_id,
+        "user_id": person.user_id,
+        "act": wish.__struct_config__.tag,
+        "entry": position,
+        "under_way": position is None,
+        "published": is_published and position is not None,
+    }
+    if isinstance(wish, WishToBeForgotten) and position is not None:
+        found |= _departure(run, person.number)
+    return found
+
+
+def _departure(run: Run, number: int) -> dict[str, Any]:
+    """Describe what became of somebody who was forgotten; nothing of others."""
+    with closing(run.open_ledger()) as ledger:
+        found = departure_of(ledger, number)
+    if found is None:
+        return {}
+    told, answered = list(numbers(found.removal.told)), list(numbers(found.removal.answered))
+    return {
+        "entry": found.request,
+        "record": found.record,
+        "destroyed": list(found.removal.destroyed),
+        "told": told,
+        "answered": answered,
+        "silent": sorted(set(told) - set(answered)),
+        "models": list(numbers(found.removal.models)),
+    }
+
+
+def _recipient(run: Run, ledger: Ledger, name: str) -> int:
+    """Give the number of a participant by any name, or of the coordinator."""
+    if name != POOL:
+        return find_person(run, name).number
+    people = enumerate(ledger.state.principals)
+    return next(number for number, each in people if each.role == "coordinator" and each.is_active)
+
+
+def _newest_consent(ledger: Ledger, giver: Person, recipient: int) -> int:
+    """Give the position of the newest consent that lives and names a recipient."""
+    live = ledger.state.sharing.consents.get(giver.number, {})
+    for position in reversed(ledger.positions(kind="consent", author=giver.number)):
+        entry = decode_entry(ledger.entry(position))
+        terms = entry.record
+        if isinstance(terms, Consent) and entry.leaf_hash in live and recipient in set(numbers(terms.recipients)):
+            return position
+    raise LiberateError(
+        f"participant {giver.number} has given no consent that lives and names {recipient}",
+        hint="the command consent gives one",
+    )

@@ -1,0 +1,462 @@
+"""What participants decide about their data, on a finished and on a living federation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.coordinator import Coordinator
+from liberate.federation.devices import Devices
+from liberate.federation.founding import Standing, open_standing
+from liberate.federation.pool import Pool
+from liberate.federation.rows import Received
+from liberate.federation.wishes import carry_out
+from liberate.ledger.audit import verify
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import Dataset, Entry, Share, Update, decode_entry
+from liberate.model.ratings import Ratings
+from liberate.runs import acts
+from liberate.runs.desk import desk_of
+from liberate.runs.folder import Run, load_run
+from liberate.runs.keys import change_key
+from liberate.runs.lineage import trace_person
+from liberate.runs.privacy import statement
+from liberate.runs.results import evaluate, find_person, recommend
+from liberate.runs.training import charter_of, train
+from liberate.settings import Settings, resolve
+from tests.federation.crashes import Crash, crash_at
+from tests.worlds import low_rank_ratings, write_csv
+
+PERSON, FRIEND = "user:u03", "user:u05"
+
+Configure = Callable[..., Settings]
+
+
+def now() -> bool:
+    """Do not wait for anybody."""
+    return False
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=8, n_items=6))
+
+    def build(*assignments: str) -> Settings:
+        small = ["model.n_factors=2", "federation.rounds=2", "model.tolerance=0", "run.simulated=false"]
+        scale = ["data.low=1", "data.high=5"]
+        return resolve(None, [f"data.source={data}", *scale, *small, *assignments], environment={})
+
+    return build
+
+
+@pytest.fixture
+def run(tmp_path: Path, configure: Configure) -> Run:
+    train(configure(), tmp_path / "run")
+    return load_run(tmp_path / "run")
+
+
+def entries(run: Run, kind: str) -> list[Entry]:
+    with closing(run.open_ledger()) as ledger:
+        return [decode_entry(ledger.entry(position)) for position in ledger.positions(kind=kind)]
+
+
+def consent(run: Run, *to: str, **changes: Any) -> dict[str, Any]:
+    terms: dict[str, Any] = {"max_shares": 3, "blocks": 100, "epsilon": None, "rating_fraction": 1.0, "purpose": ""}
+    return acts.consent(run, PERSON, recipients=list(to), **terms | changes, wait=now)
+
+
+def received(run: Run, name: str) -> list[Received]:
+    with Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, name).number)
+        assert device is not None
+        return [copy for _, _, copy in devices.all_kept(Received, device.slot)]
+
+
+# --- on a finished federation ----------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
+    granted = consent(run, FRIEND, "pool", purpose="films")
+
+    shared = [acts.share(run, PERSON, recipient=to, consent=None, wait=now) for to in (FRIEND, "pool")]
+
+    me, friend = find_person(run, PERSON).number, find_person(run, FRIEND).number
+    assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
+    (copy,) = received(run, FRIEND)
+    assert copy.giver == me
+    traced = trace_person(run, PERSON)
+    assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
+    assert {each["number"] for each in traced["recipients"]} == {friend, 2}
+    assert len(entries(run, "receipt")) == 2
+    with Pool(run.home / "pool") as pool:
+        (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
+    assert pooled.giver == me
+    assert verify(run.ledger_folder).ok
+
+
+def decode_entry_at(run: Run, position: int) -> Entry:
+    with closing(run.open_ledger()) as ledger:
+        return decode_entry(ledger.entry(position))
+
+
+def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
+    with pytest.raises(LiberateError, match="no consent that lives"):
+        acts.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+    granted = consent(run, FRIEND, max_shares=1)
+    for recipient, position in (("pool", granted["entry"]), (FRIEND, 1)):
+        with pytest.raises(FederationError):
+            acts.share(run, PERSON, recipient=recipient, consent=position, wait=now)
+    acts.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+    with pytest.raises(FederationError, match="consent_used_up"):
+        acts.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+    with pytest.raises(LiberateError, match="no participant"):
+        consent(run, "user:nobody")
+    for wrong in ({"rating_fraction": 0.0}, {"epsilon": 0.0}):
+        with pytest.raises(LiberateError, match="wanted"):
+            consent(run, FRIEND, **wrong)
+
+
+def test_withdrawn_consent_covers_nothing_any_more(run: Run) -> None:
+    first, second = consent(run, FRIEND), consent(run, FRIEND)
+
+    withdrawn = acts.withdraw(run, PERSON, consent=first["entry"], wait=now)
+
+    assert withdrawn["act"] == "withdrawal"
+    with pytest.raises(FederationError, match="no_consent"):
+        acts.share(run, PERSON, recipient=FRIEND, consent=first["entry"], wait=now)
+    assert acts.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)["entry"]
+    everything = acts.withdraw(run, PERSON, consent=None, wait=now)
+    assert everything["entry"] > withdrawn["entry"]
+    assert acts.withdraw(run, PERSON, consent=None, wait=now)["entry"] == everything["entry"], "done once"
+    with pytest.raises(FederationError, match="withdrawn"):
+        consent(run, FRIEND)
+    with pytest.raises(FederationError, match="withdrawn"):
+        acts.withdraw(run, PERSON, consent=second["entry"], wait=now)
+
+
+def test_a_further_run_goes_on_without_who_has_withdrawn(tmp_path: Path, run: Run, configure: Configure) -> None:
+    acts.withdraw(run, PERSON, consent=None, wait=now)
+    before = len(entries(run, "update"))
+
+    train(configure(), tmp_path / "second", ledger=run.home)
+
+    authors = {entry.record.author for entry in entries(run, "update")[before:]}
+    assert find_person(run, PERSON).number not in authors
+    assert len(authors) == 7
+
+
+# --- on a living federation ------------------------------------------------------------------------------------------
+
+
+def test_a_training_carries_out_what_is_wanted_before_its_next_round(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_round = Coordinator.run_round
+    found: list[dict[str, Any]] = []
+
+    def act_meanwhile(*arguments: Any, **options: Any) -> Any:
+        model = run_round(*arguments, **options)
+        if not found:
+            living = load_run(tmp_path / "run")
+            found.append(consent(living, FRIEND))
+            found.append(acts.withdraw(living, FRIEND, consent=None, wait=now))
+            found.append(acts.erase(living, "user:u01", wait=now))
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", act_meanwhile)
+    result = train(configure("privacy.mode=local", "privacy.epsilon=8"), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert [each["under_way"] for each in found] == [True] * 3
+    assert [each["entry"] for each in found] == [None] * 3
+    authors = [entry.record.author for entry in entries(run, "update")]
+    people = {name: find_person(run, name).number for name in (PERSON, FRIEND, "user:u01")}
+    assert [authors.count(people[name]) for name in (PERSON, FRIEND, "user:u01")] == [2, 1, 1]
+    assert len(entries(run, "consent")) == 1
+    assert len(entries(run, "erasure")) == 2
+    assert acts.erase(run, "user:u01", wait=now)["models"] == [1]
+    assert verify(run.ledger_folder, key=result.verifier_key).ok
+    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
+
+
+@contextmanager
+def owning(run: Run) -> Iterator[Standing]:
+    """Another process that owns the ledger, as a training does."""
+    with open_standing(run.home, charter_of(run.settings)) as standing:
+        yield standing
+
+
+def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> None:
+    with owning(run) as standing:
+        looked = 0
+
+        def wait() -> bool:
+            nonlocal looked
+            looked += 1
+            desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+            carry_out(desk)
+            return True
+
+        found = acts.withdraw(run, PERSON, consent=None, wait=wait)
+
+    assert looked == 1
+    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
+    assert not found["under_way"]
+
+
+def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run) -> None:
+    owner = owning(run)
+    owner.__enter__()
+
+    def wait() -> bool:
+        owner.__exit__(None, None, None)
+        return True
+
+    found = acts.withdraw(run, PERSON, consent=None, wait=wait)
+
+    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
+
+
+def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
+    def wait() -> bool:
+        desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+        carry_out(desk)
+        return True
+
+    with owning(run) as standing, pytest.raises(FederationError, match="no consent of participant"):
+        acts.withdraw(run, PERSON, consent=1, wait=wait)
+
+
+DURABLE_STEPS = (
+    (Devices, "put_wish"),
+    (Devices, "try_wish"),
+    (Devices, "prepare_acts"),
+    (SqliteLedger, "_commit"),
+    (Devices, "settle_acts"),
+    (Pool, "keep"),
+    (Devices, "end_wish"),
+)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("to", [FRIEND, "pool"])
+def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, to: str, *, before: bool
+) -> None:
+    """Whatever the step: the next command finds the consent, the share and the receipt once each, or not begun."""
+    consent(run, FRIEND, "pool")
+    shutil.copytree(run.folder, tmp_path / "as-it-was")
+    for at in range(1, 10):
+        shutil.rmtree(run.folder)
+        shutil.copytree(tmp_path / "as-it-was", run.folder)
+        with monkeypatch.context() as patched:
+            crash_at(patched, DURABLE_STEPS, at, before=before)
+            try:
+                acts.share(run, PERSON, recipient=to, consent=None, wait=now)
+            except Crash:
+                is_broken_off = True
+            else:
+                is_broken_off = False
+        is_wanted = not (at == 1 and before)
+
+        change_key(run, FRIEND, "rotation")
+        acts.withdraw(run, "user:u00", consent=None, wait=now)
+
+        assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
+        with Devices(run.devices_folder) as devices:
+            assert devices.wishes() == []
+            assert devices.acts() == []
+        if not is_broken_off:
+            break
+    assert at > 6
+    assert verify(run.ledger_folder).ok
+
+
+# --- being forgotten -------------------------------------------------------------------------------------------------
+
+
+def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) -> None:
+    granted = consent(run, FRIEND, "pool", "user:u06")
+    for to in (FRIEND, "pool", "user:u06"):
+        acts.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    acts.erase(run, "user:u06", wait=now)
+
+    found = acts.erase(run, PERSON, wait=now)
+
+    me, friend, silent = (find_person(run, name).number for name in (PERSON, FRIEND, "user:u06"))
+    assert found["told"] == [2, friend, silent]
+    assert found["answered"] == [2, friend]
+    assert found["silent"] == [silent]
+    assert found["models"] == [1, 2]
+    assert found["destroyed"] == ["device", "pool", "uploads"]
+    assert received(run, FRIEND) == []
+    assert acts.erase(run, PERSON, wait=now) == found, "asked again, it is told again"
+    traced = trace_person(run, PERSON)
+    assert len(traced["erasures"]) == 2
+    kinds = [entry["kind"] for entry in traced["entries"]]
+    assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
+    assert verify(run.ledger_folder).ok
+    with pytest.raises(LiberateError, match="was forgotten"):
+        acts.withdraw(run, PERSON, consent=None, wait=now)
+    with pytest.raises(LiberateError, match="was forgotten"):
+        recommend(run, str(me))
+
+
+def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run: Run, configure: Configure) -> None:
+    acts.erase(run, PERSON, wait=now)
+
+    again = load_run(run.folder)
+    assert evaluate(again).metrics.rmse > 0
+    assert statement(again)["mode"] == "plain"
+    assert len(recommend(again, FRIEND, 3)[1]) > 0
+    with pytest.raises(LiberateError, match="was forgotten"):
+        change_key(again, PERSON, "rotation")
+    for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
+        out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"
+        train(configure(*mode), out, ledger=run.home)
+        further = load_run(out)
+        split = further.split(further.dataset())
+        user = further.dataset().user_ids.index("u03")
+        assert len(split.train.user_bytes(user)) == len(split.test.user_bytes(user)) == 4, "the data set has ratings"
+        assert evaluate(further).metrics.rmse == pytest.approx(further.result.rmse)
+        with Devices(run.devices_folder) as devices:
+            (device,) = [device for device in devices.devices() if device.user_id == "u03"]
+        assert device.is_erased
+    assert verify(run.ledger_folder).ok
+
+
+ERASING_STEPS = (
+    (Devices, "put_wish"),
+    (SqliteLedger, "_commit"),
+    (Devices, "erase"),
+    (Pool, "forget"),
+    (Devices, "discard"),
+)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("is_training", [False, True], ids=["act", "train"])
+def test_broken_off_erasure_is_ended_by_the_next_owner(
+    tmp_path: Path,
+    run: Run,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: bool,
+    is_training: bool,
+) -> None:
+    granted = consent(run, FRIEND, "pool")
+    for to in (FRIEND, "pool"):
+        acts.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    shutil.copytree(run.folder, tmp_path / "as-it-was")
+    done: dict[str, Any] | None = None
+    for at in range(1, 20):
+        shutil.rmtree(run.folder)
+        shutil.copytree(tmp_path / "as-it-was", run.folder)
+        with monkeypatch.context() as patched:
+            crash_at(patched, ERASING_STEPS, at, before=before)
+            with suppress(Crash):
+                done = acts.erase(run, PERSON, wait=now)
+        is_wanted = not (at == 1 and before)
+        if is_training:
+            shutil.rmtree(tmp_path / "further", ignore_errors=True)
+            train(configure(), tmp_path / "further", ledger=run.home)
+        else:
+            acts.withdraw(run, "user:u00", consent=None, wait=now)
+
+        assert len(entries(run, "erasure")) == 2 * is_wanted, at
+        with Devices(run.devices_folder) as devices:
+            assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
+        if is_wanted:
+            told = acts.erase(run, PERSON, wait=now)
+            assert told["answered"] == told["told"]
+            assert received(run, FRIEND) == []
+        if done is not None:
+            break
+    assert at > 6
+    assert verify(run.ledger_folder).ok
+
+
+def test_erasure_waits_for_the_round_that_the_person_has_answered(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others count on what a device may be asked for; the withdrawal does not wait."""
+    settings = configure()
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Coordinator, "_close")], 1, before=True)
+        with pytest.raises(Crash):
+            train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+
+    found = acts.erase(run, PERSON, wait=now)
+
+    assert found["under_way"]
+    assert len(entries(run, "withdrawal")) == 1
+    assert entries(run, "erasure") == []
+    train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert acts.erase(run, PERSON, wait=now)["models"] == [], "a round that goes on does not ask who has withdrawn"
+    assert verify(run.ledger_folder).ok
+
+
+def all_bytes(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgotten(
+    tmp_path: Path, configure: Configure
+) -> None:
+    """Every 32 bytes that lie anywhere are tried as salt, with all that was ever committed to; and as the key."""
+    train(configure("ledger.keep_uploads=true", "federation.rounds=1"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    granted = consent(run, FRIEND, "pool")
+    for to in (FRIEND, "pool"):
+        acts.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    me = find_person(run, PERSON).number
+    with Devices(run.devices_folder) as devices:
+        device = devices.find(number=me)
+        assert device is not None
+        holding = devices.holding(device.slot)
+    (copy,) = received(run, FRIEND)
+    mine = [entry.record for kind in ("dataset", "update", "share") for entry in entries(run, kind)]
+    wanted = {commitment for record in mine if record.author == me for commitment in _commitments(record)}
+    known = [holding.ratings, copy.copy]
+    assert _opened(all_bytes_of_salts(holding.dataset_salt, copy.salt), known, wanted), "the search finds what there is"
+
+    acts.erase(run, PERSON, wait=now)
+
+    stored = all_bytes(run.folder)
+    windows = {data[i : i + 32] for data in stored.values() for i in range(len(data) - 31)}
+    assert not _opened(windows, known, wanted)
+    assert holding.signing_seed not in windows
+    assert holding.dataset_salt not in windows
+    own = Ratings.from_user_bytes([holding.ratings], 6)
+    for secret in (holding.ratings, copy.copy, own.values.tobytes(), copy.salt):
+        assert not any(secret in data for data in stored.values())
+
+
+def all_bytes_of_salts(*salts: bytes) -> set[bytes]:
+    return set(salts)
+
+
+def _commitments(record: object) -> list[bytes]:
+    match record:
+        case Dataset():
+            return [record.commitment]
+        case Update():
+            return [record.commitment, record.profile]
+        case Share():
+            return [record.base, record.copy]
+        case _:
+            return []
+
+
+def _opened(salts: set[bytes], known: list[bytes], wanted: set[bytes]) -> list[bytes]:
+    return [salt for salt in salts for each in known if sha256(salt + each).digest() in wanted]
