@@ -185,3 +185,27 @@ def test_server_solve_repeats_to_the_bit_on_any_number_of_cores() -> None:
         results.append(means.tobytes() + moments.tobytes())
 
     assert results[0] == results[1]
+
+
+@given(st.integers(0, 6), sizes, seeds)
+def test_sizes_of_integers_equal_their_twins(n: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-(2**31), 2**31, (n, width)).astype(np.int32)
+    scales, columns = rng.random(n), 2**20 * rng.random(width)
+
+    ratios = np.abs(rows.astype(np.float64)) / (np.outer(scales, columns) + 1)
+    np.testing.assert_allclose(kernels.column_squares(rows), (rows.astype(np.float64) ** 2).sum(axis=0))
+    np.testing.assert_allclose(kernels.largest_ratio(rows, scales, columns), ratios.max(initial=0.0))
+
+
+@given(st.integers(1, 4), sizes, seeds)
+def test_moments_are_told_by_their_eigenvalues(n: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrices = [a @ a.T for a in rng.normal(0, 1, (n, k, k))]
+    units = np.array([plain.pack(np.rint(2**20 * matrix)) for matrix in matrices]).astype(np.int32)
+    matrices[-1] -= (np.linalg.eigvalsh(matrices[-1])[0] + 0.01) * np.eye(k)
+    others = np.array([plain.pack(np.rint(2**20 * matrix)) for matrix in matrices]).astype(np.int32)
+
+    assert kernels.are_moments(units, k)
+    assert kernels.are_moments(np.zeros((n, k * (k + 1) // 2), np.int32), k)
+    assert not kernels.are_moments(others, k)

@@ -35,3 +35,39 @@ def test_a_statistic_with_effect_is_taken(settings: tuple[str, ...]) -> None:
     agenda = plan(resolve(None, [*settings, "model.statistic=normal"], environment={}), 100, 50)
 
     assert agenda.stages[0].stage.statistic.name == "normal"
+
+
+@pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
+def test_a_trimmed_sum_is_of_gradients_and_every_round_says_so(settings: tuple[str, ...]) -> None:
+    agenda = plan(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+
+    stage = agenda.stages[0].stage
+    assert stage.statistic.name == "gradient"
+    assert stage.mechanism.parameters["trim_nano"] == 100_000_000
+    assert agenda.settings.model.statistic == "gradient"
+
+
+def test_without_trimming_rounds_say_nothing_of_it() -> None:
+    agenda = plan(resolve(None, ["privacy.mode=plain"], environment={}), 100, 50)
+
+    assert agenda.stages[0].stage.mechanism.parameters == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("privacy.mode=distributed", PRIVATE),
+        ("privacy.mode=device",),
+        ("privacy.mode=plain", IMPLICIT),
+        ("privacy.mode=plain", "model.statistic=normal"),
+    ],
+)
+def test_a_sum_that_cannot_be_trimmed_is_refused(settings: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match=r"federation\.trim is for"):
+        plan(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+
+
+@pytest.mark.parametrize("trim", ["-0.1", "0.5"])
+def test_a_trim_that_leaves_nothing_is_refused(trim: str) -> None:
+    with pytest.raises(SettingsError, match=r"wanted 0 <= trim < 0\.5"):
+        resolve(None, [f"federation.trim={trim}"], environment={})
