@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from liberate.arrays import RealRows
 from liberate.crypto.signing import SigningKey
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
@@ -22,7 +24,10 @@ from liberate.ledger.audit import verify
 from liberate.ledger.records import Erasure, Withdrawal, sign
 from liberate.model.ease import Ease
 from liberate.model.factors import Model, encode
+from liberate.model.limits import _FactorLimits
+from liberate.model.ratings import Ratings
 from liberate.model.solvers import Total, VariationalBayes
+from liberate.model.statistics import NormalEquations
 from liberate.runs.folder import load_run
 from liberate.runs.recompute import Recomputation, recompute
 from liberate.runs.training import charter_of, train
@@ -77,6 +82,7 @@ def an_upload(folder: Path, round_number: int) -> int:
         ("model.tolerance=0",),
         ("model.statistic=gradient",),
         ("model.statistic=gradient", "model.optimizer=momentum"),
+        ("model.tolerance=0", "federation.trim=0.1"),
         ("model.objective=implicit",),
         ("model.objective=implicit", "model.statistic=normal"),
         ("privacy.mode=local", "privacy.epsilon=50"),
@@ -282,6 +288,28 @@ def test_a_solve_by_lapack_follows_within_the_tolerance_it_states(
     assert outcomes(found) == [outcome]
     if outcome == "follows":
         assert found.rounds[0].difference == pytest.approx(error, rel=1e-2)
+
+
+def test_an_upload_that_no_ratings_give_is_named_though_the_coordinator_summed_it(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = NormalEquations.compute
+
+    def loud(self: NormalEquations, model: Model, ratings: Ratings) -> RealRows:
+        computed = original(self, model, ratings)
+        if not ratings.n_ratings:
+            return computed
+        rows = computed.rows.copy()
+        rows[0] *= 100
+        return replace(computed, rows=rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NormalEquations, "compute", loud)
+        patched.setattr(_FactorLimits, "check", lambda *_: None)
+        folder = trained("federation.rounds=1", "federation.chunk=100")
+
+    (place,) = places(again(folder))
+    assert place.startswith("upload ")
 
 
 # --- people left ------------------------------------------------------------------------------------------------------

@@ -19,15 +19,15 @@ from typing import Literal
 import numpy as np
 
 from liberate.arrays import Digest
-from liberate.crypto.encoding import SALT_BYTES, commitment
 from liberate.errors import FederationError, InvalidRecord, LiberateError
+from liberate.federation.accepting import Gate
 from liberate.federation.mask_messages import MaskKeys, verify_keys
 from liberate.federation.masks import MaskedRound, masked_round
-from liberate.federation.messages import decode_upload
+from liberate.federation.messages import RoundAnswer
 from liberate.federation.model_store import ModelStore
 from liberate.federation.summing import Sum
 from liberate.federation.unmasking import rebuilt, take_masks_out
-from liberate.federation.uploads import KeptUpload, Uploads
+from liberate.federation.uploads import Uploads
 from liberate.ledger.findings import Finding
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Erasure, Round, Update, decode_entry
@@ -38,6 +38,7 @@ from liberate.privacy.masking import signed_sum
 from liberate.privacy.mechanism import SumMechanism, mechanism_from
 from liberate.randomness import Randomness, SimulatedRandomness
 from liberate.runs.folder import Run
+from liberate.timing import Stopwatch
 
 Outcome = Literal["follows", "erased", "not_kept", "fault"]
 """What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
@@ -130,11 +131,11 @@ class _Closed:
     model_position: int
     model: ModelRecord
 
-    def used(self, ledger: Ledger) -> dict[int, Update]:
-        """Give the updates that the model used, by position."""
+    def used(self, ledger: Ledger) -> dict[int, tuple[int, bytes]]:
+        """Give the updates that the model used by position, each with its author."""
         unused = set(self.model.unused)
         return {
-            position: record
+            position: (record.author, data)
             for position, data in ledger.entries(self.position, self.model_position)
             if position not in unused and isinstance(record := decode_entry(data).record, Update)
         }
@@ -186,7 +187,7 @@ class _Again:
         base = self._model(record.base_version, record.base_digest)
         used = closed.used(self.ledger)
         kept = self.uploads.count(record.number) if self.uploads is not None and used else 0
-        total = self._sum(closed, used) if kept else None
+        total = self._sum(closed, base, used) if kept and base is not None else None
         is_sum = total is not None and len(self.findings) == before
         if total is not None and is_sum and total.digest() != model.sum_digest:
             self._find(f"round {record.number}", f"its uploads add up to {_short(total.digest())}, its model's entry"
@@ -194,7 +195,7 @@ class _Again:
             is_sum = False
         difference = None
         self.derived = None
-        if total is not None and is_sum and base is not None:
+        if is_sum and total is not None and base is not None:
             difference = self._solve(closed, base, total)
         else:
             self._model(model.version, model.digest)
@@ -230,12 +231,11 @@ class _Again:
 
     # --- the sum ------------------------------------------------------------------------------------------------------
 
-    def _sum(self, closed: _Closed, used: dict[int, Update]) -> Sum | None:
-        """Add up a round's uploads; None where some are gone."""
+    def _sum(self, closed: _Closed, base: Model, used: dict[int, tuple[int, bytes]]) -> Sum | None:
+        """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
         record, missing = closed.record, set(used)
         mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
-        is_dense = mechanism.is_dense and record.fidelity == "uploads"
-        total = Sum.of(record)
+        gate, total = Gate.of(record, mechanism, base, Stopwatch()), Sum.of(record)
         assert self.uploads is not None
         for each in self.uploads.of_round(record.number):
             if each.position not in missing:
@@ -244,14 +244,14 @@ class _Again:
                 continue
             missing.remove(each.position)
             try:
-                _check_opens(each, used[each.position])
-                total.add(decode_upload(each.upload, shape=record.shape, is_dense=is_dense))
+                _, entry = used[each.position]
+                total.add(gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt)))
             except LiberateError as error:
                 self._find(f"upload {each.position}", error.message)
-        if self._are_gone("upload", {position: used[position].author for position in missing}):
+        if self._are_gone("upload", {position: used[position][0] for position in missing}):
             return None
         total.settle()
-        if record.is_masked and not self._unmask(closed, {update.author for update in used.values()}, total):
+        if record.is_masked and not self._unmask(closed, {author for author, _ in used.values()}, total):
             return None
         if record.fidelity == "sum" and isinstance(mechanism, SumMechanism):
             key = self.randomness.secret("sum noise", record.number)
@@ -335,14 +335,6 @@ def largest_difference(one: Model, other: Model) -> float:
         return math.inf
     pairs = [(one.float64(name), other.float64(name)) for name in one.arrays]
     return max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
-
-
-def _check_opens(kept: KeptUpload, update: Update) -> None:
-    """Check that an upload is whose the ledger says, and opens its commitment."""
-    if kept.number != update.author:
-        raise FederationError(f"is kept as participant {kept.number}'s, but is participant {update.author}'s")
-    if len(kept.salt) != SALT_BYTES or commitment(kept.salt, kept.upload) != update.commitment:
-        raise FederationError("does not open its commitment")
 
 
 def _short(digest: Digest) -> str:
