@@ -391,10 +391,10 @@ class Embeddings:
             "user_precision": grown,
             **{name: model.arrays[name] for name in ("noise_precision", "bias_variance", "popularity")},
         }
-        return _after_moments(model, arrays, self.moments_rounds, self.n_directions)
+        return after_moments(model, arrays, self.moments_rounds, self.n_directions)
 
 
-def _after_moments(model: Model, arrays: dict[str, Array], rounds_left: int, n_directions: int) -> Model:
+def after_moments(model: Model, arrays: dict[str, Array], rounds_left: int, n_directions: int) -> Model:
     """Give the model that asks for moments so many times more, and then for residuals in the strongest directions."""
     if rounds_left:
         return _next(model, "moments", arrays | {"moments_left": np.array([float(rounds_left)])})
@@ -447,7 +447,7 @@ class LearnedPrior:
         turned = factor @ vectors
         precision = (turned * values**-_RELAXATION) @ turned.T
         arrays = dict(model.arrays) | {"user_precision": (precision + precision.T) / 2}
-        return _after_moments(model, arrays, round(float(model.arrays["moments_left"][0])) - 1, self.n_directions)
+        return after_moments(model, arrays, round(float(model.arrays["moments_left"][0])) - 1, self.n_directions)
 
 
 @dataclass(frozen=True, slots=True)
