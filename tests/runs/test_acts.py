@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from liberate.errors import FederationError, LiberateError
@@ -95,6 +96,7 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
     assert {each["number"] for each in traced["recipients"]} == {friend, 2}
     assert len(entries(run, "receipt")) == 2
+    assert [each["received"] for each in shared] == [True, True]
     with Pool(run.home / "pool") as pool:
         (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
     assert pooled.giver == me
@@ -121,6 +123,22 @@ def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
     for wrong in ({"rating_fraction": 0.0}, {"epsilon": 0.0}):
         with pytest.raises(LiberateError, match="wanted"):
             consent(run, FRIEND, **wrong)
+
+
+def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
+    """The device has lost its key."""
+    consent(run, FRIEND)
+    with Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, FRIEND).number)
+        assert device is not None
+        holding = devices.holding(device.slot)
+        devices.hold([(device.slot, msgspec.structs.replace(holding, signing_seed=bytes(32)))])
+
+    shared = acts.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+
+    assert shared["entry"] is not None
+    assert not shared["received"]
+    assert received(run, FRIEND) == []
 
 
 def test_withdrawn_consent_covers_nothing_any_more(run: Run) -> None:
@@ -184,6 +202,26 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     assert acts.erase(run, "user:u01", wait=now)["models"] == [1]
     assert verify(run.ledger_folder, key=result.verifier_key).ok
     assert evaluate(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
+
+
+def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
+    tmp_path: Path, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(run, FRIEND)
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Devices, "post")], 1, before=False)
+        with pytest.raises(Crash):
+            train(configure(), tmp_path / "second", ledger=run.home)
+
+    waiting = [consent(run, "pool"), acts.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)]
+    left = acts.withdraw(run, "user:u00", consent=None, wait=now)
+
+    assert [each["under_way"] for each in waiting] == [True, True]
+    assert not left["under_way"]
+    assert [len(entries(run, kind)) for kind in ("consent", "share")] == [1, 0]
+    train(configure(), tmp_path / "second", ledger=run.home)
+    assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [2, 1, 1]
+    assert verify(run.ledger_folder).ok
 
 
 @contextmanager

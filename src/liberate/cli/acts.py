@@ -120,5 +120,8 @@ def _print(found: Mapping[str, Any], *, as_json: bool) -> None:
     print_pairs({name: value for name, value in found.items() if name != "under_way"})
     if found["under_way"]:
         print("under way: it is carried out when nobody is in the middle of a round; the ledger shows its entry then")
-    elif not found["published"]:
+        return
+    if found.get("simulated"):
+        print("note: this is a simulation, whose keys can be made again from its seed")
+    if not found["published"]:
         print("note: too few witnesses have cosigned it; the next command that writes to the ledger asks them again")

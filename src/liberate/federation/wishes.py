@@ -91,8 +91,8 @@ def _carry_out(desk: Desk, waiting: Waiting) -> int | None:
             return None
         devices.try_wish(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(desk, device, number, wish)
-    if isinstance(wish, WishToShare):
-        _deliver(desk, device, stands)
+    if isinstance(wish, WishToShare) and not _is_delivered(desk, device, stands):
+        return None
     return stands
 
 
@@ -119,20 +119,25 @@ def _act(desk: Desk, device: Device, number: int, wish: WishToConsent | WishToSh
             assert_never(wish)
 
 
-def _deliver(desk: Desk, device: Device, position: int) -> None:
-    """Let the recipient of a share take the copy, unless it has."""
+def _is_delivered(desk: Desk, device: Device, position: int) -> bool:
+    """Let the recipient of a share take the copy, unless it has or never will; False: it cannot act now."""
     ledger, devices = desk.ledger, desk.devices
     entry = decode_entry(ledger.entry(position))
     share = ledger.state.sharing.shares.get(entry.leaf_hash)
+    recipient = None if share is None else devices.find(number=share.record.recipient)
     if share is None or share.is_received:
-        return
+        return True
+    if recipient is not None and is_on_its_way(ledger, recipient):
+        return False
     parcel = parcel_of(ledger, devices, device.slot, entry.leaf_hash)
-    if share.record.recipient == desk.keeper.number:
-        desk.take(parcel)
-        return
-    recipient = devices.find(number=share.record.recipient)
-    if recipient is not None and not recipient.is_erased and not is_on_its_way(ledger, recipient):
-        receive(ledger, devices, recipient, parcel, desk.n_items)
+    try:
+        if share.record.recipient == desk.keeper.number:
+            desk.take(parcel)
+        elif recipient is not None and not recipient.is_erased:
+            receive(ledger, devices, recipient, parcel, desk.n_items)
+    except LiberateError as error:
+        _logger.warning("participant %d does not take a copy: %s", share.record.recipient, error)
+    return True
 
 
 def _consent(ledger: Ledger, number: int, position: int | None) -> Digest:

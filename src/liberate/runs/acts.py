@@ -13,7 +13,7 @@ from liberate.federation.leaving import departure_of
 from liberate.federation.rows import Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
 from liberate.federation.wishes import carry_out
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Consent, decode_entry, numbers
+from liberate.ledger.records import Consent, Receipt, decode_entry, numbers
 from liberate.runs.desk import desk_of
 from liberate.runs.folder import Run
 from liberate.runs.results import Person, device_of, find_person
@@ -82,7 +82,7 @@ def share(run: Run, participant: str, *, recipient: str, consent: int | None, wa
         wait: What to do while a training owns the ledger.
 
     Returns:
-        The keys of `liberate share --json`: see `_outcome`.
+        The keys of `liberate share --json`: see `_outcome`; and `received`, whether the recipient has taken the copy.
 
     Raises:
         LiberateError: No consent that lives names the recipient.
@@ -91,7 +91,13 @@ def share(run: Run, participant: str, *, recipient: str, consent: int | None, wa
         number = _recipient(run, ledger, recipient)
         if consent is None:
             consent = _newest_consent(ledger, find_person(run, participant), number)
-    return _act(run, participant, WishToShare(consent=consent, recipient=number), wait)
+    found = _act(run, participant, WishToShare(consent=consent, recipient=number), wait)
+    with closing(run.open_ledger()) as ledger:
+        position = found["entry"]
+        hash = None if position is None else decode_entry(ledger.entry(position)).leaf_hash
+        receipts = (decode_entry(ledger.entry(at)).record for at in ledger.positions(kind="receipt", author=number))
+        is_received = any(isinstance(record, Receipt) and record.share == hash for record in receipts)
+    return found | {"received": is_received}
 
 
 def withdraw(run: Run, participant: str, *, consent: int | None, wait: Wait) -> dict[str, Any]:
@@ -109,7 +115,8 @@ def erase(run: Run, participant: str, *, wait: Wait) -> dict[str, Any]:
     Returns:
         The keys of `liberate erase --json`: see `_outcome`; and `record`, the position of the coordinator's record of
         what was `destroyed`, who was `told` to destroy copies, who has `answered` that this was done and who is
-        `silent`, and the versions of the `models` that contain the person.
+        `silent`, the versions of the `models` that contain the person, and whether this is `simulated`: then keys and
+        salts can be made again from the seed, and nobody is forgotten but in play.
     """
     return _act(run, participant, WishToBeForgotten(), wait)
 
@@ -190,7 +197,7 @@ def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_p
 def _departure(run: Run, number: int) -> dict[str, Any]:
     """Describe what became of somebody who was forgotten; nothing of others."""
     with closing(run.open_ledger()) as ledger:
-        found = departure_of(ledger, number)
+        found, is_simulated = departure_of(ledger, number), ledger.state.founding.simulated
     if found is None:
         return {}
     told, answered = list(numbers(found.removal.told)), list(numbers(found.removal.answered))
@@ -202,6 +209,7 @@ def _departure(run: Run, number: int) -> dict[str, Any]:
         "answered": answered,
         "silent": sorted(set(told) - set(answered)),
         "models": list(numbers(found.removal.models)),
+        "simulated": is_simulated,
     }
 
 
