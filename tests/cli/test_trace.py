@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from liberate.runs.folder import Run
 from tests.cli.conftest import Call
-from tests.runs.sharing import sharing_run
+from tests.runs.sharing import GIVERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,20 @@ def test_one_question_is_wanted(call: Call, run: Run, question: list[str]) -> No
 
     assert code == 2
     assert "one of --participant" in err
+
+
+def test_a_leak_is_looked_up_in_the_open(call: Call, tmp_path: Path) -> None:
+    run = leaky_run(tmp_path / "run")
+    copies = copies_of(run)
+    rows = [row for giver in GIVERS for row in rows_of(copies[giver, 4].copy, f"u{giver}", 100)]
+    leak = write_leak(tmp_path / "leak.csv", rows)
+
+    code, out, err = call("trace", run.folder, "--leak", leak, "--svg", tmp_path / "leak.svg")
+
+    assert code == 0
+    assert re.search(r"^note: entry \d+ says that an auditor looks up copies of 3 participants$", err, re.MULTILINE)
+    assert "300 rows, 300 of them from 3 base copies that were shared\n" in out
+    accused = json.loads(call("trace", run.folder, "--leak", leak, "--json")[1])["candidates"][0]
+    assert accused["user_id"] == "u4"
+    assert f"\naccused: participant {accused['number']}\n" in out
+    assert "Whose copies leaked" in (tmp_path / "leak.svg").read_text("utf-8")

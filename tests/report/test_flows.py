@@ -88,6 +88,29 @@ def test_what_was_received_is_joined_to_its_givers(run: Run) -> None:
     assert joined(flow, "participant 4", "share 30")
 
 
+def test_only_the_accused_are_joined_to_a_leak() -> None:
+    def candidate(number: int, *, accused: bool) -> dict[str, object]:
+        return {"number": number, "role": "participant", "bound": 0.0001, "accused": accused, "givers": [3, 4]}
+
+    flow = flow_of(
+        {
+            "leak": {"rows": 1200, "matched": 900},
+            "owners": [{"number": 3}, {"number": 4}, {"number": 3}],
+            "candidates": [candidate(8, accused=True), candidate(9, accused=False)],
+        }
+    )
+
+    assert columns(flow) == {
+        "givers": ["participant 3", "participant 4"],
+        "candidates": ["participant 8", "participant 9"],
+        "leak": ["1,200 rows"],
+    }
+    assert joined(flow, "participant 8", "1,200 rows")
+    assert not joined(flow, "participant 9", "1,200 rows")
+    assert joined(flow, "participant 3", "participant 9")
+    assert [box.thing.text for box in flow.boxes if box.thing.is_marked] == ["participant 8"]
+
+
 @given(st.lists(st.integers(1, 3 * MOST), min_size=1, max_size=5), st.data())
 def test_every_mark_lies_inside_the_drawing(sizes: list[int], data: st.DataObject) -> None:
     things = [tuple(Thing(f"{c} {i}", f"thing {i}") for i in range(size)) for c, size in enumerate(sizes)]

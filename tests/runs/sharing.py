@@ -1,16 +1,33 @@
-"""A run folder over a ledger on which people have shared, withdrawn and were forgotten."""
+"""Run folders over ledgers on which people have shared: with everything that can become of it, or with real copies."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
+
 from liberate.crypto.signing import save_key
 from liberate.federation.devices import Devices
-from liberate.federation.rows import Holding
-from liberate.runs.folder import Run, load_run, write_run
-from liberate.settings import Settings
+from liberate.federation.founding import Standing, open_standing
+from liberate.federation.parcels import Scale
+from liberate.federation.rows import Device, Holding
+from liberate.federation.sharing import Handed, Terms, grant, hand_over, handed, receive
+from liberate.ledger.records import decode_entry
+from liberate.model.ratings import Ratings
+from liberate.randomness import SimulatedRandomness
+from liberate.runs.folder import CATALOGUE, Run, load_run, save_table, write_run
+from liberate.runs.training import charter_of
+from liberate.settings import resolve
 from tests.ledger.world import FOUNDER, LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, key, write_sharing
+from tests.worlds import World, low_rank_ratings, stage
+
+N_ITEMS = 400
+RATINGS = low_rank_ratings(8, N_ITEMS)
+SCALE = Scale(low=1.0, step=1.0, n_levels=5)
+GIVERS, RECIPIENTS = (0, 1, 2), (3, 4, 5, 6)
+"""Users of the data set: each of the first gives each of the second a copy, but the last giver not to the last one."""
 
 
 def sharing_run(folder: Path) -> Run:
@@ -21,7 +38,8 @@ def sharing_run(folder: Path) -> Run:
     (folder / "keys").mkdir()
     save_key(folder / "keys" / "founder.key", key(FOUNDER))
     save_key(folder / "keys" / "log.key", LOG_KEY)
-    write_run(Run(folder, Settings(), {"origin": ORIGIN, "verifier_key": LOG_VKEY}))
+    _write_items(folder)
+    write_run(Run(folder, resolve(None, [], environment={}), {"origin": ORIGIN, "verifier_key": LOG_VKEY}))
     return load_run(folder)
 
 
@@ -33,3 +51,59 @@ def write_people(folder: Path) -> None:
     ]
     with Devices.create(folder / "devices", people) as devices:
         devices.enrolled(list(enumerate(PARTICIPANTS)), seq=1)
+
+
+def leaky_run(folder: Path, *, epsilon: float | None = None, givers: Iterable[int] = GIVERS) -> Run:
+    """Let people hand out copies of ratings of 400 items; user n of the data set is `un`, item n is `in`."""
+    with stage(folder, World(ratings=RATINGS)) as staged:
+        vkey = staged.federation.policy.log_key
+    settings = resolve(None, ["run.seed=7", "ledger.origin=test.invalid/world"], environment={})
+    write_run(Run(folder, settings, {"origin": "test.invalid/world", "verifier_key": vkey}))
+    _write_items(folder)
+    run = load_run(folder)
+    with open_standing(folder, charter_of(run.settings)) as standing:
+        for giver in givers:
+            _give(standing, giver, RECIPIENTS[: None if giver != GIVERS[-1] else -1], epsilon)
+    return run
+
+
+def copies_of(run: Run) -> dict[tuple[int, int], Handed]:
+    """What givers keep of their copies, by giver and recipient, as users of the data set."""
+    with Devices(run.devices_folder) as devices:
+        user = {device.number: int(device.user_id[1:]) for device in devices.devices()}
+        return {(user[each.giver], user[each.share.recipient]): each for each in handed(devices)}
+
+
+def rows_of(copy: bytes, user: str, n: int) -> list[str]:
+    """Give the first rows of a copy as lines of a CSV file."""
+    own = Ratings.from_user_bytes([copy], N_ITEMS)
+    return [f"{user},i{item},{value:g}" for item, value in list(zip(own.items, own.values, strict=True))[:n]]
+
+
+def write_leak(path: Path, rows: Iterable[str]) -> Path:
+    """Write rows that leaked."""
+    path.write_text("\n".join(["user,item,rating", *rows]) + "\n", "utf-8")
+    return path
+
+
+def _write_items(folder: Path) -> None:
+    save_table(folder / CATALOGUE, pa.table({"item_id": [f"i{item}" for item in range(N_ITEMS)]}))
+
+
+def _give(standing: Standing, giver: int, recipients: Iterable[int], epsilon: float | None) -> None:
+    ledger, devices = standing.ledger, standing.devices
+    people = [_device(devices, user) for user in recipients]
+    numbers = tuple(device.number for device in people if device.number is not None)
+    terms = Terms(recipients=numbers, expiry=1000, max_shares=9, epsilon=epsilon)
+    random = SimulatedRandomness(7, b"leak")
+    position = grant(ledger, devices, _device(devices, giver), terms, random)
+    consent = decode_entry(ledger.entry(position)).leaf_hash
+    for device, number in zip(people, numbers, strict=True):
+        parcel = hand_over(ledger, devices, _device(devices, giver), consent, number, SCALE, random)[1]
+        receive(ledger, devices, _device(devices, int(device.user_id[1:])), parcel, N_ITEMS)
+
+
+def _device(devices: Devices, user: int) -> Device:
+    device = devices.find(user_id=f"u{user}")
+    assert device is not None
+    return device

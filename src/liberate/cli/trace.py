@@ -1,7 +1,8 @@
-"""`liberate trace`: where did my data go, and who shaped this model?"""
+"""`liberate trace`: where did my data go, who shaped this model, whose copy leaked?"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,14 @@ def trace(
     received: Annotated[
         str | None, typer.Option(help="What this one got from whom: as --participant, or a coordinator's number.")
     ] = None,
+    leak: Annotated[
+        Path | None,
+        typer.Option(
+            help="Whose copy these rows are, a CSV or Parquet file; first an entry says that an auditor looks it up.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the answer into this file as well.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -32,8 +41,8 @@ def trace(
     from liberate.runs.folder import load_run
     from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
 
-    if [participant, share, model, received].count(None) != 3:
-        raise typer.BadParameter("one of --participant, --share, --model and --received is wanted")
+    if [participant, share, model, received, leak].count(None) != 4:
+        raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
     run = load_run(folder)
     found: dict[str, Any]
     told: Callable[[dict[str, Any]], None]
@@ -43,8 +52,12 @@ def trace(
         found, told = trace_share(run, share), _tell_share
     elif model is not None:
         found, told = trace_version(run, model), _tell_model
+    elif received is not None:
+        found, told = trace_received_by(run, received), _tell_received
     else:
-        found, told = trace_received_by(run, received or ""), _tell_received
+        from liberate.runs.leak import trace_leak
+
+        found, told = trace_leak(run, leak or Path(), announce=_announce), _tell_leak
     if svg is not None:
         from liberate.report import draw
 
@@ -55,6 +68,10 @@ def trace(
     told(found)
     if svg is not None:
         print(f"\ndrawn into {svg}")
+
+
+def _announce(position: int, n_people: int) -> None:
+    print(f"note: entry {position} says that an auditor looks up copies of {n_people} participants", file=sys.stderr)
 
 
 def _tell_person(found: dict[str, Any]) -> None:
@@ -120,6 +137,30 @@ def _tell_received(found: dict[str, Any]) -> None:
     _tell_proofs(found)
     print("complete: under the log's state root there are no others")
     _tell_copies(found["shares"], "copies received", "giver")
+
+
+def _tell_leak(found: dict[str, Any]) -> None:
+    leak = found["leak"]
+    print(f"{leak['rows']} rows, {leak['matched']} of them from {len(found['owners'])} base copies that were shared")
+    _tell_proofs(found)
+    print()
+    columns = ["candidate", "key", "user", "likelihood", "false accusation", "accused", "also held by"]
+    rows = [
+        [
+            _name(each),
+            each["key_id"],
+            each["user_id"],
+            f"10^{each['log10_likelihood']:.1f}",
+            f"at most {each['bound']:.2g}",
+            each["accused"],
+            each["also_held_by"],
+        ]
+        for each in found["candidates"]
+    ]
+    print_table(columns, rows[:_FEW])
+    accused = [_name(each) for each in found["candidates"] if each["accused"]]
+    print(f"\naccused: {', '.join(accused) if accused else 'nobody'}")
+    print("marks cannot tell a recipient from the givers, who can make every copy; nor from who took it there")
 
 
 def _tell_proofs(found: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Setting a federation up, or a further run in it: keys, genesis, people. Each step can be killed and done again.
 
-A federation is a folder: `keys/` (founder, log, coordinator), `ledger/`, and `devices/`, which in a deployment lies
-on the participants' side.
+A federation is a folder: `keys/` (founder, log, coordinator, auditor), `ledger/`, and `devices/`, which in a deployment
+lies on the participants' side.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from liberate.arrays import Digest
 from liberate.crypto.note import WitnessPolicy, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.devices import Devices
-from liberate.federation.joining import Admitting, commit_ratings, enrol, enrol_people, open_devices
+from liberate.federation.joining import Admitting, Role, commit_ratings, enrol, enrol_people, open_devices
 from liberate.federation.participant import Policy
 from liberate.federation.rekeying import FOUNDER, KeyChange, finish_changes
 from liberate.federation.sharing import finish_acts
@@ -184,7 +183,7 @@ def open_federation(
     """
     folder.mkdir(parents=True, exist_ok=True)
     founder, log_key, coordinator_key = (
-        _key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
+        kept_key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
     )
     ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
     with closing(ledger):
@@ -256,7 +255,8 @@ def _agree(
     return tuple(number for number in numbers if ledger.state.principals[number].is_active)
 
 
-def _key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
+def kept_key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
+    """Give a key of the federation's own by its name, made and kept in a file when it is first wanted."""
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name}.key"
     if not path.exists():
@@ -272,7 +272,7 @@ def _open_ledger(
     tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
     origin = charter.origin or f"liberate.invalid/{tag[:16]}"
     admission = Admission(admitters=(FOUNDER,), threshold=1)
-    roles: tuple[Literal["participant", "coordinator"], ...] = ("participant", "coordinator")
+    roles: tuple[Role, ...] = ("participant", "coordinator", "auditor")
     genesis = Genesis(
         origin=origin,
         author=FOUNDER,

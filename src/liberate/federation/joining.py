@@ -28,7 +28,7 @@ from liberate.model.ratings import Ratings
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
 
-Role = Literal["participant", "coordinator"]
+Role = Literal["participant", "coordinator", "auditor"]
 
 _LARGEST_CATALOGUE = 2**31 - 1
 NO_RATINGS = bytes(4)

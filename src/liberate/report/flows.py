@@ -138,6 +138,8 @@ def flow_of(found: Mapping[str, Any]) -> Flow:
     Args:
         found: As `--json` has it.
     """
+    if "candidates" in found:
+        return lay_out(_leak(found))
     if "version" in found:
         return lay_out(_version(found))
     if "givers" in found:
@@ -241,6 +243,23 @@ def _received(found: Mapping[str, Any]) -> Graph:
         ("received by", [recipient]),
     ]
     return _graph(f"What {found['role']} {found['number']} received", columns, links)
+
+
+def _leak(found: Mapping[str, Any]) -> Graph:
+    """Draw whose copies rows that leaked may be: everybody who got copies, the accused joined to the leak."""
+    links = [(f"owner {owner}", f"party {each['number']}") for each in found["candidates"] for owner in each["givers"]]
+    links += [(f"party {each['number']}", "leak") for each in found["candidates"] if each["accused"]]
+    candidates = [
+        replace(_party(each), note=f"false at most {each['bound']:.1g}", is_marked=each["accused"])
+        for each in found["candidates"]
+    ]
+    owners = dict.fromkeys(each["number"] for each in found["owners"])
+    columns = [
+        ("givers", [Thing(f"owner {owner}", f"participant {owner}") for owner in owners]),
+        ("candidates", candidates),
+        ("leak", [Thing("leak", f"{found['leak']['rows']:,} rows", f"{found['leak']['matched']:,} of known copies")]),
+    ]
+    return _graph("Whose copies leaked", columns, links)
 
 
 def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: Iterable[tuple[str, str]]) -> Graph:
