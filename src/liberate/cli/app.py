@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import acts, data, evidence, keys, ledger, privacy, run, study, trace, witness
+from liberate.cli import acts, data, evidence, keys, ledger, privacy, run, study, trace, unlearn, witness
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("consent")(acts.consent)
 app.command("share")(acts.share)
 app.command("withdraw")(acts.withdraw)
 app.command("erase")(acts.erase)
+app.command("unlearn")(unlearn.unlearn)
 app.add_typer(keys.app, name="keys")
 app.command("witness")(witness.witness)
 app.command("study")(study.study)

@@ -257,12 +257,11 @@ def _first_model(
     fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
     if reached is None:
         return fresh, 0
-    if start is None:
-        start = Start(_last_model(task, reached), reached.version)
-    first, is_warm = continued(fresh, reached.version, start.model)
-    started_from = start.version if is_warm else 0
-    known = "the last model" if start.version == reached.version else f"model {start.version}"
-    progress(f"starting {f'from {known}' if is_warm else 'afresh'}, at version {reached.version}")
+    goes_on = start or Start(_last_model(task, reached), reached.version)
+    first, is_warm = continued(fresh, reached.version, goes_on.model)
+    started_from = goes_on.version if is_warm else 0
+    known = "the last model" if start is None else f"what models up to {started_from} say"
+    progress(f"starting {f'from {known}' if started_from else 'afresh'}, at version {reached.version}")
     return first, started_from
 
 
