@@ -13,6 +13,7 @@ def chosen(
     objective: Objective = "explicit",
     n_items: int = 3_000,
     n_features: int = 25,
+    n_givers: int = 0,
 ) -> Design:
     return choose_design(
         objective,
@@ -22,6 +23,7 @@ def chosen(
         epsilon=epsilon,
         delta=1e-5,
         honest_fraction=0.9,
+        n_givers=n_givers,
     )
 
 
@@ -75,3 +77,19 @@ def test_implicit_below_all_signal_ranks_by_popularity() -> None:
     design = chosen(1, 50, "implicit")
 
     assert design.shares == {"popularity": 1.0}
+
+
+@pytest.mark.parametrize(("epsilon", "just_below", "enough"), [(1, 5, 60), (4, 100, 300), (16, 1_000, 2_000)])
+def test_a_pool_that_says_more_than_noisy_sums_is_only_corrected(epsilon: float, just_below: int, enough: int) -> None:
+    beside, alone = chosen(epsilon, 6_040, n_givers=just_below), chosen(epsilon, 6_040, n_givers=enough)
+
+    assert beside == chosen(epsilon, 6_040)
+    assert set(alone.shares) <= {"moments", "residuals"}
+    assert sum(alone.shares.values()) == pytest.approx(1)
+    assert ("moments" in alone.shares) == (alone.moments_rounds > 0)
+    assert alone.gram_items == 0
+    assert alone.reasons[0].startswith("no bias sums")
+
+
+def test_a_pool_changes_nothing_for_lists() -> None:
+    assert chosen(4, 6_040, "implicit", n_givers=6_000) == chosen(4, 6_040, "implicit")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from liberate.model.pool import POOL_FACTORS
 from liberate.model.releases import MOMENTS_CLIP, N_EMBEDDINGS
 from liberate.privacy.gaussian_curve import gaussian_calibration
 
@@ -33,6 +34,9 @@ _NOISY_SHARES = {"bias": 0.35, "gram": 0.25, "moments": 0.05, "residuals": 0.35}
 _NOISY = 3e-4
 """Noise a person and coordinate beyond which an item's bias repays the budget better than whom it suits."""
 _DIRECTIONS = 4
+_POOL_STANDS_OUT = 5.3e-6
+"""People of a pool times squared noise beyond which what is learned from their copies beats noisy sums over all."""
+_POOLED_SHARES = {"moments": 0.05, "residuals": 0.95}
 _BIAS_SHARES = {"bias": 0.5, "residuals": 0.5}
 _IMPLICIT_SHARES = {"popularity": 0.1, "gram": 0.9}
 
@@ -66,6 +70,7 @@ def choose_design(
     epsilon: float,
     delta: float,
     honest_fraction: float,
+    n_givers: int = 0,
 ) -> Design:
     """Choose the releases of a run.
 
@@ -77,9 +82,12 @@ def choose_design(
         epsilon: For the whole run, > 0.
         delta: Likewise, 0 < delta < 1.
         honest_fraction: Part of the participants whose noise is counted on.
+        n_givers: People whose copies a pool has, from whose model the rounds start.
     """
     noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest_fraction) * n_participants)
     match objective:
+        case "explicit" if n_givers * noise**2 > _POOL_STANDS_OUT:
+            return _pooled(noise, n_givers, n_features)
         case "explicit":
             return _explicit(noise, n_items, n_features)
         case "implicit":
@@ -89,7 +97,7 @@ def choose_design(
 
 
 def _explicit(noise: float, n_items: int, n_features: int) -> Design:
-    shares = dict(_NOISY_SHARES if noise > _NOISY else _EXPLICIT_SHARES)
+    shares: Mapping[str, float] = _NOISY_SHARES if noise > _NOISY else _EXPLICIT_SHARES
     gram_noise = noise / math.sqrt(shares["gram"])
     sizes = sorted({min(size, n_items) for size in _GRAM_SIZES}, reverse=True)
     n_chosen = next((size for size in sizes if _gram_edge(gram_noise, size) <= _LARGEST_EDGE), 0)
@@ -108,21 +116,8 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
         if noise > _NOISY
         else f"residuals correct items in {_DIRECTIONS} directions of taste besides their biases",
     ]
-    k = n_features + N_EMBEDDINGS + 1
-    moments_noise = MOMENTS_CLIP * noise * math.sqrt(_MOMENTS_ROUNDS / shares["moments"])
-    prior_edge = moments_noise * math.sqrt(2 * k)
-    rounds = _MOMENTS_ROUNDS
-    if prior_edge <= _LARGEST_PRIOR_EDGE:
-        reasons.append(
-            f"{rounds} rounds of moments: their noise moves the variances of the prior by at most {prior_edge:.0%}"
-        )
-    else:
-        reasons.append(
-            f"no moments: their noise would move the variances of the prior by {prior_edge:.0%}; "
-            "the prior stays that of the public constants"
-        )
-        rounds, without = 0, 1 - shares.pop("moments")
-        shares = {name: share / without for name, share in shares.items()}
+    shares, rounds, reason = _with_moments(noise, shares, n_features + N_EMBEDDINGS + 1)
+    reasons.append(reason)
     return Design(
         gram_items=n_chosen,
         shares=shares,
@@ -130,6 +125,39 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
         n_directions=0 if noise > _NOISY else _DIRECTIONS,
         reasons=tuple(reasons),
     )
+
+
+def _pooled(noise: float, n_givers: int, n_features: int) -> Design:
+    """Choose what corrects a pool's model."""
+    shares, rounds, reason = _with_moments(noise, _POOLED_SHARES, n_features + POOL_FACTORS + 1)
+    return Design(
+        gram_items=0,
+        shares=shares,
+        moments_rounds=rounds,
+        n_directions=0 if noise > _NOISY else _DIRECTIONS,
+        reasons=(
+            f"no bias sums and no Gram: the pool's copies, of {n_givers:,} people, say more of items than sums with so "
+            "much noise; residuals correct what was learned from them",
+            reason,
+        ),
+    )
+
+
+def _with_moments(noise: float, shares: Mapping[str, float], k: int) -> tuple[Mapping[str, float], int, str]:
+    """Give the shares of the budget, the rounds of moments and why: none if their noise would drown them.
+
+    Args:
+        noise: Standard deviation of the noise in a coordinate, a person.
+        shares: The shares with moments.
+        k: Numbers on a person's side.
+    """
+    edge = MOMENTS_CLIP * noise * math.sqrt(_MOMENTS_ROUNDS / shares["moments"]) * math.sqrt(2 * k)
+    if edge <= _LARGEST_PRIOR_EDGE:
+        reason = f"{_MOMENTS_ROUNDS} rounds of moments: their noise moves the variances of the prior by at most "
+        return shares, _MOMENTS_ROUNDS, f"{reason}{edge:.0%}"
+    rest = {name: share / (1 - shares["moments"]) for name, share in shares.items() if name != "moments"}
+    reason = f"no moments: their noise would move the variances of the prior by {edge:.0%}; the prior stays as it was"
+    return rest, 0, reason
 
 
 def _implicit(noise: float, n_items: int) -> Design:
