@@ -171,13 +171,20 @@ def test_no_learner_is_rebuilt_from_what_names_none(name: str, changed: dict[str
         learner_from(name, OPEN.parameters() | changed)
 
 
-def test_other_models_catalogues_and_scales_are_refused() -> None:
+def test_other_models_and_catalogues_are_refused() -> None:
     with pytest.raises(ValueError, match="first model of a pool"):
         OPEN.learn(initial_features(GENRES, 1.0, 5.0, statistic="bias"), COPIES)
     with pytest.raises(ValueError, match="first model of a pool"):
         OPEN.learn(FIRST, COPIES.within(N_ITEMS - 1))
-    with pytest.raises(ValueError, match="outside the scale"):
-        OPEN.learn(FIRST, replace(COPIES, values=COPIES.values + 1))
+
+
+@pytest.mark.parametrize("epsilon_nano", [0, 2 * 10**9])
+def test_ratings_beyond_the_scale_count_as_its_ends(epsilon_nano: int) -> None:
+    learner = replace(OPEN, epsilon_nano=epsilon_nano)
+    values = COPIES.values.copy()
+    values[values == 5] = 1e30
+
+    assert encode(learner.learn(FIRST, replace(COPIES, values=values))) == encode(learner.learn(FIRST, COPIES))
 
 
 def test_copies_that_no_finite_model_follows_from_are_reported() -> None:

@@ -114,16 +114,16 @@ class PoolLearner:
 
         Args:
             base: The model before, see `initial_pool`.
-            copies: Copies as received, a user per giver, of items of the model's catalogue.
+            copies: Copies as received, a user per giver, of items of the model's catalogue. Whatever a giver has put
+                in them, ratings beyond the scale count as its ends.
 
         Raises:
-            ValueError: The model is no first model of a pool, or the copies are of another catalogue or scale.
+            ValueError: The model is no first model of a pool, or the copies are of another catalogue.
             FederationError: No finite model follows from the copies.
         """
         if base.statistic != _STATISTIC or base.n_items != copies.n_items:
             raise ValueError(f"wanted a first model of a pool over {copies.n_items} items")
-        if copies.n_ratings and not base.low <= copies.values.min() <= copies.values.max() <= base.high:
-            raise ValueError(f"a copy has ratings outside the scale from {base.low} to {base.high}")
+        copies = replace(copies, values=copies.values.clip(base.low, base.high))
         world = _World.of(base, copies, self.n_factors)
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the model that results is checked
