@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -17,15 +19,23 @@ import pytest
 
 from liberate import report
 from liberate.errors import LiberateError
+from liberate.federation.founding import open_standing
+from liberate.federation.parcels import Scale
+from liberate.federation.sharing import Terms, grant, hand_over, receive, withdraw
+from liberate.ledger.records import decode_entry
+from liberate.randomness import SimulatedRandomness
+from liberate.report import words
 from liberate.report.facts import time_parts
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.training import train
+from liberate.runs.lineage import trace_person
+from liberate.runs.training import charter_of, train
 from liberate.settings import resolve
 from tests.browser import Browser
 from tests.report.document import Element, parse
 from tests.worlds import low_rank_ratings, write_csv
 
+SVG = "data:image/svg+xml;base64,"
 EVIL = "<script>alert(1)</script>"
 HEADINGS = [
     "What was learned",
@@ -214,6 +224,70 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
     command, checkpoint = (block.text for block in ledger.all("pre"))
     assert command == f"liberate ledger verify {run.folder.name} --key {run.verifier_key}"
     assert checkpoint.split("\n")[:2] == [run.record["origin"], str(run.result.entry_count)]
+
+
+def share(run: Run, giver: str, recipient: str) -> None:
+    """Let one participant hand a copy to another, who accepts it, and take the consent back."""
+    with open_standing(run.home, charter_of(run.settings)) as standing:
+        ledger, devices = standing.ledger, standing.devices
+        people = [devices.find(user_id=name) for name in (giver, recipient)]
+        source, target = (each for each in people if each is not None)
+        terms = Terms(recipients=(target.number or 0,), expiry=1000, max_shares=1)
+        random = SimulatedRandomness(1, b"sharing")
+        consent = decode_entry(ledger.entry(grant(ledger, devices, source, terms, random))).leaf_hash
+        scale = Scale(low=1.0, step=1.0, n_levels=5)
+        _, parcel = hand_over(ledger, devices, source, consent, target.number or 0, scale, random)
+        receive(ledger, devices, target, parcel, 20)
+        (again,) = (each for each in [devices.find(user_id=giver)] if each is not None)
+        withdraw(ledger, devices, again, consent)
+
+
+def test_report_traces_the_first_who_shared_with_what_became_of_the_copy(learn: Learn) -> None:
+    plain = learn("privacy.mode=plain").folder
+    run = load_run(shutil.copytree(plain, plain.with_name("shared")))
+    share(run, "u04", "u02")
+
+    trace = section(read(run), "trace")
+
+    assert re.search(r"user u04 of the data set", trace.one("caption").words)
+    names = [name.words for name in trace.all("dt")]
+    assert dict(zip(names, [text.words for text in trace.all("dd")], strict=True)) == {
+        "Consents": "1, 1 of them withdrawn",
+        "Handed over": "1 copy to 1 recipient, 1 accepted",
+        "Used by others": "0 uses for 0 models",
+    }
+    steps = [row.all("th")[0].words for row in trace.one("tbody").all("tr")]
+    recipient = trace_person(run, "user:u02")["number"]
+    assert steps[-4:] == ["consented", "copy handed over", f"copy accepted by {recipient}", "consent withdrawn"]
+    drawing = b64decode(trace.one("img").attributes["src"].removeprefix(SVG)).decode()
+    assert "Where the data of participant" in drawing
+    assert f"participant {recipient}" in drawing
+
+
+def test_report_without_copies_draws_none(learn: Learn) -> None:
+    trace = section(read(learn("privacy.mode=plain")), "trace")
+
+    assert trace.all("img") == []
+    assert trace.all("dt") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "author", "more", "said"),
+    [
+        ("update", 3, {"round": 2}, "answered round 2"),
+        ("update", 5, {"round": 2, "by": 5}, "copy used by 5, round 2"),
+        ("pool", 2, {"round": 1, "by": 2}, "copy in the pool, round 1"),
+        ("share", 5, None, "copy from 5"),
+        ("receipt", 3, None, "copy accepted"),
+        ("erasure", 2, None, "forgotten"),
+        ("erasure", 3, None, "asked to be forgotten"),
+        ("disclosure", 7, None, "looked up by auditor 7"),
+        ("key", 0, None, "key recovered"),
+        ("survivors", 2, None, "survivors"),
+    ],
+)
+def test_a_step_is_told_from_the_persons_side(kind: str, author: int, more: dict[str, int] | None, said: str) -> None:
+    assert words.step({"kind": kind, "author": author}, 3, more) == said
 
 
 def test_report_traces_the_first_participant_into_every_model(learn: Learn) -> None:

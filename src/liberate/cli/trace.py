@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_table, show
+from liberate.cli.output import JsonFlag, print_json, print_table, progress_lines, show
 from liberate.cli.run import Folder
 
 _FEW = 20
@@ -34,6 +34,13 @@ def trace(
             dir_okay=False,
         ),
     ] = None,
+    harm: Annotated[
+        bool,
+        typer.Option(
+            "--harm",
+            help="With --model: how large each upload was that the run kept, and how the others fare without it.",
+        ),
+    ] = False,
     svg: Annotated[Path | None, typer.Option(help="Draw the answer into this file as well.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -43,6 +50,8 @@ def trace(
 
     if [participant, share, model, received, leak].count(None) != 4:
         raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
+    if harm and (model is None or svg is not None):
+        raise typer.BadParameter("--harm goes with --model, and is not drawn")
     run = load_run(folder)
     found: dict[str, Any]
     told: Callable[[dict[str, Any]], None]
@@ -50,6 +59,11 @@ def trace(
         found, told = trace_person(run, participant), _tell_person
     elif share is not None:
         found, told = trace_share(run, share), _tell_share
+    elif model is not None and harm:
+        from liberate.runs.harm import trace_harm
+
+        with progress_lines() as progress:
+            found, told = trace_harm(run, model, progress), _tell_harm
     elif model is not None:
         found, told = trace_version(run, model), _tell_model
     elif received is not None:
@@ -130,6 +144,21 @@ def _tell_model(found: dict[str, Any]) -> None:
     for name, words in (("answers", "own answers"), ("copies", "copies that others used"), ("pooled", "the pool")):
         people = [person["number"] for person in found["people"] if person[name]]
         print(f"\nby {words}: {len(people)} participants" + (f", {_listed(people)}" if people else ""))
+
+
+def _tell_harm(found: dict[str, Any]) -> None:
+    people = found["participants"]
+    print(
+        f"model {found['version']}, of round {found['round']}: {len(people)} uploads of statistic {found['statistic']}"
+    )
+    bound = "what ratings can give" if found["bound"] is None else f"{show(found['bound'])} at most"
+    print(f"{found['norm']} norm: median {show(found['median'])}; each was held against {bound}")
+    if found["missing"]:
+        print(f"{found['missing']} uploads are not here")
+    print("\nthe others' RMSE is larger by so much because of the upload, the worst first")
+    columns = ["participant", "key", "user", "norm", "of a row", "on their ratings", "on held-out ones"]
+    rows = [[each[key] for key in ("number", "key_id", "user_id", "size", "row", "fit", "held_out")] for each in people]
+    print_table(columns, rows[:_FEW])
 
 
 def _tell_received(found: dict[str, Any]) -> None:
@@ -215,7 +244,7 @@ def _tell_erasures(erasures: Sequence[dict[str, Any]]) -> None:
 
 
 def _by(entry: dict[str, Any], person: int) -> str:
-    return "" if entry["author"] == person else f", by {entry['author']}"
+    return "" if entry["author"] == person or entry["kind"] == "enrol" else f", by {entry['author']}"
 
 
 def _name(party: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class LedgerFacts:
         size: Entries, blocks included.
         root: Of the tree, base64.
         checkpoint: The newest one, as a signed note.
-        first_participant: The lowest number of a participant.
+        traced: A participant whose trace tells most: the first who shared, else the one with the lowest number.
         time: Of the last block, by the ledger's clock.
         audit: What a full check of every stored byte found.
     """
@@ -55,7 +55,7 @@ class LedgerFacts:
     size: int
     root: str
     checkpoint: str
-    first_participant: int
+    traced: int
     time: datetime
     audit: Audit
 
@@ -83,6 +83,7 @@ def ledger_facts(run: Run) -> LedgerFacts:
         note = ledger.checkpoint()
         positions = {kind: ledger.positions(kind=kind) for kind in KINDS}
         first = next(i for i, principal in enumerate(ledger.state.principals) if principal.role == "participant")
+        sharers = [decode_entry(ledger.entry(at)).record.author for at in positions["share"][:1]]
         last = decode_entry(ledger.entry(positions["block"][-1])).record
     checkpoint = open_checkpoint(note, run.verifier_key)
     microseconds = last.time_us if isinstance(last, Block) else 0
@@ -93,7 +94,7 @@ def ledger_facts(run: Run) -> LedgerFacts:
         size=checkpoint.size,
         root=b64encode(checkpoint.root).decode(),
         checkpoint=note,
-        first_participant=first,
+        traced=(*sharers, first)[0],
         time=_EPOCH + timedelta(microseconds=microseconds),
         audit=verify(run.ledger_folder, key=run.verifier_key),
     )
@@ -106,7 +107,7 @@ def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[Way]:
         trace: From `trace_person`.
         blocks: Positions of the ledger's blocks, by height from 1.
     """
-    versions = {update["position"]: update["version"] for update in trace["updates"]}
+    versions = {each["position"]: each["version"] for each in (*trace["updates"], *trace["uses"])}
     models = {model["version"]: model["position"] for model in trace["models"]}
     entered = [(each, versions.get(each["position"])) for each in trace["entries"]]
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,14 +52,18 @@ def write(run: Run) -> Path:
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
     """Draw an answer of `liberate trace`, as `--json` has it, into an SVG file that loads nothing."""
-    path.write_text(_environment().get_template("flow.svg").render(flow=flow_of(found)), "utf-8")
+    path.write_text(_drawn(found), "utf-8")
+
+
+def _drawn(found: Mapping[str, Any]) -> str:
+    return _environment().get_template("flow.svg").render(flow=flow_of(found))
 
 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("liberate.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = ("count", "decimal", "epsilon", "percent", "scientific", "seconds", "sentence", "significant")
+    names = ("count", "decimal", "epsilon", "percent", "scientific", "seconds", "sentence", "significant", "step")
     environment.filters |= {name: getattr(words, name) for name in names} | {"px": words.pixels}
     return environment
 
@@ -68,7 +73,7 @@ def _content(run: Run) -> dict[str, object]:
     found, spent, predicted = evaluate(run), statement(run), forecast_of(run)
     privacy = spent | spent["this_run"]
     ledger = ledger_facts(run)
-    trace = trace_person(run, str(ledger.first_participant))
+    trace = trace_person(run, str(ledger.traced))
     places = ways(trace, ledger.blocks)
     metrics = asdict(found.metrics)
     columns, rows = words.metric_table({"this run": metrics} | found.baselines)
@@ -107,7 +112,9 @@ def _content(run: Run) -> dict[str, object]:
         "command": f"liberate ledger verify {shlex.quote(run.folder.resolve().name)} "
         f"--key {shlex.quote(run.verifier_key)}",
         "trace": trace,
-        "updates": {update["position"]: update for update in trace["updates"]},
+        "updates": {each["position"]: each for each in (*trace["uses"], *trace["updates"])},
+        "sharing": _sharing(trace),
+        "flow": b64encode(_drawn(trace).encode()).decode() if trace["shares"] else None,
         "strips": [charts.strip(ledger.size, ledger.blocks, places, width=width) for width in (_WIDE, _NARROW)],
         "parts": time_parts(run.record["seconds"], result.seconds),
         "toml": to_toml(replace(settings, data=source)),
@@ -129,6 +136,30 @@ def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[s
     if privacy["mode"] == "distributed":
         rows += [("Masks", privacy["masks"]), ("Noise", privacy["noise"])]
     return [*rows, ("Rounds joined", _joined(privacy))]
+
+
+def _sharing(trace: dict[str, Any]) -> list[tuple[str, str]]:
+    """What became of a person's consents and copies, by name: only what there is."""
+    shares, consents, late = trace["shares"], trace["consents"], trace["used_after_withdrawal"]
+    copies = words.count(len(shares), "copy", "copies")
+    accepted = sum(share["receipt"] is not None for share in shares)
+    n_models = sum(bool(model["through"]) for model in trace["models"])
+    uses = f"{words.count(len(trace['uses']), 'use')} for {words.count(n_models, 'model')}"
+    rows = []
+    if consents:
+        ended = sum(consent["withdrawn"] is not None for consent in consents)
+        rows.append(("Consents", f"{len(consents)}, {ended} of them withdrawn"))
+    if shares:
+        recipients = words.count(len(trace["recipients"]), "recipient")
+        rows += [("Handed over", f"{copies} to {recipients}, {accepted} accepted"), ("Used by others", uses)]
+    if trace["received"]:
+        rows.append(("Received", words.count(len(trace["received"]), "copy", "copies")))
+    if trace["withdrawal"] is not None:
+        rows.append(("Left", f"withdrawn from everything, entry {trace['withdrawal']}"))
+    if late:
+        entries = words.count(len(late), "entry", "entries")
+        rows.append(("Used after leaving", f"{entries}, accepted before"))
+    return rows
 
 
 def _all_runs(spent: dict[str, Any]) -> list[tuple[str, str]]:
