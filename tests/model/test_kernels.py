@@ -206,6 +206,27 @@ def test_moments_are_told_by_their_eigenvalues(n: int, k: int, seed: int) -> Non
     matrices[-1] -= (np.linalg.eigvalsh(matrices[-1])[0] + 0.01) * np.eye(k)
     others = np.array([plain.pack(np.rint(2**20 * matrix)) for matrix in matrices]).astype(np.int32)
 
-    assert kernels.are_moments(units, k)
-    assert kernels.are_moments(np.zeros((n, k * (k + 1) // 2), np.int32), k)
-    assert not kernels.are_moments(others, k)
+    assert all(kernels.is_moment(row, k) for row in units)
+    assert kernels.is_moment(np.zeros(k * (k + 1) // 2, np.int32), k)
+    assert not kernels.is_moment(others[-1], k)
+
+
+@given(ratings(), sizes, seeds)
+def test_least_error_is_what_a_person_has_whose_side_is_known(own: Ratings, k: int, seed: int) -> None:
+    """Of a point x with errors e the error is the sum of e² and zᵀ Cov[w] z, and no other person has a smaller one."""
+    rng = np.random.default_rng(seed)
+    item_means, item_moments = moments_of(rng, own.n_items, k)
+    begin, end = own.indptr[:2]
+    items, x = own.items[begin:end], rng.normal(0, 1, k)
+    z = np.append(x[:-1], 1.0)
+    errors = rng.normal(0, 1, len(items))
+    h = (item_means[items].astype(np.float64) @ z + errors)[:, None] * z
+    packed = np.tile(plain.pack(np.outer(z, z)), (len(items), 1))
+    rows = np.rint(2.0**20 * np.concatenate([packed, h], axis=1)).astype(np.int64)
+
+    found = kernels.least_error(items, rows, 2.0**-20, item_means, item_moments)
+
+    spread = [plain.unpack(m, k) - np.outer(w, w) for m, w in zip(item_moments[items], item_means[items], strict=True)]
+    wanted = sum((errors**2).tolist()) + sum(float(z @ covariance @ z) for covariance in spread)
+    assert found == pytest.approx(wanted, rel=2e-3, abs=2e-3)
+    assert kernels.least_error(items, -rows, 2.0**-20, item_means, item_moments) == (np.inf if len(items) else 0.0)

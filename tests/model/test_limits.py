@@ -166,3 +166,19 @@ def test_what_is_clipped_anyway_has_no_limit_of_its_own() -> None:
 
     with pytest.raises(ValueError, match="without a clip 'moments' has no limit"):
         limits_of(Model.of(0, "moments", LOW, HIGH, model.arrays))
+
+
+@pytest.mark.parametrize("factor", [-1, 2])
+def test_an_error_too_small_for_the_moments_is_refused(factor: int) -> None:
+    """Flipped or enlarged right-hand sides are within every bound, but the error that goes with them is another."""
+    own = low_rank_ratings()
+    *_, model = models(CONFIGS["normal"], own, 1, rounds=2)
+    part = uploads(model, own)[0]
+    rows = part.rows.copy()
+    rows[:, -4:] *= factor
+    lying = GridRows(indptr=part.indptr, indices=part.indices, rows=rows, tails=part.tails)
+
+    with pytest.raises(BadUpload) as caught:
+        limits_of(model).check(lying, PLAIN_GRID_BITS, 1)
+
+    assert caught.value.reason == "no_moments"

@@ -305,6 +305,12 @@ class Profiles:
     errors: Float64Array
 
 
+def item_moments_of(model: Model) -> Float32Array:
+    """Give E[w wᵀ] of each item, packed, shape (n_items, P): of points where the model says no more."""
+    moments = model.arrays.get("item_moments")
+    return kernels.outer(model.item_means) if moments is None else moments.astype(np.float32, copy=False)
+
+
 def fit_profiles(model: Model, ratings: Ratings, targets: Float32Array) -> Profiles:
     """Fit each device's own side with its uncertainty. `targets` are `model.targets(ratings)`.
 
@@ -313,9 +319,7 @@ def fit_profiles(model: Model, ratings: Ratings, targets: Float32Array) -> Profi
     """
     if ratings.n_items != model.n_items:
         raise ValueError(f"ratings of {ratings.n_items} items, but a model of {model.n_items}")
-    item_means = model.item_means
-    moments = model.arrays.get("item_moments")
-    item_moments = kernels.outer(item_means) if moments is None else moments.astype(np.float32, copy=False)
+    item_means, item_moments = model.item_means, item_moments_of(model)
     precision = model.float64("user_precision")
     item_moments.setflags(write=False)  # as a model's own: kernels are compiled once
     n, k = ratings.n_users, item_means.shape[1]

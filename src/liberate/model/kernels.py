@@ -581,41 +581,95 @@ def largest_ratio(rows: npt.NDArray[np.integer], scales: Float64Array, columns: 
     return largest
 
 
-@_serial
-def are_moments(rows: npt.NDArray[np.integer], k: int) -> bool:
-    """Tell whether each row begins with a packed positive semidefinite matrix, shape (k, k), but for rounding.
+@numba.njit(error_model="numpy")
+def _factor(row: npt.NDArray[np.integer], a: Float64Array) -> bool:
+    """Write the Cholesky factor of the packed matrix that a row begins with; false if it has none.
 
-    Rounding to whole units moves the eigenvalues by less than k units, float32 by less than 2**-18 of the trace. A row
-    that begins as the one before is not looked at again.
+    Rounding to whole units moves the eigenvalues by less than k units, float32 by less than 2**-18 of the trace.
     """
-    n_packed = k * (k + 1) // 2
+    k = len(a)
+    place = 0
+    trace = 0.0
+    for i in range(k):
+        for j in range(i + 1):
+            a[i, j] = row[place]
+            place += 1
+        trace += a[i, i]
+    for j in range(k):
+        for i in range(j, k):
+            s = a[i, j] + (k + trace * 2.0**-18 if i == j else 0.0)
+            for t in range(j):
+                s -= a[i, t] * a[j, t]
+            a[i, j] = s
+        if not a[j, j] > 0:
+            return False
+        a[j, j] = np.sqrt(a[j, j])
+        for i in range(j + 1, k):
+            a[i, j] /= a[j, j]
+    return True
+
+
+@_serial
+def is_moment(row: npt.NDArray[np.integer], k: int) -> bool:
+    """Tell whether a row begins with a packed positive semidefinite matrix, shape (k, k), but for rounding."""
+    return _factor(row, np.empty((k, k)))
+
+
+@_serial
+def least_error(
+    items: Int32Array,
+    rows: npt.NDArray[np.integer],
+    unit: float,
+    item_means: Float32Array,
+    item_moments: Float32Array,
+) -> float:
+    """Give the least expected squared error that somebody can have whose part in the normal equations this is.
+
+    With A = E[z zᵀ] and h = E[(y - b_u) z] of an item, E[(y - b_u)²] is at least hᵀ A⁻¹ h, so the item's part of the
+    error is at least (h - A E[w])ᵀ A⁻¹ (h - A E[w]) + tr(Cov[w] A). Of several people's sums this is a lower bound too.
+
+    Args:
+        items: Of the rows, shape (n,).
+        rows: As `normal_rows` writes them, in whole units, shape (n, P + K).
+        unit: What a whole unit stands for.
+        item_means: E[w] of each item, shape (n_items, K).
+        item_moments: E[w wᵀ] of each item, packed, shape (n_items, P).
+
+    Returns:
+        The error; infinite where a matrix is not positive semidefinite.
+    """
+    k = item_means.shape[1]
+    n_packed = item_moments.shape[1]
     a = np.empty((k, k))
-    for row in range(len(rows)):
+    v = np.empty(k)
+    total = 0.0
+    for row in range(len(items)):
         is_new = row == 0
         for t in range(n_packed):
             if not is_new:
                 is_new = rows[row, t] != rows[row - 1, t]
-        if not is_new:
-            continue
-        place = 0
-        trace = 0.0
+        if is_new and not _factor(rows[row], a):
+            return np.inf
+        w = item_means[items[row]]
+        moment = item_moments[items[row]]
         for i in range(k):
-            for j in range(i + 1):
-                a[i, j] = rows[row, place]
+            v[i] = rows[row, n_packed + i]
+        place = 0
+        for i in range(k):
+            for j in range(i):
+                v[i] -= rows[row, place] * w[j]
+                v[j] -= rows[row, place] * w[i]
+                total += 2 * unit * rows[row, place] * (moment[place] - w[i] * w[j])
                 place += 1
-            trace += a[i, i]
-        for j in range(k):
-            for i in range(j, k):
-                s = a[i, j] + (k + trace * 2.0**-18 if i == j else 0.0)
-                for t in range(j):
-                    s -= a[i, t] * a[j, t]
-                a[i, j] = s
-            if not a[j, j] > 0:
-                return False
-            a[j, j] = np.sqrt(a[j, j])
-            for i in range(j + 1, k):
-                a[i, j] /= a[j, j]
-    return True
+            v[i] -= rows[row, place] * w[i]
+            total += unit * rows[row, place] * (moment[place] - w[i] * w[i])
+            place += 1
+        for i in range(k):
+            for t in range(i):
+                v[i] -= a[i, t] * v[t]
+            v[i] /= a[i, i]
+            total += unit * v[i] * v[i]
+    return total
 
 
 @_server

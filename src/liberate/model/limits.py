@@ -10,7 +10,8 @@ tau plus the squared distance to the prior's mean in units of C, so that
     the squared error at x is at most S, and at most S + K / tau with the posterior's own spread;
     x is at most r = sqrt(tau S) / 2 of these units from the prior's mean, for s / (1 + s²) <= 1/2;
     a rating's error at x is at most the largest at the prior's mean, and r times the root of zᵀ C z;
-    the posterior's covariance is at most C.
+    the posterior's covariance is at most C;
+    the squared error is no smaller than what a person sends of each item allows (`kernels.least_error`).
 
 Of several people's sum, as of somebody who learns from others' copies too, each number is at most so many times that.
 """
@@ -23,13 +24,16 @@ from typing import Protocol
 
 import numpy as np
 
-from liberate.arrays import Float64Array, GridRows
+from liberate.arrays import Float32Array, Float64Array, GridRows
 from liberate.errors import BadUpload
 from liberate.model import kernels
-from liberate.model.factors import Model
+from liberate.model.factors import Model, item_moments_of
 
 _SLACK = 1.01
 """Devices compute in float32, and another machine adds up in another order."""
+
+_LEAST_ERROR = 1e-3
+"""Of a rating: what rounding may take from a squared error."""
 
 
 class Limits(Protocol):
@@ -84,6 +88,8 @@ class _FactorLimits:
         spread: Its standard deviations, shape (K,).
         tau: Precision of a rating's noise.
         largest: Size of a target.
+        item_means: E[w] of each item, shape (n_items, K).
+        item_moments: E[w wᵀ] of each item, packed, shape (n_items, P).
     """
 
     is_normal: bool
@@ -93,6 +99,8 @@ class _FactorLimits:
     spread: Float64Array
     tau: float
     largest: float
+    item_means: Float32Array
+    item_moments: Float32Array
 
     @classmethod
     def of(cls, model: Model) -> _FactorLimits:
@@ -110,6 +118,8 @@ class _FactorLimits:
             spread=np.sqrt(np.diag(covariance)),
             tau=float(model.float64("noise_precision")[0]),
             largest=max(abs(ends[0]), abs(ends[1])),
+            item_means=model.item_means,
+            item_moments=item_moments_of(model),
         )
 
     def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
@@ -121,7 +131,6 @@ class _FactorLimits:
         if self.is_normal:
             columns, tails = self._normal(own, error)
             scales = np.ones(len(rated))
-            _require_moments(upload, len(own), n_people << grid_bits)
         else:
             columns, tails = np.append(own[:-1], 1.0), np.array([error])
             scales = self.errors[rated] + self.reaches[rated] * reach
@@ -132,6 +141,22 @@ class _FactorLimits:
         ratio = kernels.largest_ratio(upload.rows, scales, units)
         if ratio > 1:
             raise BadUpload("oversized", f"a number is {ratio:.4g} times as large as ratings can make it")
+        if self.is_normal:
+            self._require_moments(upload, grid_bits, n_people)
+
+    def _require_moments(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+        """Refuse moments that no vectors have, and an error that is too small for them: no model might follow.
+
+        Raises:
+            BadUpload: A matrix is not positive semidefinite, or the error is below the least there can be.
+        """
+        unit = math.ldexp(1.0, -grid_bits)
+        k = len(self.mean)
+        together = np.append(upload.tails[0, :-1], n_people << grid_bits)  # second moments of (x, 1)
+        least = kernels.least_error(upload.indices, upload.rows, unit, self.item_means, self.item_moments)
+        error = float(upload.tails[0, -1]) * unit
+        if least > error * _SLACK + _LEAST_ERROR * len(upload.rows) or not kernels.is_moment(together, k + 1):
+            raise BadUpload("no_moments", f"no person has these moments with a squared error of {error:.4g}")
 
     def _normal(self, own: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
         """Give the sizes of a row and of the tail at most, `own` being the size of x at most."""
@@ -158,11 +183,9 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     means = model.float64("item_means")
     sides = np.append(mean[:-1], 1.0)
     scores = means @ sides
-    if "item_moments" not in model.arrays:
-        return scores + mean[-1], np.zeros(len(means))
     rows, columns = np.tril_indices(len(mean))
     weights = sides[rows] * sides[columns] * np.where(rows == columns, 1.0, 2.0)
-    return scores + mean[-1], np.maximum(model.float64("item_moments") @ weights - scores**2, 0.0)
+    return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 
 
 def _norms(upload: GridRows, grid_bits: int) -> Float64Array:
@@ -184,20 +207,3 @@ def _require(found: Float64Array, wanted: Float64Array, rounding: float) -> None
     if (found > limits).any():
         place = int((found - limits).argmax())
         raise BadUpload("oversized", f"number {place} is {found[place]:.4g}, ratings give {limits[place]:.4g} at most")
-
-
-def _require_moments(upload: GridRows, k: int, count: int) -> None:
-    """Refuse moments that no vectors have: a sum of them might have no solution.
-
-    Args:
-        upload: Rows that begin with E[z zᵀ], and a tail that begins with E[x xᵀ] and E[x].
-        k: K.
-        count: People in the upload, in grid units.
-
-    Raises:
-        BadUpload: A matrix is not positive semidefinite.
-    """
-    n_packed = k * (k + 1) // 2
-    together = np.append(upload.tails[0, : n_packed + k], count)[None]  # second moments of (x, 1)
-    if not (kernels.are_moments(upload.rows, k) and kernels.are_moments(together, k + 1)):
-        raise BadUpload("no_moments", "no person has these moments")
