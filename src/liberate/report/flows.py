@@ -12,8 +12,8 @@ from typing import Any
 
 from liberate.report.words import count
 
-_BOX_WIDTH, _BOX_HEIGHT = 176.0, 42.0
-_PITCH_X, _PITCH_Y = 252.0, 54.0
+_BOX_WIDTH, _BOX_HEIGHT = 160.0, 42.0
+_PITCH_X, _PITCH_Y = 218.0, 54.0
 _MARGIN, _HEAD = 24.0, 44.0
 _BULGE = 34.0
 """How far a line between two of one column reaches out of it."""
@@ -21,7 +21,7 @@ _BULGE = 34.0
 MOST = 24
 """Things in a column; of more, the middle ones become one."""
 
-_FEW = 6
+_FEW = 4
 """People whose numbers stand in a box."""
 
 _LANE = "lane"
@@ -128,7 +128,8 @@ def lay_out(graph: Graph) -> Flow:
         box_height=_BOX_HEIGHT,
         heads=tuple((head, _MARGIN + column * _PITCH_X) for column, (head, _) in enumerate(graph.columns)),
         boxes=tuple(box for box in boxes.values() if box.thing.text),
-        links=tuple(_link(boxes[begin], boxes[end]) for begin, end in graph.links),
+        links=tuple(_link(boxes[begin], boxes[end]) for begin, end in graph.links)
+        + tuple(_through(box) for box in boxes.values() if not box.thing.text),
     )
 
 
@@ -152,11 +153,13 @@ def _link(begin: Box, end: Box) -> Link:
     middle, to_middle = begin.y + _BOX_HEIGHT / 2, end.y + _BOX_HEIGHT / 2
     if begin.x == end.x:
         return Link(from_x, middle, from_x, to_middle, _BULGE, _BULGE)
-    # a lane has no box: lines run through to its middle
-    from_x -= 0.0 if begin.thing.text else _BOX_WIDTH / 2
-    to_x = end.x + (0.0 if end.thing.text else _BOX_WIDTH / 2)
-    half = (to_x - from_x) / 2
-    return Link(from_x, middle, to_x, to_middle, half, -half)
+    half = (end.x - from_x) / 2
+    return Link(from_x, middle, end.x, to_middle, half, -half)
+
+
+def _through(lane: Box) -> Link:
+    middle = lane.y + _BOX_HEIGHT / 2
+    return Link(lane.x, middle, lane.x + _BOX_WIDTH, middle, 0.0, 0.0)
 
 
 def _folded(graph: Graph) -> Graph:
@@ -167,7 +170,7 @@ def _folded(graph: Graph) -> Graph:
         shown = things
         if len(things) > MOST:
             begin, end = MOST // 2, len(things) - (MOST - MOST // 2 - 1)
-            rest = Thing(f"rest {index}", f"{end - begin:,} more", f"{things[begin].text} to {things[end - 1].text}")
+            rest = Thing(f"rest {index}", f"{end - begin:,} more", f"up to {things[end - 1].text}")
             instead |= {thing.key: rest.key for thing in things[begin:end]}
             shown = (*things[:begin], rest, *things[end:])
         columns.append((head, shown))
@@ -182,7 +185,7 @@ def _person(found: Mapping[str, Any]) -> Graph:
     person = found["giver"] if is_share else found
     number, (own, shares) = person["number"], (() if is_share else found["updates"], found["shares"])
     copies = [_copy(each) for each in shares]
-    recipients = [_party(each) for each in found["recipients"]]
+    recipients = [_party(each) for each in sorted(found["recipients"], key=lambda each: min(each["shares"]))]
     links = [("person", f"entry {each['position']}") for each in shares]
     links += [(f"entry {each['position']}", f"party {each['recipient']}") for each in shares]
     if own:
@@ -288,4 +291,4 @@ def _answer(answer: Mapping[str, Any]) -> Thing:
 def _people(numbers: Sequence[int]) -> str:
     if len(numbers) > _FEW:
         return count(len(numbers), "participant")
-    return f"participant{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    return f"of {', '.join(map(str, numbers))}"
