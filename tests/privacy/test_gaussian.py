@@ -344,3 +344,19 @@ def test_whatever_fits_the_limit_keeps_its_epsilon(
 def test_parameters_that_make_no_mechanism_are_refused(name: str, parameters: dict[str, int], message: str) -> None:
     with pytest.raises(PrivacyError, match=message):
         mechanism_from(name, 20, parameters)
+
+
+@settings(max_examples=60)
+@given(epsilon=EPSILONS, n_participants=st.integers(1, 10**4), left=st.integers(1, 10**4))
+def test_where_people_have_left_the_others_add_so_much_more_noise_that_no_answer_costs_more(
+    epsilon: float, n_participants: int, left: int
+) -> None:
+    planned = stage_of(1.0, 1.0, epsilon, DELTA, n_participants, 0.9)
+
+    held = planned.held_by(min(left, n_participants))
+
+    assert held.honest == min(left, planned.honest)
+    assert held.honest * held.share_units**2 >= planned.honest * planned.share_units**2
+    assert held.spend_nano <= planned.spend_nano
+    assert (held.honest < planned.honest) == (held.share_units > planned.share_units)
+    assert (held.clip_units, held.grid_bits) == (planned.clip_units, planned.grid_bits)

@@ -21,7 +21,7 @@ from liberate.federation.rows import Received
 from liberate.federation.wishes import carry_out
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Dataset, Entry, Share, Update, decode_entry
+from liberate.ledger.records import Dataset, Entry, Round, Share, Update, decode_entry
 from liberate.model.ratings import Ratings
 from liberate.runs import acts
 from liberate.runs.desk import desk_of
@@ -68,9 +68,9 @@ def entries(run: Run, kind: str) -> list[Entry]:
         return [decode_entry(ledger.entry(position)) for position in ledger.positions(kind=kind)]
 
 
-def consent(run: Run, *to: str, **changes: Any) -> dict[str, Any]:
+def consent(run: Run, *to: str, giver: str = PERSON, **changes: Any) -> dict[str, Any]:
     terms: dict[str, Any] = {"max_shares": 3, "blocks": 100, "epsilon": None, "rating_fraction": 1.0, "purpose": ""}
-    return acts.consent(run, PERSON, recipients=list(to), **terms | changes, wait=now)
+    return acts.consent(run, giver, recipients=list(to), **terms | changes, wait=now)
 
 
 def received(run: Run, name: str) -> list[Received]:
@@ -202,6 +202,37 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     assert acts.erase(run, "user:u01", wait=now)["models"] == [1]
     assert verify(run.ledger_folder, key=result.verifier_key).ok
     assert evaluate(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
+
+
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_a_private_run_goes_on_within_its_promise_when_people_leave(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+) -> None:
+    """The others add the noise of those who have left: none is asked for more than was agreed, or pays more."""
+    run_round = Coordinator.run_round
+    n_rounds = 0
+
+    def leave_meanwhile(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_rounds
+        model = run_round(*arguments, **options)
+        if n_rounds == 0:
+            acts.withdraw(load_run(tmp_path / "run"), FRIEND, consent=None, wait=now)
+            acts.erase(load_run(tmp_path / "run"), PERSON, wait=now)
+        n_rounds += 1
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", leave_meanwhile)
+    mode = ["privacy.mode=distributed", "privacy.epsilon=16", f"run.simulated={simulated}"]
+    data = resolve(None, [f"data.source={configure().data.source}", "data.low=1", "data.high=5", *mode], environment={})
+    train(data, tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    rounds = [record for entry in entries(run, "round") if isinstance(record := entry.record, Round)]
+    assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
+    assert n_rounds > 1
+    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend for each in rounds) / 10**9)
+    assert statement(run)["epsilon_pld"] <= 16
+    assert verify(run.ledger_folder).ok
 
 
 def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
@@ -393,6 +424,8 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
     granted = consent(run, FRIEND, "pool")
     for to in (FRIEND, "pool"):
         acts.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    consent(run, "pool", giver=FRIEND)
+    acts.share(run, FRIEND, recipient="pool", consent=None, wait=now)
     shutil.copytree(run.folder, tmp_path / "as-it-was")
     done: dict[str, Any] | None = None
     for at in range(1, 20):

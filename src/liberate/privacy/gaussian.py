@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -159,6 +159,20 @@ class DistributedGaussian:
     @property
     def client_noise(self) -> float:
         return math.ldexp(self.share_units, -self.grid_bits)
+
+    def held_by(self, honest: int) -> DistributedGaussian:
+        """Give the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.
+
+        Args:
+            honest: How many, > 0; from `self.honest` on nothing changes.
+
+        Raises:
+            ValueError: They are too few: one's noise would not fit the grid.
+        """
+        if honest >= self.honest:
+            return self
+        share = _root_above(-(-(self.share_units**2 * self.honest) // honest))
+        return replace(self, share_units=share, honest=honest)
 
     def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
         """Clip a batch, lay it out for every row and add each device's own share of the noise."""

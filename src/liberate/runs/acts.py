@@ -6,11 +6,14 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import pyarrow as pa
+
 from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.leaving import departure_of
-from liberate.federation.rows import Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
+from liberate.federation.parcels import as_ratings
+from liberate.federation.rows import Received, Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
 from liberate.federation.wishes import carry_out
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Consent, Receipt, decode_entry, numbers
@@ -119,6 +122,26 @@ def erase(run: Run, participant: str, *, wait: Wait) -> dict[str, Any]:
         salts can be made again from the seed, and nobody is forgotten but in play.
     """
     return _act(run, participant, WishToBeForgotten(), wait)
+
+
+def received(run: Run, participant: str) -> pa.Table:
+    """Give the ratings that a participant has received from others, as the device holds them.
+
+    Returns:
+        Columns `user`, the giver's number, `item` and `rating`.
+
+    Raises:
+        LiberateError: Nobody has that name, or the person was forgotten.
+    """
+    items = run.catalogue()["item_id"]
+    with Devices(run.devices_folder) as devices:
+        device = device_of(devices, find_person(run, participant).number)
+        copies = [copy for _, _, copy in devices.all_kept(Received, device.slot)]
+    rows = as_ratings([copy.copy for copy in copies], len(items))
+    givers = pa.array([copy.giver for copy in copies], pa.int64())
+    return pa.table(
+        {"user": givers.take(pa.array(rows.users())), "item": items.take(rows.items), "rating": rows.values}
+    )
 
 
 def _act(run: Run, participant: str, wish: Wish, wait: Wait) -> dict[str, Any]:
