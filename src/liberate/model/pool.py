@@ -21,7 +21,7 @@ import numpy as np
 from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
 from liberate.model import kernels
-from liberate.model.factors import INITIAL_NOISE_PRECISION, Array, Model, fit_profiles, packed_size
+from liberate.model.factors import INITIAL_NOISE_PRECISION, Array, Model, fit_profiles, initial_precision, packed_size
 from liberate.model.method import sum_of
 from liberate.model.ratings import Ratings
 from liberate.model.releases import after_moments, initial_features
@@ -42,7 +42,8 @@ _NANO = 10**9
 _ROUNDS = 25
 _STATISTIC = "pool"
 _SECRET = b"liberate pool: first factors   1"
-_INITIAL_DEVIATION = 0.1
+_FIRST_DEVIATION = 0.1
+_RESTART_DEVIATION = 0.3
 _FACTOR_VARIANCE = 0.1
 _ITEM_BIAS_VARIANCE = 0.2
 _PSEUDO_COUNT = 10.0
@@ -154,9 +155,7 @@ class PoolLearner:
         popularity = world.popularity * self.n_people
         match self.follows:
             case "normal":
-                arrays["item_moments"] = learned.moments().astype(np.float32)
-                arrays["item_mean"] = learned.regression[0].copy()
-                arrays["item_precision"] = learned.item_precision
+                arrays = _restarted(learned, self.n_factors)
             case "bias":
                 first = initial_features(world.columns(learned), base.low, base.high, statistic="bias")
                 arrays = dict(first.arrays)
@@ -282,7 +281,7 @@ class _World:
     def first(self) -> _Learned:
         """Give what is known before any copy: random factors, fixed for all pools, and public priors."""
         n, size = len(self.features), self.n_factors + 1
-        factors = generator(_SECRET).standard_normal((n, self.n_factors)) * _INITIAL_DEVIATION
+        factors = generator(_SECRET).standard_normal((n, self.n_factors)) * _FIRST_DEVIATION
         return _Learned(
             means=np.concatenate([self.features, factors, np.zeros((n, 1))], axis=1),
             covariances=np.zeros((n, size, size)),
@@ -361,6 +360,33 @@ class _World:
         spread = learned.covariances[seen].sum(axis=0) + rest.T @ rest + _PSEUDO_COUNT * np.diag(self.item_variances)
         precision = np.linalg.inv(spread / (len(found) + _PSEUDO_COUNT))
         return replace(learned, regression=regression, item_precision=precision)
+
+
+def _restarted(learned: _Learned, n_factors: int) -> dict[str, Array]:
+    """Give normal equations a start: what was learned, along principal axes, and chance where nothing was.
+
+    From few people few directions of taste are learned, and the others vanish for good: a model that starts without
+    them never finds them. So each factor is filled up with chance to the deviation that factors start with elsewhere,
+    and priors are the initial ones.
+    """
+    size = n_factors + 1
+    factors, biases = learned.means[:, :-1], learned.means[:, -1:]
+    root = np.linalg.cholesky(learned.user_covariance[:-1, :-1]) / math.sqrt(_FACTOR_VARIANCE)
+    axes = factors @ root @ np.linalg.eigh(root.T @ factors.T @ factors @ root)[1][:, ::-1]
+    lacking = np.sqrt(np.maximum(0.0, _RESTART_DEVIATION**2 - (axes**2).mean(axis=0)))
+    axes += generator(_SECRET).standard_normal(axes.shape) * lacking
+    # what the people's mean says of an item is the same for all
+    biases = biases + factors @ learned.user_mean[:-1, None]
+    means = np.concatenate([axes, biases], axis=1).astype(np.float32)
+    return {
+        "item_means": means,
+        "item_moments": kernels.outer(means),
+        "item_mean": np.zeros(size),
+        "item_precision": initial_precision(size),
+        "user_mean": np.zeros(size),
+        "user_precision": initial_precision(size),
+        "noise_precision": np.array([INITIAL_NOISE_PRECISION]),
+    }
 
 
 def unpacked_all(packed: Float64Array, k: int) -> Float64Array:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from liberate.model.pool import POOL_FACTORS
 from liberate.model.releases import MOMENTS_CLIP, N_EMBEDDINGS
 from liberate.privacy.gaussian_curve import gaussian_calibration
 
@@ -78,7 +77,7 @@ def choose_design(
         objective: What is asked of the model.
         n_participants: People who take part, > 0.
         n_items: Size of the catalogue, > 0.
-        n_features: Public features of an item.
+        n_features: Public features of an item, what a pool has learned of it included.
         epsilon: For the whole run, > 0.
         delta: Likewise, 0 < delta < 1.
         honest_fraction: Part of the participants whose noise is counted on.
@@ -129,7 +128,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
 
 def _pooled(noise: float, n_givers: int, n_features: int) -> Design:
     """Choose what corrects a pool's model."""
-    shares, rounds, reason = _with_moments(noise, _POOLED_SHARES, n_features + POOL_FACTORS + 1)
+    shares, rounds, reason = _with_moments(noise, _POOLED_SHARES, n_features)
     return Design(
         gram_items=0,
         shares=shares,
