@@ -19,6 +19,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from liberate.errors import SettingsError
+from liberate.federation.arranging import SharingConfig
 from liberate.federation.coordinator import FederationConfig
 from liberate.model.factors import ModelConfig
 from liberate.privacy.mechanism import PrivacyConfig
@@ -120,6 +121,7 @@ class Settings:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    sharing: SharingConfig = field(default_factory=SharingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -129,6 +131,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "privacy": PrivacyConfig,
+    "sharing": SharingConfig,
     "federation": FederationConfig,
     "ledger": LedgerConfig,
     "run": RunConfig,

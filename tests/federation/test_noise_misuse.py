@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from liberate.arrays import GridRows
+from liberate.federation.accepting import Gate
 from liberate.federation.messages import (
     RoundAnswer,
     decode_reply,
@@ -109,9 +111,12 @@ def test_device_that_draws_again_when_asked_again_is_caught(
             for index, (device, message) in enumerate(waiting)
         ]
 
+    def takes_anything(self: Gate, sender: int, answer: RoundAnswer) -> GridRows:
+        return decode_upload(answer.upload, shape=self.record.shape, is_dense=self.is_dense)
+
     monkeypatch.setattr(Host, "_answer_again", redraw)
     # A coordinator that wants fresh noise takes what does not open its commitment.
-    monkeypatch.setattr("liberate.federation.coordinator.Coordinator._check", lambda *_: None)
+    monkeypatch.setattr(Gate, "check", takes_anything)
 
     found = misuse(tmp_path, world)
 

@@ -15,28 +15,31 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
 
 from liberate.arrays import Digest
-from liberate.crypto.merkle import root
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadUpload, FederationError, InsufficientCohort, RefusedEntry
 from liberate.federation.accepting import Gate
 from liberate.federation.asking import Asking, View
-from liberate.federation.messages import RoundAnswer, decode_reply
+from liberate.federation.clerk import Clerk
+from liberate.federation.messages import RoundAnswer, RoundInputs, decode_reply, encode_message
 from liberate.federation.model_store import ModelStore
+from liberate.federation.pool import Pool
+from liberate.federation.pooling import run_pool
 from liberate.federation.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
 from liberate.federation.summing import Sum
-from liberate.federation.transport import Transport
+from liberate.federation.transport import Request, Transport
 from liberate.federation.uploads import KeptUpload, Uploads
 from liberate.ledger.log import Ledger
+from liberate.ledger.pools import Weights
 from liberate.ledger.records import Aborted, Round, Survivors, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
-from liberate.ledger.records import Model as ModelRecord
 from liberate.model.factors import Model, model_digest
+from liberate.model.pool import PoolLearner
 from liberate.model.solvers import Solver
 from liberate.model.statistics import Statistic
 from liberate.privacy.masking import signed_sum
@@ -117,12 +120,6 @@ class _Collected:
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
 
 
-class _Header(TypedDict):
-    origin: str
-    author: int
-    seq: int
-
-
 class Coordinator:
     """Runs rounds for one federation.
 
@@ -159,7 +156,7 @@ class Coordinator:
     ) -> None:
         self._ledger = ledger
         self._key = key
-        self._number = number
+        self._clerk = Clerk(ledger, key, number, stopwatch)
         self._transport = transport
         self._store = store
         self._config = config
@@ -170,6 +167,7 @@ class Coordinator:
         self._people = None if people is None else frozenset(people)
         self._uploads = uploads
         self._known_size = 0
+        self._weights = Weights(ledger)
         self._refused: Counter[str] = Counter()
         genesis = ledger.state.genesis
         if genesis is None:
@@ -224,6 +222,11 @@ class Coordinator:
         self._store.masks_path.unlink(missing_ok=True)
         return model
 
+    def run_pool(self, base: Model, learner: PoolLearner, pool: Pool, *, run: int, rounds: int | None) -> Model:
+        """Carry out the round of the pool; see `pooling.run_pool`."""
+        deadline = self._config.deadline_blocks
+        return run_pool(self._clerk, self._store, pool, base, learner, run=run, rounds=rounds, deadline_blocks=deadline)
+
     def _open(self, base: Model, base_bytes: bytes, stage: Stage, run: int, rounds: int | None) -> int:
         """Record the round, or find the one left open; give its place in the ledger."""
         state = self._ledger.state
@@ -233,7 +236,7 @@ class Coordinator:
         is_named = bool(mechanism.parameters.get("masked")) or cohort != self._active()
         fidelity = self._fidelity if isinstance(mechanism, SumMechanism) else "uploads"
         record = Round(
-            **self._header(),
+            **self._clerk.header(),
             number=state.round_number + 1,
             run=run,
             rounds=rounds,
@@ -251,7 +254,7 @@ class Coordinator:
             minimum=self._minimum(mechanism),
             deadline=self._ledger.height + self._config.deadline_blocks,
         )
-        return self._append(record)
+        return self._clerk.append(record)
 
     def _minimum(self, mechanism: Mechanism) -> int:
         wanted = max(1, int(len(self._cohort()) * self._config.min_fraction))
@@ -288,6 +291,7 @@ class Coordinator:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
+        self._tell_inputs(people, record, asking)
         for begin in range(0, len(people), chunk_size):
             chunk = people[begin : begin + chunk_size]
             answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
@@ -305,6 +309,19 @@ class Coordinator:
                 total, exact = collected.sum, not self._randomness.is_simulated
                 stage.mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, exact)
         return collected
+
+    def _tell_inputs(self, people: Sequence[int], record: Round, asking: Asking) -> None:
+        """Tell those who have received copies which of them they may learn from in the round: those that live."""
+        inputs: dict[int, list[bytes]] = {}
+        for share, each in self._ledger.state.usable_shares():
+            inputs.setdefault(each.record.recipient, []).append(share)
+        requests = [
+            Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=inputs[number])))
+            for number in people
+            if number in inputs
+        ]
+        if requests:
+            asking.transport.exchange(requests, asking.timeout_s)
 
     def _view(self) -> View:
         note = self._publish()
@@ -341,7 +358,7 @@ class Coordinator:
 
     def _name_survivors(self, record: Round, round_hash: Digest, people: list[int]) -> None:
         parts = list(survivor_parts(people))
-        header = self._header()
+        header = self._clerk.header()
         entries = [
             sign(
                 Survivors(
@@ -379,8 +396,9 @@ class Coordinator:
                     continue
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
-                collected.leaves[outcome] = decode_entry(answer.entry).leaf_hash
-                collected.sum.add(upload)
+                entry = decode_entry(answer.entry)
+                collected.leaves[outcome] = entry.leaf_hash
+                collected.sum.add(upload, self._weights.of(entry.record))
                 kept.append(KeptUpload(outcome, sender, answer.salt, answer.upload))
         if self._uploads is not None:
             with self._stopwatch.measure("keep"):
@@ -394,37 +412,19 @@ class Coordinator:
 
     def _close(self, model: Model, solver: Solver, collected: _Collected) -> None:
         data, record = self._store.save(model), collected.record
-        positions = sorted(collected.leaves)
         accepted = self._ledger.state.open_round
-        unused = () if accepted is None else tuple(sorted(set(accepted.updates) - set(positions)))
-        self._append(
-            ModelRecord(
-                **self._header(),
-                round=record.number,
-                version=model.version,
-                parent=record.base_digest,
-                digest=model_digest(data),
-                updates_root=root([collected.leaves[position] for position in positions]),
-                unused=unused,
-                sum_digest=collected.sum.digest(),
-                solver=solver.name,
-                parameters=solver.parameters(),
-            )
+        unused = () if accepted is None else tuple(sorted(set(accepted.updates) - collected.leaves.keys()))
+        self._clerk.close(
+            record,
+            version=model.version,
+            digest=model_digest(data),
+            maker=solver,
+            leaves=collected.leaves,
+            unused=unused,
+            sum_digest=collected.sum.digest(),
         )
 
     def _abort(self, record: Round, reason: str) -> None:
-        self._append(Aborted(**self._header(), round=record.number, reason=reason))
+        self._clerk.append(Aborted(**self._clerk.header(), round=record.number, reason=reason))
         if self._uploads is not None:
             self._uploads.drop_round(record.number)
-
-    def _header(self) -> _Header:
-        seq = self._ledger.state.principals[self._number].sequence + 1
-        return {"origin": self._ledger.origin, "author": self._number, "seq": seq}
-
-    def _append(self, record: Round | ModelRecord | Aborted) -> int:
-        with self._stopwatch.measure("sign"):
-            entry = sign(record, self._key)
-        (outcome,) = self._ledger.append([entry])
-        if isinstance(outcome, RefusedEntry):
-            raise FederationError(f"the ledger refuses the coordinator's {type(record).__name__.lower()}: {outcome}")
-        return outcome

@@ -221,7 +221,7 @@ def open_federation(
 
 
 def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: int, vkey: str) -> None:
-    """Bring to an end what was left under way: changes of keys, people's acts, and a round of a run that is given up."""
+    """Bring to an end what was left under way: changes of keys, acts of people, a round of a run that is given up."""
     if Devices.exists(folder):
         with Devices(folder) as devices:
             accepted = devices.checkpoint()
@@ -242,15 +242,19 @@ def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: in
 def _agree(
     ledger: SqliteLedger, devices: Devices, charter: Charter, run: int, people: Sequence[str]
 ) -> tuple[int, ...]:
-    """Let people agree to a run on the charter's terms; give the numbers of those whose key is not revoked."""
+    """Let people agree to a run on the charter's terms; give the numbers of those who can take part.
+
+    Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
+    """
     by_id = {device.user_id: device for device in devices.devices()}
     own = [by_id[person] for person in people]
-    devices.agree(
-        run,
-        [device.slot for device in own],
-        cost=(charter.agreed_epsilon_nano, charter.agreed_rho_nano),
-        limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
-    )
+    if charter.mechanism:
+        devices.agree(
+            run,
+            [device.slot for device in own],
+            cost=(charter.agreed_epsilon_nano, charter.agreed_rho_nano),
+            limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
+        )
     numbers = sorted(device.number for device in own if device.number is not None)
     return tuple(number for number in numbers if ledger.state.principals[number].is_active)
 

@@ -89,7 +89,8 @@ class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> Departure | None:
     """Forget a participant, or go on with it; the same again is the same.
 
-    While a round is open that the device has answered, nothing is destroyed: others count on what it may be asked for.
+    While a round is open nothing is destroyed: the device may be asked to undo others' masks, and who has answered with
+    the person's copies may have to make the same answer again.
 
     Args:
         ledger: The ledger, owned by this process; no act is under way on the devices.
@@ -105,7 +106,7 @@ def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> D
     """
     number = number_of(device)
     withdraw_all(ledger, devices, device)
-    if is_awaited(ledger, device):
+    if ledger.state.open_round is not None:
         return None
     if not ledger.state.principals[number].is_to_be_forgotten:
         _say(ledger, devices, device, Erasure(origin=ledger.origin, author=number, seq=_next(ledger, device),
@@ -142,16 +143,12 @@ def withdraw_all(ledger: Ledger, devices: Devices, device: Device) -> int:
     return _say(ledger, devices, device, record)
 
 
-def is_awaited(ledger: Ledger, device: Device) -> bool:
-    """Whether a round is open that a device has answered."""
-    current = ledger.state.open_round
-    return current is not None and device.last_round == current.record.number
-
-
 def is_on_its_way(ledger: Ledger, device: Device) -> bool:
     """Whether a device has answered the open round, and the ledger has not got the answer yet."""
     current = ledger.state.open_round
-    return current is not None and is_awaited(ledger, device) and device.number not in current.answered
+    if current is None or device.last_round != current.record.number:
+        return False
+    return device.number not in current.answered
 
 
 def departure_of(ledger: Ledger, number: int) -> Departure | None:

@@ -36,6 +36,18 @@ class RoundRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: bytes
 
 
+class RoundInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinator tells a participant which copies it may learn from in a round: whose consents live.
+
+    Attributes:
+        round: Number of the round.
+        shares: Leaf hashes of their shares.
+    """
+
+    round: int
+    shares: list[bytes]
+
+
 class RoundAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
     """A participant's answer: the signed update entry, the upload and the salt that opens its commitment."""
 

@@ -16,7 +16,7 @@ from liberate.crypto.sealing import open_with, seal_to
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadCommitment, DataError, FederationError
 from liberate.federation.messages import UNREADABLE
-from liberate.federation.rows import Base, Given, Granted
+from liberate.federation.rows import Base, Given, Granted, Received
 from liberate.ledger.records import Consent, Share, decode_entry, includes
 from liberate.model.ratings import Ratings
 from liberate.privacy.marks import mark
@@ -127,14 +127,22 @@ class Opened:
     Attributes:
         share: The share.
         hash: Leaf hash of its entry.
+        consent: Its consent.
         contents: What it holds.
         scope: What its consent is for.
     """
 
     share: Share
     hash: Digest
+    consent: Consent
     contents: Contents
     scope: Scope
+
+    @property
+    def received(self) -> Received:
+        """What its recipient keeps of it."""
+        contents, consent = self.contents, self.consent
+        return Received(giver=consent.author, copy=contents.copy, salt=contents.salt, max_shares=consent.max_shares)
 
 
 def make_base(ratings: bytes, scale: Scale, *, key: bytes, salt: bytes, fraction: float, epsilon: float | None) -> Base:
@@ -228,7 +236,7 @@ def unpack(parcel: Parcel, key: SigningKey, recipient: int, n_items: int) -> Ope
         raise BadCommitment(f"the copy of participant {record.author} does not open the share's commitment")
     if commitment(contents.scope_salt, contents.scope) != terms.terms:
         raise BadCommitment(f"the scope of participant {record.author} does not open the consent's commitment")
-    return Opened(record, share.leaf_hash, contents, scope)
+    return Opened(record, share.leaf_hash, terms, contents, scope)
 
 
 def as_ratings(copies: Iterable[bytes], n_items: int) -> Ratings:

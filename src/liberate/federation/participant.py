@@ -19,12 +19,14 @@ from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, ope
 from liberate.crypto.signing import SigningKey, verify
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
 from liberate.federation.devices import Devices
+from liberate.federation.inputs import Inputs
 from liberate.federation.joining import NO_RATINGS
 from liberate.federation.mask_messages import MaskRequest, MessageT, ShareRequest, UnmaskRequest, decode_message
 from liberate.federation.masks import MaskedRound, Masks, masked_round
 from liberate.federation.messages import (
     Refused,
     RoundAnswer,
+    RoundInputs,
     RoundRefusal,
     RoundRequest,
     decode_request,
@@ -33,7 +35,7 @@ from liberate.federation.messages import (
 )
 from liberate.federation.rows import Device, Outgoing
 from liberate.federation.transport import Reply, Request
-from liberate.ledger.records import Entry, Round, Update, decode_entry, sign, signed_bytes
+from liberate.ledger.records import Entry, Input, Round, Update, decode_entry, sign, signed_bytes
 from liberate.ledger.records import numbers as people_of
 from liberate.model.factors import Model, decode, fit_devices, model_digest
 from liberate.model.method import statistic_of
@@ -127,6 +129,7 @@ class Host:
         self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
         self._masks = Masks(devices, self._keys, policy.origin, policy.coordinator_key, self._randomness)
         self._by_number = {d.number: d for d in known if d.number is not None and not d.is_erased}
+        self._inputs = Inputs(devices)
 
     @property
     def numbers(self) -> list[int]:
@@ -154,6 +157,8 @@ class Host:
                 match phase:
                     case "update":
                         uploads.setdefault(body, []).extend(numbers)
+                    case "inputs":
+                        self._tell_inputs(body, numbers)
                     case "advertise":
                         with self._stopwatch.measure("agree"):
                             replies += self._advertise(body, numbers)
@@ -173,6 +178,11 @@ class Host:
         return replies + [
             reply for body, numbers in uploads.items() for reply in self._answer(body, sorted(set(numbers)))
         ]
+
+    def _tell_inputs(self, body: bytes, numbers: list[int]) -> None:
+        told = _read(RoundInputs, body)
+        for number in numbers:
+            self._inputs.tell(self._by_number[number].slot, told.round, told.shares)
 
     # --- the phases of a masked round beside the upload ---------------------------------------------------------------
 
@@ -396,7 +406,8 @@ class Host:
         noise_keys = [secret("noise", number, person) for _, person in own]
         upload_salts = [secret("upload salt", number, person) for _, person in own]
         profile_salts = [secret("profile salt", number, person) for _, person in own]
-        release, profiles = self._compute(task, devices, noise_keys)
+        uses = [(device.slot, self._inputs.of(device.slot, number)) for device in devices]
+        release, profiles = self._compute(task, uses, noise_keys)
         self._mask(task, own, release)
         replies, outgoing = [], []
         for index, (device, person) in enumerate(own):
@@ -412,7 +423,7 @@ class Host:
                 round_hash=task.round_hash,
                 commitment=opened,
                 profile=profile,
-                shares=(),
+                shares=uses[index][1],
                 account=task.record.account,
                 spend=task.record.spend,
                 people=(),
@@ -448,13 +459,14 @@ class Host:
     def _answer_again(self, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
         if not waiting:
             return []
-        release, _ = self._compute(task, [device for device, _ in waiting], [sent.noise_key for _, sent in waiting])
+        updates = [_update(message.entry) for _, message in waiting]
+        uses = [(device.slot, update.shares) for (device, _), update in zip(waiting, updates, strict=True)]
+        release, _ = self._compute(task, uses, [sent.noise_key for _, sent in waiting])
         self._mask(task, [(device, self._number(device)) for device, _ in waiting], release)
         replies = []
         for index, (device, message) in enumerate(waiting):
             upload = encode_upload(release, index, is_dense=task.is_dense)
-            record = decode_entry(message.entry).record
-            if not isinstance(record, Update) or record.commitment != commitment(message.upload_salt, upload):
+            if updates[index].commitment != commitment(message.upload_salt, upload):
                 raise FederationError(
                     f"device {device.slot} cannot regenerate its upload to round {task.record.number}",
                     hint="was the model, the code or the machine changed in the middle of a round?",
@@ -472,10 +484,12 @@ class Host:
             for (device, number), values in zip(own, uploads, strict=True):
                 self._masks.add(device.slot, number, task.masked, values)
 
-    def _compute(self, task: _Task, devices: list[Device], noise_keys: list[bytes]) -> tuple[GridRows, Float32Array]:
-        own = self._ratings.select(np.array([device.slot for device in devices]))
+    def _compute(
+        self, task: _Task, uses: Sequence[tuple[int, tuple[Input, ...]]], noise_keys: list[bytes]
+    ) -> tuple[GridRows, Float32Array]:
+        own = self._ratings.select(np.array([slot for slot, _ in uses]))
         with self._stopwatch.measure("fit"):
-            rows = task.statistic.compute(task.model, own)
+            rows = self._inputs.compute(task.statistic, task.model, own, uses)
             profiles = fit_devices(task.model, own)
         with self._stopwatch.measure("noise"):
             if task.record.fidelity == "sum" and isinstance(task.mechanism, SumMechanism):
@@ -499,6 +513,13 @@ def _read(kind: type[MessageT], body: bytes) -> MessageT:
         return decode_message(body, kind)
     except FederationError as error:
         raise Refused("unreadable", str(error)) from error
+
+
+def _update(entry: bytes) -> Update:
+    """Give the update that lies in the outbox."""
+    record = decode_entry(entry).record
+    assert isinstance(record, Update)  # nothing else is put there
+    return record
 
 
 def _masked(entry: bytes) -> MaskedRound:

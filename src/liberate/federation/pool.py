@@ -158,7 +158,7 @@ def receive_into_pool(
         except LiberateError as error:
             results.append(error)
     sound = [each for each in results if isinstance(each, Opened)]
-    pool.keep([(o.hash, Received(giver=o.share.author, copy=o.contents.copy, salt=o.contents.salt)) for o in sound])
+    pool.keep([(opened.hash, opened.received) for opened in sound])
     seq = ledger.state.principals[number].sequence
     entries = [
         sign(

@@ -149,11 +149,13 @@ class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
         giver: The giver's number.
         copy: The copy, as `Ratings.user_bytes` writes it.
         salt: Opens the share's commitment to it, 32 bytes.
+        max_shares: Copies that its consent allows, > 0.
     """
 
     giver: int
     copy: bytes
     salt: bytes
+    max_shares: int
 
 
 Kept = Granted | Base | Given | Received

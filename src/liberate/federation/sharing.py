@@ -22,7 +22,7 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError, RefusedEntry
 from liberate.federation.devices import Devices
 from liberate.federation.parcels import Parcel, Scale, Scope, make_base, make_copy, pack, unpack
-from liberate.federation.rows import Act, Base, Device, Given, Granted, Received
+from liberate.federation.rows import Act, Base, Device, Given, Granted
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Consent, Receipt, Record, Share, Withdrawal, decode_entry, ranges, sign
 from liberate.randomness import Randomness
@@ -241,10 +241,9 @@ def receive_all(
         except LiberateError as error:
             outcomes.append(error)
             continue
-        share, contents = opened.share, opened.contents
+        share = opened.share
         record = Receipt(**acting.header(device), giver=share.author, share=opened.hash, copy=share.copy)
-        received = Received(giver=share.author, copy=contents.copy, salt=contents.salt)
-        acting.add(device, Act(entry=acting.sign(device, record), key=opened.hash, kept=received))
+        acting.add(device, Act(entry=acting.sign(device, record), key=opened.hash, kept=opened.received))
         outcomes.append(None)
     taken = iter(acting.carry_out())
     return [next(taken) if outcome is None else outcome for outcome in outcomes]

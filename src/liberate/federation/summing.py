@@ -11,6 +11,7 @@ trimmed mean.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from hashlib import sha256
 
 import numpy as np
@@ -30,12 +31,14 @@ class Sum:
         tail: Sum of the tails, shape (n_tail,).
         trim_nano: Part left out at either end of each number, in billionths, 0 <= trim_nano < 500,000,000.
         n_uploads: Uploads in the sum, >= 0.
+        n_copies: Weight of the copies that they used, in people, >= 0.
     """
 
     rows: Int64Array
     tail: Int64Array
     trim_nano: int = 0
     n_uploads: int = 0
+    n_copies: Fraction = Fraction(0)
     _waiting: list[GridRows] = field(default_factory=list)
 
     @classmethod
@@ -49,9 +52,10 @@ class Sum:
         n_rows, width, n_tail = shape
         return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trim_nano)
 
-    def add(self, upload: GridRows) -> None:
-        """Add a batch of one upload; a sum that is trimmed keeps it until it is settled."""
+    def add(self, upload: GridRows, n_copies: Fraction = Fraction(0)) -> None:
+        """Add a batch of one upload, with copies of so much weight; a sum that is trimmed keeps it until it is settled."""
         self.n_uploads += 1
+        self.n_copies += n_copies
         if self.trim_nano:
             self._waiting.append(upload)
             return
@@ -79,4 +83,4 @@ class Sum:
     def total(self, grid_bits: int) -> Total:
         """Give the sum in the statistic's unit; a value v stands for v * 2**-grid_bits."""
         unit = np.float64(2.0**-grid_bits)
-        return Total(self.rows * unit, self.tail * unit, self.n_uploads)
+        return Total(self.rows * unit, self.tail * unit, self.n_uploads, float(self.n_copies))

@@ -1,13 +1,26 @@
-"""Which shares a coordinator means when it names the people of its pool."""
+"""Which shares a coordinator means when it names the people of its pool, and what those weigh that answers use."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from fractions import Fraction
 
 from liberate.arrays import Digest
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Consent, Entry, Pool, Receipt, Share, Withdrawal, decode_entry, numbers
+from liberate.ledger.records import (
+    Consent,
+    Entry,
+    Input,
+    Pool,
+    Receipt,
+    Record,
+    Share,
+    Update,
+    Withdrawal,
+    decode_entry,
+    numbers,
+)
 
 
 def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
@@ -30,6 +43,40 @@ def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
             for giver in numbers(pool.people):
                 found += ((giver, hash) for hash in _alive(ledger, giver, pool.author, position, height))
     return sorted(found)
+
+
+class Weights:
+    """What answers weigh in a sum, by what the ledger says of the shares they used.
+
+    Args:
+        ledger: The ledger, which accepted the answers.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._of_shares: dict[int, dict[Digest, Fraction]] = {}
+
+    def of(self, answer: Record) -> Fraction:
+        """Give what the shares that an answer used weigh together, in people: 1/n each, if n are allowed."""
+        used = answer.shares if isinstance(answer, Update) else ()
+        return sum((self._of(each) for each in used), Fraction(0))
+
+    def _of(self, used: Input) -> Fraction:
+        known = self._of_shares.get(used.giver, {})
+        if used.share not in known:
+            known = self._of_shares[used.giver] = self._read(used.giver)
+        return known[used.share]
+
+    def _read(self, giver: int) -> dict[Digest, Fraction]:
+        """Give the weights of all shares that somebody has made: one over what their consent allows."""
+        entries = {
+            kind: [decode_entry(self._ledger.entry(at)) for at in self._ledger.positions(kind=kind, author=giver)]
+            for kind in ("consent", "share")
+        }
+        allowed = {e.leaf_hash: c.max_shares for e in entries["consent"] if isinstance(c := e.record, Consent)}
+        return {
+            e.leaf_hash: Fraction(1, allowed[s.consent]) for e in entries["share"] if isinstance(s := e.record, Share)
+        }
 
 
 def _alive(ledger: Ledger, giver: int, recipient: int, position: int, height: int) -> Iterator[Digest]:

@@ -5,7 +5,7 @@ The state tree is RFC 6962 over the principals in order of their numbers; its ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct, error
@@ -28,7 +28,7 @@ from liberate.ledger.records import (
     concerned,
     numbers,
 )
-from liberate.ledger.sharing import Sharing
+from liberate.ledger.sharing import LiveShare, Sharing
 
 ROLES: tuple[Role, ...] = ("admitter", "log", *get_args(AdmittedRole))
 """Roles in the order of their codes in a state leaf."""
@@ -340,6 +340,13 @@ class State:
     def keys(self) -> Mapping[bytes, int]:
         """Give all public keys that are or were somebody's, and whose."""
         return self._numbers
+
+    def usable_shares(self) -> Iterator[tuple[Digest, LiveShare]]:
+        """Give all shares, by leaf hash, that whoever has received them may use in the next block."""
+        for hash, share in self.sharing.shares.items():
+            is_usable = share.is_received and self.sharing.usable(hash, share.giver, self.height) is not None
+            if is_usable and not self.principals[share.giver].is_revoked:
+                yield hash, share
 
     def grant(self, record: Consent, hash: Digest) -> None:
         """Let a consent live, by the leaf hash of its entry."""

@@ -93,7 +93,7 @@ class WeightedBayes:
         k = self.n_factors + 1
         n_packed = packed_size(k)
         counts = total.rows[:, n_packed - 1]
-        everybody = _with_one(total.tail[:n_packed], total.tail[n_packed:-1], total.n_devices)
+        everybody = _with_one(total.tail[:n_packed], total.tail[n_packed:-1], total.n_people)
         rows = total.rows.copy()
         rows[:, :n_packed] += background * everybody
         means, moments = np.empty((len(rows), k)), np.empty((len(rows), n_packed))
@@ -132,7 +132,7 @@ def _ridge(ridge: float, k: int) -> Float64Array:
     return np.diag([ridge] * (k - 1) + [_NO_BIAS])
 
 
-def _with_one(moment_sum: Float64Array, mean_sum: Float64Array, n: int) -> Float64Array:
+def _with_one(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> Float64Array:
     """Give the sum of E[z zᵀ], z = (p, 1), packed, from the sums of E[x xᵀ] and E[x], x = (p, bias), of n of them."""
     k = len(mean_sum)
     result = moment_sum.copy()

@@ -9,11 +9,12 @@ from liberate.arrays import Float32Array
 from liberate.errors import SettingsError
 from liberate.federation.coordinator import Fidelity, Stage
 from liberate.model.ease import Ease, MostPopular
-from liberate.model.factors import Model
+from liberate.model.factors import Model, statistic_name
 from liberate.model.features import item_features
 from liberate.model.gram import Gram, Popularity
 from liberate.model.items import initial_items
 from liberate.model.method import first_model, method
+from liberate.model.pool import POOL_FACTORS, Next, PoolLearner, initial_pool
 from liberate.model.ratings import Dataset
 from liberate.model.releases import (
     BIAS_NORM,
@@ -71,6 +72,7 @@ class Plan:
         n_participants: People who take part, >= 0.
         n_items: Size of the catalogue, >= 0.
         stages: In their order; none where nothing leaves a device. Statistics differ from stage to stage.
+        pool: What learns from copies in a round before all stages; None: there is no such round.
         reasons: Why these stages, a sentence each.
     """
 
@@ -78,12 +80,18 @@ class Plan:
     n_participants: int
     n_items: int
     stages: tuple[PlannedStage, ...]
+    pool: PoolLearner | None = None
     reasons: tuple[str, ...] = ()
 
     @property
+    def pool_rounds(self) -> int:
+        """Rounds of the pool: 0 or 1."""
+        return int(self.pool is not None)
+
+    @property
     def rounds(self) -> int:
-        """Rounds at most; exactly so many where noise is added."""
-        return sum(planned.rounds for planned in self.stages)
+        """Rounds at most, the pool's included; exactly so many where noise is added."""
+        return self.pool_rounds + sum(planned.rounds for planned in self.stages)
 
     @property
     def is_noisy(self) -> bool:
@@ -122,6 +130,8 @@ class Plan:
             secret: 32 bytes that fix what is random in it.
         """
         config, low, high = self.settings.model, dataset.low, dataset.high
+        if self.pool is not None:
+            return initial_pool(_known_features(self.settings, dataset), low, high)
         match self.settings.privacy.mode, config.objective:
             case "device", "implicit":
                 return model_of_features(public_features(self.settings, dataset), low, high)
@@ -140,7 +150,7 @@ class Plan:
             rounds: How many, >= 0.
             colluding: Participants, of those whose noise is counted, who give theirs away.
         """
-        left = self.rounds if rounds is None else rounds
+        left = (self.rounds if rounds is None else rounds) - self.pool_rounds
         releases: list[tuple[Event, int]] = []
         for planned in self.stages:
             times = min(left, planned.rounds)
@@ -156,7 +166,15 @@ def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
     return item_features(catalogue, len(dataset.item_ids))
 
 
-def plan(settings: Settings, n_participants: int, n_items: int, n_features: int = 0) -> Plan:
+def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
+    """Give the public features that a pool's model starts from: those that the stages after it make use of."""
+    is_used = settings.privacy.mode in ("device", "distributed")
+    return public_features(settings, dataset) if is_used else item_features(None, len(dataset.item_ids))
+
+
+def plan(
+    settings: Settings, n_participants: int, n_items: int, n_features: int = 0, *, pool_levels: int | None = None
+) -> Plan:
     """Work out the stages of a run.
 
     Args:
@@ -164,13 +182,18 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
         n_participants: People who take part, > 0.
         n_items: Size of the catalogue, > 0.
         n_features: Public features of an item, of which `distributed` makes use.
+        pool_levels: Levels of the scale of copies that are in the pool, or will be; None: there is no pool.
 
     Raises:
         PrivacyError: Epsilon is too small for so many rounds.
-        SettingsError: A statistic is asked for where the mode leaves no choice.
+        SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
     mode = settings.privacy.mode
     _check_statistic(settings)
+    _check_sharing(settings, has_pool=pool_levels is not None)
+    pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
+    if pool is not None and pool.follows == "bias":
+        n_features += pool.n_factors + 1
     settings = _trimmed(settings)
     trim_nano = min(round(settings.federation.trim * NANO), NANO // 2 - 1)
     stages: tuple[PlannedStage, ...]
@@ -197,12 +220,60 @@ def plan(settings: Settings, n_participants: int, n_items: int, n_features: int 
                 epsilon=_epsilon(settings),
                 delta=settings.privacy.delta,
                 honest_fraction=settings.privacy.honest_fraction,
+                n_givers=0 if pool is None else round(settings.sharing.user_fraction * n_participants),
             )
+            if pool is not None and "bias" not in chosen.shares:
+                rounds, n_directions = chosen.moments_rounds, chosen.n_directions
+                pool = replace(pool, follows="moments", moments_rounds=rounds, n_directions=n_directions)
             stages = _distributed(settings, chosen, n_participants, n_items, n_features)
             reasons = chosen.reasons
         case other:
             assert_never(other)
-    return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, reasons=reasons)
+    return Plan(
+        settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool, reasons=reasons
+    )
+
+
+def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
+    """Refuse sharing that would be without effect, or that people have to decide on themselves."""
+    sharing = settings.sharing
+    if sharing.user_fraction and not settings.run.simulated:
+        raise SettingsError(
+            "sharing.user_fraction arranges who shares in simulations only",
+            hint="people decide themselves: liberate consent and liberate share",
+        )
+    if sharing.user_fraction and sharing.recipients == "peers" and settings.privacy.mode == "device":
+        raise SettingsError(
+            "sharing.recipients is peers, but in mode device there is no round in which they would answer for copies",
+            hint="recipients = pool, or another privacy.mode",
+        )
+    if has_pool and settings.model.objective == "implicit":
+        raise SettingsError(
+            "copies in the pool teach how items are rated, but model.objective is implicit",
+            hint="objective = explicit, or recipients = peers",
+        )
+
+
+def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
+    """Give what learns from the pool's copies what the mode's stages start from."""
+    config, epsilon = settings.model, settings.sharing.epsilon
+    follows: Next
+    match settings.privacy.mode:
+        case "device":
+            follows, n_factors = "nothing", POOL_FACTORS
+        case "distributed":
+            follows, n_factors = "bias", POOL_FACTORS
+        case "plain" | "local" as mode:
+            follows, n_factors = statistic_name(config, noisy=mode == "local"), config.n_factors
+        case other:
+            assert_never(other)
+    return PoolLearner(
+        follows=follows,
+        n_factors=n_factors,
+        n_levels=n_levels,
+        epsilon_nano=0 if epsilon is None else round(epsilon * NANO),
+        n_people=n_participants,
+    )
 
 
 def _check_statistic(settings: Settings) -> None:
@@ -273,7 +344,8 @@ def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[
         case "gram":
             return Gram(chosen.gram_items), GRAM_NORM
         case _:
-            return Moments(n_features + N_EMBEDDINGS), MOMENTS_CLIP
+            n_factors = n_features + N_EMBEDDINGS if chosen.gram_items else n_features - 1
+            return Moments(n_factors), MOMENTS_CLIP
 
 
 def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: int) -> Solver:

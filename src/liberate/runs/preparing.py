@@ -21,6 +21,7 @@ from liberate.crypto.encoding import LARGEST_INTEGER
 from liberate.errors import BudgetExceeded, FederationError, SettingsError
 from liberate.federation.devices import Devices
 from liberate.federation.joining import held_ratings
+from liberate.federation.parcels import Scale
 from liberate.ledger.log import SqliteLedger
 from liberate.model.ratings import Dataset, Ratings, Split, learned_before
 from liberate.privacy.gaussian_curve import epsilon_of, rho_nano_limit
@@ -113,6 +114,7 @@ class Standing:
         spent: What each person of the data set has spent from each account, shape (n_users,).
         is_active: Whether a person can take part: is not revoked and has not withdrawn, shape (n_users,).
         erased: Users of the data set who were erased.
+        has_copies: Whether the coordinator has received copies for its pool that it may use.
         held: What the devices of each person of the data set hold.
     """
 
@@ -121,6 +123,7 @@ class Standing:
     spent: Mapping[Charged, Sequence[int]]
     is_active: Sequence[bool]
     erased: Sequence[int] = ()
+    has_copies: bool = False
     held: Ratings
 
 
@@ -247,7 +250,7 @@ def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Pre
     left_out = tuple(run.record.get("left_out", ()))
     digest = dataset.digest
     dataset = in_catalogue(dataset, items)
-    agenda = _plan(settings, dataset, len(dataset.user_ids) - len(left_out))
+    agenda = _plan(settings, dataset, len(dataset.user_ids) - len(left_out), has_pool=bool(run.record.get("pool")))
     if run.settings != agenda.settings or run.record["dataset"] != digest:
         raise SettingsError(f"{run.folder} holds a run with other settings or ratings", hint="choose another --out")
     if run.home.resolve() != home.folder.resolve():
@@ -321,6 +324,9 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
             },
             is_active=[person is None or person.is_active for person in people],
             erased=erased_users(devices, dataset),
+            has_copies=any(
+                state.principals[share.record.recipient].role == "coordinator" for _, share in state.usable_shares()
+            ),
             held=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
         )
 
@@ -333,8 +339,9 @@ def _affordable(settings: Settings, dataset: Dataset, standing: Standing) -> tup
     """
     n_users = len(dataset.user_ids)
     able = [user for user in range(n_users) if standing.is_active[user]]
+    has_pool = _has_pool(settings, standing)
     while True:
-        agenda = _plan(settings, dataset, len(able))
+        agenda = _plan(settings, dataset, len(able), has_pool=has_pool)
         payers = able
         for name in _ACCOUNTS:
             most = standing.limits[name] - agenda.spend_nano(name)
@@ -346,9 +353,17 @@ def _affordable(settings: Settings, dataset: Dataset, standing: Standing) -> tup
         able = payers
 
 
-def _plan(settings: Settings, dataset: Dataset, n_participants: int) -> Plan:
+def _has_pool(settings: Settings, standing: Standing) -> bool:
+    """Whether a run begins with a pool: settings arrange one, or people have shared and it may start from that."""
+    arranged = settings.sharing.user_fraction > 0 and settings.sharing.recipients == "pool"
+    is_welcome = settings.model.objective == "explicit" and not settings.run.warm_start
+    return arranged or (standing.has_copies and is_welcome)
+
+
+def _plan(settings: Settings, dataset: Dataset, n_participants: int, *, has_pool: bool) -> Plan:
     n_features = public_features(settings, dataset).shape[1]
-    return plan(settings, n_participants, len(dataset.item_ids), n_features)
+    levels = Scale.of(dataset.values, dataset.low, dataset.high).n_levels if has_pool else None
+    return plan(settings, n_participants, len(dataset.item_ids), n_features, pool_levels=levels)
 
 
 def _exceeded(name: Charged, agenda: Plan, standing: Standing, unable: list[int], n_users: int) -> BudgetExceeded:

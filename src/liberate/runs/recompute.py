@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from base64 import b64decode
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -30,13 +29,14 @@ from liberate.federation.unmasking import rebuilt, take_masks_out
 from liberate.federation.uploads import Uploads
 from liberate.ledger.findings import Finding
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Erasure, Round, Update, decode_entry
-from liberate.ledger.records import Model as ModelRecord
+from liberate.ledger.pools import Weights
+from liberate.ledger.records import Erasure, decode_entry
 from liberate.model.factors import Model, encode, model_digest
 from liberate.model.method import solver_from
 from liberate.privacy.masking import signed_sum
-from liberate.privacy.mechanism import SumMechanism, mechanism_from
+from liberate.privacy.mechanism import SumMechanism
 from liberate.randomness import Randomness, SimulatedRandomness
+from liberate.runs.closed import ClosedRound, closed_rounds
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
 
@@ -101,55 +101,17 @@ def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> 
     ):
         again = _Again(
             ledger=ledger,
+            weights=Weights(ledger),
             uploads=uploads,
             store=ModelStore(run.folder / "model"),
             randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
             erased=frozenset(_erased(ledger)),
         )
         rounds = []
-        for closed in _rounds(ledger, int(run.record["run"])):
+        for closed in closed_rounds(ledger, int(run.record["run"])):
             progress(f"round {closed.record.number} again")
             rounds.append(again.take(closed))
     return Recomputation(tuple(rounds), tuple(again.findings))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Closed:
-    """A round that ended in a model.
-
-    Attributes:
-        position: Of its entry.
-        entry: The entry.
-        record: What it says.
-        model_position: Of the model's entry.
-        model: What that says.
-    """
-
-    position: int
-    entry: bytes
-    record: Round
-    model_position: int
-    model: ModelRecord
-
-    def used(self, ledger: Ledger) -> dict[int, tuple[int, bytes]]:
-        """Give the updates that the model used by position, each with its author."""
-        unused = set(self.model.unused)
-        return {
-            position: (record.author, data)
-            for position, data in ledger.entries(self.position, self.model_position)
-            if position not in unused and isinstance(record := decode_entry(data).record, Update)
-        }
-
-
-def _rounds(ledger: Ledger, run: int) -> Iterator[_Closed]:
-    """Give the rounds of a run that ended in a model, in their order."""
-    opened = ledger.positions(kind="round")
-    for position in ledger.positions(kind="model"):
-        at = opened[bisect_left(opened, position) - 1]
-        entry = ledger.entry(at)
-        record, model = decode_entry(entry).record, decode_entry(ledger.entry(position)).record
-        if isinstance(record, Round) and isinstance(model, ModelRecord) and record.run == run:
-            yield _Closed(position=at, entry=entry, record=record, model_position=position, model=model)
 
 
 def _erased(ledger: Ledger) -> Iterator[int]:
@@ -167,12 +129,14 @@ class _Again:
     Attributes:
         ledger, uploads, store: What is compared with what.
         randomness: What a simulation drew noise on sums from.
+        weights: Of the shares that updates used.
         erased: Those who have asked to be forgotten.
         findings: What did not follow so far.
         derived: The last model that was derived, where it is the one that the ledger names.
     """
 
     ledger: Ledger
+    weights: Weights
     uploads: Uploads | None
     store: ModelStore
     randomness: Randomness
@@ -180,7 +144,7 @@ class _Again:
     findings: list[Finding] = field(default_factory=list)
     derived: Model | None = None
 
-    def take(self, closed: _Closed) -> RecomputedRound:
+    def take(self, closed: ClosedRound) -> RecomputedRound:
         """Take one round again, from the model that the ledger says it started from."""
         before = len(self.findings)
         record, model = closed.record, closed.model
@@ -231,10 +195,10 @@ class _Again:
 
     # --- the sum ------------------------------------------------------------------------------------------------------
 
-    def _sum(self, closed: _Closed, base: Model, used: dict[int, tuple[int, bytes]]) -> Sum | None:
+    def _sum(self, closed: ClosedRound, base: Model, used: dict[int, tuple[int, bytes]]) -> Sum | None:
         """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
         record, missing = closed.record, set(used)
-        mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
+        mechanism = closed.mechanism
         gate, total = Gate.of(record, mechanism, base, Stopwatch()), Sum.of(record)
         assert self.uploads is not None
         for each in self.uploads.of_round(record.number):
@@ -245,7 +209,8 @@ class _Again:
             missing.remove(each.position)
             try:
                 _, entry = used[each.position]
-                total.add(gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt)))
+                upload = gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
+                total.add(upload, self.weights.of(decode_entry(entry).record))
             except LiberateError as error:
                 self._find(f"upload {each.position}", error.message)
         if self._are_gone("upload", {position: used[position][0] for position in missing}):
@@ -265,7 +230,7 @@ class _Again:
                 self._find(f"{what} {place}", f"is not among those kept, and participant {number} was not erased")
         return bool(people)
 
-    def _unmask(self, closed: _Closed, survivors: set[int], total: Sum) -> bool:
+    def _unmask(self, closed: ClosedRound, survivors: set[int], total: Sum) -> bool:
         """Take the masks out of a sum with the shares that were kept; False where some are gone."""
         assert self.uploads is not None
         kept = self.uploads.unmasking(closed.record.number)
@@ -289,7 +254,7 @@ class _Again:
             total.rows = signed_sum(words).reshape(total.rows.shape)
         return True
 
-    def _check_keys(self, closed: _Closed, current: MaskedRound, number: int, keys: MaskKeys) -> None:
+    def _check_keys(self, closed: ClosedRound, current: MaskedRound, number: int, keys: MaskKeys) -> None:
         """Check that a person signed the keys, with a key of before the round's model."""
         state = self.ledger.state
         if number not in current.people:
@@ -303,7 +268,7 @@ class _Again:
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    def _solve(self, closed: _Closed, base: Model, total: Sum) -> float | None:
+    def _solve(self, closed: ClosedRound, base: Model, total: Sum) -> float | None:
         """Derive the model of a sum, and give how far the one that the ledger names is from it; None if too far."""
         record, model = closed.record, closed.model
         place = f"model {model.version}"

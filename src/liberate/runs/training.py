@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,10 +20,13 @@ import tomli_w
 
 from liberate.crypto.note import open_checkpoint
 from liberate.errors import FederationError, InvalidRecord, SettingsError, StaleModel
-from liberate.federation.coordinator import Coordinator
+from liberate.federation.arranging import Arrangement, arrange
+from liberate.federation.coordinator import Coordinator, Stage
 from liberate.federation.founding import Charter, Federation, open_federation
 from liberate.federation.model_store import ModelStore
+from liberate.federation.parcels import Scale
 from liberate.federation.participant import Host
+from liberate.federation.pool import Pool
 from liberate.federation.transport import InProcessTransport
 from liberate.federation.uploads import Uploads
 from liberate.federation.wishes import carry_out
@@ -36,10 +41,13 @@ from liberate.model.factors import Model, fit_devices, predict
 from liberate.model.metrics import evaluate, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.model.solvers import has_converged
+from liberate.privacy.gaussian import DistributedGaussian
+from liberate.randomness import Randomness
 from liberate.runs.desk import desk_of
 from liberate.runs.folder import (
     CATALOGUE,
     LEARNED_BEFORE,
+    POOL,
     UPLOADS,
     Result,
     Run,
@@ -227,6 +235,7 @@ def _begin(
         "started_from": started_from,
         "carried": task.carried,
         "left_out": list(task.left_out),
+        "pool": task.agenda.pool is not None,
     }
     _stand(task, out)
     run = Run(out, task.agenda.settings, record)
@@ -288,9 +297,10 @@ def _learn(
     agenda, ledger = task.agenda, federation.ledger
     store = ModelStore(run.folder / "model")
     previous, current = None, store.load(run.first_version)
-    if not agenda.stages:
+    if not agenda.rounds:
         return current
     randomness = charter.randomness(b64decode(run.record["first_root"]))
+    _arrange_sharing(run, task, federation, charter, randomness, progress)
     host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
         ledger=ledger,
@@ -319,12 +329,55 @@ def _learn(
         _check_rounds_left(run, ledger, agenda.rounds - done)
         progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
-        stage = agenda.stage_after(current)
-        previous, current = current, coordinator.run_round(current, stage, run=task.number, rounds=rounds)
+        if agenda.pool is not None and not done:
+            with Pool(run.home / POOL) as pool:
+                following = coordinator.run_pool(current, agenda.pool, pool, run=task.number, rounds=rounds)
+        else:
+            stage = _stage(agenda, ledger, current, federation.cohort)
+            following = coordinator.run_round(current, stage, run=task.number, rounds=rounds)
+        previous, current = current, following
     for reason, count in sorted(coordinator.refused.items()):
         progress(f"{count:,} answers were refused as {reason}")
     _carry_out_wishes(run, task, federation, charter, host)
     return current
+
+
+def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) -> Stage:
+    """Give the stage of the round that starts from a model; the noise of those who have left is added by the others."""
+    stage, current = agenda.stage_after(model), ledger.state.open_round
+    if not isinstance(stage.mechanism, DistributedGaussian):
+        return stage
+    if current is not None:
+        honest = current.record.mechanism.parameters["honest"]
+    else:
+        n_active = sum(ledger.state.principals[number].is_active for number in people)
+        honest = math.ceil(Fraction(str(agenda.settings.privacy.honest_fraction)) * n_active)
+    return replace(stage, mechanism=stage.mechanism.held_by(max(1, honest)))
+
+
+def _arrange_sharing(
+    run: Run, task: Preparation, federation: Federation, charter: Charter, randomness: Randomness, progress: Progress
+) -> None:
+    """Let people of a simulation share as settings say, before the first round."""
+    config, ledger = task.agenda.settings.sharing, federation.ledger
+    has_begun = any(position >= run.record["first_position"] for position in ledger.positions(kind="round"))
+    if not config.user_fraction or has_begun:
+        return
+    dataset = task.dataset
+    with Pool(run.home / POOL) as pool:
+        where = Arrangement(
+            ledger=ledger,
+            devices=federation.devices,
+            people=federation.cohort,
+            coordinator=federation.coordinator,
+            coordinator_key=federation.coordinator_key,
+            pool=pool,
+            n_items=len(dataset.item_ids),
+            scale=Scale.of(dataset.values, dataset.low, dataset.high),
+            chosen=charter.randomness(),
+            randomness=randomness,
+        )
+        arrange(where, config, progress)
 
 
 def _carry_out_wishes(run: Run, task: Preparation, federation: Federation, charter: Charter, host: Host) -> None:

@@ -1,0 +1,224 @@
+"""Sharing as settings arrange it in a simulation: who consents, to whom, and that every copy gets there.
+
+Done again, nothing is done twice: people whose copy is there already are left as they are, and a copy of ratings that
+have changed since is taken back before another one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Literal
+
+import msgspec
+from annotated_types import Ge, Gt, Le
+
+from liberate.arrays import Digest
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.devices import Devices
+from liberate.federation.parcels import Scale, Scope
+from liberate.federation.pool import Pool, receive_into_pool
+from liberate.federation.rows import Base, Device, Granted
+from liberate.federation.sharing import (
+    Outcome,
+    Terms,
+    grant_all,
+    hand_over_all,
+    handed,
+    parcel_of,
+    receive_all,
+    withdraw,
+)
+from liberate.ledger.log import Ledger
+from liberate.ledger.records import includes
+from liberate.randomness import Randomness, generator
+
+_AT_A_TIME = 1000
+_LASTS = 1_000_000
+"""Blocks after which an arranged consent expires."""
+
+_PURPOSE = "recommendations for all who take part"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharingConfig:
+    """Who shares ratings, in a simulation; elsewhere people decide themselves, see the commands consent and share.
+
+    Attributes:
+        user_fraction: Part of the people who take part in the run that share, 0 <= user_fraction <= 1.
+        rating_fraction: Part of the own ratings that each of them shares, 0 < rating_fraction <= 1.
+        recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
+            participants, who answer for them too.
+        n_recipients: Peers that each sharing person gives a copy to, > 0.
+        epsilon: At which each shared rating is perturbed, once, before any copy is made, > 0; unset = copies are open.
+    """
+
+    user_fraction: Annotated[float, Ge(0), Le(1)] = 0.0
+    rating_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    recipients: Literal["pool", "peers"] = "pool"
+    n_recipients: Annotated[int, Gt(0)] = 10
+    epsilon: Annotated[float, Gt(0)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrangement:
+    """Where sharing is arranged.
+
+    Attributes:
+        ledger: The ledger, owned by this process, between rounds.
+        devices: The store of the one host.
+        people: Numbers of the people who take part.
+        coordinator: The coordinator's number.
+        coordinator_key: Its signing key.
+        pool: Where it keeps copies.
+        n_items: Size of the catalogue.
+        scale: Of the ratings.
+        chosen: Source of what is chosen for people: the same in each run.
+        randomness: Source of keys and salts, another one in each run.
+    """
+
+    ledger: Ledger
+    devices: Devices
+    people: Sequence[int]
+    coordinator: int
+    coordinator_key: SigningKey
+    pool: Pool
+    n_items: int
+    scale: Scale
+    chosen: Randomness
+    randomness: Randomness
+
+
+def arrange(where: Arrangement, config: SharingConfig, progress: Callable[[str], None]) -> None:
+    """Let people share as settings say.
+
+    Raises:
+        FederationError: The ledger refuses an act, or a copy does not arrive.
+    """
+    by_number = {device.number: device for device in where.devices.devices()}
+    givers = _givers(where, config)
+    for begin in range(0, len(givers), _AT_A_TIME):
+        some = [
+            (by_number[number], _recipients(where, config, number)) for number in givers[begin : begin + _AT_A_TIME]
+        ]
+        lacking = [(device, left) for device, wanted in some if (left := _lacking(where, config, device, wanted))]
+        if lacking:
+            progress(f"sharing copies with {config.recipients}: {begin + len(some):,} of {len(givers):,} people")
+            _share(where, config, lacking)
+    _deliver(where)
+
+
+def _givers(where: Arrangement, config: SharingConfig) -> list[int]:
+    """Choose who shares: in each run the same people, as far as they take part."""
+    n = round(config.user_fraction * len(where.people))
+    return sorted(sorted(where.people, key=lambda number: where.chosen.secret("sharer", number))[:n])
+
+
+def _recipients(where: Arrangement, config: SharingConfig, giver: int) -> tuple[int, ...]:
+    """Choose to whom somebody gives copies."""
+    if config.recipients == "pool":
+        return (where.coordinator,)
+    others = [number for number in where.people if number != giver]
+    n = min(config.n_recipients, len(others))
+    drawn = generator(where.chosen.secret("recipients", giver)).choice(len(others), n, replace=False)
+    return tuple(sorted(others[at] for at in drawn))
+
+
+def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
+    """Give those of the recipients who have no copy of the present ratings on these terms, under a consent that lives.
+
+    What they have of other ratings, or on other terms, is taken back.
+    """
+    sharing, current, stale = where.ledger.state.sharing, set[int](), list[Digest]()
+    ratings = sha256(where.devices.holding(device.slot).ratings).digest()
+    for hash, consent in sharing.consents.get(device.number or 0, {}).items():
+        for share in (sharing.shares[each].record for each in consent.shares):
+            base = where.devices.kept(Base, device.slot, share.base)
+            if base is None or share.recipient not in wanted:
+                continue
+            if (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, _nano(config)):
+                current.add(share.recipient)
+            else:
+                stale.append(hash)
+    for hash in dict.fromkeys(stale):
+        withdraw(where.ledger, where.devices, device, hash)
+    return tuple(number for number in wanted if number not in current)
+
+
+def _share(where: Arrangement, config: SharingConfig, lacking: Sequence[tuple[Device, tuple[int, ...]]]) -> None:
+    """Let people consent, where no consent on these terms is left, and hand their copies over."""
+    fresh = {device.user_id: device for device in where.devices.devices()}
+    wanted = [(fresh[device.user_id], recipients) for device, recipients in lacking]
+    asked = [(device, to) for device, to in wanted if _granted(where, config, device, to) is None]
+    _raise_first(
+        grant_all(where.ledger, where.devices, [(d, _terms(where, config, to)) for d, to in asked], where.randomness)
+    )
+    fresh = {device.user_id: device for device in where.devices.devices()}
+    shares = [
+        (fresh[device.user_id], consent, recipient)
+        for device, recipients in wanted
+        if (consent := _granted(where, config, device, recipients)) is not None
+        for recipient in recipients
+    ]
+    _raise_first(hand_over_all(where.ledger, where.devices, shares, where.scale, where.randomness))
+
+
+def _terms(where: Arrangement, config: SharingConfig, recipients: tuple[int, ...]) -> Terms:
+    return Terms(
+        recipients=recipients,
+        expiry=where.ledger.height + _LASTS,
+        max_shares=len(recipients),
+        epsilon=config.epsilon,
+        rating_fraction=config.rating_fraction,
+        purpose=_PURPOSE,
+    )
+
+
+def _granted(where: Arrangement, config: SharingConfig, device: Device, recipients: tuple[int, ...]) -> Digest | None:
+    """Give a consent that lives, on these terms, and that enough shares are left of."""
+    for hash, consent in where.ledger.state.sharing.consents.get(device.number or 0, {}).items():
+        granted = where.devices.kept(Granted, device.slot, hash)
+        scope = None if granted is None else msgspec.msgpack.decode(granted.scope, type=Scope)
+        terms = consent.record
+        if (
+            scope == Scope(purpose=_PURPOSE, rating_fraction=config.rating_fraction)
+            and terms.epsilon_nano == _nano(config)
+            and all(includes(terms.recipients, number) for number in recipients)
+            and len(consent.shares) + len(recipients) <= terms.max_shares
+            and where.ledger.height < terms.expiry
+        ):
+            return hash
+    return None
+
+
+def _deliver(where: Arrangement) -> None:
+    """Bring every copy that was handed over to its recipient, who takes it."""
+    waiting = {hash for hash, share in where.ledger.state.sharing.shares.items() if not share.is_received}
+    by_number = {device.number: device for device in where.devices.devices()}
+    parcels = [
+        (each.share.recipient, parcel_of(where.ledger, where.devices, by_number[each.giver].slot, each.hash))
+        for each in (handed(where.devices) if waiting else ())
+        if each.hash in waiting
+    ]
+    own = [parcel for recipient, parcel in parcels if recipient == where.coordinator]
+    for begin in range(0, len(own), _AT_A_TIME):
+        some = own[begin : begin + _AT_A_TIME]
+        key, number = where.coordinator_key, where.coordinator
+        _raise_first(receive_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
+    others = [(by_number[recipient], parcel) for recipient, parcel in parcels if recipient in by_number]
+    for begin in range(0, len(others), _AT_A_TIME):
+        fresh = {device.number: device for device in where.devices.devices()}
+        some_others = [(fresh[device.number], parcel) for device, parcel in others[begin : begin + _AT_A_TIME]]
+        _raise_first(receive_all(where.ledger, where.devices, some_others, where.n_items))
+
+
+def _raise_first(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, LiberateError):
+            raise FederationError(f"sharing could not be arranged: {outcome}") from outcome
+
+
+def _nano(config: SharingConfig) -> int | None:
+    return None if config.epsilon is None else round(config.epsilon * 10**9)

@@ -1,0 +1,127 @@
+"""The round of the pool: no device answers it, its model is learned from the copies that people have shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from liberate.arrays import Digest
+from liberate.errors import FederationError, InsufficientCohort
+from liberate.federation.clerk import Clerk
+from liberate.federation.model_store import ModelStore
+from liberate.federation.parcels import as_ratings
+from liberate.federation.pool import Pool
+from liberate.ledger.people import MAX_PEOPLE
+from liberate.ledger.pools import pooled_shares
+from liberate.ledger.records import Aborted, Mechanism, Round, ranges
+from liberate.ledger.records import Pool as PoolRecord
+from liberate.ledger.state import OpenRound
+from liberate.model.factors import Model, model_digest
+from liberate.model.pool import PoolLearner
+from liberate.privacy.mechanism import Plain
+
+
+def run_pool(
+    clerk: Clerk,
+    store: ModelStore,
+    pool: Pool,
+    base: Model,
+    learner: PoolLearner,
+    *,
+    run: int,
+    rounds: int | None,
+    deadline_blocks: int,
+) -> Model:
+    """Carry out the round of the pool, or finish the one a crash left open.
+
+    Args:
+        clerk: Writes the coordinator's entries.
+        store: Where model versions are kept.
+        pool: The copies that the coordinator has received.
+        base: The model the round starts from.
+        learner: Turns copies into a model.
+        run: Number of the run the round belongs to.
+        rounds: Rounds of the whole run where that is fixed beforehand.
+        deadline_blocks: Blocks that the round may last.
+
+    Returns:
+        The next version, on disk and on the ledger.
+
+    Raises:
+        InsufficientCohort: Nobody's copies may be used, those that were named are gone, or no model follows from them;
+            the round is closed as aborted.
+        FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
+    """
+    base_bytes = store.save(base)
+    if clerk.ledger.state.open_round is None:
+        clerk.append(_round(clerk, base, model_digest(base_bytes), run, rounds, deadline_blocks))
+    current = clerk.ledger.state.open_round
+    assert current is not None  # opened above, or by the attempt before
+    if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
+        raise FederationError("the open round on the ledger starts from another model than this run has")
+    _name_givers(clerk, current)
+    shares = pooled_shares(clerk.ledger, current.position, clerk.ledger.size)
+    try:
+        copies = [each.copy for each in pool.copies([share for _, share in shares])]
+        with clerk.stopwatch.measure("solve"):
+            model = learner.learn(base, as_ratings(copies, base.n_items))
+    except (KeyError, FederationError) as error:
+        clerk.append(Aborted(**clerk.header(), round=current.record.number, reason="no_model"))
+        why = "one of them was erased" if isinstance(error, KeyError) else str(error)
+        raise InsufficientCohort(
+            f"round {current.record.number}: no model follows from the {len(shares)} copies of the pool: {why}",
+            hint="the round is closed as aborted; the same command tries again with the copies that may be used now",
+        ) from error
+    digest = model_digest(store.save(model))
+    sum_digest = copies_digest(copies)
+    clerk.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
+    return model
+
+
+def copies_digest(copies: Iterable[bytes]) -> Digest:
+    """Give what the model entry says of a pool: SHA-256 over the copies' bytes, by giver and leaf hash of the share."""
+    return Digest(sha256(b"".join(copies)).digest())
+
+
+def usable_givers(clerk: Clerk) -> list[int]:
+    """Give the people of whom the coordinator has received copies that it may use now, increasing."""
+    shares = clerk.ledger.state.usable_shares()
+    return sorted({share.giver for _, share in shares if share.record.recipient == clerk.number})
+
+
+def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int) -> Round:
+    mechanism = Plain()
+    return Round(
+        **clerk.header(),
+        number=clerk.ledger.state.round_number + 1,
+        run=run,
+        rounds=rounds,
+        base_version=base.version,
+        base_digest=base_digest,
+        cohort=(),
+        statistic=base.statistic,
+        shape=(base.n_items, 0, 0),
+        mechanism=Mechanism(name=mechanism.name, parameters=dict(mechanism.parameters)),
+        fidelity="uploads",
+        grid_bits=mechanism.grid_bits,
+        modulus_bits=32,
+        account=mechanism.account,
+        spend=mechanism.spend_nano,
+        minimum=1,
+        deadline=clerk.ledger.height + deadline_blocks,
+    )
+
+
+def _name_givers(clerk: Clerk, current: OpenRound) -> None:
+    """Name everybody whose copies may be used and who is not named yet."""
+    record = current.record
+    givers = [giver for giver in usable_givers(clerk) if giver not in current.pool]
+    for begin in range(0, len(givers), MAX_PEOPLE):
+        people = ranges(givers[begin : begin + MAX_PEOPLE])
+        clerk.append(PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, people=people))
+    if not current.pool:
+        clerk.append(Aborted(**clerk.header(), round=record.number, reason="insufficient_updates"))
+        raise InsufficientCohort(
+            f"round {record.number}: there are no copies in the pool that may be used",
+            hint="people share by consent: see the share command, or sharing.user_fraction in a simulation",
+        )
