@@ -455,7 +455,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
     assert verify(run.ledger_folder).ok
 
 
-def test_erasure_waits_for_the_round_that_the_person_has_answered(
+def test_erasure_waits_for_the_end_of_an_open_round(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others count on what a device may be asked for; the withdrawal does not wait."""
