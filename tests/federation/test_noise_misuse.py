@@ -96,7 +96,7 @@ def test_device_that_draws_again_when_asked_again_is_caught(
         if not waiting:
             return []
         keys = [bytes([9]) * 31 + bytes([index + 1]) for index in range(len(waiting))]
-        release, _ = self._compute(task, [device for device, _ in waiting], keys)
+        release, _ = self._compute(task, [(device.slot, ()) for device, _ in waiting], keys)
         return [
             Reply(
                 self._number(device),
