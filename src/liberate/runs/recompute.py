@@ -29,7 +29,6 @@ from liberate.federation.unmasking import rebuilt, take_masks_out
 from liberate.federation.uploads import Uploads
 from liberate.ledger.findings import Finding
 from liberate.ledger.log import Ledger
-from liberate.ledger.pools import Weights
 from liberate.ledger.records import Erasure, decode_entry
 from liberate.model.factors import Model, encode, model_digest
 from liberate.model.method import solver_from
@@ -101,7 +100,6 @@ def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> 
     ):
         again = _Again(
             ledger=ledger,
-            weights=Weights(ledger),
             uploads=uploads,
             store=ModelStore(run.folder / "model"),
             randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
@@ -129,14 +127,12 @@ class _Again:
     Attributes:
         ledger, uploads, store: What is compared with what.
         randomness: What a simulation drew noise on sums from.
-        weights: Of the shares that updates used.
         erased: Those who have asked to be forgotten.
         findings: What did not follow so far.
         derived: The last model that was derived, where it is the one that the ledger names.
     """
 
     ledger: Ledger
-    weights: Weights
     uploads: Uploads | None
     store: ModelStore
     randomness: Randomness
@@ -209,8 +205,7 @@ class _Again:
             missing.remove(each.position)
             try:
                 _, entry = used[each.position]
-                upload = gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
-                total.add(upload, self.weights.of(decode_entry(entry).record))
+                total.add(gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt)))
             except LiberateError as error:
                 self._find(f"upload {each.position}", error.message)
         if self._are_gone("upload", {position: used[position][0] for position in missing}):
