@@ -1,10 +1,11 @@
-"""`liberate ledger verify-evidence`, `evidence` and `compare`: proof that a log or an author contradicted itself."""
+"""`liberate ledger verify-evidence`, `evidence` and `compare`: proof against a log, an author, a leak's source."""
 
 from __future__ import annotations
 
 import sys
 from base64 import b64encode
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,27 +17,29 @@ Key = Annotated[str, typer.Option(metavar="VKEY", help="The log's verifier key, 
 
 
 def verify_evidence(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of a witness, a host, `compare` or `evidence`.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of a witness, a host, `compare`, `evidence`, `trace --leak`.")
+    ],
     key: Annotated[
         str | None,
-        typer.Option(metavar="VKEY", help="The log's verifier key, known from elsewhere; needed against a log."),
+        typer.Option(metavar="VKEY", help="The log's verifier key, known from elsewhere; needed but against authors."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check proof that a log signed two checkpoints, or an author two entries, that contradict each other.
-
-    Exit 1 if the file proves nothing.
-    """
+    """Check proof that a log or an author contradicted itself, or of whose copy leaked; exit 1 if it proves nothing."""
     from liberate.errors import InvalidRecord, ProofMismatch, RefusedEntry
     from liberate.ledger.equivocation import is_equivocation
     from liberate.ledger.publish.evidence import read_evidence
+    from liberate.runs.accusations import check_accusations, is_accusation
 
     data = read_evidence(file)
     try:
         if is_equivocation(data):
             found = _of_author(data)
         elif key is None:
-            raise typer.BadParameter("evidence against a log needs its verifier key", param_hint="--key")
+            raise typer.BadParameter("such evidence needs the log's verifier key", param_hint="--key")
+        elif is_accusation(data):
+            found = {"accusations": [asdict(each) for each in check_accusations(data, key)]}
         else:
             found = _of_log(data, key)
     except (InvalidRecord, ProofMismatch, RefusedEntry) as error:

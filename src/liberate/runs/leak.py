@@ -18,7 +18,7 @@ from liberate.federation.joining import Admitting
 from liberate.federation.rows import Base
 from liberate.federation.sharing import Handed, handed
 from liberate.ledger.log import Ledger
-from liberate.ledger.proving import Prover
+from liberate.ledger.proving import ProvedEntry, Prover
 from liberate.ledger.records import Receipt, Share, decode_entry
 from liberate.runs.attribution import Bases, Leak, Matched, Weighed, match, read_leak, weigh
 from liberate.runs.folder import Run
@@ -119,7 +119,7 @@ class _LookUp:
         prover = Prover(self._ledger)
         used = sorted(self._shares[each.hash][0] for candidate in candidates for each in candidate.copies)
         prover.prove_all([*used, *(each["position"] for each in self._disclosures)])
-        found = [self._candidate(each, candidates, prover) for each in candidates]
+        found = [self._candidate(each, candidates, matched, prover) for each in candidates]
         checkpoint = open_checkpoint(prover.note, self._run.verifier_key)
         of = self._by_base()
         return {
@@ -172,7 +172,7 @@ class _LookUp:
     def _bases(self) -> Bases:
         return Bases([base for _, base in self._by_base().values()], self._leak.n_items)
 
-    def _candidate(self, each: Weighed, everybody: Sequence[Weighed], prover: Prover) -> Json:
+    def _candidate(self, each: Weighed, everybody: Sequence[Weighed], matched: Matched, prover: Prover) -> Json:
         same = [other.number for other in everybody if other.fingerprint == each.fingerprint]
         return self._party(each.number) | {
             "log10_likelihood": each.log10_likelihood,
@@ -180,11 +180,11 @@ class _LookUp:
             "accused": each.is_accused,
             "givers": sorted({copy.giver for copy in each.copies}),
             "also_held_by": [number for number in same if number != each.number],
-            "evidence": self._evidence(each, prover) if each.is_accused else [],
+            "evidence": self._evidence(each, matched, prover) if each.is_accused else [],
         }
 
-    def _evidence(self, accused: Weighed, prover: Prover) -> list[Json]:
-        """Open the commitments of an accused's copies, and say which receipts acknowledge them."""
+    def _evidence(self, accused: Weighed, matched: Matched, prover: Prover) -> list[Json]:
+        """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
         receipts = {
             record.share: position
             for position in self._ledger.positions(kind="receipt", author=accused.number)
@@ -193,18 +193,19 @@ class _LookUp:
         found = []
         for each in accused.copies:
             receipt = receipts.get(each.hash)
-            proved = prover.prove(self._shares[each.hash][0])
+            own = matched.owners == [base.commitment for base in matched.bases].index(each.share.base)
             found.append(
-                entry(proved)
+                _whole(prover.prove(self._shares[each.hash][0]))
                 | {
                     "giver": each.giver,
-                    "entry": text(proved.entry.data),
                     "copy": text(each.copy),
                     "salt": text(each.salt),
                     "base": text(each.base.ratings),
                     "base_salt": text(each.base.salt),
                     "scale": dict(zip(("low", "step", "levels"), each.base.scale, strict=True)),
-                    "receipt": None if receipt is None else entry(prover.prove(receipt)),
+                    "items": matched.items[own].tolist(),
+                    "leaked": matched.leaked[own].tolist(),
+                    "receipt": None if receipt is None else _whole(prover.prove(receipt)),
                 }
             )
         return found
@@ -221,6 +222,11 @@ def _shares_on(ledger: Ledger) -> dict[Digest, tuple[int, Share]]:
         if isinstance(held.record, Share):
             found[held.leaf_hash] = position, held.record
     return found
+
+
+def _whole(proved: ProvedEntry) -> Json:
+    """Write an entry with all its bytes."""
+    return entry(proved) | {"entry": text(proved.entry.data)}
 
 
 def _opens(copy: Handed) -> bool:
