@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,13 +18,13 @@ from liberate.arrays import BoolArray, Float64Array, GridRows, Int32Array, Int64
 from liberate.errors import BadUpload, FederationError, PrivacyError
 from liberate.federation.coordinator import Stage
 from liberate.federation.summing import Sum
-from liberate.model import kernels
-from liberate.model.factors import Model, fit_devices, packed_size, predict
+from liberate.model.factors import Model, fit_devices, predict
+from liberate.model.influence import Effect, HeldOut, LeaveOneOut
 from liberate.model.limits import Limits, limits_of
 from liberate.model.metrics import rmse
 from liberate.model.ranking import top_n
 from liberate.model.ratings import Ratings
-from liberate.privacy.mechanism import NANO, PLAIN_GRID_BITS
+from liberate.privacy.mechanism import NANO
 from liberate.randomness import SimulatedRandomness, generator
 from liberate.studies.worlds import SEED, Job
 
@@ -73,14 +73,16 @@ class Outcome:
         predicted: The target's mean prediction for others who have not rated it.
         listed: Part of them who have it among their ten best items.
         by_size: Part of the poisoners found among as many people whose rows are the largest.
-        by_harm: Likewise, because of whose uploads the others' error is the largest.
+        by_fit: Likewise, because of whose uploads the others' error is the largest, as their own uploads state it.
+        by_held_out: Likewise, as held-out ratings know it.
     """
 
     rmse: float | None = None
     predicted: float | None = None
     listed: float | None = None
     by_size: float | None = None
-    by_harm: float | None = None
+    by_fit: float | None = None
+    by_held_out: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,18 +114,25 @@ def poisoned(job: Job, attack: Poisoning, rounds: int) -> Outcome:
     is_hostile = poisoners_of(own.n_users, attack.share)
     model = agenda.first_model(job.dataset, SimulatedRandomness(SEED).secret("initial model", 1))
     attackers = {int(user): _Poisoner(attack, int(user)) for user in np.flatnonzero(is_hostile)}
-    size, harm = np.zeros(own.n_users), np.zeros(own.n_users)
+    size, fit, held_out = np.zeros(own.n_users), np.zeros(own.n_users), np.zeros(own.n_users)
     for number in range(rounds):
         stage = agenda.stage_after(model)
         try:
             seen = _round(model, stage, own, attack, attackers)
             if attackers and number < WATCHED:
                 size += sizes(seen)
-                harm += harms(seen)
+                found = effects(job, stage, seen)
+                fit += [effect.fit for effect in found]
+                held_out += [effect.held_out or 0.0 for effect in found]
             model = stage.solver.solve(model, seen.sum.total(stage.mechanism.grid_bits))
         except (FederationError, PrivacyError):  # no model, or one from which honest numbers leave the grid
             return Outcome(by_size=_found(size, is_hostile))
-    return _judged(job, model, is_hostile, attack, _found(size, is_hostile), _found(harm, is_hostile))
+    return replace(
+        _judged(job, model, is_hostile, attack),
+        by_size=_found(size, is_hostile),
+        by_fit=_found(fit, is_hostile),
+        by_held_out=_found(held_out, is_hostile),
+    )
 
 
 def _round(model: Model, stage: Stage, own: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]) -> Uploads:
@@ -244,9 +253,7 @@ def _found(scores: Float64Array, is_hostile: BoolArray) -> float | None:
     return float(is_hostile[named].mean()) if n else None
 
 
-def _judged(
-    job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning, by_size: float | None, by_harm: float | None
-) -> Outcome:
+def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) -> Outcome:
     """Judge a model by the held-out ratings of those who are no poisoners."""
     own, test = job.split.train, job.split.test
     profiles = fit_devices(model, own)
@@ -261,8 +268,6 @@ def _judged(
         rmse=error,
         predicted=float(predicted.mean()),
         listed=float((lists[asked] == attack.target).any(axis=1).mean()),
-        by_size=by_size,
-        by_harm=by_harm,
     )
 
 
@@ -274,35 +279,19 @@ def sizes(seen: Uploads) -> Float64Array:
     return np.sqrt(found)
 
 
-def harms(seen: Uploads) -> Float64Array:
-    """Give by how much more squared error everybody else has because of each person's upload, shape (n_users,).
-
-    Of normal equations the items that an upload touches are solved again without it; the others' expected squared
-    error is a quadratic form of the same sums. Of the gradient, to first order: a step along one person's part changes
-    the others' error by its product with theirs.
-    """
-    unit = np.float64(math.ldexp(1.0, -PLAIN_GRID_BITS))
-    total: Float64Array = seen.sum.rows * unit
-    solved = _solved(seen.base, total) if seen.base.statistic == "normal" else None
-    result = np.zeros(len(seen.sent))
-    for user, upload in enumerate(seen.sent):
-        if upload is None:
-            continue
-        rows: Float64Array = upload.rows * unit
-        others: Float64Array = total[upload.indices] - rows
-        if solved is None:
-            result[user] = -float((rows * others).sum())
-        else:
-            means, moments = (array[upload.indices] for array in solved)
-            result[user] = -kernels.error_change(others, *_solved(seen.base, others), means, moments)
-    return result
-
-
-def _solved(base: Model, total: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Solve normal equations of items: means and second moments, shapes (n, K) and (n, P)."""
-    k = base.n_factors + 1
-    means, moments = np.empty((len(total), k)), np.empty((len(total), packed_size(k)))
-    precision = base.float64("item_precision")
-    prior = kernels.multiply(precision, base.float64("item_mean"))
-    kernels.solve_items(total, float(base.float64("noise_precision")[0]), precision, prior, means, moments)
-    return means, moments
+def effects(job: Job, stage: Stage, seen: Uploads) -> list[Effect]:
+    """Give by how much everybody else's error is larger because of each person's upload, as `trace --harm` does."""
+    total = Sum.empty(stage.statistic.shape)
+    accepted = [upload for upload in seen.sent if upload is not None]
+    for upload in accepted:
+        total.add(upload)
+    bits, own = stage.mechanism.grid_bits, job.split.train
+    held_out = HeldOut.of(seen.base, fit_devices(seen.base, own), job.split.test)
+    n_rows = sum(len(upload.rows) for upload in accepted)
+    without = LeaveOneOut.of(stage.solver, seen.base, total.total(bits), n_rows, held_out)
+    assert without is not None  # both statistics are solved item by item
+    unit = np.float64(math.ldexp(1.0, -bits))
+    return [
+        Effect(0.0, 0.0) if upload is None else without.effect(upload.indices, upload.rows * unit)
+        for upload in seen.sent
+    ]

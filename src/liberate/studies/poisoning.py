@@ -32,6 +32,7 @@ _ROUNDS: dict[Statistic, int] = {"normal": 8, "gradient": 25}
 _QUICK_ROUNDS: dict[Statistic, int] = {"normal": 4, "gradient": 6}
 _SHARES, _QUICK_SHARES = (0.01, 0.05, 0.2), (0.05, 0.2)
 _ALIKE = 10
+_FOUND = ("found by size", "by fit", "by held out")
 _QUANTILES: dict[str, float] = {"of an item rated seldom": 0.5, "of an item rated often": 0.9}
 
 
@@ -117,7 +118,8 @@ def _row(trial: Trial) -> Row:
         "target_predicted": outcome.predicted,
         "target_listed": outcome.listed,
         "found_by_size": outcome.by_size,
-        "found_by_harm": outcome.by_harm,
+        "found_by_fit": outcome.by_fit,
+        "found_by_held_out": outcome.by_held_out,
     }
 
 
@@ -138,17 +140,18 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
             f"A trimmed sum leaves out {100 * TRIM:.0f} % of the numbers at either end.\n"
             f"Normal equations are learned from in {rounds['normal']} rounds, the gradient in {rounds['gradient']}.",
             table(
-                ["learned by", "checked", "poisoners", "aim", "RMSE of the others", "found by size", "by harm"],
+                ["learned by", "checked", "poisoners", "aim", "RMSE of the others", *_FOUND],
                 [_cells(t) for t in trials if t.attack.aim in ("random", "sign flip") or _begins(t, trials)],
             ),
             "RMSE is of held-out ratings of those who are no poisoners; a dash: no model follows from the sum, and the "
             "round is closed as aborted.\n"
-            "Found are those poisoners who are among as many people as there are poisoners, ordered by the size of "
-            f"their rows or by how much the others' fit would gain without them, over the first {WATCHED} rounds: "
-            "precision and recall are the same number.",
+            "As many people are named as there are poisoners, so precision and recall are one number: those with the "
+            "largest rows, those without whom the others' fit would gain most, and those without whom the prediction of "
+            "held-out ratings would, which a simulation alone knows.\n"
+            f"It is what `trace --harm` says, over the first {WATCHED} rounds.",
             "## Promotion of an item",
             table(
-                ["learned by", "checked", "poisoners", "item", "predicted", "listed", "RMSE", "by size", "by harm"],
+                ["learned by", "checked", "poisoners", "item", "predicted", "listed", "RMSE", *_FOUND],
                 [_promotion_cells(trial) for trial in trials if trial.name.startswith("promotion")],
             ),
             f"Predicted for, and in the ten best items of, those who have not rated it.\n"
@@ -167,7 +170,7 @@ def _begins(trial: Trial, trials: Sequence[Trial]) -> bool:
 def _cells(trial: Trial) -> list[str]:
     outcome = trial.outcome
     aim = trial.attack.aim or "nothing"
-    return [*_begin(trial), aim, number(outcome.rmse), _share(outcome.by_size), _share(outcome.by_harm)]
+    return [*_begin(trial), aim, number(outcome.rmse), *_found(outcome)]
 
 
 def _promotion_cells(trial: Trial) -> list[str]:
@@ -178,14 +181,17 @@ def _promotion_cells(trial: Trial) -> list[str]:
         number(outcome.predicted, 2),
         _share(outcome.listed),
         number(outcome.rmse),
-        _share(outcome.by_size),
-        _share(outcome.by_harm),
+        *_found(outcome),
     ]
 
 
 def _begin(trial: Trial) -> list[str]:
     attack = trial.attack
     return [_NAMES[attack.statistic], attack.defence, f"{100 * attack.share:.0f} %"]
+
+
+def _found(outcome: Outcome) -> list[str]:
+    return [_share(value) for value in (outcome.by_size, outcome.by_fit, outcome.by_held_out)]
 
 
 def _share(value: float | None) -> str:
