@@ -17,12 +17,12 @@ from liberate.federation.coordinator import Coordinator
 from liberate.federation.devices import Devices
 from liberate.federation.founding import Standing, open_standing
 from liberate.federation.pool import Pool
-from liberate.federation.rows import Received
+from liberate.federation.rows import Base, Given, Granted, Received
+from liberate.federation.uploads import Uploads
 from liberate.federation.wishes import carry_out
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Dataset, Entry, Round, Share, Update, decode_entry
-from liberate.model.ratings import Ratings
+from liberate.ledger.records import Consent, Dataset, Entry, Round, Share, Update, decode_entry
 from liberate.runs import acts
 from liberate.runs.desk import desk_of
 from liberate.runs.folder import Run, load_run
@@ -120,9 +120,10 @@ def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
         acts.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
     with pytest.raises(LiberateError, match="no participant"):
         consent(run, "user:nobody")
-    for wrong in ({"rating_fraction": 0.0}, {"epsilon": 0.0}):
-        with pytest.raises(LiberateError, match="wanted"):
-            consent(run, FRIEND, **wrong)
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, rating_fraction=0.0)
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, epsilon=0.0)
 
 
 def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
@@ -477,44 +478,62 @@ def test_erasure_waits_for_the_end_of_an_open_round(
     assert verify(run.ledger_folder).ok
 
 
-def all_bytes(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
+@pytest.mark.parametrize("simulated", ["true", "false"])
 def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgotten(
-    tmp_path: Path, configure: Configure
+    tmp_path: Path, configure: Configure, simulated: str
 ) -> None:
-    """Every 32 bytes that lie anywhere are tried as salt, with all that was ever committed to; and as the key."""
-    train(configure("ledger.keep_uploads=true", "federation.rounds=1"), tmp_path / "run")
+    """Every 32 bytes that lie anywhere are tried as salt, with all that was ever committed to; and as a secret."""
+    settings = configure("ledger.keep_uploads=true", "federation.rounds=1", f"run.simulated={simulated}")
+    train(settings, tmp_path / "run")
     run = load_run(tmp_path / "run")
-    granted = consent(run, FRIEND, "pool")
+    granted = consent(run, FRIEND, "pool", purpose="films")
     for to in (FRIEND, "pool"):
         acts.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
     me = find_person(run, PERSON).number
-    with Devices(run.devices_folder) as devices:
-        device = devices.find(number=me)
-        assert device is not None
-        holding = devices.holding(device.slot)
-    (copy,) = received(run, FRIEND)
-    mine = [entry.record for kind in ("dataset", "update", "share") for entry in entries(run, kind)]
-    wanted = {commitment for record in mine if record.author == me for commitment in _commitments(record)}
-    known = [holding.ratings, copy.copy]
-    assert _opened(all_bytes_of_salts(holding.dataset_salt, copy.salt), known, wanted), "the search finds what there is"
+    wanted = {
+        commitment
+        for kind in ("dataset", "update", "consent", "share")
+        for entry in entries(run, kind)
+        if entry.record.author == me
+        for commitment in _commitments(entry.record)
+    }
+    known, secrets = _held(run, me)
+    assert len(_opened(secrets, known, wanted)) >= 6, "the search finds what there is"
 
     acts.erase(run, PERSON, wait=now)
 
-    stored = all_bytes(run.folder)
+    stored = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     windows = {data[i : i + 32] for data in stored.values() for i in range(len(data) - 31)}
     assert not _opened(windows, known, wanted)
-    assert holding.signing_seed not in windows
-    assert holding.dataset_salt not in windows
-    own = Ratings.from_user_bytes([holding.ratings], 6)
-    for secret in (holding.ratings, copy.copy, own.values.tobytes(), copy.salt):
-        assert not any(secret in data for data in stored.values())
+    assert not secrets & windows
+    for plain in known:
+        assert not any(plain in data for data in stored.values())
 
 
-def all_bytes_of_salts(*salts: bytes) -> set[bytes]:
-    return set(salts)
+def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
+    """Give what somebody has committed to, and all secrets of the device and of who was sent something."""
+    with Devices(run.devices_folder) as devices, Uploads(run.uploads_folder) as uploads:
+        device = devices.find(number=number)
+        assert device is not None
+        slot, holding = device.slot, devices.holding(device.slot)
+        sent = devices.outgoing(slot, device.last_round)
+        assert sent is not None
+        upload = next(each for each in uploads.of_round(device.last_round) if each.number == number)
+        copies = [copy for _, _, copy in devices.all_kept(Received) if copy.giver == number]
+        bases = [base for _, _, base in devices.all_kept(Base, slot)]
+        grants = [granted for _, _, granted in devices.all_kept(Granted, slot)]
+        given = [each for _, _, each in devices.all_kept(Given, slot)]
+    known = [
+        holding.ratings,
+        upload.upload,
+        *(each.copy for each in copies),
+        *(each.ratings for each in bases),
+        *(each.scope for each in grants),
+    ]
+    secrets = [holding.signing_seed, holding.dataset_salt, sent.noise_key, sent.upload_salt, sent.profile_salt]
+    secrets += [copy.salt for copy in copies] + [each.salt for each in grants] + [each.salt for each in given]
+    secrets += [secret for base in bases for secret in (base.key, base.salt)]
+    return known, {*secrets, upload.salt}
 
 
 def _commitments(record: object) -> list[bytes]:
@@ -523,6 +542,8 @@ def _commitments(record: object) -> list[bytes]:
             return [record.commitment]
         case Update():
             return [record.commitment, record.profile]
+        case Consent():
+            return [record.terms]
         case Share():
             return [record.base, record.copy]
         case _:
