@@ -16,7 +16,7 @@ from liberate.studies import STUDIES, run_study
 from liberate.studies.findings import number, table
 from liberate.studies.worlds import made_up
 
-_NOT_LEARNED = {"ledgered", "attacks", "leaks"}
+_NOT_LEARNED = {"ledgered", "attacks", "leaks", "unlearning"}
 """Studies whose numbers are not about how good a model is."""
 
 
@@ -33,7 +33,7 @@ def test_quick_study_leaves_table_figure_numbers_and_settings(name: str, tmp_pat
     assert outcome.figure.read_text("utf-8").startswith("<?xml")
     assert outcome.figure.stat().st_size < 200_000
     assert {"user mean", "damped biases", "most popular"} <= {row["series"] for row in rows} or name in _NOT_LEARNED
-    assert "| damped biases " in page or name in {"attacks", "leaks"}
+    assert "| damped biases " in page or name in {"attacks", "leaks", "unlearning"}
     assert resolve(tmp_path / "settings.toml", environment={}).run.seed == 42
 
 
@@ -90,7 +90,7 @@ def test_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(LiberateError, match="no study 'sharing'") as caught:
         run_study("sharing", out=tmp_path / "out")
 
-    assert caught.value.hint == "known are centralised, federated, ledgered, ladder, paper, frontier, attacks, leaks"
+    assert caught.value.hint == "known are " + ", ".join(STUDIES)
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,8 @@ from liberate.cli.output import JsonFlag, print_json, progress_lines
 
 def study(
     name: Annotated[
-        str, typer.Argument(help="centralised, federated, ledgered, ladder, paper, frontier, attacks or leaks.")
+        str,
+        typer.Argument(help="centralised, federated, ledgered, ladder, paper, frontier, attacks, leaks or unlearning."),
     ],
     data: Annotated[str | None, typer.Option(help="Data set; the study's own if not given.")] = None,
     quick: Annotated[

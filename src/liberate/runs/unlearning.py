@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ class Unlearned:
         method: What was done; None: there was nothing to do.
         started_from: Version of the model that the new run goes on with; 0: one of constants.
         proved: Models of the new run and its ancestors whose people were proved to be others; None beside `fast`.
+        seconds: From the estimate, where there is one, to the last model on the ledger; without proofs and figures.
         words: What that means.
         epsilon: Of each participant in the run, where that is the guarantee.
         delta: Of that epsilon.
@@ -64,6 +66,7 @@ class Unlearned:
     method: Method | None = None
     started_from: int | None = None
     proved: int | None = None
+    seconds: float | None = None
     words: str
     epsilon: float | None = None
     delta: float | None = None
@@ -112,7 +115,7 @@ def unlearn(
             return Unlearned(people=names, words="no model that this run's last one goes back to has used their data")
         clean = shaped[0] - 1
         origin = _load(run, ledger, clean)
-    settings = _settings(run)
+    settings, begin = _settings(run), time.perf_counter()
     if method == "fast":
         if any(each.has_copies for each in ancestors):
             raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
@@ -120,6 +123,7 @@ def unlearn(
         start = Start(_estimate(run, people, clean, progress), last)
     else:
         start = Start(origin, clean if origin else 0)
+    estimating = time.perf_counter() - begin
     result = train(settings, out, ledger=run.home, start=start, progress=progress)
     new = load_run(out)
     found = Unlearned(
@@ -127,6 +131,7 @@ def unlearn(
         models=shaped,
         method=method,
         started_from=int(new.record["started_from"]),
+        seconds=estimating + result.seconds,
         words="the models of the new run are what they would be had these people never taken part",
         result=result,
     )

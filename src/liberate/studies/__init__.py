@@ -10,7 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liberate.errors import SettingsError
-from liberate.studies import attacks, centralised, federated, frontier, ladder, leaks, ledgered, paper
+from liberate.studies import (
+    attacks,
+    centralised,
+    federated,
+    frontier,
+    ladder,
+    leaks,
+    ledgered,
+    paper,
+    unlearning,
+)
 from liberate.studies.findings import Outcome, Study, write
 
 STUDIES: dict[str, Study] = {
@@ -22,6 +32,7 @@ STUDIES: dict[str, Study] = {
     "frontier": frontier.STUDY,
     "attacks": attacks.STUDY,
     "leaks": leaks.STUDY,
+    "unlearning": unlearning.STUDY,
 }
 
 

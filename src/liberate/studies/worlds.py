@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from liberate.arrays import Float64Array
+from liberate.errors import DataError
+from liberate.federation.parcels import Scale
 from liberate.model.metrics import baselines, rmse
 from liberate.model.ratings import Dataset, Split
 from liberate.runs.folder import load_dataset, split_dataset
@@ -107,7 +109,7 @@ def corner(world: World, n_users: int, n_items: int, path: Path) -> World:
             "rating": dataset.values[kept],
         }
     )
-    return _kept(path, table, dataset.low, dataset.high, f"The densest corner of {world.name}")
+    return keep_ratings(path, table, dataset.low, dataset.high, f"The densest corner of {world.name}")
 
 
 def made_up(path: Path) -> World:
@@ -124,9 +126,24 @@ def made_up(path: Path) -> World:
     users, items = np.nonzero(rng.random((n, m)) < popularity)
     values = np.clip(truth[users, items] + rng.normal(0, _NOISE, len(users)), 1, 5).astype(np.float32)
     table = pa.table({"user": users + 1, "item": items + 1, "rating": values})
-    world = _kept(path, table, 1.0, 5.0, "A made-up world of low rank with noise")
+    world = keep_ratings(path, table, 1.0, 5.0, "A made-up world of low rank with noise")
     rows, columns = (np.array([int(i) - 1 for i in ids]) for ids in (world.dataset.user_ids, world.dataset.item_ids))
     return replace(world, truth=np.clip(truth, 1, 5)[np.ix_(rows, columns)])
+
+
+def on_levels(world: World, path: Path) -> World:
+    """Give a world whose ratings are on a scale of few levels: the same, or rounded to whole numbers and kept.
+
+    Copies can be handed out of such ratings only: their marks are levels.
+    """
+    dataset = world.dataset
+    try:
+        Scale.of(dataset.values, dataset.low, dataset.high)
+    except DataError:
+        users, items = (np.array(ids) for ids in (dataset.user_ids, dataset.item_ids))
+        columns = {"user": users[dataset.users], "item": items[dataset.items], "rating": np.rint(dataset.values)}
+        return kept(path, pa.table(columns), dataset.low, dataset.high, f"{world.name}, rounded")
+    return world
 
 
 def free(world: World, job: Job) -> dict[str, dict[str, float]]:
@@ -139,7 +156,7 @@ def free(world: World, job: Job) -> dict[str, dict[str, float]]:
     return found | {"the world's own truth": {"rmse": rmse(known, test.values)}}
 
 
-def _kept(path: Path, ratings: pa.Table, low: float, high: float, name: str) -> World:
+def keep_ratings(path: Path, ratings: pa.Table, low: float, high: float, name: str) -> World:
     """Keep ratings as a file, and load them from there as any others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(ratings, path)
