@@ -17,10 +17,13 @@ from liberate.crypto.merkle import verify_inclusion
 from liberate.crypto.note import open_checkpoint, verifier_key
 from liberate.errors import InvalidRecord, LedgerError, LiberateError
 from liberate.ledger.completeness import Completeness, verify_completeness
-from liberate.runs.folder import Run
+from liberate.runs.folder import Run, load_run
 from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
+from liberate.runs.training import train
+from liberate.settings import resolve
 from tests.ledger.world import COORDINATOR, HOST, LOG_VKEY, ORIGIN, World, key, reopen
 from tests.runs.sharing import sharing_run
+from tests.worlds import low_rank_ratings, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +194,39 @@ def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
     assert_proved(found, *found["models"])
     with pytest.raises(LedgerError, match="there is no model 3"):
         trace_version(run, 3)
+
+
+@pytest.mark.parametrize("recipients", ["pool", "peers"])
+def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, recipients: str) -> None:
+    """A third of 30 people share; the copies of each are used in every round, or in the pool's alone."""
+    data = write_csv(tmp_path / "small.csv", low_rank_ratings(n_users=30, n_items=20))
+    more = ["model.n_factors=2", "model.tolerance=0", "federation.rounds=3", "sharing.n_recipients=3"]
+    sharing = ["sharing.user_fraction=0.34", f"sharing.recipients={recipients}"]
+    result = train(resolve(None, [f"data.source={data}", *more, *sharing], environment={}), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+
+    model = trace_version(run, result.rounds)
+    kind = "pooled" if recipients == "pool" else "copies"
+    givers = [person["number"] for person in model["people"] if person[kind]]
+    found = [trace_person(run, str(giver)) for giver in givers]
+
+    assert len(givers) == 10
+    assert [step["version"] for step in model["models"]] == list(range(result.rounds, 0, -1))
+    for each in found:
+        uses = numbers(each["uses"], "by", "round", "outcome")
+        if recipients == "pool":
+            assert uses == [(each["recipients"][0]["number"], 1, "used")]
+        else:
+            takers = [one["number"] for one in each["recipients"]]
+            assert len(takers) == 3
+            assert uses == [(taker, n, "used") for n in range(1, result.rounds + 1) for taker in takers]
+            assert [one["through"] for one in each["models"]] == [takers] * result.rounds
+        for share in each["shares"]:
+            answer = trace_share(run, share["position"])
+            assert answer["shares"] == [share]
+            assert numbers(answer["uses"], "by") == [(by,) for by, *_ in uses if by == share["recipient"]]
+            got = trace_received_by(run, str(share["recipient"]))
+            assert share["position"] in [one["position"] for one in got["shares"]]
 
 
 def test_an_answer_under_another_log_key_is_refused(run: Run) -> None:

@@ -212,11 +212,29 @@ def _tell_uses(uses: Sequence[dict[str, Any]]) -> None:
         print("\nno copy was used by anybody")
         return
     print("\nuses of the copies by others")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for each in uses:
+        groups.setdefault((each["by"], each["kind"], *each["shares"], each["outcome"]), []).append(each)
     rows = [
-        [each["round"], each["by"], each["kind"], each["position"], each["shares"], each["outcome"], each["version"]]
-        for each in uses
+        [
+            each[0]["by"],
+            each[0]["kind"],
+            each[0]["shares"],
+            _span(each, "round"),
+            each[0]["outcome"],
+            _span(each, "version"),
+        ]
+        for each in groups.values()
     ]
-    print_table(["round", "by", "as", "entry", "shares", "outcome", "model"], rows)
+    print_table(["by", "as", "shares", "rounds", "outcome", "models"], rows)
+
+
+def _span(uses: Sequence[dict[str, Any]], name: str) -> str | None:
+    """Write rounds or versions, which increase, in short."""
+    found = [each[name] for each in uses if each[name] is not None]
+    if len(found) > 2 and found[-1] - found[0] == len(found) - 1:
+        return f"{found[0]} to {found[-1]}"
+    return ", ".join(map(str, found)) or None
 
 
 def _tell_withdrawal(found: dict[str, Any]) -> None:
