@@ -40,11 +40,18 @@ class Total:
         rows: Sum of each item's rows, shape (n_items, width).
         tail: Sum of the tails, shape (n_tail,).
         n_devices: Devices in the sum, >= 0.
+        n_copies: Weight of the copies of others' ratings that devices have added to their own, in people, >= 0.
     """
 
     rows: Float64Array
     tail: Float64Array
     n_devices: int
+    n_copies: float = 0.0
+
+    @property
+    def n_people(self) -> float:
+        """Whose ratings are in the sum, in people."""
+        return self.n_devices + self.n_copies
 
 
 class Solver(Protocol):
@@ -124,7 +131,7 @@ class VariationalBayes:
         count = float(math.fsum(total.rows[:, n_packed - 1]))
         error = float(total.tail[-1])
 
-        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_devices)
+        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_people)
         means, moments = self.items(model, noise_precision_of(count, error), total.rows)
 
         change = kernels.error_change(
@@ -155,7 +162,7 @@ def noise_precision_of(count: float, error: float) -> float:
     return (count + 1) / (error + 1 / factors.INITIAL_NOISE_PRECISION)
 
 
-def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: int) -> tuple[Float64Array, Float64Array]:
+def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> tuple[Float64Array, Float64Array]:
     """Give mean and precision matrix of the Gaussian that fits n posteriors, packed second moments and means summed."""
     k = len(mean_sum)
     mean = mean_sum / (n + _PSEUDO_COUNT)
@@ -208,7 +215,7 @@ class Descent:
         means = model.float64("item_means")
         ridge = np.full(self.n_factors + 1, self.reg_nano / _NANO)
         ridge[-1] = self.bias_reg_nano / _NANO
-        gradient = (total.rows - ridge * means) / max(1, total.n_devices)
+        gradient = (total.rows - ridge * means) / max(1, total.n_people)
         step, state = self._step(model, gradient)
         moved = np.clip(means + self.learning_rate_nano / _NANO * step, -_LARGEST, _LARGEST)
         arrays: dict[str, Array] = {
