@@ -142,7 +142,7 @@ def on_levels(world: World, path: Path) -> World:
     except DataError:
         users, items = (np.array(ids) for ids in (dataset.user_ids, dataset.item_ids))
         columns = {"user": users[dataset.users], "item": items[dataset.items], "rating": np.rint(dataset.values)}
-        return kept(path, pa.table(columns), dataset.low, dataset.high, f"{world.name}, rounded")
+        return keep_ratings(path, pa.table(columns), dataset.low, dataset.high, f"{world.name}, rounded")
     return world
 
 
