@@ -360,8 +360,8 @@ def _arrange_sharing(
 ) -> None:
     """Let people of a simulation share as settings say, before the first round."""
     config, ledger = task.agenda.settings.sharing, federation.ledger
-    has_begun = any(position >= run.record["first_position"] for position in ledger.positions(kind="round"))
-    if not config.user_fraction or has_begun:
+    has_learned = any(position >= run.record["first_position"] for position in ledger.positions(kind="model"))
+    if not config.user_fraction or has_learned or ledger.state.open_round is not None:
         return
     dataset = task.dataset
     with Pool(run.home / POOL) as pool:

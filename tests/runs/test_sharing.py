@@ -1,0 +1,235 @@
+"""Runs in which people share: with the pool, from which the run starts, and with peers, who answer for copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from liberate.errors import InsufficientCohort, SettingsError
+from liberate.federation.devices import Devices
+from liberate.federation.pool import Pool
+from liberate.federation.rows import Received
+from liberate.federation.sharing import handed
+from liberate.ledger.audit import verify
+from liberate.ledger.log import SqliteLedger
+from liberate.ledger.records import Model, Record, Round, Update, decode_entry, numbers
+from liberate.ledger.records import Pool as PoolRecord
+from liberate.ledger.trace import trace_participant
+from liberate.runs.acts import withdraw
+from liberate.runs.folder import Run, load_run
+from liberate.runs.recompute import recompute
+from liberate.runs.training import train
+from liberate.settings import Settings, resolve
+from tests.federation.crashes import Crash, crash_at
+from tests.worlds import low_rank_ratings, write_csv
+
+N_USERS, N_ITEMS = 30, 20
+Configure = Callable[..., Settings]
+
+POOL = ["sharing.user_fraction=0.3"]
+PEERS = ["sharing.user_fraction=0.3", "sharing.recipients=peers", "sharing.n_recipients=4"]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(N_USERS, N_ITEMS))
+
+    def build(*assignments: str) -> Settings:
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10", "ledger.keep_uploads=true"]
+        return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
+
+    return build
+
+
+def records(run: Run, kind: str) -> list[Record]:
+    with closing(run.open_ledger()) as ledger:
+        return [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind=kind)]
+
+
+def digests(run: Run) -> list[bytes]:
+    return [record.digest for record in records(run, "model") if isinstance(record, Model)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "follows", "rounds"),
+    [
+        (["privacy.mode=device"], "nothing", 1),
+        (["privacy.mode=plain"], "normal", 4),
+        (["privacy.mode=plain", "model.statistic=gradient"], "gradient", 4),
+        (["privacy.mode=local", "privacy.epsilon=6"], "gradient", 4),
+        (["privacy.mode=distributed", "privacy.epsilon=8"], "", 0),
+    ],
+)
+def test_run_starts_from_what_the_pool_teaches(
+    tmp_path: Path, configure: Configure, mode: list[str], follows: str, rounds: int
+) -> None:
+    result = train(configure(*POOL, *mode), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    opened = [record for record in records(run, "round") if isinstance(record, Round)]
+    closed = [record for record in records(run, "model") if isinstance(record, Model)]
+    assert (opened[0].statistic, opened[0].account, opened[0].spend) == ("pool", "none", 0)
+    assert "pool" not in {record.statistic for record in opened[1:]}
+    assert result.rounds == len(opened) == len(closed) == (rounds or len(opened))
+    assert closed[0].solver.startswith(f"pool_for_{follows}")
+    (named,) = records(run, "pool")
+    assert isinstance(named, PoolRecord)
+    givers = list(numbers(named.people))
+    assert len(givers) == round(0.3 * N_USERS)
+    assert len(records(run, "consent")) == len(records(run, "share")) == len(records(run, "receipt")) == len(givers)
+    assert all(record.round > 1 for record in records(run, "update") if isinstance(record, Update))
+    assert verify(run.folder / "ledger").ok
+    with closing(run.open_ledger()) as ledger:
+        trace = trace_participant(ledger, givers[0])
+        other = trace_participant(ledger, min(set(range(3, 3 + N_USERS)) - set(givers)))
+    (use,) = trace.uses
+    assert use.contribution.model is not None
+    assert len(use.contribution.descendants) == result.rounds - 1
+    assert other.uses == other.copies == ()
+    found = recompute(run)
+    assert not found.findings
+    assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
+
+
+def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Configure) -> None:
+    alone = train(configure("privacy.mode=plain"), tmp_path / "alone")
+    result = train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    shares, updates = records(run, "share"), records(run, "update")
+    assert len(shares) == len(records(run, "receipt")) == 9 * 4
+    used = [len(update.shares) for update in updates if isinstance(update, Update)]
+    assert sum(used) == len(shares) * result.rounds
+    assert digests(run)[-1] != digests(load_run(tmp_path / "alone"))[-1]
+    assert abs(result.rmse - alone.rmse) < 0.1, "a person weighs no more than one person more"
+    found = recompute(run)
+    assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
+    with Devices(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
+        giver = next(handed(devices)).giver
+        assert len(list(devices.all_kept(Received))) == len(shares)
+        trace = trace_participant(ledger, giver)
+    assert len(trace.copies) == 4
+    assert len(trace.uses) == 4 * result.rounds
+
+
+@pytest.mark.parametrize(
+    "mode", [["privacy.mode=local", "privacy.epsilon=6"], ["privacy.mode=distributed", "privacy.epsilon=8"]]
+)
+def test_copies_are_clipped_and_noised_with_the_answer(tmp_path: Path, configure: Configure, mode: list[str]) -> None:
+    train(configure(*PEERS, *mode), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert any(update.shares for update in records(run, "update") if isinstance(update, Update))
+    assert all(each.outcome == "follows" for each in recompute(run).rounds)
+
+
+def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> None:
+    mode = ["privacy.mode=distributed", "privacy.epsilon=8", "privacy.honest_fraction=0.5", "run.masks=true"]
+    train(configure(*PEERS, *mode), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert any(update.shares for update in records(run, "update") if isinstance(update, Update))
+    assert all(each.outcome == "follows" for each in recompute(run).rounds)
+
+
+_STEPS: list[tuple[type, str]] = [
+    (Devices, "prepare_acts"),
+    (Devices, "settle_acts"),
+    (Devices, "post"),
+    (Pool, "keep"),
+    (SqliteLedger, "_commit"),
+]
+
+
+@pytest.mark.parametrize("sharing", [POOL, PEERS], ids=["pool", "peers"])
+@pytest.mark.parametrize("at", range(4, 30, 5))
+def test_killed_anywhere_the_run_goes_on_to_the_same_models(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, at: int, sharing: list[str]
+) -> None:
+    settings = configure(*sharing, "federation.rounds=2")
+    train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        crash_at(patched, _STEPS, at, before=bool(at % 2))
+        with pytest.raises(Crash):
+            train(settings, tmp_path / "killed")
+
+    train(settings, tmp_path / "killed")
+
+    whole, killed = load_run(tmp_path / "whole"), load_run(tmp_path / "killed")
+    assert verify(killed.folder / "ledger").ok
+    assert len(digests(killed)) == len(digests(whole))
+    assert [len(records(killed, kind)) for kind in ("consent", "share", "receipt", "pool")] == [
+        len(records(whole, kind)) for kind in ("consent", "share", "receipt", "pool")
+    ]
+    with Devices(killed.devices_folder) as devices:
+        assert devices.acts() == []
+
+
+def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Configure) -> None:
+    settings = configure(*POOL, "privacy.mode=device")
+    train(settings, tmp_path / "one")
+    first = records(load_run(tmp_path / "one"), "pool")[0]
+    assert isinstance(first, PoolRecord)
+    gone, *others = numbers(first.people)
+    withdraw(load_run(tmp_path / "one"), str(gone), consent=None, wait=lambda: False)
+
+    train(
+        replace(settings, sharing=replace(settings.sharing, user_fraction=0.0)),
+        tmp_path / "two",
+        ledger=tmp_path / "one",
+    )
+
+    second = records(load_run(tmp_path / "two"), "pool")[1]
+    assert isinstance(second, PoolRecord)
+    assert list(numbers(second.people)) == others
+    with closing(load_run(tmp_path / "two").open_ledger()) as ledger:
+        assert trace_participant(ledger, gone).used_after_withdrawal() == ()
+
+
+def test_changed_ratings_or_terms_replace_the_copies(tmp_path: Path, configure: Configure) -> None:
+    train(configure(*POOL, "privacy.mode=device"), tmp_path / "one")
+    train(configure(*POOL, "privacy.mode=device"), tmp_path / "two", ledger=tmp_path / "one")
+    assert len(records(load_run(tmp_path / "two"), "share")) == 9, "nobody shares twice what is there"
+    perturbed = configure(*POOL, "privacy.mode=device", "sharing.epsilon=2")
+    train(perturbed, tmp_path / "three", ledger=tmp_path / "one")
+
+    run = load_run(tmp_path / "three")
+    with closing(run.open_ledger()) as ledger:
+        live = ledger.state.sharing.shares.values()
+        assert {share.record.epsilon_nano for share in live} == {2 * 10**9}
+        assert len(live) == 9
+    assert len(records(run, "withdrawal")) == 9
+
+
+def test_run_whose_pool_has_nothing_left_says_so(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liberate.runs.training.arrange", lambda *_: None)
+
+    with pytest.raises(InsufficientCohort, match="no copies in the pool"):
+        train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")
+    monkeypatch.undo()
+    train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")
+
+    assert verify(tmp_path / "run" / "ledger").ok
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        ([*PEERS, "privacy.mode=device"], "no round in which they would answer"),
+        ([*POOL, "model.objective=implicit"], "teach how items are rated"),
+        ([*POOL, "run.simulated=false"], "in simulations only"),
+        (["sharing.user_fraction=1.5"], "sharing.user_fraction"),
+        (["sharing.rating_fraction=0"], "sharing.rating_fraction"),
+    ],
+)
+def test_sharing_without_effect_is_refused(
+    tmp_path: Path, configure: Configure, assignments: list[str], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        train(configure(*assignments), tmp_path / "run")
