@@ -60,6 +60,30 @@ def test_a_person_is_joined_to_models_through_copies_and_recipients(run: Run) ->
     assert flow.title == "Where the data of participant 3 went"
 
 
+def test_many_answers_of_one_source_are_drawn_as_one(run: Run) -> None:
+    """30 own answers and 30 uses of a copy, of which the last one shaped no model."""
+    found = trace_person(run, "5")
+    own = [found["updates"][0] | {"position": 100 + 2 * i, "round": i, "version": i} for i in range(1, 31)]
+    uses = [each | {"position": each["position"] + 1, "by": 3, "shares": [1]} for each in own[:-1]]
+    lost = uses[0] | {"position": 999, "round": 31, "version": None, "outcome": "aborted"}
+    models = [found["models"][0] | {"version": i} for i in range(1, 31)]
+
+    flow = flow_of(found | {"updates": own, "uses": [*uses, lost], "models": models, "descendants": []})
+
+    notes = {box.thing.text: box.thing.note for box in flow.boxes}
+    assert columns(flow)["used in"] == ["30 updates", "29 updates", "update 999"]
+    assert [notes[text] for text in columns(flow)["used in"]] == [
+        "rounds 1 to 30",
+        "rounds 1 to 29",
+        "round 31, aborted",
+    ]
+    assert columns(flow)["models"] == ["models 1 to 29", "model 30"]
+    assert joined(flow, "29 updates", "models 1 to 29")
+    assert joined(flow, "30 updates", "model 30")
+    assert not joined(flow, "29 updates", "model 30")
+    assert joined(flow, "participant 3", "29 updates")
+
+
 def test_one_share_is_drawn_alone(run: Run) -> None:
     found = columns(flow_of(trace_share(run, 16)))
 

@@ -21,6 +21,9 @@ _BULGE = 34.0
 MOST = 24
 """Things in a column; of more, the middle ones become one."""
 
+_MANY = 8
+"""More models than this that the same answers have shaped become one."""
+
 _FEW = 4
 """People whose numbers stand in a box."""
 
@@ -192,25 +195,68 @@ def _person(found: Mapping[str, Any]) -> Graph:
         copies.insert(0, Thing(_LANE, ""))
         recipients.insert(0, Thing("device", "own device"))
         links += [("person", _LANE), (_LANE, "device")]
-        links += [("device", f"entry {each['position']}") for each in own]
-    links += [(f"party {each['by']}", f"entry {each['position']}") for each in found["uses"]]
-    answers = {each["position"]: each for each in (*own, *found["uses"])}
-    links += [(f"entry {at}", f"model {each['version']}") for at, each in answers.items() if each["version"]]
-    models = [Thing(f"model {each['version']}", f"model {each['version']}") for each in found["models"]]
-    later = [each["version"] for each in found["descendants"]]
+    answers = _answers(own, found["uses"], [each.key for each in recipients])
+    links += [(source, key) for key, answer in answers.items() for source in answer.sources]
+    models: dict[str, Thing] = {}
+    for versions, keys in _models(answers, [each["version"] for each in found["models"]]):
+        thing = Thing(f"model {versions[0]}", _span("model", versions))
+        models[thing.key] = thing
+        links += [(key, thing.key) for key in keys]
     columns = [
         ("participant", [Thing("person", f"participant {number}", is_marked=not is_share)]),
         ("copies", copies),
         ("received by", recipients),
-        ("used in", [_answer(each) for _, each in sorted(answers.items())]),
-        ("models", models),
+        ("used in", [answer.thing for answer in answers.values()]),
+        ("models", list(models.values())),
     ]
-    if later:
-        versions = f"model {later[0]}" if len(later) == 1 else f"models {later[0]} to {later[-1]}"
-        columns.append(("built on these", [Thing("later", versions, f"{len(later)} in all")]))
-        links.append((models[-1].key, "later"))
+    if found["descendants"]:
+        later = [each["version"] for each in found["descendants"]]
+        columns.append(("built on these", [Thing("later", _span("model", later))]))
+        links.append((list(models)[-1], "later"))
     what = f"copy of entry {shares[0]['position']}" if is_share else f"data of participant {number}"
     return _graph(f"Where the {what} went", columns, links)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer or pool, or several of one source: where the data came from, and the versions that they shaped."""
+
+    thing: Thing
+    sources: tuple[str, ...]
+    versions: frozenset[int]
+
+
+def _answers(
+    own: Sequence[Mapping[str, Any]], uses: Sequence[Mapping[str, Any]], order: Sequence[str]
+) -> dict[str, _Answer]:
+    """Give answers and pools by key, in ledger order; of too many, those of one source as one, in their order."""
+    entries = {each["position"]: each for each in (*uses, *own)}
+    sources: dict[int, list[str]] = {at: [] for at in sorted(entries)}
+    for each in own:
+        sources[each["position"]].append("device")
+    for each in uses:
+        sources[each["position"]].append(f"party {each['by']}")
+    groups: dict[tuple[object, ...], list[int]] = {}
+    are_many = len(entries) > MOST
+    for at in sorted(sources, key=lambda at: order.index(sources[at][0])) if are_many else sources:
+        group = (*sources[at], entries[at]["kind"], entries[at]["outcome"]) if are_many else (at,)
+        groups.setdefault(group, []).append(at)
+    answers = {}
+    for positions in groups.values():
+        some = [entries[at] for at in positions]
+        versions = frozenset(each["version"] for each in some if each["version"] is not None)
+        thing = _answer(some)
+        answers[thing.key] = _Answer(thing, tuple(sources[positions[0]]), versions)
+    return answers
+
+
+def _models(answers: Mapping[str, _Answer], versions: Sequence[int]) -> list[tuple[list[int], tuple[str, ...]]]:
+    """Give models with what shaped them; of too many, those shaped by the same as one."""
+    groups: dict[tuple[object, ...], tuple[list[int], tuple[str, ...]]] = {}
+    for version in versions:
+        keys = tuple(key for key, answer in answers.items() if version in answer.versions)
+        groups.setdefault(keys if len(versions) > _MANY else (version,), ([], keys))[0].append(version)
+    return list(groups.values())
 
 
 def _version(found: Mapping[str, Any]) -> Graph:
@@ -281,11 +327,16 @@ def _party(party: Mapping[str, Any]) -> Thing:
     return Thing(key, f"{party['role']} {party['number']}", "pool" if party["role"] == "coordinator" else "")
 
 
-def _answer(answer: Mapping[str, Any]) -> Thing:
-    key = f"entry {answer['position']}"
-    outcome = "" if answer["outcome"] == "used" else f", {answer['outcome']}"
-    note = f"round {answer['round']}{outcome}"
-    return Thing(key, f"{answer['kind']} {answer['position']}", note, is_ended=answer["outcome"] != "used")
+def _answer(some: Sequence[Mapping[str, Any]]) -> Thing:
+    first, is_used = some[0], some[0]["outcome"] == "used"
+    rounds = _span("round", [each["round"] for each in some]) + ("" if is_used else f", {first['outcome']}")
+    text = f"{first['kind']} {first['position']}" if len(some) == 1 else f"{len(some)} {first['kind']}s"
+    return Thing(f"entry {first['position']}", text, rounds, is_ended=not is_used)
+
+
+def _span(name: str, numbers: Sequence[int]) -> str:
+    """Name one thing, or several by the first and the last."""
+    return f"{name} {numbers[0]}" if len(numbers) == 1 else f"{name}s {numbers[0]} to {numbers[-1]}"
 
 
 def _people(numbers: Sequence[int]) -> str:
