@@ -25,6 +25,7 @@ from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import Consent, Dataset, Entry, Round, Share, Update, decode_entry
 from liberate.runs import acts
 from liberate.runs.desk import desk_of
+from liberate.runs.entries import read_entries
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.lineage import trace_person
@@ -372,6 +373,9 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert len(traced["erasures"]) == 2
     kinds = [entry["kind"] for entry in traced["entries"]]
     assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
+    assert [found["user_id"], traced["user_id"]] == [None, None]
+    assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
+    assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify(run.ledger_folder).ok
     with pytest.raises(LiberateError, match="was forgotten"):
         acts.withdraw(run, PERSON, consent=None, wait=now)

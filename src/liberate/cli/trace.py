@@ -89,7 +89,7 @@ def _announce(position: int, n_people: int) -> None:
 
 
 def _tell_person(found: dict[str, Any]) -> None:
-    print(f"participant {found['number']} (key {found['key_id']}, user {found['user_id']})")
+    print(f"participant {found['number']} (key {found['key_id']}, user {show(found['user_id'])})")
     _tell_proofs(found)
     print(f"complete: these {len(found['entries'])} entries are all that name you, under the log's state root")
     print(f"spent: epsilon {show(found['epsilon'])}, rho {show(found['rho'])}")

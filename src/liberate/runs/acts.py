@@ -213,7 +213,7 @@ def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_p
         "published": is_published and position is not None,
     }
     if isinstance(wish, WishToBeForgotten) and position is not None:
-        found |= _departure(run, person.number)
+        found |= {"user_id": None} | _departure(run, person.number)
     return found
 
 

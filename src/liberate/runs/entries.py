@@ -27,7 +27,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
         state = ledger.state
         number = None if author is None else _author_number(run, author, len(state.principals))
-        user_ids = {device.number: device.user_id for device in devices.devices()}
+        user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}
         positions = ledger.positions(kind=kind, author=number)
         return [_fields(position, ledger.entry(position), user_ids, state) for position in positions[-limit:]]
 

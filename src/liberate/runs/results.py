@@ -50,12 +50,12 @@ class Person:
     Attributes:
         number: On the ledger.
         key_id: Of the signing key.
-        user_id: In the data set.
+        user_id: In the data set; None of somebody who was forgotten.
     """
 
     number: int
     key_id: str
-    user_id: str
+    user_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,8 @@ def find_person(run: Run, name: str) -> Person:
             raise LiberateError(
                 f"no participant {name!r}", hint="give a participant number, a key id, or user:ID of the data set"
             )
-        return Person(number=device.number, key_id=key_id(principals[device.number].key), user_id=device.user_id)
+        user_id = None if device.is_erased else device.user_id
+        return Person(number=device.number, key_id=key_id(principals[device.number].key), user_id=user_id)
 
 
 def device_of(devices: Devices, number: int) -> Device:
@@ -140,8 +141,8 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Rec
     person = find_person(run, participant)
     model = run.model()
     with Devices(run.devices_folder) as devices:
-        device_of(devices, person.number)
-        own = held_ratings(devices, [person.user_id], model.n_items)
+        device = device_of(devices, person.number)
+        own = held_ratings(devices, [device.user_id], model.n_items)
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]

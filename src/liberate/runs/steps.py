@@ -41,14 +41,14 @@ def place(proved: ProvedEntry | None) -> int | None:
 
 
 def party(number: int, principals: Sequence[Principal], devices: Devices) -> Json:
-    """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` where the data set knows the person."""
+    """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` where that is known; not of the forgotten."""
     device = devices.find(number=number)
     principal = principals[number]
     return {
         "number": number,
         "role": principal.role,
         "key_id": key_id(principal.key),
-        "user_id": None if device is None else device.user_id,
+        "user_id": None if device is None or device.is_erased else device.user_id,
     }
 
 
