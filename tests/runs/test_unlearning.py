@@ -12,9 +12,10 @@ import pytest
 
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation import sharing
+from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.ledger.audit import verify
-from liberate.ledger.records import Round, decode_entry, includes
+from liberate.ledger.records import Pool, Round, decode_entry, includes, numbers
 from liberate.model.factors import Model
 from liberate.model.method import method, sum_of
 from liberate.model.ratings import Ratings
@@ -207,6 +208,65 @@ def test_private_run_says_what_its_guarantee_is_and_does_nothing(tmp_path: Path,
     assert found.epsilon == pytest.approx(4, rel=0.01)
     assert found.method is None
     assert not (tmp_path / "second").exists()
+
+
+SHARED = ("sharing.user_fraction=0.5",)
+
+
+def givers(run: Run) -> list[int]:
+    """Give the users who have shared."""
+    dataset = run.dataset()
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        authors = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="share")}
+        ids = {device.user_id for device in devices.devices() if device.number in authors}
+    return [user for user, name in enumerate(dataset.user_ids) if name in ids]
+
+
+@pytest.mark.parametrize("mode", ["plain", "device"])
+def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, configure: Configure, mode: str) -> None:
+    run = trained(tmp_path / "first", configure(WORLD, f"privacy.mode={mode}", *SHARED))
+    leaver = givers(run)[0]
+    number = withdraw(run, leaver)
+
+    found = unlearn(run, tmp_path / "second")
+
+    new = load_run(tmp_path / "second")
+    assert found.models[0] == 1
+    assert found.started_from == 0
+    assert found.proved == new.result.rounds
+    assert number not in {number for pool in pools(new) for number in numbers(pool.people)}
+    assert pools(new)
+
+
+def pools(run: Run) -> list[Pool]:
+    """Give whose copies a run has learned from."""
+    with closing(run.open_ledger()) as ledger:
+        positions = [at for at in ledger.positions(kind="pool") if at >= run.record["first_position"]]
+        records = [decode_entry(ledger.entry(at)).record for at in positions]
+    return [record for record in records if isinstance(record, Pool)]
+
+
+def test_whose_copies_peers_have_used_is_forgotten_with_them(tmp_path: Path, configure: Configure) -> None:
+    run = trained(tmp_path / "first", configure(WORLD, *SHARED, "sharing.recipients=peers", "sharing.n_recipients=2"))
+    number = withdraw(run, givers(run)[0])
+
+    with pytest.raises(SettingsError, match="copies"):
+        unlearn(run, tmp_path / "fast", method="fast")
+    found = unlearn(run, tmp_path / "second")
+
+    assert found.people == (number,)
+    assert found.proved == 5
+
+
+def test_private_run_says_that_copies_are_not_covered(tmp_path: Path, configure: Configure) -> None:
+    run = trained(tmp_path / "first", configure(WORLD, "privacy.mode=local", "privacy.epsilon=4", *SHARED))
+    withdraw(run, givers(run)[0])
+
+    found = unlearn(run, tmp_path / "second")
+
+    assert "copies they gave are not" in found.words
+    assert found.models == (1,)
+    assert found.method is None
 
 
 def test_nobody_is_forgotten_who_has_not_left(tmp_path: Path, configure: Configure) -> None:

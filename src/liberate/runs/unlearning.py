@@ -34,12 +34,16 @@ Method = Literal["exact", "fast"]
 """Learn again from the last model without the people, or follow the rounds without them to first order."""
 
 _KEPT: Mapping[str, str] = {
-    "device": "nothing leaves a device in mode device: no model holds anything of anybody",
-    "local": "every upload was noised on the device: the models are nearly as likely (epsilon and delta as below) had "
-    "the person sent nothing; who has left takes no further part, and there is nothing to learn again",
-    "distributed": "every sum was noised: the models are nearly as likely (epsilon and delta as below) had the person "
-    "never taken part; who has left takes no further part, and there is nothing to learn again",
+    "device": "nothing leaves a device but copies that are given, and no model has used one of theirs",
+    "local": "every upload was noised on the device: the models would be nearly as likely, as epsilon and delta say, "
+    "had they sent nothing; they take no further part, and there is nothing to learn again",
+    "distributed": "every sum was noised: the models would be nearly as likely, as epsilon and delta say, had they "
+    "never taken part; they take no further part, and there is nothing to learn again",
 }
+_COPIED = (
+    "what they answered is covered by epsilon and delta, the copies they gave are not: these models have used them; a "
+    "further run, liberate train --ledger, uses their copies no more, and costs everybody its epsilon anew"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +52,8 @@ class Unlearned:
 
     Attributes:
         people: Numbers of those who have withdrawn everything.
-        models: Versions among the ancestors of the run's last model, it included, that used their data.
+        models: Versions among the ancestors of the run's last model, it included, that used their data; of a private
+            run, those that used copies they gave.
         method: What was done; None: there was nothing to do.
         started_from: Version of the model that the new run goes on with; 0: one of constants.
         proved: Models of the new run and its ancestors whose people were proved to be others; None beside `fast`.
@@ -105,19 +110,21 @@ def unlearn(
         if not people:
             raise LiberateError("nobody has withdrawn everything: there is nobody to forget")
         names = tuple(sorted(people))
-        if mode in _KEPT:
-            return Unlearned(people=names, words=_KEPT[mode], epsilon=result.epsilon, delta=result.delta)
         progress("looking for the last model without them")
         last = run.first_version + result.rounds
         ancestors = list(_ancestors(ledger, last, run))
-        shaped = tuple(sorted(each.version for each in ancestors if each.people & people))
+        is_private = mode in _KEPT
+        shaped = tuple(sorted(each.version for each in ancestors if people & each.exposed(is_private)))
+        if is_private and not (shaped and mode == "device"):
+            words = _COPIED if shaped else _KEPT[mode]
+            return Unlearned(people=names, models=shaped, words=words, epsilon=result.epsilon, delta=result.delta)
         if not shaped:
             return Unlearned(people=names, words="no model that this run's last one goes back to has used their data")
         clean = shaped[0] - 1
         origin = _load(run, ledger, clean)
     settings, begin = _settings(run), time.perf_counter()
     if method == "fast":
-        if any(each.has_copies for each in ancestors):
+        if any(each.copied for each in ancestors):
             raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
         settings = replace(settings, federation=replace(settings.federation, rounds=1))
         start = Start(_estimate(run, people, clean, progress), last)
@@ -155,13 +162,17 @@ class _Ancestor:
 
     Attributes:
         version: Its version.
-        people: Whose answers and copies its round used.
-        has_copies: Whether copies were among these.
+        answered: Whose answers its round used.
+        copied: Of whom it used copies, in answers of others or in the pool.
     """
 
     version: int
-    people: frozenset[int]
-    has_copies: bool
+    answered: frozenset[int]
+    copied: frozenset[int]
+
+    def exposed(self, is_private: bool) -> frozenset[int]:
+        """Give whose data it used without noise that is the guarantee: private answers have their own."""
+        return self.copied if is_private else self.answered | self.copied
 
 
 def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
@@ -174,9 +185,8 @@ def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
         opening = None
         for step in trace_model(ledger, version):
             opening, model = step.round.entry.record, step.model.entry.record
-            copied = step.givers.keys() | step.pooled
             if isinstance(model, ModelRecord):
-                yield _Ancestor(model.version, step.people | copied, bool(copied))
+                yield _Ancestor(model.version, step.people, step.pooled.union(step.givers))
         version = _came_from(opening, run)
 
 
@@ -206,7 +216,7 @@ def _prove(new: Run, people: frozenset[int]) -> int:
     with closing(new.open_ledger()) as ledger:
         proved = 0
         for each in _ancestors(ledger, new.first_version + new.result.rounds, new):
-            if each.people & people:
+            if people & each.exposed(is_private=False):
                 raise LiberateError(f"model {each.version} has used data of somebody who was to be forgotten")
             proved += 1
         return proved
