@@ -41,7 +41,7 @@ def place(proved: ProvedEntry | None) -> int | None:
 
 
 def party(number: int, principals: Sequence[Principal], devices: Devices) -> Json:
-    """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` where that is known; not of the forgotten."""
+    """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` if known; not of the forgotten."""
     device = devices.find(number=number)
     principal = principals[number]
     return {
