@@ -33,6 +33,7 @@ from liberate.runs import attribution
 from liberate.runs.attribution import Bases, match, read_leak, weigh
 from liberate.runs.folder import Run, load_run
 from liberate.runs.leak import trace_leak
+from liberate.runs.lineage import trace_person, trace_received_by, trace_share
 from liberate.runs.results import find_person
 from liberate.runs.training import charter_of
 from tests.runs.sharing import GIVERS, N_ITEMS, RATINGS, copies_of, leaky_run, rows_of, sharing_run, write_leak
@@ -294,6 +295,17 @@ def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> 
 
     with open_standing(run.folder, charter_of(run.settings)), pytest.raises(LedgerLocked):
         trace_leak(run, leak)
+
+
+def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
+    person = str(number(run, 0))
+
+    with open_standing(run.folder, charter_of(run.settings)):
+        share = trace_person(run, person)["shares"][0]
+        received = trace_received_by(run, str(share["recipient"]))
+
+        assert trace_share(run, share["position"])["shares"] == [share]
+        assert len(received["givers"]) == len(GIVERS)
 
 
 def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path) -> None:
