@@ -19,6 +19,7 @@ from liberate.ledger.records import Pool, Round, decode_entry, includes, numbers
 from liberate.model.factors import Model
 from liberate.model.method import method, sum_of
 from liberate.model.ratings import Ratings
+from liberate.runs import acts
 from liberate.runs.folder import Run, load_run
 from liberate.runs.results import find_person
 from liberate.runs.training import charter_of, train
@@ -267,6 +268,19 @@ def test_private_run_says_that_copies_are_not_covered(tmp_path: Path, configure:
     assert "copies they gave are not" in found.words
     assert found.models == (1,)
     assert found.method is None
+
+
+def test_who_was_erased_is_forgotten_exactly(tmp_path: Path, configure: Configure) -> None:
+    run = trained(tmp_path / "first", configure(WORLD))
+    acts.erase(run, f"user:u{LEAVER:02}", wait=lambda: False)
+
+    with pytest.raises(SettingsError, match="ratings on their devices"):
+        unlearn(run, tmp_path / "fast", method="fast")
+    found = unlearn(run, tmp_path / "second", measure=True)
+
+    assert found.started_from == 0
+    assert found.proved == 5
+    assert found.distance_after == 0
 
 
 def test_nobody_is_forgotten_who_has_not_left(tmp_path: Path, configure: Configure) -> None:
