@@ -103,6 +103,8 @@ _OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "ke
 """Tables whose rows belong to a person, beside `device`."""
 
 _NO_KEY = bytes(SECRET_BYTES)
+_PATIENCE_S = 60.0
+"""A command that puts a wish waits so long for a training that writes."""
 
 _KeptT = TypeVar("_KeptT", Granted, Base, Given, Received)
 _kept_decoder: msgspec.msgpack.Decoder[Kept] = msgspec.msgpack.Decoder(Kept)
@@ -124,7 +126,7 @@ class Devices:
             raise FederationError(f"no devices in {folder}", hint="give the folder of a run")
         self._folder = folder
         self._keys = (folder / "subjects.keys").read_bytes()
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
