@@ -16,7 +16,7 @@ from liberate.studies import STUDIES, run_study
 from liberate.studies.findings import number, table
 from liberate.studies.worlds import made_up
 
-_NOT_LEARNED = {"ledgered", "attacks", "leaks", "unlearning"}
+_NOT_LEARNED = {"ledgered", "attacks", "leaks", "poisoning", "sharing", "unlearning"}
 """Studies whose numbers are not about how good a model is."""
 
 
@@ -33,7 +33,7 @@ def test_quick_study_leaves_table_figure_numbers_and_settings(name: str, tmp_pat
     assert outcome.figure.read_text("utf-8").startswith("<?xml")
     assert outcome.figure.stat().st_size < 200_000
     assert {"user mean", "damped biases", "most popular"} <= {row["series"] for row in rows} or name in _NOT_LEARNED
-    assert "| damped biases " in page or name in {"attacks", "leaks", "unlearning"}
+    assert "| damped biases " in page or name in {"attacks", "leaks", "poisoning", "sharing", "unlearning"}
     assert resolve(tmp_path / "settings.toml", environment={}).run.seed == 42
 
 

@@ -13,7 +13,10 @@ from liberate.cli.output import JsonFlag, print_json, progress_lines
 def study(
     name: Annotated[
         str,
-        typer.Argument(help="centralised, federated, ledgered, ladder, paper, frontier, attacks, leaks or unlearning."),
+        typer.Argument(
+            help="centralised, federated, ledgered, ladder, paper, frontier, attacks, sharing, leaks, unlearning or "
+            "poisoning."
+        ),
     ],
     data: Annotated[str | None, typer.Option(help="Data set; the study's own if not given.")] = None,
     quick: Annotated[

@@ -19,6 +19,8 @@ from liberate.studies import (
     leaks,
     ledgered,
     paper,
+    poisoning,
+    sharing,
     unlearning,
 )
 from liberate.studies.findings import Outcome, Study, write
@@ -32,6 +34,8 @@ STUDIES: dict[str, Study] = {
     "frontier": frontier.STUDY,
     "attacks": attacks.STUDY,
     "leaks": leaks.STUDY,
+    "poisoning": poisoning.STUDY,
+    "sharing": sharing.STUDY,
     "unlearning": unlearning.STUDY,
 }
 

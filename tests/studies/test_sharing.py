@@ -1,0 +1,75 @@
+"""The sharing study: people who share nothing gain by what others share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from liberate.studies import run_study
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a quick study has left its findings."""
+    out: Path = tmp_path_factory.mktemp("sharing")
+    run_study("sharing", is_quick=True, out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> Rows:
+    found: Rows = pq.read_table(folder / "results.parquet").to_pylist()
+    return found
+
+
+def _last(rows: Rows, **wanted: object) -> float:
+    """Give the error of the last model of the federation that fits."""
+    fitting = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return float(max(fitting, key=lambda row: int(row["version"]))["rmse_of_others"])
+
+
+def test_who_shares_nothing_gains_by_open_and_by_perturbed_sharing(rows: Rows) -> None:
+    nobody = _last(rows, series="device", users=0.0)
+    opened = _last(rows, series="device", users=0.2, ratings=1.0, epsilon=None)
+    perturbed = _last(rows, series="device", users=0.2, ratings=1.0, epsilon=2.0)
+
+    assert opened < perturbed < nobody
+
+
+def test_sharing_more_ratings_serves_better(rows: Rows) -> None:
+    assert _last(rows, series="device", users=0.2, ratings=1.0, epsilon=None) < _last(rows, users=0.2, ratings=0.25)
+
+
+def test_a_pool_adds_to_learning_under_noise(rows: Rows) -> None:
+    assert _last(rows, series="distributed", users=0.2) < _last(rows, series="distributed", users=0.0)
+
+
+def test_learning_from_a_pool_begins_ahead(rows: Rows) -> None:
+    first = {
+        row["users"]: row["rmse_of_others"]
+        for row in rows
+        if row["series"] == "gradient" and row["recipients"] == "pool" and row["version"] == (row["users"] > 0)
+    }
+
+    assert first[0.2] < first[0.05] < first[0.0]
+
+
+def test_those_who_share_are_not_judged(rows: Rows) -> None:
+    people = {(row["users"], row["people"]) for row in rows if row["recipients"] == "pool"}
+
+    assert people == {(0.0, 120), (0.05, 114), (0.2, 96), (1.0, 120)}
+
+
+def test_a_study_that_is_there_is_not_measured_again(folder: Path) -> None:
+    before = (folder / "table.md").read_text()
+    told: list[str] = []
+
+    run_study("sharing", is_quick=True, out=folder, progress=told.append)
+
+    assert told == []
+    assert (folder / "table.md").read_text() == before
