@@ -87,7 +87,8 @@ def write_leak(path: Path, rows: Iterable[str]) -> Path:
 
 
 def _write_items(folder: Path) -> None:
-    save_table(folder / CATALOGUE, pa.table({"item_id": [f"i{item}" for item in range(N_ITEMS)]}))
+    for place in (folder / CATALOGUE, folder / "items.parquet"):  # the run's, and the federation's
+        save_table(place, pa.table({"item_id": [f"i{item}" for item in range(N_ITEMS)]}))
 
 
 def _give(standing: Standing, giver: int, recipients: Iterable[int], epsilon: float | None) -> None:

@@ -29,7 +29,7 @@ from liberate.ledger.publish.checkpoints import Publisher
 from liberate.ledger.records import Disclosure, Share, decode_entry, numbers, signed_bytes
 from liberate.model.ratings import Ratings
 from liberate.privacy.marks import attribute
-from liberate.runs import attribution
+from liberate.runs import acts, attribution
 from liberate.runs.attribution import Bases, match, read_leak, weigh
 from liberate.runs.folder import Run, load_run
 from liberate.runs.leak import trace_leak
@@ -288,6 +288,19 @@ def test_rows_of_a_leak_count_once_for_each_rating(run: Run, tmp_path: Path) -> 
 
     assert found["leak"]["matched"] == once["leak"]["matched"] == 100
     assert found["candidates"][0]["bound"] == pytest.approx(once["candidates"][0]["bound"])
+
+
+def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> None:
+    leak, gone = leak_of(run, tmp_path / "leak.csv", 4), number(run, 1)
+    acts.erase(run, "user:u1", wait=lambda: False)
+
+    found = trace_leak(run, leak)
+
+    assert gone not in {person for each in found["disclosures"] for person in each["people"]}
+    assert gone not in {each["number"] for each in found["owners"]}
+    assert accused(found) == ["u4"], "from the rows of the others"
+    assert number(run, 1) == gone
+    assert gone not in {person for _, people in disclosures(run) for person in people}
 
 
 def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> None:

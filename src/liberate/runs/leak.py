@@ -84,13 +84,14 @@ class _LookUp:
         Raises:
             LiberateError: No giver's copy opens.
         """
-        givers = {share.author for _, share in self._shares.values()}
+        forgotten = {device.number for device in self._devices.devices() if device.is_erased}
+        givers = {share.author for _, share in self._shares.values()} - forgotten
         named = [self._devices.find(user_id=name) for name in self._leak.user_ids]
         own = [device.number if device and device.number in givers else None for device in named]
         first = {number for number in own if number is not None}
         if first:
             self._open(first)
-        if first != givers and not all(index is not None for index in self._chosen(own)):
+        if givers - first and not all(index is not None for index in self._chosen(own)):
             self._open(givers - first)
         if not self.copies:
             raise LiberateError("no giver keeps what opens the copies, so rows cannot be held against them")
