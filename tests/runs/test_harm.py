@@ -137,7 +137,7 @@ def test_uploads_that_are_not_the_ledgers_are_refused(trained: Train, statement:
     [
         ((), False, 1, "kept no uploads"),
         ((), True, 9, "no round .* ended in model 9"),
-        (("privacy.mode=distributed", "privacy.epsilon=100", "run.masks=true"), True, 1, "masked"),
+        (("privacy.mode=distributed", "privacy.epsilon=2", "run.masks=true"), True, 1, "masked"),
     ],
 )
 def test_what_cannot_be_told_is_said(

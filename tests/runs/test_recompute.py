@@ -17,14 +17,17 @@ from liberate.crypto.signing import SigningKey
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.model_store import ModelStore
+from liberate.federation.pool import Pool
+from liberate.federation.rows import Received
 from liberate.federation.summing import Sum
 from liberate.federation.unmasking import Unmasking
 from liberate.federation.uploads import Uploads
 from liberate.ledger.audit import verify
-from liberate.ledger.records import Erasure, Withdrawal, sign
+from liberate.ledger.records import Erasure, Withdrawal, decode_entry, sign
 from liberate.model.ease import Ease
 from liberate.model.factors import Model, encode
 from liberate.model.limits import _FactorLimits
+from liberate.model.pool import PoolLearner
 from liberate.model.ratings import Ratings
 from liberate.model.solvers import Total, VariationalBayes
 from liberate.model.statistics import NormalEquations
@@ -36,15 +39,16 @@ from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
 
-MASKED = ("privacy.mode=distributed", "privacy.epsilon=100", "run.masks=true")
+MASKED = ("privacy.mode=distributed", "privacy.epsilon=2", "run.masks=true")
 
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Train:
-    """Trains on 40 people's ratings and keeps all uploads; gives the run folder."""
-    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=40, n_items=12))
+    """Trains on 40 people's ratings (16 where uploads are masked) and keeps all uploads; gives the run folder."""
 
     def build(*assignments: str, keep: bool = True) -> Path:
+        n_users = 16 if "run.masks=true" in assignments else 40
+        data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=n_users, n_items=12))
         fixed = [f"data.source={data}", "data.low=1", "data.high=5", "model.n_factors=2", "federation.rounds=3"]
         kept = [f"ledger.keep_uploads={str(keep).lower()}"]
         train(resolve(None, [*fixed, *kept, *assignments], environment={}), tmp_path / "run")
@@ -102,7 +106,8 @@ def test_every_round_of_an_honest_run_follows(trained: Train, assignments: tuple
     assert found.findings == ()
     assert outcomes(found) == ["follows"] * load_run(folder).result.rounds
     assert {each.difference for each in found.rounds} == {0.0}
-    assert {(each.updates, each.kept) for each in found.rounds} == {(40, 40)}
+    everybody = 16 if assignments == MASKED else 40
+    assert {(each.updates, each.kept) for each in found.rounds} == {(everybody, everybody)}
 
 
 def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +124,7 @@ def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, mo
     found = again(folder)
 
     assert found.findings == ()
-    assert {each.updates for each in found.rounds} == {39}
+    assert {each.updates for each in found.rounds} == {15}
 
 
 def test_a_run_that_kept_nothing_says_so(trained: Train) -> None:
@@ -344,7 +349,7 @@ def test_rounds_of_somebody_erased_are_reported_as_such(trained: Train, assignme
 
     assert found.findings == ()
     assert set(outcomes(found)) == {"erased"}
-    assert {each.kept for each in found.rounds} == {39}
+    assert {each.updates - each.kept for each in found.rounds} == {1}
 
 
 def test_the_rest_of_a_round_with_somebody_erased_is_still_opened(trained: Train) -> None:
@@ -377,3 +382,104 @@ def test_models_derived_again_have_the_bytes_of_the_first_time(trained: Train) -
     assert places(found) == ["model 1", "model 2"]
     assert encode(last) == ModelStore(folder / "model").path(3).read_bytes()
     assert outcomes(found) == ["fault", "fault", "follows"]
+
+
+# --- what people have shared ------------------------------------------------------------------------------------------
+
+POOLED = ("sharing.user_fraction=0.5", "model.tolerance=0")
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        POOLED,
+        (*POOLED, "sharing.epsilon=2"),
+        (*POOLED, "privacy.mode=device"),
+        (*POOLED, "privacy.mode=local", "privacy.epsilon=50"),
+        (*POOLED, "privacy.mode=distributed", "privacy.epsilon=100"),
+        (*POOLED, "sharing.recipients=peers", "sharing.n_recipients=2"),
+        (*POOLED, "sharing.recipients=peers", "sharing.n_recipients=2", "model.statistic=gradient"),
+    ],
+    ids=lambda assignments: " ".join(each.partition(".")[2] for each in assignments[2:]),
+)
+def test_models_learned_from_copies_follow(trained: Train, assignments: tuple[str, ...]) -> None:
+    folder = trained(*assignments)
+
+    found = again(folder)
+
+    assert found.findings == ()
+    assert outcomes(found) == ["follows"] * load_run(folder).result.rounds
+    assert {each.difference for each in found.rounds} == {0.0}
+    if "sharing.recipients=peers" not in assignments:
+        assert (found.rounds[0].updates, found.rounds[0].kept) == (20, 20)
+
+
+def change_copy(folder: Path, edit: Callable[[Received], Received]) -> int:
+    """Change a copy in the pool; give the position of its share."""
+    run = load_run(folder)
+    with closing(run.open_ledger()) as ledger, Pool(folder / "pool") as pool:
+        position = ledger.positions(kind="share")[3]
+        share = decode_entry(ledger.entry(position)).leaf_hash
+        (received,) = pool.copies([share])
+        pool.keep([(share, edit(received))])
+    return position
+
+
+@pytest.mark.parametrize("name", ["copy", "salt"])
+def test_a_changed_copy_is_named(trained: Train, name: str) -> None:
+    folder = trained(*POOLED)
+
+    def edit(received: Received) -> Received:
+        data = getattr(received, name)
+        return msgspec.structs.replace(received, **{name: data[:-1] + bytes([data[-1] ^ 1])})
+
+    position = change_copy(folder, edit)
+
+    found = again(folder)
+
+    assert places(found) == [f"copy {position}"]
+    assert outcomes(found) == ["fault", *["follows"] * (len(found.rounds) - 1)]
+
+
+def test_a_false_sum_of_copies_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("liberate.federation.pooling.copies_digest", lambda copies: bytes(32))
+        folder = trained(*POOLED)
+
+    assert places(again(folder)) == ["round 1"]
+
+
+def test_a_model_that_the_pool_does_not_give_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = PoolLearner.learn
+
+    def with_a_wish(self: PoolLearner, base: Model, copies: Ratings) -> Model:
+        learned = original(self, base, copies)
+        means = learned.item_means.copy()
+        means[3, -1] += np.float32(0.1)
+        return Model.of(1, learned.statistic, learned.low, learned.high, {**learned.arrays, "item_means": means})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PoolLearner, "learn", with_a_wish)
+        folder = trained(*POOLED)
+
+    assert places(again(folder)) == ["model 1"]
+
+
+def test_a_missing_copy_is_named_and_one_of_somebody_erased_is_not(trained: Train) -> None:
+    folder = trained(*POOLED)
+    run = load_run(folder)
+    with closing(run.open_ledger()) as ledger:
+        position = ledger.positions(kind="share")[3]
+        giver = decode_entry(ledger.entry(position)).record.author
+    with Pool(folder / "pool") as pool:
+        assert pool.forget(giver)
+
+    assert places(again(folder)) == [f"copy {position}"]
+    with Devices(folder / "devices") as devices:
+        device = devices.find(number=giver)
+    assert device is not None
+    erase(folder, device.user_id)
+
+    found = again(folder)
+    assert found.findings == ()
+    assert set(outcomes(found)) == {"erased"}

@@ -40,7 +40,9 @@ REPEATS_WITHIN = 1e-2
 
 _NANO = 10**9
 _ROUNDS = 25
-_STATISTIC = "pool"
+POOL_STATISTIC = "pool"
+"""Of a round that no device answers: its model is learned from copies."""
+
 _SECRET = b"liberate pool: first factors   1"
 _FIRST_DEVIATION = 0.1
 _RESTART_DEVIATION = 0.3
@@ -69,7 +71,7 @@ def initial_pool(features: Float32Array, low: float, high: float) -> Model:
         low: Lowest rating of the scale.
         high: Highest rating of the scale, > low.
     """
-    return initial_features(features, low, high, statistic=_STATISTIC)
+    return initial_features(features, low, high, statistic=POOL_STATISTIC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ class PoolLearner:
             ValueError: The model is no first model of a pool, or the copies are of another catalogue.
             FederationError: No finite model follows from the copies.
         """
-        if base.statistic != _STATISTIC or base.n_items != copies.n_items:
+        if base.statistic != POOL_STATISTIC or base.n_items != copies.n_items:
             raise ValueError(f"wanted a first model of a pool over {copies.n_items} items")
         copies = replace(copies, values=copies.values.clip(base.low, base.high))
         world = _World.of(base, copies, self.n_factors)
@@ -166,7 +168,7 @@ class PoolLearner:
                 pass
             case other:
                 assert_never(other)
-        statistic = _STATISTIC if self.follows == "nothing" else self.follows
+        statistic = POOL_STATISTIC if self.follows == "nothing" else self.follows
         return Model.of(base.version + 1, statistic, base.low, base.high, arrays | begin)
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from liberate.federation.model_store import ModelStore
 from liberate.federation.summing import Sum
 from liberate.federation.uploads import Uploads
 from liberate.ledger.log import Ledger
+from liberate.ledger.pools import Weights
+from liberate.ledger.records import decode_entry
 from liberate.model.factors import Model, fit_devices
 from liberate.model.influence import Effect, HeldOut, LeaveOneOut
 from liberate.model.method import solver_from
@@ -108,18 +111,20 @@ class _Room:
     Attributes:
         closed, uploads: What they are.
         gate: Checks each upload as the coordinator had to.
+        weights: Of the shares that updates used.
         used: Updates that the model used, by position, each with its author.
     """
 
     closed: ClosedRound
     uploads: Uploads
     gate: Gate
+    weights: Weights
     used: dict[int, tuple[int, bytes]]
 
     @classmethod
     def of(cls, ledger: Ledger, uploads: Uploads, closed: ClosedRound, base: Model) -> _Room:
         gate = Gate.of(closed.record, closed.mechanism, base, Stopwatch())
-        return cls(closed=closed, uploads=uploads, gate=gate, used=closed.used(ledger))
+        return cls(closed=closed, uploads=uploads, gate=gate, weights=Weights(ledger), used=closed.used(ledger))
 
     @property
     def unit(self) -> float:
@@ -134,13 +139,14 @@ class _Room:
         """The most that the norm of an upload may be, in the statistic's unit."""
         return None if self.gate.ceiling is None else self.gate.ceiling.total * self.unit
 
-    def __iter__(self) -> Iterator[tuple[int, GridRows]]:
-        """Give each upload with its participant, in the order of the ledger."""
+    def __iter__(self) -> Iterator[tuple[int, GridRows, Fraction]]:
+        """Give each upload with its participant and the weight of the copies in it, in the order of the ledger."""
         for each in self.uploads.of_round(self.closed.record.number):
             author, entry = self.used.get(each.position, (None, b""))
             if author is None:
                 raise LiberateError(f"the upload kept for entry {each.position} is none of the model's")
-            yield author, self.gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
+            upload = self.gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
+            yield author, upload, self.weights.of(decode_entry(entry).record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +168,8 @@ class _Sizes:
     @classmethod
     def of(cls, room: _Room) -> _Sizes:
         sizes, means, total, n_rows = {}, {}, Sum.empty(room.closed.record.shape), 0
-        for number, upload in room:
-            total.add(upload)
+        for number, upload, n_copies in room:
+            total.add(upload, n_copies)
             n_rows += len(upload.rows)
             rows, tail = upload.rows.astype(np.float64).ravel(), upload.tails[0].astype(np.float64)
             square = float(rows @ rows)
@@ -195,5 +201,6 @@ def _effects(room: _Room, leave_out: LeaveOneOut | None) -> dict[int, Effect]:
     if leave_out is None:
         return {}
     return {
-        number: leave_out.effect(upload.indices, upload.rows.astype(np.float64) * room.unit) for number, upload in room
+        number: leave_out.effect(upload.indices, upload.rows.astype(np.float64) * room.unit)
+        for number, upload, _ in room
     }

@@ -1,6 +1,7 @@
 """Taking a run again from the uploads it kept: every commitment opened, every sum added up, every model solved.
 
     uploads -> (noise of a simulation, masks taken out) -> sum = `sum_digest` -> solve -> model = `digest`
+    copies of a pool                                                          -> learn
 
 What does not follow becomes a finding with its place, and the rounds after it are taken from the model that the ledger
 names. Nothing but the ledger is trusted: a run folder that tells another story is found out.
@@ -18,30 +19,37 @@ from typing import Literal
 import numpy as np
 
 from liberate.arrays import Digest
-from liberate.errors import FederationError, InvalidRecord, LiberateError
+from liberate.crypto.encoding import commitment
+from liberate.errors import FederationError, InvalidRecord, LedgerError, LiberateError
 from liberate.federation.accepting import Gate
 from liberate.federation.mask_messages import MaskKeys, verify_keys
 from liberate.federation.masks import MaskedRound, masked_round
 from liberate.federation.messages import RoundAnswer
 from liberate.federation.model_store import ModelStore
+from liberate.federation.parcels import as_ratings
+from liberate.federation.pool import Pool
+from liberate.federation.pooling import copies_digest
 from liberate.federation.summing import Sum
 from liberate.federation.unmasking import rebuilt, take_masks_out
 from liberate.federation.uploads import Uploads
 from liberate.ledger.findings import Finding
 from liberate.ledger.log import Ledger
-from liberate.ledger.records import Erasure, decode_entry
+from liberate.ledger.pools import Weights, pooled_shares
+from liberate.ledger.records import Erasure, Share, decode_entry
+from liberate.ledger.records import Model as ModelRecord
 from liberate.model.factors import Model, encode, model_digest
 from liberate.model.method import solver_from
+from liberate.model.pool import POOL_STATISTIC, learner_from
 from liberate.privacy.masking import signed_sum
 from liberate.privacy.mechanism import SumMechanism
 from liberate.randomness import Randomness, SimulatedRandomness
 from liberate.runs.closed import ClosedRound, closed_rounds
-from liberate.runs.folder import Run
+from liberate.runs.folder import POOL, Run
 from liberate.timing import Stopwatch
 
 Outcome = Literal["follows", "erased", "not_kept", "fault"]
 """What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
-none of its uploads is here; something does not follow."""
+none of its uploads or copies is here; something does not follow."""
 
 _NANO = 10**9
 
@@ -55,8 +63,8 @@ class RecomputedRound:
         version: Of its model.
         position: Of the model's entry.
         outcome: What became of it.
-        updates: Updates that the model used.
-        kept: Those of them whose uploads are here.
+        updates: Updates that the model used; of a pool's round, copies.
+        kept: Those of them whose uploads, or bytes, are here.
         difference: Largest difference of a number of the model from the one that the ledger names, where the solver
             states how much there may be; 0 of one that is the same to the bit; None where none was derived.
     """
@@ -97,10 +105,13 @@ def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> 
     with (
         closing(run.open_ledger()) as ledger,
         Uploads(folder) if Uploads.exists(folder) else nullcontext() as uploads,
+        Pool(run.home / POOL) if (run.home / POOL).exists() else nullcontext() as pool,
     ):
         again = _Again(
             ledger=ledger,
+            weights=Weights(ledger),
             uploads=uploads,
+            pool=pool,
             store=ModelStore(run.folder / "model"),
             randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
             erased=frozenset(_erased(ledger)),
@@ -120,20 +131,38 @@ def _erased(ledger: Ledger) -> Iterator[int]:
             yield record.number
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a round's model was made of.
+
+    Attributes:
+        used: Updates or copies that the model used.
+        kept: Those of them that are here.
+        derive: Makes the model of them again; None where not all are here.
+    """
+
+    used: int
+    kept: int
+    derive: Callable[[], Model] | None
+
+
 @dataclass(slots=True, kw_only=True)
 class _Again:
     """Takes rounds again, one after the other.
 
     Attributes:
-        ledger, uploads, store: What is compared with what.
+        ledger, uploads, pool, store: What is compared with what.
         randomness: What a simulation drew noise on sums from.
+        weights: Of the shares that updates used.
         erased: Those who have asked to be forgotten.
         findings: What did not follow so far.
         derived: The last model that was derived, where it is the one that the ledger names.
     """
 
     ledger: Ledger
+    weights: Weights
     uploads: Uploads | None
+    pool: Pool | None
     store: ModelStore
     randomness: Randomness
     erased: frozenset[int]
@@ -142,35 +171,28 @@ class _Again:
 
     def take(self, closed: ClosedRound) -> RecomputedRound:
         """Take one round again, from the model that the ledger says it started from."""
-        before = len(self.findings)
-        record, model = closed.record, closed.model
+        before, record, model = len(self.findings), closed.record, closed.model
         base = self._model(record.base_version, record.base_digest)
-        used = closed.used(self.ledger)
-        kept = self.uploads.count(record.number) if self.uploads is not None and used else 0
-        total = self._sum(closed, base, used) if kept and base is not None else None
-        is_sum = total is not None and len(self.findings) == before
-        if total is not None and is_sum and total.digest() != model.sum_digest:
-            self._find(f"round {record.number}", f"its uploads add up to {_short(total.digest())}, its model's entry"
-                       f" says {_short(model.sum_digest)}")  # fmt: skip
-            is_sum = False
-        difference = None
+        is_pool = record.statistic == POOL_STATISTIC
+        made = self._of_copies(closed, base) if is_pool else self._of_answers(closed, base)
+        is_sound, difference = len(self.findings) == before, None
         self.derived = None
-        if is_sum and total is not None and base is not None:
-            difference = self._solve(closed, base, total)
+        if is_sound and made.derive is not None:
+            difference = self._compare(model, made.derive)
         else:
             self._model(model.version, model.digest)
         outcome: Outcome = "follows"
         if len(self.findings) > before:
             outcome = "fault"
         elif difference is None:
-            outcome = "erased" if kept else "not_kept"
+            outcome = "erased" if made.kept else "not_kept"
         return RecomputedRound(
             round=record.number,
             version=model.version,
             position=closed.model_position,
             outcome=outcome,
-            updates=len(used),
-            kept=kept,
+            updates=made.used,
+            kept=made.kept,
             difference=difference,
         )
 
@@ -189,7 +211,69 @@ class _Again:
                 self.findings.append(finding)
             return None
 
-    # --- the sum ------------------------------------------------------------------------------------------------------
+    # --- the copies of a pool -----------------------------------------------------------------------------------------
+
+    def _of_copies(self, closed: ClosedRound, base: Model | None) -> _Made:
+        """Learn again from the copies that a pool's round meant."""
+        shares = pooled_shares(self.ledger, closed.position, closed.model_position)
+        if self.pool is None or base is None:
+            return _Made(len(shares), 0, None)
+        before, missing = len(self.findings), dict[int, int]()
+        copies, opened = list[bytes](), list[Digest]()
+        for giver, share in shares:
+            position, commitments = self._share(giver, share)
+            try:
+                (received,) = self.pool.copies([share])
+            except KeyError:
+                missing[position] = giver
+                continue
+            copies.append(received.copy)
+            opened.append(commitment(received.salt, received.copy))
+            if opened[-1] != commitments:
+                self._find(f"copy {position}", "does not open its commitment")
+        if self._are_gone("copy", missing):
+            return _Made(len(shares), len(copies), None)
+        if len(self.findings) == before:
+            self._check_sum(closed, "copies", copies_digest(opened))
+        model = closed.model
+
+        def derive() -> Model:
+            learner = learner_from(model.solver, model.parameters)
+            return learner.learn(base, as_ratings(copies, base.n_items))
+
+        return _Made(len(shares), len(copies), derive)
+
+    def _share(self, giver: int, share: Digest) -> tuple[int, Digest]:
+        """Find a share's position, and the commitment to its copy."""
+        for position in self.ledger.positions(kind="share", author=giver):
+            entry = decode_entry(self.ledger.entry(position))
+            if entry.leaf_hash == share and isinstance(entry.record, Share):
+                return position, entry.record.copy
+        raise LedgerError(f"participant {giver} made no share {_short(share)}")
+
+    def _check_sum(self, closed: ClosedRound, what: str, digest: Digest) -> None:
+        wanted = closed.model.sum_digest
+        if digest != wanted:
+            self._find(f"round {closed.record.number}", f"its {what} add up to {_short(digest)}, its model's entry says"
+                       f" {_short(wanted)}")  # fmt: skip
+
+    # --- the sum of uploads -------------------------------------------------------------------------------------------
+
+    def _of_answers(self, closed: ClosedRound, base: Model | None) -> _Made:
+        """Add up the uploads of a round, and solve again."""
+        record, model, before = closed.record, closed.model, len(self.findings)
+        used = closed.used(self.ledger)
+        kept = self.uploads.count(record.number) if self.uploads is not None else 0
+        total = self._sum(closed, base, used) if kept and base is not None else None
+        if total is None or base is None:
+            return _Made(len(used), kept, None)
+        if len(self.findings) == before:
+            self._check_sum(closed, "uploads", total.digest())
+
+        def derive() -> Model:
+            return solver_from(model.solver, model.parameters).solve(base, total.total(record.grid_bits))
+
+        return _Made(len(used), kept, derive)
 
     def _sum(self, closed: ClosedRound, base: Model, used: dict[int, tuple[int, bytes]]) -> Sum | None:
         """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
@@ -205,7 +289,8 @@ class _Again:
             missing.remove(each.position)
             try:
                 _, entry = used[each.position]
-                total.add(gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt)))
+                upload = gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
+                total.add(upload, self.weights.of(decode_entry(entry).record))
             except LiberateError as error:
                 self._find(f"upload {each.position}", error.message)
         if self._are_gone("upload", {position: used[position][0] for position in missing}):
@@ -263,12 +348,11 @@ class _Again:
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    def _solve(self, closed: ClosedRound, base: Model, total: Sum) -> float | None:
-        """Derive the model of a sum, and give how far the one that the ledger names is from it; None if too far."""
-        record, model = closed.record, closed.model
+    def _compare(self, model: ModelRecord, derive: Callable[[], Model]) -> float | None:
+        """Derive a model, and give how far the one that the ledger names is from it; None if too far."""
         place = f"model {model.version}"
         try:
-            derived = solver_from(model.solver, model.parameters).solve(base, total.total(record.grid_bits))
+            derived = derive()
         except (LiberateError, ValueError) as error:
             self._find(place, f"none can be derived: {error}")
             return None
@@ -277,12 +361,12 @@ class _Again:
             self.derived = derived
             return 0.0
         stored = self._model(model.version, model.digest)
-        tolerance = model.parameters.get("repeats_within_nano", 0) / _NANO
         if stored is None:
             return None
+        tolerance = model.parameters.get("repeats_within_nano", 0) / _NANO
         difference = largest_difference(derived, stored)
         if difference > tolerance:
-            self._find(place, f"differs by {difference:.3g} from what the sum gives, {tolerance:g} is allowed")
+            self._find(place, f"differs by {difference:.3g} from what can be derived, {tolerance:g} is allowed")
             return None
         return difference
 
