@@ -146,7 +146,7 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
             "RMSE is of held-out ratings of those who are no poisoners; a dash: no model follows from the sum, and the "
             "round is closed as aborted.\n"
             "As many people are named as there are poisoners, so precision and recall are one number: those with the "
-            "largest rows, those without whom the others' fit would gain most, and those without whom the prediction of "
+            "largest rows, those without whom the others' fit would gain most, and those without whom predictions of "
             "held-out ratings would, which a simulation alone knows.\n"
             f"It is what `trace --harm` says, over the first {WATCHED} rounds.",
             "## Promotion of an item",
@@ -201,30 +201,31 @@ def _share(value: float | None) -> str:
 def _figure(trials: Sequence[Trial], shares: Sequence[float]) -> Figure:
     figure, axes = panels(3.4, 1, 3)
     random, flip, lists = axes
+    heights = _heights(trials)
     for way in _WAYS:
         own = [trial for trial in trials if trial.way == way]
-        quiet = own[0].outcome.rmse or 0.0
         for place, aim in ((random, "random"), (flip, "sign flip")):
-            found = [quiet] + [t.outcome.rmse if t.outcome.rmse is not None else np.inf for t in own if t.name == aim]
-            _draw(place, shares, found, way)
-        listed = [100 * (t.outcome.listed or 0.0) for t in own if t.name.endswith("rated often")]
-        if own[-1].outcome.listed is not None:
-            _draw(lists, shares, listed, way)
+            errors = [own[0].outcome.rmse, *(trial.outcome.rmse for trial in own if trial.name == aim)]
+            _draw(place, errors, way)
+            gone = [x for x, error in enumerate(errors) if error is None]
+            place.plot(gone, [heights[1] - 0.01] * len(gone), color=_COLOURS[way], marker="x", linestyle="")
+        listed = [trial.outcome.listed for trial in own if trial.name.endswith("rated often")]
+        _draw(lists, [None if share is None else 100 * share for share in listed], way)
     for place, title in ((random, "Random uploads"), (flip, "Flipped signs")):
-        place.set(title=title, ylabel="RMSE of the others", ylim=_heights(trials))
-    lists.set(title="Promotion of an item rated often", ylabel="% of lists that have it", ylim=(-4, 104))
+        place.set(title=title, ylabel="RMSE of the others, x: no model", ylim=heights)
+    lists.set(title="Promotion of an item", ylabel="% of lists that have it, rated often", ylim=(-4, 104))
     for place in axes:
-        place.set_xlabel("% of the people are poisoners")
-        place.set_xticks([0, *(100 * share for share in shares)])
+        place.set_xlabel("% of the people poison")
+        place.set_xticks(range(len(shares) + 1), ["0", *(f"{100 * share:.0f}" for share in shares)])
     handles, labels = random.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
-def _draw(axes: Axes, shares: Sequence[float], found: Sequence[float], way: tuple[Statistic, Defence]) -> None:
+def _draw(axes: Axes, found: Sequence[float | None], way: tuple[Statistic, Defence]) -> None:
     name = f"{_NAMES[way[0]]}, {'no check' if way[1] == 'none' else way[1]}"
-    x = [0.0, *(100 * share for share in shares)]
-    axes.plot(x, found, color=_COLOURS[way], linestyle=_LINES[way], marker="o", markersize=4, label=name)
+    heights = [np.nan if value is None else value for value in found]
+    axes.plot(heights, color=_COLOURS[way], linestyle=_LINES[way], marker="o", markersize=4, label=name)
 
 
 def _heights(trials: Sequence[Trial]) -> tuple[float, float]:
