@@ -20,13 +20,12 @@ from liberate.errors import FederationError, LiberateError
 from liberate.federation.devices import Devices
 from liberate.federation.parcels import Scale, Scope
 from liberate.federation.pool import Pool, receive_into_pool
-from liberate.federation.rows import Base, Device, Granted
+from liberate.federation.rows import Base, Device, Given, Granted
 from liberate.federation.sharing import (
     Outcome,
     Terms,
     grant_all,
     hand_over_all,
-    handed,
     parcel_of,
     receive_all,
     withdraw,
@@ -195,12 +194,12 @@ def _granted(where: Arrangement, config: SharingConfig, device: Device, recipien
 
 def _deliver(where: Arrangement) -> None:
     """Bring every copy that was handed over to its recipient, who takes it."""
-    waiting = {hash for hash, share in where.ledger.state.sharing.shares.items() if not share.is_received}
+    waiting = [(hash, share) for hash, share in where.ledger.state.sharing.shares.items() if not share.is_received]
     by_number = {device.number: device for device in where.devices.devices()}
     parcels = [
-        (each.share.recipient, parcel_of(where.ledger, where.devices, by_number[each.giver].slot, each.hash))
-        for each in (handed(where.devices) if waiting else ())
-        if each.hash in waiting
+        (share.record.recipient, parcel_of(where.ledger, where.devices, giver.slot, hash))
+        for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
+        if (giver := by_number.get(share.giver)) is not None and where.devices.kept(Given, giver.slot, hash) is not None
     ]
     own = [parcel for recipient, parcel in parcels if recipient == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):

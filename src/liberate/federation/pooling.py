@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from liberate.arrays import Digest
+from liberate.crypto.encoding import commitment
 from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.clerk import Clerk
 from liberate.federation.model_store import ModelStore
@@ -62,9 +63,9 @@ def run_pool(
     _name_givers(clerk, current)
     shares = pooled_shares(clerk.ledger, current.position, clerk.ledger.size)
     try:
-        copies = [each.copy for each in pool.copies([share for _, share in shares])]
+        received = list(pool.copies([share for _, share in shares]))
         with clerk.stopwatch.measure("solve"):
-            model = learner.learn(base, as_ratings(copies, base.n_items))
+            model = learner.learn(base, as_ratings([each.copy for each in received], base.n_items))
     except (KeyError, FederationError) as error:
         clerk.append(Aborted(**clerk.header(), round=current.record.number, reason="no_model"))
         why = "one of them was erased" if isinstance(error, KeyError) else str(error)
@@ -73,14 +74,17 @@ def run_pool(
             hint="the round is closed as aborted; the same command tries again with the copies that may be used now",
         ) from error
     digest = model_digest(store.save(model))
-    sum_digest = copies_digest(copies)
+    sum_digest = copies_digest(commitment(each.salt, each.copy) for each in received)
     clerk.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
     return model
 
 
-def copies_digest(copies: Iterable[bytes]) -> Digest:
-    """Give what the model entry says of a pool: SHA-256 over the copies' bytes, by giver and leaf hash of the share."""
-    return Digest(sha256(b"".join(copies)).digest())
+def copies_digest(commitments: Iterable[Digest]) -> Digest:
+    """Give what the model entry says of a pool: SHA-256 over the commitments to its copies, by giver and leaf hash.
+
+    A digest of the copies themselves would not be salted, and a few ratings can be guessed.
+    """
+    return Digest(sha256(b"".join(commitments)).digest())
 
 
 def usable_givers(clerk: Clerk) -> list[int]:
