@@ -34,7 +34,7 @@ from liberate.model.statistics import NormalEquations
 from liberate.runs.folder import load_run
 from liberate.runs.recompute import Recomputation, recompute
 from liberate.runs.training import charter_of, train
-from liberate.settings import resolve
+from liberate.settings import DataConfig, resolve
 from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
@@ -125,6 +125,19 @@ def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, mo
 
     assert found.findings == ()
     assert {each.updates for each in found.rounds} == {15}
+
+
+def test_each_run_of_a_federation_is_taken_again_from_its_own_folder(trained: Train, tmp_path: Path) -> None:
+    folder = trained()
+    settings = replace(load_run(folder).settings, data=DataConfig(source=str(tmp_path / "ratings.csv"), low=1, high=5))
+
+    train(settings, tmp_path / "further", ledger=folder)
+
+    runs = [again(folder), again(tmp_path / "further")]
+    rounds = [each.round for found in runs for each in found.rounds]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert all(found.rounds and found.findings == () for found in runs)
+    assert {outcome for found in runs for outcome in outcomes(found)} == {"follows"}
 
 
 def test_a_run_that_kept_nothing_says_so(trained: Train) -> None:

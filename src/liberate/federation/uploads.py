@@ -18,6 +18,9 @@ import msgspec
 from liberate.federation.unmasking import Unmasking
 
 _FILE = "uploads.sqlite"
+_LONGEST_WAIT_S = 600
+"""A reader holds a training up for as long as it reads a round."""
+
 _SCHEMA = """
 PRAGMA page_size = 32768;
 BEGIN;
@@ -67,7 +70,7 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(folder / _FILE, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(folder / _FILE, isolation_level=None)
+        self._db = sqlite3.connect(folder / _FILE, isolation_level=None, timeout=_LONGEST_WAIT_S)
         self._db.execute("PRAGMA secure_delete = ON")
         self._db.executescript(_SCHEMA)
 
