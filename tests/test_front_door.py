@@ -17,17 +17,22 @@ NAMES = [
     "Run",
     "Settings",
     "configure",
+    "consent",
+    "erase",
     "evaluate",
     "fetch_data",
     "load_data",
     "load_run",
     "plan_privacy",
+    "received",
     "recommend",
     "report_privacy",
     "run_study",
+    "share",
     "trace",
     "train",
     "verify",
+    "withdraw",
 ]
 
 

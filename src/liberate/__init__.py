@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from liberate.ledger.audit import verify
     from liberate.model.datasets import fetch as fetch_data
     from liberate.model.datasets import load as load_data
+    from liberate.runs.acts import consent, erase, received, share, withdraw
     from liberate.runs.folder import Result, Run, load_run
     from liberate.runs.lineage import trace_person as trace
     from liberate.runs.privacy import forecast as plan_privacy
@@ -42,17 +43,22 @@ __all__ = [
     "Run",
     "Settings",
     "configure",
+    "consent",
+    "erase",
     "evaluate",
     "fetch_data",
     "load_data",
     "load_run",
     "plan_privacy",
+    "received",
     "recommend",
     "report_privacy",
     "run_study",
+    "share",
     "trace",
     "train",
     "verify",
+    "withdraw",
 ]
 
 _PLACES = {
@@ -60,17 +66,22 @@ _PLACES = {
     "Result": "liberate.runs.folder:Result",
     "Run": "liberate.runs.folder:Run",
     "Settings": "liberate.settings:Settings",
+    "consent": "liberate.runs.acts:consent",
+    "erase": "liberate.runs.acts:erase",
     "evaluate": "liberate.runs.results:evaluate",
     "fetch_data": "liberate.model.datasets:fetch",
     "load_data": "liberate.model.datasets:load",
     "load_run": "liberate.runs.folder:load_run",
     "plan_privacy": "liberate.runs.privacy:forecast",
+    "received": "liberate.runs.acts:received",
     "recommend": "liberate.runs.results:recommend",
     "report_privacy": "liberate.runs.privacy:statement",
     "run_study": "liberate.studies:run_study",
+    "share": "liberate.runs.acts:share",
     "trace": "liberate.runs.lineage:trace_person",
     "train": "liberate.runs.training:train",
     "verify": "liberate.ledger.audit:verify",
+    "withdraw": "liberate.runs.acts:withdraw",
 }
 
 

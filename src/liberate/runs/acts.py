@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -29,17 +29,22 @@ Wait = Callable[[], bool]
 """Called while another process owns the ledger: waits a little, and says whether to look again."""
 
 
+def now() -> bool:
+    """Do not wait."""
+    return False
+
+
 def consent(
     run: Run,
     participant: str,
     *,
-    recipients: list[str],
-    max_shares: int,
-    blocks: int,
-    epsilon: float | None,
-    rating_fraction: float,
-    purpose: str,
-    wait: Wait,
+    recipients: Sequence[str] = (POOL,),
+    max_shares: int = 10,
+    blocks: int = 10_000,
+    epsilon: float | None = None,
+    rating_fraction: float = 1.0,
+    purpose: str = "",
+    wait: Wait = now,
 ) -> dict[str, Any]:
     """Let others have copies of a participant's ratings.
 
@@ -55,7 +60,12 @@ def consent(
         wait: What to do while a training owns the ledger.
 
     Returns:
-        The keys of `liberate consent --json`: see `_outcome`.
+        The keys of `liberate consent --json`: the person, by all three names; `act`, the kind of the entry; `entry`,
+        its position, None while it is `under_way`; `published`, whether enough witnesses have cosigned the checkpoint
+        that covers it.
+
+    Raises:
+        LiberateError: Nobody has that name, the terms are no terms, or the ledger refuses.
     """
     with closing(run.open_ledger()) as ledger:
         named = sorted({_recipient(run, ledger, name) for name in recipients})
@@ -74,7 +84,9 @@ def consent(
     return _act(run, participant, wish, wait)
 
 
-def share(run: Run, participant: str, *, recipient: str, consent: int | None, wait: Wait) -> dict[str, Any]:
+def share(
+    run: Run, participant: str, *, recipient: str = POOL, consent: int | None = None, wait: Wait = now
+) -> dict[str, Any]:
     """Hand a copy of a participant's ratings over, under a consent that lives; the recipient takes it.
 
     Args:
@@ -85,10 +97,10 @@ def share(run: Run, participant: str, *, recipient: str, consent: int | None, wa
         wait: What to do while a training owns the ledger.
 
     Returns:
-        The keys of `liberate share --json`: see `_outcome`; and `received`, whether the recipient has taken the copy.
+        The keys of `liberate share --json`: as of `consent`; and `received`, whether the recipient has taken the copy.
 
     Raises:
-        LiberateError: No consent that lives names the recipient.
+        LiberateError: Nobody has that name, no consent that lives names the recipient, or the ledger refuses.
     """
     with closing(run.open_ledger()) as ledger:
         number = _recipient(run, ledger, recipient)
@@ -103,23 +115,29 @@ def share(run: Run, participant: str, *, recipient: str, consent: int | None, wa
     return found | {"received": is_received}
 
 
-def withdraw(run: Run, participant: str, *, consent: int | None, wait: Wait) -> dict[str, Any]:
+def withdraw(run: Run, participant: str, *, consent: int | None = None, wait: Wait = now) -> dict[str, Any]:
     """Take a participant's consent back, by the position of its entry, or everything for good if None.
 
     Returns:
-        The keys of `liberate withdraw --json`: see `_outcome`.
+        The keys of `liberate withdraw --json`: as of `consent`.
+
+    Raises:
+        LiberateError: Nobody has that name, there is no such consent that lives, or the ledger refuses.
     """
     return _act(run, participant, WishToWithdraw(consent=consent), wait)
 
 
-def erase(run: Run, participant: str, *, wait: Wait) -> dict[str, Any]:
+def erase(run: Run, participant: str, *, wait: Wait = now) -> dict[str, Any]:
     """Let a participant be forgotten; the same again tells what was done.
 
     Returns:
-        The keys of `liberate erase --json`: see `_outcome`; and `record`, the position of the coordinator's record of
+        The keys of `liberate erase --json`: as of `consent`; and `record`, the position of the coordinator's record of
         what was `destroyed`, who was `told` to destroy copies, who has `answered` that this was done and who is
         `silent`, the versions of the `models` that contain the person, and whether this is `simulated`: then keys and
         salts can be made again from the seed, and nobody is forgotten but in play.
+
+    Raises:
+        LiberateError: Nobody has that name, or the ledger refuses, of a revoked key for example.
     """
     return _act(run, participant, WishToBeForgotten(), wait)
 
@@ -197,12 +215,7 @@ def _result(run: Run, person: Person, wish: Wish, id: int) -> int | None:
 
 
 def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_published: bool) -> dict[str, Any]:
-    """Describe an act.
-
-    Returns:
-        The person, by all three names; `act`, the kind of its entry; `entry`, its position, None while it is
-        `under_way`; `published`, whether enough witnesses have cosigned the checkpoint that covers it.
-    """
+    """Describe an act, as `consent` says."""
     found = {
         "number": person.number,
         "key_id": person.key_id,
