@@ -237,6 +237,40 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     assert verify(run.ledger_folder).ok
 
 
+@pytest.mark.parametrize("recipients", ["peers", "pool"])
+def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotten(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, recipients: str
+) -> None:
+    run_round = Coordinator.run_round
+    givers: list[int] = []
+
+    def forget_the_first_giver(*arguments: Any, **options: Any) -> Any:
+        model = run_round(*arguments, **options)
+        if not givers:
+            run = load_run(tmp_path / "run")
+            givers.append(entries(run, "share")[0].record.author)
+            acts.erase(run, str(givers[0]))
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", forget_the_first_giver)
+    sharing = ["sharing.user_fraction=0.5", f"sharing.recipients={recipients}", "sharing.n_recipients=3"]
+    train(configure("run.simulated=true", "federation.rounds=3", *sharing), tmp_path / "run")
+
+    run, (giver,) = load_run(tmp_path / "run"), givers
+    done = acts.erase(run, str(giver))
+    n_models = len(entries(run, "model"))
+    assert done["told"] == done["answered"]
+    assert (done["told"] == [2]) == (recipients == "pool")
+    assert done["models"] == ([1] if recipients == "peers" else [1, 2])
+    assert n_models > 2
+    with Devices(run.devices_folder) as devices:
+        assert {copy.giver for _, _, copy in devices.all_kept(Received)}.isdisjoint({giver})
+    with Pool(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
+        usable = [hash for hash, share in ledger.state.usable_shares() if share.record.recipient == 2]
+        assert giver not in {copy.giver for copy in pool.copies(usable)}
+    assert verify(run.ledger_folder).ok
+
+
 def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
     tmp_path: Path, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
