@@ -53,7 +53,7 @@ class Sum:
         return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trim_nano)
 
     def add(self, upload: GridRows, n_copies: Fraction = Fraction(0)) -> None:
-        """Add a batch of one upload, with copies of so much weight; a sum that is trimmed keeps it until it is settled."""
+        """Add a batch of one upload, with copies of so much weight; a trimmed sum keeps it until it is settled."""
         self.n_uploads += 1
         self.n_copies += n_copies
         if self.trim_nano:
