@@ -143,6 +143,17 @@ def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
     assert received(run, FRIEND) == []
 
 
+def test_whoever_has_no_valid_key_is_told_to_recover_it_first(run: Run) -> None:
+    change_key(run, PERSON, "revocation")
+
+    for act in (acts.withdraw, acts.erase):
+        with pytest.raises(FederationError, match=r"revoked_author.*keys recover"):
+            act(run, PERSON)
+
+    change_key(run, PERSON, "recovery")
+    assert acts.erase(run, PERSON)["record"]
+
+
 def test_withdrawn_consent_covers_nothing_any_more(run: Run) -> None:
     first, second = consent(run, FRIEND), consent(run, FRIEND)
 

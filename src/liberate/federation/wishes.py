@@ -67,7 +67,7 @@ def carry_out(desk: Desk) -> int:
         try:
             outcome: int | str | None = _carry_out(desk, waiting)
         except LiberateError as error:
-            outcome = error.message
+            outcome = f"{error.message} ({error.hint})" if error.hint else error.message
         if outcome is not None:
             desk.devices.end_wish(waiting.id, outcome)
             done += 1
@@ -146,7 +146,10 @@ def _consent(ledger: Ledger, number: int, position: int | None) -> Digest:
         entry = decode_entry(ledger.entry(position))
         if isinstance(entry.record, Consent) and entry.record.author == number:
             return entry.leaf_hash
-    raise FederationError(f"entry {position} is no consent of participant {number}")
+    raise FederationError(
+        f"entry {position} is no consent of participant {number}",
+        hint="ledger show --kind consent lists the consents that were given",
+    )
 
 
 def _position(ledger: Ledger, author: int, seq: int) -> int | None:

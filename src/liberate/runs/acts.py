@@ -208,7 +208,7 @@ def _result(run: Run, person: Person, wish: Wish, id: int) -> int | None:
     with Devices(run.devices_folder) as devices:
         outcome = devices.outcome_of(id)
     if isinstance(outcome, str):
-        raise FederationError(outcome, hint="ledger show --kind consent lists the consents that were given")
+        raise FederationError(outcome)
     if outcome is None and isinstance(wish, WishToBeForgotten) and (known := _departure(run, person.number)):
         return int(known["entry"])
     return outcome
