@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array, GridRows
+from liberate.arrays import Float32Array, Float64Array, GridRows, Int64Array
 from liberate.errors import BadUpload
 from liberate.model import kernels
 from liberate.model.factors import Model, item_moments_of
@@ -161,13 +162,19 @@ class _FactorLimits:
     def _normal(self, own: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
         """Give the sizes of a row and of the tail at most, `own` being the size of x at most."""
         k = len(own)
-        lower = np.tril_indices(k)
+        lower = _lower(k)
         moments = np.outer(own, own) + np.outer(self.spread, self.spread)
         rated = moments.copy()
         rated[-1, :-1], rated[-1, -1] = own[:-1], 1.0
         targets = self.largest * own + moments[-1]
         targets[-1] = self.largest + own[-1]
         return np.concatenate([rated[lower], targets]), np.concatenate([moments[lower], own, [error + k / self.tau]])
+
+
+@cache
+def _lower(k: int) -> tuple[Int64Array, Int64Array]:
+    """Give rows and columns of a lower triangle, row by row."""
+    return np.tril_indices(k)
 
 
 def _targets(model: Model) -> tuple[float, float]:
@@ -183,7 +190,7 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     means = model.float64("item_means")
     sides = np.append(mean[:-1], 1.0)
     scores = means @ sides
-    rows, columns = np.tril_indices(len(mean))
+    rows, columns = _lower(len(mean))
     weights = sides[rows] * sides[columns] * np.where(rows == columns, 1.0, 2.0)
     return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 

@@ -31,6 +31,9 @@ _LINES = dict(zip(_WAYS, ("-", "-", "--", "-", "-"), strict=True))
 _ROUNDS: dict[Statistic, int] = {"normal": 8, "gradient": 25}
 _QUICK_ROUNDS: dict[Statistic, int] = {"normal": 4, "gradient": 6}
 _SHARES, _QUICK_SHARES = (0.01, 0.05, 0.2), (0.05, 0.2)
+_MANY_PEOPLE, _MANY_SHARES = 2_000, (0.01, 0.05)
+"""People from which on larger shares are left out, for the time that they take."""
+
 _ALIKE = 10
 _FOUND = ("found by size", "by fit", "by held out")
 _QUANTILES: dict[str, float] = {"of an item rated seldom": 0.5, "of an item rated often": 0.9}
@@ -56,7 +59,7 @@ class Trial:
 
 
 def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
-    rounds, shares = (_QUICK_ROUNDS, _QUICK_SHARES) if is_quick else (_ROUNDS, _SHARES)
+    rounds, shares = (_QUICK_ROUNDS, _QUICK_SHARES) if is_quick else (_ROUNDS, _shares(world))
     jobs: dict[Statistic, Job] = {
         statistic: world.job("privacy.mode=plain", f"model.statistic={statistic}") for statistic in _NAMES
     }
@@ -75,6 +78,10 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         alt="Left: without a check one per cent of the people spoil every prediction, within limits a twentieth hardly "
         "does. Right: an item rated often is brought onto lists within limits, and hardly into a trimmed sum.",
     )
+
+
+def _shares(world: World) -> tuple[float, ...]:
+    return _MANY_SHARES if len(world.dataset.user_ids) >= _MANY_PEOPLE else _SHARES
 
 
 def _targets(job: Job) -> dict[str, int]:
