@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from liberate.errors import SettingsError
+from liberate.model.factors import packed_size
 from liberate.runs.planning import plan
 from liberate.settings import resolve
 
 IMPLICIT = "model.objective=implicit"
 PRIVATE = "privacy.epsilon=4"
+PEERS = ("sharing.recipients=peers",)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,38 @@ def test_a_sum_that_cannot_be_trimmed_is_refused(settings: tuple[str, ...]) -> N
 def test_a_trim_that_leaves_nothing_is_refused(trim: str) -> None:
     with pytest.raises(SettingsError, match=r"wanted 0 <= trim < 0\.5"):
         resolve(None, [f"federation.trim={trim}"], environment={})
+
+
+@pytest.mark.parametrize(
+    ("users", "settings", "follows", "statistics"),
+    [
+        (0.1, ("privacy.mode=device",), "nothing", []),
+        (0.1, ("privacy.mode=plain",), "normal", ["normal"]),
+        (0.1, ("privacy.mode=local", PRIVATE), "gradient", ["gradient"]),
+        (0.01, ("privacy.mode=distributed", PRIVATE), "bias", ["bias", "gram", "moments", "residuals"]),
+        (0.1, ("privacy.mode=distributed", PRIVATE), "moments", ["moments", "residuals"]),
+        (0.0, ("privacy.mode=distributed", PRIVATE), "bias", ["bias", "gram", "moments", "residuals"]),
+        (0.1, (*PEERS, "privacy.mode=distributed", PRIVATE), "bias", ["bias", "gram", "moments", "residuals"]),
+    ],
+)
+def test_what_follows_a_pool_is_what_the_stages_begin_with(
+    users: float, settings: tuple[str, ...], follows: str, statistics: list[str]
+) -> None:
+    shared = (*settings, f"sharing.user_fraction={users}")
+
+    agenda = plan(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+
+    assert agenda.pool is not None
+    assert agenda.pool.follows == follows
+    assert [planned.stage.statistic.name for planned in agenda.stages] == statistics
+    assert agenda.rounds == 1 + sum(planned.rounds for planned in agenda.stages)
+
+
+def test_moments_that_follow_a_pool_have_a_number_for_each_column_of_its_model() -> None:
+    shared = ("privacy.mode=distributed", PRIVATE, "sharing.user_fraction=0.1")
+
+    agenda = plan(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+
+    assert agenda.pool is not None
+    assert agenda.pool.moments_rounds == agenda.stages[0].rounds
+    assert agenda.stages[0].stage.statistic.shape[0] == packed_size(20 + agenda.pool.n_factors + 1)

@@ -220,7 +220,7 @@ def plan(
                 epsilon=_epsilon(settings),
                 delta=settings.privacy.delta,
                 honest_fraction=settings.privacy.honest_fraction,
-                n_givers=0 if pool is None else round(settings.sharing.user_fraction * n_participants),
+                n_givers=0 if pool is None else _arranged_givers(settings, n_participants),
             )
             if pool is not None and "bias" not in chosen.shares:
                 rounds, n_directions = chosen.moments_rounds, chosen.n_directions
@@ -232,6 +232,11 @@ def plan(
     return Plan(
         settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool, reasons=reasons
     )
+
+
+def _arranged_givers(settings: Settings, n_participants: int) -> int:
+    """Give how many people are known beforehand to share with the pool: those for whom settings arrange it."""
+    return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
 
 
 def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
