@@ -43,11 +43,14 @@ WORLDS = {
     "gradient": replace(PLAIN, statistic="gradient"),
     "trimmed": replace(PLAIN, statistic="gradient", trim=0.1),
     "laplace": replace(PLAIN, mode="local", epsilon=6.0),
+    "laplace, trimmed": replace(PLAIN, mode="local", epsilon=6.0, trim=0.1),
     "gaussian": replace(PLAIN, mode="local", epsilon=6.0, noise="gaussian"),
     "noise on the sum": replace(PLAIN, mode="distributed", masks=False, fidelity="sum", rounds=2),
     "noise on unmasked uploads": replace(PLAIN, mode="distributed", masks=False, rounds=2),
 }
-EVERYWHERE = pytest.mark.parametrize("world", WORLDS.values(), ids=[name.replace(" ", "-") for name in WORLDS])
+EVERYWHERE = pytest.mark.parametrize(
+    "world", WORLDS.values(), ids=[name.replace(",", "").replace(" ", "-") for name in WORLDS]
+)
 
 
 def hostile(scene: Stage, forge: Callable[[RoundAnswer, Round], RoundAnswer]) -> None:

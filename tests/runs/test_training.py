@@ -9,8 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.errors import BudgetExceeded, LiberateError, PrivacyError, SettingsError
+from liberate.arrays import GridRows
+from liberate.errors import BadUpload, BudgetExceeded, LiberateError, PrivacyError, SettingsError
+from liberate.federation.accepting import Gate
 from liberate.federation.coordinator import Coordinator, Stage
+from liberate.federation.messages import RoundAnswer
 from liberate.ledger.audit import verify
 from liberate.model.factors import Model
 from liberate.runs.folder import free_folder, load_run
@@ -242,3 +245,21 @@ def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> N
 
     assert len(digests[0]) > 1
     assert digests[0] == digests[1]
+
+
+def test_training_tells_how_many_answers_were_refused(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Gate.check
+
+    def strict(self: Gate, sender: int, answer: RoundAnswer) -> GridRows:
+        if sender == 5:
+            raise BadUpload("oversized", "a test says so")
+        return original(self, sender, answer)
+
+    monkeypatch.setattr(Gate, "check", strict)
+    told: list[str] = []
+
+    result = train(configure(), tmp_path / "run", progress=told.append)
+
+    assert f"{result.rounds} answers were refused as oversized" in told
