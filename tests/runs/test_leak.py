@@ -21,7 +21,7 @@ from liberate.crypto.signing import verify
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
-from liberate.federation.parcels import Scale
+from liberate.federation.parcels import Scale, make_copy
 from liberate.federation.rows import Base
 from liberate.ledger.audit import verify as verify_ledger
 from liberate.ledger.log import SqliteLedger
@@ -30,7 +30,7 @@ from liberate.ledger.records import Disclosure, Share, decode_entry, numbers, si
 from liberate.model.ratings import Ratings
 from liberate.privacy.marks import attribute
 from liberate.runs import acts, attribution
-from liberate.runs.attribution import Bases, match, read_leak, weigh
+from liberate.runs.attribution import Bases, Leak, match, read_leak, weigh
 from liberate.runs.folder import Run, load_run
 from liberate.runs.leak import trace_leak
 from liberate.runs.lineage import trace_person, trace_received_by, trace_share
@@ -187,6 +187,30 @@ def test_raw_ratings_and_base_copies_accuse_nobody(run: Run, tmp_path: Path) -> 
 
     for name, rows in (("raw", raw), ("base", base)):
         assert accused(trace_leak(run, write_leak(tmp_path / f"{name}.csv", rows))) == []
+
+
+def test_copies_of_others_accuse_nobody(run: Run) -> None:
+    """200 leaks, each of all rows of copies that somebody who is no candidate might have got of the same givers."""
+    copies = list(copies_of(run).values())
+    held = {each.share.base: each.base for each in copies}
+    bases = Bases(list(held.values()), N_ITEMS)
+    named = []
+    for outsider in range(1000, 1200):
+        rows = [Ratings.from_user_bytes([make_copy(base, outsider)], N_ITEMS) for base in held.values()]
+        leak = Leak(
+            digest="",
+            n_rows=sum(each.n_ratings for each in rows),
+            n_items=N_ITEMS,
+            user_ids=("a", "b", "c"),
+            users=np.repeat(np.arange(3, dtype=np.int32), [each.n_ratings for each in rows]),
+            items=np.concatenate([each.items for each in rows]),
+            values=np.concatenate([each.values for each in rows]).astype(np.float64),
+        )
+        chosen = [int(bases.near(leak, user).argmax()) for user in range(3)]
+        assert chosen == [0, 1, 2], "each copy fits its own base copy best"
+        named += [each for each in weigh(match(leak, bases, chosen), copies) if each.is_accused]
+
+    assert named == []
 
 
 def test_perturbed_copies_name_their_source(tmp_path: Path) -> None:
