@@ -65,7 +65,8 @@ def trace(
         with progress_lines() as progress:
             found, told = trace_harm(run, model, progress), _tell_harm
     elif model is not None:
-        found, told = trace_version(run, model), _tell_model
+        with progress_lines() as progress:
+            found, told = trace_version(run, model, progress), _tell_model
     elif received is not None:
         found, told = trace_received_by(run, received), _tell_received
     else:

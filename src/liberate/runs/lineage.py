@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from liberate.arrays import Digest
@@ -34,6 +34,8 @@ from liberate.runs.steps import (
     text,
     use,
 )
+
+Progress = Callable[[str], None]
 
 
 def trace_person(run: Run, participant: str) -> Json:
@@ -173,12 +175,13 @@ def trace_received_by(run: Run, name: str) -> Json:
     }
 
 
-def trace_version(run: Run, version: int) -> Json:
+def trace_version(run: Run, version: int, progress: Progress = lambda text: None) -> Json:
     """Say who shaped a model: whose answers and copies it used, and those of the models it was made of, to the first.
 
     Args:
         run: A run.
         version: The model's version.
+        progress: Told each model that was checked.
 
     Returns:
         The keys of `liberate trace --model --json`: `version`; `models`, this one first, each with its round, the
@@ -190,7 +193,10 @@ def trace_version(run: Run, version: int) -> Json:
         LedgerError: There is no such model, or the ledger cannot prove what it says.
     """
     with _opened(run) as (ledger, devices):
-        steps = list(trace_model(ledger, version))
+        steps = []
+        for step in trace_model(ledger, version):
+            steps.append(step)
+            progress(f"checked the {len(step.updates):,} answers behind the model of entry {step.model.position}")
         inputs = {each for step in steps for update in _updates(step) for each in update.shares}
         shares = _positions_of(ledger, inputs)
         recipients = {_share_at(ledger, at).recipient for at in shares}
