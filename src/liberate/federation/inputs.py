@@ -8,6 +8,7 @@ that a person weighs no more than one person more, however many copies there are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,6 +59,8 @@ class Inputs:
     ) -> RealRows:
         """Compute a statistic of devices' own ratings and the copies they use.
 
+        Whatever a giver has put in a copy, ratings beyond the scale count as its ends.
+
         Args:
             statistic: What is computed.
             model: The model it is computed from.
@@ -72,7 +75,8 @@ class Inputs:
         if not len(owners):
             return rows
         copies = [self._copy(slot, each) for slot, inputs in uses for each in inputs]
-        others = statistic.compute(model, Ratings.from_user_bytes([each.copy for each in copies], own.n_items))
+        received = Ratings.from_user_bytes([each.copy for each in copies], own.n_items)
+        others = statistic.compute(model, replace(received, values=received.values.clip(model.low, model.high)))
         return _added(rows, others, owners, np.array([1 / each.max_shares for each in copies]))
 
     def _copy(self, slot: int, used: Input) -> Received:
