@@ -155,7 +155,7 @@ def _tell_harm(found: dict[str, Any]) -> None:
     bound = "what ratings can give" if found["bound"] is None else f"{show(found['bound'])} at most"
     print(f"{found['norm']} norm: median {show(found['median'])}; each was held against {bound}")
     if found["missing"]:
-        print(f"{found['missing']} uploads are not here")
+        print(f"uploads that are not here: {found['missing']}")
     print("\nthe others' RMSE is larger by so much because of the upload, the worst first")
     columns = ["participant", "key", "user", "norm", "of a row", "on their ratings", "on held-out ones"]
     rows = [[each[key] for key in ("number", "key_id", "user_id", "size", "row", "fit", "held_out")] for each in people]
