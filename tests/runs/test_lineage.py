@@ -189,7 +189,8 @@ def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
         (5, [1, 2], [1, 2], []),
     ]
     assert numbers(found["recipients"], "number") == [(2,), (3,), (4,), (5,)]
-    assert set(found["shares"]) == {shares(run, 3)[4], shares(run, 3)[5], shares(run, 5)[3]}
+    pooled = {shares(run, giver)[COORDINATOR] for giver in (3, 4)}
+    assert set(found["shares"]) == {shares(run, 3)[4], shares(run, 3)[5], shares(run, 5)[3], *pooled}
     assert found["updates"] == sorted(at for step in found["models"] for at in step["updates"])
     assert_proved(found, *found["models"])
     with pytest.raises(LedgerError, match="there is no model 3"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from liberate.arrays import Digest
@@ -13,8 +13,9 @@ from liberate.ledger.ancestry import Step, trace_model
 from liberate.ledger.completeness import verify_completeness
 from liberate.ledger.copies import Copy
 from liberate.ledger.log import Ledger
+from liberate.ledger.pools import pooled_shares
 from liberate.ledger.proving import ProvedEntry
-from liberate.ledger.records import Erasure, Input, Round, Share, Update, decode_entry, numbers
+from liberate.ledger.records import Erasure, Round, Share, Update, decode_entry, numbers
 from liberate.ledger.state import Principal
 from liberate.ledger.trace import Spent, Trace, Use, trace_participant, trace_received
 from liberate.runs.folder import Run
@@ -187,7 +188,8 @@ def trace_version(run: Run, version: int, progress: Progress = lambda text: None
         The keys of `liberate trace --model --json`: `version`; `models`, this one first, each with its round, the
         positions of the updates it used, whose they are, the givers whose copies they used, and whose shares were
         pooled; over all of them `people`, each with the versions that used `answers`, `copies` and `pooled` shares;
-        `updates` and `shares`, positions; `recipients`, who used shares; `proofs`.
+        `updates`, positions; `shares`, those that they used or that pools mean, likewise; `recipients` of these;
+        `proofs`.
 
     Raises:
         LedgerError: There is no such model, or the ledger cannot prove what it says.
@@ -197,10 +199,12 @@ def trace_version(run: Run, version: int, progress: Progress = lambda text: None
         for step in trace_model(ledger, version):
             steps.append(step)
             progress(f"checked the {len(step.updates):,} answers behind the model of entry {step.model.position}")
-        inputs = {each for step in steps for update in _updates(step) for each in update.shares}
-        shares = _positions_of(ledger, inputs)
+        used = {each.share for step in steps for update in _updates(step) for each in update.shares}
+        for step in steps:
+            if step.pools:
+                used |= {share for _, share in pooled_shares(ledger, step.round.position, step.model.position)}
+        shares = _positions_of(ledger, used)
         recipients = {_share_at(ledger, at).recipient for at in shares}
-        recipients |= {pool.entry.record.author for step in steps for pool in step.pools}
         named = [party(number, ledger.state.principals, devices) for number in sorted(recipients)]
     checkpoint = open_checkpoint(steps[0].checkpoint, run.verifier_key)
     return {
@@ -321,8 +325,7 @@ def _updates(step: Step) -> Iterator[Update]:
             yield each.record
 
 
-def _positions_of(ledger: Ledger, inputs: Iterable[Input]) -> list[int]:
-    """Give the positions of shares that were used, increasing."""
-    wanted: set[Digest] = {each.share for each in inputs}
+def _positions_of(ledger: Ledger, wanted: Collection[Digest]) -> list[int]:
+    """Give the positions of shares by the leaf hashes of their entries, increasing."""
     known = ledger.positions(kind="share") if wanted else []
     return [at for at in known if decode_entry(ledger.entry(at)).leaf_hash in wanted]
