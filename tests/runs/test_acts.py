@@ -432,7 +432,10 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
     acts.erase(run, PERSON, wait=now)
 
     again = load_run(run.folder)
-    assert evaluate(again).metrics.rmse > 0
+    found = evaluate(again)
+    assert found.metrics.rmse > 0
+    has_list = (found.top[:, 0] >= 0).tolist()
+    assert [name for name, has in zip(again.dataset().user_ids, has_list, strict=True) if not has] == ["u03"]
     assert statement(again)["mode"] == "plain"
     assert len(recommend(again, FRIEND, 3)[1]) > 0
     with pytest.raises(LiberateError, match="was forgotten"):

@@ -21,7 +21,7 @@ from liberate.model.metrics import Metrics, baselines
 from liberate.model.metrics import evaluate as evaluate_model
 from liberate.model.ranking import top_n
 from liberate.model.ratings import Ratings
-from liberate.runs.folder import Run
+from liberate.runs.folder import Run, erased_users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ class Evaluation:
         baselines: Metrics of what costs nothing, by name.
         test: The held-out ratings.
         predictions: Prediction of each held-out rating, in the order of `test`; None of a model that predicts none.
-        top: Ten best items of each user, best first, shape (n_users, 10); -1 where there are fewer.
+        top: Ten best items of each user, best first, shape (n_users, 10); -1 where there are fewer, and of users who
+            were forgotten.
     """
 
     metrics: Metrics
@@ -81,13 +82,15 @@ def evaluate(run: Run) -> Evaluation:
     split = run.split(dataset)
     model = run.model()
     profiles = fit_devices(model, split.train)
-    users = split.test.users()
+    users, top = split.test.users(), top_n(model, profiles, split.train, 10)[0]
+    with Devices(run.devices_folder) as devices:
+        top[erased_users(devices, dataset)] = -1
     return Evaluation(
         metrics=evaluate_model(model, profiles, split, dataset.catalogue),
         baselines=baselines(split, dataset.low, dataset.high, dataset.catalogue),
         test=split.test,
         predictions=predict(model, profiles, users, split.test.items) if model.predicts_ratings else None,
-        top=top_n(model, profiles, split.train, 10)[0],
+        top=top,
     )
 
 
