@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.parcels import Scale, make_copy
 from liberate.federation.rows import Base
+from liberate.federation.sharing import Handed, handed
 from liberate.ledger.audit import verify as verify_ledger
 from liberate.ledger.log import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher
@@ -120,7 +121,7 @@ def test_nothing_is_opened_before_the_witnesses_have_seen_the_disclosure(
         raise NoQuorum("no witness answers")
 
     monkeypatch.setattr(Publisher, "publish", refuse)
-    monkeypatch.setattr("liberate.runs.leak.handed", lambda devices: pytest.fail("copies were opened"))
+    monkeypatch.setattr("liberate.runs.leak.handed", lambda *_: pytest.fail("copies were opened"))
     with pytest.raises(NoQuorum):
         trace_leak(run, leak)
     assert len(disclosures(run)) == 1
@@ -153,8 +154,19 @@ def test_ids_that_were_changed_or_swapped_hide_nobody(run: Run, tmp_path: Path) 
     assert named == [[everybody], [everybody[:2], everybody[2:]]]
 
 
-def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path) -> None:
-    found = trace_leak(run, leak_of(run, tmp_path / "leak.csv", 3, givers=(1,), n=200))
+def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leak = leak_of(run, tmp_path / "leak.csv", 3, givers=(1,), n=200)
+    opened: list[int | None] = []
+
+    def opening(devices: Devices, slot: int | None = None) -> Iterator[Handed]:
+        opened.append(slot)
+        return handed(devices, slot)
+
+    monkeypatch.setattr("liberate.runs.leak.handed", opening)
+
+    found = trace_leak(run, leak)
+
+    assert opened == [1], "the device of u1"
 
     assert [each["people"] for each in found["disclosures"]] == [[number(run, 1)]]
     assert accused(found) == ["u3"]

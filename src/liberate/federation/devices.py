@@ -498,9 +498,8 @@ class Devices:
 
     def all_kept(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
         """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
-        rows = self._db.execute(
-            "SELECT slot, key, sealed FROM kept WHERE slot = ifnull(?, slot) ORDER BY slot, key", (slot,)
-        ).fetchall()
+        which, whose = ("", ()) if slot is None else (" WHERE slot = ?", (slot,))
+        rows = self._db.execute(f"SELECT slot, key, sealed FROM kept{which} ORDER BY slot, key", whose).fetchall()
         for owner, key, sealed in rows:
             if self._key(owner) == _NO_KEY:
                 continue

@@ -273,13 +273,13 @@ def parcel_of(ledger: Ledger, devices: Devices, slot: int, share: Digest) -> Par
     return pack(granted, given, base, record, ledger.state.principals[record.recipient].key)
 
 
-def handed(devices: Devices) -> Iterator[Handed]:
-    """Give what all givers keep of the copies they handed over, by device and leaf hash."""
-    bases = {(slot, key): base for slot, key, base in devices.all_kept(Base)}
-    for slot, hash, given in devices.all_kept(Given):
+def handed(devices: Devices, slot: int | None = None) -> Iterator[Handed]:
+    """Give what all givers, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
+    bases = {(owner, key): base for owner, key, base in devices.all_kept(Base, slot)}
+    for owner, hash, given in devices.all_kept(Given, slot):
         share = decode_entry(given.entry).record
         if isinstance(share, Share):
-            yield Handed(giver=share.author, share=share, hash=hash, salt=given.salt, base=bases[slot, share.base])
+            yield Handed(giver=share.author, share=share, hash=hash, salt=given.salt, base=bases[owner, share.base])
 
 
 def _base_for(

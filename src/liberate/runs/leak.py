@@ -148,7 +148,7 @@ class _LookUp:
 
     def _open(self, people: Iterable[int]) -> None:
         """Say on the ledger whose copies are opened, let the witnesses see it, and have the givers open them."""
-        wanted = frozenset(people)
+        wanted = sorted(people)
         root = open_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
         salt = self._charter.randomness(root).secret("disclosure salt")
         reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
@@ -158,13 +158,15 @@ class _LookUp:
         position = disclose(admitting, auditor, wanted, reason.encode(), salt)
         self._publisher.publish()
         self._announce(position, len(wanted))
-        self._disclosures.append({"position": position, "people": sorted(wanted), "reason": reason, "salt": text(salt)})
-        for each in handed(self._devices):
-            if each.giver in wanted and each.hash in self._shares:
-                if _opens(each):
-                    self.copies.append(each)
-                else:
-                    self._unopened.append(self._shares[each.hash][0])
+        self._disclosures.append({"position": position, "people": wanted, "reason": reason, "salt": text(salt)})
+        devices = [device for number in wanted if (device := self._devices.find(number=number))]
+        for each in (one for device in devices for one in handed(self._devices, device.slot)):
+            if each.hash not in self._shares:
+                continue
+            if _opens(each):
+                self.copies.append(each)
+            else:
+                self._unopened.append(self._shares[each.hash][0])
 
     def _by_base(self) -> dict[Digest, tuple[int, Base]]:
         """Give giver and base of each base copy that was opened, by commitment."""
