@@ -12,17 +12,30 @@ from typing import Any
 import msgspec
 import pytest
 
+from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator import Coordinator
 from liberate.federation.devices import Devices
 from liberate.federation.founding import Standing, open_standing
+from liberate.federation.leaving import answer_request
 from liberate.federation.pool import Pool
 from liberate.federation.rows import Base, Given, Granted, Received
 from liberate.federation.uploads import Uploads
 from liberate.federation.wishes import carry_out
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Consent, Dataset, Entry, Round, Share, Update, decode_entry
+from liberate.ledger.records import (
+    Consent,
+    Dataset,
+    Entry,
+    Erasure,
+    Round,
+    Share,
+    Update,
+    Withdrawal,
+    decode_entry,
+    sign,
+)
 from liberate.runs import acts
 from liberate.runs.desk import desk_of
 from liberate.runs.entries import read_entries
@@ -426,6 +439,23 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
         acts.withdraw(run, PERSON, consent=None, wait=now)
     with pytest.raises(LiberateError, match="was forgotten"):
         recommend(run, str(me))
+
+
+def test_nobody_else_has_somebodys_copies_destroyed(run: Run) -> None:
+    consent(run, FRIEND)
+    acts.share(run, PERSON, recipient=FRIEND, consent=None)
+    me, stranger = find_person(run, PERSON).number, SigningKey.from_seed(bytes(32))
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, FRIEND).number)
+        assert device is not None
+        own_key = ledger.state.principals[me].key
+        forged = Erasure(origin=ledger.origin, author=me, seq=99, number=me, removal=None)
+        other = Withdrawal(origin=ledger.origin, author=me, seq=99, consent=None)
+        for record in (forged, other):
+            with pytest.raises(LiberateError):
+                answer_request(devices, device, decode_entry(sign(record, stranger)), own_key)
+
+    assert len(received(run, FRIEND)) == 1
 
 
 def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run: Run, configure: Configure) -> None:
