@@ -7,6 +7,7 @@ They need nothing but the base copy, so all copies together reveal no more of th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +15,25 @@ import numpy as np
 from liberate.arrays import BoolArray, Float64Array, Int32Array
 from liberate.randomness import SECRET_BYTES, stream_words
 
-REPLACED_INSIDE = 0.065
-REPLACED_AT_END = 0.03
+REPLACED_INSIDE = 0.058
+REPLACED_AT_END = 0.02
 """Expected part of the rows that are replaced by a neighbouring level: by each of two, or by the only one."""
 
 FALSE_ACCUSATION = 0.001
 """Bound on the probability of accusing anybody whose copy played no part."""
 
-_DOMAIN = b"liberate mark 1\0"
+_DOMAIN = b"liberate mark 2\0"
 _STRENGTHS = (0.7, 0.3)
 """Parts of a leak that come from one copy unaltered: most of it, or a third of a mixture."""
 
 _ALTERED = 0.3
 """Part of the rest that is taken to be altered at random; wrong guesses cost sureness, not truth."""
 
-_TILTS = np.linspace(0.1, 4.0, 40)
+_CELLS = 2**14
+"""Cells of the grid on which the tail of an innocent's score is calculated."""
+
+_ROUNDING = 1e-13
+"""More than the transforms err by."""
 
 
 def mark(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipient: int) -> Int32Array:
@@ -92,9 +97,9 @@ def attribute(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_levels
     Raises:
         ValueError: Shapes differ, or a level is outside the scale.
 
-    Source: scores are likelihood ratios under fixed models of the leak; the bound is Chernoff's on the sum of
-    independent scores, times the number of models and of candidates. Cf. Tardos 2003, "Optimal Probabilistic
-    Fingerprint Codes", for a code whose innocents are independent of any coalition.
+    Source: scores are likelihood ratios under fixed models of the leak; the bound is the tail of a sum
+    of independent scores, rounded up, times the number of models and of candidates. Cf. Tardos 2003, "Optimal
+    Probabilistic Fingerprint Codes", for a code whose innocents are independent of any coalition.
     """
     if not leaked.shape == base.shape == copies.shape[1:]:
         raise ValueError("leaked, base and each candidate's copy must have the same rows")
@@ -138,11 +143,37 @@ def _chances(leaked: Int32Array, base: Int32Array, n_levels: int) -> Float64Arra
 def _weigh(
     chances: Float64Array, matches: BoolArray, strength: float, n_levels: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Give each candidate's log-likelihood ratio, and the logarithm of Chernoff's bound for an innocent's."""
+    """Give each candidate's log-likelihood ratio, and the logarithm of a bound on an innocent's being as high."""
     rest = (1 - strength) * ((1 - _ALTERED) * chances + _ALTERED / n_levels)
     anyone = strength * chances + rest
     hit, miss = np.log((strength + rest) / anyone), np.log(rest / anyone)
     scores = np.where(matches, hit, miss).sum(axis=1)
-    tilts = _TILTS[:, None]
-    growth = np.log(chances * np.exp(tilts * hit) + (1 - chances) * np.exp(tilts * miss)).sum(axis=1)
-    return scores, (growth[:, None] - tilts * scores).min(axis=0)
+    return scores, np.log(_tail(scores, chances, hit, miss))
+
+
+def _tail(scores: Float64Array, chances: Float64Array, hit: Float64Array, miss: Float64Array) -> Float64Array:
+    """Bound the probability that an innocent's score is as high as each of some scores.
+
+    An innocent's score is a sum of independent terms, `hit` with its chance and else `miss`; of rows with the same
+    chance it is counted by a binomial. Binomials are added up on a grid, each rounded up, so that the tail of the sum
+    is never too small; a floor stands for the rounding of the transforms.
+    """
+    kinds, counts = np.unique(chances, return_counts=True)
+    steps = [hit[chances == kind][0] - miss[chances == kind][0] for kind in kinds]
+    width = sum(count * step for count, step in zip(counts, steps, strict=True)) / _CELLS or 1.0
+    spectrum = np.ones(_CELLS + 1, np.complex128)
+    for kind, count, step in zip(kinds, counts, steps, strict=True):
+        cells = np.ceil(np.arange(count + 1) * step / width).astype(np.int64)
+        mass = np.bincount(cells, _binomial(int(count), float(kind)), 2 * _CELLS)
+        spectrum *= np.fft.rfft(mass)
+    tail = np.cumsum(np.fft.irfft(spectrum)[::-1])[::-1]
+    reached = np.ceil((scores - miss.sum()) / width - 1e-6).astype(np.int64)
+    bound: Float64Array = np.clip(tail[reached.clip(0, 2 * _CELLS - 1)], 0.0, 1.0) + _ROUNDING
+    return bound
+
+
+def _binomial(n: int, chance: float) -> Float64Array:
+    """Give the probabilities of 0 to n hits."""
+    ratios = np.log(np.arange(n, 0, -1) / np.arange(1, n + 1)) + math.log(chance / (1 - chance))
+    logs = n * math.log1p(-chance) + np.concatenate([np.zeros(1), np.cumsum(ratios)])
+    return np.asarray(np.exp(logs))
