@@ -53,3 +53,10 @@ def test_each_alone_is_forgotten_better_by_following_the_rounds(rows: Rows) -> N
 
     assert {row["name"] for row in alone} == {"heavy rater", "canary"}
     assert all(row["share_left"] < row["share_left_last_round"] for row in alone)
+
+
+def test_lists_are_forgotten_exactly(rows: Rows) -> None:
+    (lists,) = (row for row in rows if row["series"] == "lists")
+
+    assert lists["before"] > 0
+    assert lists["after"] == 0
