@@ -413,6 +413,7 @@ def _page(
             "round and what the others had fitted in it are kept, and everything else counts.\n"
             "On a ledger it is `liberate unlearn` from its beginning to the last model, without proofs and figures, "
             "sums and fits made again; a round asks everybody.\n"
+            "An exact run ends when it has converged, which may be a round before or after the one it is compared to.\n"
             f"{TIMES}\n"
             "The last columns are how surely a canary's coins are told (AUC; 0.5 is chance): from what the model "
             "predicts on average, and by an adversary who has all other ratings and learns the exact model from them.\n"
