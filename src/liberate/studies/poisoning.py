@@ -75,8 +75,8 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         rows=[_row(trial) for trial in trials],
         page=_page(world, trials, rounds, {name: int(counts[item]) for name, item in targets.items()}),
         figure=_figure(trials, shares),
-        alt="Left: without a check one per cent of the people spoil every prediction, within limits a twentieth hardly "
-        "does. Right: an item rated often is brought onto lists within limits, and hardly into a trimmed sum.",
+        alt="Left and middle: without a check one per cent of the people spoil every prediction, within limits they do "
+        "little. Right: how many lists an item gets onto that poisoners promote.",
     )
 
 
@@ -163,8 +163,8 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
             ),
             f"Predicted for, and in the ten best items of, those who have not rated it.\n"
             f"Of the two items {items}; neither is liked much.\n"
-            "A trimmed mean follows the majority of those who rated an item: "
-            "who outnumber the honest raters of a rare item have it.",
+            "A trimmed sum keeps an item where it was as long as poisoners are a smaller part of those who rated it than "
+            "is left out; of a rare item they soon are the greater part.",
         ]
     )  # fmt: skip
 
