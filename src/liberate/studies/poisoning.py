@@ -163,8 +163,8 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
             ),
             f"Predicted for, and in the ten best items of, those who have not rated it.\n"
             f"Of the two items {items}; neither is liked much.\n"
-            "A trimmed sum keeps an item where it was as long as poisoners are a smaller part of those who rated it than "
-            "is left out; of a rare item they soon are the greater part.",
+            "A trimmed sum keeps an item where it was as long as poisoners are a smaller part of its raters than is left "
+            "out; of a rare item they soon are the greater part.",
         ]
     )  # fmt: skip
 
