@@ -379,7 +379,10 @@ DURABLE_STEPS = (
 def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, to: str, *, before: bool
 ) -> None:
-    """Whatever the step: the next command finds the consent, the share and the receipt once each, or not begun."""
+    """Whatever the step: the next command finds the consent, the share and the receipt once each, or not begun.
+
+    So it is when the person signs something else before the next wish is carried out.
+    """
     consent(run, FRIEND, "pool")
     shutil.copytree(run.folder, tmp_path / "as-it-was")
     for at in range(1, 10):
@@ -395,6 +398,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
                 is_broken_off = False
         is_wanted = not (at == 1 and before)
 
+        change_key(run, PERSON, "rotation")
         change_key(run, FRIEND, "rotation")
         acts.withdraw(run, "user:u00", consent=None, wait=now)
 

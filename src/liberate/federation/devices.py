@@ -432,8 +432,11 @@ class Devices:
         ]
 
     def try_wish(self, id: int, seq: int) -> None:
-        """Note the sequence number with which a wish's entry is going to be signed."""
-        self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
+        """Note the sequence number with which a wish's entry is going to be signed; nothing else is signed with it."""
+        with self._transaction():
+            self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
+            (slot,) = self._db.execute("SELECT slot FROM wish WHERE id = ?", (id,)).fetchone()
+            self._advance(slot, seq)
 
     def end_wish(self, id: int, outcome: int | str) -> None:
         """Note where the entry of a wish stands, or why there is none."""
