@@ -87,8 +87,8 @@ def test_study_refuses_a_ledger_that_does_not_verify(tmp_path: Path, monkeypatch
 
 
 def test_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:
-    with pytest.raises(LiberateError, match="no study 'sharing'") as caught:
-        run_study("sharing", out=tmp_path / "out")
+    with pytest.raises(LiberateError, match="no study 'diversions'") as caught:
+        run_study("diversions", out=tmp_path / "out")
 
     assert caught.value.hint == "known are " + ", ".join(STUDIES)
     assert not (tmp_path / "out").exists()
