@@ -11,18 +11,21 @@ import pytest
 
 from liberate.errors import InsufficientCohort, SettingsError
 from liberate.federation.devices import Devices
+from liberate.federation.founding import open_standing
+from liberate.federation.parcels import Scale
 from liberate.federation.pool import Pool
 from liberate.federation.rows import Received
-from liberate.federation.sharing import handed
+from liberate.federation.sharing import Terms, grant, hand_over, handed
 from liberate.ledger.audit import verify
 from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Model, Record, Round, Update, decode_entry, numbers
+from liberate.ledger.records import Consent, Model, Record, Round, Share, Update, decode_entry, numbers
 from liberate.ledger.records import Pool as PoolRecord
 from liberate.ledger.trace import trace_participant
-from liberate.runs.acts import withdraw
+from liberate.randomness import SimulatedRandomness
+from liberate.runs.acts import accept, withdraw
 from liberate.runs.folder import Run, load_run
 from liberate.runs.recompute import recompute
-from liberate.runs.training import train
+from liberate.runs.training import charter_of, train
 from liberate.settings import Settings, resolve
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import low_rank_ratings, write_csv
@@ -205,6 +208,43 @@ def test_changed_ratings_or_terms_replace_the_copies(tmp_path: Path, configure: 
     assert len(records(run, "withdrawal")) == 9
 
 
+def test_copies_that_can_arrive_no_more_stop_no_further_run(tmp_path: Path, configure: Configure) -> None:
+    train(configure("privacy.mode=plain"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    with open_standing(run.home, charter_of(run.settings)) as standing:
+        ledger, devices, random = standing.ledger, standing.devices, SimulatedRandomness(1, b"copies")
+        giver, leaver, late = (devices.devices()[slot] for slot in (0, 1, 2))
+        recipients = (leaver.number or 0, late.number or 0)
+        terms = Terms(recipients=recipients, expiry=ledger.height + 4, max_shares=2)
+        consent = decode_entry(ledger.entry(grant(ledger, devices, giver, terms, random))).leaf_hash
+        for recipient in recipients:
+            giver = devices.devices()[0]
+            hand_over(ledger, devices, giver, consent, recipient, Scale(low=1.0, step=0.5, n_levels=9), random)
+    withdraw(run, str(leaver.number))
+
+    train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
+
+    shares, receipts = records(run, "share"), records(run, "receipt")
+    assert len(shares) == len(receipts) + 2
+    assert verify(run.folder / "ledger").ok
+
+
+def test_when_a_recipient_leaves_another_one_takes_its_place(tmp_path: Path, configure: Configure) -> None:
+    """Of the others nobody gets a second copy, and a copy weighs no more than before."""
+    train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    given = [(share.author, share.recipient) for share in records(run, "share") if isinstance(share, Share)]
+    leaver = min({recipient for _, recipient in given} - {giver for giver, _ in given})
+    lost = [pair for pair in given if pair[1] == leaver]
+    withdraw(run, str(leaver))
+
+    train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
+
+    after = [(share.author, share.recipient) for share in records(run, "share") if isinstance(share, Share)]
+    assert len(after) == len(set(after)) == len(given) + len(lost)
+    assert {consent.max_shares for consent in records(run, "consent") if isinstance(consent, Consent)} == {4}
+
+
 def test_run_whose_pool_has_nothing_left_says_so(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,3 +273,16 @@ def test_sharing_without_effect_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=said):
         train(configure(*assignments), tmp_path / "run")
+
+
+def test_declined_copies_are_shared_and_never_used(tmp_path: Path, configure: Configure) -> None:
+    train(configure("privacy.mode=plain"), tmp_path / "one")
+    for number in range(3, 3 + N_USERS):
+        accept(load_run(tmp_path / "one"), str(number), at_most=0)
+
+    train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "two", ledger=tmp_path / "one")
+
+    run = load_run(tmp_path / "two")
+    assert len(records(run, "share")) == 9 * 4
+    assert records(run, "receipt") == []
+    assert not any(update.shares for update in records(run, "update") if isinstance(update, Update))

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from liberate.arrays import Digest
@@ -32,7 +33,7 @@ from liberate.federation.sharing import (
 )
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import includes
-from liberate.randomness import Randomness, generator
+from liberate.randomness import Randomness, stream_words
 
 _AT_A_TIME = 1000
 _LASTS = 1_000_000
@@ -116,13 +117,12 @@ def _givers(where: Arrangement, config: SharingConfig) -> list[int]:
 
 
 def _recipients(where: Arrangement, config: SharingConfig, giver: int) -> tuple[int, ...]:
-    """Choose to whom somebody gives copies."""
+    """Choose to whom somebody gives copies: in each run the same people, as far as they take part."""
     if config.recipients == "pool":
         return (where.coordinator,)
-    others = [number for number in where.people if number != giver]
-    n = min(config.n_recipients, len(others))
-    drawn = generator(where.chosen.secret("recipients", giver)).choice(len(others), n, replace=False)
-    return tuple(sorted(others[at] for at in drawn))
+    others = np.array([number for number in where.people if number != giver], np.int32)
+    order = np.argsort(stream_words(where.chosen.secret("recipients", giver), others), kind="stable")
+    return tuple(sorted(others[order[: config.n_recipients]].tolist()))
 
 
 def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
@@ -168,11 +168,16 @@ def _terms(where: Arrangement, config: SharingConfig, recipients: tuple[int, ...
     return Terms(
         recipients=recipients,
         expiry=where.ledger.height + _LASTS,
-        max_shares=len(recipients),
+        max_shares=_n_recipients(where, config),
         epsilon=config.epsilon,
         rating_fraction=config.rating_fraction,
         purpose=_PURPOSE,
     )
+
+
+def _n_recipients(where: Arrangement, config: SharingConfig) -> int:
+    """Give to how many each giver gives copies: each of them weighs one of so many parts of a person."""
+    return 1 if config.recipients == "pool" else max(1, min(config.n_recipients, len(where.people) - 1))
 
 
 def _granted(where: Arrangement, config: SharingConfig, device: Device, recipients: tuple[int, ...]) -> Digest | None:
@@ -193,8 +198,13 @@ def _granted(where: Arrangement, config: SharingConfig, device: Device, recipien
 
 
 def _deliver(where: Arrangement) -> None:
-    """Bring every copy that was handed over to its recipient, who takes it."""
-    waiting = [(hash, share) for hash, share in where.ledger.state.sharing.shares.items() if not share.is_received]
+    """Bring every copy that was handed over, and may still be received, to its recipient, who takes it."""
+    state = where.ledger.state
+    waiting = [
+        (hash, share)
+        for hash, share in state.sharing.shares.items()
+        if not share.is_received and state.may_use(hash, share) and state.principals[share.record.recipient].is_active
+    ]
     by_number = {device.number: device for device in where.devices.devices()}
     parcels = [
         (share.record.recipient, parcel_of(where.ledger, where.devices, giver.slot, hash))

@@ -344,9 +344,13 @@ class State:
     def usable_shares(self) -> Iterator[tuple[Digest, LiveShare]]:
         """Give all shares, by leaf hash, that whoever has received them may use in the next block."""
         for hash, share in self.sharing.shares.items():
-            is_usable = share.is_received and self.sharing.usable(hash, share.giver, self.height) is not None
-            if is_usable and not self.principals[share.giver].is_revoked:
+            if share.is_received and self.may_use(hash, share):
                 yield hash, share
+
+    def may_use(self, hash: Digest, share: LiveShare) -> bool:
+        """Whether a consent covers a share, by leaf hash, in the next block."""
+        is_covered = self.sharing.usable(hash, share.giver, self.height) is not None
+        return is_covered and not self.principals[share.giver].is_revoked
 
     def grant(self, record: Consent, hash: Digest) -> None:
         """Let a consent live, by the leaf hash of its entry."""
