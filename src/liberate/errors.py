@@ -19,6 +19,7 @@
         ├── StaleModel         model bytes that do not match the round entry
         ├── BadCommitment      an upload that does not open its commitment
         ├── BadUpload          an answer that no honest device gives, with a reason code
+        ├── CopyDeclined       a copy that its recipient does not want
         └── InsufficientCohort fewer participants answered than the round needs
 
 A caller's own mistake is a `ValueError` or `TypeError`, never one of these.
@@ -157,6 +158,10 @@ class BadUpload(FederationError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class CopyDeclined(FederationError):
+    """A copy that its recipient does not want."""
 
 
 class InsufficientCohort(FederationError):

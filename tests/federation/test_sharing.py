@@ -13,7 +13,7 @@ import pytest
 from liberate.arrays import Digest
 from liberate.crypto.encoding import commitment
 from liberate.crypto.signing import SigningKey
-from liberate.errors import BadCommitment, DataError, FederationError, LiberateError, SealBroken
+from liberate.errors import BadCommitment, CopyDeclined, DataError, FederationError, LiberateError, SealBroken
 from liberate.federation.devices import Devices
 from liberate.federation.founding import Charter, Standing, open_standing
 from liberate.federation.parcels import Contents, Parcel, Scale, make_copy, unpack
@@ -385,3 +385,25 @@ def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
             unpack(parcel, key, to + 1, N_ITEMS)
         (base,) = [row for *_, row in federation.devices.all_kept(Base)]
         assert base.epsilon_nano is None
+
+
+def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
+    with standing(folder) as federation:
+        to = number(federation, 1)
+        parcels = [gives(federation, user, consents(federation, user, to), to) for user in (0, 2, 3)]
+        slot = person(federation, 1).slot
+        takes(federation, 1, parcels[0])
+        federation.devices.accept(slot, 2)
+
+        mine = person(federation, 1)
+        outcomes = receive_all(
+            federation.ledger, federation.devices, [(mine, parcel) for parcel in parcels[1:]], N_ITEMS
+        )
+        assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
+        federation.devices.accept(slot, 0)
+        with pytest.raises(CopyDeclined, match="takes no more copies"):
+            takes(federation, 1, parcels[2])
+        federation.devices.accept(slot, None)
+        takes(federation, 1, parcels[2])
+
+        assert len(list(federation.devices.all_kept(Received))) == 3

@@ -1,4 +1,4 @@
-"""`liberate consent`, `share`, `withdraw`, `erase`: what a participant decides about the own data."""
+"""`liberate consent`, `share`, `accept`, `withdraw`, `erase`: what a participant decides about the own data."""
 
 from __future__ import annotations
 
@@ -96,6 +96,25 @@ def erase(folder: Folder, participant: Participant, wait: Wait = 60, as_json: Js
 
     found = acts.erase(load_run(folder), participant, wait=_patience(wait))
     _print(found, as_json=as_json)
+
+
+def accept(
+    folder: Folder,
+    participant: Participant,
+    at_most: Annotated[
+        int | None, typer.Option(min=0, help="Copies at most; without it, as many as there are.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set how many copies of others' ratings a participant takes: 0 declines all that come from now on."""
+    from liberate.runs import acts
+    from liberate.runs.folder import load_run
+
+    found = acts.accept(load_run(folder), participant, at_most=at_most)
+    if as_json:
+        print_json(found)
+    else:
+        print_pairs(found)
 
 
 def _patience(seconds: float) -> Callable[[], bool]:

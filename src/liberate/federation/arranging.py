@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt, Le
 
 from liberate.arrays import Digest
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, LiberateError
+from liberate.errors import CopyDeclined, FederationError, LiberateError
 from liberate.federation.devices import Devices
 from liberate.federation.parcels import Scale, Scope
 from liberate.federation.pool import Pool, receive_into_pool
@@ -225,7 +225,7 @@ def _deliver(where: Arrangement) -> None:
 
 def _raise_first(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
-        if isinstance(outcome, LiberateError):
+        if isinstance(outcome, LiberateError) and not isinstance(outcome, CopyDeclined):
             raise FederationError(f"sharing could not be arranged: {outcome}") from outcome
 
 

@@ -75,6 +75,10 @@ CREATE TABLE IF NOT EXISTS kept (
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, key)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS acceptance (
+    slot INTEGER PRIMARY KEY REFERENCES device,
+    most INTEGER NOT NULL CHECK (most >= 0)
+) STRICT;
 CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
@@ -99,7 +103,7 @@ SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, 
     device.slot IN (SELECT slot FROM revoked)
 FROM device LEFT JOIN agreement USING (slot)"""
 
-_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "wish")
+_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "acceptance", "wish")
 """Tables whose rows belong to a person, beside `device`."""
 
 _NO_KEY = bytes(SECRET_BYTES)
@@ -509,6 +513,18 @@ class Devices:
             found = self._open_kept(owner, key, sealed)
             if isinstance(found, kind):
                 yield owner, Digest(key), found
+
+    def accept(self, slot: int, most: int | None) -> None:
+        """Set how many copies of others a device takes, >= 0; None: as many as there are."""
+        with self._transaction():
+            self._db.execute("DELETE FROM acceptance WHERE slot = ?", (slot,))
+            if most is not None:
+                self._db.execute("INSERT INTO acceptance (slot, most) VALUES (?, ?)", (slot, most))
+
+    def most_accepted(self, slot: int) -> int | None:
+        """Give how many copies of others a device takes, those it holds included; None: as many as there are."""
+        row = self._db.execute("SELECT most FROM acceptance WHERE slot = ?", (slot,)).fetchone()
+        return None if row is None else int(row[0])
 
     def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
         """Forget what devices keep by digests, each with its slot."""

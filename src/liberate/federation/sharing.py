@@ -19,10 +19,10 @@ import msgspec
 from liberate.arrays import Digest
 from liberate.crypto.encoding import commitment
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, LiberateError, RefusedEntry
+from liberate.errors import CopyDeclined, FederationError, LiberateError, RefusedEntry
 from liberate.federation.devices import Devices
 from liberate.federation.parcels import Parcel, Scale, Scope, make_base, make_copy, pack, unpack
-from liberate.federation.rows import Act, Base, Device, Given, Granted
+from liberate.federation.rows import Act, Base, Device, Given, Granted, Received
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Consent, Receipt, Record, Share, Withdrawal, decode_entry, ranges, sign
 from liberate.randomness import Randomness
@@ -232,11 +232,14 @@ def hand_over_all(
 def receive_all(
     ledger: Ledger, devices: Devices, parcels: Sequence[tuple[Device, Parcel]], n_items: int
 ) -> list[Outcome]:
-    """Let people take copies, a block at a time; see `receive`. One that is not what it should be is left."""
-    acting = _Acting(ledger, devices)
+    """Let people take copies, a block at a time; see `receive`. One that is not what it should be, or is not wanted, is
+    left: a `CopyDeclined` says that somebody takes no more.
+    """
+    acting, room = _Acting(ledger, devices), _Room(devices)
     outcomes: list[Outcome | None] = []
     for device, parcel in parcels:
         try:
+            room.take(device)
             opened = unpack(parcel, acting.key(device), _number(device), n_items)
         except LiberateError as error:
             outcomes.append(error)
@@ -247,6 +250,30 @@ def receive_all(
         outcomes.append(None)
     taken = iter(acting.carry_out())
     return [next(taken) if outcome is None else outcome for outcome in outcomes]
+
+
+class _Room:
+    """How many more copies people want."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._left: dict[int, int | None] = {}
+
+    def take(self, device: Device) -> None:
+        """Count one copy more.
+
+        Raises:
+            CopyDeclined: It is one too many.
+        """
+        slot = device.slot
+        if slot not in self._left:
+            most = self._devices.most_accepted(slot)
+            held = 0 if most is None else sum(1 for _ in self._devices.all_kept(Received, slot))
+            self._left[slot] = None if most is None else max(0, most - held)
+        left = self._left[slot]
+        if left == 0:
+            raise CopyDeclined(f"participant {device.number} takes no more copies")
+        self._left[slot] = None if left is None else left - 1
 
 
 def finish_acts(ledger: Ledger, devices: Devices) -> None:

@@ -142,6 +142,27 @@ def erase(run: Run, participant: str, *, wait: Wait = now) -> dict[str, Any]:
     return _act(run, participant, WishToBeForgotten(), wait)
 
 
+def accept(run: Run, participant: str, *, at_most: int | None = None) -> dict[str, Any]:
+    """Set how many copies of others' ratings a participant takes; those that are held stay.
+
+    Args:
+        run: A run, in training or not.
+        participant: Number, key id, or user:ID.
+        at_most: Copies at most, those that are held included, >= 0; None: as many as there are.
+
+    Returns:
+        The keys of `liberate accept --json`: the person, and `at_most`.
+
+    Raises:
+        LiberateError: Nobody has that name.
+    """
+    person = find_person(run, participant)
+    with Devices(run.devices_folder) as devices:
+        device = device_of(devices, person.number)
+        devices.accept(device.slot, at_most)
+    return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "at_most": at_most}
+
+
 def received(run: Run, participant: str) -> pa.Table:
     """Give the ratings that a participant has received from others, as the device holds them.
 
