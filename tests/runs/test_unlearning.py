@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation import sharing
+from liberate.federation.coordinator import Coordinator
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.ledger.audit import verify
@@ -128,6 +130,26 @@ def test_same_call_gives_the_same_again(tmp_path: Path, configure: Configure) ->
     one, other = (unlearn(run, tmp_path / "second", method="fast", measure=True) for _ in range(2))
 
     assert replace(one, seconds=None) == replace(other, seconds=None)
+
+
+def test_a_killed_run_is_gone_on_with(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "first", configure(WORLD))
+    withdraw(run, LEAVER)
+    rounds = Coordinator.run_round
+
+    def killed(self: Coordinator, base: Model, *args: Any, **named: Any) -> Model:
+        if base.version >= 7:
+            raise KeyboardInterrupt
+        return rounds(self, base, *args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Coordinator, "run_round", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unlearn(run, tmp_path / "second")
+    found = unlearn(run, tmp_path / "second")
+
+    assert found.proved == 5
+    assert len(cohorts(load_run(tmp_path / "second"))) == 5
 
 
 def test_nothing_is_done_twice(tmp_path: Path, configure: Configure) -> None:
