@@ -131,9 +131,7 @@ def _row(trial: Trial) -> Row:
 
 
 def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], counts: dict[str, int]) -> str:
-    items = " and ".join(
-        f"{count:,} have rated the one {name.removeprefix('of an item ')}" for name, count in counts.items()
-    )
+    items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
     return "\n\n".join(
         [
             header("Poisoning", world),
@@ -163,8 +161,8 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
             ),
             f"Predicted for, and in the ten best items of, those who have not rated it.\n"
             f"Of the two items {items}; neither is liked much.\n"
-            "A trimmed sum keeps an item where it was as long as poisoners are a smaller part of its raters than is left "
-            "out; of a rare item they soon are the greater part.",
+            "A trimmed sum keeps an item where it was as long as poisoners are a smaller part of its raters than is "
+            "left out; of a rare item they soon are the greater part.",
         ]
     )  # fmt: skip
 
