@@ -91,22 +91,35 @@ def test_perturbation_is_undone_better_than_overlooked(epsilon: float) -> None:
     answers = _answers(COPIES, epsilon)
 
     overlooked = _error(OPEN.learn(FIRST, answers))
-    undone = _error(replace(OPEN, epsilon_nano=round(epsilon * 1e9)).learn(FIRST, answers))
+    undone = _error(OPEN.learn(FIRST, answers, [round(epsilon * 1e9)] * COPIES.n_users))
 
     assert _error(OPEN.learn(FIRST, COPIES)) < undone < overlooked - 0.005
 
 
 def test_answers_that_never_change_a_rating_are_learned_from_as_open_ones() -> None:
-    sure = replace(OPEN, epsilon_nano=40 * 10**9).learn(FIRST, COPIES)
+    sure = OPEN.learn(FIRST, COPIES, [40 * 10**9] * COPIES.n_users)
 
     assert _error(sure) == pytest.approx(_error(OPEN.learn(FIRST, COPIES)), abs=0.02)
 
 
+def test_each_giver_has_an_epsilon_of_the_own() -> None:
+    """Half of the copies are open: undoing those too is worse than undoing the others alone."""
+    mixed = [0 if giver % 2 else 10**9 for giver in range(COPIES.n_users)]
+    is_open = (COPIES.users() % 2).astype(bool)
+    answers = replace(COPIES, values=np.where(is_open, COPIES.values, _answers(COPIES, 1.0).values))
+
+    told, mistaken, overlooked = (
+        _error(OPEN.learn(FIRST, answers, epsilons)) for epsilons in (mixed, [10**9] * COPIES.n_users, None)
+    )
+
+    assert told < min(mistaken, overlooked)
+
+
 @pytest.mark.parametrize("epsilon_nano", [0, 2 * 10**9])
 def test_the_same_copies_give_the_same_bytes(epsilon_nano: int) -> None:
-    learner = replace(OPEN, epsilon_nano=epsilon_nano)
+    first, second = (OPEN.learn(FIRST, COPIES, [epsilon_nano] * COPIES.n_users) for _ in range(2))
 
-    assert encode(learner.learn(FIRST, COPIES)) == encode(learner.learn(FIRST, COPIES))
+    assert encode(first) == encode(second)
 
 
 def test_normal_equations_go_on_from_a_pool() -> None:
@@ -155,9 +168,7 @@ def test_private_rounds_correct_what_a_small_pool_has_learned(moments_rounds: in
 
 @pytest.mark.parametrize("follows", get_args(Next))
 def test_a_learner_is_rebuilt_from_its_name_and_parameters(follows: Next) -> None:
-    learner = PoolLearner(
-        follows=follows, n_factors=4, n_levels=9, epsilon_nano=5, n_people=6, moments_rounds=2, n_directions=1
-    )
+    learner = PoolLearner(follows=follows, n_factors=4, n_levels=9, n_people=6, moments_rounds=2, n_directions=1)
 
     assert learner_from(learner.name, learner.parameters()) == learner
 
@@ -180,11 +191,13 @@ def test_other_models_and_catalogues_are_refused() -> None:
 
 @pytest.mark.parametrize("epsilon_nano", [0, 2 * 10**9])
 def test_ratings_beyond_the_scale_count_as_its_ends(epsilon_nano: int) -> None:
-    learner = replace(OPEN, epsilon_nano=epsilon_nano)
+    epsilons = [epsilon_nano] * COPIES.n_users
     values = COPIES.values.copy()
     values[values == 5] = 1e30
 
-    assert encode(learner.learn(FIRST, replace(COPIES, values=values))) == encode(learner.learn(FIRST, COPIES))
+    beyond = OPEN.learn(FIRST, replace(COPIES, values=values), epsilons)
+
+    assert encode(beyond) == encode(OPEN.learn(FIRST, COPIES, epsilons))
 
 
 def test_copies_that_no_finite_model_follows_from_are_reported() -> None:

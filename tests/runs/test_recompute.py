@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -465,8 +465,8 @@ def test_a_false_sum_of_copies_is_named(trained: Train, monkeypatch: pytest.Monk
 def test_a_model_that_the_pool_does_not_give_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     original = PoolLearner.learn
 
-    def with_a_wish(self: PoolLearner, base: Model, copies: Ratings) -> Model:
-        learned = original(self, base, copies)
+    def with_a_wish(self: PoolLearner, base: Model, copies: Ratings, epsilons: Sequence[int]) -> Model:
+        learned = original(self, base, copies, epsilons)
         means = learned.item_means.copy()
         means[3, -1] += np.float32(0.1)
         return Model.of(1, learned.statistic, learned.low, learned.high, {**learned.arrays, "item_means": means})

@@ -141,8 +141,13 @@ class Opened:
     @property
     def received(self) -> Received:
         """What its recipient keeps of it."""
-        contents, consent = self.contents, self.consent
-        return Received(giver=consent.author, copy=contents.copy, salt=contents.salt, max_shares=consent.max_shares)
+        return Received(
+            giver=self.share.author,
+            copy=self.contents.copy,
+            salt=self.contents.salt,
+            max_shares=self.consent.max_shares,
+            epsilon_nano=self.share.epsilon_nano or 0,
+        )
 
 
 def make_base(ratings: bytes, scale: Scale, *, key: bytes, salt: bytes, fraction: float, epsilon: float | None) -> Base:

@@ -65,7 +65,8 @@ def run_pool(
     try:
         received = list(pool.copies([share for _, share in shares]))
         with clerk.stopwatch.measure("solve"):
-            model = learner.learn(base, as_ratings([each.copy for each in received], base.n_items))
+            copies = as_ratings([each.copy for each in received], base.n_items)
+            model = learner.learn(base, copies, [each.epsilon_nano for each in received])
     except (KeyError, FederationError) as error:
         clerk.append(Aborted(**clerk.header(), round=current.record.number, reason="no_model"))
         why = "one of them was erased" if isinstance(error, KeyError) else str(error)

@@ -150,12 +150,14 @@ class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
         copy: The copy, as `Ratings.user_bytes` writes it.
         salt: Opens the share's commitment to it, 32 bytes.
         max_shares: Copies that its consent allows, > 0.
+        epsilon_nano: At which its ratings were perturbed, in 1e-9; 0: they are open.
     """
 
     giver: int
     copy: bytes
     salt: bytes
     max_shares: int
+    epsilon_nano: int
 
 
 Kept = Granted | Base | Given | Received

@@ -12,13 +12,13 @@ of it beside the prediction (expectation maximisation over the levels), so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never, get_args
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array
+from liberate.arrays import Float32Array, Float64Array, Int64Array
 from liberate.errors import FederationError
 from liberate.model import kernels
 from liberate.model.factors import INITIAL_NOISE_PRECISION, Array, Model, fit_profiles, initial_precision, packed_size
@@ -82,7 +82,6 @@ class PoolLearner:
         follows: What devices compute next; after `nothing` the model is final.
         n_factors: Factors to learn besides the public features, >= 0.
         n_levels: Levels of the scale, evenly spaced, >= 2.
-        epsilon_nano: Of each rating's perturbation, in billionths; 0 where copies are open.
         n_people: Before `bias` and `moments`: people of the rounds that follow, to whom popularity is scaled, >= 0.
         moments_rounds: Before `moments`: how many rounds of them, >= 0; with 0 residuals come at once.
         n_directions: Likewise: directions of taste in which residuals will be asked for, >= 0.
@@ -91,7 +90,6 @@ class PoolLearner:
     follows: Next
     n_factors: int
     n_levels: int
-    epsilon_nano: int = 0
     n_people: int = 0
     moments_rounds: int = 0
     n_directions: int = 0
@@ -105,20 +103,21 @@ class PoolLearner:
         return {
             "n_factors": self.n_factors,
             "n_levels": self.n_levels,
-            "epsilon_nano": self.epsilon_nano,
             "n_people": self.n_people,
             "moments_rounds": self.moments_rounds,
             "n_directions": self.n_directions,
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
-    def learn(self, base: Model, copies: Ratings) -> Model:
+    def learn(self, base: Model, copies: Ratings, epsilons: Sequence[int] | None = None) -> Model:
         """Give the next version, learned from copies.
 
         Args:
             base: The model before, see `initial_pool`.
             copies: Copies as received, a user per giver, of items of the model's catalogue. Whatever a giver has put
                 in them, ratings beyond the scale count as its ends.
+            epsilons: At which each giver's ratings were perturbed, in billionths, shape (n_givers,); 0 where they are
+                open; None: all are.
 
         Raises:
             ValueError: The model is no first model of a pool, or the copies are of another catalogue.
@@ -130,20 +129,20 @@ class PoolLearner:
         world = _World.of(base, copies, self.n_factors)
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the model that results is checked
-                return self._follower(base, world, self._learned(world, copies))
+                return self._follower(base, world, self._learned(world, copies, epsilons))
         except (ValueError, np.linalg.LinAlgError) as error:
             raise FederationError(f"no model follows from the pool's copies: {error}") from error
 
-    def _learned(self, world: _World, copies: Ratings) -> _Learned:
+    def _learned(self, world: _World, copies: Ratings, epsilons: Sequence[int] | None) -> _Learned:
         """Take turns between people and items."""
-        channel = _Channel.of(self.n_levels, self.epsilon_nano / _NANO) if self.epsilon_nano else None
+        channels = _Channels.of(self.n_levels, copies, epsilons or [0] * copies.n_users)
         learned, taken = world.first(), copies
         for count in range(_ROUNDS):
             model = world.model(learned)
-            if channel is not None and count >= _FIRST_UNDONE:
-                taken = channel.undone(model, copies, taken)
+            if channels.by_answers and count >= _FIRST_UNDONE:
+                taken = channels.undone(model, copies, taken)
             learned = world.step(learned, sum_of(world.statistic, model, taken), learns_priors=count > 0)
-        return learned if channel is None else replace(learned, precision=_RATING_PRECISION)
+        return replace(learned, precision=_RATING_PRECISION) if channels.by_answers else learned
 
     def _follower(self, base: Model, world: _World, learned: _Learned) -> Model:
         """Put what was learned in the form that comes next."""
@@ -418,30 +417,24 @@ class _Channel:
         np.fill_diagonal(weights, 1.0)
         return cls(_LOWEST + 4 * np.linspace(0, 1, n_levels), weights / weights[0].sum())
 
-    def undone(self, model: Model, copies: Ratings, taken: Ratings) -> Ratings:
-        """Put in each rating's place a number that tells what its answer tells.
+    def undone(self, predicted: Float64Array, answers: Int64Array) -> Float64Array:
+        """Give numbers that tell what answers tell, in standard units.
 
         Let m be what the model predicts, the levels' chances a normal curve about it, and s what an answer says of the
         level beside that. The number is m + (s - E[s | m]) / w: unbiased about m, where w is the part of the levels'
         variance that answers tell, mean over all ratings.
 
         Args:
-            model: What predicts.
-            copies: The answers.
-            taken: What stands for them now, which people's sides are fitted to.
+            predicted: What the model predicts of each rating, in standard units, shape (n,).
+            answers: The levels that were answered, shape (n,).
         """
-        owners = copies.users()
-        sides = fit_profiles(model, taken, model.targets(taken)).means
-        predicted = kernels.predict_pairs(sides, model.item_means, owners, copies.items).astype(np.float64)
-        answers = np.rint((copies.values - model.low) / (model.high - model.low) * (len(self.levels) - 1))
         grid = np.linspace(self.levels[0], self.levels[-1], _GRID)
         places = np.rint((np.clip(predicted, grid[0], grid[-1]) - grid[0]) / (grid[-1] - grid[0]) * (_GRID - 1))
-        places_, answers_ = places.astype(np.int64), answers.astype(np.int64)
+        at = places.astype(np.int64)
         expected, told, shares = self._tables(grid)
-        share = max(float(shares[places_].mean()) if len(places_) else 1.0, _LEAST_SHARE)
-        numbers = grid[places_] + (told[places_, answers_] - expected[places_]) / share
-        values = (numbers * model.unit + model.centre).astype(np.float32)
-        return replace(copies, values=values)
+        share = max(float(shares[at].mean()) if len(at) else 1.0, _LEAST_SHARE)
+        numbers: Float64Array = grid[at] + (told[at, answers] - expected[at]) / share
+        return numbers
 
     def _tables(self, grid: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
         """Give, for each prediction: the level to expect, that after each answer, and the part that answers tell."""
@@ -453,3 +446,43 @@ class _Channel:
         variance = (prior * (self.levels - expected[:, None]) ** 2).sum(axis=1)
         shares = (answered * (told - expected[:, None]) ** 2).sum(axis=1) / variance
         return expected, told, shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Channels:
+    """The channels that copies came through.
+
+    Attributes:
+        by_answers: Each channel with the answers that came through it, as rows of the copies; open ones are in none.
+    """
+
+    by_answers: list[tuple[_Channel, Int64Array]]
+
+    @classmethod
+    def of(cls, n_levels: int, copies: Ratings, epsilons: Sequence[int]) -> _Channels:
+        """Find the channels of copies, by the epsilon of each giver, in billionths; 0: open."""
+        of_rows = np.asarray(epsilons, np.int64)[copies.users()]
+        return cls(
+            [
+                (_Channel.of(n_levels, int(nano) / _NANO), np.flatnonzero(of_rows == nano))
+                for nano in np.unique(of_rows)
+                if nano
+            ]
+        )
+
+    def undone(self, model: Model, copies: Ratings, taken: Ratings) -> Ratings:
+        """Put in each answer's place a number that tells what it tells.
+
+        Args:
+            model: What predicts.
+            copies: The answers.
+            taken: What stands for them now, which people's sides are fitted to.
+        """
+        owners, values = copies.users(), copies.values.copy()
+        sides = fit_profiles(model, taken, model.targets(taken)).means
+        predicted = kernels.predict_pairs(sides, model.item_means, owners, copies.items).astype(np.float64)
+        for channel, rows in self.by_answers:
+            answers = np.rint((values[rows] - model.low) / (model.high - model.low) * (len(channel.levels) - 1))
+            numbers = channel.undone(predicted[rows], answers.astype(np.int64))
+            values[rows] = (numbers * model.unit + model.centre).astype(np.float32)
+        return replace(copies, values=values)

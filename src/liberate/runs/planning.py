@@ -261,7 +261,7 @@ def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
 
 def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
     """Give what learns from the pool's copies what the mode's stages start from."""
-    config, epsilon = settings.model, settings.sharing.epsilon
+    config = settings.model
     follows: Next
     match settings.privacy.mode:
         case "device":
@@ -276,7 +276,6 @@ def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> Poo
         follows=follows,
         n_factors=n_factors,
         n_levels=n_levels,
-        epsilon_nano=0 if epsilon is None else round(epsilon * NANO),
         n_people=n_participants,
     )
 

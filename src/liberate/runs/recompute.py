@@ -219,9 +219,9 @@ class _Again:
         if self.pool is None or base is None:
             return _Made(len(shares), 0, None)
         before, missing = len(self.findings), dict[int, int]()
-        copies, opened = list[bytes](), list[Digest]()
+        copies, opened, epsilons = list[bytes](), list[Digest](), list[int]()
         for giver, share in shares:
-            position, commitments = self._share(giver, share)
+            position, record = self._share(giver, share)
             try:
                 (received,) = self.pool.copies([share])
             except KeyError:
@@ -229,7 +229,8 @@ class _Again:
                 continue
             copies.append(received.copy)
             opened.append(commitment(received.salt, received.copy))
-            if opened[-1] != commitments:
+            epsilons.append(record.epsilon_nano or 0)
+            if opened[-1] != record.copy:
                 self._find(f"copy {position}", "does not open its commitment")
         if self._are_gone("copy", missing):
             return _Made(len(shares), len(copies), None)
@@ -239,16 +240,16 @@ class _Again:
 
         def derive() -> Model:
             learner = learner_from(model.solver, model.parameters)
-            return learner.learn(base, as_ratings(copies, base.n_items))
+            return learner.learn(base, as_ratings(copies, base.n_items), epsilons)
 
         return _Made(len(shares), len(copies), derive)
 
-    def _share(self, giver: int, share: Digest) -> tuple[int, Digest]:
-        """Find a share's position, and the commitment to its copy."""
+    def _share(self, giver: int, share: Digest) -> tuple[int, Share]:
+        """Find a share by its leaf hash, with its position."""
         for position in self.ledger.positions(kind="share", author=giver):
             entry = decode_entry(self.ledger.entry(position))
             if entry.leaf_hash == share and isinstance(entry.record, Share):
-                return position, entry.record.copy
+                return position, entry.record
         raise LedgerError(f"participant {giver} made no share {_short(share)}")
 
     def _check_sum(self, closed: ClosedRound, what: str, digest: Digest) -> None:
@@ -279,7 +280,7 @@ class _Again:
         """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
         record, missing = closed.record, set(used)
         mechanism = closed.mechanism
-        gate, total = Gate.of(record, mechanism, base, Stopwatch()), Sum.of(record)
+        gate, total = Gate.of(record, mechanism, base, self.weights, Stopwatch()), Sum.of(record)
         assert self.uploads is not None
         for each in self.uploads.of_round(record.number):
             if each.position not in missing:
