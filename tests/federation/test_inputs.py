@@ -32,7 +32,7 @@ class Store:
 
     def all_kept(self, kind: type[Received]) -> list[tuple[int, Digest, Received]]:
         return [
-            (0, Digest(each.share), Received(giver=each.giver, copy=copy, salt=bytes(32), max_shares=2))
+            (0, Digest(each.share), Received(giver=each.giver, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0))
             for each, copy in zip(SHARES, self.copies, strict=True)
         ]
 
