@@ -30,7 +30,7 @@ _OWNERS, _QUICK_OWNERS = 0.05, 0.5
 """Part of the people who share."""
 
 _TRIALS, _QUICK_TRIALS = 500, 40
-_INNOCENT = 4
+_INNOCENT = 20
 """Times as many leaks where there is no source to be found."""
 
 _DRAWS, _QUICK_DRAWS = 3, 1
