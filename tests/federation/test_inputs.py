@@ -57,4 +57,4 @@ def test_ratings_beyond_the_scale_count_as_its_ends(statistic: str) -> None:
     assert np.array_equal(found.rows, ends.rows)
     assert np.array_equal(found.tails, ends.tails)
     sent: GridRows = Plain().release(found, OWN.n_items, [], exact=False)
-    limits_of(model).check(sent, PLAIN_GRID_BITS, 1 + len(SHARES))
+    limits_of(model).check(sent, PLAIN_GRID_BITS, 1 + len(SHARES) / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from liberate.arrays import GridRows
 from liberate.errors import InsufficientCohort, SettingsError
+from liberate.federation import accepting
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
 from liberate.federation.parcels import Scale
@@ -22,9 +26,10 @@ from liberate.ledger.records import Consent, Model, Record, Round, Share, Update
 from liberate.ledger.records import Pool as PoolRecord
 from liberate.ledger.trace import trace_participant
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.acts import accept, withdraw
+from liberate.runs.acts import accept, consent, share, withdraw
 from liberate.runs.folder import Run, load_run
 from liberate.runs.recompute import recompute
+from liberate.runs.results import find_person
 from liberate.runs.training import charter_of, train
 from liberate.settings import Settings, resolve
 from tests.federation.crashes import Crash, crash_at
@@ -117,6 +122,74 @@ def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Config
         trace = trace_participant(ledger, giver)
     assert len(trace.copies) == 4
     assert len(trace.uses) == 4 * result.rounds
+
+
+def test_an_answer_may_be_as_large_as_its_copies_weigh(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of four copies counts a quarter of a person: who holds many has no room to send more than they give."""
+    seen: list[float] = []
+
+    class Noting:
+        def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+            seen.append(n_people)
+
+    monkeypatch.setattr(accepting, "limits_of", lambda base: Noting())
+    train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
+
+    used = [
+        len(record.shares) for record in records(load_run(tmp_path / "run"), "update") if isinstance(record, Update)
+    ]
+    assert max(used) > 1
+    assert sorted(seen) == sorted(1 + n / 4 for n in used)
+
+
+def test_a_giver_weighs_one_person_however_many_consents_there_are(tmp_path: Path, configure: Configure) -> None:
+    train(configure("privacy.mode=plain"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    friends = [f"user:u{user:02}" for user in (3, 5, 7)]
+    for friend in friends:
+        consent(run, "user:u01", recipients=[friend], max_shares=1)
+        assert share(run, "user:u01", recipient=friend)["received"]
+
+    result = train(configure("privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
+
+    used = [record for record in records(run, "update") if isinstance(record, Update) and record.shares]
+    newest = find_person(run, friends[-1]).number
+    assert [record.author for record in used] == [newest] * result.rounds
+
+
+def test_copies_are_learned_from_in_chunks_of_as_many_people_and_copies(tmp_path: Path, configure: Configure) -> None:
+    """A block of a round has the answers of one chunk: with their copies they are no more than `federation.chunk`."""
+    result = train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    with closing(run.open_ledger()) as ledger:
+        blocks = ledger.positions(kind="block")
+        counts: Counter[int] = Counter()
+        for position in ledger.positions(kind="update"):
+            record = decode_entry(ledger.entry(position)).record
+            assert isinstance(record, Update)
+            counts[bisect_left(blocks, position)] += 1 + len(record.shares)
+    assert max(counts.values()) <= 10
+    assert len(counts) < N_USERS * result.rounds
+
+
+def test_no_answer_is_lost_to_a_consent_that_expires_within_the_round(tmp_path: Path, configure: Configure) -> None:
+    """A round of 30 people in chunks of 10 takes three blocks: a copy that lives for two of them is not used."""
+    train(configure("privacy.mode=plain"), tmp_path / "run")
+    run, giver, friend = load_run(tmp_path / "run"), "user:u01", "user:u29"
+    # after the consent come the share, the receipt and the round
+    consent(run, giver, recipients=[friend], max_shares=1, blocks=6)
+    assert share(run, giver, recipient=friend)["received"]
+
+    result = train(configure("privacy.mode=plain", "federation.rounds=1"), tmp_path / "next", ledger=run.folder)
+
+    after = [record for record in records(run, "update") if isinstance(record, Update)]
+    assert len(after[-N_USERS * result.rounds :]) == N_USERS * result.rounds
+    per_round = Counter(record.round for record in after)
+    assert set(per_round.values()) == {N_USERS}
+    assert not any(record.shares for record in after)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from liberate.arrays import GridRows
 from liberate.crypto.encoding import SALT_BYTES, commitment
 from liberate.errors import BadCommitment, BadUpload, RefusedEntry
 from liberate.federation.messages import RoundAnswer, decode_upload
+from liberate.ledger.pools import Weights
 from liberate.ledger.records import Round, Update, decode_entry
 from liberate.model.factors import Model
 from liberate.model.limits import Limits, limits_of
@@ -30,6 +31,7 @@ class Gate:
         is_dense: Whether an upload has every row of the statistic's table.
         limits: The most that ratings can give, where nothing is clipped.
         ceiling: The most that clip and noise can give, where something is.
+        weights: What the copies weigh that answers use.
         stopwatch: Where hash and check are added up.
     """
 
@@ -37,10 +39,11 @@ class Gate:
     is_dense: bool
     limits: Limits | None
     ceiling: Ceiling | None
+    weights: Weights
     stopwatch: Stopwatch
 
     @classmethod
-    def of(cls, record: Round, mechanism: Mechanism, base: Model, stopwatch: Stopwatch) -> Gate:
+    def of(cls, record: Round, mechanism: Mechanism, base: Model, weights: Weights, stopwatch: Stopwatch) -> Gate:
         """Make the gate of a round that starts from a model."""
         n_rows, width, n_tail = record.shape
         noised = record.fidelity == "uploads"
@@ -49,6 +52,7 @@ class Gate:
             is_dense=mechanism.is_dense and noised,
             limits=limits_of(base) if mechanism.account == "none" else None,
             ceiling=None if record.is_masked else mechanism.ceiling(n_rows * width + n_tail, noised=noised),
+            weights=weights,
             stopwatch=stopwatch,
         )
 
@@ -71,7 +75,7 @@ class Gate:
             raise BadUpload("wrong_shape", error.message) from error
         with self.stopwatch.measure("check"):
             if self.limits is not None:
-                self.limits.check(upload, self.record.grid_bits, 1 + len(update.shares))
+                self.limits.check(upload, self.record.grid_bits, float(1 + self.weights.of(update)))
             if self.ceiling is not None:
                 self.ceiling.check(upload)
         return upload

@@ -35,7 +35,7 @@ from liberate.federation.summing import Sum
 from liberate.federation.transport import Request, Transport
 from liberate.federation.uploads import KeptUpload, Uploads
 from liberate.ledger.log import Ledger
-from liberate.ledger.pools import Weights
+from liberate.ledger.pools import Weights, usable_inputs
 from liberate.ledger.records import Aborted, Round, Survivors, decode_entry, ranges, sign
 from liberate.ledger.records import Mechanism as MechanismRecord
 from liberate.model.factors import Model, model_digest
@@ -272,7 +272,7 @@ class Coordinator:
         self, record: Round, stage: Stage, position: int, base: Model, base_bytes: bytes, asking: Asking
     ) -> _Collected:
         n_rows, width, n_tail = record.shape
-        gate = Gate.of(record, stage.mechanism, base, self._stopwatch)
+        gate = Gate.of(record, stage.mechanism, base, self._weights, self._stopwatch)
         collected = _Collected(record, gate, Sum.of(record), asking)
         chunk_size = self._config.chunk
         if gate.is_dense:
@@ -291,9 +291,7 @@ class Coordinator:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
-        self._tell_inputs(people, record, asking)
-        for begin in range(0, len(people), chunk_size):
-            chunk = people[begin : begin + chunk_size]
+        for chunk in self._tell_inputs(people, record, chunk_size, asking):
             answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
@@ -310,18 +308,25 @@ class Coordinator:
                 stage.mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, exact)
         return collected
 
-    def _tell_inputs(self, people: Sequence[int], record: Round, asking: Asking) -> None:
-        """Tell those who have received copies which of them they may learn from in the round: those that live."""
-        inputs: dict[int, list[bytes]] = {}
-        for share, each in self._ledger.state.usable_shares():
-            inputs.setdefault(each.record.recipient, []).append(share)
+    def _tell_inputs(
+        self, people: Sequence[int], record: Round, chunk_size: int, asking: Asking
+    ) -> list[Sequence[int]]:
+        """Tell those who have received copies which of them they may learn from in the round: those that live.
+
+        Returns:
+            Who is asked together: as many people and copies as a chunk has people without copies.
+        """
+        state = self._ledger.state
+        chunks = _chunks(people, usable_inputs(state, people, 1), chunk_size)
+        inputs = usable_inputs(state, people, max(1, len(chunks)))
         requests = [
-            Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=inputs[number])))
+            Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=list(inputs[number]))))
             for number in people
             if number in inputs
         ]
         if requests:
             asking.transport.exchange(requests, asking.timeout_s)
+        return chunks
 
     def _view(self) -> View:
         note = self._publish()
@@ -428,3 +433,16 @@ class Coordinator:
         self._clerk.append(Aborted(**self._clerk.header(), round=record.number, reason=reason))
         if self._uploads is not None:
             self._uploads.drop_round(record.number)
+
+
+def _chunks(people: Sequence[int], inputs: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+    """Divide people so that with the copies they learn from there are no more of either together than a size allows."""
+    ends = np.cumsum([1 + len(inputs.get(number, ())) for number in people])
+    chunks: list[Sequence[int]] = []
+    begin = 0
+    while begin < len(people):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + size, side="right")))
+        chunks.append(people[begin:end])
+        begin = end
+    return chunks

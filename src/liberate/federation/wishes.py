@@ -1,8 +1,8 @@
 """What people want to be done is kept on their devices until whoever owns the ledger carries it out.
 
 A training owns the ledger for long; a person's command only puts the wish, and the training carries it out between
-rounds. Before an entry is signed, its sequence number is noted with the wish and signs nothing else: so after a crash it
-is known whether the entry stands, and nothing is done twice, or taken for done.
+rounds. Before an entry is signed, its sequence number is noted with the wish and signs nothing else: so after a crash
+it is known whether the entry stands, and nothing is done twice, or taken for done.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 
 from liberate.arrays import Digest
@@ -21,6 +21,7 @@ from liberate.ledger.records import (
     decode_entry,
     numbers,
 )
+from liberate.ledger.state import State
 
 
 def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
@@ -45,6 +46,26 @@ def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
     return sorted(found)
 
 
+def usable_inputs(state: State, people: Collection[int], blocks: int) -> dict[int, list[Digest]]:
+    """Give the shares that people who answer may learn from in each of the next blocks, by their numbers.
+
+    One giver's weigh together no more than one person; where they would, the newest are taken.
+
+    Args:
+        state: Of the ledger.
+        people: Who answers.
+        blocks: How many blocks their answers take, > 0: a share that expires between them would have one refused.
+    """
+    answering, left, found = frozenset(people), dict[int, Fraction](), dict[int, list[Digest]]()
+    for hash, share in reversed(list(state.usable_shares(blocks))):
+        recipient, consent = share.record.recipient, state.sharing.consents[share.giver][share.record.consent]
+        rest = left.get(share.giver, Fraction(1)) - Fraction(1, consent.record.max_shares)
+        if recipient in answering and rest >= 0:
+            left[share.giver] = rest
+            found.setdefault(recipient, []).append(hash)
+    return found
+
+
 class Weights:
     """What answers weigh in a sum, by what the ledger says of the shares they used.
 
@@ -57,7 +78,10 @@ class Weights:
         self._of_shares: dict[int, dict[Digest, Fraction]] = {}
 
     def of(self, answer: Record) -> Fraction:
-        """Give what the shares that an answer used weigh together, in people: 1/n each, if n are allowed."""
+        """Give what the shares that an answer used weigh together, in people: 1/n each, if n are allowed.
+
+        What is no share weighs nothing: the rules refuse the answer.
+        """
         used = answer.shares if isinstance(answer, Update) else ()
         return sum((self._of(each) for each in used), Fraction(0))
 
@@ -65,7 +89,7 @@ class Weights:
         known = self._of_shares.get(used.giver, {})
         if used.share not in known:
             known = self._of_shares[used.giver] = self._read(used.giver)
-        return known[used.share]
+        return known.get(used.share, Fraction(0))
 
     def _read(self, giver: int) -> dict[Digest, Fraction]:
         """Give the weights of all shares that somebody has made: one over what their consent allows."""

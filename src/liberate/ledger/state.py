@@ -341,15 +341,15 @@ class State:
         """Give all public keys that are or were somebody's, and whose."""
         return self._numbers
 
-    def usable_shares(self) -> Iterator[tuple[Digest, LiveShare]]:
-        """Give all shares, by leaf hash, that whoever has received them may use in the next block."""
+    def usable_shares(self, blocks: int = 1) -> Iterator[tuple[Digest, LiveShare]]:
+        """Give all shares, by leaf hash, that whoever has received them may use in each of the next blocks."""
         for hash, share in self.sharing.shares.items():
-            if share.is_received and self.may_use(hash, share):
+            if share.is_received and self.may_use(hash, share, blocks):
                 yield hash, share
 
-    def may_use(self, hash: Digest, share: LiveShare) -> bool:
-        """Whether a consent covers a share, by leaf hash, in the next block."""
-        is_covered = self.sharing.usable(hash, share.giver, self.height) is not None
+    def may_use(self, hash: Digest, share: LiveShare, blocks: int = 1) -> bool:
+        """Whether a consent covers a share, by leaf hash, in each of the next blocks."""
+        is_covered = self.sharing.usable(hash, share.giver, self.height + blocks - 1) is not None
         return is_covered and not self.principals[share.giver].is_revoked
 
     def grant(self, record: Consent, hash: Digest) -> None:

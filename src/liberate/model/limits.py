@@ -40,13 +40,13 @@ _LEAST_ERROR = 1e-3
 class Limits(Protocol):
     """What one upload to a round can be at most."""
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
         """Refuse an upload that no ratings give.
 
         Args:
             upload: A batch of one upload.
             grid_bits: A unit is 2**-grid_bits.
-            n_people: Whose ratings are in it: the person's, and copies of others', > 0.
+            n_people: Weight of the ratings in it, in people: the own are one, and copies of others' add theirs, >= 1.
 
         Raises:
             BadUpload: Something in it is too large, or moments are none.
@@ -73,8 +73,8 @@ def limits_of(model: Model) -> Limits:
 class _NormLimit:
     """Statistics of norm one, whatever and however much was rated."""
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
-        _require(_norms(upload, grid_bits), np.full(upload.rows.shape[1], n_people * 1.0), _rounding(upload, grid_bits))
+    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+        _require(_norms(upload, grid_bits), np.full(upload.rows.shape[1], n_people), _rounding(upload, grid_bits))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class _FactorLimits:
             item_moments=item_moments_of(model),
         )
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
         rated = upload.indices
         error = float((self.errors[rated] ** 2).sum())
         reach = math.sqrt(self.tau * error) / 2
@@ -145,7 +145,7 @@ class _FactorLimits:
         if self.is_normal:
             self._require_moments(upload, grid_bits, n_people)
 
-    def _require_moments(self, upload: GridRows, grid_bits: int, n_people: int) -> None:
+    def _require_moments(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
         """Refuse moments that no vectors have, and an error that is too small for them: no model might follow.
 
         Raises:
@@ -153,7 +153,8 @@ class _FactorLimits:
         """
         unit = math.ldexp(1.0, -grid_bits)
         k = len(self.mean)
-        together = np.append(upload.tails[0, :-1], n_people << grid_bits)  # second moments of (x, 1)
+        # second moments of (x, 1)
+        together = np.append(upload.tails[0, :-1], math.ceil(math.ldexp(n_people, grid_bits)))
         least = kernels.least_error(upload.indices, upload.rows, unit, self.item_means, self.item_moments)
         error = float(upload.tails[0, -1]) * unit
         if least > error * _SLACK + _LEAST_ERROR * len(upload.rows) or not kernels.is_moment(together, k + 1):

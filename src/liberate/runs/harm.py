@@ -123,8 +123,9 @@ class _Room:
 
     @classmethod
     def of(cls, ledger: Ledger, uploads: Uploads, closed: ClosedRound, base: Model) -> _Room:
-        gate = Gate.of(closed.record, closed.mechanism, base, Stopwatch())
-        return cls(closed=closed, uploads=uploads, gate=gate, weights=Weights(ledger), used=closed.used(ledger))
+        weights = Weights(ledger)
+        gate = Gate.of(closed.record, closed.mechanism, base, weights, Stopwatch())
+        return cls(closed=closed, uploads=uploads, gate=gate, weights=weights, used=closed.used(ledger))
 
     @property
     def unit(self) -> float:
