@@ -13,7 +13,7 @@ import pytest
 
 from liberate.errors import FederationError, LiberateError, SealBroken
 from liberate.federation.devices import Devices
-from liberate.federation.rows import Holding, Masking, Outgoing, PendingKey
+from liberate.federation.rows import Act, Holding, Masking, Outgoing, PendingKey, Received, WishToWithdraw
 from tests.federation.crashes import Crash, crash_at
 
 PEOPLE = ["anna", "bert", "cleo"]
@@ -205,3 +205,31 @@ def test_erasure_that_was_broken_off_is_one_all_the_same(devices: Devices, monke
     assert devices.pending_keys() == []
     devices.erase(1)
     assert devices.devices()[1].is_erased
+
+
+def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices: Devices, tmp_path: Path) -> None:
+    """Its recipient still has the key that opens such rows, on its way to the device and where it was kept."""
+    copy = Received(giver=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
+    acts = [(0, 1, Act(entry=b"receipt", key=bytes(32), kept=copy))]
+    devices.prepare_acts(acts)
+    (on_its_way,) = devices._db.execute("SELECT sealed FROM act").fetchone()
+    devices.settle_acts(acts)
+    (kept,) = devices._db.execute("SELECT sealed FROM kept").fetchone()
+
+    devices.discard([(0, bytes(32))])
+
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
+    assert on_its_way[-64:] not in stored
+    assert kept[-64:] not in stored
+
+
+def test_nothing_is_kept_any_more_for_who_was_erased(devices: Devices) -> None:
+    devices.erase(0)
+
+    with pytest.raises(FederationError, match="was erased"):
+        devices.put_wish(0, WishToWithdraw(consent=None))
+    with pytest.raises(FederationError, match="was erased"):
+        devices.prepare_key(0, PendingKey(entry=b"", signing_seed=bytes(32)), seq=1)
+
+    devices.put_wish(1, WishToWithdraw(consent=None))
+    assert [waiting.slot for waiting in devices.wishes()] == [1]

@@ -355,6 +355,39 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
     assert (tmp_path / "pool" / "givers.keys").read_bytes()[:32] == bytes(32)
 
 
+def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_path: Path) -> None:
+    with standing(folder) as federation, Pool(tmp_path / "pool") as pool:
+        to, giver = coordinator(federation), number(federation, 0)
+        parcel = gives(federation, 0, consents(federation, 0, to), to)
+        withdraw(federation.ledger, federation.devices, person(federation, 0), None)
+        pool.forget(giver)
+        key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
+
+        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, [parcel], N_ITEMS)
+
+        assert isinstance(outcome, FederationError)
+        assert pool._db.execute("SELECT * FROM copy").fetchall() == []
+
+
+def test_a_giver_has_one_copy_in_the_pool(folder: Path, tmp_path: Path) -> None:
+    """There each copy is learned from as a person."""
+    with standing(folder) as federation, Pool(tmp_path / "pool") as pool:
+        to = coordinator(federation)
+        key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
+        consent = consents(federation, 0, to)
+        twice = [gives(federation, 0, consent, to) for _ in range(2)]
+
+        outcomes = receive_into_pool(federation.ledger, pool, key, to, twice, N_ITEMS)
+        assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
+        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, twice[1:], N_ITEMS)
+        assert isinstance(outcome, CopyDeclined)
+
+        withdraw(federation.ledger, federation.devices, person(federation, 0), consent)
+        another = gives(federation, 0, consents(federation, 0, to), to)
+        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, [another], N_ITEMS)
+        assert isinstance(outcome, int)
+
+
 def test_scale_is_the_coarsest_that_has_all_ratings() -> None:
     whole = Scale.of(np.array([1, 4, 5], np.float32), 1.0, 5.0)
     halves = Scale.of(np.array([0.5, 3, 4], np.float32), 0.5, 5.0)

@@ -133,6 +133,7 @@ class Devices:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA secure_delete = ON")
         self._db.executescript(_SCHEMA)
 
     @staticmethod
@@ -215,7 +216,6 @@ class Devices:
             os.fsync(file.fileno())
         begin = slot * SECRET_BYTES
         self._keys = self._keys[:begin] + _NO_KEY + self._keys[begin + SECRET_BYTES :]
-        self._db.execute("PRAGMA secure_delete = ON")
         with self._transaction():
             for table in _OWNED:
                 self._db.execute(f"DELETE FROM {table} WHERE slot = ?", (slot,))
@@ -527,10 +527,10 @@ class Devices:
         return None if row is None else int(row[0])
 
     def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Forget what devices keep by digests, each with its slot."""
-        self._db.execute("PRAGMA secure_delete = ON")
+        """Forget what devices keep by digests, each with its slot: it is overwritten on return."""
         with self._transaction():
             self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> str | None:
         """Give the largest checkpoint accepted so far."""
@@ -599,4 +599,6 @@ def _context(table: str, *index: int | str) -> bytes:
 
 
 def _seal_row(key: bytes, table: str, slot: int, row: msgspec.Struct, *index: int | str) -> bytes:
+    if key == _NO_KEY:
+        raise FederationError(f"device {slot} was erased: nothing is kept on it any more")
     return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))

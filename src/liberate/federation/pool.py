@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 
@@ -17,12 +17,13 @@ import msgspec
 from liberate.arrays import Digest
 from liberate.crypto.sealing import open_sealed, seal
 from liberate.crypto.signing import SigningKey
-from liberate.errors import LiberateError
+from liberate.errors import CopyDeclined, FederationError, LiberateError
 from liberate.federation.parcels import Opened, Parcel, unpack
 from liberate.federation.rows import Received
 from liberate.federation.sharing import Outcome
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Receipt, sign
+from liberate.ledger.state import State
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = """
@@ -138,7 +139,8 @@ def receive_into_pool(
 ) -> list[Outcome]:
     """Let a coordinator take copies for its pool, in one block; one that is not what it should be is left.
 
-    A copy is kept before its receipt is on the ledger; what the ledger has no receipt of is never used.
+    Of one giver it takes one copy as long as that lives: in a pool each copy counts as a person. A copy is kept before
+    its receipt is on the ledger; what the ledger has no receipt of is never used.
 
     Args:
         ledger: The ledger, owned by this process.
@@ -152,11 +154,16 @@ def receive_into_pool(
         For each, the position of the receipt, or why there is none.
     """
     results: list[Opened | LiberateError] = []
+    givers: set[int] = set()
     for parcel in parcels:
         try:
-            results.append(unpack(parcel, key, number, n_items))
+            opened = unpack(parcel, key, number, n_items)
+            _check_wanted(ledger.state, opened, givers)
         except LiberateError as error:
             results.append(error)
+        else:
+            results.append(opened)
+            givers.add(opened.share.author)
     sound = [each for each in results if isinstance(each, Opened)]
     pool.keep([(opened.hash, opened.received) for opened in sound])
     seq = ledger.state.principals[number].sequence
@@ -176,3 +183,19 @@ def receive_into_pool(
     ]
     appended = iter(ledger.append(entries) if entries else [])
     return [next(appended) if isinstance(each, Opened) else each for each in results]
+
+
+def _check_wanted(state: State, opened: Opened, givers: Set[int]) -> None:
+    """Check that a copy may be received, and that its giver's is neither in the pool nor among those being taken.
+
+    Raises:
+        CopyDeclined: It is the giver's second one.
+        FederationError: No consent that lives covers it.
+    """
+    giver, share = opened.share.author, state.sharing.shares.get(opened.hash)
+    if share is None or not state.may_use(opened.hash, share):
+        raise FederationError(f"no consent that lives covers the copy of participant {giver}")
+    if giver in givers or any(state.sharing.received(giver, opened.share.recipient, state.height)):
+        raise CopyDeclined(
+            f"a copy of participant {giver} is in the pool already", hint="withdraw its consent to share another one"
+        )
