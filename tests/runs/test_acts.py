@@ -462,6 +462,23 @@ def test_nobody_else_has_somebodys_copies_destroyed(run: Run) -> None:
     assert len(received(run, FRIEND)) == 1
 
 
+def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(run, FRIEND)
+    acts.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Devices, "erase")], 1, before=True)
+        with pytest.raises(Crash):
+            acts.erase(run, PERSON, wait=now)
+    change_key(run, PERSON, "recovery")
+
+    done = acts.erase(run, PERSON, wait=now)
+
+    assert done["answered"] == [find_person(run, FRIEND).number]
+    assert received(run, FRIEND) == []
+
+
 def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run: Run, configure: Configure) -> None:
     acts.erase(run, PERSON, wait=now)
 

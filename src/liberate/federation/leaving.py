@@ -238,7 +238,7 @@ def _answered(ledger: Ledger, devices: Devices, number: int, told: list[int], ke
         device = devices.find(number=recipient)
         try:
             if device is not None:
-                answer = answer_request(devices, device, request, principals[number].key)
+                answer = answer_request(devices, device, request, ledger.state.key_at(number, position))
                 verify(principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer)
                 answered.append(recipient)
             elif recipient == keeper.number:
