@@ -155,6 +155,37 @@ def test_a_refused_genesis_leaves_the_folder_usable(tmp_path: Path) -> None:
     create(tmp_path).close()
 
 
+@pytest.mark.parametrize("about", [None, PARTICIPANTS[0]])
+def test_finding_a_persons_entries_takes_no_longer_among_many_peoples(tmp_path: Path, about: int | None) -> None:
+    """Counted in instructions of the database: else who asks for everybody's takes time by the square of the people."""
+    ledger = create(tmp_path)
+    world = World(ledger).populate()
+    person, *others = PARTICIPANTS
+
+    def instructions() -> tuple[list[int], int]:
+        with ledger._read() as connection:
+            count = 0
+
+            def step() -> None:
+                nonlocal count
+                count += 1
+
+            connection.set_progress_handler(step, 1)
+        found = ledger.positions(kind="dataset", author=person, about=about)
+        connection.set_progress_handler(None, 1)
+        return found, count
+
+    world.add(world.dataset(person))
+    alone, before = instructions()
+    for _ in range(100):
+        world.add(*(world.dataset(number) for number in others))
+
+    found, after = instructions()
+    assert found == alone
+    assert after < before + 100
+    ledger.close()
+
+
 def test_a_reader_sees_the_ledger_as_it_was(tmp_path: Path) -> None:
     ledger = create(tmp_path)
     reader = SqliteLedger.open(tmp_path)

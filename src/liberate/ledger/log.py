@@ -242,9 +242,10 @@ class SqliteLedger:
             yield from page
 
     def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
+        # looked up by the narrowest that is given, which are the last; a plus keeps an index out
         conditions = {
-            "kind = ?": kind,
-            "author = ?": author,
+            "kind = ?" if author is None and about is None else "+kind = ?": kind,
+            "author = ?" if about is None else "+author = ?": author,
             "position IN (SELECT position FROM about WHERE principal = ?)": about,
         }
         chosen = {condition: value for condition, value in conditions.items() if value is not None}

@@ -106,16 +106,17 @@ class Weights:
 def _alive(ledger: Ledger, giver: int, recipient: int, position: int, height: int) -> Iterator[Digest]:
     """Give somebody's shares that a recipient had received, and could use in the entry at a position."""
 
-    def entries(kind: str, *, author: int, about: int | None = None) -> Iterator[tuple[int, Entry]]:
+    def entries(kind: str, *, author: int | None = None, about: int | None = None) -> Iterator[tuple[int, Entry]]:
         for at in ledger.positions(kind=kind, author=author, about=about):
             if at < position:
                 yield at, decode_entry(ledger.entry(at))
 
     consents = {entry.leaf_hash: entry.record for _, entry in entries("consent", author=giver)}
-    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=giver, about=recipient)}
+    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=giver)}
     ends = [(at, entry.record) for at, entry in entries("withdrawal", author=giver)]
-    for _, entry in entries("receipt", author=recipient, about=giver):
-        if not isinstance(receipt := entry.record, Receipt):
+    for _, entry in entries("receipt", about=giver):
+        receipt = entry.record
+        if not isinstance(receipt, Receipt) or (receipt.author, receipt.giver) != (recipient, giver):
             continue
         made, share = shares[receipt.share]
         consent = consents[share.consent] if isinstance(share, Share) else None
