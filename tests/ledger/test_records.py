@@ -23,6 +23,7 @@ from liberate.ledger.records import (
     Range,
     Record,
     concerned,
+    concerns,
     decode_entry,
     includes,
     numbers,
@@ -191,3 +192,11 @@ def test_records_concern_their_author_and_subjects() -> None:
     assert concerned(world.removal(4, told=(5,), answered=(5,))) == [COORDINATOR, 4, 5]
     assert world.update(HOST).answers_for() == PARTICIPANTS
     assert world.update(3).answers_for() == (3,)
+
+
+@given(records(), st.data())
+def test_a_record_concerns_those_whose_history_it_belongs_to(record: Record, data: st.DataObject) -> None:
+    listed = concerned(record)
+    number = data.draw(st.integers(0, 2**20) | st.sampled_from(listed or [0]))
+
+    assert concerns(record, number) == (number in listed)

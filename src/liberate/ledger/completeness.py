@@ -25,7 +25,7 @@ from liberate.ledger.records import (
     Record,
     Update,
     Withdrawal,
-    concerned,
+    concerns,
     decode_entry,
     signed_bytes,
 )
@@ -119,7 +119,7 @@ def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
     for data in entries:
         entry = decode_entry(data)
         record = entry.record
-        if record.origin != origin or number not in concerned(record):
+        if record.origin != origin or not concerns(record, number):
             raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
         if record.author == number:
             verify(principal.key, signed_bytes(entry.body), entry.signature)

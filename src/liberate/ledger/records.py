@@ -611,6 +611,17 @@ def concerned(record: Record) -> list[int]:
     return [] if isinstance(record, Block) else sorted({record.author, *record.subjects()})
 
 
+def concerns(record: Record, number: int) -> bool:
+    """Whether a record belongs to a principal's history; without listing everybody else whose it is."""
+    match record:
+        case Block():
+            return False
+        case Pool(people=people) if record.author != number:
+            return includes(people, number)
+        case _:
+            return record.author == number or number in record.subjects()
+
+
 def ranges(people: Iterable[int]) -> tuple[Range, ...]:
     """Write a set of principal numbers as ranges."""
     parts: list[list[int]] = []
