@@ -115,6 +115,19 @@ def test_each_giver_has_an_epsilon_of_the_own() -> None:
     assert told < min(mistaken, overlooked)
 
 
+@pytest.mark.parametrize("epsilon", [0.5, 0.1, 0.01, 1e-4])
+def test_answers_that_tell_nothing_harm_no_more_than_open_lies(epsilon: float) -> None:
+    """A tenth of the givers hate everything, or answer by chance."""
+    is_theirs = COPIES.users() < N_GIVERS // 10
+    lies = replace(COPIES, values=np.where(is_theirs, 1, COPIES.values).astype(np.float32))
+    chance = replace(COPIES, values=np.where(is_theirs, _answers(COPIES, epsilon).values, COPIES.values))
+    claims = np.where(np.arange(N_GIVERS) < N_GIVERS // 10, round(epsilon * 1e9), 0).tolist()
+
+    openly = _error(OPEN.learn(FIRST, lies))
+    assert _error(OPEN.learn(FIRST, chance, claims)) < openly + 0.1
+    assert _error(OPEN.learn(FIRST, lies, claims)) < openly + 0.03
+
+
 @pytest.mark.parametrize("epsilon_nano", [0, 2 * 10**9])
 def test_the_same_copies_give_the_same_bytes(epsilon_nano: int) -> None:
     first, second = (OPEN.learn(FIRST, COPIES, [epsilon_nano] * COPIES.n_users) for _ in range(2))

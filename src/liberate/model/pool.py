@@ -54,7 +54,8 @@ _INTERCEPT_RIDGE = 0.01
 _FIRST_UNDONE = 2
 _GRID = 401
 _LOWEST = -2.5  # the lowest rating in standard units, whatever the scale
-_LEAST_SHARE = 1e-6
+_LEAST_SHARE = 0.05
+"""Answers that tell less of levels stand for numbers nearer to what is predicted: no number is 6 units away from it."""
 _RATING_PRECISION = 1.4
 """Of a rating about its prediction, where only answers tell of ratings: a public constant."""
 _WEIGHT = 0.32
