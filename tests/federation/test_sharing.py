@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -402,7 +403,9 @@ def test_scale_is_the_coarsest_that_has_all_ratings() -> None:
 
 
 def test_terms_out_of_range_are_refused() -> None:
-    for wrong in ({"rating_fraction": 0.0}, {"epsilon": 0.0}, {"expiry": 0}, {"max_shares": 0}):
+    too_large: list[dict[str, float]] = [{"epsilon": math.inf}, {"expiry": 2**53}, {"max_shares": 2**53}]
+    too_small: list[dict[str, float]] = [{"rating_fraction": 0.0}, {"epsilon": 1e-10}, {"expiry": 0}, {"max_shares": 0}]
+    for wrong in (*too_large, *too_small, {"epsilon": math.nan}):
         with pytest.raises(ValueError, match="wanted"):
             Terms(**({"recipients": (1,), "expiry": 9, "max_shares": 1} | wrong))  # type: ignore[arg-type]
 

@@ -138,6 +138,16 @@ def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
         consent(run, FRIEND, rating_fraction=0.0)
     with pytest.raises(LiberateError, match="wanted"):
         consent(run, FRIEND, epsilon=0.0)
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, epsilon=float("inf"))
+
+
+def test_a_wish_with_impossible_terms_stands_in_nobodys_way(run: Run) -> None:
+    """It was put on the device; the ledger has grown since, or somebody put it past the command."""
+    with pytest.raises(FederationError, match=r"expiry is .* wanted"):
+        consent(run, FRIEND, blocks=2**53 - 1)
+
+    assert consent(run, FRIEND, giver="user:u04")["entry"] is not None
 
 
 def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:

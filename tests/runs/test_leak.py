@@ -361,8 +361,20 @@ def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path)
     (tmp_path / "bad.csv").write_text("user,item,rating\nu0,i1,many\n", "utf-8")
     with pytest.raises(DataError, match="is no number"):
         trace_leak(run, tmp_path / "bad.csv")
+    with pytest.raises(DataError, match="no row is of an item of this run"):
+        trace_leak(run, write_leak(tmp_path / "foreign.csv", ["u0,of-another-world,3"]))
 
     assert disclosures(run) == []
+
+
+def test_a_leak_without_users_names_its_source(run: Run, tmp_path: Path) -> None:
+    leak = leak_of(run, tmp_path / "leak.csv", 4, givers=GIVERS[:1])
+    leak.write_text("".join(line.partition(",")[2] for line in leak.read_text("utf-8").splitlines(True)), "utf-8")
+
+    found = trace_leak(run, leak)
+
+    assert accused(found) == ["u4"]
+    assert found["leak"] | {"sha256": ""} == {"sha256": "", "rows": 80, "users": 1, "matched": 80}
 
 
 def test_copies_of_nobody_are_not_looked_up(tmp_path: Path) -> None:

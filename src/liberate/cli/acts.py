@@ -22,7 +22,9 @@ def consent(
     participant: Participant,
     to: Annotated[
         list[str] | None,
-        typer.Option(help="Who may get copies: a participant, or pool for the coordinator; may be repeated."),
+        typer.Option(
+            help="Who may get copies: participants, or pool for the coordinator; may be repeated. Without: pool."
+        ),
     ] = None,
     shares: Annotated[int, typer.Option(min=1, help="How many copies may be handed over.")] = 10,
     blocks: Annotated[int, typer.Option(min=1, help="For how many blocks of the ledger it lives.")] = 10_000,

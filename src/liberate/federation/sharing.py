@@ -17,7 +17,7 @@ from typing import TypedDict
 import msgspec
 
 from liberate.arrays import Digest
-from liberate.crypto.encoding import commitment
+from liberate.crypto.encoding import LARGEST_INTEGER, commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import CopyDeclined, FederationError, LiberateError, RefusedEntry
 from liberate.federation.devices import Devices
@@ -40,7 +40,7 @@ class Terms:
         expiry: Height of the last block in which copies may be handed over or used, > 0.
         max_shares: Copies at most, > 0.
         epsilon: At which each rating is perturbed, once, before any copy is made, and most that all copies together
-            reveal of it, > 0; None: copies are open.
+            reveal of it, 1e-9 at least; None: copies are open.
         rating_fraction: Part of the own ratings that copies have, the same ones in each, 0 < rating_fraction <= 1.
         purpose: What copies are for. Recipients are told; the ledger has a salted commitment only.
     """
@@ -55,10 +55,11 @@ class Terms:
     def __post_init__(self) -> None:
         if not 0 < self.rating_fraction <= 1:
             raise ValueError(f"rating_fraction is {self.rating_fraction}, wanted 0 < rating_fraction <= 1")
-        if self.epsilon is not None and not self.epsilon > 0:
-            raise ValueError(f"epsilon is {self.epsilon}, wanted epsilon > 0")
-        if self.expiry < 1 or self.max_shares < 1:
-            raise ValueError(f"expiry is {self.expiry}, max_shares is {self.max_shares}, wanted 1 or more of each")
+        if self.epsilon is not None and not 1 <= self.epsilon * _NANO <= LARGEST_INTEGER:
+            raise ValueError(f"epsilon is {self.epsilon}, wanted 1e-9 <= epsilon <= {LARGEST_INTEGER // _NANO}")
+        for name, value in (("expiry", self.expiry), ("max_shares", self.max_shares)):
+            if not 1 <= value <= LARGEST_INTEGER:
+                raise ValueError(f"{name} is {value}, wanted 1 <= {name} <= {LARGEST_INTEGER}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,8 @@ def carry_out(desk: Desk) -> int:
             outcome: int | str | None = _carry_out(desk, waiting)
         except LiberateError as error:
             outcome = f"{error.message} ({error.hint})" if error.hint else error.message
+        except ValueError as error:  # its terms are none
+            outcome = str(error)
         if outcome is not None:
             desk.devices.end_wish(waiting.id, outcome)
             done += 1

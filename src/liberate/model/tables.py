@@ -334,25 +334,26 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def read_table(path: Path, columns: Mapping[str, str]) -> Table:
+def read_table(path: Path, columns: Mapping[str, str], roles: Mapping[str, bool] = RATING_ROLES) -> Table:
     """Read the columns user, item, rating and, where there is one, timestamp of a file of ratings.
 
     Args:
         path: The file; Parquet when its name ends in `.parquet`, else text.
         columns: Names of columns as for `choose_columns`.
+        roles: Likewise; an item there must be.
 
     Raises:
         DataError: A column is missing, or the file is empty or malformed.
     """
-    table = _read_parquet(path, columns) if path.suffix == ".parquet" else _read_text(path, columns)
-    if not len(table.columns["user"]):
+    table = (_read_parquet if path.suffix == ".parquet" else _read_text)(path, columns, roles)
+    if not len(table.columns["item"]):
         raise DataError("the file holds no ratings", path=str(path))
     return table
 
 
-def _read_text(path: Path, columns: Mapping[str, str]) -> Table:
+def _read_text(path: Path, columns: Mapping[str, str], roles: Mapping[str, bool]) -> Table:
     text = open_text(path)
-    chosen = choose_columns(path, text.names, RATING_ROLES, columns, line=1)
+    chosen = choose_columns(path, text.names, roles, columns, line=1)
     names = [str(place) for place in range(len(text.names))]
     few = pa.dictionary(pa.int32(), pa.string())  # few distinct entries: each is kept once
     kinds = {names[place]: pa.string() if role == "timestamp" else few for role, place in chosen.items()}
@@ -391,11 +392,11 @@ def _explained(text: Text, error: pa.ArrowInvalid) -> DataError:
     return DataError(f"the text cannot be taken apart: {error}", path=path)
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> Table:
+def _read_parquet(path: Path, columns: Mapping[str, str], roles: Mapping[str, bool]) -> Table:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            chosen = choose_columns(path, names, RATING_ROLES, columns, line=None)
+            chosen = choose_columns(path, names, roles, columns, line=None)
             table = file.read(columns=[names[place] for place in chosen.values()])
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:

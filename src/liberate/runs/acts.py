@@ -14,6 +14,7 @@ from liberate.federation.founding import open_standing
 from liberate.federation.leaving import departure_of
 from liberate.federation.parcels import as_ratings
 from liberate.federation.rows import Received, Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
+from liberate.federation.sharing import Terms
 from liberate.federation.wishes import carry_out
 from liberate.ledger.log import Ledger
 from liberate.ledger.records import Consent, Receipt, decode_entry, numbers
@@ -54,7 +55,7 @@ def consent(
         recipients: The same of each recipient, or `pool`.
         max_shares: Copies at most, > 0.
         blocks: For how many blocks of the ledger the consent lives, > 0.
-        epsilon: Most that all copies together may reveal of a rating, > 0; None: they are open.
+        epsilon: Most that all copies together may reveal of a rating, 1e-9 at least; None: they are open.
         rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
         purpose: What the copies are for; recipients are told, the ledger has a salted commitment.
         wait: What to do while a training owns the ledger.
@@ -69,10 +70,11 @@ def consent(
     """
     with closing(run.open_ledger()) as ledger:
         named = sorted({_recipient(run, ledger, name) for name in recipients})
-    if not 0 < rating_fraction <= 1:
-        raise LiberateError(f"the fraction is {rating_fraction}, wanted 0 < fraction <= 1")
-    if epsilon is not None and not epsilon > 0:
-        raise LiberateError(f"epsilon is {epsilon}, wanted epsilon > 0")
+    try:
+        Terms(recipients=tuple(named), expiry=blocks, max_shares=max_shares,
+              epsilon=epsilon, rating_fraction=rating_fraction)  # fmt: skip
+    except ValueError as error:
+        raise LiberateError(str(error)) from error
     wish = WishToConsent(
         recipients=tuple(named),
         blocks=blocks,

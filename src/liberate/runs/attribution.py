@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from liberate.arrays import Float64Array, Int32Array, Int64Array
+from liberate.errors import DataError
 from liberate.federation.parcels import Scale, as_ratings
 from liberate.federation.rows import Base
 from liberate.federation.sharing import Handed
 from liberate.model.ratings import Ratings
-from liberate.model.tables import read_table
+from liberate.model.tables import RATING_ROLES, read_table
 from liberate.privacy.marks import FALSE_ACCUSATION, attribute
+
+_ROLES = {**RATING_ROLES, "user": False}
+"""What a column of rows that leaked can be: whoever spreads them may have left the users out."""
 
 _CELLS = 20_000_000
 """Levels of candidates' copies that are weighed at a time."""
@@ -132,18 +136,24 @@ def read_leak(file: Path, item_ids: Sequence[str]) -> Leak:
     """Read rows that leaked.
 
     Args:
-        file: CSV or Parquet, with user, item and rating.
+        file: CSV or Parquet, with item and rating; without a column of users all rows are taken for one person's.
         item_ids: The catalogue.
 
     Raises:
         DataError: The file cannot be used.
     """
-    table = read_table(file, {})
-    users, user_ids = table.ids("user")
+    table = read_table(file, {}, _ROLES)
     items, leaked_ids = table.ids("item")
+    users, user_ids = table.ids("user") if "user" in table.columns else (np.zeros_like(items), ("",))
     index = {item: place for place, item in enumerate(item_ids)}
     places = np.array([index.get(item, -1) for item in leaked_ids], np.int32)[items]
     known = places >= 0
+    if not known.any():
+        raise DataError(
+            "no row is of an item of this run",
+            path=str(file),
+            hint="items are called as in the data set that the run was trained on",
+        )
     return Leak(
         digest=sha256(file.read_bytes()).hexdigest(),
         n_rows=len(users),

@@ -38,7 +38,7 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
 
     Args:
         run: A run that nobody is training.
-        file: The rows, CSV or Parquet with user, item and rating; the ids of users may be anything.
+        file: The rows, CSV or Parquet with item, rating and, if there is one, user; ids of users may be anything.
         announce: Told of each disclosure.
 
     Returns:
@@ -49,7 +49,7 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         `evidence`: share entries with their proofs, and what opens their commitments.
 
     Raises:
-        DataError: The file cannot be used.
+        DataError: The file cannot be used, or has nothing of this run.
         LiberateError: Nobody has handed out copies, or a training is going on.
         FederationError: The genesis admits no auditors.
         NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
