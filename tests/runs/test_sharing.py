@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
@@ -316,6 +317,19 @@ def test_when_a_recipient_leaves_another_one_takes_its_place(tmp_path: Path, con
     after = [(share.author, share.recipient) for share in records(run, "share") if isinstance(share, Share)]
     assert len(after) == len(set(after)) == len(given) + len(lost)
     assert {consent.max_shares for consent in records(run, "consent") if isinstance(consent, Consent)} == {4}
+
+
+def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure) -> None:
+    train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    with closing(sqlite3.connect(run.home / "pool" / "copies.sqlite")) as db, db:
+        db.execute("DELETE FROM copy WHERE giver = (SELECT min(giver) FROM copy)")
+
+    train(configure(*POOL, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
+
+    first, second = (set(numbers(pool.people)) for pool in records(run, "pool") if isinstance(pool, PoolRecord))
+    assert second == first - {min(first)}
+    assert not records(run, "aborted")
 
 
 def test_run_whose_pool_has_nothing_left_says_so(

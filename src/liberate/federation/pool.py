@@ -94,6 +94,12 @@ class Pool:
                 raise KeyError(share)
             yield msgspec.msgpack.decode(open_sealed(keys[row[0]], row[1], b"pool:" + share), type=Received)
 
+    def shares(self) -> frozenset[Digest]:
+        """Give the leaf hashes of the shares whose copies are here."""
+        keys = self._keys()
+        rows = self._db.execute("SELECT share, record FROM copy JOIN giver ON giver = number")
+        return frozenset(Digest(share) for share, record in rows if keys[record] != _NO_KEY)
+
     def forget(self, giver: int) -> bool:
         """Destroy somebody's key in place, then the copies; again, nothing more happens.
 

@@ -60,7 +60,7 @@ def run_pool(
     assert current is not None  # opened above, or by the attempt before
     if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
         raise FederationError("the open round on the ledger starts from another model than this run has")
-    _name_givers(clerk, current)
+    _name_givers(clerk, pool, current)
     shares = pooled_shares(clerk.ledger, current.position, clerk.ledger.size)
     try:
         received = list(pool.copies([share for _, share in shares]))
@@ -88,10 +88,12 @@ def copies_digest(commitments: Iterable[Digest]) -> Digest:
     return Digest(sha256(b"".join(commitments)).digest())
 
 
-def usable_givers(clerk: Clerk) -> list[int]:
-    """Give the people of whom the coordinator has received copies that it may use now, increasing."""
+def usable_givers(clerk: Clerk, pool: Pool) -> list[int]:
+    """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
     shares = clerk.ledger.state.usable_shares()
-    return sorted({share.giver for _, share in shares if share.record.recipient == clerk.number})
+    own = [(share.giver, hash) for hash, share in shares if share.record.recipient == clerk.number]
+    held = pool.shares()
+    return sorted({giver for giver, _ in own} - {giver for giver, hash in own if hash not in held})
 
 
 def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int) -> Round:
@@ -117,10 +119,10 @@ def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int
     )
 
 
-def _name_givers(clerk: Clerk, current: OpenRound) -> None:
+def _name_givers(clerk: Clerk, pool: Pool, current: OpenRound) -> None:
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
-    givers = [giver for giver in usable_givers(clerk) if giver not in current.pool]
+    givers = [giver for giver in usable_givers(clerk, pool) if giver not in current.pool]
     for begin in range(0, len(givers), MAX_PEOPLE):
         people = ranges(givers[begin : begin + MAX_PEOPLE])
         clerk.append(PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, people=people))
