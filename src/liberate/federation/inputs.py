@@ -18,6 +18,7 @@ from liberate.federation.devices import Devices
 from liberate.federation.rows import Received
 from liberate.ledger.records import Input
 from liberate.model.factors import Model
+from liberate.model.kernels import add_rows
 from liberate.model.ratings import Ratings
 from liberate.model.statistics import Statistic
 
@@ -91,12 +92,14 @@ def _added(rows: RealRows, others: RealRows, owners: Int64Array, weights: Float6
     n, counts = len(rows.indptr) - 1, np.diff(others.indptr)
     device = np.concatenate([np.repeat(np.arange(n), np.diff(rows.indptr)), np.repeat(owners, counts)])
     indices = np.concatenate([rows.indices, others.indices])
-    weighted = others.rows * np.repeat(weights, counts)[:, None]
     order = np.lexsort((indices, device))
     device, indices = device[order], indices[order]
-    starts = np.flatnonzero(np.diff(device, prepend=-1) | np.diff(indices, prepend=-1))
-    values = np.concatenate([rows.rows.astype(np.float64), weighted])[order]
-    summed = np.add.reduceat(values, starts) if len(starts) else values
+    is_first = (np.diff(device, prepend=-1) | np.diff(indices, prepend=-1)) != 0
+    starts, places = np.flatnonzero(is_first), np.empty(len(order), np.int32)
+    places[order] = np.cumsum(is_first) - 1
+    summed = np.zeros((len(starts), rows.rows.shape[1]))
+    add_rows(summed, places[: len(rows.rows)], rows.rows)
+    add_rows(summed, places[len(rows.rows) :], others.rows * np.repeat(weights, counts)[:, None])
     tails = rows.tails.copy()
     np.add.at(tails, owners, others.tails * weights[:, None])
     return RealRows(
