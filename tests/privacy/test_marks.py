@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Int32Array
-from liberate.privacy.marks import REPLACED_AT_END, REPLACED_INSIDE, attribute, holders, mark
+from liberate.privacy.marks import REPLACED_AT_END, REPLACED_INSIDE, attribute, mark
 
 KEY = bytes(range(32))
 RECIPIENTS = 100
@@ -125,13 +125,6 @@ def test_the_bound_on_false_accusations_holds_for_leaks_of_others() -> None:
 
     for x in (0.1, 0.3):
         assert np.mean(np.array(least) <= x) <= x
-
-
-def test_candidates_whose_copies_agree_are_named_together() -> None:
-    copies = np.array([[1, 2, 3], [1, 2, 4], [1, 2, 3]], np.int32)
-
-    assert holders(copies, 0) == [0, 2]
-    assert holders(copies, 1) == [1]
 
 
 def test_a_leak_without_a_row_accuses_nobody() -> None:

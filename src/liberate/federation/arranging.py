@@ -16,6 +16,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from liberate.arrays import Digest
+from liberate.crypto.encoding import LARGEST_INTEGER
 from liberate.crypto.signing import SigningKey
 from liberate.errors import CopyDeclined, FederationError, LiberateError
 from liberate.federation.devices import Devices
@@ -52,14 +53,14 @@ class SharingConfig:
         recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
             participants, who answer for them too.
         n_recipients: Peers that each sharing person gives a copy to, > 0.
-        epsilon: At which each shared rating is perturbed, once, before any copy is made, > 0; unset = copies are open.
+        epsilon: At which each shared rating is perturbed, once, before any copy is made, 1e-9 at least; unset = copies are open.
     """
 
     user_fraction: Annotated[float, Ge(0), Le(1)] = 0.0
     rating_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     recipients: Literal["pool", "peers"] = "pool"
     n_recipients: Annotated[int, Gt(0)] = 10
-    epsilon: Annotated[float, Gt(0)] | None = None
+    epsilon: Annotated[float, Ge(1e-9), Le(LARGEST_INTEGER // 10**9)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

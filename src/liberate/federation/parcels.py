@@ -187,11 +187,6 @@ def make_copy(base: Base, recipient: int) -> bytes:
     return _bytes(own.items, scale.values(places))
 
 
-def mark_key(base: Base) -> bytes:
-    """Give the key from which the marks of all copies of a base copy follow, 32 bytes."""
-    return _derived(base.key, b"mark")
-
-
 def pack(granted: Granted, given: Given, base: Base, share: Share, recipient_key: bytes) -> Parcel:
     """Make the parcel of a share, sealed to the recipient's public key."""
     contents = Contents(

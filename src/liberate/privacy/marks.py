@@ -113,16 +113,6 @@ def attribute(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_levels
     return Attribution(log10_likelihood=np.max(scores, axis=0) / np.log(10.0), bound=np.exp(np.minimum(log_bound, 0.0)))
 
 
-def holders(copies: Int32Array, candidate: int) -> list[int]:
-    """Name all candidates, the one itself among them, whose copies of the rows that leaked are the same.
-
-    Args:
-        copies: Shape (n_candidates, n_rows).
-        candidate: 0 <= candidate < n_candidates.
-    """
-    return [int(index) for index in np.flatnonzero((copies == copies[candidate]).all(axis=1))]
-
-
 def _shares(base: Int32Array, n_levels: int) -> tuple[Float64Array, Float64Array]:
     """Give the probabilities that a row is replaced by the level below, and by the one above, shape (n,) each."""
     if n_levels < 2 or (len(base) and not 0 <= int(base.min()) <= int(base.max()) < n_levels):
