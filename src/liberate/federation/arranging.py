@@ -53,7 +53,8 @@ class SharingConfig:
         recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
             participants, who answer for them too.
         n_recipients: Peers that each sharing person gives a copy to, > 0.
-        epsilon: At which each shared rating is perturbed, once, before any copy is made, 1e-9 at least; unset = copies are open.
+        epsilon: At which each shared rating is perturbed, once, before any copy is made, 1e-9 at least; unset = copies
+            are open.
     """
 
     user_fraction: Annotated[float, Ge(0), Le(1)] = 0.0
