@@ -257,6 +257,7 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
         bad = _repacked(federation, good[0], salt=bytes(32))
         mine = person(federation, 1)
 
+        federation.devices.accept(mine.slot, 2)  # what is left takes nobody's place
         parcels = [(mine, good[0]), (mine, bad), (mine, good[1])]
         outcomes = receive_all(federation.ledger, federation.devices, parcels, N_ITEMS)
 

@@ -240,8 +240,8 @@ def receive_all(
     outcomes: list[Outcome | None] = []
     for device, parcel in parcels:
         try:
-            room.take(device)
             opened = unpack(parcel, acting.key(device), _number(device), n_items)
+            room.take(device)
         except LiberateError as error:
             outcomes.append(error)
             continue
