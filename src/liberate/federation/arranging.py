@@ -6,7 +6,7 @@ have changed since is taken back before another one is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from liberate.crypto.encoding import LARGEST_INTEGER
 from liberate.crypto.signing import SigningKey
 from liberate.errors import CopyDeclined, FederationError, LiberateError
 from liberate.federation.devices import Devices
-from liberate.federation.parcels import Scale, Scope
+from liberate.federation.parcels import Parcel, Scale, Scope
 from liberate.federation.pool import Pool, receive_into_pool
 from liberate.federation.rows import Base, Device, Given, Granted
 from liberate.federation.sharing import (
@@ -207,22 +207,29 @@ def _deliver(where: Arrangement) -> None:
         for hash, share in state.sharing.shares.items()
         if not share.is_received and state.may_use(hash, share) and state.principals[share.record.recipient].is_active
     ]
-    by_number = {device.number: device for device in where.devices.devices()}
-    parcels = [
-        (share.record.recipient, parcel_of(where.ledger, where.devices, giver.slot, hash))
+    slots = {device.number: device.slot for device in where.devices.devices()}
+    held = [
+        (share.record.recipient, slot, hash)
         for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
-        if (giver := by_number.get(share.giver)) is not None and where.devices.kept(Given, giver.slot, hash) is not None
+        if (slot := slots.get(share.giver)) is not None and where.devices.kept(Given, slot, hash) is not None
     ]
-    own = [parcel for recipient, parcel in parcels if recipient == where.coordinator]
+    own = [each for each in held if each[0] == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):
-        some = own[begin : begin + _AT_A_TIME]
+        some = [parcel for _, parcel in _parcels(where, own[begin : begin + _AT_A_TIME])]
         key, number = where.coordinator_key, where.coordinator
         _raise_first(receive_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
-    others = [(by_number[recipient], parcel) for recipient, parcel in parcels if recipient in by_number]
+    others = [each for each in held if each[0] in slots]
     for begin in range(0, len(others), _AT_A_TIME):
         fresh = {device.number: device for device in where.devices.devices()}
-        some_others = [(fresh[device.number], parcel) for device, parcel in others[begin : begin + _AT_A_TIME]]
-        _raise_first(receive_all(where.ledger, where.devices, some_others, where.n_items))
+        parcels = _parcels(where, others[begin : begin + _AT_A_TIME])
+        taking = [(fresh[recipient], parcel) for recipient, parcel in parcels]
+        _raise_first(receive_all(where.ledger, where.devices, taking, where.n_items))
+
+
+def _parcels(where: Arrangement, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, Parcel]]:
+    """Make the parcels of shares, given by recipient, slot of the giver, and leaf hash."""
+    for recipient, slot, hash in shares:
+        yield recipient, parcel_of(where.ledger, where.devices, slot, hash)
 
 
 def _raise_first(outcomes: Sequence[Outcome]) -> None:
