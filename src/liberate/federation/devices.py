@@ -9,36 +9,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
 
 import msgspec
 
-from liberate.arrays import Digest
-from liberate.crypto.sealing import open_sealed, seal
+from liberate.crypto.sealing import open_sealed
 from liberate.errors import FederationError
-from liberate.federation.rows import (
-    Act,
-    Base,
-    Device,
-    Given,
-    Granted,
-    Holding,
-    Kept,
-    Masking,
-    Outgoing,
-    PendingKey,
-    Received,
-    Waiting,
-    Wish,
-)
+from liberate.federation.rows import Device, Holding, Masking, Outgoing, PendingKey
+from liberate.federation.sealed_rows import NO_KEY, context, seal_row
+from liberate.federation.sharing_rows import SHARING_SCHEMA, SharingRows
 from liberate.ledger.publish.evidence import keep_evidence, of_one_size
 from liberate.randomness import SECRET_BYTES
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS device (
     slot INTEGER PRIMARY KEY,
     user_id TEXT NOT NULL UNIQUE,
@@ -63,22 +48,6 @@ CREATE TABLE IF NOT EXISTS masking (
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS act (
-    slot INTEGER NOT NULL REFERENCES device,
-    seq INTEGER NOT NULL,
-    sealed BLOB NOT NULL,
-    PRIMARY KEY (slot, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS kept (
-    slot INTEGER NOT NULL REFERENCES device,
-    key BLOB NOT NULL,
-    sealed BLOB NOT NULL,
-    PRIMARY KEY (slot, key)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS acceptance (
-    slot INTEGER PRIMARY KEY REFERENCES device,
-    most INTEGER NOT NULL CHECK (most >= 0)
-) STRICT;
 CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
@@ -86,16 +55,7 @@ CREATE TABLE IF NOT EXISTS agreement (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS wish (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    slot INTEGER NOT NULL REFERENCES device,
-    seq INTEGER NOT NULL DEFAULT 0,
-    position INTEGER,
-    refusal TEXT,
-    sealed BLOB NOT NULL
-) STRICT;
-"""
-
+{SHARING_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
@@ -106,15 +66,8 @@ FROM device LEFT JOIN agreement USING (slot)"""
 _OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "acceptance", "wish")
 """Tables whose rows belong to a person, beside `device`."""
 
-_NO_KEY = bytes(SECRET_BYTES)
-_PATIENCE_S = 60.0
-"""A command that puts a wish waits so long for a training that writes."""
 
-_KeptT = TypeVar("_KeptT", Granted, Base, Given, Received)
-_kept_decoder: msgspec.msgpack.Decoder[Kept] = msgspec.msgpack.Decoder(Kept)
-
-
-class Devices:
+class Devices(SharingRows):
     """The store of one host; one transaction per batch, durable on return.
 
     Args:
@@ -125,16 +78,9 @@ class Devices:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "devices.sqlite"
-        if not path.exists():
+        if not self.exists(folder):
             raise FederationError(f"no devices in {folder}", hint="give the folder of a run")
-        self._folder = folder
-        self._keys = (folder / "subjects.keys").read_bytes()
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE_S)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.executescript(_SCHEMA)
+        super().__init__(folder, _SCHEMA)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -166,7 +112,7 @@ class Devices:
             for slot, (user_id, holding) in enumerate(holdings):
                 key = os.urandom(SECRET_BYTES)
                 keys += key
-                sealed = _seal_row(key, "device", slot, holding)
+                sealed = seal_row(key, "device", slot, holding)
                 db.execute("INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)", (slot, user_id, sealed))
             db.execute("COMMIT")
         descriptor = os.open(folder / "subjects.keys", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -176,18 +122,6 @@ class Devices:
             os.fsync(file.fileno())
         draft.rename(path)
         return cls(folder)
-
-    def __enter__(self) -> Devices:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the files."""
-        self._db.close()
 
     def devices(self) -> list[Device]:
         """List all devices in the order of their slots."""
@@ -202,7 +136,7 @@ class Devices:
     def holding(self, slot: int) -> Holding:
         """Unseal what a device keeps that was not erased."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
-        return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("device", slot)), type=Holding)
+        return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("device", slot)), type=Holding)
 
     def erase(self, slot: int) -> None:
         """Destroy what a device keeps: its sealing key in place, then its rows; again, nothing more happens.
@@ -211,11 +145,11 @@ class Devices:
         """
         with (self._folder / "subjects.keys").open("r+b") as file:
             file.seek(slot * SECRET_BYTES)
-            file.write(_NO_KEY)
+            file.write(NO_KEY)
             file.flush()
             os.fsync(file.fileno())
         begin = slot * SECRET_BYTES
-        self._keys = self._keys[:begin] + _NO_KEY + self._keys[begin + SECRET_BYTES :]
+        self._keys = self._keys[:begin] + NO_KEY + self._keys[begin + SECRET_BYTES :]
         with self._transaction():
             for table in _OWNED:
                 self._db.execute(f"DELETE FROM {table} WHERE slot = ?", (slot,))
@@ -241,7 +175,7 @@ class Devices:
             self._db.executemany(
                 "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)",
                 [
-                    (slot, user_id, _seal_row(self._key(slot), "device", slot, holding))
+                    (slot, user_id, seal_row(self._key(slot), "device", slot, holding))
                     for slot, (user_id, holding) in enumerate(holdings, begin)
                 ],
             )
@@ -255,7 +189,7 @@ class Devices:
             self._db.executemany(
                 "UPDATE device SET sealed = ?, last_seq = max(last_seq, ?) WHERE slot = ?",
                 [
-                    (_seal_row(self._key(slot), "device", slot, holding), holding.dataset_seq, slot)
+                    (seal_row(self._key(slot), "device", slot, holding), holding.dataset_seq, slot)
                     for slot, holding in holdings
                 ],
             )
@@ -299,7 +233,7 @@ class Devices:
         row = self._db.execute(query, (slot, round_number)).fetchone()
         if row is None:
             return None
-        opened = open_sealed(self._key(slot), row[0], _context("outbox", slot, round_number))
+        opened = open_sealed(self._key(slot), row[0], context("outbox", slot, round_number))
         return msgspec.msgpack.decode(opened, type=Outgoing)
 
     def post(
@@ -327,7 +261,7 @@ class Devices:
             self._db.executemany(
                 "INSERT INTO outbox (slot, round, sealed) VALUES (?, ?, ?)",
                 [
-                    (slot, round_number, _seal_row(self._key(slot), "outbox", slot, message, round_number))
+                    (slot, round_number, seal_row(self._key(slot), "outbox", slot, message, round_number))
                     for (slot, _), message in zip(seqs, outgoing, strict=True)
                 ],
             )
@@ -344,7 +278,7 @@ class Devices:
         row = self._db.execute(query, (slot, round_number)).fetchone()
         if row is None:
             return None
-        opened = open_sealed(self._key(slot), row[0], _context("masking", slot, round_number))
+        opened = open_sealed(self._key(slot), row[0], context("masking", slot, round_number))
         return msgspec.msgpack.decode(opened, type=Masking)
 
     def keep_masking(
@@ -362,7 +296,7 @@ class Devices:
             self._db.executemany(
                 "INSERT OR REPLACE INTO masking (slot, round, sealed) VALUES (?, ?, ?)",
                 [
-                    (slot, round_number, _seal_row(self._key(slot), "masking", slot, state, round_number))
+                    (slot, round_number, seal_row(self._key(slot), "masking", slot, state, round_number))
                     for slot, state in states
                 ],
             )
@@ -373,9 +307,9 @@ class Devices:
         """Give the changes of keys under way, each with its slot."""
         rows = self._db.execute("SELECT slot, sealed FROM pending_key ORDER BY slot").fetchall()
         return [
-            (slot, msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("key", slot)), type=PendingKey))
+            (slot, msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("key", slot)), type=PendingKey))
             for slot, sealed in rows
-            if self._key(slot) != _NO_KEY
+            if self._key(slot) != NO_KEY
         ]
 
     def prepare_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
@@ -386,7 +320,7 @@ class Devices:
             pending: The change; none is under way for this device.
             seq: Largest sequence number this device has signed, that of the change included.
         """
-        sealed = _seal_row(self._key(slot), "key", slot, pending)
+        sealed = seal_row(self._key(slot), "key", slot, pending)
         with self._transaction():
             self._db.execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
             self._advance(slot, seq)
@@ -404,7 +338,7 @@ class Devices:
                 self._db.execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
             else:
                 holding = msgspec.structs.replace(self.holding(slot), signing_seed=pending.signing_seed)
-                sealed = _seal_row(self._key(slot), "device", slot, holding)
+                sealed = seal_row(self._key(slot), "device", slot, holding)
                 self._db.execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
                 self._db.execute("DELETE FROM revoked WHERE slot = ?", (slot,))
             self._advance(slot, seq)
@@ -413,124 +347,6 @@ class Devices:
     def drop_key(self, slot: int) -> None:
         """Forget a change of key that the ledger has refused."""
         self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
-
-    def put_wish(self, slot: int, wish: Wish) -> int:
-        """Keep what a person wants to be done, and forget the person's wishes that were dealt with; give its id."""
-        with self._transaction():
-            self._db.execute("DELETE FROM wish WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
-            sealed = _seal_row(self._key(slot), "wish", slot, wish)
-            return self._db.execute("INSERT INTO wish (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
-
-    def wishes(self) -> list[Waiting]:
-        """Give the wishes that were not dealt with, in the order they were put."""
-        query = "SELECT id, slot, seq, sealed FROM wish WHERE position IS NULL AND refusal IS NULL ORDER BY id"
-        return [
-            Waiting(
-                id=id,
-                slot=slot,
-                seq=seq,
-                wish=msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("wish", slot)), type=Wish),
-            )
-            for id, slot, seq, sealed in self._db.execute(query).fetchall()
-            if self._key(slot) != _NO_KEY
-        ]
-
-    def try_wish(self, id: int, seq: int) -> None:
-        """Note the sequence number with which a wish's entry is going to be signed; nothing else is signed with it."""
-        with self._transaction():
-            self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
-            (slot,) = self._db.execute("SELECT slot FROM wish WHERE id = ?", (id,)).fetchone()
-            self._advance(slot, seq)
-
-    def end_wish(self, id: int, outcome: int | str) -> None:
-        """Note where the entry of a wish stands, or why there is none."""
-        column = "position" if isinstance(outcome, int) else "refusal"
-        self._db.execute(f"UPDATE wish SET {column} = ? WHERE id = ?", (outcome, id))
-
-    def outcome_of(self, id: int) -> int | str | None:
-        """Give where the entry of a wish stands, or why there is none; None while it waits, and once it is gone."""
-        row = self._db.execute("SELECT ifnull(position, refusal) FROM wish WHERE id = ?", (id,)).fetchone()
-        found: int | str | None = None if row is None else row[0]
-        return found
-
-    def acts(self) -> list[tuple[int, int, Act]]:
-        """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
-        rows = self._db.execute("SELECT slot, seq, sealed FROM act ORDER BY slot, seq").fetchall()
-        return [
-            (
-                slot,
-                seq,
-                msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, _context("act", slot, seq)), type=Act),
-            )
-            for slot, seq, sealed in rows
-            if self._key(slot) != _NO_KEY
-        ]
-
-    def prepare_acts(self, acts: Sequence[tuple[int, int, Act]], bases: Sequence[tuple[int, Base]] = ()) -> None:
-        """Keep acts before anybody sees them, all of them or none.
-
-        Args:
-            acts: Slot, sequence number and act of each.
-            bases: Base copies that they are about, each with its slot.
-        """
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO act (slot, seq, sealed) VALUES (?, ?, ?)",
-                [(slot, seq, _seal_row(self._key(slot), "act", slot, act, seq)) for slot, seq, act in acts],
-            )
-            for slot, base in bases:
-                self._keep(slot, base.commitment, base)
-            for slot, seq, _ in acts:
-                self._advance(slot, seq)
-
-    def settle_acts(self, standing: Sequence[tuple[int, int, Act]], refused: Sequence[tuple[int, int]] = ()) -> None:
-        """Put acts that stand on the ledger into force, and forget those that it has refused.
-
-        Args:
-            standing: Slot, sequence number and act of each.
-            refused: Slot and sequence number of each.
-        """
-        with self._transaction():
-            for slot, _, act in standing:
-                if act.kept is not None:
-                    self._keep(slot, act.key, act.kept)
-            ended = [*((slot, seq) for slot, seq, _ in standing), *refused]
-            self._db.executemany("DELETE FROM act WHERE slot = ? AND seq = ?", ended)
-
-    def kept(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
-        """Give what a device keeps of sharing by a digest, if it is of that kind."""
-        row = self._db.execute("SELECT sealed FROM kept WHERE slot = ? AND key = ?", (slot, key)).fetchone()
-        found = None if row is None else self._open_kept(slot, key, row[0])
-        return found if isinstance(found, kind) else None
-
-    def all_kept(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
-        """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
-        which, whose = ("", ()) if slot is None else (" WHERE slot = ?", (slot,))
-        rows = self._db.execute(f"SELECT slot, key, sealed FROM kept{which} ORDER BY slot, key", whose).fetchall()
-        for owner, key, sealed in rows:
-            if self._key(owner) == _NO_KEY:
-                continue
-            found = self._open_kept(owner, key, sealed)
-            if isinstance(found, kind):
-                yield owner, Digest(key), found
-
-    def accept(self, slot: int, most: int | None) -> None:
-        """Set how many copies of others a device takes, >= 0; None: as many as there are."""
-        with self._transaction():
-            self._db.execute("DELETE FROM acceptance WHERE slot = ?", (slot,))
-            if most is not None:
-                self._db.execute("INSERT INTO acceptance (slot, most) VALUES (?, ?)", (slot, most))
-
-    def most_accepted(self, slot: int) -> int | None:
-        """Give how many copies of others a device takes, those it holds included; None: as many as there are."""
-        row = self._db.execute("SELECT most FROM acceptance WHERE slot = ?", (slot,)).fetchone()
-        return None if row is None else int(row[0])
-
-    def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Forget what devices keep by digests, each with its slot: it is overwritten on return."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> str | None:
         """Give the largest checkpoint accepted so far."""
@@ -561,44 +377,5 @@ class Devices:
             epsilon_nano_agreed=epsilon_nano_agreed,
             rho_nano_agreed=rho_nano_agreed,
             is_revoked=bool(is_revoked),
-            is_erased=self._key(slot) == _NO_KEY,
+            is_erased=self._key(slot) == NO_KEY,
         )
-
-    def _keep(self, slot: int, key: bytes, row: Kept) -> None:
-        sealed = _seal_row(self._key(slot), "kept", slot, row, key.hex())
-        self._db.execute("INSERT OR REPLACE INTO kept (slot, key, sealed) VALUES (?, ?, ?)", (slot, key, sealed))
-
-    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> Kept:
-        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, _context("kept", slot, key.hex())))
-
-    def _advance(self, slot: int, seq: int) -> None:
-        self._db.execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
-
-    def _key(self, slot: int) -> bytes:
-        return self._keys[slot * SECRET_BYTES : (slot + 1) * SECRET_BYTES]
-
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.execute("COMMIT" if error is None else "ROLLBACK")
-
-
-def _context(table: str, *index: int | str) -> bytes:
-    return f"{table}:{':'.join(map(str, index))}".encode()
-
-
-def _seal_row(key: bytes, table: str, slot: int, row: msgspec.Struct, *index: int | str) -> bytes:
-    if key == _NO_KEY:
-        raise FederationError(f"device {slot} was erased: nothing is kept on it any more")
-    return seal(key, msgspec.msgpack.encode(row), _context(table, slot, *index))
