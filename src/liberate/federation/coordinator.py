@@ -63,7 +63,8 @@ class FederationConfig:
         rounds: Rounds at most without noise, exactly so many with it, > 0; unset = 15 with normal equations, 80 with
             the gradient, 10 with noise. Popularity and Gram take one, for no round changes what devices compute;
             `distributed` plans its own.
-        chunk: Participants asked at a time; their updates make one block. 1 <= chunk <= 10,000.
+        chunk: Participants asked at a time, copies that they learn from counting as people; their updates make one
+            block. 1 <= chunk <= 10,000.
         min_fraction: Share of the cohort whose updates a model needs, 0 < min_fraction <= 1.
         trim: Part of the uploads left out of every number's sum at either end, 0 <= trim < 0.5: a mean that a minority
             of hostile people cannot carry away. For explicit ratings in `plain`, which then learns by the gradient, and
