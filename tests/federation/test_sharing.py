@@ -444,3 +444,17 @@ def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
         takes(federation, 1, parcels[2])
 
         assert len(list(federation.devices.all_kept(Received))) == 3
+
+
+def test_copies_have_the_items_of_the_consent_only(folder: Path) -> None:
+    with standing(folder) as federation:
+        to = number(federation, 1)
+        chosen = tuple(own_ratings(federation, 0).items[:3].tolist())
+        for items in (chosen, None):
+            terms = Terms(recipients=(to,), expiry=1000, max_shares=5, items=items)
+            position = grant(federation.ledger, federation.devices, person(federation, 0), terms, RANDOM)
+            gives(federation, 0, decode_entry(federation.ledger.entry(position)).leaf_hash, to)
+
+        found = {each.base.items: held(each.copy).items.tolist() for each in handed(federation.devices)}
+        assert found[chosen] == list(chosen)
+        assert found[None] == own_ratings(federation, 0).items.tolist()

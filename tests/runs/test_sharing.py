@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from liberate.arrays import GridRows
-from liberate.errors import InsufficientCohort, SettingsError
+from liberate.errors import InsufficientCohort, LiberateError, SettingsError
 from liberate.federation import accepting
 from liberate.federation.devices import Devices
 from liberate.federation.founding import open_standing
@@ -26,6 +26,7 @@ from liberate.ledger.log import SqliteLedger
 from liberate.ledger.records import Consent, Model, Record, Round, Share, Update, decode_entry, numbers
 from liberate.ledger.records import Pool as PoolRecord
 from liberate.ledger.trace import trace_participant
+from liberate.model.ratings import Ratings
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.acts import accept, consent, share, withdraw
 from liberate.runs.folder import Run, load_run
@@ -373,3 +374,27 @@ def test_declined_copies_are_shared_and_never_used(tmp_path: Path, configure: Co
     assert len(records(run, "share")) == 9 * 4
     assert records(run, "receipt") == []
     assert not any(update.shares for update in records(run, "update") if isinstance(update, Update))
+
+
+def test_what_a_person_has_shared_by_the_own_decision_stays(tmp_path: Path, configure: Configure) -> None:
+    train(configure("privacy.mode=plain"), tmp_path / "one")
+    run = load_run(tmp_path / "one")
+    for number in range(3, 3 + N_USERS):
+        consent(run, str(number), items=["i03", "i05"], purpose="mine")
+    share(run, "3")
+
+    train(configure("sharing.user_fraction=1", "privacy.mode=device"), tmp_path / "two", ledger=tmp_path / "one")
+
+    assert len(records(load_run(tmp_path / "two"), "share")) == N_USERS
+    assert records(load_run(tmp_path / "two"), "withdrawal") == []
+    with Pool(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
+        (mine,) = [hash for hash, each in ledger.state.sharing.shares.items() if each.giver == 3]
+        (copy,) = pool.copies([mine])
+    assert {3, 5} >= set(Ratings.from_user_bytes([copy.copy], N_ITEMS).items.tolist())
+
+
+def test_an_item_that_is_none_is_refused(tmp_path: Path, configure: Configure) -> None:
+    train(configure("privacy.mode=device"), tmp_path / "one")
+
+    with pytest.raises(LiberateError, match="no item 'i99'"):
+        consent(load_run(tmp_path / "one"), "3", items=["i99"])

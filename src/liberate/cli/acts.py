@@ -33,6 +33,10 @@ def consent(
         typer.Option(help="Perturb each rating once at this epsilon; the copies reveal no more. Without: open copies."),
     ] = None,
     fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of the ratings that copies have.")] = 1.0,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(help="An item whose rating copies may have; may be repeated. Without: all items."),
+    ] = None,
     purpose: Annotated[str, typer.Option(help="What the copies are for; recipients are told.")] = "",
     wait: Wait = 60,
     as_json: JsonFlag = False,
@@ -49,6 +53,7 @@ def consent(
         blocks=blocks,
         epsilon=epsilon,
         rating_fraction=fraction,
+        items=item,
         purpose=purpose,
         wait=_patience(wait),
     )

@@ -130,16 +130,18 @@ def _recipients(where: Arrangement, config: SharingConfig, giver: int) -> tuple[
 def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
     """Give those of the recipients who have no copy of the present ratings on these terms, under a consent that lives.
 
-    What they have of other ratings, or on other terms, is taken back.
+    What they have of other ratings, or on other terms, is taken back; what the person has shared by the own decision
+    stays as it is, and counts.
     """
     sharing, current, stale = where.ledger.state.sharing, set[int](), list[Digest]()
-    ratings = sha256(where.devices.holding(device.slot).ratings).digest()
+    ratings, nano = sha256(where.devices.holding(device.slot).ratings).digest(), _nano(config)
     for hash, consent in sharing.consents.get(device.number or 0, {}).items():
         for share in (sharing.shares[each].record for each in consent.shares):
             base = where.devices.kept(Base, device.slot, share.base)
             if base is None or share.recipient not in wanted:
                 continue
-            if (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, _nano(config)):
+            is_current = (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, nano)
+            if is_current or not _is_arranged(where.devices.kept(Granted, device.slot, hash)):
                 current.add(share.recipient)
             else:
                 stale.append(hash)
@@ -230,6 +232,11 @@ def _parcels(where: Arrangement, shares: Sequence[tuple[int, int, Digest]]) -> I
     """Make the parcels of shares, given by recipient, slot of the giver, and leaf hash."""
     for recipient, slot, hash in shares:
         yield recipient, parcel_of(where.ledger, where.devices, slot, hash)
+
+
+def _is_arranged(granted: Granted | None) -> bool:
+    """Whether a consent was given here, not by a person's own decision."""
+    return granted is not None and msgspec.msgpack.decode(granted.scope, type=Scope).purpose == _PURPOSE
 
 
 def _raise_first(outcomes: Sequence[Outcome]) -> None:

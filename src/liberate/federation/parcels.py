@@ -84,10 +84,12 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         purpose: What the copies are for.
         rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        items: Items whose ratings it may have, by their index in the catalogue, increasing; None: all.
     """
 
     purpose: str
     rating_fraction: float
+    items: tuple[int, ...] | None = None
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,20 +152,22 @@ class Opened:
         )
 
 
-def make_base(ratings: bytes, scale: Scale, *, key: bytes, salt: bytes, fraction: float, epsilon: float | None) -> Base:
+def make_base(ratings: bytes, scale: Scale, scope: Scope, *, key: bytes, salt: bytes, epsilon: float | None) -> Base:
     """Make the base copy of which all copies are made: some of the ratings, each perturbed once if there is an epsilon.
 
     Args:
         ratings: As `Ratings.user_bytes` writes them.
         scale: Their scale.
+        scope: Which of them copies may have; which part of them depends on key and item alone.
         key: 32 bytes, of this person and base copy; the choice, the answers and all marks follow from it.
         salt: Opens the commitment to the base copy.
-        fraction: Part of the ratings, 0 < fraction <= 1; which ones depends on key and item alone.
         epsilon: Of one rating, as of `respond`; None: open.
     """
     own = Ratings.from_user_bytes([ratings], _LARGEST_CATALOGUE)
-    if fraction < 1:
-        own = own.where(stream_words(_PART + key, own.items) < np.uint64(fraction * 2.0**64))
+    if scope.items is not None:
+        own = own.where(np.isin(own.items, np.array(scope.items, np.int64)))
+    if scope.rating_fraction < 1:
+        own = own.where(stream_words(_PART + key, own.items) < np.uint64(scope.rating_fraction * 2.0**64))
     places = scale.places(own.values)
     if epsilon is not None:
         places = respond(places, own.items, scale.n_levels, epsilon, _derived(key, b"respond"))
@@ -172,7 +176,8 @@ def make_base(ratings: bytes, scale: Scale, *, key: bytes, salt: bytes, fraction
         salt=salt,
         key=key,
         epsilon_nano=None if epsilon is None else round(epsilon * _NANO),
-        fraction=fraction,
+        fraction=scope.rating_fraction,
+        items=scope.items,
         scale=(scale.low, scale.step, scale.n_levels),
         source=sha256(ratings).digest(),
     )

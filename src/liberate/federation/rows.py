@@ -112,6 +112,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
         key: All that is random in it, and all marks, follow from it, 32 bytes.
         epsilon_nano: At which each rating was perturbed, in 1e-9; None: open.
         fraction: Part of the ratings that it has, 0 < fraction <= 1.
+        items: Items that it may have; None: all.
         scale: Lowest level, step between levels, number of levels.
         source: SHA-256 of the ratings it was made of.
     """
@@ -121,6 +122,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
     key: bytes
     epsilon_nano: int | None
     fraction: float
+    items: tuple[int, ...] | None
     scale: tuple[float, float, int]
     source: bytes
 
@@ -187,6 +189,7 @@ class WishToConsent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
         max_shares: Copies at most, > 0.
         epsilon: Most that all copies together may reveal of a rating, > 0; None: copies may be open.
         rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        items: Items whose ratings it may have, by their index in the catalogue, increasing; None: all.
         purpose: What the copies are for.
     """
 
@@ -195,6 +198,7 @@ class WishToConsent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
     max_shares: int
     epsilon: float | None
     rating_fraction: float
+    items: tuple[int, ...] | None
     purpose: str
 
 

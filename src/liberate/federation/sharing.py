@@ -42,6 +42,7 @@ class Terms:
         epsilon: At which each rating is perturbed, once, before any copy is made, and most that all copies together
             reveal of it, 1e-9 at least; None: copies are open.
         rating_fraction: Part of the own ratings that copies have, the same ones in each, 0 < rating_fraction <= 1.
+        items: Items whose ratings copies may have, by their index in the catalogue, increasing; None: all.
         purpose: What copies are for. Recipients are told; the ledger has a salted commitment only.
     """
 
@@ -50,6 +51,7 @@ class Terms:
     max_shares: int
     epsilon: float | None = None
     rating_fraction: float = 1.0
+    items: tuple[int, ...] | None = None
     purpose: str = ""
 
     def __post_init__(self) -> None:
@@ -175,7 +177,9 @@ def grant_all(
     acting = _Acting(ledger, devices)
     for device, terms in grants:
         header = acting.header(device)
-        scope = msgspec.msgpack.encode(Scope(purpose=terms.purpose, rating_fraction=terms.rating_fraction))
+        scope = msgspec.msgpack.encode(
+            Scope(purpose=terms.purpose, rating_fraction=terms.rating_fraction, items=terms.items)
+        )
         salt = randomness.secret("consent salt", header["author"], header["seq"])
         record = Consent(
             **header,
@@ -318,18 +322,19 @@ def _base_for(
     terms = None if granted is None else decode_entry(granted.entry).record
     if granted is None or not isinstance(terms, Consent):
         raise FederationError(f"participant {device.number} keeps no consent {consent.hex()[:16]}")
-    fraction = msgspec.msgpack.decode(granted.scope, type=Scope).rating_fraction
+    scope = msgspec.msgpack.decode(granted.scope, type=Scope)
     ratings = devices.holding(device.slot).ratings
-    wanted = terms.epsilon_nano, fraction, (scale.low, scale.step, scale.n_levels), sha256(ratings).digest()
+    covered = scope.rating_fraction, scope.items
+    wanted = terms.epsilon_nano, covered, (scale.low, scale.step, scale.n_levels), sha256(ratings).digest()
     for _, _, base in devices.all_kept(Base, device.slot):
-        if (base.epsilon_nano, base.fraction, base.scale, base.source) == wanted:
+        if (base.epsilon_nano, (base.fraction, base.items), base.scale, base.source) == wanted:
             return base
     return make_base(
         ratings,
         scale,
+        scope,
         key=randomness.secret("base key", _number(device), seq),
         salt=randomness.secret("base salt", _number(device), seq),
-        fraction=fraction,
         epsilon=None if terms.epsilon_nano is None else terms.epsilon_nano / _NANO,
     )
 

@@ -109,6 +109,7 @@ def _act(desk: Desk, device: Device, number: int, wish: WishToConsent | WishToSh
                 max_shares=wish.max_shares,
                 epsilon=wish.epsilon,
                 rating_fraction=wish.rating_fraction,
+                items=wish.items,
                 purpose=wish.purpose,
             )
             return grant(ledger, devices, device, terms, desk.randomness)

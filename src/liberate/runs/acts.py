@@ -44,6 +44,7 @@ def consent(
     blocks: int = 10_000,
     epsilon: float | None = None,
     rating_fraction: float = 1.0,
+    items: Sequence[str] | None = None,
     purpose: str = "",
     wait: Wait = now,
 ) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def consent(
         blocks: For how many blocks of the ledger the consent lives, > 0.
         epsilon: Most that all copies together may reveal of a rating, 1e-9 at least; None: they are open.
         rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        items: Items whose ratings a copy may have, by their ids in the data set; None: all.
         purpose: What the copies are for; recipients are told, the ledger has a salted commitment.
         wait: What to do while a training owns the ledger.
 
@@ -81,9 +83,19 @@ def consent(
         max_shares=max_shares,
         epsilon=epsilon,
         rating_fraction=rating_fraction,
+        items=None if items is None else _indices(run, items),
         purpose=purpose,
     )
     return _act(run, participant, wish, wait)
+
+
+def _indices(run: Run, items: Sequence[str]) -> tuple[int, ...]:
+    """Give the catalogue's indices of items, increasing."""
+    known = {str(item): index for index, item in enumerate(run.catalogue()["item_id"].to_pylist())}
+    unknown = [item for item in items if item not in known]
+    if unknown:
+        raise LiberateError(f"no item {unknown[0]!r}", hint="give items by their ids in the data set")
+    return tuple(sorted({known[item] for item in items}))
 
 
 def share(
