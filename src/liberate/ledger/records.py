@@ -6,13 +6,13 @@ Each schema declares its subjects: the principals, beside its author, whose hist
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from liberate.arrays import Digest
 from liberate.crypto.encoding import (
@@ -28,7 +28,87 @@ from liberate.crypto.encoding import (
 from liberate.crypto.merkle import leaf_hash
 from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
 from liberate.errors import InvalidRecord, RefusedEntry
+from liberate.ledger.record_parts import (
+    Account,
+    Admission,
+    AdmittedRole,
+    Common,
+    Fidelity,
+    Mechanism,
+    NewKey,
+    Origin,
+    Range,
+    Role,
+    Signature,
+    Witnesses,
+    includes,
+    numbers,
+    ranges,
+)
 from liberate.ledger.refusal import refusal
+from liberate.ledger.sharing_records import (
+    Consent,
+    Disclosure,
+    Erasure,
+    Input,
+    Pool,
+    Receipt,
+    Removal,
+    Share,
+    Withdrawal,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "KINDS",
+    "MAX_ENTRY_BYTES",
+    "PAYLOAD_TYPE",
+    "POSSESSION_TYPE",
+    "ZERO",
+    "Aborted",
+    "Account",
+    "Admission",
+    "AdmittedRole",
+    "Block",
+    "Common",
+    "Consent",
+    "Dataset",
+    "Disclosure",
+    "Enrol",
+    "Entry",
+    "Erasure",
+    "Fidelity",
+    "Genesis",
+    "Input",
+    "Key",
+    "Mechanism",
+    "Model",
+    "NewKey",
+    "Origin",
+    "Pool",
+    "Range",
+    "Receipt",
+    "Record",
+    "Removal",
+    "Role",
+    "Round",
+    "Share",
+    "Signature",
+    "Survivors",
+    "Update",
+    "Withdrawal",
+    "Witnesses",
+    "concerned",
+    "concerns",
+    "decode_entry",
+    "includes",
+    "new_key",
+    "numbers",
+    "possession_bytes",
+    "ranges",
+    "sign",
+    "signed_bytes",
+]
 
 FORMAT_VERSION = 1
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
@@ -37,113 +117,12 @@ MAX_ENTRY_BYTES = 65_535
 ZERO = Digest(bytes(32))
 """Stands where there is no digest yet."""
 
-_RANGE_GAP = 256
-"""Numbers further apart than this begin a new range: a range costs about as much as a bitmap of this gap."""
-
-Origin = Annotated[str, Meta(min_length=1, max_length=255)]
-Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
-Role = Literal["admitter", "log"] | AdmittedRole
-Account = Literal["none", "epsilon", "rho"]
-Fidelity = Literal["uploads", "sum"]
-
-
-class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some principal numbers: bit i of byte j of the bitmap stands for first + 8 * j + i.
-
-    The first bit is set and the last byte is not zero.
-    """
-
-    first: Natural
-    bitmap: Annotated[bytes, Meta(min_length=1, max_length=32_768)]
-
-
-class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which admitters may enrol a role, and how many of them must sign."""
-
-    admitters: tuple[Natural, ...]
-    threshold: Positive
-
-
-class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Verifier keys of the witnesses, and how many must have cosigned before a checkpoint is published."""
-
-    keys: tuple[str, ...]
-    threshold: Natural
-
-
-class Mechanism(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The privacy mechanism of a round, by name and public integers."""
-
-    name: Token
-    parameters: dict[Token, Natural]
-
-
-class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A principal's next key, and its own signature over whose it will be: who names it holds it."""
-
-    public: Bytes32
-    possession: Signature
-
-
-class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A share that was used.
-
-    Attributes:
-        giver: Whose share.
-        share: Leaf hash of its entry.
-    """
-
-    giver: Natural
-    share: Hash
-
-
-class Removal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was done for somebody who asked to be forgotten.
-
-    Attributes:
-        destroyed: What was destroyed, as codes.
-        told: Who was asked to destroy copies.
-        answered: Those of them who say that they did.
-        models: Versions of the models that used an answer or a share of the person.
-    """
-
-    destroyed: tuple[Token, ...]
-    told: tuple[Range, ...]
-    answered: tuple[Range, ...]
-    models: tuple[Range, ...]
-
 
 class _Possession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the new key signs."""
 
     number: Natural
     origin: Origin
-
-
-class Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """What every record says.
-
-    Attributes:
-        v: Version of the format.
-        origin: Name of the ledger that the record was made for.
-        author: Number of the principal who signs.
-        seq: Greater than the author's last accepted one.
-    """
-
-    v: Literal[1] = 1
-    origin: Origin
-    author: Natural
-    seq: Positive
-
-    @property
-    def kind(self) -> str:
-        """The record's kind, as it stands in its bytes."""
-        return str(self.__struct_config__.tag)
-
-    def subjects(self) -> Iterable[int]:
-        """Give the principals, beside the author, whose history the record belongs to."""
-        return ()
 
 
 class Genesis(Common, frozen=True, tag="genesis"):
@@ -226,82 +205,6 @@ class Dataset(Common, frozen=True, tag="dataset"):
     commitment: Hash
 
 
-class Consent(Common, frozen=True, tag="consent"):
-    """A participant lets others have copies of ratings, within limits, until the consent expires or is withdrawn.
-
-    Attributes:
-        recipients: Who may receive a copy: participants, or coordinators for the pool of their rounds.
-        expiry: Height of the last block that may hold a share under it, or a use of one.
-        max_shares: How many shares may be made under it.
-        epsilon_nano: What copies may reveal of each rating in all, in 1e-9: the sum over the base copies that shares
-            under it are made of; None: without a limit, open ratings too.
-        terms: Salted commitment to purpose, items and fraction.
-    """
-
-    recipients: tuple[Range, ...]
-    expiry: Positive
-    max_shares: Positive
-    epsilon_nano: Natural | None
-    terms: Hash
-
-    def subjects(self) -> Iterable[int]:
-        """`recipients`."""
-        return numbers(self.recipients)
-
-
-class Withdrawal(Common, frozen=True, tag="withdrawal"):
-    """A participant takes a consent back, or everything: then no later round, answer or share is the participant's.
-
-    Order decides: a model may use what was accepted before.
-
-    Attributes:
-        consent: Leaf hash of the consent's entry; None: everything, for good.
-    """
-
-    consent: Hash | None
-
-
-class Share(Common, frozen=True, tag="share"):
-    """A participant hands a copy of own ratings to somebody.
-
-    Attributes:
-        consent: Leaf hash of the entry of the consent that covers it.
-        recipient: Who gets the copy.
-        base: Salted commitment to the base copy, of which every recipient's copy is made.
-        epsilon_nano: At which ε the base copy's ratings were perturbed, each once and for good, in 1e-9; None: they
-            are open.
-        copy: Salted commitment to exactly the copy handed over.
-    """
-
-    consent: Hash
-    recipient: Natural
-    base: Hash
-    epsilon_nano: Natural | None
-    copy: Hash
-
-    def subjects(self) -> Iterable[int]:
-        """`recipient`."""
-        return (self.recipient,)
-
-
-class Receipt(Common, frozen=True, tag="receipt"):
-    """Whom a share is for has received it and accepts it; nobody uses a share without.
-
-    Attributes:
-        giver: Whose share.
-        share: Leaf hash of its entry.
-        copy: Commitment to exactly what arrived: the share's.
-    """
-
-    giver: Natural
-    share: Hash
-    copy: Hash
-
-    def subjects(self) -> Iterable[int]:
-        """`giver`."""
-        return (self.giver,)
-
-
 class Round(Common, frozen=True, tag="round"):
     """A coordinator opens a round.
 
@@ -379,28 +282,6 @@ class Update(Common, frozen=True, tag="update"):
         return tuple(numbers(self.people)) or (self.author,)
 
 
-class Pool(Common, frozen=True, tag="pool"):
-    """The coordinator of the open round says whose shares it uses beside the answers.
-
-    They enter the base model of a run's first round, or the model that closes the round.
-    All shares of a person that the coordinator has received, and that live, are meant.
-    People too many for one record are named by several.
-
-    Attributes:
-        round: Number of the round.
-        round_hash: Leaf hash of the round's entry.
-        people: Whose shares.
-    """
-
-    round: Positive
-    round_hash: Hash
-    people: tuple[Range, ...]
-
-    def subjects(self) -> Iterable[int]:
-        """`people`."""
-        return numbers(self.people)
-
-
 class Survivors(Common, frozen=True, tag="survivors"):
     """The coordinator of a masked round says whose uploads are in its sum: the one set for which masks are undone.
 
@@ -458,38 +339,6 @@ class Aborted(Common, frozen=True, tag="aborted"):
 
     round: Positive
     reason: Token
-
-
-class Erasure(Common, frozen=True, tag="erasure"):
-    """Somebody who has withdrawn everything asks to be forgotten; later, a coordinator says what was done.
-
-    Attributes:
-        number: Who is to be forgotten.
-        removal: What was done, in a coordinator's record, of which there may be several; None in the request.
-    """
-
-    number: Natural
-    removal: Removal | None
-
-    def subjects(self) -> Iterable[int]:
-        """`number`, and those who were told."""
-        return chain((self.number,), numbers(self.removal.told) if self.removal else ())
-
-
-class Disclosure(Common, frozen=True, tag="disclosure"):
-    """An auditor is going to look up who is behind something, and says so before it is answered.
-
-    Attributes:
-        people: Whose commitments are to be opened.
-        reason: Salted commitment to what was found, and why it is looked up.
-    """
-
-    people: tuple[Range, ...]
-    reason: Hash
-
-    def subjects(self) -> Iterable[int]:
-        """`people`."""
-        return numbers(self.people)
 
 
 class Block(Common, frozen=True, tag="block"):
@@ -620,42 +469,6 @@ def concerns(record: Record, number: int) -> bool:
             return includes(people, number)
         case _:
             return record.author == number or number in record.subjects()
-
-
-def ranges(people: Iterable[int]) -> tuple[Range, ...]:
-    """Write a set of principal numbers as ranges."""
-    parts: list[list[int]] = []
-    for number in sorted(set(people)):
-        if not parts or number - parts[-1][-1] > _RANGE_GAP:
-            parts.append([])
-        parts[-1].append(number)
-    return tuple(Range(first=part[0], bitmap=_bitmap(part)) for part in parts)
-
-
-def numbers(people: Iterable[Range]) -> Iterator[int]:
-    """Give the principal numbers that ranges stand for, in their order."""
-    for part in people:
-        for offset, byte in enumerate(part.bitmap):
-            for bit in range(8):
-                if byte >> bit & 1:
-                    yield part.first + 8 * offset + bit
-
-
-def includes(people: Iterable[Range], number: int) -> bool:
-    """Whether a principal number is among those that ranges stand for."""
-    for part in people:
-        byte, bit = divmod(number - part.first, 8)
-        if 0 <= byte < len(part.bitmap) and part.bitmap[byte] >> bit & 1:
-            return True
-    return False
-
-
-def _bitmap(part: list[int]) -> bytes:
-    first, last = part[0], part[-1]
-    bitmap = bytearray((last - first) // 8 + 1)
-    for number in part:
-        bitmap[(number - first) >> 3] |= 1 << ((number - first) & 7)
-    return bytes(bitmap)
 
 
 def _undecodable(body: bytes, error: InvalidRecord) -> RefusedEntry:
