@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_one_question_is_wanted(call: Call, run: Run, question: list[str]) -> No
 
     assert code == 2
     assert "one of --participant" in err
+
+
+def test_nothing_is_asked_that_cannot_be_drawn(call: Call, tmp_path: Path) -> None:
+    run = leaky_run(tmp_path / "run")
+    leak = write_leak(tmp_path / "leak.csv", ["u0,i1,3"])
+
+    code, _, err = call("trace", run.folder, "--leak", leak, "--svg", tmp_path / "nowhere" / "leak.svg")
+
+    assert (code, "there is no folder" in err) == (2, True)
+    with closing(run.open_ledger()) as ledger:
+        assert ledger.positions(kind="disclosure") == []
 
 
 def test_a_leak_is_looked_up_in_the_open(call: Call, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def trace(
         raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
     if harm and (model is None or svg is not None):
         raise typer.BadParameter("--harm goes with --model, and is not drawn")
+    if svg is not None and not svg.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {svg.parent} to draw into")
     run = load_run(folder)
     found: dict[str, Any]
     told: Callable[[dict[str, Any]], None]
