@@ -48,6 +48,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         print("  ".join(cells).rstrip())
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun."""
+    from liberate.report import words
+
+    return words.count(number, one, many)
+
+
 def show(value: Any) -> str:
     """Write a value for a person: whole numbers as such, others to four digits, None and NaN as a dash."""
     match value:

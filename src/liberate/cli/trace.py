@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_table, progress_lines, show
+from liberate.cli.output import JsonFlag, count, print_json, print_table, progress_lines, show
 from liberate.cli.run import Folder
 
 _FEW = 20
@@ -88,7 +88,8 @@ def trace(
 
 
 def _announce(position: int, n_people: int) -> None:
-    print(f"note: entry {position} says that an auditor looks up copies of {n_people} participants", file=sys.stderr)
+    people = count(n_people, "participant")
+    print(f"note: entry {position} says that an auditor looks up copies of {people}", file=sys.stderr)
 
 
 def _tell_person(found: dict[str, Any]) -> None:
@@ -146,7 +147,7 @@ def _tell_model(found: dict[str, Any]) -> None:
     print_table(columns, rows)
     for name, words in (("answers", "own answers"), ("copies", "copies that others used"), ("pooled", "the pool")):
         people = [person["number"] for person in found["people"] if person[name]]
-        print(f"\nby {words}: {len(people)} participants" + (f", {_listed(people)}" if people else ""))
+        print(f"\nby {words}: {count(len(people), 'participant')}" + (f", {_listed(people)}" if people else ""))
 
 
 def _tell_harm(found: dict[str, Any]) -> None:
@@ -165,7 +166,7 @@ def _tell_harm(found: dict[str, Any]) -> None:
 
 
 def _tell_received(found: dict[str, Any]) -> None:
-    print(f"{_name(found)} (key {found['key_id']}) received {len(found['shares'])} copies")
+    print(f"{_name(found)} (key {found['key_id']}) received {count(len(found['shares']), 'copy', 'copies')}")
     _tell_proofs(found)
     print("complete: under the log's state root there are no others")
     _tell_copies(found["shares"], "copies received", "giver")
@@ -173,7 +174,8 @@ def _tell_received(found: dict[str, Any]) -> None:
 
 def _tell_leak(found: dict[str, Any]) -> None:
     leak = found["leak"]
-    print(f"{leak['rows']} rows, {leak['matched']} of them from {len(found['owners'])} base copies that were shared")
+    bases = count(len(found["owners"]), "base copy that was shared", "base copies that were shared")
+    print(f"{leak['rows']} rows, {leak['matched']} of them from {bases}")
     _tell_proofs(found)
     print()
     columns = ["candidate", "key", "user", "likelihood", "false accusation", "accused", "also held by"]
