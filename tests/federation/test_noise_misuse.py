@@ -99,7 +99,7 @@ def test_device_that_draws_again_when_asked_again_is_caught(
         release, _ = self._compute(task, [(device.slot, ()) for device, _ in waiting], keys)
         return [
             Reply(
-                self._number(device),
+                device.enrolled_number,
                 encode_message(
                     RoundAnswer(
                         entry=message.entry,

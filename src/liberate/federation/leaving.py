@@ -104,7 +104,7 @@ def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> D
     Raises:
         FederationError: The ledger refuses the withdrawal or the request, of a revoked key for example.
     """
-    number = number_of(device)
+    number = device.enrolled_number
     withdraw_all(ledger, devices, device)
     if ledger.state.open_round is not None:
         return None
@@ -134,21 +134,13 @@ def withdraw_all(ledger: Ledger, devices: Devices, device: Device) -> int:
     Raises:
         FederationError: The ledger refuses.
     """
-    number = number_of(device)
+    number = device.enrolled_number
     for position in ledger.positions(kind="withdrawal", author=number):
         said = decode_entry(ledger.entry(position)).record
         if isinstance(said, Withdrawal) and said.consent is None:
             return position
     record = Withdrawal(origin=ledger.origin, author=number, seq=_next(ledger, device), consent=None)
     return _say(ledger, devices, device, record)
-
-
-def is_on_its_way(ledger: Ledger, device: Device) -> bool:
-    """Whether a device has answered the open round, and the ledger has not got the answer yet."""
-    current = ledger.state.open_round
-    if current is None or device.last_round != current.record.number:
-        return False
-    return device.number not in current.answered
 
 
 def departure_of(ledger: Ledger, number: int) -> Departure | None:
@@ -184,14 +176,7 @@ def answer_request(devices: Devices, device: Device, request: Entry, requester: 
     key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
     copies = devices.all_kept(Received, device.slot)
     devices.discard([(slot, key) for slot, key, copy in copies if copy.giver == record.author])
-    return key.sign(_forgotten(record.origin, number_of(device), request.leaf_hash))
-
-
-def number_of(device: Device) -> int:
-    """Give the number on the ledger of a device that is enrolled."""
-    if device.number is None:
-        raise FederationError(f"device {device.slot} is not enrolled")
-    return device.number
+    return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
 def _forget(ledger: Ledger, devices: Devices, number: int, keeper: Keeper) -> Departure:
@@ -263,7 +248,7 @@ def _forgotten(origin: str, number: int, request: Digest) -> bytes:
 
 
 def _next(ledger: Ledger, device: Device) -> int:
-    return 1 + max(ledger.state.principals[number_of(device)].sequence, device.last_seq)
+    return 1 + max(ledger.state.principals[device.enrolled_number].sequence, device.last_seq)
 
 
 def _say(ledger: Ledger, devices: Devices, device: Device, record: Withdrawal | Erasure) -> int:

@@ -402,7 +402,7 @@ class Host:
             return []
         number = task.record.number
         secret = self._randomness.secret
-        own = [(device, self._number(device)) for device in devices]
+        own = [(device, device.enrolled_number) for device in devices]
         noise_keys = [secret("noise", number, person) for _, person in own]
         upload_salts = [secret("upload salt", number, person) for _, person in own]
         profile_salts = [secret("profile salt", number, person) for _, person in own]
@@ -462,7 +462,7 @@ class Host:
         updates = [_update(message.entry) for _, message in waiting]
         uses = [(device.slot, update.shares) for (device, _), update in zip(waiting, updates, strict=True)]
         release, _ = self._compute(task, uses, [sent.noise_key for _, sent in waiting])
-        self._mask(task, [(device, self._number(device)) for device, _ in waiting], release)
+        self._mask(task, [(device, device.enrolled_number) for device, _ in waiting], release)
         replies = []
         for index, (device, message) in enumerate(waiting):
             upload = encode_upload(release, index, is_dense=task.is_dense)
@@ -472,7 +472,7 @@ class Host:
                     hint="was the model, the code or the machine changed in the middle of a round?",
                 )
             answer = RoundAnswer(entry=message.entry, upload=upload, salt=message.upload_salt)
-            replies.append(Reply(self._number(device), encode_message(answer)))
+            replies.append(Reply(device.enrolled_number, encode_message(answer)))
         return replies
 
     def _mask(self, task: _Task, own: Sequence[tuple[Device, int]], release: GridRows) -> None:
@@ -500,12 +500,6 @@ class Host:
     def _refuse(self, number: int, reason: str, detail: str) -> Reply:
         known = 0 if self._checkpoint is None else self._checkpoint.size
         return Reply(number, encode_message(RoundRefusal(reason=reason, detail=detail, known_size=known)))
-
-    @staticmethod
-    def _number(device: Device) -> int:
-        if device.number is None:
-            raise FederationError(f"device {device.slot} is not enrolled")
-        return device.number
 
 
 def _read(kind: type[MessageT], body: bytes) -> MessageT:

@@ -88,7 +88,7 @@ def copies_digest(commitments: Iterable[Digest]) -> Digest:
     return Digest(sha256(b"".join(commitments)).digest())
 
 
-def usable_givers(clerk: Clerk, pool: Pool) -> list[int]:
+def _usable_givers(clerk: Clerk, pool: Pool) -> list[int]:
     """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
     shares = clerk.ledger.state.usable_shares()
     own = [(share.giver, hash) for hash, share in shares if share.record.recipient == clerk.number]
@@ -122,7 +122,7 @@ def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int
 def _name_givers(clerk: Clerk, pool: Pool, current: OpenRound) -> None:
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
-    givers = [giver for giver in usable_givers(clerk, pool) if giver not in current.pool]
+    givers = [giver for giver in _usable_givers(clerk, pool) if giver not in current.pool]
     for begin in range(0, len(givers), MAX_PEOPLE):
         people = ranges(givers[begin : begin + MAX_PEOPLE])
         clerk.append(PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, people=people))

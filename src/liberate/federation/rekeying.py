@@ -62,9 +62,8 @@ def rotate_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes) ->
     Raises:
         FederationError: An answer signed with the present key waits to be sent again, or the ledger refuses.
     """
-    current = ledger.state.open_round
-    number = _number(device)
-    if current and device.last_round == current.record.number and number not in current.answered:
+    number = device.enrolled_number
+    if device.is_awaited(ledger.state.open_round):
         raise FederationError(
             f"participant {number} has answered round {device.last_round} with the present key, and the ledger has not"
             " got the answer yet",
@@ -79,7 +78,7 @@ def revoke_key(ledger: Ledger, devices: Devices, device: Device) -> KeyChange:
     Raises:
         FederationError: The ledger refuses.
     """
-    return _change(ledger, devices, device, _own_key(devices, device), author=_number(device), seed=None)
+    return _change(ledger, devices, device, _own_key(devices, device), author=device.enrolled_number, seed=None)
 
 
 def recover_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
@@ -112,7 +111,7 @@ def finish_changes(ledger: Ledger, devices: Devices) -> list[KeyChange]:
 def _change(
     ledger: Ledger, devices: Devices, device: Device, signer: SigningKey, *, author: int, seed: bytes | None
 ) -> KeyChange:
-    number, origin = _number(device), ledger.origin
+    number, origin = device.enrolled_number, ledger.origin
     used = ledger.state.principals[author].sequence
     seq = 1 + (max(used, device.last_seq) if author == number else used)
     key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number)
@@ -141,9 +140,3 @@ def _finish(ledger: Ledger, devices: Devices, slot: int, pending: PendingKey) ->
 
 def _own_key(devices: Devices, device: Device) -> SigningKey:
     return SigningKey.from_seed(devices.holding(device.slot).signing_seed)
-
-
-def _number(device: Device) -> int:
-    if device.number is None:
-        raise FederationError(f"device {device.slot} is not enrolled")
-    return device.number

@@ -9,6 +9,8 @@ import msgspec
 
 from liberate.arrays import Digest
 from liberate.crypto.encoding import commitment
+from liberate.errors import FederationError
+from liberate.ledger.state import OpenRound
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,3 +282,20 @@ class Device:
     rho_nano_agreed: int
     is_revoked: bool
     is_erased: bool
+
+    @property
+    def enrolled_number(self) -> int:
+        """The number on the ledger.
+
+        Raises:
+            FederationError: It is not enrolled.
+        """
+        if self.number is None:
+            raise FederationError(f"device {self.slot} is not enrolled")
+        return self.number
+
+    def is_awaited(self, current: OpenRound | None) -> bool:
+        """Whether it has answered the open round, and the ledger has not got the answer yet."""
+        if current is None or self.last_round != current.record.number:
+            return False
+        return self.number not in current.answered

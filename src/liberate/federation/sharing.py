@@ -244,7 +244,7 @@ def receive_all(
     outcomes: list[Outcome | None] = []
     for device, parcel in parcels:
         try:
-            opened = unpack(parcel, acting.key(device), _number(device), n_items)
+            opened = unpack(parcel, acting.key(device), device.enrolled_number, n_items)
             room.take(device)
         except LiberateError as error:
             outcomes.append(error)
@@ -333,8 +333,8 @@ def _base_for(
         ratings,
         scale,
         scope,
-        key=randomness.secret("base key", _number(device), seq),
-        salt=randomness.secret("base salt", _number(device), seq),
+        key=randomness.secret("base key", device.enrolled_number, seq),
+        salt=randomness.secret("base salt", device.enrolled_number, seq),
         epsilon=None if terms.epsilon_nano is None else terms.epsilon_nano / _NANO,
     )
 
@@ -360,7 +360,7 @@ class _Acting:
     _seqs: dict[int, int] = field(default_factory=dict)
 
     def header(self, device: Device) -> _Header:
-        number = _number(device)
+        number = device.enrolled_number
         if device.slot not in self._seqs:
             _check_no_answer_waits(self.ledger, device)
             self._seqs[device.slot] = max(self.ledger.state.principals[number].sequence, device.last_seq)
@@ -402,8 +402,7 @@ def _carry_out(ledger: Ledger, devices: Devices, acts: Sequence[tuple[int, int, 
 
 
 def _check_no_answer_waits(ledger: Ledger, device: Device) -> None:
-    current = ledger.state.open_round
-    if current and device.last_round == current.record.number and device.number not in current.answered:
+    if device.is_awaited(ledger.state.open_round):
         raise FederationError(
             f"participant {device.number} has answered round {device.last_round}, and the ledger has not got the answer"
             " yet",
@@ -418,9 +417,3 @@ def _position(outcomes: Sequence[Outcome], what: str) -> int:
     if isinstance(outcome, LiberateError):
         raise outcome
     return outcome
-
-
-def _number(device: Device) -> int:
-    if device.number is None:
-        raise FederationError(f"device {device.slot} is not enrolled")
-    return device.number

@@ -15,7 +15,7 @@ from typing import assert_never
 from liberate.arrays import Digest
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.devices import Devices
-from liberate.federation.leaving import Keeper, finish_leaving, is_on_its_way, leave, number_of, withdraw_all
+from liberate.federation.leaving import Keeper, finish_leaving, leave, withdraw_all
 from liberate.federation.parcels import Parcel, Scale
 from liberate.federation.rows import (
     Device,
@@ -84,12 +84,12 @@ def _carry_out(desk: Desk, waiting: Waiting) -> int | None:
     if isinstance(wish, WishToBeForgotten):
         departure = leave(ledger, devices, device, desk.keeper)
         return None if departure is None else departure.request
-    number = number_of(device)
+    number = device.enrolled_number
     if isinstance(wish, WishToWithdraw) and wish.consent is None:
         return withdraw_all(ledger, devices, device)
     stands = _position(ledger, number, waiting.seq)
     if stands is None:
-        if is_on_its_way(ledger, device):
+        if device.is_awaited(ledger.state.open_round):
             return None
         devices.try_wish(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(desk, device, number, wish)
@@ -130,7 +130,7 @@ def _is_delivered(desk: Desk, device: Device, position: int) -> bool:
     recipient = None if share is None else devices.find(number=share.record.recipient)
     if share is None or share.is_received:
         return True
-    if recipient is not None and is_on_its_way(ledger, recipient):
+    if recipient is not None and recipient.is_awaited(ledger.state.open_round):
         return False
     parcel = parcel_of(ledger, devices, device.slot, entry.leaf_hash)
     try:
