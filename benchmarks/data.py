@@ -22,9 +22,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from benchmarks.__main__ import machine
+from liberate.data.readers import read
+from liberate.data.splits import random_split
 from liberate.errors import DataError
-from liberate.model.ratings import random_split
-from liberate.model.readers import read
 
 N_RATINGS = 1_000_000
 N_USERS = 6_000

@@ -22,24 +22,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from liberate.arrays import Digest
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify
-from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import (
-    ZERO,
-    Admission,
-    Enrol,
-    Genesis,
-    Mechanism,
-    Model,
-    Round,
-    Update,
-    Witnesses,
-    sign,
-    signed_bytes,
-)
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import sign, signed_bytes
+from liberate.ledger.format.parts import Admission, Mechanism, Witnesses
+from liberate.ledger.format.records import ZERO, Enrol, Genesis, Model, Round, Update
+from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
 
 ORIGIN = "benchmark.example/ledger"
@@ -156,7 +146,7 @@ _VERIFY = """
 import json, os, resource, sys, time
 from pathlib import Path
 os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
-from liberate.ledger.audit import verify
+from liberate.ledger.verification.verify import verify
 wall, cpu = time.perf_counter(), time.process_time()
 audit = verify(Path(sys.argv[1]), resume=Path(sys.argv[3]) if len(sys.argv) > 3 else None)
 assert audit.ok, audit.findings

@@ -10,18 +10,21 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.__main__ import source
+from liberate.data.dataset import Dataset
+from liberate.data.public_datasets import load
+from liberate.data.ratings import Ratings
+from liberate.data.splits import random_split
 from liberate.errors import DataError
-from liberate.model.datasets import load
-from liberate.model.ease import Ease, MostPopular
-from liberate.model.factors import Model, fit_devices
-from liberate.model.gram import Gram, Popularity
-from liberate.model.items import initial_items
-from liberate.model.method import sum_of
+from liberate.model.cooccurrence import Gram, Popularity
+from liberate.model.item_model import initial_items
+from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.metrics import RankingMetrics, baselines, evaluate
-from liberate.model.ratings import Dataset, Ratings, random_split
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import sum_of
+from liberate.runs.evaluate import evaluate as evaluate_run
 from liberate.runs.folder import load_run
-from liberate.runs.results import evaluate as evaluate_run
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import resolve
 
 SIZES = (150, 300, 600, 1200)

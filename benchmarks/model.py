@@ -19,13 +19,17 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.__main__ import machine, source
+from liberate.data.dataset import Catalogue
+from liberate.data.public_datasets import load
+from liberate.data.ratings import Ratings
+from liberate.data.splits import Split, random_split
 from liberate.errors import DataError
-from liberate.model import kernels
-from liberate.model.datasets import load
-from liberate.model.factors import Model, ModelConfig, fit_devices
-from liberate.model.method import fit, method, sum_of
+from liberate.model.config import ModelConfig
+from liberate.model.kernels import server
 from liberate.model.metrics import evaluate
-from liberate.model.ratings import Catalogue, Ratings, Split, random_split
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import fit, method, sum_of
 from liberate.model.solvers import has_converged
 from liberate.model.statistics import Statistic
 
@@ -67,7 +71,7 @@ def measure_round(config: ModelConfig, split: Split, model: Model) -> dict[str, 
     return {
         "devices_ms": best_ms(lambda: compute_all(statistic, model, split.train)),
         "sum_ms": best_ms(
-            lambda: [kernels.add_rows(sums, batch.indices, rows) for batch, rows in zip(computed, on_grid, strict=True)]
+            lambda: [server.add_rows(sums, batch.indices, rows) for batch, rows in zip(computed, on_grid, strict=True)]
         ),
         "solve_ms": best_ms(lambda: solver.solve(model, total)),
     }

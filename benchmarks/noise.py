@@ -18,7 +18,8 @@ import numba
 import numpy as np
 
 from liberate.arrays import RealRows
-from liberate.privacy.mechanism import DistributedGaussian, Laplace
+from liberate.privacy.gaussian import DistributedGaussian
+from liberate.privacy.laplace import Laplace
 from liberate.privacy.noise import add_exact_gaussian, add_exact_laplace, add_fast_gaussian, add_fast_laplace
 
 ROWS = 16

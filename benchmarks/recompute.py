@@ -17,12 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.__main__ import source
-from liberate.ledger.audit import verify
+from liberate.ledger.verification.verify import verify
 from liberate.runs.folder import load_run
-from liberate.runs.harm import trace_harm
-from liberate.runs.recompute import recompute
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import resolve
+from liberate.tracing.harm import trace_harm
+from liberate.tracing.recompute import recompute
 
 
 def main() -> None:

@@ -22,17 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from liberate.federation.coordinator import Coordinator, FederationConfig, Stage
-from liberate.federation.founding import Charter, open_federation
-from liberate.federation.model_store import ModelStore
-from liberate.federation.participant import Host
-from liberate.federation.transport import Reply, Request
-from liberate.model.ease import Ease
-from liberate.model.gram import Gram
-from liberate.model.items import initial_items
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.federation.coordinator.config import FederationConfig, Stage
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.participant.host import Host
+from liberate.federation.setup import open_federation
+from liberate.federation.store.models import ModelStore
+from liberate.federation.terms import Charter
+from liberate.federation.wire.transport import Reply, Request
+from liberate.model.cooccurrence import Gram
+from liberate.model.item_model import initial_items
+from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian import distributed
-from liberate.privacy.masking import NEIGHBOURS
+from liberate.privacy.secure_aggregation import NEIGHBOURS
 from liberate.timing import Stopwatch
 
 RATED = 165

@@ -17,13 +17,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.ledger import COORDINATOR, LOG, ORIGIN, enrolments, genesis, opening
-from liberate.arrays import Digest
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.ancestry import trace_model
-from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import ZERO, Consent, Input, Model, Pool, Receipt, Share, Update, ranges, sign
-from liberate.ledger.trace import Trace, trace_participant, trace_received
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.records import ZERO, Model, Update
+from liberate.ledger.format.sharing_records import Consent, Input, Pool, Receipt, Share
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.trace.model_ancestry import trace_model
+from liberate.ledger.trace.participant import Trace, trace_participant, trace_received
 from liberate.randomness import SimulatedClock
 
 FIRST = 3

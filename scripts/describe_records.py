@@ -15,20 +15,21 @@ from typing import get_args
 import msgspec
 from msgspec import inspect as schema
 
-from liberate.crypto.encoding import LARGEST_INTEGER, TOKEN_PATTERN
-from liberate.ledger import records, refusal
-from liberate.ledger.records import Common, Record
-from liberate.ledger.rules import AUTHORS
+from liberate.crypto.canonical_json import LARGEST_INTEGER, TOKEN_PATTERN
+from liberate.ledger.format import number_sets, parts, records, refusals, sharing_records
+from liberate.ledger.format.parts import Common
+from liberate.ledger.format.records import Record
+from liberate.ledger.rules.transition import AUTHORS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-records.md"
 PARTS = (
-    records.Range,
-    records.Admission,
-    records.Witnesses,
-    records.Mechanism,
-    records.NewKey,
-    records.Input,
-    records.Removal,
+    number_sets.Range,
+    parts.Admission,
+    parts.Witnesses,
+    parts.Mechanism,
+    parts.NewKey,
+    sharing_records.Input,
+    sharing_records.Removal,
 )
 
 HEADER = """\
@@ -80,8 +81,8 @@ def _parts() -> Iterator[str]:
 def _reasons() -> Iterator[str]:
     yield "## Reason codes\n"
     yield "| code | the entry is refused because |\n|---|---|"
-    meanings = dict(re.findall(r'^    "(\w+)",  # (.+)$', inspect.getsource(refusal), re.MULTILINE))
-    for reason in get_args(refusal.Reason):
+    meanings = dict(re.findall(r'^    "(\w+)",  # (.+)$', inspect.getsource(refusals), re.MULTILINE))
+    for reason in get_args(refusals.Reason):
         yield f"| `{reason}` | {meanings[reason]} |"
     yield ""
 

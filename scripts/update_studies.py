@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liberate import run_study
-from liberate.studies import STUDIES
+from liberate_studies import STUDIES
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "studies"
 

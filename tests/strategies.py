@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from msgspec import inspect
 
 from liberate.arrays import RealRows
-from liberate.ledger.records import Record
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.ledger.format.records import Record
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT64_MAX = float(np.finfo(np.float64).max)

@@ -13,8 +13,9 @@ from typer.main import get_command
 
 import liberate
 from liberate.cli.app import app
-from liberate.privacy.mechanism import Mode
+from liberate.privacy.mechanism_base import Mode
 from liberate.settings import SECTIONS
+from scripts import describe_rooms
 from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
 
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -119,14 +120,10 @@ def test_reference_describes_every_section_of_the_settings(repository: Path) -> 
     assert named == [(name, kind.__name__) for name, kind in SECTIONS.items()]
 
 
-def test_architecture_names_every_module_of_the_pillars(repository: Path) -> None:
-    text = (repository / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
-    pillars = ("crypto", "ledger", "model", "privacy", "federation")
-    house = repository / "src" / "liberate"
-    files = [file.relative_to(house) for p in pillars for file in (house / p).rglob("[!_]*.py")]
-    modules = {".".join(file.with_suffix("").parts) for file in files}
+def test_architecture_shows_the_rooms_as_their_docstrings_describe_them() -> None:
+    page = describe_rooms.PAGE.read_text("utf-8")
 
-    assert set(re.findall(rf"`((?:{'|'.join(pillars)})\.[\w.]+)`", text)) == modules
+    assert describe_rooms.described(page) == page
 
 
 def test_page_on_who_learns_what_has_a_column_for_every_mode(repository: Path) -> None:

@@ -136,7 +136,7 @@ def imported_packages(folder: Path) -> set[str]:
 )
 def test_every_imported_package_is_declared(repository: Path, folder: str, extras: list[str]) -> None:
     distributions = packages_distributions()
-    own = {"liberate", "tests", "scripts", "benchmarks"}
+    own = {"liberate", "liberate_studies", "tests", "scripts", "benchmarks"}
     third_party = imported_packages(repository / folder) - set(sys.stdlib_module_names) - own
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]

@@ -10,18 +10,24 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.federation.coordinator import Coordinator, FederationConfig, Fidelity
-from liberate.federation.coordinator import Stage as Learning
-from liberate.federation.founding import Charter, Federation, open_federation
-from liberate.federation.model_store import ModelStore
-from liberate.federation.participant import Host
-from liberate.federation.transport import InProcessTransport, Transport
+from liberate.data.ratings import Ratings
+from liberate.federation.coordinator.config import FederationConfig, Fidelity
+from liberate.federation.coordinator.config import Stage as Learning
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.participant.host import Host
+from liberate.federation.setup import Federation, open_federation
+from liberate.federation.store.models import ModelStore
+from liberate.federation.terms import Charter
+from liberate.federation.wire.transport import InProcessTransport, Transport
 from liberate.ledger.publish.checkpoints import WitnessAddress
-from liberate.model.factors import Model, ModelConfig, initial
-from liberate.model.method import method
-from liberate.model.ratings import Ratings
+from liberate.model.config import ModelConfig
+from liberate.model.model import Model, initial
+from liberate.model.registry import method
+from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
-from liberate.privacy.mechanism import NANO, Mechanism, PrivacyConfig, design
+from liberate.privacy.grid import NANO
+from liberate.privacy.mechanism_base import Mechanism
+from liberate.privacy.mechanisms import design
 from liberate.timing import Stopwatch
 
 LOW, HIGH = 1.0, 5.0

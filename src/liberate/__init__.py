@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from liberate.data.public_datasets import fetch as fetch_data
+    from liberate.data.public_datasets import load as load_data
     from liberate.errors import LiberateError
-    from liberate.ledger.audit import verify
-    from liberate.model.datasets import fetch as fetch_data
-    from liberate.model.datasets import load as load_data
-    from liberate.runs.acts import consent, erase, received, share, withdraw
+    from liberate.ledger.verification.verify import verify
+    from liberate.runs.actions import consent, erase, received, share, withdraw
+    from liberate.runs.evaluate import evaluate, recommend
     from liberate.runs.folder import Result, Run, load_run
-    from liberate.runs.lineage import trace_person as trace
-    from liberate.runs.privacy import forecast as plan_privacy
-    from liberate.runs.privacy import statement as report_privacy
-    from liberate.runs.results import evaluate, recommend
-    from liberate.runs.training import train
+    from liberate.runs.privacy_report import forecast as plan_privacy
+    from liberate.runs.privacy_report import statement as report_privacy
+    from liberate.runs.train import train
     from liberate.settings import Settings
-    from liberate.studies import run_study
+    from liberate.tracing.answers import trace_person as trace
+    from liberate_studies import run_study
 
 __version__ = "0.1.0"
 
@@ -66,22 +66,22 @@ _PLACES = {
     "Result": "liberate.runs.folder:Result",
     "Run": "liberate.runs.folder:Run",
     "Settings": "liberate.settings:Settings",
-    "consent": "liberate.runs.acts:consent",
-    "erase": "liberate.runs.acts:erase",
-    "evaluate": "liberate.runs.results:evaluate",
-    "fetch_data": "liberate.model.datasets:fetch",
-    "load_data": "liberate.model.datasets:load",
+    "consent": "liberate.runs.actions:consent",
+    "erase": "liberate.runs.actions:erase",
+    "evaluate": "liberate.runs.evaluate:evaluate",
+    "fetch_data": "liberate.data.public_datasets:fetch",
+    "load_data": "liberate.data.public_datasets:load",
     "load_run": "liberate.runs.folder:load_run",
-    "plan_privacy": "liberate.runs.privacy:forecast",
-    "received": "liberate.runs.acts:received",
-    "recommend": "liberate.runs.results:recommend",
-    "report_privacy": "liberate.runs.privacy:statement",
-    "run_study": "liberate.studies:run_study",
-    "share": "liberate.runs.acts:share",
-    "trace": "liberate.runs.lineage:trace_person",
-    "train": "liberate.runs.training:train",
-    "verify": "liberate.ledger.audit:verify",
-    "withdraw": "liberate.runs.acts:withdraw",
+    "plan_privacy": "liberate.runs.privacy_report:forecast",
+    "received": "liberate.runs.actions:received",
+    "recommend": "liberate.runs.evaluate:recommend",
+    "report_privacy": "liberate.runs.privacy_report:statement",
+    "run_study": "liberate_studies:run_study",
+    "share": "liberate.runs.actions:share",
+    "trace": "liberate.tracing.answers:trace_person",
+    "train": "liberate.runs.train:train",
+    "verify": "liberate.ledger.verification.verify:verify",
+    "withdraw": "liberate.runs.actions:withdraw",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,6 @@ Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
 UInt64Array = npt.NDArray[np.uint64]
 BoolArray = npt.NDArray[np.bool_]
-
-Digest = NewType("Digest", bytes)
-"""SHA-256 output, 32 bytes."""
-
-KeyId = NewType("KeyId", str)
-"""Short name of a public key: the first 16 hexadecimal digits of its SHA-256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

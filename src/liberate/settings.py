@@ -19,10 +19,10 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from liberate.errors import SettingsError
-from liberate.federation.arranging import SharingConfig
-from liberate.federation.coordinator import FederationConfig
-from liberate.model.factors import ModelConfig
-from liberate.privacy.mechanism import PrivacyConfig
+from liberate.federation.coordinator.config import FederationConfig
+from liberate.federation.sharing.config import SharingConfig
+from liberate.model.config import ModelConfig
+from liberate.privacy.config import PrivacyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

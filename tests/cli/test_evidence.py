@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from liberate.crypto.encoding import decode, encode
+from liberate.crypto.canonical_json import decode, encode
 from liberate.crypto.signing import key_id
-from liberate.ledger.equivocation import EquivocationFile
-from tests.ledger.test_equivocation import FIRST, SECOND
+from liberate.ledger.evidence.equivocation import EquivocationFile
+from tests.ledger.evidence.test_equivocation import FIRST, SECOND
 from tests.ledger.world import ORIGIN, World, create, key
 
 

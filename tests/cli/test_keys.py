@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from liberate.crypto.signing import load_key
-from liberate.federation.devices import Devices
-from liberate.ledger.log import SqliteLedger
+from liberate.federation.store.devices import Devices
+from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import resolve
 from tests.worlds import low_rank_ratings, write_csv
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from liberate.federation.uploads import Uploads
+from liberate.federation.store.uploads import Uploads
 from tests.worlds import low_rank_ratings, write_csv
 
 Call = Callable[..., tuple[int, str, str]]

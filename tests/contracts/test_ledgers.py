@@ -8,12 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.crypto.note import open_checkpoint
 from liberate.errors import LedgerError, RefusedEntry
-from liberate.ledger.log import Ledger
-from liberate.ledger.records import Block, concerned, decode_entry, sign
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import concerned, decode_entry, sign
+from liberate.ledger.format.records import Block
+from liberate.ledger.interface import Ledger
 from tests.ledger.world import (
     COORDINATOR,
     HOST,

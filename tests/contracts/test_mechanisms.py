@@ -10,19 +10,16 @@ from hypothesis import given
 
 from liberate.arrays import GridRows, RealRows
 from liberate.privacy.accounting import account
-from liberate.privacy.mechanism import (
+from liberate.privacy.events import (
     Disclosure,
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
-    DistributedGaussian,
     DistributedGaussianRelease,
-    Gaussian,
-    Laplace,
-    Mechanism,
-    Plain,
-    SumMechanism,
-    mechanism_from,
 )
+from liberate.privacy.gaussian import DistributedGaussian, Gaussian
+from liberate.privacy.laplace import Laplace
+from liberate.privacy.mechanism_base import Mechanism, Plain, SumMechanism
+from liberate.privacy.mechanisms import mechanism_from
 from tests.strategies import device, real_rows
 
 N_ITEMS = 5

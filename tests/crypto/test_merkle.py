@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.errors import ProofMismatch
+from liberate.identifiers import Digest
 from tests.reference import merkle as reference
 
 LARGEST = 64

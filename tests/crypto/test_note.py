@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import Digest
 from liberate.crypto.note import (
     Checkpoint,
     SignatureType,
@@ -29,6 +28,7 @@ from liberate.crypto.note import (
 )
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, NoQuorum
+from liberate.identifiers import Digest
 
 KEY = SigningKey.from_seed(bytes(32))
 OTHER = SigningKey.from_seed(bytes([1] * 32))

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.ledger.records import decode_entry
-from liberate.model.ratings import Ratings
-from liberate.runs.acts import consent, erase, share, withdraw
+from liberate.data.ratings import Ratings
+from liberate.ledger.format.entries import decode_entry
+from liberate.runs.actions import consent, erase, share, withdraw
 from liberate.runs.folder import load_run
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import resolve
 from tests.worlds import low_rank_ratings, write_csv
 

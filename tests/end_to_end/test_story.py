@@ -60,7 +60,7 @@ def test_the_story_of_the_readme(repository: Path, told: Callable[[str], str]) -
     assert asked(told, "liberate erase runs/plain --participant user:1")["answered"] == [4, 5]
     assert len(told("head -2 runs/leak.csv").splitlines()) == 2
     rows = told(
-        'python -c "import liberate; from liberate.runs.acts import received;'
+        'python -c "import liberate; from liberate.runs.actions import received;'
         " print(received(liberate.load_run('runs/plain'), 'user:2').num_rows)\""
     )
     assert rows.strip() == "0", "the recipient has destroyed the copy"

@@ -12,7 +12,7 @@ from typing import Any
 
 from liberate.crypto.note import WitnessPolicy, open_cosigned, verifier_key
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.audit import verify
+from liberate.ledger.verification.verify import verify
 from liberate.randomness import SimulatedRandomness
 from tests.service.witnesses import Running, running, start
 from tests.worlds import low_rank_ratings, write_csv

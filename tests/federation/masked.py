@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from liberate.arrays import Digest, UInt32Array
+from liberate.arrays import UInt32Array
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.federation.devices import Devices
-from liberate.federation.mask_messages import (
+from liberate.federation.participant.masking import Masks
+from liberate.federation.store.device_rows import Holding
+from liberate.federation.store.devices import Devices
+from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.round_messages import Refused
+from liberate.federation.wire.secagg_messages import (
     MaskKeys,
     MaskRequest,
     Neighbour,
@@ -22,11 +26,12 @@ from liberate.federation.mask_messages import (
     Shares,
     UnmaskRequest,
 )
-from liberate.federation.masks import MaskedRound, Masks, masked_round
-from liberate.federation.messages import Refused
-from liberate.federation.rows import Holding
-from liberate.ledger.records import Block, Mechanism, Record, Round, Survivors, decode_entry, ranges, sign
-from liberate.ledger.state import Principal
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.parts import Mechanism
+from liberate.ledger.format.records import Block, Record, Round, Survivors
+from liberate.ledger.rules.state import Principal
 from liberate.randomness import SimulatedRandomness
 
 ORIGIN = "test.invalid/masked"

@@ -13,44 +13,42 @@ from typing import Protocol
 
 import msgspec
 
-from liberate.arrays import Digest
 from liberate.crypto.merkle import root
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
-from liberate.ledger.log import Ledger, SqliteLedger
-from liberate.ledger.records import (
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry, new_key, sign
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.parts import Admission, AdmittedRole, Mechanism, Witnesses
+from liberate.ledger.format.records import (
     Aborted,
-    Admission,
-    AdmittedRole,
     Block,
-    Consent,
     Dataset,
-    Disclosure,
     Enrol,
-    Erasure,
     Genesis,
-    Input,
     Key,
-    Mechanism,
     Model,
-    Pool,
-    Receipt,
     Record,
-    Removal,
     Round,
-    Share,
     Survivors,
     Update,
-    Withdrawal,
-    Witnesses,
-    decode_entry,
-    new_key,
-    ranges,
-    sign,
 )
-from liberate.ledger.rules import apply
-from liberate.ledger.state import OpenRound, State
+from liberate.ledger.format.sharing_records import (
+    Consent,
+    Disclosure,
+    Erasure,
+    Input,
+    Pool,
+    Receipt,
+    Removal,
+    Share,
+    Withdrawal,
+)
+from liberate.ledger.interface import Ledger
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.rules.state import OpenRound, State
+from liberate.ledger.rules.transition import apply
 from liberate.randomness import SimulatedClock
 
 ORIGIN = "example.org/test"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Float32Array, Float64Array
-from liberate.model import kernels
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.kernels import device, linear_algebra, ranking, server
 from tests.reference import factorisation as plain
 from tests.strategies import ratings
 
@@ -50,7 +50,7 @@ def fit(
 
 @given(ratings(), sizes, seeds)
 def test_fit_profiles_equals_its_twin(own: Ratings, k: int, seed: int) -> None:
-    fast, slow = fit(kernels.fit_profiles, own, k, seed), fit(plain.fit_profiles, own, k, seed)
+    fast, slow = fit(device.fit_profiles, own, k, seed), fit(plain.fit_profiles, own, k, seed)
 
     for place in range(3):
         np.testing.assert_allclose(fast[place], slow[place], rtol=2e-4, atol=2e-4)
@@ -62,7 +62,7 @@ def test_normal_rows_equal_their_twin(own: Ratings, k: int, seed: int) -> None:
     targets = own.values - np.float32(3.5)
     fast, slow = np.empty((2, own.n_ratings, moments.shape[1] + k), np.float32)
 
-    kernels.normal_rows(own.indptr, targets, means, moments, fast)
+    device.normal_rows(own.indptr, targets, means, moments, fast)
     plain.normal_rows(own.indptr, targets, means, moments, slow)
 
     np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-5)
@@ -76,7 +76,7 @@ def test_adapt_equals_its_twin(own: Ratings, k: int, seed: int) -> None:
     targets = own.values - np.float32(3.5)
     fast, slow = np.empty_like(means), np.empty_like(means)
 
-    for adapt, adapted in ((kernels.adapt, fast), (plain.adapt, slow)):
+    for adapt, adapted in ((device.adapt, fast), (plain.adapt, slow)):
         adapt(own.indptr, own.items, targets, means, moments, before, after, np.float32(1.3), adapted)
 
     np.testing.assert_allclose(fast, slow, rtol=2e-4, atol=2e-4)
@@ -91,7 +91,7 @@ def test_gradient_rows_equal_their_twin(own: Ratings, k: int, seed: int) -> None
     fast, slow = np.empty((2, own.n_ratings, k), np.float32)
     fast_errors, slow_errors = np.empty((2, own.n_users))
 
-    kernels.gradient_rows(own.indptr, own.items, targets, means, item_means, fast, fast_errors)
+    device.gradient_rows(own.indptr, own.items, targets, means, item_means, fast, fast_errors)
     plain.gradient_rows(own.indptr, own.items, targets, means, item_means, slow, slow_errors)
 
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-4)
@@ -106,7 +106,7 @@ def test_solve_items_equals_its_twin(n_items: int, k: int, seed: int) -> None:
     fast_means, slow_means = np.empty((2, n_items, k))
     fast_moments, slow_moments = np.empty((2, n_items, total.shape[1] - k))
 
-    kernels.solve_items(total, 1.3, precision, target, fast_means, fast_moments)
+    server.solve_items(total, 1.3, precision, target, fast_means, fast_moments)
     plain.solve_items(total, 1.3, precision, target, slow_means, slow_moments)
 
     np.testing.assert_allclose(fast_means, slow_means, rtol=1e-10, atol=1e-12)
@@ -118,8 +118,8 @@ def test_small_solves_equal_their_twins(k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, x = precision_of(rng, k), rng.normal(0, 1, k)
 
-    np.testing.assert_allclose(kernels.invert(a), plain.invert(a), rtol=1e-11, atol=1e-13)
-    np.testing.assert_allclose(kernels.multiply(a, x), plain.multiply(a, x), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(linear_algebra.invert(a), plain.invert(a), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(linear_algebra.multiply(a, x), plain.multiply(a, x), rtol=1e-12, atol=1e-12)
 
 
 @given(st.integers(0, 5), sizes, seeds)
@@ -130,10 +130,10 @@ def test_sums_equal_their_twins(n: int, k: int, seed: int) -> None:
     total = rng.normal(0, 1, (n, k * (k + 1) // 2 + k))
     sides = [array.astype(np.float64) for array in (*new, *old)]
 
-    np.testing.assert_allclose(kernels.outer(means), plain.outer(means), rtol=1e-6)
-    np.testing.assert_array_equal(kernels.column_sums(rows), plain.column_sums(rows))
+    np.testing.assert_allclose(linear_algebra.outer(means), plain.outer(means), rtol=1e-6)
+    np.testing.assert_array_equal(server.column_sums(rows), plain.column_sums(rows))
     np.testing.assert_allclose(
-        kernels.error_change(total, *sides), plain.error_change(total, *sides), rtol=1e-12, atol=1e-12
+        server.error_change(total, *sides), plain.error_change(total, *sides), rtol=1e-12, atol=1e-12
     )
 
 
@@ -144,7 +144,7 @@ def test_add_rows_equals_its_twin(total: npt.DTypeLike, row: npt.DTypeLike) -> N
     rows = (rng.normal(0, 1, (40, 3)) * 2**28).astype(row)
     fast, slow = np.zeros((2, 5, 3), total)
 
-    kernels.add_rows(fast, items, rows)
+    server.add_rows(fast, items, rows)
     plain.add_rows(slow, items, rows)
 
     np.testing.assert_array_equal(fast, slow)
@@ -160,13 +160,13 @@ def test_ranking_equals_its_twin(own: Ratings, k: int, seed: int, n: int) -> Non
     fast_scores, slow_scores = np.empty((2, own.n_users, n), np.float32)
     columns = np.ascontiguousarray(items.T)
 
-    kernels.rank(profiles, columns, own.indptr, own.items, fast, fast_scores)
+    ranking.rank(profiles, columns, own.indptr, own.items, fast, fast_scores)
     plain.rank(profiles, columns, own.indptr, own.items, slow, slow_scores)
 
     np.testing.assert_array_equal(fast, slow)
     np.testing.assert_array_equal(fast_scores, slow_scores)
     np.testing.assert_array_equal(
-        kernels.predict_pairs(profiles, items, own.users(), own.items),
+        ranking.predict_pairs(profiles, items, own.users(), own.items),
         plain.predict_pairs(profiles, items, own.users(), own.items),
     )
 
@@ -181,7 +181,7 @@ def test_server_solve_repeats_to_the_bit_on_any_number_of_cores() -> None:
     for threads in (1, 2):
         numba.set_num_threads(threads)
         means, moments = np.empty((n_items, k)), np.empty((n_items, total.shape[1] - k))
-        kernels.solve_items(total, 1.3, precision, target, means, moments)
+        server.solve_items(total, 1.3, precision, target, means, moments)
         results.append(means.tobytes() + moments.tobytes())
 
     assert results[0] == results[1]
@@ -194,8 +194,8 @@ def test_sizes_of_integers_equal_their_twins(n: int, width: int, seed: int) -> N
     scales, columns = rng.random(n), 2**20 * rng.random(width)
 
     ratios = np.abs(rows.astype(np.float64)) / (np.outer(scales, columns) + 1)
-    np.testing.assert_allclose(kernels.column_squares(rows), (rows.astype(np.float64) ** 2).sum(axis=0))
-    np.testing.assert_allclose(kernels.largest_ratio(rows, scales, columns), ratios.max(initial=0.0))
+    np.testing.assert_allclose(server.column_squares(rows), (rows.astype(np.float64) ** 2).sum(axis=0))
+    np.testing.assert_allclose(server.largest_ratio(rows, scales, columns), ratios.max(initial=0.0))
 
 
 @given(st.integers(1, 4), sizes, seeds)
@@ -206,9 +206,9 @@ def test_moments_are_told_by_their_eigenvalues(n: int, k: int, seed: int) -> Non
     matrices[-1] -= (np.linalg.eigvalsh(matrices[-1])[0] + 0.01) * np.eye(k)
     others = np.array([plain.pack(np.rint(2**20 * matrix)) for matrix in matrices]).astype(np.int32)
 
-    assert all(kernels.is_moment(row, k) for row in units)
-    assert kernels.is_moment(np.zeros(k * (k + 1) // 2, np.int32), k)
-    assert not kernels.is_moment(others[-1], k)
+    assert all(server.is_moment(row, k) for row in units)
+    assert server.is_moment(np.zeros(k * (k + 1) // 2, np.int32), k)
+    assert not server.is_moment(others[-1], k)
 
 
 @given(ratings(), sizes, seeds)
@@ -224,9 +224,9 @@ def test_least_error_is_what_a_person_has_whose_side_is_known(own: Ratings, k: i
     packed = np.tile(plain.pack(np.outer(z, z)), (len(items), 1))
     rows = np.rint(2.0**20 * np.concatenate([packed, h], axis=1)).astype(np.int64)
 
-    found = kernels.least_error(items, rows, 2.0**-20, item_means, item_moments)
+    found = server.least_error(items, rows, 2.0**-20, item_means, item_moments)
 
     spread = [plain.unpack(m, k) - np.outer(w, w) for m, w in zip(item_moments[items], item_means[items], strict=True)]
     wanted = sum((errors**2).tolist()) + sum(float(z @ covariance @ z) for covariance in spread)
     assert found == pytest.approx(wanted, rel=2e-3, abs=2e-3)
-    assert kernels.least_error(items, -rows, 2.0**-20, item_means, item_moments) == (np.inf if len(items) else 0.0)
+    assert server.least_error(items, -rows, 2.0**-20, item_means, item_moments) == (np.inf if len(items) else 0.0)

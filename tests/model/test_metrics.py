@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from liberate.arrays import Int32Array
-from liberate.model.factors import ModelConfig, fit_devices, predict
+from liberate.data.dataset import Catalogue
+from liberate.data.ratings import Ratings
+from liberate.data.splits import Split
+from liberate.model.config import ModelConfig
 from liberate.model.metrics import baselines, evaluate, gini, judge_lists, rmse
-from liberate.model.ratings import Catalogue, Ratings, Split
+from liberate.model.profiles import fit_devices, predict
 from tests.model.worlds import learned, noisy_world
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from liberate.model.factors import ModelConfig, fit_devices, predict
+from liberate.model.config import ModelConfig
+from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
 from tests.model.worlds import learned, noisy_world
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from liberate.arrays import Float64Array
+from liberate.data.ratings import Ratings
 from liberate.errors import FederationError
-from liberate.model.factors import Model, ModelConfig, encode, fit_devices, initial
-from liberate.model.method import method, sum_of
-from liberate.model.ratings import Ratings
+from liberate.model.codec import encode
+from liberate.model.config import ModelConfig
+from liberate.model.model import Model, initial
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import method, sum_of
 from liberate.model.solvers import Descent, Total, VariationalBayes, has_converged
 from tests.model.worlds import SECRET, learned, noisy_world
 from tests.reference import factorisation as plain

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Float32Array, Float64Array
-from liberate.model.factors import Model, ModelConfig, fit_devices
-from liberate.model.method import method
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.config import ModelConfig
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import method
 from liberate.model.statistics import Gradient, NormalEquations
 from tests.model.worlds import learned, noisy_world
 from tests.strategies import ratings

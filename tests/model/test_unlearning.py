@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from liberate.model.factors import Array, Model, ModelConfig, fit_devices
-from liberate.model.method import first_model, method, sum_of
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.config import ModelConfig
+from liberate.model.model import Array, Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import first_model, method, sum_of
 from liberate.model.solvers import Solver, Total
 from liberate.model.statistics import Statistic
 from liberate.model.unlearning import distance, forget, without

@@ -6,10 +6,13 @@ import itertools
 
 import numpy as np
 
-from liberate.model.factors import Model, ModelConfig, fit_devices, predict
-from liberate.model.method import fit
+from liberate.data.ratings import Ratings
+from liberate.data.splits import Split
+from liberate.model.config import ModelConfig
 from liberate.model.metrics import rmse
-from liberate.model.ratings import Ratings, Split
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices, predict
+from liberate.model.registry import fit
 
 SECRET = bytes(range(32))
 

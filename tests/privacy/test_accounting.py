@@ -26,18 +26,17 @@ from liberate.privacy.accounting import (
     sampler,
     signal_to_noise,
 )
-from liberate.privacy.gaussian_curve import epsilon_of
-from liberate.privacy.mechanism import (
+from liberate.privacy.events import (
     Disclosure,
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
-    DistributedGaussian,
     DistributedGaussianRelease,
     Event,
-    Gaussian,
-    Laplace,
-    Plain,
 )
+from liberate.privacy.gaussian import DistributedGaussian, Gaussian
+from liberate.privacy.gaussian_tradeoff import epsilon_of
+from liberate.privacy.laplace import Laplace
+from liberate.privacy.mechanism_base import Plain
 from tests.reference import privacy_loss as reference
 
 DELTA = 1e-5

@@ -12,26 +12,25 @@ from hypothesis import strategies as st
 from scipy.stats import binom, mannwhitneyu
 
 from liberate.arrays import Float64Array, GridRows, Int64Array
-from liberate.model.factors import Model, ModelConfig, initial
-from liberate.model.items import initial_items
-from liberate.model.method import method, statistic_of, sum_of
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.config import ModelConfig
+from liberate.model.item_model import initial_items
+from liberate.model.model import Model, initial
+from liberate.model.registry import method, statistic_of, sum_of
 from liberate.privacy.attacks import (
-    Audit,
     GradientView,
-    Misuse,
-    Seen,
     auc,
-    audit,
     averaging_errors,
-    epsilon_lower_bound,
     nearest,
-    noise_misuse,
     ratings_from_gradients,
     ratings_from_normal_equations,
     weights_from_gram,
 )
-from liberate.privacy.mechanism import Mechanism, Plain, PrivacyConfig, design
+from liberate.privacy.auditing import Audit, audit, epsilon_lower_bound
+from liberate.privacy.config import PrivacyConfig
+from liberate.privacy.mechanism_base import Mechanism, Plain
+from liberate.privacy.mechanisms import design
+from liberate.privacy.misuse import Misuse, Seen, noise_misuse
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
 RATINGS = low_rank_ratings(n_users=60, n_items=40)

@@ -15,16 +15,11 @@ from hypothesis import strategies as st
 from liberate.arrays import Int64Array, RealRows
 from liberate.errors import PrivacyError
 from liberate.privacy.accounting import account
-from liberate.privacy.gaussian import (
-    LARGEST_SUM,
-    DistributedGaussian,
-    Gaussian,
-    distributed,
-    four_squares,
-)
-from liberate.privacy.gaussian_curve import epsilon_of, gaussian_calibration, log_delta, rho_nano_limit
+from liberate.privacy.config import PrivacyConfig
+from liberate.privacy.gaussian import LARGEST_SUM, DistributedGaussian, Gaussian, distributed, four_squares
+from liberate.privacy.gaussian_tradeoff import epsilon_of, gaussian_calibration, log_delta, rho_nano_limit
 from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
-from liberate.privacy.mechanism import PrivacyConfig, design, mechanism_from
+from liberate.privacy.mechanisms import design, mechanism_from
 
 DELTA = 1e-5
 SHARES = DistributedGaussian(grid_bits=10, clip_units=4096, share_units=100, honest=20, masked=0)

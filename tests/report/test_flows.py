@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from liberate import report
 from liberate.report.flows import MOST, Flow, Graph, Thing, flow_of, lay_out
 from liberate.runs.folder import Run
-from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
+from liberate.tracing.answers import trace_person, trace_received_by, trace_share, trace_version
 from tests.runs.sharing import sharing_run
 
 SVG = "{http://www.w3.org/2000/svg}"

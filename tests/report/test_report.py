@@ -18,19 +18,20 @@ import numpy as np
 import pytest
 
 from liberate import report
+from liberate.data.rating_scale import Scale
 from liberate.errors import LiberateError
-from liberate.federation.founding import open_standing
-from liberate.federation.parcels import Scale
-from liberate.federation.sharing import Terms, grant, hand_over, receive, withdraw
-from liberate.ledger.records import decode_entry
+from liberate.federation.setup import open_standing
+from liberate.federation.sharing.actions import Terms, grant, hand_over, receive, withdraw
+from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
 from liberate.report import words
 from liberate.report.facts import time_parts
+from liberate.runs.federation_terms import charter_of
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.lineage import trace_person
-from liberate.runs.training import charter_of, train
+from liberate.runs.train import train
 from liberate.settings import resolve
+from liberate.tracing.answers import trace_person
 from tests.browser import Browser
 from tests.report.document import Element, parse
 from tests.worlds import low_rank_ratings, write_csv

@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from liberate.crypto.signing import save_key
-from liberate.federation.devices import Devices
-from liberate.federation.founding import Standing, open_standing
-from liberate.federation.parcels import Scale
-from liberate.federation.rows import Device, Holding
-from liberate.federation.sharing import Handed, Terms, grant, hand_over, handed, receive
-from liberate.ledger.records import decode_entry
-from liberate.model.ratings import Ratings
+from liberate.data.rating_scale import Scale
+from liberate.data.ratings import Ratings
+from liberate.federation.setup import Standing, open_standing
+from liberate.federation.sharing.actions import Handed, Terms, grant, hand_over, handed, receive
+from liberate.federation.store.device_rows import Device, Holding
+from liberate.federation.store.devices import Devices
+from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
+from liberate.runs.federation_terms import charter_of
 from liberate.runs.folder import CATALOGUE, Run, load_run, save_table, write_run
-from liberate.runs.training import charter_of
 from liberate.settings import resolve
 from tests.ledger.world import FOUNDER, LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, key, write_sharing
 from tests.worlds import World, low_rank_ratings, stage

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.ledger.audit import verify
-from liberate.ledger.records import Round, decode_entry
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Round
+from liberate.ledger.verification.verify import verify
 from liberate.runs.folder import load_run
-from liberate.runs.privacy import forecast
-from liberate.runs.training import train
+from liberate.runs.privacy_report import forecast
+from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from tests.worlds import write_csv
 

@@ -11,27 +11,34 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.crypto.encoding import commitment
+from liberate.crypto.commitments import commitment
 from liberate.crypto.signing import SigningKey
+from liberate.data.ratings import Ratings
+from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
-from liberate.federation.coordinator import Coordinator
-from liberate.federation.devices import Devices
-from liberate.federation.founding import open_standing
-from liberate.federation.joining import held_ratings
-from liberate.federation.rows import Device
-from liberate.federation.transport import InProcessTransport
-from liberate.ledger.audit import verify
-from liberate.ledger.records import Aborted, Dataset, Round, Update, Withdrawal, decode_entry, numbers, sign
-from liberate.model.ratings import Ratings, random_split
-from liberate.privacy.gaussian_curve import rho_nano_limit
-from liberate.runs import preparing, training
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.setup import open_standing
+from liberate.federation.store.device_rows import Device
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.held_ratings import held_ratings
+from liberate.federation.wire.transport import InProcessTransport
+from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.records import Aborted, Dataset, Round, Update
+from liberate.ledger.format.sharing_records import Withdrawal
+from liberate.ledger.verification.verify import verify
+from liberate.privacy.gaussian_tradeoff import rho_nano_limit
+from liberate.runs import prepare
+from liberate.runs import train as training
+from liberate.runs.evaluate import evaluate, recommend
+from liberate.runs.federation_terms import charter_of
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.lineage import trace_person
-from liberate.runs.privacy import statement
-from liberate.runs.results import evaluate, find_person, recommend
-from liberate.runs.training import charter_of, train
+from liberate.runs.people import find_person
+from liberate.runs.privacy_report import statement
+from liberate.runs.train import train
 from liberate.settings import Settings, resolve
+from liberate.tracing.answers import trace_person
 from tests.worlds import low_rank_ratings
 
 Configure = Callable[..., Settings]
@@ -362,9 +369,9 @@ def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
 @pytest.fixture
 def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not look at accounts, and people who agree to anything."""
-    no_limit: dict[preparing.Charged, int] = {"epsilon": 10**15, "rho": 10**15}
-    read = preparing._standing
-    monkeypatch.setattr(preparing, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
+    no_limit: dict[prepare.Charged, int] = {"epsilon": 10**15, "rho": 10**15}
+    read = prepare._standing
+    monkeypatch.setattr(prepare, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
     agree = Devices.agree
 
     def agree_to_anything(
@@ -555,7 +562,7 @@ def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: 
 def test_run_that_was_prepared_before_another_began_changes_nothing(tmp_path: Path, configure: Configure) -> None:
     """Two commands at once: the second to get the ledger finds that the federation is not what it has read."""
     train(configure(FIRST), tmp_path / "first")
-    late = preparing.prepare(configure([*FIRST, ("u00", "another", 3)]), tmp_path / "late", tmp_path / "first")
+    late = prepare.prepare(configure([*FIRST, ("u00", "another", 3)]), tmp_path / "late", tmp_path / "first")
     train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
     before = [(tmp_path / "first" / name).read_bytes() for name in ("items.parquet", "federation.toml", "checkpoint")]
 

@@ -12,19 +12,20 @@ import pytest
 from liberate.crypto.note import SignatureType, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LedgerLocked, LiberateError
-from liberate.federation.coordinator import Coordinator
-from liberate.federation.devices import Devices
-from liberate.federation.rekeying import Act
-from liberate.ledger.audit import verify
-from liberate.ledger.log import SqliteLedger
-from liberate.runs.entries import read_entries
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.keys import Act
+from liberate.federation.store.devices import Devices
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.verification.verify import verify
+from liberate.runs.evaluate import evaluate, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
-from liberate.runs.lineage import trace_person
-from liberate.runs.proofs import prove_person
-from liberate.runs.results import evaluate, find_person, recommend
-from liberate.runs.training import train
+from liberate.runs.people import find_person
+from liberate.runs.train import train
 from liberate.settings import Settings, resolve
+from liberate.tracing.answers import trace_person
+from liberate.tracing.entries import read_entries
+from liberate.tracing.proofs import prove_person
 from tests.worlds import low_rank_ratings, write_csv
 
 PERSON = "user:u03"

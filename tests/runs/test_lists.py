@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.cli.output import print_json, print_pairs
+from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError
-from liberate.ledger.audit import verify
-from liberate.ledger.records import Model, Round, decode_entry
-from liberate.model.ratings import Ratings
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Model, Round
+from liberate.ledger.verification.verify import verify
+from liberate.runs.evaluate import evaluate, recommend, write_predictions, write_top
 from liberate.runs.folder import Run, load_run
-from liberate.runs.results import evaluate, recommend, write_predictions, write_top
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from tests.worlds import write_csv
 

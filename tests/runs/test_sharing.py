@@ -13,27 +13,31 @@ from pathlib import Path
 import pytest
 
 from liberate.arrays import GridRows
+from liberate.data.rating_scale import Scale
+from liberate.data.ratings import Ratings
 from liberate.errors import InsufficientCohort, LiberateError, SettingsError
-from liberate.federation import accepting
-from liberate.federation.devices import Devices
-from liberate.federation.founding import open_standing
-from liberate.federation.parcels import Scale
-from liberate.federation.pool import Pool
-from liberate.federation.rows import Received
-from liberate.federation.sharing import Terms, grant, hand_over, handed
-from liberate.ledger.audit import verify
-from liberate.ledger.log import SqliteLedger
-from liberate.ledger.records import Consent, Model, Record, Round, Share, Update, decode_entry, numbers
-from liberate.ledger.records import Pool as PoolRecord
-from liberate.ledger.trace import trace_participant
-from liberate.model.ratings import Ratings
+from liberate.federation.coordinator import upload_validation
+from liberate.federation.setup import open_standing
+from liberate.federation.sharing.actions import Terms, grant, hand_over, handed
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.pool import Pool
+from liberate.federation.store.sharing_rows import Received
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.records import Model, Record, Round, Update
+from liberate.ledger.format.sharing_records import Consent, Share
+from liberate.ledger.format.sharing_records import Pool as PoolRecord
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.trace.participant import trace_participant
+from liberate.ledger.verification.verify import verify
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.acts import accept, consent, share, withdraw
+from liberate.runs.actions import accept, consent, share, withdraw
+from liberate.runs.federation_terms import charter_of
 from liberate.runs.folder import Run, load_run
-from liberate.runs.recompute import recompute
-from liberate.runs.results import find_person
-from liberate.runs.training import charter_of, train
+from liberate.runs.people import find_person
+from liberate.runs.train import train
 from liberate.settings import Settings, resolve
+from liberate.tracing.recompute import recompute
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import low_rank_ratings, write_csv
 
@@ -136,7 +140,7 @@ def test_an_answer_may_be_as_large_as_its_copies_weigh(
         def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
             seen.append(n_people)
 
-    monkeypatch.setattr(accepting, "limits_of", lambda base: Noting())
+    monkeypatch.setattr(upload_validation, "limits_of", lambda base: Noting())
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
 
     used = [
@@ -336,7 +340,7 @@ def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure
 def test_run_whose_pool_has_nothing_left_says_so(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("liberate.runs.training.arrange", lambda *_: None)
+    monkeypatch.setattr("liberate.runs.train.arrange", lambda *_: None)
 
     with pytest.raises(InsufficientCohort, match="no copies in the pool"):
         train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")

@@ -9,7 +9,7 @@ import pytest
 from liberate.crypto.note import SignatureType, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import SettingsError
-from liberate.runs.training import _witnesses
+from liberate.runs.federation_terms import _witnesses
 from liberate.settings import LedgerConfig, from_tree, resolve, to_toml
 
 KEYS = [SigningKey.from_seed(bytes([number]) * 32).public for number in range(4)]

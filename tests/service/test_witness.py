@@ -20,7 +20,7 @@ import pytest
 from liberate.crypto.note import WitnessPolicy, open_cosigned
 from liberate.errors import LedgerError
 from liberate.ledger.publish.checkpoints import submit
-from liberate.ledger.publish.submission import MAX_BODY_BYTES
+from liberate.ledger.witness.protocol import MAX_BODY_BYTES
 from tests.ledger.publish.views import ORIGIN, VKEY, View
 from tests.ledger.world import LOG_VKEY, create
 from tests.service.witnesses import Running, new_key, running, start

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from liberate.studies.drawing import apart, name_beside
+from liberate_studies.drawing import apart, name_beside
 
 GAP = 0.1
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from liberate.runs.folder import Result
-from liberate.runs.training import train
+from liberate.runs.train import train
 from liberate.settings import Settings
-from liberate.studies import frontier, run_study
-from liberate.studies.findings import Row, load_rows, number, save_rows
+from liberate_studies import frontier, run_study
+from liberate_studies.findings import Row, load_rows, number, save_rows
 
 
 class Broken(Exception):
@@ -27,7 +27,7 @@ def breaking_after(n_runs: int, monkeypatch: pytest.MonkeyPatch) -> list[Setting
         trained.append(settings)
         return train(settings, out)
 
-    monkeypatch.setattr("liberate.studies.frontier.train", limited)
+    monkeypatch.setattr("liberate_studies.frontier.train", limited)
     return trained
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.studies import run_study
+from liberate_studies import run_study
 
 Rows = list[dict[str, Any]]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.arrays import Digest
 from liberate.errors import LiberateError
-from liberate.studies.rungs import Learned, centralised, federated, judge, ledgered, require_same
-from liberate.studies.worlds import World, free, made_up
+from liberate.identifiers import Digest
+from liberate_studies.rungs import Learned, centralised, federated, judge, ledgered, require_same
+from liberate_studies.worlds import World, free, made_up
 
 LOCAL = ("privacy.mode=local", "privacy.epsilon=8")
 SMALL = ("federation.rounds=3", "model.n_factors=4")

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.errors import LiberateError
-from liberate.ledger.audit import Audit, verify
-from liberate.ledger.findings import Finding
+from liberate.ledger.verification.findings import Finding
+from liberate.ledger.verification.verify import Audit, verify
 from liberate.settings import resolve
-from liberate.studies import STUDIES, run_study
-from liberate.studies.findings import number, table
-from liberate.studies.worlds import made_up
+from liberate_studies import STUDIES, run_study
+from liberate_studies.findings import number, table
+from liberate_studies.worlds import made_up
 
 _NOT_LEARNED = {"ledgered", "attacks", "leaks", "poisoning", "sharing", "unlearning"}
 """Studies whose numbers are not about how good a model is."""
@@ -80,7 +80,7 @@ def test_study_refuses_a_ledger_that_does_not_verify(tmp_path: Path, monkeypatch
     def find_fault(folder: Path, *, key: str) -> Audit:
         return replace(verify(folder, key=key), ok=False, findings=(Finding("entry 3", "it was swapped"),))
 
-    monkeypatch.setattr("liberate.studies.ledgered.verify", find_fault)
+    monkeypatch.setattr("liberate_studies.ledgered.verify", find_fault)
 
     with pytest.raises(LiberateError, match="does not verify: entry 3: it was swapped"):
         run_study("ledgered", is_quick=True, out=tmp_path)

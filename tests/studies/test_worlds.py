@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.studies.worlds import World, corner, free, made_up, open_world
+from liberate_studies.worlds import World, corner, free, made_up, open_world
 
 
 @pytest.fixture

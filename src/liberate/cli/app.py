@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import acts, data, evidence, keys, ledger, privacy, run, study, trace, unlearn, witness
+from liberate.cli import actions, data, evidence, keys, ledger, privacy, run, study, trace, unlearn, witness
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -30,11 +30,11 @@ ledger.app.command("evidence")(evidence.evidence)
 ledger.app.command("compare")(evidence.compare)
 app.add_typer(ledger.app, name="ledger")
 app.command("trace")(trace.trace)
-app.command("consent")(acts.consent)
-app.command("share")(acts.share)
-app.command("accept")(acts.accept)
-app.command("withdraw")(acts.withdraw)
-app.command("erase")(acts.erase)
+app.command("consent")(actions.consent)
+app.command("share")(actions.share)
+app.command("accept")(actions.accept)
+app.command("withdraw")(actions.withdraw)
+app.command("erase")(actions.erase)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(keys.app, name="keys")
 app.command("witness")(witness.witness)

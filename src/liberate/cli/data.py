@@ -20,7 +20,7 @@ def get(
     as_json: JsonFlag = False,
 ) -> None:
     """Download a public data set, check it, and keep it where --data NAME finds it."""
-    from liberate.model.datasets import fetch, licence
+    from liberate.data.public_datasets import fetch, licence
 
     path = fetch(name, to)
     if as_json:
@@ -36,7 +36,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Count users, items and ratings, and show how they are spread."""
-    from liberate.model.datasets import summary
+    from liberate.data.public_datasets import summary
     from liberate.runs.folder import load_dataset
     from liberate.settings import resolve
 

@@ -18,7 +18,8 @@ Key = Annotated[str, typer.Option(metavar="VKEY", help="The log's verifier key, 
 
 def verify_evidence(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file of a witness, a host, `compare`, `evidence`, `trace --leak`.")
+        Path,
+        typer.Argument(metavar="FILE", help="A file of a witness, a host, `compare`, `evidence`, `trace --leak`."),
     ],
     key: Annotated[
         str | None,
@@ -28,9 +29,9 @@ def verify_evidence(
 ) -> None:
     """Check proof that a log or an author contradicted itself, or of whose copy leaked; exit 1 if it proves nothing."""
     from liberate.errors import InvalidRecord, ProofMismatch, RefusedEntry
-    from liberate.ledger.equivocation import is_equivocation
-    from liberate.ledger.publish.evidence import read_evidence
-    from liberate.runs.accusations import check_accusations, is_accusation
+    from liberate.ledger.evidence.equivocation import is_equivocation
+    from liberate.ledger.evidence.split_view import read_evidence
+    from liberate.tracing.leak.evidence import check_accusations, is_accusation
 
     data = read_evidence(file)
     try:
@@ -54,9 +55,9 @@ def evidence(
     as_json: JsonFlag = False,
 ) -> None:
     """Write out what a ledger keeps of authors who signed two entries with one sequence number, a file each."""
-    from liberate.ledger.log import SqliteLedger
-    from liberate.ledger.publish.evidence import keep_evidence
-    from liberate.runs.places import ledger_of
+    from liberate.ledger.evidence.split_view import keep_evidence
+    from liberate.ledger.log.sqlite import SqliteLedger
+    from liberate.runs.federation_folder import ledger_of
 
     with closing(SqliteLedger.open(ledger_of(folder))) as ledger:
         files = [str(keep_evidence(out, data)) for data in ledger.equivocations()]
@@ -64,7 +65,7 @@ def evidence(
 
 
 def _of_log(data: bytes, key: str) -> dict[str, Any]:
-    from liberate.ledger.publish.evidence import verify_evidence
+    from liberate.ledger.evidence.split_view import verify_evidence
 
     conflict = verify_evidence(data, key)
     found: dict[str, Any] = {"origin": conflict.first.origin}
@@ -75,7 +76,7 @@ def _of_log(data: bytes, key: str) -> dict[str, Any]:
 
 def _of_author(data: bytes) -> dict[str, Any]:
     from liberate.crypto.signing import key_id
-    from liberate.ledger.equivocation import verify_equivocation
+    from liberate.ledger.evidence.equivocation import verify_equivocation
 
     proved = verify_equivocation(data)
     record = proved.first.record
@@ -91,16 +92,16 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two copies of a ledger; exit 1, and write evidence, if its log has contradicted itself."""
-    from liberate.ledger.log import SqliteLedger
-    from liberate.ledger.publish import evidence
-    from liberate.runs.places import ledger_of
+    from liberate.ledger.evidence import split_view
+    from liberate.ledger.log.sqlite import SqliteLedger
+    from liberate.runs.federation_folder import ledger_of
 
     with closing(SqliteLedger.open(ledger_of(one))) as left, closing(SqliteLedger.open(ledger_of(other))) as right:
-        data = evidence.between(left, right)
+        data = split_view.between(left, right)
         found: dict[str, Any] = {"ok": data is None, "first_size": left.size, "second_size": right.size}
     if data is not None:
-        evidence.verify_evidence(data, key)
-        found["evidence"] = str(evidence.keep_evidence(out, data))
+        split_view.verify_evidence(data, key)
+        found["evidence"] = str(split_view.keep_evidence(out, data))
     _print(found, as_json=as_json)
     if data is not None:
         sys.exit(1)

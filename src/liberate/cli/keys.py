@@ -12,7 +12,7 @@ from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
 from liberate.cli.run import Folder
 
 if TYPE_CHECKING:
-    from liberate.federation.rekeying import Act
+    from liberate.federation.keys import Act
 
 Participant = Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")]
 

@@ -16,7 +16,7 @@ from liberate.cli.run import Folder
 
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
-    from liberate.runs.recompute import Recomputation, RecomputedRound
+    from liberate.tracing.recompute import Recomputation, RecomputedRound
 
 Published = Annotated[
     Path | None,
@@ -39,8 +39,8 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show entries, field by field."""
-    from liberate.runs.entries import read_entries
     from liberate.runs.folder import load_run
+    from liberate.tracing.entries import read_entries
 
     found = read_entries(load_run(folder), kind=kind, author=author, limit=limit)
     if as_json:
@@ -84,7 +84,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
-    from liberate.ledger.audit import verify as verify_ledger
+    from liberate.ledger.verification.verify import verify as verify_ledger
 
     note = _read(checkpoint) if checkpoint else None
     with progress_lines() as progress:
@@ -116,7 +116,7 @@ def verify(
 
 def _recompute(folder: Path, progress: Callable[[str], None]) -> Recomputation:
     from liberate.runs.folder import load_run
-    from liberate.runs.recompute import recompute
+    from liberate.tracing.recompute import recompute
 
     return recompute(load_run(folder), progress)
 
@@ -145,7 +145,7 @@ def prove(
 ) -> None:
     """Prove something about the ledger; the proof is checked before it is given out."""
     from liberate.runs.folder import load_run
-    from liberate.runs.proofs import prove_entry, prove_growth, prove_person
+    from liberate.tracing.proofs import prove_entry, prove_growth, prove_person
 
     if [entry, since, participant].count(None) != 2:
         raise typer.BadParameter("one of --entry, --since and --participant is wanted")
@@ -179,7 +179,7 @@ def verify_proof(
 ) -> None:
     """Check a proof without the ledger; exit 1 if it proves nothing."""
     from liberate.errors import LedgerError
-    from liberate.runs.proofs import open_proof
+    from liberate.tracing.proofs import open_proof
 
     try:
         found = open_proof(_read(file), key, _read(checkpoint) if checkpoint else None, _policy(witness, threshold))
@@ -221,10 +221,10 @@ def export(
     """Write the ledger as files for others: tiles to check it, a table to query it."""
     from contextlib import closing
 
-    from liberate.ledger.log import SqliteLedger
+    from liberate.ledger.log.sqlite import SqliteLedger
     from liberate.ledger.publish.tiles import export_tiles
-    from liberate.runs.places import home_of
-    from liberate.runs.proofs import published
+    from liberate.runs.federation_folder import home_of
+    from liberate.tracing.proofs import published
 
     target = tiles or parquet
     if target is None or (tiles and parquet):
@@ -235,7 +235,7 @@ def export(
         if tiles:
             exported = export_tiles(ledger, tiles, note)
         else:
-            from liberate.ledger.publish.tables import export_parquet
+            from liberate.ledger.publish.parquet import export_parquet
 
             exported = export_parquet(ledger, target, note)
     found = asdict(exported) | {"root": b64encode(exported.root).decode()}
@@ -263,14 +263,14 @@ def verify_tiles(
     as_json: JsonFlag = False,
 ) -> None:
     """Check exported tiles against all their entries and the signed root; exit 1 if anything is wrong."""
-    from liberate.ledger.publish.reader import verify_tiles as verify
+    from liberate.ledger.publish.tile_reader import verify_tiles as verify
 
     with progress_lines() as progress:
         progress("verifying")
         kept = _read(checkpoint) if checkpoint else None
         audit = verify(place, key, kept=kept, policy=_policy(witness, threshold))
         if replay:
-            from liberate.ledger.publish.replay import replay_tiles
+            from liberate.ledger.publish.tile_replay import replay_tiles
 
             progress(f"replaying {audit.entry_count} entries")
             audit = replay_tiles(place, key, audit)
@@ -293,7 +293,7 @@ def backup(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy the ledger, in use or not, and verify the copy before it gets its name."""
-    from liberate.ledger.backup import backup as back_up
+    from liberate.ledger.verification.backup import backup as back_up
 
     with progress_lines() as progress:
         progress("copying")
@@ -320,7 +320,7 @@ def _by_tenths(progress: Callable[[str], None]) -> Callable[[int, int], None]:
 
 def _place(folder: Path) -> Path:
     """Give the folder of a run's ledger, or the ledger's own."""
-    from liberate.runs.places import ledger_of
+    from liberate.runs.federation_folder import ledger_of
 
     return ledger_of(folder)
 

@@ -15,7 +15,7 @@ app = typer.Typer(help="What a run promises and what it has spent.", no_args_is_
 @app.command()
 def plan(config: Config = None, data: Source = None, settings: Assignments = None, as_json: JsonFlag = False) -> None:
     """Predict epsilon and the signal-to-noise ratio from settings and public numbers, before anything is run."""
-    from liberate.runs.privacy import forecast
+    from liberate.runs.privacy_report import forecast
     from liberate.settings import resolve
 
     resolved = resolve(config, assignments(data, settings))
@@ -33,7 +33,7 @@ def report(
 ) -> None:
     """Say what each participant has spent in all runs, read from the ledger, and what that promises."""
     from liberate.runs.folder import load_run
-    from liberate.runs.privacy import statement
+    from liberate.runs.privacy_report import statement
 
     found = statement(load_run(folder), participant)
     if as_json:

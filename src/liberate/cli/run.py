@@ -50,8 +50,8 @@ def train(
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
-    from liberate.runs.privacy import forecast_of, kept_promise
-    from liberate.runs.training import train as train_run
+    from liberate.runs.privacy_report import forecast_of, kept_promise
+    from liberate.runs.train import train as train_run
     from liberate.settings import resolve
 
     resolved = resolve(config, assignments(data, settings))
@@ -80,9 +80,9 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a run on its held-out ratings, with free baselines beside it."""
+    from liberate.runs.evaluate import evaluate as evaluate_run
+    from liberate.runs.evaluate import write_predictions, write_top
     from liberate.runs.folder import load_run
-    from liberate.runs.results import evaluate as evaluate_run
-    from liberate.runs.results import write_predictions, write_top
 
     run = load_run(folder)
     with progress_lines() as progress:
@@ -108,8 +108,8 @@ def recommend(
     as_json: JsonFlag = False,
 ) -> None:
     """Recommend items to one participant, from the own ratings on the own device and the public model."""
+    from liberate.runs.evaluate import recommend as recommend_to
     from liberate.runs.folder import load_run
-    from liberate.runs.results import recommend as recommend_to
 
     person, items = recommend_to(load_run(folder), participant, n)
     if as_json:

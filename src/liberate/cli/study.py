@@ -26,7 +26,7 @@ def study(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a study; its table and figure go into studies/NAME/."""
-    from liberate.studies import run_study
+    from liberate_studies import run_study
 
     with progress_lines() as progress:
         outcome = run_study(name, data=data, is_quick=quick, out=out / name, progress=progress)

@@ -46,7 +46,7 @@ def trace(
 ) -> None:
     """Ask the ledger one question about data and models; every proof is checked before it answers."""
     from liberate.runs.folder import load_run
-    from liberate.runs.lineage import trace_person, trace_received_by, trace_share, trace_version
+    from liberate.tracing.answers import trace_person, trace_received_by, trace_share, trace_version
 
     if [participant, share, model, received, leak].count(None) != 4:
         raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
@@ -62,7 +62,7 @@ def trace(
     elif share is not None:
         found, told = trace_share(run, share), _tell_share
     elif model is not None and harm:
-        from liberate.runs.harm import trace_harm
+        from liberate.tracing.harm import trace_harm
 
         with progress_lines() as progress:
             found, told = trace_harm(run, model, progress), _tell_harm
@@ -72,7 +72,7 @@ def trace(
     elif received is not None:
         found, told = trace_received_by(run, received), _tell_received
     else:
-        from liberate.runs.leak import trace_leak
+        from liberate.tracing.leak.lookup import trace_leak
 
         found, told = trace_leak(run, leak or Path(), announce=_announce), _tell_leak
     if svg is not None:

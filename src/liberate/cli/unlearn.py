@@ -38,7 +38,7 @@ def unlearn(
     """Forget all who have withdrawn everything, by a further run of the federation without them."""
     from liberate import report
     from liberate.runs.folder import load_run
-    from liberate.runs.unlearning import unlearn as forget
+    from liberate.runs.unlearn import unlearn as forget
 
     with progress_lines() as progress:
         found = forget(load_run(folder), out, method=method.value, measure=measure, progress=progress)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
-from liberate.arrays import Digest
 from liberate.errors import ProofMismatch
+from liberate.identifiers import Digest
 
 DIGEST_BYTES = 32
 EMPTY_ROOT = Digest(sha256(b"").digest())

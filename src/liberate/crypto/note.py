@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 
-from liberate.arrays import Digest
 from liberate.crypto.merkle import DIGEST_BYTES
 from liberate.crypto.signing import SigningKey, check_public_key, verify
 from liberate.errors import InvalidRecord, NoQuorum
+from liberate.identifiers import Digest
 
 _KEY_HASH_BYTES = 4
 _TIME_BYTES = 8

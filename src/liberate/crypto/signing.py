@@ -14,8 +14,8 @@ from pathlib import Path
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
-from liberate.arrays import KeyId
 from liberate.errors import InvalidRecord, LiberateError
+from liberate.identifiers import KeyId
 
 SIGNATURE_BYTES = 64
 PUBLIC_BYTES = 32

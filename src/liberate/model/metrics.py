@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from liberate.arrays import BoolArray, Float32Array, Float64Array, Int32Array
-from liberate.model.factors import Model, predict
+from liberate.data.dataset import Catalogue
+from liberate.data.ratings import Ratings
+from liberate.data.splits import Split
+from liberate.model.model import Model
+from liberate.model.profiles import predict
 from liberate.model.ranking import rank, top_n
-from liberate.model.ratings import Catalogue, Ratings, Split
 
 _N = 10
 _RELEVANT = 0.75

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from liberate.arrays import Float32Array, Int32Array
-from liberate.model import kernels
-from liberate.model.factors import Model
-from liberate.model.items import rank_by_items
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.item_model import rank_by_items
+from liberate.model.kernels import ranking
+from liberate.model.model import Model
 
 
 def top_n(model: Model, profiles: Float32Array, exclude: Ratings, n: int) -> tuple[Int32Array, Float32Array]:
@@ -36,5 +36,5 @@ def rank(profiles: Float32Array, items: Float32Array, exclude: Ratings, n: int) 
     """Do the same for any profiles and items, both bias last; scores are b_u + b_i + p_u·q_i."""
     best = np.empty((len(profiles), n), np.int32)
     scores = np.empty((len(profiles), n), np.float32)
-    kernels.rank(profiles, np.ascontiguousarray(items.T), exclude.indptr, exclude.items, best, scores)
+    ranking.rank(profiles, np.ascontiguousarray(items.T), exclude.indptr, exclude.items, best, scores)
     return best, scores

@@ -15,8 +15,9 @@ import numpy as np
 
 from liberate.arrays import Float64Array
 from liberate.errors import FederationError
-from liberate.model import factors, kernels
-from liberate.model.factors import Array, Model, packed_size
+from liberate.model import model
+from liberate.model.kernels import linear_algebra, server
+from liberate.model.model import Array, Model, packed_size
 from liberate.model.statistics import require
 
 FIRST_VERSION = "first_version"
@@ -120,7 +121,7 @@ class VariationalBayes:
         precision, mean = model.float64("item_precision"), model.float64("item_mean")
         means = np.empty((len(rows), self.n_factors + 1))
         moments = np.empty((len(rows), packed_size(self.n_factors + 1)))
-        kernels.solve_items(rows, noise_precision, precision, kernels.multiply(precision, mean), means, moments)
+        server.solve_items(rows, noise_precision, precision, linear_algebra.multiply(precision, mean), means, moments)
         return means, moments
 
     def solve(self, model: Model, total: Total) -> Model:
@@ -134,12 +135,12 @@ class VariationalBayes:
         user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_people)
         means, moments = self.items(model, noise_precision_of(count, error), total.rows)
 
-        change = kernels.error_change(
+        change = server.error_change(
             total.rows, means, moments, model.float64("item_means"), model.float64("item_moments")
         )
         rated = total.rows[:, n_packed - 1] > 0
         item_mean, item_precision = _learned_prior(
-            kernels.column_sums(moments[rated]), kernels.column_sums(means[rated]), int(rated.sum())
+            server.column_sums(moments[rated]), server.column_sums(means[rated]), int(rated.sum())
         )
         noise_precision = noise_precision_of(count, error + change)
         return _next(
@@ -159,19 +160,19 @@ class VariationalBayes:
 
 def noise_precision_of(count: float, error: float) -> float:
     """Give the noise precision of `count` ratings with a sum of squared errors, one pseudo-rating included."""
-    return (count + 1) / (error + 1 / factors.INITIAL_NOISE_PRECISION)
+    return (count + 1) / (error + 1 / model.INITIAL_NOISE_PRECISION)
 
 
 def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> tuple[Float64Array, Float64Array]:
     """Give mean and precision matrix of the Gaussian that fits n posteriors, packed second moments and means summed."""
     k = len(mean_sum)
     mean = mean_sum / (n + _PSEUDO_COUNT)
-    covariance = np.diag(_PSEUDO_COUNT / np.diag(factors.initial_precision(k)))
+    covariance = np.diag(_PSEUDO_COUNT / np.diag(model.initial_precision(k)))
     lower = np.tril_indices(k)
     covariance[lower] += moment_sum
     covariance /= n + _PSEUDO_COUNT
     covariance -= np.outer(mean, mean)
-    return mean, kernels.invert(covariance)
+    return mean, linear_algebra.invert(covariance)
 
 
 @dataclass(frozen=True, slots=True)

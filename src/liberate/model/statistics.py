@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from liberate.arrays import RealRows
-from liberate.model import kernels
-from liberate.model.factors import Model, fit_profiles, packed_size
-from liberate.model.ratings import Ratings
+from liberate.data.ratings import Ratings
+from liberate.model.kernels import device
+from liberate.model.model import Model, packed_size
+from liberate.model.profiles import fit_profiles
 
 
 class Statistic(Protocol):
@@ -68,7 +69,7 @@ class Gradient:
         _, width, n_tail = self.shape
         rows = np.empty((ratings.n_ratings, width), np.float32)
         errors = np.empty(ratings.n_users)
-        kernels.gradient_rows(ratings.indptr, ratings.items, targets, means, model.item_means, rows, errors)
+        device.gradient_rows(ratings.indptr, ratings.items, targets, means, model.item_means, rows, errors)
         tails = errors[:, None][:, :n_tail]
         return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
@@ -103,7 +104,7 @@ class NormalEquations:
         targets = model.targets(ratings)
         own = fit_profiles(model, ratings, targets)
         rows = np.empty((ratings.n_ratings, self.shape[1]), np.float32)
-        kernels.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
+        device.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
         tails = np.concatenate([own.moments, own.means, own.errors[:, None]], axis=1)
         return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from liberate.arrays import BoolArray, Float32Array, Int32Array, Int64Array
-from liberate.model import kernels
-from liberate.model.factors import Model, fit_devices, fit_profiles, packed_size, predict
-from liberate.model.method import sum_of
+from liberate.data.ratings import Ratings
+from liberate.model.kernels import device, linear_algebra
+from liberate.model.model import Model, packed_size
+from liberate.model.profiles import fit_devices, fit_profiles, predict
 from liberate.model.ranking import top_n
-from liberate.model.ratings import Ratings
+from liberate.model.registry import sum_of
 from liberate.model.solvers import Solver, Total, noise_precision_of
 from liberate.model.statistics import NormalEquations, Statistic
 
@@ -78,10 +79,10 @@ def forget(
         means, moments = direct.item_means, direct.arrays["item_moments"].astype(np.float32, copy=False)
         adapted = np.empty_like(means)
         tau = np.float32(noise_precision_of(count, float(tail[-1])))
-        kernels.adapt(indptr, users, targets[order], means, moments, side, own.means, tau, adapted)
+        device.adapt(indptr, users, targets[order], means, moments, side, own.means, tau, adapted)
         arrays = dict(direct.arrays) | {
             "item_means": adapted,
-            "item_moments": moments + kernels.outer(adapted) - kernels.outer(means),
+            "item_moments": moments + linear_algebra.outer(adapted) - linear_algebra.outer(means),
         }
         model = Model.of(direct.version, direct.statistic, direct.low, direct.high, arrays)
     return model

@@ -51,8 +51,8 @@ from liberate.privacy.events import (
     Event,
     GaussianRelease,
 )
-from liberate.privacy.gaussian_curve import epsilon_of
-from liberate.privacy.mechanism import Mechanism, Mode
+from liberate.privacy.gaussian_tradeoff import epsilon_of
+from liberate.privacy.mechanism_base import Mechanism, Mode
 
 _PLD_POINTS = 2**16
 """Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 0.02 %."""
@@ -214,11 +214,7 @@ def _epsilon_pld(
     if not pure:
         return _epsilon_of_gaussian(gaussian, delta)
     from dp_accounting.pld.pld_pmf import create_pmf_pessimistic_connect_dots_fixed_gap
-    from dp_accounting.pld.privacy_loss_distribution import (
-        PrivacyLossDistribution,
-        from_gaussian_mechanism,
-        identity,
-    )
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism, identity
 
     squared_shift, slack = _squared_shift(gaussian), _slack(gaussian)
     shift = math.sqrt(squared_shift)

@@ -12,24 +12,16 @@ import numpy as np
 
 from liberate.arrays import GridRows, Int32Array, Int64Array, RealRows
 from liberate.errors import PrivacyError
-from liberate.privacy.ceiling import Ceiling, clipped_ceiling, gaussian_ceiling
-from liberate.privacy.dense import AddNoise, release_dense, tail_key
+from liberate.privacy.dense_release import AddNoise, release_dense, tail_key
 from liberate.privacy.events import (
     ROUNDING_VARIANCE,
     SMALLEST_SIGMA,
     DiscreteGaussianRelease,
     DistributedGaussianRelease,
 )
-from liberate.privacy.gaussian_curve import gaussian_calibration, rho_nano_limit
-from liberate.privacy.grid import (
-    LARGEST_CLIP_UNITS,
-    NANO,
-    Account,
-    check_clip,
-    check_trim,
-    floor_log2,
-    trim_parameters,
-)
+from liberate.privacy.gaussian_tradeoff import gaussian_calibration, rho_nano_limit
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.upload_bounds import Ceiling, clipped_ceiling, gaussian_ceiling
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1

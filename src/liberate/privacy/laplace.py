@@ -9,10 +9,10 @@ from fractions import Fraction
 
 from liberate.arrays import GridRows, Int32Array, RealRows
 from liberate.errors import PrivacyError
-from liberate.privacy.ceiling import Ceiling, laplace_ceiling
-from liberate.privacy.dense import release_dense
+from liberate.privacy.dense_release import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
 from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.upload_bounds import Ceiling, laplace_ceiling
 
 LARGEST_SCALE_UNITS = 2**24
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from liberate.crypto.note import open_checkpoint
-from liberate.ledger.audit import Audit, verify
-from liberate.ledger.records import KINDS, Block, decode_entry
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import KINDS, Block
+from liberate.ledger.verification.verify import Audit, verify
 from liberate.report.charts import Way
 from liberate.runs.folder import Run
 

@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
-from liberate.privacy.mechanism import NANO
+from liberate.privacy.grid import NANO
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
 from liberate.report.flows import flow_of
+from liberate.runs.evaluate import evaluate
 from liberate.runs.folder import Run
-from liberate.runs.lineage import trace_person
-from liberate.runs.privacy import forecast_of, statement
-from liberate.runs.results import evaluate
+from liberate.runs.privacy_report import forecast_of, statement
 from liberate.settings import to_toml
+from liberate.tracing.answers import trace_person
 
 FILE_NAME = "report.html"
 

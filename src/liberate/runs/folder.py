@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from liberate.data.dataset import Catalogue, Dataset
+from liberate.data.public_datasets import data_folder, load
+from liberate.data.splits import Split, learned_before, leave_last_out, random_split
 from liberate.errors import LiberateError, SettingsError
-from liberate.federation.devices import Devices
-from liberate.federation.joining import held_ratings
-from liberate.federation.model_store import ModelStore
-from liberate.ledger.durable import write_durably
-from liberate.ledger.log import SqliteLedger
-from liberate.model.datasets import data_folder, load
-from liberate.model.factors import Model
-from liberate.model.ratings import Catalogue, Dataset, Split, learned_before, leave_last_out, random_split
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.held_ratings import held_ratings
+from liberate.federation.store.models import ModelStore
+from liberate.files import write_durably
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.model.model import Model
 from liberate.settings import Settings, from_tree, to_tree
 
 CATALOGUE = "model/items.parquet"

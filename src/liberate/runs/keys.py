@@ -9,14 +9,16 @@ from typing import Any, assert_never
 from liberate.crypto.note import open_checkpoint
 from liberate.crypto.signing import key_id, load_key
 from liberate.errors import NoQuorum
-from liberate.federation.devices import Devices
-from liberate.federation.founding import Charter, Standing, open_standing
-from liberate.federation.rekeying import Act, KeyChange, act_of, recover_key, revoke_key, rotate_key
-from liberate.ledger.log import Ledger
-from liberate.ledger.records import Enrol, Key, decode_entry
+from liberate.federation.keys import Act, KeyChange, act_of, recover_key, revoke_key, rotate_key
+from liberate.federation.setup import Standing, open_standing
+from liberate.federation.store.devices import Devices
+from liberate.federation.terms import Charter
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Enrol, Key
+from liberate.ledger.interface import Ledger
+from liberate.runs.federation_terms import charter_of
 from liberate.runs.folder import Run
-from liberate.runs.results import Person, device_of, find_person
-from liberate.runs.training import charter_of
+from liberate.runs.people import Person, device_of, find_person
 
 
 def show_key(run: Run, participant: str) -> dict[str, Any]:

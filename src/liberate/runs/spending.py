@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from liberate.ledger.log import Ledger
-from liberate.ledger.records import Enrol, Round, Update, decode_entry, numbers
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.records import Enrol, Round, Update
+from liberate.ledger.interface import Ledger
 from liberate.privacy.accounting import Spent, account
-from liberate.privacy.mechanism import Event, mechanism_from
+from liberate.privacy.events import Event
+from liberate.privacy.mechanisms import mechanism_from
 
 Events = frozenset[tuple[Event, int]]
 """What was done to a person's data, and how often."""

@@ -22,11 +22,13 @@ from starlette.routing import Route
 from liberate.crypto.note import parse_verifier_key
 from liberate.crypto.signing import load_key
 from liberate.errors import LedgerError, SettingsError
-from liberate.ledger.publish.replay import Follower, ReadEntries, entries_in_folder, entries_in_tiles
-from liberate.ledger.publish.submission import MAX_BODY_BYTES
-from liberate.ledger.publish.witness import Witness
-from liberate.ledger.records import Genesis, decode_entry
-from liberate.runs.places import ledger_of
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Genesis
+from liberate.ledger.publish.tile_replay import entries_in_tiles
+from liberate.ledger.witness.follower import Follower, ReadEntries, entries_in_folder
+from liberate.ledger.witness.protocol import MAX_BODY_BYTES
+from liberate.ledger.witness.witness import Witness
+from liberate.runs.federation_folder import ledger_of
 
 _logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from liberate.crypto.note import (
     verifier_key,
 )
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.log import Ledger
-from liberate.ledger.records import Dataset
+from liberate.ledger.format.records import Dataset
+from liberate.ledger.interface import Ledger
 from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, World, digest
 
 AUTHOR = PARTICIPANTS[0]

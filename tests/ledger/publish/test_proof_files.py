@@ -10,7 +10,7 @@ import pytest
 from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch
-from liberate.ledger.log import SqliteLedger
+from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.proof_files import (
     open_consistency,
     open_history,

@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from liberate.errors import NoQuorum
-from liberate.ledger.log import SqliteLedger
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.parts import Witnesses
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.publish.parquet import export_parquet
 from liberate.ledger.publish.proof_files import prove_consistency, prove_history, prove_inclusion
-from liberate.ledger.publish.tables import export_parquet
 from liberate.ledger.publish.tiles import export_tiles
-from liberate.ledger.records import Witnesses, sign
 from liberate.randomness import SimulatedClock
-from liberate.runs.proofs import published
+from liberate.tracing.proofs import published
 from tests.ledger.publish.growing import cosigned, files, policy
 from tests.ledger.world import FOUNDER, LOG_KEY, create, genesis, key
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.crypto.note import Checkpoint, open_checkpoint
 from liberate.errors import LedgerError
-from liberate.ledger import store
-from liberate.ledger.log import SqliteLedger
-from liberate.ledger.publish.reader import verify_tiles
+from liberate.identifiers import Digest
+from liberate.ledger.log import tables
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.publish.tile_reader import verify_tiles
 from liberate.ledger.publish.tiles import (
     TILE_WIDTH,
     export_tiles,
@@ -229,7 +229,7 @@ def test_a_folder_of_another_log_or_of_something_else_is_refused(ledger: SqliteL
 def test_a_damaged_ledger_is_not_published(ledger: SqliteLedger, tmp_path: Path, statement: str, reason: str) -> None:
     grow(ledger, 530)
     ledger.close()
-    connection = store.connect(tmp_path / "ledger", mode="rw")
+    connection = tables.connect(tmp_path / "ledger", mode="rw")
     connection.execute(statement)
     connection.close()
     damaged = SqliteLedger.open(tmp_path / "ledger")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from liberate.arrays import Digest
 from liberate.crypto.merkle import consistency_proof, leaf_hash, root
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.publish.submission import Submission
+from liberate.identifiers import Digest
+from liberate.ledger.witness.protocol import Submission
 
 ORIGIN = "example.org/views"
 KEY = SigningKey.from_seed(bytes([7] * 32))

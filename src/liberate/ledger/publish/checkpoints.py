@@ -25,9 +25,9 @@ from liberate.crypto.note import (
     read_unverified,
 )
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
-from liberate.ledger.durable import write_durably
-from liberate.ledger.log import Ledger
-from liberate.ledger.publish.submission import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
+from liberate.files import write_durably
+from liberate.ledger.interface import Ledger
+from liberate.ledger.witness.protocol import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
 
 TIME_LIMIT_S = 10.0
 _ATTEMPTS = 3

@@ -15,16 +15,16 @@ from typing import Literal
 
 from msgspec import Struct
 
-from liberate.arrays import Digest
-from liberate.crypto.encoding import Hash, Natural, decode, encode
+from liberate.crypto.canonical_json import Hash, Natural, decode, encode
 from liberate.crypto.merkle import DIGEST_BYTES, verify_consistency, verify_inclusion
 from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
 from liberate.errors import InvalidRecord, LedgerError
-from liberate.ledger.completeness import Completeness, prove_completeness, verify_completeness
-from liberate.ledger.log import Ledger
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import to_publish
-from liberate.ledger.publish.submission import Submission
-from liberate.ledger.records import Entry, decode_entry
+from liberate.ledger.trace.completeness import Completeness, prove_completeness, verify_completeness
+from liberate.ledger.witness.protocol import Submission
 
 INCLUSION = "c2sp.org/tlog-proof@v1"
 """First line of an inclusion proof."""

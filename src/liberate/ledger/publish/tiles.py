@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from liberate.arrays import Digest
 from liberate.crypto import merkle
 from liberate.crypto.merkle import DIGEST_BYTES, CompactRange, Node
 from liberate.crypto.note import Checkpoint, open_checkpoint
 from liberate.errors import LedgerError
-from liberate.ledger.log import Ledger
+from liberate.identifiers import Digest
+from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import to_publish
 
 TILE_HEIGHT = 8

@@ -1,0 +1,393 @@
+"""The coordinator's side: a round as a state machine that can be killed at any point and go on.
+
+    open -> collect -> aggregate -> (survivors -> unmask) -> solve -> close
+
+Every step first makes durable what the next one needs: the round entry before anybody is asked, the updates of a
+chunk before they are summed, the model's bytes before the model entry. After a crash the open round is found on the
+ledger; devices send the same bytes again, the ledger answers a known entry with its first position, and the sum and
+the model come out the same to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import numpy as np
+
+from liberate.crypto.note import open_checkpoint
+from liberate.crypto.signing import SigningKey
+from liberate.errors import BadUpload, FederationError, InsufficientCohort, RefusedEntry
+from liberate.federation.coordinator.aggregate import Sum
+from liberate.federation.coordinator.config import FederationConfig, Fidelity, Stage
+from liberate.federation.coordinator.exchange import Asking, View
+from liberate.federation.coordinator.pool_round import run_pool
+from liberate.federation.coordinator.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
+from liberate.federation.coordinator.upload_validation import Gate
+from liberate.federation.entry_writer import Clerk
+from liberate.federation.store.models import ModelStore
+from liberate.federation.store.pool import Pool
+from liberate.federation.store.uploads import KeptUpload, Uploads
+from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_reply, encode_message
+from liberate.federation.wire.transport import Request, Transport
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.parts import Mechanism as MechanismRecord
+from liberate.ledger.format.records import Aborted, Round, Survivors
+from liberate.ledger.interface import Ledger
+from liberate.ledger.queries.usable_copies import Weights, usable_inputs
+from liberate.model.codec import model_digest
+from liberate.model.model import Model
+from liberate.model.pool_learner import PoolLearner
+from liberate.model.solvers import Solver
+from liberate.privacy.mechanism_base import Mechanism, SumMechanism
+from liberate.privacy.secure_aggregation import signed_sum
+from liberate.randomness import Randomness
+from liberate.timing import Stopwatch
+
+_logger = logging.getLogger(__name__)
+
+_LARGEST_CHUNK = 2**28  # bytes of dense uploads that are asked for at a time
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What a round has brought in so far."""
+
+    record: Round
+    gate: Gate
+    sum: Sum
+    asking: Asking
+    leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
+
+
+class Coordinator:
+    """Runs rounds for one federation.
+
+    Args:
+        ledger: Where rounds, updates and models are recorded.
+        key: The coordinator's signing key.
+        number: The coordinator's number on the ledger.
+        transport: Reaches the participants.
+        store: Where model versions are kept.
+        config: How rounds are run.
+        fidelity: Whether a simulation draws noise on each upload, or once on the sum where a mechanism allows it.
+        randomness: Source of the noise that is drawn on a sum.
+        stopwatch: Where hash, sign, sum, unmask, solve are added up.
+        publish: Gives the newest checkpoint, cosigned as participants demand.
+        people: Numbers of those who take part; None: every participant.
+        uploads: Where the uploads of rounds that end in a model are kept; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        key: SigningKey,
+        number: int,
+        transport: Transport,
+        store: ModelStore,
+        config: FederationConfig,
+        fidelity: Fidelity,
+        randomness: Randomness,
+        stopwatch: Stopwatch,
+        publish: Callable[[], str],
+        people: Sequence[int] | None = None,
+        uploads: Uploads | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._clerk = Clerk(ledger, key, number, stopwatch)
+        self._transport = transport
+        self._store = store
+        self._config = config
+        self._fidelity = fidelity
+        self._randomness = randomness
+        self._stopwatch = stopwatch
+        self._publish = publish
+        self._people = None if people is None else frozenset(people)
+        self._uploads = uploads
+        self._known_size = 0
+        self._weights = Weights(ledger)
+        self._refused: Counter[str] = Counter()
+        genesis = ledger.state.genesis
+        if genesis is None:
+            raise FederationError("the ledger has no genesis")
+        self._log_key = genesis.log_vkey
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Answers left out so far because no honest device gives them, by reason."""
+        return self._refused
+
+    def run_round(self, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
+        """Carry out one round, or finish the one a crash left open.
+
+        Args:
+            base: The model the round starts from.
+            stage: What happens in the round; its statistic is the one that the base names.
+            run: Number of the run the round belongs to.
+            rounds: Rounds of the whole run where that is fixed beforehand.
+
+        Returns:
+            The next version, on disk and on the ledger.
+
+        Raises:
+            InsufficientCohort: Too few updates came in; the round is closed as aborted.
+            FederationError: The ledger refuses what the coordinator signs, the base does not fit an open round, or no
+                model follows from the sum; in the last case the round is closed as aborted.
+        """
+        base_bytes = self._store.save(base)
+        position = self._open(base, base_bytes, stage, run, rounds)
+        entry = decode_entry(self._ledger.entry(position))
+        record = entry.record
+        if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
+            raise FederationError("the open round on the ledger starts from another model than this run has")
+        asking = Asking(self._transport, self._config.timeout_s)
+        try:
+            collected = self._collect(record, stage, position, base, base_bytes, asking)
+        except Shortfall as shortfall:
+            self._abort(record, shortfall.reason)
+            raise InsufficientCohort(
+                f"round {record.number}: {shortfall.detail}{asking.reasons()}",
+                hint="see why participants refused; the round is closed as aborted, "
+                + ("and can be opened again" if rounds is None else "and counts as one of those the run announced"),
+            ) from shortfall
+        try:
+            with self._stopwatch.measure("solve"):
+                model = stage.solver.solve(base, collected.sum.total(record.grid_bits))
+        except FederationError:  # nor would one follow the next time: the sum is the same
+            self._abort(record, "no_model")
+            raise
+        self._close(model, stage.solver, collected)
+        self._store.masks_path.unlink(missing_ok=True)
+        return model
+
+    def run_pool(self, base: Model, learner: PoolLearner, pool: Pool, *, run: int, rounds: int | None) -> Model:
+        """Carry out the round of the pool; see `pooling.run_pool`."""
+        deadline = self._config.deadline_blocks
+        return run_pool(self._clerk, self._store, pool, base, learner, run=run, rounds=rounds, deadline_blocks=deadline)
+
+    def _open(self, base: Model, base_bytes: bytes, stage: Stage, run: int, rounds: int | None) -> int:
+        """Record the round, or find the one left open; give its place in the ledger."""
+        state = self._ledger.state
+        if state.open_round is not None:
+            return state.open_round.position
+        mechanism, cohort = stage.mechanism, self._cohort()
+        is_named = bool(mechanism.parameters.get("masked")) or cohort != self._active()
+        fidelity = self._fidelity if isinstance(mechanism, SumMechanism) else "uploads"
+        record = Round(
+            **self._clerk.header(),
+            number=state.round_number + 1,
+            run=run,
+            rounds=rounds,
+            base_version=base.version,
+            base_digest=model_digest(base_bytes),
+            cohort=ranges(cohort) if is_named else (),
+            statistic=stage.statistic.name,
+            shape=stage.statistic.shape,
+            mechanism=MechanismRecord(name=mechanism.name, parameters=dict(mechanism.parameters)),
+            fidelity=fidelity,
+            grid_bits=mechanism.grid_bits,
+            modulus_bits=32,
+            account=mechanism.account,
+            spend=mechanism.spend_nano,
+            minimum=self._minimum(mechanism),
+            deadline=self._ledger.height + self._config.deadline_blocks,
+        )
+        return self._clerk.append(record)
+
+    def _minimum(self, mechanism: Mechanism) -> int:
+        wanted = max(1, int(len(self._cohort()) * self._config.min_fraction))
+        return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
+
+    def _cohort(self) -> list[int]:
+        active = self._active()
+        return active if self._people is None else [number for number in active if number in self._people]
+
+    def _active(self) -> list[int]:
+        people = enumerate(self._ledger.state.principals)
+        return [number for number, person in people if person.role == "participant" and person.is_active]
+
+    def _collect(
+        self, record: Round, stage: Stage, position: int, base: Model, base_bytes: bytes, asking: Asking
+    ) -> _Collected:
+        n_rows, width, n_tail = record.shape
+        gate = Gate.of(record, stage.mechanism, base, self._weights, self._stopwatch)
+        collected = _Collected(record, gate, Sum.of(record), asking)
+        chunk_size = self._config.chunk
+        if gate.is_dense:
+            chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
+        # One checkpoint serves the whole round, so that every participant accepts the same view.
+        view = self._view()
+        round_request = cache(partial(view.round_request, position, base_bytes))
+        masks = self._masks(view, position, asking) if record.is_masked else None
+        phase, people = "update", self._cohort()
+        if masks is not None:
+            uploading = masks.agree(self._known_size)
+            phase, people = "mask", self._survivors() or uploading
+            self._known_size = view.size
+
+        def body(number: int, known_size: int) -> bytes:
+            request = round_request(known_size)
+            return request if masks is None else masks.mask_request(number, request)
+
+        for chunk in self._tell_inputs(people, record, chunk_size, asking):
+            answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
+            self._record(answers, collected)
+            self._known_size = view.size
+        with self._stopwatch.measure("sum"):
+            collected.sum.settle()
+        if len(collected.leaves) < record.minimum:
+            raise Shortfall("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
+        if masks is not None:
+            self._unmask(masks, collected, position)
+        if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
+            with self._stopwatch.measure("noise"):
+                key = self._randomness.secret("sum noise", record.number)
+                total, exact = collected.sum, not self._randomness.is_simulated
+                stage.mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, exact)
+        return collected
+
+    def _tell_inputs(
+        self, people: Sequence[int], record: Round, chunk_size: int, asking: Asking
+    ) -> list[Sequence[int]]:
+        """Tell those who have received copies which of them they may learn from in the round: those that live.
+
+        Returns:
+            Who is asked together: as many people and copies as a chunk has people without copies.
+        """
+        state = self._ledger.state
+        chunks = _chunks(people, usable_inputs(state, people, 1), chunk_size)
+        inputs = usable_inputs(state, people, max(1, len(chunks)))
+        requests = [
+            Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=list(inputs[number]))))
+            for number in people
+            if number in inputs
+        ]
+        if requests:
+            asking.transport.exchange(requests, asking.timeout_s)
+        return chunks
+
+    def _view(self) -> View:
+        note = self._publish()
+        return View(self._ledger, note, open_checkpoint(note, self._log_key).size)
+
+    def _masks(self, view: View, position: int, asking: Asking) -> SecureAggregation:
+        chunk, path = self._config.chunk, self._store.masks_path
+        return SecureAggregation(asking, view, position, chunk=chunk, path=path)
+
+    def _survivors(self) -> list[int]:
+        """Give the survivors that the ledger names for the open round, none before it does."""
+        current = self._ledger.state.open_round
+        return [] if current is None else sorted(current.survivors)
+
+    def _unmask(self, masks: SecureAggregation, collected: _Collected, position: int) -> None:
+        """Record whose uploads are in the sum, and take their masks out of it."""
+        current = self._ledger.state.open_round
+        assert current is not None  # this round is open
+        people = sorted(number for number, at in current.answered.items() if at in collected.leaves)
+        if not current.has_survivors:
+            self._name_survivors(current.record, current.hash, people)
+        if len(people) < len(current.survivors):
+            raise Shortfall(
+                "survivors_lost", f"{len(people)} of {len(current.survivors)} survivors sent their uploads again"
+            )
+        total = collected.sum.rows.astype(np.uint32).ravel()
+        view = self._view()
+        with self._stopwatch.measure("unmask"):
+            undone = masks.unmask(total, frozenset(people), view, self._known_size)
+        if self._uploads is not None:
+            self._uploads.keep_unmasking(current.record.number, undone)
+        self._known_size = view.size
+        collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
+
+    def _name_survivors(self, record: Round, round_hash: Digest, people: list[int]) -> None:
+        parts = list(survivor_parts(people))
+        header = self._clerk.header()
+        entries = [
+            sign(
+                Survivors(
+                    origin=header["origin"],
+                    author=header["author"],
+                    seq=header["seq"] + index,
+                    round=record.number,
+                    round_hash=round_hash,
+                    part=index + 1,
+                    parts=len(parts),
+                    people=part,
+                ),
+                self._key,
+            )
+            for index, part in enumerate(parts)
+        ]
+        for outcome in self._ledger.append(entries):
+            if isinstance(outcome, RefusedEntry):
+                raise FederationError(f"the ledger refuses the coordinator's survivors: {outcome}")
+
+    def _record(self, answers: Sequence[tuple[int, RoundAnswer]], collected: _Collected) -> None:
+        """Refuse what does not open, append the rest as one block, and add what the ledger accepted."""
+        sound = []
+        for sender, answer in answers:
+            try:
+                sound.append((sender, answer, collected.gate.check(sender, answer)))
+            except BadUpload as error:
+                self._refuse(error.reason, collected)
+        outcomes = self._ledger.append([answer.entry for _, answer, _ in sound])
+        kept = []
+        with self._stopwatch.measure("sum"):
+            for (sender, answer, upload), outcome in zip(sound, outcomes, strict=True):
+                if isinstance(outcome, RefusedEntry):
+                    self._refuse(outcome.reason, collected)
+                    continue
+                if outcome in collected.leaves:  # the same answer twice counts once
+                    continue
+                entry = decode_entry(answer.entry)
+                collected.leaves[outcome] = entry.leaf_hash
+                collected.sum.add(upload, self._weights.of(entry.record))
+                kept.append(KeptUpload(outcome, sender, answer.salt, answer.upload))
+        if self._uploads is not None:
+            with self._stopwatch.measure("keep"):
+                self._uploads.keep(collected.record.number, kept)
+
+    def _refuse(self, reason: str, collected: _Collected) -> None:
+        """Count an answer that is left out; nothing of it is recorded."""
+        collected.asking.count(reason)
+        self._refused[reason] += 1
+        _logger.warning("round %d: an answer was refused as %s", collected.record.number, reason)
+
+    def _close(self, model: Model, solver: Solver, collected: _Collected) -> None:
+        data, record = self._store.save(model), collected.record
+        accepted = self._ledger.state.open_round
+        unused = () if accepted is None else tuple(sorted(set(accepted.updates) - collected.leaves.keys()))
+        self._clerk.close(
+            record,
+            version=model.version,
+            digest=model_digest(data),
+            maker=solver,
+            leaves=collected.leaves,
+            unused=unused,
+            sum_digest=collected.sum.digest(),
+        )
+
+    def _abort(self, record: Round, reason: str) -> None:
+        self._clerk.append(Aborted(**self._clerk.header(), round=record.number, reason=reason))
+        if self._uploads is not None:
+            self._uploads.drop_round(record.number)
+
+
+def _chunks(people: Sequence[int], inputs: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+    """Divide people so that with the copies they learn from there are no more of either together than a size allows."""
+    ends = np.cumsum([1 + len(inputs.get(number, ())) for number in people])
+    chunks: list[Sequence[int]] = []
+    begin = 0
+    while begin < len(people):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + size, side="right")))
+        chunks.append(people[begin:end])
+        begin = end
+    return chunks

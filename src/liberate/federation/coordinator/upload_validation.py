@@ -1,0 +1,93 @@
+"""What the coordinator checks of an answer before it offers it to the ledger: what fails is counted, never recorded.
+
+An upload is whole numbers on a grid, so that no bytes are NaN or infinite; and it is bounded by the most that ratings
+can give (`model.limits`), or by the clip and the noise of the round's mechanism (`privacy.ceiling`). Under masks
+every number is as likely as any other: there nothing but the shape can be checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from liberate.arrays import GridRows
+from liberate.crypto.commitments import SALT_BYTES, commitment
+from liberate.errors import BadCommitment, BadUpload, RefusedEntry
+from liberate.federation.wire.round_messages import RoundAnswer, decode_upload
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Round, Update
+from liberate.ledger.queries.usable_copies import Weights
+from liberate.model.model import Model
+from liberate.model.upload_bounds import Limits, limits_of
+from liberate.privacy.mechanism_base import Mechanism
+from liberate.privacy.upload_bounds import Ceiling
+from liberate.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Lets answers to one round pass that an honest device could have given.
+
+    Attributes:
+        record: The round.
+        is_dense: Whether an upload has every row of the statistic's table.
+        limits: The most that ratings can give, where nothing is clipped.
+        ceiling: The most that clip and noise can give, where something is.
+        weights: What the copies weigh that answers use.
+        stopwatch: Where hash and check are added up.
+    """
+
+    record: Round
+    is_dense: bool
+    limits: Limits | None
+    ceiling: Ceiling | None
+    weights: Weights
+    stopwatch: Stopwatch
+
+    @classmethod
+    def of(cls, record: Round, mechanism: Mechanism, base: Model, weights: Weights, stopwatch: Stopwatch) -> Gate:
+        """Make the gate of a round that starts from a model."""
+        n_rows, width, n_tail = record.shape
+        noised = record.fidelity == "uploads"
+        return cls(
+            record=record,
+            is_dense=mechanism.is_dense and noised,
+            limits=limits_of(base) if mechanism.account == "none" else None,
+            ceiling=None if record.is_masked else mechanism.ceiling(n_rows * width + n_tail, noised=noised),
+            weights=weights,
+            stopwatch=stopwatch,
+        )
+
+    def check(self, sender: int, answer: RoundAnswer) -> GridRows:
+        """Give the upload of an answer.
+
+        Raises:
+            BadUpload: No honest device gives this answer.
+        """
+        update = self._update(sender, answer)
+        if len(answer.salt) != SALT_BYTES:
+            raise BadUpload("bad_salt", f"{len(answer.salt)} bytes, {SALT_BYTES} are wanted")
+        with self.stopwatch.measure("hash"):
+            opened = commitment(answer.salt, answer.upload)
+        if opened != update.commitment:
+            raise BadUpload("not_opened", "the upload does not open the update's commitment")
+        try:
+            upload = decode_upload(answer.upload, shape=self.record.shape, is_dense=self.is_dense)
+        except BadCommitment as error:
+            raise BadUpload("wrong_shape", error.message) from error
+        with self.stopwatch.measure("check"):
+            if self.limits is not None:
+                self.limits.check(upload, self.record.grid_bits, float(1 + self.weights.of(update)))
+            if self.ceiling is not None:
+                self.ceiling.check(upload)
+        return upload
+
+    def _update(self, sender: int, answer: RoundAnswer) -> Update:
+        try:
+            update = decode_entry(answer.entry).record
+        except RefusedEntry as error:
+            raise BadUpload(error.reason, error.detail) from error
+        if not isinstance(update, Update) or update.author != sender:
+            raise BadUpload("not_own", f"participant {sender} sent no update of its own")
+        if update.round != self.record.number:
+            raise BadUpload("replayed", f"an update to round {update.round}, this is round {self.record.number}")
+        return update

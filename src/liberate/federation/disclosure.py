@@ -1,0 +1,49 @@
+"""An auditor says on the ledger whose commitments it is going to have opened, before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from liberate.crypto.commitments import commitment
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.enrolment import Admitting, enrol
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.sharing_records import Disclosure
+
+
+def disclose(admitting: Admitting, auditor: SigningKey, people: Iterable[int], reason: bytes, salt: bytes) -> int:
+    """Write a disclosure; the auditor is enrolled when it needs to be.
+
+    Args:
+        admitting: Who admits the auditor.
+        auditor: Its key.
+        people: Numbers of the participants whose commitments are to be opened, at least one.
+        reason: What was found, and why it is looked up; the ledger has a salted commitment to it.
+        salt: Opens that commitment, 32 bytes.
+
+    Returns:
+        Position of the entry.
+
+    Raises:
+        FederationError: The genesis admits no auditors, or the ledger refuses the entry.
+    """
+    ledger = admitting.ledger
+    if "auditor" not in ledger.state.founding.admission:
+        raise FederationError(
+            "the genesis of this ledger admits no auditor, and nothing is opened without one",
+            hint="it cannot be changed; a federation that is founded now admits them",
+        )
+    (number,) = enrol(admitting, [auditor.public], "auditor")
+    record = Disclosure(
+        origin=ledger.origin,
+        author=number,
+        seq=ledger.state.principals[number].sequence + 1,
+        people=ranges(people),
+        reason=commitment(salt, reason),
+    )
+    (outcome,) = ledger.append([sign(record, auditor)])
+    if isinstance(outcome, RefusedEntry):
+        raise FederationError(f"the ledger refuses the disclosure: {outcome}") from outcome
+    return outcome

@@ -1,0 +1,178 @@
+"""People join and bring ratings: kept on their devices, then numbered by the ledger, then committed to there.
+
+    keep -> enrol -> commit
+
+Each step can be killed and done again: what is on the devices is durable before the ledger sees anything that follows
+from it, and the same devices and ledger give the same entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from liberate.crypto.commitments import commitment
+from liberate.crypto.signing import SigningKey
+from liberate.data.ratings import Ratings
+from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.keys import FOUNDER
+from liberate.federation.store.device_rows import Device, Holding
+from liberate.federation.store.devices import Devices
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.records import Dataset, Enrol
+from liberate.ledger.interface import Ledger
+from liberate.randomness import Randomness
+from liberate.timing import Stopwatch
+
+Role = Literal["participant", "coordinator", "auditor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitting:
+    """Who writes entries of the set-up, and how.
+
+    Attributes:
+        ledger: The ledger, owned by this process.
+        founder: Key of the admitter.
+        chunk: Entries per block.
+        stopwatch: Where sign is added up.
+    """
+
+    ledger: Ledger
+    founder: SigningKey
+    chunk: int
+    stopwatch: Stopwatch
+
+    def append(self, entries: Sequence[bytes]) -> None:
+        """Append entries in blocks.
+
+        Raises:
+            FederationError: The ledger refuses one.
+        """
+        for begin in range(0, len(entries), self.chunk):
+            for outcome in self.ledger.append(entries[begin : begin + self.chunk]):
+                if isinstance(outcome, RefusedEntry):
+                    raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
+
+
+def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness) -> Devices:
+    """Open the devices in a folder, made if absent, so that each of some people has one that holds the own ratings.
+
+    Devices of other people stay as they are, and so do those of people who were erased.
+
+    Args:
+        folder: Where they lie.
+        people: Original id of each user, in the order of `ratings`.
+        ratings: What each holds from now on.
+        keys: Source of the keys and salts of new devices.
+        salts: Source of the salts of changed ratings; another one at each state of the ledger.
+    """
+    known = _known(folder)
+    new = [
+        (
+            person,
+            Holding(
+                signing_seed=keys.secret("participant key", slot),
+                dataset_salt=keys.secret("dataset salt", slot),
+                ratings=ratings.user_bytes(user),
+            ),
+        )
+        for slot, (user, person) in enumerate(
+            ((user, person) for user, person in enumerate(people) if person not in known), len(known)
+        )
+    ]
+    if not Devices.exists(folder):
+        return Devices.create(folder, new)
+    devices = Devices(folder)
+    if new:
+        devices.add(new)
+    devices.hold(
+        [
+            (device.slot, changed)
+            for user, person in enumerate(people)
+            if (device := known.get(person)) is not None
+            and not device.is_erased
+            and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
+        ]
+    )
+    return devices
+
+
+def _known(folder: Path) -> dict[str, Device]:
+    if not Devices.exists(folder):
+        return {}
+    with Devices(folder) as devices:
+        return {device.user_id: device for device in devices.devices()}
+
+
+def _changed(devices: Devices, device: Device, ratings: bytes, salts: Randomness) -> Holding | None:
+    """Give what a device keeps when its ratings become others; None where they are the same."""
+    holding = devices.holding(device.slot)
+    if holding.ratings == ratings:
+        return None
+    salt = salts.secret("dataset salt", device.slot)
+    return msgspec.structs.replace(holding, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
+
+
+def enrol_people(admitting: Admitting, devices: Devices) -> None:
+    """Give a number on the ledger to every device that has none."""
+    waiting = [device.slot for device in devices.devices() if device.number is None]
+    keys = [SigningKey.from_seed(devices.holding(slot).signing_seed).public for slot in waiting]
+    numbers = enrol(admitting, keys, "participant")
+    devices.enrolled(list(zip(waiting, numbers, strict=True)), seq=1)
+
+
+def enrol(admitting: Admitting, keys: Sequence[bytes], role: Role) -> list[int]:
+    """Enrol the keys that are not yet on the ledger, and give everybody's number."""
+    ledger, state = admitting.ledger, admitting.ledger.state
+    missing = [key for key in keys if state.number_of(key) is None]
+    number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
+    with admitting.stopwatch.measure("sign"):
+        entries = [
+            sign(
+                Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
+                admitting.founder,
+            )
+            for i, key in enumerate(missing)
+        ]
+    admitting.append(entries)
+    numbers = [ledger.state.number_of(key) for key in keys]
+    return [n for n in numbers if n is not None]
+
+
+def commit_ratings(admitting: Admitting, devices: Devices) -> None:
+    """Let each device commit to its ratings, where the ledger does not hold that commitment as the person's last.
+
+    A revoked key can sign nothing: its person's ratings are committed to after a recovery. Who has withdrawn signs no
+    more of these.
+    """
+    ledger = admitting.ledger
+    stand: dict[int, bytes] = {}
+    for position in ledger.positions(kind="dataset"):
+        record = decode_entry(ledger.entry(position)).record
+        if isinstance(record, Dataset):
+            stand[record.author] = record.commitment
+    renewed: list[tuple[int, Holding]] = []
+    entries = []
+    for device in devices.devices():
+        if device.is_erased:
+            continue
+        holding, number = devices.holding(device.slot), device.number
+        opened = commitment(holding.dataset_salt, holding.ratings)
+        if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
+            continue
+        last = ledger.state.principals[number].sequence
+        if holding.dataset_seq <= last:
+            # the key was changed before the entry was sent: what it signed then is not valid any more
+            holding = msgspec.structs.replace(holding, dataset_seq=max(last, device.last_seq) + 1)
+            renewed.append((device.slot, holding))
+        record = Dataset(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
+        with admitting.stopwatch.measure("sign"):
+            entries.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
+    devices.hold(renewed)
+    admitting.append(entries)

@@ -1,0 +1,105 @@
+"""The coordinator's hand: signs what it records, one entry after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+from liberate.crypto.merkle import root
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, RefusedEntry
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.records import Model, Record, Round
+from liberate.ledger.interface import Ledger
+from liberate.timing import Stopwatch
+
+
+class Header(TypedDict):
+    """The fields that all records of an author have."""
+
+    origin: str
+    author: int
+    seq: int
+
+
+class Maker(Protocol):
+    """What made a model: a solver, or a learner of copies."""
+
+    @property
+    def name(self) -> str: ...
+
+    def parameters(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clerk:
+    """Writes a coordinator's entries.
+
+    Attributes:
+        ledger: Where they stand.
+        key: The coordinator's signing key.
+        number: Its number on the ledger.
+        stopwatch: Where sign is added up.
+    """
+
+    ledger: Ledger
+    key: SigningKey
+    number: int
+    stopwatch: Stopwatch
+
+    def header(self) -> Header:
+        """Give the fields of the coordinator's next record."""
+        seq = self.ledger.state.principals[self.number].sequence + 1
+        return {"origin": self.ledger.origin, "author": self.number, "seq": seq}
+
+    def append(self, record: Record) -> int:
+        """Sign a record and append it; give its position.
+
+        Raises:
+            FederationError: The ledger refuses it.
+        """
+        with self.stopwatch.measure("sign"):
+            entry = sign(record, self.key)
+        (outcome,) = self.ledger.append([entry])
+        if isinstance(outcome, RefusedEntry):
+            raise FederationError(f"the ledger refuses the coordinator's {record.kind}: {outcome}")
+        return outcome
+
+    def close(
+        self,
+        record: Round,
+        *,
+        version: int,
+        digest: Digest,
+        maker: Maker,
+        leaves: Mapping[int, Digest],
+        unused: Sequence[int] = (),
+        sum_digest: Digest,
+    ) -> None:
+        """Close a round with a model.
+
+        Args:
+            record: The round.
+            version: The model's version.
+            digest: Its digest.
+            maker: What made it.
+            leaves: Leaf hashes of the updates that it used, by position.
+            unused: Positions of the others, increasing.
+            sum_digest: Digest of what it was made of.
+        """
+        self.append(
+            Model(
+                **self.header(),
+                round=record.number,
+                version=version,
+                parent=record.base_digest,
+                digest=digest,
+                updates_root=root([leaves[position] for position in sorted(leaves)]),
+                unused=tuple(unused),
+                sum_digest=sum_digest,
+                solver=maker.name,
+                parameters=maker.parameters(),
+            )
+        )

@@ -1,0 +1,258 @@
+"""A participant leaves for good: everything withdrawn, forgotten by whoever held it, and said on the ledger.
+
+    withdraw -> request -> destroy -> ask -> record
+
+What was done shows on the ledger or on the devices, so whoever owns the ledger next goes on where a crash broke off:
+nothing here is kept to remember it. The two entries of the person hold no secret, and made again are the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from liberate.crypto.canonical_json import Hash, Natural, encode
+from liberate.crypto.dsse import pre_authentication_encoding
+from liberate.crypto.signing import SigningKey, verify
+from liberate.errors import FederationError, LiberateError, RefusedEntry
+from liberate.federation.store.device_rows import Device
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.sharing_rows import Received
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.parts import Origin
+from liberate.ledger.format.records import Model
+from liberate.ledger.format.sharing_records import Erasure, Removal, Share, Withdrawal
+from liberate.ledger.interface import Ledger
+from liberate.ledger.trace.contributions import Contribution
+from liberate.ledger.trace.participant import trace_participant
+
+FORGOTTEN_TYPE = "application/vnd.liberate.forgotten+json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """A coordinator, and what it can destroy.
+
+    Attributes:
+        number: Its number on the ledger.
+        key: Its signing key.
+        stores: What it keeps of people beside the ledger: by code, how one person's part is destroyed, as often as
+            it is called.
+    """
+
+    number: int
+    key: SigningKey
+    stores: Mapping[str, Callable[[int], object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """Somebody who was forgotten.
+
+    Attributes:
+        number: Who.
+        request: Position of the request.
+        record: Position of the coordinator's record.
+        removal: What the record says.
+    """
+
+    number: int
+    request: int
+    record: int
+    removal: Removal
+
+
+class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a recipient signs who has destroyed its copies.
+
+    Attributes:
+        origin: The ledger.
+        number: The recipient.
+        request: Leaf hash of the request.
+    """
+
+    origin: Origin
+    number: Natural
+    request: Hash
+
+
+def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> Departure | None:
+    """Forget a participant, or go on with it; the same again is the same.
+
+    While a round is open nothing is destroyed: the device may be asked to undo others' masks, and who has answered with
+    the person's copies may have to make the same answer again.
+
+    Args:
+        ledger: The ledger, owned by this process; no act is under way on the devices.
+        devices: The store that holds the device, and those of recipients.
+        device: The participant's.
+        keeper: The coordinator.
+
+    Returns:
+        What became of it; None: withdrawn, and to be gone on with when the open round is closed.
+
+    Raises:
+        FederationError: The ledger refuses the withdrawal or the request, of a revoked key for example.
+    """
+    number = device.enrolled_number
+    withdraw_all(ledger, devices, device)
+    if ledger.state.open_round is not None:
+        return None
+    if not ledger.state.principals[number].is_to_be_forgotten:
+        _say(ledger, devices, device, Erasure(origin=ledger.origin, author=number, seq=_next(ledger, device),
+                                              number=number, removal=None))  # fmt: skip
+    return _forget(ledger, devices, number, keeper)
+
+
+def finish_leaving(ledger: Ledger, devices: Devices, keeper: Keeper) -> list[Departure]:
+    """Go on with what was broken off: people who have asked to be forgotten, of whom no record says that they were."""
+    requests = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="erasure")}
+    waiting = [
+        device
+        for number in sorted(requests - {keeper.number})
+        if departure_of(ledger, number) is None and (device := devices.find(number=number)) is not None
+    ]
+    done = [leave(ledger, devices, device, keeper) for device in waiting]
+    return [each for each in done if each is not None]
+
+
+def withdraw_all(ledger: Ledger, devices: Devices, device: Device) -> int:
+    """Withdraw from everything, for good, unless that was done; give the position of the entry.
+
+    An answer that the ledger has accepted may still enter a model, one that it has not counts as not given.
+
+    Raises:
+        FederationError: The ledger refuses.
+    """
+    number = device.enrolled_number
+    for position in ledger.positions(kind="withdrawal", author=number):
+        said = decode_entry(ledger.entry(position)).record
+        if isinstance(said, Withdrawal) and said.consent is None:
+            return position
+    record = Withdrawal(origin=ledger.origin, author=number, seq=_next(ledger, device), consent=None)
+    return _say(ledger, devices, device, record)
+
+
+def departure_of(ledger: Ledger, number: int) -> Departure | None:
+    """Give what the ledger says of somebody who was forgotten; None before a coordinator's record says so."""
+    request = None
+    for position in ledger.positions(kind="erasure", about=number):
+        record = decode_entry(ledger.entry(position)).record
+        if not isinstance(record, Erasure) or record.number != number:
+            continue
+        if record.removal is None:
+            request = position
+        elif request is not None:
+            return Departure(number=number, request=request, record=position, removal=record.removal)
+    return None
+
+
+def answer_request(devices: Devices, device: Device, request: Entry, requester: bytes) -> bytes:
+    """Destroy a recipient's copies of whoever asks for it, and sign that this was done.
+
+    Args:
+        devices: The store that holds the recipient's device.
+        device: The recipient's.
+        request: The entry of the request.
+        requester: The public key of the one who asks.
+
+    Raises:
+        LiberateError: The request is none or not signed by who asks, or the recipient has no key any more.
+    """
+    record = request.record
+    if not isinstance(record, Erasure) or record.removal is not None:
+        raise FederationError("a request to be forgotten was wanted")
+    verify(requester, signed_bytes(request.body), request.signature)
+    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    copies = devices.all_kept(Received, device.slot)
+    devices.discard([(slot, key) for slot, key, copy in copies if copy.giver == record.author])
+    return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
+
+
+def _forget(ledger: Ledger, devices: Devices, number: int, keeper: Keeper) -> Departure:
+    """Destroy what is known of somebody who has asked for it, and say so, unless that was said."""
+    said = departure_of(ledger, number)
+    if said is not None:
+        return said
+    device = devices.find(number=number)
+    destroyed = list(keeper.stores)
+    if device is not None:
+        devices.erase(device.slot)
+        destroyed.append("device")
+    for forget in keeper.stores.values():
+        forget(number)
+    told = _recipients(ledger, number)
+    removal = Removal(
+        destroyed=tuple(sorted(destroyed)),
+        told=ranges(told),
+        answered=ranges(_answered(ledger, devices, number, told, keeper)),
+        models=ranges(_models(ledger, number)),
+    )
+    seq = ledger.state.principals[keeper.number].sequence + 1
+    record = Erasure(origin=ledger.origin, author=keeper.number, seq=seq, number=number, removal=removal)
+    _append(ledger, sign(record, keeper.key))
+    done = departure_of(ledger, number)
+    assert done is not None, "both entries stand on the ledger"
+    return done
+
+
+def _recipients(ledger: Ledger, number: int) -> list[int]:
+    """Give whom somebody has handed a copy to."""
+    positions = ledger.positions(kind="share", author=number)
+    records = (decode_entry(ledger.entry(position)).record for position in positions)
+    return sorted({record.recipient for record in records if isinstance(record, Share)})
+
+
+def _answered(ledger: Ledger, devices: Devices, number: int, told: list[int], keeper: Keeper) -> list[int]:
+    """Ask recipients to destroy their copies; give those whose signed answer says that they did."""
+    principals = ledger.state.principals
+    position = next(p for p in ledger.positions(kind="erasure", author=number))
+    request = decode_entry(ledger.entry(position))
+    answered = []
+    for recipient in told:
+        device = devices.find(number=recipient)
+        try:
+            if device is not None:
+                answer = answer_request(devices, device, request, ledger.state.key_at(number, position))
+                verify(principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer)
+                answered.append(recipient)
+            elif recipient == keeper.number:
+                answered.append(recipient)
+        except LiberateError:
+            continue  # silence, as far as anybody can tell
+    return answered
+
+
+def _models(ledger: Ledger, number: int) -> list[int]:
+    """Give the versions of the models that used an answer or a share of somebody."""
+    found = trace_participant(ledger, number, with_memberships=False)
+    uses: list[Contribution] = [*found.contributions, *(use.contribution for use in found.uses)]
+    models = (each.model.entry.record for each in uses if each.model is not None)
+    return sorted({model.version for model in models if isinstance(model, Model)})
+
+
+def _forgotten(origin: str, number: int, request: Digest) -> bytes:
+    return pre_authentication_encoding(
+        FORGOTTEN_TYPE, encode(_Forgotten(origin=origin, number=number, request=request))
+    )
+
+
+def _next(ledger: Ledger, device: Device) -> int:
+    return 1 + max(ledger.state.principals[device.enrolled_number].sequence, device.last_seq)
+
+
+def _say(ledger: Ledger, devices: Devices, device: Device, record: Withdrawal | Erasure) -> int:
+    """Sign with a device's key, and append."""
+    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    return _append(ledger, sign(record, key))
+
+
+def _append(ledger: Ledger, entry: bytes) -> int:
+    (outcome,) = ledger.append([entry])
+    if isinstance(outcome, RefusedEntry):
+        raise FederationError(f"the ledger refuses it: {outcome}", hint="keys recover replaces a revoked key")
+    return outcome

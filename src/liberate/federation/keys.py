@@ -1,0 +1,143 @@
+"""A participant's key is rotated, revoked or recovered: kept, then appended, then taken into use.
+
+    prepare -> append -> settle
+
+The change, with the next key, is durable on the device before the ledger sees it, and the present key is given up
+only when the change stands there. A crash leaves a change under way: whoever owns the ledger next sends the same bytes
+again, which the ledger takes once, and ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.store.device_rows import Device, PendingKey
+from liberate.federation.store.devices import Devices
+from liberate.ledger.format.entries import decode_entry, new_key, sign
+from liberate.ledger.format.records import Key
+from liberate.ledger.interface import Ledger
+
+_logger = logging.getLogger(__name__)
+
+FOUNDER = 0
+"""Number of the admitter who recovers."""
+
+Act = Literal["rotation", "revocation", "recovery"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """A change of key that stands on the ledger.
+
+    Attributes:
+        act: What it is.
+        number: Whose key.
+        position: Position of its entry.
+    """
+
+    act: Act
+    number: int
+    position: int
+
+
+def act_of(record: Key) -> Act:
+    """Say what a `key` record is: the author says who acts, the key what happens."""
+    if record.key is None:
+        return "revocation"
+    return "rotation" if record.author == record.number else "recovery"
+
+
+def rotate_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes) -> KeyChange:
+    """Replace a participant's key, signed by the present one.
+
+    Args:
+        ledger: The ledger, owned by this process; nothing is under way on the devices.
+        devices: The store that holds the device.
+        device: The participant's.
+        seed: Of the next key, 32 bytes.
+
+    Raises:
+        FederationError: An answer signed with the present key waits to be sent again, or the ledger refuses.
+    """
+    number = device.enrolled_number
+    if device.is_awaited(ledger.state.open_round):
+        raise FederationError(
+            f"participant {number} has answered round {device.last_round} with the present key, and the ledger has not"
+            " got the answer yet",
+            hint="the train command goes on with the round; rotate the key after it",
+        )
+    return _change(ledger, devices, device, _own_key(devices, device), author=number, seed=seed)
+
+
+def revoke_key(ledger: Ledger, devices: Devices, device: Device) -> KeyChange:
+    """Take the force of a participant's key away, signed by the key itself; an answer not yet recorded is lost.
+
+    Raises:
+        FederationError: The ledger refuses.
+    """
+    return _change(ledger, devices, device, _own_key(devices, device), author=device.enrolled_number, seed=None)
+
+
+def recover_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
+    """Give a participant another key for one that is lost or revoked, signed by the founder.
+
+    Number, accounts and history stay; an answer not yet recorded is lost.
+
+    Raises:
+        FederationError: The ledger refuses.
+    """
+    return _change(ledger, devices, device, founder, author=FOUNDER, seed=seed)
+
+
+def finish_changes(ledger: Ledger, devices: Devices) -> list[KeyChange]:
+    """End the changes of keys that a crash left under way.
+
+    Returns:
+        Those that stand on the ledger; one that the ledger refuses is forgotten.
+    """
+    finished = []
+    for slot, pending in devices.pending_keys():
+        outcome = _finish(ledger, devices, slot, pending)
+        if isinstance(outcome, KeyChange):
+            finished.append(outcome)
+        else:
+            _logger.warning("the ledger refuses the change of key that was under way for device %d: %s", slot, outcome)
+    return finished
+
+
+def _change(
+    ledger: Ledger, devices: Devices, device: Device, signer: SigningKey, *, author: int, seed: bytes | None
+) -> KeyChange:
+    number, origin = device.enrolled_number, ledger.origin
+    used = ledger.state.principals[author].sequence
+    seq = 1 + (max(used, device.last_seq) if author == number else used)
+    key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number)
+    record = Key(origin=origin, author=author, seq=seq, number=number, key=key)
+    pending = PendingKey(entry=sign(record, signer), signing_seed=seed)
+    devices.prepare_key(device.slot, pending, seq=seq if author == number else device.last_seq)
+    outcome = _finish(ledger, devices, device.slot, pending)
+    if isinstance(outcome, RefusedEntry):
+        raise FederationError(
+            f"the ledger refuses the {act_of(record)}: {outcome}", hint="keys recover replaces a lost or revoked key"
+        ) from outcome
+    return outcome
+
+
+def _finish(ledger: Ledger, devices: Devices, slot: int, pending: PendingKey) -> KeyChange | RefusedEntry:
+    """Append a change, or find it where it stands, and take it into use; forget it when it is refused."""
+    record = decode_entry(pending.entry).record
+    assert isinstance(record, Key), "a change of key is a key record"
+    (outcome,) = ledger.append([pending.entry])
+    if isinstance(outcome, RefusedEntry):
+        devices.drop_key(slot)
+        return outcome
+    devices.settle_key(slot, pending, seq=ledger.state.principals[record.number].sequence)
+    return KeyChange(act=act_of(record), number=record.number, position=outcome)
+
+
+def _own_key(devices: Devices, device: Device) -> SigningKey:
+    return SigningKey.from_seed(devices.holding(device.slot).signing_seed)

@@ -1,0 +1,161 @@
+"""What people want to be done is kept on their devices until whoever owns the ledger carries it out.
+
+A training owns the ledger for long; a person's command only puts the wish, and the training carries it out between
+rounds. Before an entry is signed, its sequence number is noted with the wish and signs nothing else: so after a crash
+it is known whether the entry stands, and nothing is done twice, or taken for done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from liberate.data.rating_scale import Scale
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.erasure import Keeper, finish_leaving, leave, withdraw_all
+from liberate.federation.sharing.actions import Terms, grant, hand_over, parcel_of, receive, withdraw
+from liberate.federation.store.device_rows import Device
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.requests import Waiting, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
+from liberate.federation.wire.copies import Parcel
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.sharing_records import Consent
+from liberate.ledger.interface import Ledger
+from liberate.randomness import Randomness
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Where wishes are carried out.
+
+    Attributes:
+        ledger: The ledger, owned by this process.
+        devices: The store with the wishes; no act is under way on it.
+        keeper: The coordinator.
+        n_items: Size of the catalogue.
+        scale: Gives the scale of the ratings.
+        take: Lets the coordinator take a copy for its pool.
+        randomness: Source of salts, another one at each state of the ledger.
+    """
+
+    ledger: Ledger
+    devices: Devices
+    keeper: Keeper
+    n_items: int
+    scale: Callable[[], Scale]
+    take: Callable[[Parcel], object]
+    randomness: Randomness
+
+
+def carry_out(desk: Desk) -> int:
+    """Carry out what can be; give how many wishes were dealt with, refused ones and broken-off departures included.
+
+    A wish waits while an answer of the device is on its way to the ledger, but to withdraw everything is done at once:
+    then the answer counts as not given.
+    """
+    done = len(finish_leaving(desk.ledger, desk.devices, desk.keeper))
+    for waiting in desk.devices.wishes():
+        try:
+            outcome: int | str | None = _carry_out(desk, waiting)
+        except LiberateError as error:
+            outcome = f"{error.message} ({error.hint})" if error.hint else error.message
+        except ValueError as error:  # its terms are none
+            outcome = str(error)
+        if outcome is not None:
+            desk.devices.end_wish(waiting.id, outcome)
+            done += 1
+            _logger.info("a wish of device %d is dealt with: %s", waiting.slot, type(waiting.wish).__name__)
+    return done
+
+
+def _carry_out(desk: Desk, waiting: Waiting) -> int | None:
+    """Carry a wish out; give the position of its entry, None if it has to wait."""
+    ledger, devices, wish = desk.ledger, desk.devices, waiting.wish
+    device = next(device for device in devices.devices() if device.slot == waiting.slot)
+    if isinstance(wish, WishToBeForgotten):
+        departure = leave(ledger, devices, device, desk.keeper)
+        return None if departure is None else departure.request
+    number = device.enrolled_number
+    if isinstance(wish, WishToWithdraw) and wish.consent is None:
+        return withdraw_all(ledger, devices, device)
+    stands = _position(ledger, number, waiting.seq)
+    if stands is None:
+        if device.is_awaited(ledger.state.open_round):
+            return None
+        devices.try_wish(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
+        stands = _act(desk, device, number, wish)
+    if isinstance(wish, WishToShare) and not _is_delivered(desk, device, stands):
+        return None
+    return stands
+
+
+def _act(desk: Desk, device: Device, number: int, wish: WishToConsent | WishToShare | WishToWithdraw) -> int:
+    """Do what somebody wants; give the position of the entry."""
+    ledger, devices = desk.ledger, desk.devices
+    match wish:
+        case WishToConsent():
+            terms = Terms(
+                recipients=wish.recipients,
+                expiry=ledger.height + wish.blocks,
+                max_shares=wish.max_shares,
+                epsilon=wish.epsilon,
+                rating_fraction=wish.rating_fraction,
+                items=wish.items,
+                purpose=wish.purpose,
+            )
+            return grant(ledger, devices, device, terms, desk.randomness)
+        case WishToShare():
+            consent = _consent(ledger, number, wish.consent)
+            return hand_over(ledger, devices, device, consent, wish.recipient, desk.scale(), desk.randomness)[0]
+        case WishToWithdraw():
+            return withdraw(ledger, devices, device, _consent(ledger, number, wish.consent))
+        case _:
+            assert_never(wish)
+
+
+def _is_delivered(desk: Desk, device: Device, position: int) -> bool:
+    """Let the recipient of a share take the copy, unless it has or never will; False: it cannot act now."""
+    ledger, devices = desk.ledger, desk.devices
+    entry = decode_entry(ledger.entry(position))
+    share = ledger.state.sharing.shares.get(entry.leaf_hash)
+    recipient = None if share is None else devices.find(number=share.record.recipient)
+    if share is None or share.is_received:
+        return True
+    if recipient is not None and recipient.is_awaited(ledger.state.open_round):
+        return False
+    parcel = parcel_of(ledger, devices, device.slot, entry.leaf_hash)
+    try:
+        if share.record.recipient == desk.keeper.number:
+            desk.take(parcel)
+        elif recipient is not None and not recipient.is_erased:
+            receive(ledger, devices, recipient, parcel, desk.n_items)
+    except LiberateError as error:
+        _logger.warning("participant %d does not take a copy: %s", share.record.recipient, error)
+    return True
+
+
+def _consent(ledger: Ledger, number: int, position: int | None) -> Digest:
+    """Give the leaf hash of a consent of somebody by the position of its entry."""
+    if position is not None and position < ledger.size:
+        entry = decode_entry(ledger.entry(position))
+        if isinstance(entry.record, Consent) and entry.record.author == number:
+            return entry.leaf_hash
+    raise FederationError(
+        f"entry {position} is no consent of participant {number}",
+        hint="ledger show --kind consent lists the consents that were given",
+    )
+
+
+def _position(ledger: Ledger, author: int, seq: int) -> int | None:
+    """Give where the entry of an author's sequence number stands, None if nowhere."""
+    if 0 < seq <= ledger.state.principals[author].sequence:
+        for position in reversed(ledger.positions(author=author)):
+            found = decode_entry(ledger.entry(position)).record.seq
+            if found <= seq:
+                return position if found == seq else None
+    return None

@@ -1,0 +1,301 @@
+"""Setting a federation up, or a further run in it: keys, genesis, people. Each step can be killed and done again.
+
+A federation is a folder: `keys/` (founder, log, coordinator, auditor), `ledger/`, and `devices/`, which in a deployment
+lies on the participants' side.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from liberate.crypto.note import WitnessPolicy, open_checkpoint, verifier_key
+from liberate.crypto.signing import SigningKey, load_key, save_key
+from liberate.data.ratings import Ratings
+from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.enrolment import Admitting, Role, commit_ratings, enrol, enrol_people, open_devices
+from liberate.federation.keys import FOUNDER, KeyChange, finish_changes
+from liberate.federation.participant.policy import Policy
+from liberate.federation.sharing.actions import finish_acts
+from liberate.federation.store.devices import Devices
+from liberate.federation.terms import Charter
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.parts import Admission, Witnesses
+from liberate.ledger.format.records import Aborted, Genesis
+from liberate.ledger.interface import Ledger
+from liberate.ledger.log import tables
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.publish.checkpoints import Publisher, check_published
+from liberate.randomness import Randomness
+from liberate.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Federation:
+    """An open federation, everybody enrolled.
+
+    Attributes:
+        ledger: Its ledger, owned by this process.
+        devices: The store of its one host.
+        policy: What the people of that host agreed to.
+        coordinator_key: The coordinator's signing key.
+        coordinator: The coordinator's number on the ledger.
+        publisher: Publishes the ledger's checkpoints; the newest is kept in the folder, as `checkpoint`.
+        cohort: Numbers of the people who take part in the run, increasing.
+    """
+
+    ledger: SqliteLedger
+    devices: Devices
+    policy: Policy
+    coordinator_key: SigningKey
+    coordinator: int
+    publisher: Publisher
+    cohort: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A federation as it stands, open between rounds.
+
+    Attributes:
+        ledger: Its ledger, owned by this process.
+        devices: The store of its one host.
+        publisher: Publishes the ledger's checkpoints.
+        finished: Changes of keys that were under way, and are done now.
+    """
+
+    ledger: SqliteLedger
+    devices: Devices
+    publisher: Publisher
+    finished: list[KeyChange]
+
+
+@contextmanager
+def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
+    """Open a federation that was founded before, for what is done between rounds.
+
+    Args:
+        folder: Where it lies.
+        charter: As at the start; what the genesis says is not compared.
+
+    Yields:
+        The federation; its files are released at the end.
+
+    Raises:
+        LedgerLocked: A training is going on.
+        RolledBack: The ledger lacks what it has published, or what its devices have accepted.
+    """
+    log_key = load_key(folder / "keys" / "log.key")
+    with (
+        closing(SqliteLedger.open(folder / "ledger", log_key, charter.clock)) as ledger,
+        Devices(folder / "devices") as devices,
+    ):
+        kept, vkey = folder / "checkpoint", verifier_key(ledger.origin, log_key.public)
+        for note in (kept.read_text("utf-8") if kept.exists() else None, devices.checkpoint()):
+            if note is not None:
+                check_published(ledger, note, vkey)
+        finished = finish_changes(ledger, devices)
+        finish_acts(ledger, devices)
+        yield Standing(
+            ledger=ledger,
+            devices=devices,
+            publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+            finished=finished,
+        )
+
+
+@contextmanager
+def open_federation(
+    folder: Path,
+    charter: Charter,
+    people: Sequence[str],
+    ratings: Ratings,
+    *,
+    run: int,
+    cohort: Sequence[int] | None = None,
+    chunk: int,
+    stopwatch: Stopwatch,
+    claim: Callable[[Ledger], None] = lambda ledger: None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Iterator[Federation]:
+    """Open a federation for a run, founded if it is not yet, so that people are enrolled and hold their ratings.
+
+    Args:
+        folder: Where it lies; made if absent.
+        charter: What the genesis says or is to say, and people agree to.
+        people: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
+        ratings: What each of them holds from now on.
+        run: Number of the run: the ledger's last one, or the next.
+        cohort: Which of the people take part in it, as indices; None: all.
+        chunk: Entries per block.
+        stopwatch: Where sign, verify and store are added up.
+        claim: Called with the ledger when nobody else can append to it, before anything changes; may refuse.
+        progress: Told each step.
+
+    Yields:
+        The federation; its files are released at the end.
+
+    Raises:
+        FederationError: The genesis says something else than the charter, or the ledger refuses an entry.
+        RolledBack: The ledger lacks what it has published, or what its devices have accepted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    founder, log_key, coordinator_key = (
+        kept_key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
+    )
+    ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
+    with closing(ledger):
+        vkey = verifier_key(ledger.origin, log_key.public)
+        kept = folder / "checkpoint"
+        if kept.exists():
+            check_published(ledger, kept.read_text("utf-8"), vkey)
+        _check_genesis(ledger, charter)
+        claim(ledger)
+        policy = Policy(
+            origin=ledger.origin,
+            log_key=vkey,
+            coordinator_key=coordinator_key.public,
+            mechanism=charter.mechanism,
+            honest_fraction=charter.honest_fraction,
+            witnesses=_witness_policy(ledger, charter),
+        )
+        admitting = Admitting(ledger, founder, chunk, stopwatch)
+        _settle(folder / "devices", ledger, coordinator_key, run, vkey)
+        salts = charter.randomness(open_checkpoint(ledger.checkpoint(), vkey).root)
+        with open_devices(folder / "devices", people, ratings, charter.randomness(), salts) as devices:
+            progress(f"enrolling {len(people):,} participants")
+            (coordinator,) = enrol(admitting, [coordinator_key.public], "coordinator")
+            enrol_people(admitting, devices)
+            commit_ratings(admitting, devices)
+            yield Federation(
+                ledger=ledger,
+                devices=devices,
+                policy=policy,
+                coordinator_key=coordinator_key,
+                coordinator=coordinator,
+                publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+                cohort=_agree(ledger, devices, charter, run, people if cohort is None else [people[i] for i in cohort]),
+            )
+
+
+def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: int, vkey: str) -> None:
+    """Bring to an end what was left under way: changes of keys, acts of people, a round of a run that is given up."""
+    if Devices.exists(folder):
+        with Devices(folder) as devices:
+            accepted = devices.checkpoint()
+            if accepted is not None:
+                check_published(ledger, accepted, vkey)
+            finish_changes(ledger, devices)
+            finish_acts(ledger, devices)
+    current = ledger.state.open_round
+    if current is not None and current.record.run != run:
+        author = current.record.author
+        seq = ledger.state.principals[author].sequence + 1
+        record = Aborted(origin=ledger.origin, author=author, seq=seq, round=current.record.number, reason="given_up")
+        (outcome,) = ledger.append([sign(record, coordinator)])
+        if isinstance(outcome, RefusedEntry):
+            raise FederationError(f"the ledger does not let go of round {current.record.number}: {outcome}")
+
+
+def _agree(
+    ledger: SqliteLedger, devices: Devices, charter: Charter, run: int, people: Sequence[str]
+) -> tuple[int, ...]:
+    """Let people agree to a run on the charter's terms; give the numbers of those who can take part.
+
+    Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
+    """
+    by_id = {device.user_id: device for device in devices.devices()}
+    own = [by_id[person] for person in people]
+    if charter.mechanism:
+        devices.agree(
+            run,
+            [device.slot for device in own],
+            cost=(charter.agreed_epsilon_nano, charter.agreed_rho_nano),
+            limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
+        )
+    numbers = sorted(device.number for device in own if device.number is not None)
+    return tuple(number for number in numbers if ledger.state.principals[number].is_active)
+
+
+def kept_key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
+    """Give a key of the federation's own by its name, made and kept in a file when it is first wanted."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{name}.key"
+    if not path.exists():
+        save_key(path, SigningKey.from_seed(randomness.secret(f"{name} key")))
+    return load_key(path)
+
+
+def _open_ledger(
+    folder: Path, charter: Charter, founder: SigningKey, log_key: SigningKey, stopwatch: Stopwatch
+) -> SqliteLedger:
+    if _holds_ledger(folder):
+        return SqliteLedger.open(folder, log_key, charter.clock, stopwatch)
+    tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
+    origin = charter.origin or f"liberate.invalid/{tag[:16]}"
+    admission = Admission(admitters=(FOUNDER,), threshold=1)
+    roles: tuple[Role, ...] = ("participant", "coordinator", "auditor")
+    genesis = Genesis(
+        origin=origin,
+        author=FOUNDER,
+        seq=1,
+        admitters=(Digest(founder.public),),
+        admission=dict.fromkeys(roles, admission),
+        log_vkey=verifier_key(origin, log_key.public),
+        simulated=charter.is_simulated,
+        unit="user",
+        relation="zero-out",
+        epsilon_nano_limit=charter.epsilon_nano_limit,
+        rho_nano_limit=charter.rho_nano_limit,
+        witnesses=Witnesses(keys=tuple(w.key for w in charter.witnesses), threshold=charter.witness_threshold),
+    )
+    return SqliteLedger.create(folder, sign(genesis, founder), log_key, charter.clock, stopwatch)
+
+
+def _check_genesis(ledger: SqliteLedger, charter: Charter) -> None:
+    """Refuse a charter that says something else than the genesis, which cannot be changed later."""
+    genesis = ledger.state.founding
+    if genesis.simulated != charter.is_simulated:
+        found, wanted = ("a", "real keys") if genesis.simulated else ("no", "a simulation")
+        raise FederationError(
+            f"the ledger is {found} simulation, the run is to use {wanted}", hint="give run.simulated as at the start"
+        )
+    limits = {
+        "ledger.epsilon_limit": (genesis.epsilon_nano_limit, charter.epsilon_nano_limit),
+        "ledger.epsilon_limit, as rho by privacy.delta": (genesis.rho_nano_limit, charter.rho_nano_limit),
+    }
+    said = {name: (_units(found), _units(wanted)) for name, (found, wanted) in limits.items()}
+    for name, (present, given) in {"ledger.origin": (genesis.origin, charter.origin or None), **said}.items():
+        if given is not None and given != present:
+            raise FederationError(
+                f"the genesis has another {name}: {present}, not {given}",
+                hint="it cannot be changed: leave it out, or give it as at the start",
+            )
+
+
+def _units(nano: int | None) -> str | None:
+    return None if nano is None else f"{nano / 10**9:.10g}"
+
+
+def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:
+    """Give the witness policy of the genesis, which must be the charter's: it cannot be changed later."""
+    fixed = ledger.state.founding.witnesses
+    found, wanted = (fixed.keys, fixed.threshold), (tuple(w.key for w in charter.witnesses), charter.witness_threshold)
+    if found != wanted:
+        raise FederationError(
+            f"the genesis names {len(fixed.keys)} witnesses, {fixed.threshold} must cosign; other ones were given",
+            hint="give ledger.witnesses and ledger.witness_threshold as at the start",
+        )
+    return WitnessPolicy(fixed.keys, fixed.threshold)
+
+
+def _holds_ledger(folder: Path) -> bool:
+    """Whether a ledger was begun; a file without tables is what a crash before the first block leaves."""
+    if not (folder / tables.FILE_NAME).is_file():
+        return False
+    with closing(tables.connect(folder, mode="rw")) as connection:
+        return not tables.is_empty(connection)

@@ -1,0 +1,31 @@
+"""Who shares ratings, in a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from liberate.crypto.canonical_json import LARGEST_INTEGER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharingConfig:
+    """Who shares ratings, in a simulation; elsewhere people decide themselves, see the commands consent and share.
+
+    Attributes:
+        user_fraction: Part of the people who take part in the run that share, 0 <= user_fraction <= 1.
+        rating_fraction: Part of the own ratings that each of them shares, 0 < rating_fraction <= 1.
+        recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
+            participants, who answer for them too.
+        n_recipients: Peers that each sharing person gives a copy to, > 0.
+        epsilon: At which each shared rating is perturbed, once, before any copy is made, 1e-9 at least; unset = copies
+            are open.
+    """
+
+    user_fraction: Annotated[float, Ge(0), Le(1)] = 0.0
+    rating_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    recipients: Literal["pool", "peers"] = "pool"
+    n_recipients: Annotated[int, Gt(0)] = 10
+    epsilon: Annotated[float, Ge(1e-9), Le(LARGEST_INTEGER // 10**9)] | None = None

@@ -1,0 +1,83 @@
+"""A coordinator receives copies for its pool: opened, checked against the ledger, acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from liberate.crypto.signing import SigningKey
+from liberate.errors import CopyDeclined, FederationError, LiberateError
+from liberate.federation.sharing.actions import Outcome
+from liberate.federation.sharing.copies import Opened, unpack
+from liberate.federation.store.pool import Pool
+from liberate.federation.wire.copies import Parcel
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.sharing_records import Receipt
+from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.state import State
+
+
+def receive_into_pool(
+    ledger: Ledger, pool: Pool, key: SigningKey, number: int, parcels: Sequence[Parcel], n_items: int
+) -> list[Outcome]:
+    """Let a coordinator take copies for its pool, in one block; one that is not what it should be is left.
+
+    Of one giver it takes one copy as long as that lives: in a pool each copy counts as a person. A copy is kept before
+    its receipt is on the ledger; what the ledger has no receipt of is never used.
+
+    Args:
+        ledger: The ledger, owned by this process.
+        pool: Where the copies are kept.
+        key: The coordinator's signing key.
+        number: Its number.
+        parcels: The copies.
+        n_items: Size of the catalogue.
+
+    Returns:
+        For each, the position of the receipt, or why there is none.
+    """
+    results: list[Opened | LiberateError] = []
+    givers: set[int] = set()
+    for parcel in parcels:
+        try:
+            opened = unpack(parcel, key, number, n_items)
+            _check_wanted(ledger.state, opened, givers)
+        except LiberateError as error:
+            results.append(error)
+        else:
+            results.append(opened)
+            givers.add(opened.share.author)
+    sound = [each for each in results if isinstance(each, Opened)]
+    pool.keep([(opened.hash, opened.received) for opened in sound])
+    seq = ledger.state.principals[number].sequence
+    entries = [
+        sign(
+            Receipt(
+                origin=ledger.origin,
+                author=number,
+                seq=seq + index,
+                giver=opened.share.author,
+                share=opened.hash,
+                copy=opened.share.copy,
+            ),
+            key,
+        )
+        for index, opened in enumerate(sound, 1)
+    ]
+    appended = iter(ledger.append(entries) if entries else [])
+    return [next(appended) if isinstance(each, Opened) else each for each in results]
+
+
+def _check_wanted(state: State, opened: Opened, givers: Set[int]) -> None:
+    """Check that a copy may be received, and that its giver's is neither in the pool nor among those being taken.
+
+    Raises:
+        CopyDeclined: It is the giver's second one.
+        FederationError: No consent that lives covers it.
+    """
+    giver, share = opened.share.author, state.sharing.shares.get(opened.hash)
+    if share is None or not state.may_use(opened.hash, share):
+        raise FederationError(f"no consent that lives covers the copy of participant {giver}")
+    if giver in givers or any(state.sharing.received(giver, opened.share.recipient, state.height)):
+        raise CopyDeclined(
+            f"a copy of participant {giver} is in the pool already", hint="withdraw its consent to share another one"
+        )

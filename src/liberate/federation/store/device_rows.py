@@ -1,0 +1,139 @@
+"""The rows of a device store: what a device keeps, sealed for its person, and what is known of it without the key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from liberate.errors import FederationError
+from liberate.ledger.rules.state import OpenRound
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device keeps for good.
+
+    Attributes:
+        signing_seed: Seed of the Ed25519 key, 32 bytes.
+        dataset_salt: Opens the dataset commitment, 32 bytes.
+        ratings: The own ratings, as `Ratings.user_bytes` writes them.
+        dataset_seq: Sequence number with which these ratings are, or will be, committed to.
+    """
+
+    signing_seed: bytes
+    dataset_salt: bytes
+    ratings: bytes
+    dataset_seq: int = 1
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as it lies in the outbox: enough to send the same bytes again.
+
+    Attributes:
+        entry: The signed update entry.
+        noise_key: Regenerates the noise, and so the upload, bit for bit, 32 bytes.
+        upload_salt: Opens the upload's commitment, 32 bytes.
+        profile_salt: Opens the profile's commitment, 32 bytes.
+    """
+
+    entry: bytes
+    noise_key: bytes
+    upload_salt: bytes
+    profile_salt: bytes
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour in a masked round, and the public keys it signed for.
+
+    Attributes:
+        number: Its number on the ledger.
+        mask: X25519 key of the masks shared with it.
+        seal: X25519 key that seals shares to it.
+    """
+
+    number: int
+    mask: bytes
+    seal: bytes
+
+
+class Masking(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a device is in a masked round. What is set is never changed: that binds it to one answer in each phase.
+
+    Attributes:
+        round_hash: Leaf hash of the round's entry.
+        secret: All keys of the round are derived from it, 32 bytes.
+        peers: Neighbours it shared its secrets with, by increasing number; empty before it did.
+        sent: Sealed shares of its secrets, one for each peer.
+        received: Sealed shares of peers' secrets by number, increasing: with these it masks; empty before it did.
+        survivors: Digest of the survivor set for which it has given shares away; None before it did.
+    """
+
+    round_hash: bytes
+    secret: bytes
+    peers: tuple[Peer, ...] = ()
+    sent: tuple[bytes, ...] = ()
+    received: tuple[tuple[int, bytes], ...] = ()
+    survivors: bytes | None = None
+
+
+class PendingKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of key that is not known to stand on the ledger yet: enough to bring it to its end.
+
+    Attributes:
+        entry: The signed `key` entry.
+        signing_seed: Seed of the key that it names, 32 bytes; None: it revokes.
+    """
+
+    entry: bytes
+    signing_seed: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What is known of a device without its sealing key.
+
+    Attributes:
+        slot: Index on this host, 0 <= slot.
+        user_id: The person's id in the data set.
+        number: The person's number on the ledger, None before enrolment.
+        last_seq: Largest sequence number signed.
+        last_round: Last round answered, 0 if none.
+        epsilon_nano: Spent from the epsilon account by all answers so far, in 1e-9.
+        rho_nano: Spent from the rho account, likewise.
+        run: The run that its person has agreed to take part in, 0 if none.
+        epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
+        rho_nano_agreed: Most from the rho account, likewise.
+        is_revoked: Whether its key was revoked, and not replaced since.
+        is_erased: Whether its sealing key was destroyed: then nothing is kept but this row, so that the same data set
+            does not bring the person back.
+    """
+
+    slot: int
+    user_id: str
+    number: int | None
+    last_seq: int
+    last_round: int
+    epsilon_nano: int
+    rho_nano: int
+    run: int
+    epsilon_nano_agreed: int
+    rho_nano_agreed: int
+    is_revoked: bool
+    is_erased: bool
+
+    @property
+    def enrolled_number(self) -> int:
+        """The number on the ledger.
+
+        Raises:
+            FederationError: It is not enrolled.
+        """
+        if self.number is None:
+            raise FederationError(f"device {self.slot} is not enrolled")
+        return self.number
+
+    def is_awaited(self, current: OpenRound | None) -> bool:
+        """Whether it has answered the open round, and the ledger has not got the answer yet."""
+        if current is None or self.last_round != current.record.number:
+            return False
+        return self.number not in current.answered

@@ -1,0 +1,99 @@
+"""What a device stores about sharing: consents, base copies, copies given and received, entries to be appended."""
+
+from __future__ import annotations
+
+import msgspec
+
+from liberate.crypto.commitments import commitment
+from liberate.identifiers import Digest
+
+
+class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
+    """A consent that was given.
+
+    Attributes:
+        entry: Its entry.
+        scope: What recipients are told, as bytes.
+        salt: Opens the commitment to it, 32 bytes.
+    """
+
+    entry: bytes
+    scope: bytes
+    salt: bytes
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
+    """A base copy, made once and kept while it is in use: every recipient's copy is made of it.
+
+    Attributes:
+        ratings: As `Ratings.user_bytes` writes them.
+        salt: Opens the commitment to them, 32 bytes.
+        key: All that is random in it, and all marks, follow from it, 32 bytes.
+        epsilon_nano: At which each rating was perturbed, in 1e-9; None: open.
+        fraction: Part of the ratings that it has, 0 < fraction <= 1.
+        items: Items that it may have; None: all.
+        scale: Lowest level, step between levels, number of levels.
+        source: SHA-256 of the ratings it was made of.
+    """
+
+    ratings: bytes
+    salt: bytes
+    key: bytes
+    epsilon_nano: int | None
+    fraction: float
+    items: tuple[int, ...] | None
+    scale: tuple[float, float, int]
+    source: bytes
+
+    @property
+    def commitment(self) -> Digest:
+        """What shares say of it."""
+        return commitment(self.salt, self.ratings)
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
+    """A copy that was handed over; the copy itself is made again from its base copy.
+
+    Attributes:
+        entry: Entry of the share.
+        salt: Opens its commitment to the copy, 32 bytes.
+    """
+
+    entry: bytes
+    salt: bytes
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
+    """A copy that was received.
+
+    Attributes:
+        giver: The giver's number.
+        copy: The copy, as `Ratings.user_bytes` writes it.
+        salt: Opens the share's commitment to it, 32 bytes.
+        max_shares: Copies that its consent allows, > 0.
+        epsilon_nano: At which its ratings were perturbed, in 1e-9; 0: they are open.
+    """
+
+    giver: int
+    copy: bytes
+    salt: bytes
+    max_shares: int
+    epsilon_nano: int
+
+
+Kept = Granted | Base | Given | Received
+"""What a device keeps of sharing, by a digest: the leaf hash of a consent or share, the commitment of a base copy."""
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True):
+    """An act that is not known to stand on the ledger yet: enough to bring it to its end.
+
+    Attributes:
+        entry: The signed entry.
+        key: By which `kept` is kept.
+        kept: What the device keeps once the entry stands; None: nothing.
+    """
+
+    entry: bytes
+    key: bytes = b""
+    kept: Granted | Given | Received | None = None

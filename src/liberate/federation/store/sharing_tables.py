@@ -1,0 +1,174 @@
+"""What devices keep of sharing: wishes that wait, acts under way, copies given and received."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from liberate.crypto.sealing import open_sealed
+from liberate.federation.store.requests import Waiting, Wish
+from liberate.federation.store.sealed_rows import NO_KEY, SealedRows, context, seal_row
+from liberate.federation.store.sharing_rows import Act, Base, Given, Granted, Kept, Received
+from liberate.identifiers import Digest
+
+SHARING_SCHEMA = """
+CREATE TABLE IF NOT EXISTS act (
+    slot INTEGER NOT NULL REFERENCES device,
+    seq INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept (
+    slot INTEGER NOT NULL REFERENCES device,
+    key BLOB NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS acceptance (
+    slot INTEGER PRIMARY KEY REFERENCES device,
+    most INTEGER NOT NULL CHECK (most >= 0)
+) STRICT;
+CREATE TABLE IF NOT EXISTS wish (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    slot INTEGER NOT NULL REFERENCES device,
+    seq INTEGER NOT NULL DEFAULT 0,
+    position INTEGER,
+    refusal TEXT,
+    sealed BLOB NOT NULL
+) STRICT;
+"""
+"""Tables beside `device`; each row belongs to one."""
+
+_KeptT = TypeVar("_KeptT", Granted, Base, Given, Received)
+_kept_decoder: msgspec.msgpack.Decoder[Kept] = msgspec.msgpack.Decoder(Kept)
+
+
+class SharingRows(SealedRows):
+    """The part of a store that is about sharing."""
+
+    def put_wish(self, slot: int, wish: Wish) -> int:
+        """Keep what a person wants to be done, and forget the person's wishes that were dealt with; give its id."""
+        with self._transaction():
+            self._db.execute("DELETE FROM wish WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
+            sealed = seal_row(self._key(slot), "wish", slot, wish)
+            return self._db.execute("INSERT INTO wish (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
+
+    def wishes(self) -> list[Waiting]:
+        """Give the wishes that were not dealt with, in the order they were put."""
+        query = "SELECT id, slot, seq, sealed FROM wish WHERE position IS NULL AND refusal IS NULL ORDER BY id"
+        return [
+            Waiting(
+                id=id,
+                slot=slot,
+                seq=seq,
+                wish=msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("wish", slot)), type=Wish),
+            )
+            for id, slot, seq, sealed in self._db.execute(query).fetchall()
+            if self._key(slot) != NO_KEY
+        ]
+
+    def try_wish(self, id: int, seq: int) -> None:
+        """Note the sequence number with which a wish's entry is going to be signed; nothing else is signed with it."""
+        with self._transaction():
+            self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
+            (slot,) = self._db.execute("SELECT slot FROM wish WHERE id = ?", (id,)).fetchone()
+            self._advance(slot, seq)
+
+    def end_wish(self, id: int, outcome: int | str) -> None:
+        """Note where the entry of a wish stands, or why there is none."""
+        column = "position" if isinstance(outcome, int) else "refusal"
+        self._db.execute(f"UPDATE wish SET {column} = ? WHERE id = ?", (outcome, id))
+
+    def outcome_of(self, id: int) -> int | str | None:
+        """Give where the entry of a wish stands, or why there is none; None while it waits, and once it is gone."""
+        row = self._db.execute("SELECT ifnull(position, refusal) FROM wish WHERE id = ?", (id,)).fetchone()
+        found: int | str | None = None if row is None else row[0]
+        return found
+
+    def acts(self) -> list[tuple[int, int, Act]]:
+        """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
+        rows = self._db.execute("SELECT slot, seq, sealed FROM act ORDER BY slot, seq").fetchall()
+        return [
+            (
+                slot,
+                seq,
+                msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("act", slot, seq)), type=Act),
+            )
+            for slot, seq, sealed in rows
+            if self._key(slot) != NO_KEY
+        ]
+
+    def prepare_acts(self, acts: Sequence[tuple[int, int, Act]], bases: Sequence[tuple[int, Base]] = ()) -> None:
+        """Keep acts before anybody sees them, all of them or none.
+
+        Args:
+            acts: Slot, sequence number and act of each.
+            bases: Base copies that they are about, each with its slot.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO act (slot, seq, sealed) VALUES (?, ?, ?)",
+                [(slot, seq, seal_row(self._key(slot), "act", slot, act, seq)) for slot, seq, act in acts],
+            )
+            for slot, base in bases:
+                self._keep(slot, base.commitment, base)
+            for slot, seq, _ in acts:
+                self._advance(slot, seq)
+
+    def settle_acts(self, standing: Sequence[tuple[int, int, Act]], refused: Sequence[tuple[int, int]] = ()) -> None:
+        """Put acts that stand on the ledger into force, and forget those that it has refused.
+
+        Args:
+            standing: Slot, sequence number and act of each.
+            refused: Slot and sequence number of each.
+        """
+        with self._transaction():
+            for slot, _, act in standing:
+                if act.kept is not None:
+                    self._keep(slot, act.key, act.kept)
+            ended = [*((slot, seq) for slot, seq, _ in standing), *refused]
+            self._db.executemany("DELETE FROM act WHERE slot = ? AND seq = ?", ended)
+
+    def kept(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
+        """Give what a device keeps of sharing by a digest, if it is of that kind."""
+        row = self._db.execute("SELECT sealed FROM kept WHERE slot = ? AND key = ?", (slot, key)).fetchone()
+        found = None if row is None else self._open_kept(slot, key, row[0])
+        return found if isinstance(found, kind) else None
+
+    def all_kept(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
+        """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
+        which, whose = ("", ()) if slot is None else (" WHERE slot = ?", (slot,))
+        rows = self._db.execute(f"SELECT slot, key, sealed FROM kept{which} ORDER BY slot, key", whose).fetchall()
+        for owner, key, sealed in rows:
+            if self._key(owner) == NO_KEY:
+                continue
+            found = self._open_kept(owner, key, sealed)
+            if isinstance(found, kind):
+                yield owner, Digest(key), found
+
+    def accept(self, slot: int, most: int | None) -> None:
+        """Set how many copies of others a device takes, >= 0; None: as many as there are."""
+        with self._transaction():
+            self._db.execute("DELETE FROM acceptance WHERE slot = ?", (slot,))
+            if most is not None:
+                self._db.execute("INSERT INTO acceptance (slot, most) VALUES (?, ?)", (slot, most))
+
+    def most_accepted(self, slot: int) -> int | None:
+        """Give how many copies of others a device takes, those it holds included; None: as many as there are."""
+        row = self._db.execute("SELECT most FROM acceptance WHERE slot = ?", (slot,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Forget what devices keep by digests, each with its slot: it is overwritten on return."""
+        with self._transaction():
+            self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _keep(self, slot: int, key: bytes, row: Kept) -> None:
+        sealed = seal_row(self._key(slot), "kept", slot, row, key.hex())
+        self._db.execute("INSERT OR REPLACE INTO kept (slot, key, sealed) VALUES (?, ?, ?)", (slot, key, sealed))
+
+    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> Kept:
+        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, context("kept", slot, key.hex())))

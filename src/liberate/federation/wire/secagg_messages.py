@@ -1,0 +1,187 @@
+"""What participants and the coordinator say to each other in a masked round, beside the round's request and answer.
+
+    phase       request          answer
+    advertise   RoundRequest     MaskKeys       the round entry, without the model; the own keys of the round
+    share       ShareRequest     Shares         the neighbours' keys; shares of the own secrets, sealed for them
+    mask        MaskRequest      RoundAnswer    the shares sealed for oneself, and the model; the masked upload
+    unmask      UnmaskRequest    Opened         the survivor set; one share for each neighbour
+
+Each phase may be refused with a `RoundRefusal`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from liberate.crypto.canonical_json import Bytes32, Hash, Natural, encode
+from liberate.crypto.dsse import pre_authentication_encoding
+from liberate.crypto.signing import SigningKey, verify
+from liberate.errors import FederationError
+from liberate.federation.wire.round_messages import UNREADABLE, RoundRefusal
+from liberate.identifiers import Digest
+from liberate.ledger.format.parts import Origin
+
+KEYS_TYPE = "application/vnd.liberate.mask-keys+json"
+
+MessageT = TypeVar("MessageT", bound=msgspec.Struct)
+
+
+class MaskKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
+    """A participant's public keys for one round, signed with its ledger key.
+
+    Attributes:
+        mask: X25519 key of the masks shared with neighbours.
+        seal: X25519 key to which neighbours seal shares.
+        own: Fingerprint of the key of the own mask.
+        signature: Over these, the ledger, the round and the participant.
+    """
+
+    mask: bytes
+    seal: bytes
+    own: bytes
+    signature: bytes
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour's keys, and the proof of whose they are.
+
+    Attributes:
+        number: The neighbour's number on the ledger.
+        keys: What it advertised.
+        leaf: Its leaf in the state tree.
+        proof: Inclusion of the leaf.
+    """
+
+    number: int
+    keys: MaskKeys
+    leaf: bytes
+    proof: list[bytes]
+
+
+class ShareRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinator hands out the keys of those neighbours who advertised some.
+
+    Attributes:
+        entry: The signed round entry, as in the round's request.
+        block: The last block entry under the checkpoint of the round's request.
+        block_proof: Its inclusion in that checkpoint.
+        n_principals: Leaves of the state tree: the shape of the neighbours' proofs.
+        neighbours: By increasing number.
+    """
+
+    entry: bytes
+    block: bytes
+    block_proof: list[bytes]
+    n_principals: int
+    neighbours: list[Neighbour]
+
+
+class Shares(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
+    """Shares of a participant's secrets, sealed for each neighbour it was told of, in their order."""
+
+    sealed: list[bytes]
+
+
+class MaskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinator hands out the sealed shares, and asks for the masked upload.
+
+    Attributes:
+        round: A `RoundRequest`, as bytes: the same for everybody.
+        received: (neighbour, share sealed for the recipient), by increasing number.
+    """
+
+    round: bytes
+    received: list[tuple[int, bytes]]
+
+
+class UnmaskRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinator shows who survived, and asks for what undoes the masks.
+
+    Attributes:
+        round: The signed round entry.
+        entries: The signed survivors entries, in their order.
+        positions: Their places in the ledger.
+        inclusion: Their inclusion proofs in the checkpoint.
+        checkpoint: A signed note whose tree holds them.
+        known_size: Tree size that `consistency` starts from.
+        consistency: Consistency proof from `known_size` to the checkpoint.
+    """
+
+    round: bytes
+    entries: list[bytes]
+    positions: list[int]
+    inclusion: list[list[bytes]]
+    checkpoint: str
+    known_size: int
+    consistency: list[bytes]
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+    """For each neighbour whose shares were received: (neighbour, share).
+
+    The share is one of its own mask's key if it survived, and else one of the secret of the masks shared with it.
+    """
+
+    shares: list[tuple[int, bytes]]
+
+
+class _Advertised(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a participant signs."""
+
+    mask: Bytes32
+    number: Natural
+    origin: Origin
+    own: Bytes32
+    round_hash: Hash
+    seal: Bytes32
+
+
+def sign_keys(
+    key: SigningKey, origin: str, round_hash: bytes, number: int, *, mask: bytes, seal: bytes, own: bytes
+) -> MaskKeys:
+    """Sign public keys for a round of a ledger; the arguments are as in `MaskKeys`."""
+    unsigned = MaskKeys(mask=mask, seal=seal, own=own, signature=b"")
+    return msgspec.structs.replace(unsigned, signature=key.sign(_signed(unsigned, origin, round_hash, number)))
+
+
+def verify_keys(keys: MaskKeys, public: bytes, origin: str, round_hash: bytes, number: int) -> None:
+    """Check that a participant signed its keys for a round of a ledger.
+
+    Raises:
+        InvalidRecord: The signature is another's, or for other keys, another round, participant or ledger.
+    """
+    verify(public, _signed(keys, origin, round_hash, number), keys.signature)
+
+
+def _signed(keys: MaskKeys, origin: str, round_hash: bytes, number: int) -> bytes:
+    advertised = _Advertised(
+        mask=keys.mask, number=number, origin=origin, own=keys.own, round_hash=Digest(round_hash), seal=keys.seal
+    )
+    return pre_authentication_encoding(KEYS_TYPE, encode(advertised))
+
+
+def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:
+    """Read a message of one kind.
+
+    Raises:
+        FederationError: The bytes are no such message.
+    """
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except UNREADABLE as error:
+        raise FederationError(f"a message is no {kind.__name__}: {error}") from error
+
+
+def decode_answer(body: bytes, kind: type[MessageT]) -> MessageT | RoundRefusal:
+    """Read an answer of one kind, or a refusal.
+
+    Raises:
+        FederationError: The bytes are neither.
+    """
+    try:
+        answer: MessageT | RoundRefusal = msgspec.msgpack.decode(body, type=kind | RoundRefusal)
+    except UNREADABLE as error:
+        raise FederationError(f"a reply is no {kind.__name__}: {error}") from error
+    return answer

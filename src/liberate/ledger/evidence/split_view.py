@@ -1,0 +1,134 @@
+"""Proof of a dishonest log: two checkpoints under its signature that cannot both be true.
+
+Two roots for one size contradict each other by themselves. Of two sizes, an entry at which the trees differ is shown,
+with a proof that it stands in each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from liberate.crypto.canonical_json import Hash, Natural, decode, encode
+from liberate.crypto.merkle import leaf_hash, verify_inclusion
+from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.errors import LedgerError, ProofMismatch
+from liberate.files import write_durably
+from liberate.ledger.interface import Ledger
+
+
+class Branch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry's leaf hash, and the proof that it stands in a tree."""
+
+    leaf: Hash
+    proof: tuple[Hash, ...]
+
+
+class Divergence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A position at which two trees hold different entries."""
+
+    position: Natural
+    first: Branch
+    second: Branch
+
+
+class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Two signed notes, and where their trees differ if their sizes do.
+
+    Attributes:
+        format: Name and version of this format.
+        first: A signed checkpoint.
+        second: Another one of the same log.
+        divergence: Wanted where the sizes differ.
+    """
+
+    format: Literal["liberate-evidence/1"] = "liberate-evidence/1"
+    first: str
+    second: str
+    divergence: Divergence | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two checkpoints that one log has signed and that cannot both be true."""
+
+    first: Checkpoint
+    second: Checkpoint
+
+
+def verify_evidence(data: bytes, vkey: str) -> Conflict:
+    """Check that a file proves a log's misbehaviour to whoever knows the log's key.
+
+    Args:
+        data: The file's bytes.
+        vkey: The log's verifier key, known from elsewhere.
+
+    Raises:
+        InvalidRecord: it is no evidence file, or not both checkpoints are signed by this key.
+        ProofMismatch: both are signed, but nothing here shows that they contradict each other.
+    """
+    evidence = decode(data, Evidence)
+    found = Conflict(open_checkpoint(evidence.first, vkey), open_checkpoint(evidence.second, vkey))
+    if evidence.divergence is not None:
+        _verify_divergence(found, evidence.divergence)
+    elif found.first.size != found.second.size:
+        sizes = f"{found.first.size} and {found.second.size} entries"
+        raise ProofMismatch(f"the trees have {sizes}: a position at which they differ is wanted")
+    elif found.first.root == found.second.root:
+        raise ProofMismatch("both checkpoints say the same")
+    return found
+
+
+def of_one_size(first: str, second: str) -> bytes:
+    """Give the evidence file of two notes with one size and two roots."""
+    return encode(Evidence(first=first, second=second, divergence=None))
+
+
+def between(first: Ledger, second: Ledger) -> bytes | None:
+    """Compare two copies that claim to be one ledger.
+
+    Returns:
+        The evidence file if their newest checkpoints contradict each other; None if one copy continues the other.
+    """
+    for (position, one), (_, other) in zip(first.entries(), second.entries(), strict=False):
+        if one != other:
+            divergence = Divergence(
+                position=position, first=_branch(first, position, one), second=_branch(second, position, other)
+            )
+            return encode(Evidence(first=first.checkpoint(), second=second.checkpoint(), divergence=divergence))
+    return None
+
+
+def keep_evidence(folder: Path, data: bytes) -> Path:
+    """Write an evidence file, named by its content; returns when it is on the disk."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"evidence-{sha256(data).hexdigest()[:16]}.json"
+    write_durably(path, data)
+    return path
+
+
+def read_evidence(path: Path) -> bytes:
+    """Read an evidence file.
+
+    Raises:
+        LedgerError: there is no such file.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _branch(ledger: Ledger, position: int, entry: bytes) -> Branch:
+    return Branch(leaf=leaf_hash(entry), proof=tuple(ledger.inclusion_proof(position)))
+
+
+def _verify_divergence(found: Conflict, divergence: Divergence) -> None:
+    for checkpoint, branch in ((found.first, divergence.first), (found.second, divergence.second)):
+        verify_inclusion(branch.leaf, divergence.position, checkpoint.size, branch.proof, checkpoint.root)
+    if divergence.first.leaf == divergence.second.leaf:
+        raise ProofMismatch(f"both trees hold the same entry {divergence.position}")

@@ -1,0 +1,134 @@
+"""Entries: a signature and the canonical bytes of a record, how they are made, and how they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+from msgspec import Struct
+
+from liberate.crypto.canonical_json import Natural, decode, encode
+from liberate.crypto.dsse import pre_authentication_encoding
+from liberate.crypto.merkle import leaf_hash
+from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
+from liberate.errors import InvalidRecord, RefusedEntry
+from liberate.identifiers import Digest
+from liberate.ledger.format.number_sets import includes
+from liberate.ledger.format.parts import Common, NewKey, Origin
+from liberate.ledger.format.records import KINDS, Block, Record
+from liberate.ledger.format.refusals import refusal
+from liberate.ledger.format.sharing_records import Pool
+
+FORMAT_VERSION = 1
+PAYLOAD_TYPE = "application/vnd.liberate.record+json"
+POSSESSION_TYPE = "application/vnd.liberate.possession+json"
+MAX_ENTRY_BYTES = 65_535
+
+
+class _Possession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the new key signs."""
+
+    number: Natural
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A decoded entry.
+
+    Attributes:
+        data: The whole entry.
+        signature: Its first 64 bytes.
+        body: The record's bytes.
+        record: The record.
+        leaf_hash: RFC 6962 hash of the entry.
+    """
+
+    data: bytes
+    signature: bytes
+    body: bytes
+    record: Record
+    leaf_hash: Digest
+
+
+class _Header(Struct):
+    """The part of a record by which readers of every version can tell what it is."""
+
+    kind: str
+    v: int
+
+
+def signed_bytes(body: bytes) -> bytes:
+    """Give what an entry's signature covers: DSSE's pre-authentication encoding of the record's bytes."""
+    return pre_authentication_encoding(PAYLOAD_TYPE, body)
+
+
+def possession_bytes(origin: str, number: int) -> bytes:
+    """Give what a new key signs to show that it is held: for which principal of which ledger it is meant."""
+    return pre_authentication_encoding(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
+
+
+def new_key(key: SigningKey, origin: str, number: int) -> NewKey:
+    """Make a key ready to become a principal's."""
+    return NewKey(public=key.public, possession=key.sign(possession_bytes(origin, number)))
+
+
+def sign(record: Record, key: SigningKey) -> bytes:
+    """Make the entry of a record.
+
+    Raises:
+        InvalidRecord: a value is out of its field's range, or the entry would be too large.
+    """
+    body = encode(record)
+    if SIGNATURE_BYTES + len(body) > MAX_ENTRY_BYTES:
+        raise InvalidRecord(f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {SIGNATURE_BYTES + len(body)}")
+    return key.sign(signed_bytes(body)) + body
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Read an entry; its signature is not checked here.
+
+    Raises:
+        RefusedEntry: `too_large`, `malformed`, `unknown_kind` or `unknown_version`.
+    """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise refusal("too_large", f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {len(data)}")
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    try:
+        # mypy has no way to say "a union of structs" where a type is passed as a value
+        record = cast("Record", decode(body, cast("type[Common]", Record)))
+    except InvalidRecord as error:
+        raise _undecodable(body, error) from error
+    return Entry(data=data, signature=signature, body=body, record=record, leaf_hash=leaf_hash(data))
+
+
+def concerned(record: Record) -> list[int]:
+    """Give the numbers of all principals whose history a record belongs to, increasing.
+
+    Those are author and subjects; a block belongs to nobody's.
+    """
+    return [] if isinstance(record, Block) else sorted({record.author, *record.subjects()})
+
+
+def concerns(record: Record, number: int) -> bool:
+    """Whether a record belongs to a principal's history; without listing everybody else whose it is."""
+    match record:
+        case Block():
+            return False
+        case Pool(people=people) if record.author != number:
+            return includes(people, number)
+        case _:
+            return record.author == number or number in record.subjects()
+
+
+def _undecodable(body: bytes, error: InvalidRecord) -> RefusedEntry:
+    try:
+        header = msgspec.json.decode(body, type=_Header)
+    except (ValueError, RecursionError):
+        return refusal("malformed", error.message)
+    if header.kind not in KINDS:
+        return refusal("unknown_kind", f"no rule for records of kind {header.kind!r}")
+    if header.v != FORMAT_VERSION:
+        return refusal("unknown_version", f"format {header.v}, wanted {FORMAT_VERSION}")
+    return refusal("malformed", error.message)

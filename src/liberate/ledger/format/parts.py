@@ -1,0 +1,71 @@
+"""What records are made of: the parts that several kinds have, what every record says, sets of people as ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from liberate.crypto.canonical_json import Bytes32, Natural, Positive, Token
+from liberate.crypto.signing import SIGNATURE_BYTES
+
+Origin = Annotated[str, Meta(min_length=1, max_length=255)]
+Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
+Role = Literal["admitter", "log"] | AdmittedRole
+Account = Literal["none", "epsilon", "rho"]
+Fidelity = Literal["uploads", "sum"]
+
+
+class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which admitters may enrol a role, and how many of them must sign."""
+
+    admitters: tuple[Natural, ...]
+    threshold: Positive
+
+
+class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Verifier keys of the witnesses, and how many must have cosigned before a checkpoint is published."""
+
+    keys: tuple[str, ...]
+    threshold: Natural
+
+
+class Mechanism(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The privacy mechanism of a round, by name and public integers."""
+
+    name: Token
+    parameters: dict[Token, Natural]
+
+
+class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A principal's next key, and its own signature over whose it will be: who names it holds it."""
+
+    public: Bytes32
+    possession: Signature
+
+
+class Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What every record says.
+
+    Attributes:
+        v: Version of the format.
+        origin: Name of the ledger that the record was made for.
+        author: Number of the principal who signs.
+        seq: Greater than the author's last accepted one.
+    """
+
+    v: Literal[1] = 1
+    origin: Origin
+    author: Natural
+    seq: Positive
+
+    @property
+    def kind(self) -> str:
+        """The record's kind, as it stands in its bytes."""
+        return str(self.__struct_config__.tag)
+
+    def subjects(self) -> Iterable[int]:
+        """Give the principals, beside the author, whose history the record belongs to."""
+        return ()

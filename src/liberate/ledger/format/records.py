@@ -1,0 +1,286 @@
+"""What may be signed: the closed set of records, and the entries that carry them.
+
+An entry is an Ed25519 signature (64 bytes) followed by the canonical bytes of a record, 65,535 bytes at most.
+Each schema declares its subjects: the principals, beside its author, whose history it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Literal, TypeAlias, get_args
+
+from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Token
+from liberate.identifiers import Digest
+from liberate.ledger.format.number_sets import Range, numbers
+from liberate.ledger.format.parts import (
+    Account,
+    Admission,
+    AdmittedRole,
+    Common,
+    Fidelity,
+    Mechanism,
+    NewKey,
+    Witnesses,
+)
+from liberate.ledger.format.sharing_records import Consent, Disclosure, Erasure, Input, Pool, Receipt, Share, Withdrawal
+
+ZERO = Digest(bytes(32))
+"""Stands where there is no digest yet."""
+
+
+class Genesis(Common, frozen=True, tag="genesis"):
+    """Entry 0: who may admit whom, the log's key, and the limits of privacy. Signed by the founder, principal 0.
+
+    The admitters are principals 0, 1, ..., n - 1; the log is principal n.
+
+    Attributes:
+        admitters: Public keys, the founder's first.
+        admission: Who admits a role; a role that is missing can be admitted by nobody.
+        log_vkey: C2SP verifier key that signs blocks and checkpoints, named as the origin.
+        simulated: Whether keys, noise and time come from a seed.
+        unit: Whose data a privacy statement protects.
+        relation: Neighbouring relation: the person's data are replaced by nothing, participation is public.
+        epsilon_nano_limit: What a person may spend from the ε account, in 1e-9, or None without a limit.
+        rho_nano_limit: The same for the ρ (zCDP) account.
+        witnesses: Witness policy.
+    """
+
+    admitters: tuple[Bytes32, ...]
+    admission: dict[AdmittedRole, Admission]
+    log_vkey: str
+    simulated: bool
+    unit: Literal["user"]
+    relation: Literal["zero-out"]
+    epsilon_nano_limit: Natural | None
+    rho_nano_limit: Natural | None
+    witnesses: Witnesses
+
+    def subjects(self) -> Iterable[int]:
+        """The admitters and the log."""
+        return range(len(self.admitters) + 1)
+
+
+class Enrol(Common, frozen=True, tag="enrol"):
+    """A new principal. Signed by an admitter of its role.
+
+    Attributes:
+        number: The next principal number.
+        key: The new principal's public key.
+        role: What it may sign.
+    """
+
+    number: Natural
+    key: Bytes32
+    role: AdmittedRole
+
+    def subjects(self) -> Iterable[int]:
+        """`number`."""
+        return (self.number,)
+
+
+class Key(Common, frozen=True, tag="key"):
+    """A principal's key is replaced or revoked. Signed by its owner, or by an admitter of its role.
+
+    A new key signed for by the old one is a rotation, by an admitter a recovery.
+    Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
+    takes part in nothing, until an admitter names another key for it.
+
+    Attributes:
+        number: Whose key.
+        key: What replaces it, a key that nobody has had before; None: it is revoked.
+    """
+
+    number: Natural
+    key: NewKey | None
+
+    def subjects(self) -> Iterable[int]:
+        """`number`."""
+        return (self.number,)
+
+
+class Dataset(Common, frozen=True, tag="dataset"):
+    """A participant commits to the own ratings; again whenever ratings are added.
+
+    Attributes:
+        commitment: Salted commitment to the ratings.
+    """
+
+    commitment: Hash
+
+
+class Round(Common, frozen=True, tag="round"):
+    """A coordinator opens a round.
+
+    Attributes:
+        number: The last round's plus 1; the first is 1.
+        run: The last round's run, or the next one.
+        rounds: How many rounds the run has, fixed before the first; None: until convergence.
+        base_version: Version of the model that devices start from; versions go on counting over runs.
+        base_digest: Digest of that model; the first round of a run may start from any.
+        cohort: Who may answer; empty: every participant enrolled by now.
+        statistic: What a device computes.
+        shape: Items, numbers per item, and numbers that belong to no item.
+        mechanism: How an upload is protected.
+        fidelity: Whether each upload is noised, or (in simulations) noise is drawn once on their sum.
+        grid_bits: Uploads are integers in units of 2**-grid_bits.
+        modulus_bits: Sums are taken modulo 2**modulus_bits.
+        account: Which account an answer spends from.
+        spend: What an answer spends, in 1e-9.
+        minimum: How many people a model needs.
+        deadline: Height of the last block that may hold an answer.
+    """
+
+    number: Positive
+    run: Natural
+    rounds: Positive | None
+    base_version: Natural
+    base_digest: Hash
+    cohort: tuple[Range, ...]
+    statistic: Token
+    shape: tuple[Natural, Natural, Natural]
+    mechanism: Mechanism
+    fidelity: Fidelity
+    grid_bits: Natural
+    modulus_bits: Natural
+    account: Account
+    spend: Natural
+    minimum: Positive
+    deadline: Positive
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether uploads are masked, so that the coordinator can read their sum only."""
+        return self.mechanism.parameters.get("masked") == 1
+
+
+class Update(Common, frozen=True, tag="update"):
+    """A participant's answer to a round, or a host's for its people.
+
+    Attributes:
+        round: Number of the round.
+        round_hash: Leaf hash of the round's entry.
+        commitment: Salted commitment to the upload.
+        profile: Salted commitment to the user profile.
+        shares: The shares used as input, increasing by giver and hash.
+        account: The round's account.
+        spend: The round's spend.
+        people: For whom a host answers; empty in a participant's own answer.
+    """
+
+    round: Positive
+    round_hash: Hash
+    commitment: Hash
+    profile: Hash
+    shares: tuple[Input, ...]
+    account: Account
+    spend: Natural
+    people: tuple[Range, ...]
+
+    def subjects(self) -> Iterable[int]:
+        """`people`, and the givers of `shares`."""
+        return chain(numbers(self.people), (each.giver for each in self.shares))
+
+    def answers_for(self) -> tuple[int, ...]:
+        """Give the participants whose answer this is: a host's people, or else the author."""
+        return tuple(numbers(self.people)) or (self.author,)
+
+
+class Survivors(Common, frozen=True, tag="survivors"):
+    """The coordinator of a masked round says whose uploads are in its sum: the one set for which masks are undone.
+
+    A set too large for one record spans several, one after the other. No update is accepted after the first.
+
+    Attributes:
+        round: Number of the round.
+        round_hash: Leaf hash of the round's entry.
+        part: Which record of the set this is, from 1.
+        parts: How many records the set spans, the same in each.
+        people: Who; their numbers increase over all parts.
+    """
+
+    round: Positive
+    round_hash: Hash
+    part: Positive
+    parts: Positive
+    people: tuple[Range, ...]
+
+
+class Model(Common, frozen=True, tag="model"):
+    """The round's coordinator closes it with a model.
+
+    Attributes:
+        round: Number of the round.
+        version: The base model's plus 1.
+        parent: Digest of the base model.
+        digest: Digest of the new model.
+        updates_root: RFC 6962 root over the leaf hashes of the updates used, in ledger order.
+        unused: Positions of the round's accepted updates that were not used, increasing; in a masked round, of those
+            of people outside the survivor set.
+        sum_digest: Digest of the sum of the uploads.
+        solver: What made a model of the sum, with its version.
+        parameters: Its public integers.
+    """
+
+    round: Positive
+    version: Positive
+    parent: Hash
+    digest: Hash
+    updates_root: Hash
+    unused: tuple[Natural, ...]
+    sum_digest: Hash
+    solver: Token
+    parameters: dict[Token, Natural]
+
+
+class Aborted(Common, frozen=True, tag="aborted"):
+    """The round's coordinator closes it without a model; what was spent stays spent.
+
+    Attributes:
+        round: Number of the round.
+        reason: Why, as a code.
+    """
+
+    round: Positive
+    reason: Token
+
+
+class Block(Common, frozen=True, tag="block"):
+    """The log ends an atomic batch. Its sequence is its height; the first block's is 1.
+
+    A block belongs to nobody's history and leaves the state tree as it is: heights and parents chain the blocks.
+
+    Attributes:
+        parent: Leaf hash of the block entry before; 32 zero bytes in the first.
+        count: Entries of the batch, this one excluded.
+        state_root: Root of the state tree after the batch, and so after this entry.
+        time_us: Microseconds since 1970-01-01 UTC.
+    """
+
+    parent: Hash
+    count: Positive
+    state_root: Hash
+    time_us: Natural
+
+
+Record: TypeAlias = (
+    Genesis
+    | Enrol
+    | Key
+    | Dataset
+    | Consent
+    | Withdrawal
+    | Share
+    | Receipt
+    | Round
+    | Update
+    | Pool
+    | Survivors
+    | Model
+    | Aborted
+    | Erasure
+    | Disclosure
+    | Block
+)
+
+KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Record))

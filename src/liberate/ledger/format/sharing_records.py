@@ -1,0 +1,170 @@
+"""The records of sharing and leaving: consents, shares, receipts and pools, requests to be forgotten, disclosures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from msgspec import Struct
+
+from liberate.crypto.canonical_json import Hash, Natural, Positive, Token
+from liberate.ledger.format.number_sets import Range, numbers
+from liberate.ledger.format.parts import Common
+
+
+class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A share that was used.
+
+    Attributes:
+        giver: Whose share.
+        share: Leaf hash of its entry.
+    """
+
+    giver: Natural
+    share: Hash
+
+
+class Removal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was done for somebody who asked to be forgotten.
+
+    Attributes:
+        destroyed: What was destroyed, as codes.
+        told: Who was asked to destroy copies.
+        answered: Those of them who say that they did.
+        models: Versions of the models that used an answer or a share of the person.
+    """
+
+    destroyed: tuple[Token, ...]
+    told: tuple[Range, ...]
+    answered: tuple[Range, ...]
+    models: tuple[Range, ...]
+
+
+class Consent(Common, frozen=True, tag="consent"):
+    """A participant lets others have copies of ratings, within limits, until the consent expires or is withdrawn.
+
+    Attributes:
+        recipients: Who may receive a copy: participants, or coordinators for the pool of their rounds.
+        expiry: Height of the last block that may hold a share under it, or a use of one.
+        max_shares: How many shares may be made under it.
+        epsilon_nano: What copies may reveal of each rating in all, in 1e-9: the sum over the base copies that shares
+            under it are made of; None: without a limit, open ratings too.
+        terms: Salted commitment to purpose, items and fraction.
+    """
+
+    recipients: tuple[Range, ...]
+    expiry: Positive
+    max_shares: Positive
+    epsilon_nano: Natural | None
+    terms: Hash
+
+    def subjects(self) -> Iterable[int]:
+        """`recipients`."""
+        return numbers(self.recipients)
+
+
+class Withdrawal(Common, frozen=True, tag="withdrawal"):
+    """A participant takes a consent back, or everything: then no later round, answer or share is the participant's.
+
+    Order decides: a model may use what was accepted before.
+
+    Attributes:
+        consent: Leaf hash of the consent's entry; None: everything, for good.
+    """
+
+    consent: Hash | None
+
+
+class Share(Common, frozen=True, tag="share"):
+    """A participant hands a copy of own ratings to somebody.
+
+    Attributes:
+        consent: Leaf hash of the entry of the consent that covers it.
+        recipient: Who gets the copy.
+        base: Salted commitment to the base copy, of which every recipient's copy is made.
+        epsilon_nano: At which ε the base copy's ratings were perturbed, each once and for good, in 1e-9; None: they
+            are open.
+        copy: Salted commitment to exactly the copy handed over.
+    """
+
+    consent: Hash
+    recipient: Natural
+    base: Hash
+    epsilon_nano: Natural | None
+    copy: Hash
+
+    def subjects(self) -> Iterable[int]:
+        """`recipient`."""
+        return (self.recipient,)
+
+
+class Receipt(Common, frozen=True, tag="receipt"):
+    """Whom a share is for has received it and accepts it; nobody uses a share without.
+
+    Attributes:
+        giver: Whose share.
+        share: Leaf hash of its entry.
+        copy: Commitment to exactly what arrived: the share's.
+    """
+
+    giver: Natural
+    share: Hash
+    copy: Hash
+
+    def subjects(self) -> Iterable[int]:
+        """`giver`."""
+        return (self.giver,)
+
+
+class Pool(Common, frozen=True, tag="pool"):
+    """The coordinator of the open round says whose shares it uses beside the answers.
+
+    They enter the base model of a run's first round, or the model that closes the round.
+    All shares of a person that the coordinator has received, and that live, are meant.
+    People too many for one record are named by several.
+
+    Attributes:
+        round: Number of the round.
+        round_hash: Leaf hash of the round's entry.
+        people: Whose shares.
+    """
+
+    round: Positive
+    round_hash: Hash
+    people: tuple[Range, ...]
+
+    def subjects(self) -> Iterable[int]:
+        """`people`."""
+        return numbers(self.people)
+
+
+class Erasure(Common, frozen=True, tag="erasure"):
+    """Somebody who has withdrawn everything asks to be forgotten; later, a coordinator says what was done.
+
+    Attributes:
+        number: Who is to be forgotten.
+        removal: What was done, in a coordinator's record, of which there may be several; None in the request.
+    """
+
+    number: Natural
+    removal: Removal | None
+
+    def subjects(self) -> Iterable[int]:
+        """`number`, and those who were told."""
+        return chain((self.number,), numbers(self.removal.told) if self.removal else ())
+
+
+class Disclosure(Common, frozen=True, tag="disclosure"):
+    """An auditor is going to look up who is behind something, and says so before it is answered.
+
+    Attributes:
+        people: Whose commitments are to be opened.
+        reason: Salted commitment to what was found, and why it is looked up.
+    """
+
+    people: tuple[Range, ...]
+    reason: Hash
+
+    def subjects(self) -> Iterable[int]:
+        """`people`."""
+        return numbers(self.people)

@@ -1,0 +1,107 @@
+"""What the rules must remember of sharing: the consents that live, and the shares made under them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from liberate.crypto.merkle import root
+from liberate.identifiers import Digest
+from liberate.ledger.format.records import ZERO
+from liberate.ledger.format.sharing_records import Consent, Share
+
+
+@dataclass(slots=True)
+class LiveConsent:
+    """A consent that was not withdrawn.
+
+    Attributes:
+        record: The consent.
+        shares: Leaf hashes of the shares made under it.
+        bases: The base copies they are made of, each with its ε, in 1e-9; None: open.
+    """
+
+    record: Consent
+    shares: list[Digest] = field(default_factory=list)
+    bases: dict[Digest, int | None] = field(default_factory=dict)
+
+    def covers(self, base: Digest, epsilon_nano: int | None) -> bool:
+        """Whether its limit allows one more share, of a base copy that is perturbed so or open."""
+        limit = self.record.epsilon_nano
+        spent = {**self.bases, base: epsilon_nano}.values()
+        return limit is None or (None not in spent and sum(nano for nano in spent if nano is not None) <= limit)
+
+
+@dataclass(slots=True)
+class LiveShare:
+    """A share whose consent was not withdrawn.
+
+    Attributes:
+        giver: Whose data.
+        record: The share.
+        is_received: Whether its recipient has acknowledged it.
+    """
+
+    giver: int
+    record: Share
+    is_received: bool = False
+
+
+@dataclass(slots=True)
+class Sharing:
+    """All consents and shares that were not withdrawn.
+
+    Attributes:
+        consents: By giver and leaf hash, in ledger order.
+        shares: By leaf hash.
+    """
+
+    consents: dict[int, dict[Digest, LiveConsent]] = field(default_factory=dict)
+    shares: dict[Digest, LiveShare] = field(default_factory=dict)
+
+    def digest(self, giver: int) -> Digest:
+        """Give what a state leaf says of somebody's consents."""
+        return consents_digest(list(self.consents.get(giver, ())))
+
+    def grant(self, record: Consent, hash: Digest) -> None:
+        """Add a consent, by the leaf hash of its entry."""
+        self.consents.setdefault(record.author, {})[hash] = LiveConsent(record)
+
+    def hand_over(self, record: Share, hash: Digest) -> None:
+        """Add a share, by the leaf hash of its entry, under a consent that lives."""
+        consent = self.consents[record.author][record.consent]
+        consent.shares.append(hash)
+        consent.bases[record.base] = record.epsilon_nano
+        self.shares[hash] = LiveShare(record.author, record)
+
+    def acknowledge(self, share: Digest) -> None:
+        """Note that a share was received."""
+        self.shares[share].is_received = True
+
+    def withdraw(self, giver: int, consent: Digest | None) -> None:
+        """Forget one consent of somebody, or all, with the shares under them."""
+        granted = self.consents.get(giver, {})
+        for hash in list(granted) if consent is None else [consent]:
+            for share in granted.pop(hash).shares:
+                del self.shares[share]
+        if not granted:
+            self.consents.pop(giver, None)
+
+    def received(self, giver: int, recipient: int, height: int) -> Iterator[LiveShare]:
+        """Give somebody's shares that a recipient has received, and may use in the block after a height."""
+        for consent in self.consents.get(giver, {}).values():
+            if height < consent.record.expiry:
+                found = (self.shares[hash] for hash in consent.shares)
+                yield from (share for share in found if share.is_received and share.record.recipient == recipient)
+
+    def usable(self, share: Digest, giver: int, height: int) -> LiveShare | None:
+        """Give somebody's share if it may be used in the block after a height."""
+        found = self.shares.get(share)
+        if found is None or found.giver != giver:
+            return None
+        return found if height < self.consents[giver][found.record.consent].record.expiry else None
+
+
+def consents_digest(hashes: list[Digest]) -> Digest:
+    """Give the RFC 6962 root over the leaf hashes of consents in ledger order; zero bytes when there are none."""
+    return root(hashes) if hashes else ZERO

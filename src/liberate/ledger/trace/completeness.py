@@ -1,0 +1,148 @@
+"""Proof that some entries are all there is about a principal.
+
+A principal's state leaf chains the leaf hashes of all entries that name it. Whoever holds these entries can write the
+leaf, and needs one proof that it stands under the state root of a checkpoint's last block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from liberate.crypto.merkle import leaf_hash, verify_inclusion
+from liberate.crypto.note import open_checkpoint, parse_verifier_key
+from liberate.crypto.signing import verify
+from liberate.errors import ProofMismatch
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import concerns, decode_entry, signed_bytes
+from liberate.ledger.format.records import Block, Enrol, Genesis, Key, Record, Update
+from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
+from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.sharing_state import consents_digest
+from liberate.ledger.rules.state import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """All entries that name a principal, and the proof that there are no others.
+
+    Attributes:
+        number: The principal's number.
+        checkpoint: The signed note under which it holds.
+        entries: The entries, in ledger order.
+        block: The last block entry under the checkpoint.
+        block_proof: Inclusion of the block in the checkpoint.
+        principal_count: Number of leaves of the state tree: the shape of `state_proof`, no more is proved of it.
+        state_proof: Inclusion of the principal's leaf in the block's state root.
+    """
+
+    number: int
+    checkpoint: str
+    entries: tuple[bytes, ...]
+    block: bytes
+    block_proof: tuple[Digest, ...]
+    principal_count: int
+    state_proof: tuple[Digest, ...]
+
+
+def prove_completeness(ledger: Ledger, number: int) -> Completeness:
+    """Collect all entries that name a principal, 0 <= number, and prove that there are no others.
+
+    A block names nobody, so the proof holds up to the newest checkpoint.
+    """
+    last = ledger.size - 1
+    return Completeness(
+        number=number,
+        checkpoint=ledger.checkpoint(),
+        entries=tuple(ledger.entry(position) for position in ledger.positions(about=number)),
+        block=ledger.entry(last),
+        block_proof=tuple(ledger.inclusion_proof(last)),
+        principal_count=len(ledger.state.principals),
+        state_proof=tuple(ledger.state.inclusion_proof(number)),
+    )
+
+
+def verify_completeness(proof: Completeness, key: str) -> None:
+    """Check that a ledger says that some entries are all that name a principal.
+
+    The state root is the log's word until somebody replays the ledger: auditors and replaying witnesses do.
+
+    Args:
+        proof: The entries and the proof.
+        key: The log's verifier key, known from elsewhere.
+
+    Raises:
+        ProofMismatch: an entry was left out, added, changed or put elsewhere, or the proof shows something else.
+        InvalidRecord: the checkpoint is not signed with the key, or an entry not by the principal that it names.
+        RefusedEntry: something is no entry.
+    """
+    shown_principal(proof, key)
+
+
+def shown_principal(proof: Completeness, key: str) -> Principal:
+    """Do as `verify_completeness`, and give the principal's leaf that the entries lead to."""
+    checkpoint = open_checkpoint(proof.checkpoint, key)
+    block = decode_entry(proof.block)
+    if not isinstance(block.record, Block):
+        raise ProofMismatch("the state root of a block is wanted")
+    last = checkpoint.size - 1
+    verify_inclusion(block.leaf_hash, last, checkpoint.size, proof.block_proof, checkpoint.root)
+    principal = follow(proof.number, proof.entries, checkpoint.origin)
+    leaf = leaf_hash(principal.encode())
+    verify_inclusion(leaf, proof.number, proof.principal_count, proof.state_proof, block.record.state_root)
+    return principal
+
+
+def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
+    """Make a principal of all entries that name it, as the rules do, and check what it signed.
+
+    Raises:
+        ProofMismatch: an entry does not name the principal, or the first one does not enrol it.
+        InvalidRecord: the principal did not sign an entry that names it as its author.
+        RefusedEntry: something is no entry.
+    """
+    if not entries:
+        raise ProofMismatch(f"no entry enrols principal {number}")
+    principal = _enrolled(decode_entry(entries[0]).record, number)
+    consents: list[Digest] = []
+    for data in entries:
+        entry = decode_entry(data)
+        record = entry.record
+        if record.origin != origin or not concerns(record, number):
+            raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
+        if record.author == number:
+            verify(principal.key, signed_bytes(entry.body), entry.signature)
+            principal.sequence = record.seq
+        match record:
+            case Key(number=owner, key=None) if owner == number:
+                principal.revoke()
+            case Key(number=owner, key=following) if owner == number and following is not None:
+                principal.replace_key(following.public)
+            case Update() if number in record.answers_for():
+                principal.spend(record.account, record.spend)
+            case Consent(author=giver) if giver == number:
+                consents.append(entry.leaf_hash)
+            case Withdrawal(consent=None):
+                consents.clear()
+                principal.has_withdrawn = True
+            case Withdrawal(consent=consent) if consent in consents:
+                consents.remove(consent)
+            case Erasure(number=owner, removal=None) if owner == number:
+                principal.is_to_be_forgotten = True
+            case _:
+                pass
+        principal.count(entry.leaf_hash)
+    principal.consents = consents_digest(consents)
+    return principal
+
+
+def _enrolled(record: Record, number: int) -> Principal:
+    match record:
+        case Enrol(number=enrolled, key=key, role=role) if enrolled == number:
+            return Principal(key=key, role=role)
+        case Genesis(admitters=keys) if number < len(keys):
+            return Principal(key=keys[number], role="admitter")
+        case Genesis(admitters=keys, log_vkey=vkey) if number == len(keys):
+            return Principal(key=parse_verifier_key(vkey).public, role="log")
+        case _:
+            raise ProofMismatch(f"the first entry does not enrol principal {number}")

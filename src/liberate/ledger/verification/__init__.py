@@ -1,0 +1,4 @@
+"""Everything again from bytes and keys: verify, replay, resume, back up.
+
+May import `log` and what is below it.
+"""

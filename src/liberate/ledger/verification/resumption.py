@@ -1,0 +1,75 @@
+"""What an auditor keeps of a ledger in which nothing was found: enough to check only what is appended later.
+
+The file is the auditor's own and is believed: whoever can change it can make the next check overlook something.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from liberate.crypto.merkle import MutableTree
+from liberate.errors import LedgerError
+from liberate.files import write_durably
+from liberate.identifiers import Digest
+from liberate.ledger.rules.state import State
+
+_LAYOUT = "liberate/verified/1"
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ledger as far as it was checked, up to the end of a block.
+
+    Attributes:
+        layout: How the file is written.
+        size: Number of entries.
+        roots: Right edge of the tree over them.
+        state: What the rules made of them.
+    """
+
+    layout: str = _LAYOUT
+    size: int
+    roots: tuple[Digest, ...]
+    state: State
+
+
+def save(path: Path, verified: Verified) -> None:
+    """Write the file, or replace it as a whole."""
+    write_durably(path, msgspec.msgpack.encode(verified, enc_hook=_levels))
+
+
+def load(path: Path) -> Verified | None:
+    """Read the file, or give None when there is none.
+
+    Raises:
+        LedgerError: it was not written by `save` of this version.
+    """
+    try:
+        data = path.read_bytes()
+        verified = msgspec.msgpack.decode(data, type=Verified, dec_hook=_tree)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if verified.layout != _LAYOUT:
+        raise _unreadable(path, f"its layout is {verified.layout}, wanted {_LAYOUT}")
+    return verified
+
+
+def _unreadable(path: Path, reason: str) -> LedgerError:
+    return LedgerError(
+        f"{path} does not say what was verified: {reason}", hint="without the file, everything is verified again"
+    )
+
+
+def _levels(value: object) -> list[bytes]:
+    if isinstance(value, MutableTree):
+        return value.levels
+    raise NotImplementedError(f"no way to write {type(value).__name__}")
+
+
+def _tree(kind: type, levels: object) -> MutableTree:
+    if kind is MutableTree and isinstance(levels, list):
+        return MutableTree(levels)
+    raise NotImplementedError(f"no way to read {kind.__name__}")

@@ -1,0 +1,291 @@
+"""Check a ledger again from its bytes and keys, trusting nothing that can be derived.
+
+Every entry is decoded, verified and replayed by the rules; every stored row is compared with the one that follows from
+the entries. What is wrong becomes a finding with its place, never an exception.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from liberate.crypto.merkle import CompactRange, consistency_proof, verify_consistency
+from liberate.crypto.note import Checkpoint, open_checkpoint, parse_verifier_key
+from liberate.crypto.signing import key_id
+from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
+from liberate.identifiers import Digest, KeyId
+from liberate.ledger.evidence.equivocation import check_equivocation
+from liberate.ledger.format.entries import concerned, decode_entry
+from liberate.ledger.format.records import ZERO, Genesis
+from liberate.ledger.log import tables
+from liberate.ledger.log.tables import Row
+from liberate.ledger.verification.findings import Comparison, Finding, Findings
+from liberate.ledger.verification.replay import Progress, Replay, chain
+from liberate.ledger.verification.resumption import Verified, load, save
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What a full check found.
+
+    Attributes:
+        ok: Nothing is wrong.
+        trusted: The log's key is the one given from outside: whoever holds another one cannot have signed all of it.
+        simulated: Whether keys, noise and time came from a seed; None without a genesis.
+        entry_count: Number of stored entries.
+        root: Root of the tree over them; None when there are none.
+        origin: Name of the ledger; None without a genesis.
+        key_id: Short name of the log's key; None without a genesis.
+        resumed_at: Entries before this position were verified earlier; they, and the rows derived from them, were not
+            read again.
+        findings: What is wrong.
+    """
+
+    ok: bool
+    trusted: bool
+    simulated: bool | None
+    entry_count: int
+    root: Digest | None
+    origin: str | None
+    key_id: KeyId | None
+    resumed_at: int = 0
+    findings: tuple[Finding, ...]
+
+
+def verify(
+    folder: Path,
+    *,
+    key: str | None = None,
+    checkpoint: str | None = None,
+    resume: Path | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Check a ledger, in memory that grows with the number of principals, not of entries.
+
+    Args:
+        folder: The ledger's folder.
+        key: The log's verifier key, known from elsewhere.
+        checkpoint: A signed note that was kept: the ledger must still hold what it held then.
+        resume: A file of the auditor's own. What it says was verified is not read again; where it does not exist,
+            everything is. It is written when nothing was found.
+        progress: Is called again and again.
+
+    Raises:
+        LedgerError: there is no ledger in the folder, or `resume` cannot be read or written.
+        InvalidRecord: `key` is no verifier key.
+    """
+    if not (folder / tables.FILE_NAME).is_file():
+        raise LedgerError(f"there is no ledger in {folder}")
+    if key is not None:
+        parse_verifier_key(key)
+    findings = Findings()
+    replay = Replay(findings, load(resume) if resume else None)
+    with findings.reading(tables.FILE_NAME), closing(tables.connect(folder, mode="ro")) as connection:
+        # text that is no longer UTF-8 must be read, to be found different
+        connection.text_factory = lambda data: str(data, "utf-8", "surrogateescape")
+        connection.execute("BEGIN")
+        _check_layout(connection, findings)
+        with ThreadPoolExecutor(1) as pool:
+            damages = None if replay.begin else pool.submit(_damages, folder)
+            remembered = _open_remembered(connection, checkpoint, key, findings)
+            replay.run(connection, remembered, progress)
+        for damage in damages.result() if damages else ():
+            findings.add(tables.FILE_NAME, damage)
+        _check_remembered(connection, remembered, replay, findings)
+        _check_about(connection, replay, findings)
+        _check_principals(connection, replay, findings)
+        _check_evidence(connection, replay, findings)
+        _check_newest_checkpoint(connection, replay, findings)
+    audit = _outcome(key, replay, findings)
+    if audit.ok and resume:
+        with tables.translated():
+            save(resume, Verified(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
+    return audit
+
+
+def _outcome(key: str | None, replay: Replay, findings: Findings) -> Audit:
+    genesis = replay.state.genesis
+    log_vkey = genesis.log_vkey if genesis else None
+    if key is not None and key != log_vkey:
+        findings.add("entry 0", f"the log's key is {log_vkey}, wanted {key}")
+    found = findings.listed()
+    return Audit(
+        ok=not found,
+        trusted=key is not None and key == log_vkey,
+        simulated=genesis.simulated if genesis else None,
+        entry_count=replay.edge.size,
+        root=replay.edge.root() if replay.edge.size else None,
+        origin=genesis.origin if genesis else None,
+        key_id=key_id(parse_verifier_key(log_vkey).public) if log_vkey else None,
+        resumed_at=replay.begin,
+        findings=found,
+    )
+
+
+# --- the file and what is derived ------------------------------------------------------------------------------------
+
+
+def _check_layout(connection: sqlite3.Connection, findings: Findings) -> None:
+    """Check that there are the tables and indexes of a ledger, and no others."""
+    (layout,) = connection.execute("PRAGMA user_version").fetchone()
+    if layout != tables.LAYOUT_VERSION:
+        findings.add(tables.FILE_NAME, f"the layout is {layout}, wanted {tables.LAYOUT_VERSION}")
+    with closing(sqlite3.connect(":memory:")) as sample:
+        tables.create_tables(sample)
+        wanted, found = _schema(sample), _schema(connection)
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in wanted:
+            findings.add(f"schema {name}", "does not belong to a ledger")
+        elif found.get(name) != wanted[name]:
+            findings.add(f"schema {name}", f"is {found.get(name)}, wanted {wanted[name]}")
+
+
+def _damages(folder: Path) -> list[str]:
+    """Give what is unsound about the file's pages and indexes; runs beside the replay, on a connection of its own."""
+    try:
+        with closing(tables.connect(folder, mode="ro")) as connection:
+            messages = [str(message) for (message,) in connection.execute("PRAGMA integrity_check")]
+    except tables.FAILURES as error:
+        return [f"cannot be read: {error}"]
+    return [message for message in messages if message != "ok"]
+
+
+def _schema(connection: sqlite3.Connection) -> dict[str, Row]:
+    """Give the definitions of tables and indexes by name."""
+    rows = connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master")
+    return {str(name): tuple(definition) for name, *definition in rows}
+
+
+def _check_about(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+    """Compare, principal by principal, whose history the rows say an entry belongs to."""
+    stored: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
+    with findings.reading("about"):
+        statement = "SELECT principal, position FROM about WHERE position >= ? OR ? = 0 ORDER BY 1, 2"
+        for principal, position in connection.execute(statement, (replay.begin, replay.begin)):
+            if type(principal) is int and type(position) is int:
+                stored[principal] = chain(stored[principal], position)
+            else:
+                findings.add(f"about {principal!r}/{position!r}", "the key is no integer")
+    numbers = stored.keys() | replay.about.keys()
+    wrong = {number for number in numbers if stored.get(number) != replay.about.get(number)}
+    if wrong:
+        with findings.reading("about"):
+            _locate_about(connection, wrong, replay.begin, findings)
+
+
+def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, findings: Findings) -> None:
+    """Say which rows about some principals are missing, and which should not be there."""
+    wanted: defaultdict[int, set[int]] = defaultdict(set)
+    for position, data in connection.execute("SELECT position, entry FROM entry WHERE position >= ?", (begin,)):
+        for number in wrong.intersection(_concerned(data)):
+            wanted[number].add(position)
+    for number in sorted(wrong):
+        rows = connection.execute(
+            "SELECT position FROM about WHERE principal = ? AND (position >= ? OR ? = 0)", (number, begin, begin)
+        )
+        found = {position for (position,) in rows if type(position) is int}
+        for position in sorted(wanted[number] ^ found):
+            reason = "is missing" if position in wanted[number] else "does not follow from the entries"
+            findings.add(f"about {number}/{position}", reason)
+
+
+def _concerned(data: object) -> list[int]:
+    try:
+        return concerned(decode_entry(data).record) if isinstance(data, bytes) else []
+    except RefusedEntry:
+        return []
+
+
+def _check_principals(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+    """Compare the state leaves, if the replay came to its end."""
+    if not replay.is_following:
+        findings.add("principal", "not compared: the entries could not be replayed to the end")
+        return
+    rows = Comparison(connection, "principal", ("number",), findings)
+    for number, principal in enumerate(replay.state.principals):
+        rows.expect(tables.principal_row(number, principal))
+    rows.end()
+
+
+def _check_evidence(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+    """Check that each refused entry that is kept contradicts an accepted one."""
+    statement = (
+        "SELECT evidence.author, evidence.seq, evidence.entry, entry.position, entry.entry"
+        " FROM evidence LEFT JOIN entry USING (author, seq) ORDER BY 1, 2"
+    )
+    with findings.reading("evidence"):
+        for author, seq, second, position, first in connection.execute(statement):
+            try:
+                if not isinstance(first, bytes) or author >= len(replay.state.principals):
+                    raise ProofMismatch("contradicts no entry")
+                key = replay.state.key_at(author, position)
+                check_equivocation(key, decode_entry(first), decode_entry(second))
+            except LedgerError as error:
+                findings.add(f"evidence {author}/{seq}", str(error))
+
+
+def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+    """Check that there is one note, the log's, over exactly the stored entries."""
+    with findings.reading("checkpoint"):
+        rows = connection.execute("SELECT number, note FROM checkpoint").fetchall()
+        if [number for number, _ in rows] != [0]:
+            findings.add("checkpoint 0", f"is not the only row: there are {len(rows)}")
+        elif replay.state.genesis is not None:
+            try:
+                _check_note(rows[0][1], replay.state.genesis, replay.edge)
+            except InvalidRecord as error:
+                findings.add("checkpoint 0", error.message)
+
+
+def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
+    try:
+        note = data.decode() if isinstance(data, bytes) else ""
+    except UnicodeDecodeError as error:
+        raise InvalidRecord("the note is not UTF-8") from error
+    found = open_checkpoint(note, genesis.log_vkey)
+    if found.size != edge.size or found.root != edge.root():
+        raise InvalidRecord(f"is over {found.size} entries and root {found.root.hex()}, not over the stored entries")
+    if note.rpartition("\n\n")[2].count("\n") != 1:
+        raise InvalidRecord("holds other signatures than the log's")
+
+
+def _open_remembered(
+    connection: sqlite3.Connection, note: str | None, key: str | None, findings: Findings
+) -> Checkpoint | None:
+    if note is None:
+        return None
+    try:
+        return open_checkpoint(note, key or _stored_log_vkey(connection))
+    except LedgerError as error:
+        findings.add("remembered checkpoint", error.message)
+        return None
+
+
+def _stored_log_vkey(connection: sqlite3.Connection) -> str:
+    record = decode_entry(tables.read_entry(connection, 0)).record
+    if not isinstance(record, Genesis):
+        raise InvalidRecord("no key to open it with: the first entry is no genesis")
+    return record.log_vkey
+
+
+def _check_remembered(
+    connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay, findings: Findings
+) -> None:
+    if remembered is None:
+        return
+    try:
+        if remembered.size > replay.edge.size:
+            found = f"{replay.edge.size} entries are left of {remembered.size}"
+            raise ProofMismatch(f"the ledger was cut short: {found}")
+        if 0 < remembered.size < replay.begin:
+            proof = consistency_proof(remembered.size, replay.begin, partial(tables.read_node, connection))
+            verify_consistency(remembered.size, replay.begin, proof, remembered.root, replay.begin_root)
+        elif remembered.root != (replay.begin_root if remembered.size == replay.begin else replay.remembered_root):
+            raise ProofMismatch(f"the first {remembered.size} entries are not those of then")
+    except LedgerError as error:
+        findings.add("remembered checkpoint", error.message)

@@ -1,0 +1,46 @@
+"""Settings of what is promised to each person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from liberate.privacy.mechanism_base import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyConfig:
+    """What is promised to each person.
+
+    Attributes:
+        mode: Who may see what: `device` (nothing leaves), `plain` (trusted coordinator), `local` (nobody is trusted),
+            `distributed` (the coordinator sees sums; noise of all participants together protects them).
+        mechanism: Noise of `local`: `laplace` (the paper's, pure epsilon) or `gaussian`; the other modes make no use
+            of it.
+        epsilon: Bound for the whole run, 0 < epsilon <= 1e6: under basic composition with `laplace`, tight at `delta`
+            with Gaussian noise. `local` and `distributed` need it, the other modes make no use of it.
+        delta: Probability at which Gaussian noise keeps `epsilon` and the tight accounts are read, 0 < delta < 1.
+        clip_norm: Largest norm of what one person sends in a round of `local`, in the statistic's unit,
+            1e-6 <= clip_norm <= 1e6: L1 with `laplace`, L2 with `gaussian`.
+        honest_fraction: Part of a round's participants whose noise `distributed` counts on,
+            0.5 <= honest_fraction <= 1; the others may drop out or collude.
+    """
+
+    mode: Mode = "plain"
+    mechanism: Literal["laplace", "gaussian"] = "laplace"
+    epsilon: float | None = None
+    delta: float = 1e-5
+    clip_norm: float = 1.0
+    honest_fraction: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and not 0 < self.epsilon <= 1e6:
+            raise ValueError(f"epsilon is {self.epsilon}, wanted 0 < epsilon <= 1e6")
+        if self.mode in ("local", "distributed") and self.epsilon is None:
+            raise ValueError(f"mode {self.mode} needs an epsilon for the whole run, such as privacy.epsilon=8")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta is {self.delta}, wanted 0 < delta < 1")
+        if not 1e-6 <= self.clip_norm <= 1e6:
+            raise ValueError(f"clip_norm is {self.clip_norm}, wanted 1e-6 <= clip_norm <= 1e6")
+        if not 0.5 <= self.honest_fraction <= 1:
+            raise ValueError(f"honest_fraction is {self.honest_fraction}, wanted 0.5 <= honest_fraction <= 1")

@@ -1,0 +1,147 @@
+"""What a finished run is worth: metrics on held-out ratings, and recommendations for one participant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from liberate.arrays import Float32Array, Int32Array
+from liberate.data.ratings import Ratings
+from liberate.errors import LiberateError
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.held_ratings import held_ratings
+from liberate.model.metrics import Metrics, baselines
+from liberate.model.metrics import evaluate as evaluate_model
+from liberate.model.profiles import fit_devices, predict
+from liberate.model.ranking import top_n
+from liberate.runs.folder import Run, erased_users
+from liberate.runs.people import Person, device_of, find_person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """All metrics on the held-out part, with the free baselines.
+
+    Attributes:
+        metrics: Of the run's last model.
+        baselines: Metrics of what costs nothing, by name.
+        test: The held-out ratings.
+        predictions: Prediction of each held-out rating, in the order of `test`; None of a model that predicts none.
+        top: Ten best items of each user, best first, shape (n_users, 10); -1 where there are fewer, and of users who
+            were forgotten.
+    """
+
+    metrics: Metrics
+    baselines: dict[str, dict[str, float]]
+    test: Ratings
+    predictions: Float32Array | None
+    top: Int32Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """One item of a list.
+
+    Attributes:
+        rank: From 1.
+        item_id: In the data set.
+        title: Where known, else empty.
+        prediction: Expected rating, in rating points; None of a model that predicts none.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    prediction: float | None
+
+
+def evaluate(run: Run) -> Evaluation:
+    """Evaluate a run's last model on the held-out ratings, baselines beside it."""
+    dataset = run.dataset()
+    split = run.split(dataset)
+    model = run.model()
+    profiles = fit_devices(model, split.train)
+    users, top = split.test.users(), top_n(model, profiles, split.train, 10)[0]
+    with Devices(run.devices_folder) as devices:
+        top[erased_users(devices, dataset)] = -1
+    return Evaluation(
+        metrics=evaluate_model(model, profiles, split, dataset.catalogue),
+        baselines=baselines(split, dataset.low, dataset.high, dataset.catalogue),
+        test=split.test,
+        predictions=predict(model, profiles, users, split.test.items) if model.predicts_ratings else None,
+        top=top,
+    )
+
+
+def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Recommendation]]:
+    """Rank items for one participant, from what lies on that participant's device and the public model alone.
+
+    Raises:
+        LiberateError: Nobody has that name, or the person was forgotten.
+    """
+    person = find_person(run, participant)
+    model = run.model()
+    with Devices(run.devices_folder) as devices:
+        device = device_of(devices, person.number)
+        own = held_ratings(devices, [device.user_id], model.n_items)
+    profile = fit_devices(model, own)
+    items, _ = top_n(model, profile, own, n)
+    best = items[0][items[0] >= 0]
+    predictions: list[float | None] = [None] * len(best)
+    if model.predicts_ratings:
+        predictions = predict(model, profile, np.zeros(len(best), np.int32), best).tolist()
+    catalogue = run.catalogue()
+    return person, [
+        Recommendation(
+            rank=rank,
+            item_id=catalogue["item_id"][int(item)].as_py(),
+            title=catalogue["title"][int(item)].as_py(),
+            prediction=prediction,
+        )
+        for rank, (item, prediction) in enumerate(zip(best, predictions, strict=True), start=1)
+    ]
+
+
+def write_predictions(path: Path, run: Run, evaluation: Evaluation) -> None:
+    """Write user_id, item_id, rating and prediction of every held-out rating, so that anyone can recompute the RMSE.
+
+    Raises:
+        LiberateError: The run's model predicts no ratings.
+    """
+    if evaluation.predictions is None:
+        raise LiberateError("the run's model orders items and predicts no ratings", hint="--top writes its lists")
+    dataset, test = run.dataset(), evaluation.test
+    table = pa.table(
+        {
+            "user_id": pa.array(dataset.user_ids).take(pa.array(test.users())),
+            "item_id": pa.array(dataset.item_ids).take(pa.array(test.items)),
+            "rating": test.values,
+            "prediction": evaluation.predictions,
+        }
+    )
+    _write(path, table)
+
+
+def write_top(path: Path, run: Run, evaluation: Evaluation) -> None:
+    """Write user_id, rank (from 1) and item_id of every user's ten best items."""
+    dataset, top = run.dataset(), evaluation.top
+    users, ranks = np.nonzero(top >= 0)
+    table = pa.table(
+        {
+            "user_id": pa.array(dataset.user_ids).take(pa.array(users)),
+            "rank": (ranks + 1).astype(np.int32),
+            "item_id": pa.array(dataset.item_ids).take(pa.array(top[users, ranks])),
+        }
+    )
+    _write(path, table)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    pq.write_table(table, draft)
+    draft.replace(path)

@@ -1,0 +1,81 @@
+"""What a federation needs to carry out what its people want: its coordinator's key, and all that is stored of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from liberate.crypto.note import open_checkpoint
+from liberate.crypto.signing import load_key
+from liberate.data.dataset import Dataset
+from liberate.data.rating_scale import Scale
+from liberate.errors import LiberateError
+from liberate.federation.erasure import Keeper
+from liberate.federation.requests import Desk
+from liberate.federation.sharing.pool_intake import receive_into_pool
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.pool import Pool
+from liberate.federation.store.uploads import Uploads
+from liberate.federation.terms import Charter
+from liberate.federation.wire.copies import Parcel
+from liberate.ledger.interface import Ledger
+from liberate.runs.federation_folder import Home
+from liberate.runs.folder import POOL, UPLOADS
+
+
+def desk_of(folder: Path, ledger: Ledger, devices: Devices, charter: Charter, dataset: Callable[[], Dataset]) -> Desk:
+    """Set up what carries wishes out.
+
+    Args:
+        folder: Of the federation.
+        ledger: Its ledger, owned by this process.
+        devices: The store of its one host.
+        charter: Says where secrets come from.
+        dataset: Loads ratings whose scale is that of copies.
+    """
+    home = Home(folder)
+    key = load_key(folder / "keys" / "coordinator.key")
+    number = ledger.state.number_of(key.public)
+    if number is None:
+        raise LiberateError("the coordinator is not enrolled yet", hint="give the train command again first")
+    n_items = pq.read_metadata(home.items_path).num_rows
+
+    def take(parcel: Parcel) -> None:
+        with Pool(folder / POOL) as pool:
+            receive_into_pool(ledger, pool, key, number, [parcel], n_items)
+
+    return Desk(
+        ledger=ledger,
+        devices=devices,
+        keeper=Keeper(
+            number=number,
+            key=key,
+            stores={"pool": partial(_forget_copies, folder / POOL), "uploads": partial(_forget_uploads, home)},
+        ),
+        n_items=n_items,
+        scale=lambda: _scale(dataset()),
+        take=take,
+        randomness=charter.randomness(open_checkpoint(ledger.checkpoint(), ledger.state.founding.log_vkey).root),
+    )
+
+
+def _scale(dataset: Dataset) -> Scale:
+    return Scale.of(dataset.values, dataset.low, dataset.high)
+
+
+def _forget_copies(folder: Path, number: int) -> None:
+    """Destroy what the pool has of somebody."""
+    if folder.exists():
+        with Pool(folder) as pool:
+            pool.forget(number)
+
+
+def _forget_uploads(home: Home, number: int) -> None:
+    """Destroy what the runs of a federation have kept of somebody's uploads."""
+    for run in home.all_run_folders():
+        if Uploads.exists(run / UPLOADS):
+            with Uploads(run / UPLOADS) as uploads:
+                uploads.forget(number)

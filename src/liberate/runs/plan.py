@@ -1,0 +1,379 @@
+"""What a run will do, worked out from settings and public numbers before anything is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from liberate.arrays import Float32Array
+from liberate.data.dataset import Dataset
+from liberate.data.item_features import item_features
+from liberate.errors import SettingsError
+from liberate.federation.coordinator.config import Fidelity, Stage
+from liberate.model.cooccurrence import Gram, Popularity
+from liberate.model.implicit_factors import model_of_features
+from liberate.model.item_model import initial_items
+from liberate.model.item_solvers import Ease, MostPopular
+from liberate.model.model import Model, statistic_name
+from liberate.model.pool_learner import POOL_FACTORS, Next, PoolLearner, initial_pool
+from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
+from liberate.model.private.statistics import (
+    BIAS_NORM,
+    GRAM_NORM,
+    MOMENTS_CLIP,
+    N_EMBEDDINGS,
+    RESIDUALS_NORM,
+    BiasSums,
+    Moments,
+    Residuals,
+    initial_features,
+)
+from liberate.model.registry import first_model, method
+from liberate.model.solvers import Solver
+from liberate.model.statistics import Statistic
+from liberate.privacy.accounting import Spent, account
+from liberate.privacy.events import Event
+from liberate.privacy.gaussian import distributed
+from liberate.privacy.grid import NANO, Account
+from liberate.privacy.mechanism_base import Plain
+from liberate.privacy.mechanisms import design
+from liberate.runs.budget import Design, choose_design
+from liberate.settings import Settings
+
+_PRIVATE_ROUNDS = 10
+_PLAIN_ROUNDS = {"normal": 15, "gradient": 80}
+_UNCHANGING = ("popularity", "gram")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStage:
+    """A stage, and how many rounds it takes.
+
+    Attributes:
+        stage: What happens in each of its rounds.
+        rounds: How many: exactly so many where noise is added, else at most.
+    """
+
+    stage: Stage
+    rounds: int
+
+    @property
+    def spend_nano(self) -> int:
+        """What all its rounds cost a person, in billionths of the account's unit."""
+        return self.rounds * self.stage.mechanism.spend_nano
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will do, from settings and public numbers alone.
+
+    Attributes:
+        settings: With what the mode implies filled in.
+        n_participants: People who take part, >= 0.
+        n_items: Size of the catalogue, >= 0.
+        stages: In their order; none where nothing leaves a device. Statistics differ from stage to stage.
+        pool: What learns from copies in a round before all stages; None: there is no such round.
+        reasons: Why these stages, a sentence each.
+    """
+
+    settings: Settings
+    n_participants: int
+    n_items: int
+    stages: tuple[PlannedStage, ...]
+    pool: PoolLearner | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def pool_rounds(self) -> int:
+        """Rounds of the pool: 0 or 1."""
+        return int(self.pool is not None)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds at most, the pool's included; exactly so many where noise is added."""
+        return self.pool_rounds + sum(planned.rounds for planned in self.stages)
+
+    @property
+    def is_noisy(self) -> bool:
+        return any(planned.stage.mechanism.account != "none" for planned in self.stages)
+
+    @property
+    def mechanism_name(self) -> str:
+        """Name of the mechanism that protects every upload; empty where nothing leaves a device."""
+        return self.stages[0].stage.mechanism.name if self.stages else ""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """Where noise is drawn that protects a sum: on the sum in a simulation, if not said otherwise."""
+        return self.settings.run.noise_on
+
+    def spend_nano(self, account: Account) -> int:
+        """Give what the whole run costs a person from an account, in billionths of its unit."""
+        return sum(planned.spend_nano for planned in self.stages if planned.stage.mechanism.account == account)
+
+    def stage_after(self, model: Model) -> Stage:
+        """Give the stage of the round that starts from a model.
+
+        Raises:
+            ValueError: No stage has the statistic that the model names.
+        """
+        for planned in self.stages:
+            if planned.stage.statistic.name == model.statistic:
+                return planned.stage
+        raise ValueError(f"the run has no stage for the statistic {model.statistic!r}")
+
+    def first_model(self, dataset: Dataset, secret: bytes) -> Model:
+        """Give the model before the first round.
+
+        Args:
+            dataset: Of which only the scale and what is public of its items are used.
+            secret: 32 bytes that fix what is random in it.
+        """
+        config, low, high = self.settings.model, dataset.low, dataset.high
+        if self.pool is not None:
+            return initial_pool(_known_features(self.settings, dataset), low, high)
+        match self.settings.privacy.mode, config.objective:
+            case "device", "implicit":
+                return model_of_features(public_features(self.settings, dataset), low, high)
+            case "device" | "distributed", "explicit":
+                return initial_features(public_features(self.settings, dataset), low, high, statistic="bias")
+            case "distributed", "implicit":
+                features = public_features(self.settings, dataset)
+                return initial_items(self.n_items, low, high, statistic="popularity", noisy=True, features=features)
+            case _:
+                return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
+
+    def spent(self, rounds: int | None = None, colluding: int = 0) -> Spent:
+        """Price a number of rounds from the first on, all of them if None.
+
+        Args:
+            rounds: How many, >= 0.
+            colluding: Participants, of those whose noise is counted, who give theirs away.
+        """
+        left = (self.rounds if rounds is None else rounds) - self.pool_rounds
+        releases: list[tuple[Event, int]] = []
+        for planned in self.stages:
+            times = min(left, planned.rounds)
+            left -= times
+            if times > 0:
+                releases.append((planned.stage.mechanism.event(), times))
+        return account(releases, self.settings.privacy.delta, colluding)
+
+
+def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
+    """Give the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
+    catalogue = dataset.catalogue if settings.data.public_features else None
+    return item_features(catalogue, len(dataset.item_ids))
+
+
+def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
+    """Give the public features that a pool's model starts from: those that the stages after it make use of."""
+    is_used = settings.privacy.mode in ("device", "distributed")
+    return public_features(settings, dataset) if is_used else item_features(None, len(dataset.item_ids))
+
+
+def plan(
+    settings: Settings, n_participants: int, n_items: int, n_features: int = 0, *, pool_levels: int | None = None
+) -> Plan:
+    """Work out the stages of a run.
+
+    Args:
+        settings: Resolved settings.
+        n_participants: People who take part, > 0.
+        n_items: Size of the catalogue, > 0.
+        n_features: Public features of an item, of which `distributed` makes use.
+        pool_levels: Levels of the scale of copies that are in the pool, or will be; None: there is no pool.
+
+    Raises:
+        PrivacyError: Epsilon is too small for so many rounds.
+        SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
+    """
+    mode = settings.privacy.mode
+    _check_statistic(settings)
+    _check_sharing(settings, has_pool=pool_levels is not None)
+    pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
+    if pool is not None and pool.follows == "bias":
+        n_features += pool.n_factors + 1
+    settings = _trimmed(settings)
+    trim_nano = min(round(settings.federation.trim * NANO), NANO // 2 - 1)
+    stages: tuple[PlannedStage, ...]
+    reasons: tuple[str, ...] = ()
+    match mode:
+        case "device":
+            settings = replace(settings, model=replace(settings.model, n_factors=0))
+            stages = ()
+        case "plain":
+            statistic, solver = method(settings.model, n_items, noisy=False)
+            rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
+            stages = (PlannedStage(stage=Stage(statistic, Plain(trim_nano=trim_nano), solver), rounds=rounds),)
+        case "local":
+            statistic, solver = method(settings.model, n_items, noisy=True)
+            rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
+            mechanism = design(settings.privacy, rounds=rounds, trim_nano=trim_nano)
+            stages = (PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds),)
+        case "distributed":
+            chosen = choose_design(
+                settings.model.objective,
+                n_participants=n_participants,
+                n_items=n_items,
+                n_features=n_features,
+                epsilon=_epsilon(settings),
+                delta=settings.privacy.delta,
+                honest_fraction=settings.privacy.honest_fraction,
+                n_givers=0 if pool is None else _arranged_givers(settings, n_participants),
+            )
+            if pool is not None and "bias" not in chosen.shares:
+                rounds, n_directions = chosen.moments_rounds, chosen.n_directions
+                pool = replace(pool, follows="moments", moments_rounds=rounds, n_directions=n_directions)
+            stages = _distributed(settings, chosen, n_participants, n_items, n_features)
+            reasons = chosen.reasons
+        case other:
+            assert_never(other)
+    return Plan(
+        settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool, reasons=reasons
+    )
+
+
+def _arranged_givers(settings: Settings, n_participants: int) -> int:
+    """Give how many people are known beforehand to share with the pool: those for whom settings arrange it."""
+    return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
+
+
+def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
+    """Refuse sharing that would be without effect, or that people have to decide on themselves."""
+    sharing = settings.sharing
+    if sharing.user_fraction and not settings.run.simulated:
+        raise SettingsError(
+            "sharing.user_fraction arranges who shares in simulations only",
+            hint="people decide themselves: liberate consent and liberate share",
+        )
+    if sharing.user_fraction and sharing.recipients == "peers" and settings.privacy.mode == "device":
+        raise SettingsError(
+            "sharing.recipients is peers, but in mode device there is no round in which they would answer for copies",
+            hint="recipients = pool, or another privacy.mode",
+        )
+    if has_pool and settings.model.objective == "implicit":
+        raise SettingsError(
+            "copies in the pool teach how items are rated, but model.objective is implicit",
+            hint="objective = explicit, or recipients = peers",
+        )
+
+
+def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
+    """Give what learns from the pool's copies what the mode's stages start from."""
+    config = settings.model
+    follows: Next
+    match settings.privacy.mode:
+        case "device":
+            follows, n_factors = "nothing", POOL_FACTORS
+        case "distributed":
+            follows, n_factors = "bias", POOL_FACTORS
+        case "plain" | "local" as mode:
+            follows, n_factors = statistic_name(config, noisy=mode == "local"), config.n_factors
+        case other:
+            assert_never(other)
+    return PoolLearner(
+        follows=follows,
+        n_factors=n_factors,
+        n_levels=n_levels,
+        n_people=n_participants,
+    )
+
+
+def _check_statistic(settings: Settings) -> None:
+    """Refuse a statistic that would be without effect."""
+    config, mode = settings.model, settings.privacy.mode
+    has_choice = mode == "plain" or (mode == "local" and config.objective == "explicit")
+    if config.statistic != "auto" and not has_choice:
+        raise SettingsError(
+            f"model.statistic is {config.statistic}, but mode {mode} leaves no choice of it for {config.objective}",
+            hint="leave it out: it has an effect in plain, and for explicit ratings in local",
+        )
+
+
+def _trimmed(settings: Settings) -> Settings:
+    """Give settings whose sums can be trimmed where they are to be: each number by itself, so no moments and no pairs.
+
+    Raises:
+        SettingsError: In this mode, or for this statistic, they cannot.
+    """
+    if not settings.federation.trim:
+        return settings
+    config, mode = settings.model, settings.privacy.mode
+    if mode not in ("plain", "local") or config.objective != "explicit":
+        raise SettingsError(
+            f"federation.trim is for explicit ratings in plain and local, not for {config.objective} in {mode}",
+            hint="leave it out: of masked uploads only the sum is seen, and in lists everybody's part has norm one",
+        )
+    if config.statistic == "normal":
+        raise SettingsError(
+            "federation.trim is for the gradient: trimmed sums of moments need not be moments",
+            hint="leave model.statistic out",
+        )
+    return replace(settings, model=replace(config, statistic="gradient"))
+
+
+def _distributed(
+    settings: Settings, chosen: Design, n_participants: int, n_items: int, n_features: int
+) -> tuple[PlannedStage, ...]:
+    """Give each release of a design its mechanism and its solver."""
+    stages = []
+    for name, share in chosen.shares.items():
+        statistic, clip_norm = _release(name, chosen, n_items, n_features)
+        rounds = chosen.moments_rounds if name == "moments" else 1
+        mechanism = distributed(
+            clip_norm=clip_norm,
+            share_of_budget=share / rounds,
+            epsilon=_epsilon(settings),
+            delta=settings.privacy.delta,
+            n_participants=n_participants,
+            honest_fraction=settings.privacy.honest_fraction,
+            n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
+            masked=settings.run.is_masked,
+        )
+        solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
+        stages.append(PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds))
+    return tuple(stages)
+
+
+def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[Statistic, float]:
+    """Give a statistic of a design, and the norm that one person's part is clipped to."""
+    match name:
+        case "bias":
+            return BiasSums(n_items), BIAS_NORM
+        case "residuals":
+            return Residuals(n_items, chosen.n_directions), RESIDUALS_NORM
+        case "popularity":
+            return Popularity(n_items), GRAM_NORM
+        case "gram":
+            return Gram(chosen.gram_items), GRAM_NORM
+        case _:
+            n_factors = n_features + N_EMBEDDINGS if chosen.gram_items else n_features - 1
+            return Moments(n_factors), MOMENTS_CLIP
+
+
+def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: int) -> Solver:
+    match name, settings.model.objective:
+        case "bias", _:
+            return ItemBiases(client_noise_nano, chosen.gram_items)
+        case "residuals", _:
+            return ItemResiduals(client_noise_nano)
+        case "popularity", _:
+            return MostPopular(chosen.gram_items)
+        case "gram", "implicit":
+            return Ease(client_noise_nano=client_noise_nano)
+        case "gram", _:
+            return Embeddings(client_noise_nano, chosen.moments_rounds, chosen.n_directions)
+        case _:
+            return LearnedPrior(chosen.n_directions)
+
+
+def _epsilon(settings: Settings) -> float:
+    """Give the epsilon that the mode cannot do without: settings have seen to it."""
+    assert settings.privacy.epsilon is not None
+    return settings.privacy.epsilon
+
+
+def _rounds(settings: Settings, statistic: Statistic, usual: int) -> int:
+    """Give the rounds of a stage: one where devices compute what no round before it changes."""
+    return 1 if statistic.name in _UNCHANGING else settings.federation.rounds or usual

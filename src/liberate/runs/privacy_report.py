@@ -1,0 +1,187 @@
+"""What a run will promise, and what it has spent according to its ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from liberate.data.dataset import Dataset
+from liberate.privacy.accounting import Spent, noise_warning, promise, sampler, signal_to_noise
+from liberate.privacy.grid import NANO
+from liberate.runs.folder import Run, load_dataset
+from liberate.runs.people import find_person
+from liberate.runs.plan import Plan, PlannedStage, plan, public_features
+from liberate.runs.spending import Spending, read_spending
+from liberate.settings import Settings
+
+
+def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
+    """Predict what a run would spend and how far its signal can stand out from its noise.
+
+    Args:
+        settings: Resolved settings. Of the ratings only the numbers of users and items are used.
+        base: Folder that a path in `data.source` is relative to, the working directory if None.
+
+    Returns:
+        The keys of `liberate privacy plan --json`.
+    """
+    dataset = load_dataset(settings, base)
+    return _foreseen(settings, dataset, len(dataset.user_ids))
+
+
+def forecast_of(run: Run) -> dict[str, Any]:
+    """Predict the same of a run as it was when it began: of its people and the items that its federation knew."""
+    dataset = run.dataset()
+    return _foreseen(run.settings, dataset, len(dataset.user_ids) - len(run.record.get("left_out", ())))
+
+
+def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
+    features = public_features(settings, dataset)
+    agenda = plan(settings, n_participants, len(dataset.item_ids), features.shape[1])
+    found = _promised(settings) | {
+        "participants": agenda.n_participants,
+        "items": agenda.n_items,
+        "rounds": agenda.rounds,
+        "stages": [_stage(planned, agenda.n_participants) for planned in agenda.stages],
+        "reasons": list(agenda.reasons),
+    }
+    found |= asdict(agenda.spent())
+    if settings.privacy.mode == "distributed":
+        found |= _if_colluding(agenda.n_participants, lambda c: agenda.spent(colluding=c))
+    return found | _signal(agenda)
+
+
+def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
+    """Say what participants have spent in all runs of a federation, and in this one, from the ledger.
+
+    Args:
+        run: One of the runs.
+        participant: Number, key id, or user:ID of one person; None: of each reading the person with the most.
+
+    Returns:
+        The keys of `liberate privacy report --json`. The epsilons, `rho` and the rounds joined are of all runs;
+        `this_run` has them of this run alone; `by_run` has what each run has charged to both accounts. With a
+        participant, the person's three names too.
+
+    Raises:
+        LiberateError: Nobody has that name.
+    """
+    delta = run.settings.privacy.delta
+    with closing(run.open_ledger()) as ledger:
+        everybody = read_spending(ledger)
+        founding = ledger.state.founding
+    found, person = everybody, {}
+    if participant is not None:
+        named = find_person(run, participant)
+        found, person = everybody.of_person(named.number), asdict(named)
+    number = int(run.record["run"])
+    epsilon_nano, rho_nano = found.charged()
+    n_people = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
+    said = _promised(run.settings) | person | _spent(found, delta, n_people)
+    return said | {
+        "this_run": _spent(found.of_run(number), delta, n_people),
+        "by_run": [_by_run(found.of_run(each), each) for each in found.runs],
+        "participants": len(everybody.answered),
+        "ledger_epsilon_nano_most": epsilon_nano,
+        "ledger_rho_nano_most": rho_nano,
+        "ledger_epsilon_nano_limit": founding.epsilon_nano_limit,
+        "ledger_rho_nano_limit": founding.rho_nano_limit,
+        "warning": _tuning(run.settings),
+    }
+
+
+def kept_promise(run: Run) -> dict[str, Any]:
+    """Say what a finished run promised each person, and what it has spent of it, from the ledger.
+
+    Returns:
+        The key `privacy` of `liberate train --json`: unit, relation, adversary, mechanism and sampler, the epsilons
+        and `rho` of this run, and the delta of the tight ones.
+    """
+    with closing(run.open_ledger()) as ledger:
+        found = read_spending(ledger).of_run(int(run.record["run"]))
+    return _promised(run.settings) | asdict(found.spent(run.settings.privacy.delta))
+
+
+def _spent(found: Spending, delta: float, n_people: int | None) -> dict[str, Any]:
+    """Price rounds, also against coalitions where noise was shared among a number of people."""
+    least, most = found.joined()
+    said = asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
+    return said if n_people is None else said | _if_colluding(n_people, lambda c: found.spent(delta, colluding=c))
+
+
+def _by_run(found: Spending, number: int) -> dict[str, Any]:
+    epsilon_nano, rho_nano = found.charged()
+    return {
+        "run": number,
+        "mechanism": next(held.mechanism for held in found.rounds.values()),
+        "rounds_joined_most": found.joined()[1],
+        "epsilon": epsilon_nano / NANO,
+        "rho": rho_nano / NANO,
+    }
+
+
+_MASKS = {
+    True: "on every upload: the coordinator sees sums alone",
+    False: "left out: they cancel in the sum, and this is a simulation",
+}
+_NOISE = {
+    "uploads": "a share of it on every upload",
+    "sum": "all of it at once on the sum: this is a simulation",
+}
+
+
+def _promised(settings: Settings) -> dict[str, Any]:
+    mode = settings.privacy.mode
+    said = {
+        "mode": mode,
+        **asdict(promise(mode, settings.privacy.mechanism)),
+        "sampler": sampler(not settings.run.simulated)
+        if mode in ("local", "distributed")
+        else "none: no noise is drawn",
+    }
+    if mode == "distributed":
+        said |= {"masks": _MASKS[settings.run.is_masked], "noise": _NOISE[settings.run.noise_on]}
+    return said
+
+
+_COALITIONS = (0.01, 0.1, 0.3)
+
+
+def _if_colluding(n_participants: int, spent: Callable[[int], Spent]) -> dict[str, dict[str, float | None]]:
+    """Give the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
+    sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
+    return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}
+
+
+def _signal(agenda: Plan) -> dict[str, Any]:
+    """Give the ratio of the stage that stands out least from its noise, and what to say of it."""
+    ratio = min((_ratio(planned, agenda.n_participants) for planned in agenda.stages), default=np.inf)
+    return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
+
+
+def _stage(planned: PlannedStage, n_participants: int) -> dict[str, Any]:
+    mechanism, ratio = planned.stage.mechanism, _ratio(planned, n_participants)
+    return {
+        "statistic": planned.stage.statistic.name,
+        "rounds": planned.rounds,
+        "mechanism": mechanism.name,
+        "account": mechanism.account,
+        "spend": planned.spend_nano / NANO,
+        "signal_to_noise": ratio if np.isfinite(ratio) else None,
+    }
+
+
+def _ratio(planned: PlannedStage, n_participants: int) -> float:
+    return signal_to_noise(planned.stage.mechanism, n_participants, planned.stage.statistic.shape)
+
+
+def _tuning(settings: Settings) -> str | None:
+    if settings.privacy.mode not in ("local", "distributed"):
+        return None
+    return "choices made by trying several settings on the same ratings are not counted"

@@ -1,0 +1,393 @@
+"""The main job: train a federation into a run folder, and go on with one that was killed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from liberate.crypto.note import open_checkpoint
+from liberate.data.dataset import Dataset
+from liberate.data.rating_scale import Scale
+from liberate.data.splits import Split
+from liberate.errors import FederationError, StaleModel
+from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.participant.host import Host
+from liberate.federation.requests import carry_out
+from liberate.federation.setup import Federation, open_federation
+from liberate.federation.sharing.simulation import Arrangement, arrange
+from liberate.federation.store.models import ModelStore
+from liberate.federation.store.pool import Pool
+from liberate.federation.store.uploads import Uploads
+from liberate.federation.terms import Charter
+from liberate.federation.wire.transport import InProcessTransport
+from liberate.files import write_durably
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Model as ModelRecord
+from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.state import ModelReference
+from liberate.model.metrics import evaluate, rmse
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices, predict
+from liberate.model.solvers import has_converged
+from liberate.model.warm_start import continued
+from liberate.privacy.gaussian import DistributedGaussian
+from liberate.randomness import Randomness
+from liberate.runs.federation_terms import charter_of
+from liberate.runs.folder import (
+    CATALOGUE,
+    LEARNED_BEFORE,
+    POOL,
+    UPLOADS,
+    Result,
+    Run,
+    erased_users,
+    save_table,
+    without_people,
+    write_run,
+)
+from liberate.runs.pending_requests import desk_of
+from liberate.runs.plan import Plan
+from liberate.runs.prepare import Preparation, prepare
+from liberate.settings import Settings
+from liberate.timing import Stopwatch
+
+Progress = Callable[[str], None]
+"""Told one line at each step of long work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a further run starts from.
+
+    Attributes:
+        model: The model to go on with, where it fits; None: one of constants.
+        version: Of the model on the ledger that it is, or was made of; 0: of none.
+    """
+
+    model: Model | None
+    version: int
+
+
+def train(
+    settings: Settings,
+    out: Path | str,
+    *,
+    ledger: Path | str | None = None,
+    start: Start | None = None,
+    progress: Progress = lambda text: None,
+) -> Result:
+    """Train a federation and record every step on its ledger; go on with a run that was killed.
+
+    A run that is finished is left as it is.
+
+    Args:
+        settings: Resolved settings.
+        out: The run folder; made if absent.
+        ledger: The folder of a federation, or of one of its runs, which goes on with this run: people are found by
+            their original ids, new ones are enrolled, ratings and items are added; None: the run founds its own.
+        start: What a further run starts from; None: the federation's last model, if it may.
+        progress: Told each step.
+
+    Returns:
+        The figures of the finished run.
+
+    Raises:
+        SettingsError: The folder holds a run with other settings or ratings, or no run at all.
+        DataError: The ratings cannot be used.
+        PrivacyError: The promise cannot be kept with these settings, or too few people can pay for the run.
+        FederationError: A round could not be carried out.
+    """
+    out = Path(out)
+    progress(f"reading {settings.data.source}")
+    task = prepare(settings, out, None if ledger is None else Path(ledger))
+    if task.begun is not None and task.begun.is_finished:
+        return task.begun.result
+    agenda, dataset = task.agenda, task.dataset
+    if task.left_out:
+        absent, everybody = len(task.left_out), len(dataset.user_ids)
+        progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
+    if task.begun is None:
+        save_table(out / CATALOGUE, task.items)
+    stopwatch = Stopwatch()
+    begin = time.perf_counter()
+    charter = charter_of(agenda.settings, agenda)
+    with (
+        open_federation(
+            task.home.folder,
+            charter,
+            dataset.user_ids,
+            task.split.train,
+            run=task.number,
+            cohort=task.cohort,
+            chunk=settings.federation.chunk,
+            stopwatch=stopwatch,
+            claim=partial(_claim, task),
+            progress=progress,
+        ) as federation,
+        Uploads(out / UPLOADS) if settings.ledger.keep_uploads else nullcontext() as uploads,
+    ):
+        run = task.begun or _begin(out, task, federation, charter, start, progress)
+        last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
+        split = without_people(task.split, erased_users(federation.devices, dataset))
+        seconds = time.perf_counter() - begin
+        checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
+    progress("evaluating")
+    rounds = last.version - run.first_version
+    spent = agenda.spent(rounds)
+    result = Result(
+        run=str(out),
+        **_measure(run, dataset, split, last),
+        epsilon=spent.epsilon,
+        delta=settings.privacy.delta if spent.rho else 0.0,
+        mode=settings.privacy.mode,
+        rounds=rounds,
+        seconds=seconds,
+        entry_count=checkpoint.size,
+        root=b64encode(checkpoint.root).decode(),
+        verifier_key=run.verifier_key,
+    )
+    figures = {key: value for key, value in asdict(result).items() if key != "run"}
+    ended = {"last_position": checkpoint.size - 1, "seconds": dict(stopwatch.seconds), "result": figures}
+    write_run(Run(out, agenda.settings, run.record | ended))
+    return result
+
+
+def _claim(task: Preparation, ledger: Ledger) -> None:
+    """Check that the federation is as it was when the run was prepared, and add the run's items to its catalogue."""
+    before = 0 if ledger.state.run is None else ledger.state.run.number
+    expected = {task.number - 1} if task.begun is None else {task.number - 1, task.number}
+    if before not in expected or not task.home.holds_beginning_of(task.items):
+        raise FederationError("the federation has gone on meanwhile with another run", hint="try again after it")
+    if task.begun is None:
+        save_table(task.home.items_path, task.items)
+
+
+def _begin(
+    out: Path, task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+) -> Run:
+    """Write down where the run starts, and its first model, before its first round."""
+    ledger = federation.ledger
+    first, started_from = _first_model(task, federation, charter, start, progress)
+    ModelStore(out / "model").save(first)
+    if task.moved:
+        save_table(out / LEARNED_BEFORE, pa.table({"row": task.moved}))
+    checkpoint = open_checkpoint(ledger.checkpoint(), federation.policy.log_key)
+    record: dict[str, Any] = {
+        "origin": ledger.origin,
+        "verifier_key": federation.policy.log_key,
+        "dataset": task.dataset.digest,
+        "dataset_name": task.dataset.name,
+        "federation": os.path.relpath(task.home.folder.resolve(), out.resolve()),
+        "run": task.number,
+        "first_position": ledger.size,
+        "first_root": b64encode(checkpoint.root).decode(),
+        "first_version": first.version,
+        "started_from": started_from,
+        "carried": task.carried,
+        "left_out": list(task.left_out),
+        "pool": task.agenda.pool is not None,
+    }
+    _stand(task, out)
+    run = Run(out, task.agenda.settings, record)
+    write_run(run)
+    return run
+
+
+def _stand(task: Preparation, out: Path) -> None:
+    """Write down in the federation which run is the last one, and which there were."""
+
+    def name(path: Path) -> str:
+        return os.path.relpath(path.resolve(), task.home.folder.resolve())
+
+    folders = {"last_run": out} | ({} if task.last is None else {"run_before": task.last.folder})
+    standing: dict[str, str | list[str]] = {which: name(path) for which, path in folders.items()}
+    standing["runs"] = sorted({name(path) for path in [*task.home.all_run_folders(), out]})
+    write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
+
+
+def _first_model(
+    task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+) -> tuple[Model, int]:
+    """Give the model that the run starts from, and what that goes on with.
+
+    It is what was asked for, or the last one of the federation if it may be, or else one of constants.
+    """
+    agenda, reached = task.agenda, federation.ledger.state.model
+    fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
+    if reached is None:
+        return fresh, 0
+    goes_on = start or Start(_last_model(task, reached), reached.version)
+    first, is_warm = continued(fresh, reached.version, goes_on.model)
+    started_from = goes_on.version if is_warm else 0
+    known = "the last model" if start is None else f"what models up to {started_from} say"
+    progress(f"starting {f'from {known}' if started_from else 'afresh'}, at version {reached.version}")
+    return first, started_from
+
+
+def _last_model(task: Preparation, reached: ModelReference) -> Model | None:
+    """Give the federation's last model where the run may go on with it and its file is there."""
+    agenda = task.agenda
+    warm_start = agenda.settings.run.warm_start
+    if agenda.stages and task.last is not None and (not agenda.is_noisy if warm_start is None else warm_start):
+        with suppress(StaleModel):
+            return ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
+    return None
+
+
+def _learn(
+    run: Run,
+    task: Preparation,
+    federation: Federation,
+    charter: Charter,
+    uploads: Uploads | None,
+    stopwatch: Stopwatch,
+    progress: Progress,
+) -> Model:
+    """Carry out the rounds that are left; give the last model."""
+    agenda, ledger = task.agenda, federation.ledger
+    store = ModelStore(run.folder / "model")
+    previous, current = None, store.load(run.first_version)
+    if not agenda.rounds:
+        return current
+    randomness = charter.randomness(b64decode(run.record["first_root"]))
+    _arrange_sharing(run, task, federation, charter, randomness, progress)
+    host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
+    coordinator = Coordinator(
+        ledger=ledger,
+        key=federation.coordinator_key,
+        number=federation.coordinator,
+        transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
+        store=store,
+        config=agenda.settings.federation,
+        fidelity=agenda.fidelity,
+        randomness=randomness,
+        stopwatch=stopwatch,
+        publish=federation.publisher.publish,
+        people=federation.cohort,
+        uploads=uploads,
+    )
+    made = [position for position in ledger.positions(kind="model") if position >= run.record["first_position"]]
+    for position in made[-2:]:
+        record = decode_entry(ledger.entry(position)).record
+        if isinstance(record, ModelRecord):
+            previous, current = current, store.load(record.version, record.digest)
+    while (done := current.version - run.first_version) < agenda.rounds:
+        tolerance = agenda.settings.model.tolerance
+        if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):
+            break
+        _carry_out_wishes(run, task, federation, charter, host)
+        _check_rounds_left(run, ledger, agenda.rounds - done)
+        progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
+        rounds = agenda.rounds if agenda.is_noisy else None
+        if agenda.pool is not None and not done:
+            with Pool(run.home / POOL) as pool:
+                following = coordinator.run_pool(current, agenda.pool, pool, run=task.number, rounds=rounds)
+        else:
+            stage = _stage(agenda, ledger, current, federation.cohort)
+            following = coordinator.run_round(current, stage, run=task.number, rounds=rounds)
+        previous, current = current, following
+    for reason, count in sorted(coordinator.refused.items()):
+        progress(f"{count:,} answers were refused as {reason}")
+    _carry_out_wishes(run, task, federation, charter, host)
+    return current
+
+
+def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) -> Stage:
+    """Give the stage of the round that starts from a model; the noise of those who have left is added by the others."""
+    stage, current = agenda.stage_after(model), ledger.state.open_round
+    if not isinstance(stage.mechanism, DistributedGaussian):
+        return stage
+    if current is not None:
+        honest = current.record.mechanism.parameters["honest"]
+    else:
+        n_active = sum(ledger.state.principals[number].is_active for number in people)
+        honest = math.ceil(Fraction(str(agenda.settings.privacy.honest_fraction)) * n_active)
+    return replace(stage, mechanism=stage.mechanism.held_by(max(1, honest)))
+
+
+def _arrange_sharing(
+    run: Run, task: Preparation, federation: Federation, charter: Charter, randomness: Randomness, progress: Progress
+) -> None:
+    """Let people of a simulation share as settings say, before the first round."""
+    config, ledger = task.agenda.settings.sharing, federation.ledger
+    has_learned = any(position >= run.record["first_position"] for position in ledger.positions(kind="model"))
+    if not config.user_fraction or has_learned or ledger.state.open_round is not None:
+        return
+    dataset = task.dataset
+    with Pool(run.home / POOL) as pool:
+        where = Arrangement(
+            ledger=ledger,
+            devices=federation.devices,
+            people=federation.cohort,
+            coordinator=federation.coordinator,
+            coordinator_key=federation.coordinator_key,
+            pool=pool,
+            n_items=len(dataset.item_ids),
+            scale=Scale.of(dataset.values, dataset.low, dataset.high),
+            chosen=charter.randomness(),
+            randomness=randomness,
+        )
+        arrange(where, config, progress)
+
+
+def _carry_out_wishes(run: Run, task: Preparation, federation: Federation, charter: Charter, host: Host) -> None:
+    """Do what people want to be done, unless a round is open."""
+    if federation.ledger.state.open_round is None:
+        desk = desk_of(run.home, federation.ledger, federation.devices, charter, lambda: task.dataset)
+        if carry_out(desk):
+            host.reload()
+
+
+def _check_rounds_left(run: Run, ledger: Ledger, wanted: int) -> None:
+    """Refuse to go on with a run whose aborted rounds leave it short: people would pay for models that never come.
+
+    Raises:
+        FederationError: It announced fewer rounds than it would have to open.
+    """
+    held = ledger.state.run
+    if held is None or held.number != run.record["run"] or held.rounds is None:
+        return
+    left = held.rounds - held.opened + (ledger.state.open_round is not None)
+    if left < wanted:
+        raise FederationError(
+            f"run {held.number} announced {held.rounds} rounds, and {wanted - left} of them were aborted:"
+            f" {left} are left to open, {wanted} models are missing",
+            hint=f"give the run up: remove {run.folder / 'run.toml'}, then start another one with --ledger {run.home}"
+            " and a new --out; what people have spent stays spent",
+        )
+
+
+class _Figures(TypedDict):
+    rmse: float
+    ndcg_at_10: float
+
+
+def _measure(run: Run, dataset: Dataset, split: Split, last: Model) -> _Figures:
+    """Evaluate every version on held-out ratings: the simulator's view, which no participant has."""
+    store, users = ModelStore(run.folder / "model"), split.test.users()
+    errors = []
+    versions = range(run.first_version, last.version + 1)
+    for version in versions:
+        model = last if version == last.version else store.load(version)
+        profiles = fit_devices(model, split.train)
+        if model.predicts_ratings:
+            errors.append(rmse(predict(model, profiles, users, split.test.items), split.test.values))
+        else:
+            errors.append(float("nan"))
+    pq.write_table(pa.table({"version": versions, "rmse": errors}), run.folder / "metrics.parquet")
+    metrics = evaluate(last, profiles, split, dataset.catalogue)
+    return {"rmse": metrics.rmse, "ndcg_at_10": metrics.ndcg_at_10}

@@ -1,0 +1,293 @@
+"""Forgetting people who have left: a further run of a federation whose models owe them nothing, or next to nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from liberate.arrays import BoolArray
+from liberate.errors import LiberateError, SettingsError, StaleModel
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.models import ModelStore
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Model as ModelRecord
+from liberate.ledger.format.records import Record, Round
+from liberate.ledger.interface import Ledger
+from liberate.ledger.trace.model_ancestry import trace_model
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import method as method_of
+from liberate.model.registry import sum_of
+from liberate.model.solvers import VariationalBayes
+from liberate.model.statistics import NormalEquations
+from liberate.model.unlearning import distance, forget
+from liberate.runs.federation_folder import Home
+from liberate.runs.folder import Result, Run, load_run
+from liberate.runs.train import Progress, Start, train
+from liberate.settings import Settings
+
+Method = Literal["exact", "fast"]
+"""Learn again from the last model without the people, or follow the rounds without them to first order."""
+
+_KEPT: Mapping[str, str] = {
+    "device": "nothing leaves a device but copies that are given, and no model has used one of theirs",
+    "local": "every upload was noised on the device: the models would be nearly as likely, as epsilon and delta say, "
+    "had they sent nothing; they take no further part, and there is nothing to learn again",
+    "distributed": "every sum was noised: the models would be nearly as likely, as epsilon and delta say, had they "
+    "never taken part; they take no further part, and there is nothing to learn again",
+}
+_COPIED = (
+    "what they answered is covered by epsilon and delta, the copies they gave are not: these models have used them; a "
+    "further run, liberate train --ledger, uses their copies no more, and costs everybody its epsilon anew"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlearned:
+    """What was done to forget people; the keys of `liberate unlearn --json`.
+
+    Attributes:
+        people: Numbers of those who have withdrawn everything.
+        models: Versions among the ancestors of the run's last model, it included, that used their data; of a private
+            run, those that used copies they gave.
+        method: What was done; None: there was nothing to do.
+        started_from: Version of the model that the new run goes on with; 0: one of constants.
+        proved: Models of the new run and its ancestors whose people were proved to be others; None beside `fast`.
+        seconds: From the estimate, where there is one, to the last model on the ledger; without proofs and figures.
+        words: What that means.
+        epsilon: Of each participant in the run, where that is the guarantee.
+        delta: Of that epsilon.
+        distance_before: How far the run's last model is from one learned again without the people; None: not measured.
+        distance_after: The same of the new one.
+        result: The figures of the new run; None where none was needed.
+    """
+
+    people: tuple[int, ...]
+    models: tuple[int, ...] = ()
+    method: Method | None = None
+    started_from: int | None = None
+    proved: int | None = None
+    seconds: float | None = None
+    words: str
+    epsilon: float | None = None
+    delta: float | None = None
+    distance_before: float | None = None
+    distance_after: float | None = None
+    result: Result | None = None
+
+
+def unlearn(
+    run: Run,
+    out: Path,
+    *,
+    method: Method = "exact",
+    measure: bool = False,
+    progress: Progress = lambda text: None,
+) -> Unlearned:
+    """Forget those who have withdrawn everything, by a further run of the federation without them.
+
+    The same call goes on with a further run that was killed.
+
+    Args:
+        run: A finished run.
+        out: The folder of the further run.
+        method: `exact` starts from the last model that none of them had shaped, `fast` from an estimate of the model
+            before last as it would have been without them, and adds one round.
+        measure: Whether to learn again in one place, and to say how far the models are from that.
+        progress: Told each step.
+
+    Raises:
+        LiberateError: Nobody has withdrawn, or the run is not finished.
+        SettingsError: The fast way does not exist for what the run learned.
+    """
+    result, mode = run.result, run.settings.privacy.mode
+    with closing(run.open_ledger()) as ledger:
+        people = frozenset(number for number, person in enumerate(ledger.state.principals) if person.has_withdrawn)
+        if not people:
+            raise LiberateError("nobody has withdrawn everything: there is nobody to forget")
+        names = tuple(sorted(people))
+        progress("looking for the last model without them")
+        last = run.first_version + result.rounds
+        ancestors = list(_ancestors(ledger, last, run))
+        is_private = mode in _KEPT
+        shaped = tuple(sorted(each.version for each in ancestors if people & each.exposed(is_private)))
+        if is_private and not (shaped and mode == "device"):
+            words = _COPIED if shaped else _KEPT[mode]
+            return Unlearned(people=names, models=shaped, words=words, epsilon=result.epsilon, delta=result.delta)
+        if not shaped:
+            return Unlearned(people=names, words="no model that this run's last one goes back to has used their data")
+        clean = shaped[0] - 1
+        origin = _load(run, ledger, clean)
+    settings, begin = _settings(run), time.perf_counter()
+    if method == "fast":
+        if any(each.copied for each in ancestors):
+            raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
+        settings = replace(settings, federation=replace(settings.federation, rounds=1))
+        start = Start(_estimate(run, people, clean, progress), last)
+    else:
+        start = Start(origin, clean if origin else 0)
+    estimating = time.perf_counter() - begin
+    result = train(settings, out, ledger=run.home, start=start, progress=progress)
+    new = load_run(out)
+    found = Unlearned(
+        people=names,
+        models=shaped,
+        method=method,
+        started_from=int(new.record["started_from"]),
+        seconds=estimating + result.seconds,
+        words="the models of the new run are what they would be had these people never taken part",
+        result=result,
+    )
+    if method == "fast":
+        found = replace(found, words="the models of the new run hold what the estimate has left of these people")
+    else:
+        found = replace(found, proved=_prove(new, people))
+    if not measure:
+        return found
+    progress("measuring")
+    before, after = _distances(run, new, people, clean, is_exact=method == "exact")
+    return replace(found, distance_before=before, distance_after=after)
+
+
+# --- what the ledger says ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Ancestor:
+    """A model on the way back from another, itself included.
+
+    Attributes:
+        version: Its version.
+        answered: Whose answers its round used.
+        copied: Of whom it used copies, in answers of others or in the pool.
+    """
+
+    version: int
+    answered: frozenset[int]
+    copied: frozenset[int]
+
+    def exposed(self, is_private: bool) -> frozenset[int]:
+        """Give whose data it used without noise that is the guarantee: private answers have their own."""
+        return self.copied if is_private else self.answered | self.copied
+
+
+def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
+    """Give the models from a version of a run back to the beginning, each proved.
+
+    What a run went on with is not on the ledger. The run's own folder says it; of another run it is taken to be the
+    model that the federation had reached.
+    """
+    while version > 0:
+        opening = None
+        for step in trace_model(ledger, version):
+            opening, model = step.round.entry.record, step.model.entry.record
+            if isinstance(model, ModelRecord):
+                yield _Ancestor(model.version, step.people, step.pooled.union(step.givers))
+        version = _came_from(opening, run)
+
+
+def _came_from(opening: Record | None, run: Run) -> int:
+    """Give the version that the first model behind a lineage goes on with, by the first round of it; 0 for none."""
+    if not isinstance(opening, Round):
+        return 0
+    if opening.run == run.record["run"]:
+        return int(run.record.get("started_from", opening.base_version))
+    return opening.base_version
+
+
+def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
+    """Give a model that a run has made or started from, or that one before it made; None where its file is gone."""
+    if version >= run.first_version:
+        return run.model(version)
+    record = decode_entry(ledger.entry(ledger.positions(kind="model")[version - 1])).record if version else None
+    if isinstance(record, ModelRecord):
+        for folder in Home(run.home).all_run_folders():
+            with suppress(StaleModel):
+                return ModelStore(folder / "model").load(version, record.digest)
+    return None
+
+
+def _prove(new: Run, people: frozenset[int]) -> int:
+    """Check that nobody of some people shaped a run's last model, and count the models on the way."""
+    with closing(new.open_ledger()) as ledger:
+        proved = 0
+        for each in _ancestors(ledger, new.first_version + new.result.rounds, new):
+            if people & each.exposed(is_private=False):
+                raise LiberateError(f"model {each.version} has used data of somebody who was to be forgotten")
+            proved += 1
+        return proved
+
+
+# --- the further run --------------------------------------------------------------------------------------------------
+
+
+def _settings(run: Run) -> Settings:
+    """Give a run's settings, to be used from another folder."""
+    source = run.folder / run.settings.data.source
+    if not source.exists():
+        return run.settings
+    return replace(run.settings, data=replace(run.settings.data, source=str(source.resolve())))
+
+
+def _took_part(run: Run, names: Sequence[str], people: frozenset[int]) -> tuple[BoolArray, BoolArray]:
+    """Tell of each user of a run's data set whether it took part in the run, and whether it is one of some people."""
+    with Devices(run.devices_folder) as devices:
+        numbers = {device.user_id: device.number for device in devices.devices()}
+    absent = set(run.record.get("left_out", ()))
+    took_part = np.array([name not in absent for name in names], np.bool_)
+    return took_part, np.array([numbers.get(name) in people for name in names], np.bool_)
+
+
+def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) -> Model:
+    """Give nearly the model before last as it would have been without some people."""
+    dataset = run.dataset()
+    own = run.split(dataset).train
+    statistic, solver = method_of(run.settings.model, own.n_items, noisy=False)
+    if not (isinstance(statistic, NormalEquations) and isinstance(solver, VariationalBayes)):
+        raise SettingsError(
+            f"there is no fast way to forget what {solver.name} has learned of {statistic.name}", hint="--method exact"
+        )
+    took_part, are_leaving = _took_part(run, dataset.user_ids, people)
+    everybody, leavers = own.select(np.flatnonzero(took_part)), own.select(np.flatnonzero(took_part & are_leaving))
+    stayers = own.select(np.flatnonzero(took_part & ~are_leaving))
+    last = run.first_version + run.result.rounds
+    if clean < run.first_version or last - clean < 2 or not leavers.n_ratings:
+        raise SettingsError(
+            "the fast way wants the run that first used their data, of two rounds or more, and their ratings on their"
+            " devices",
+            hint="--method exact",
+        )
+    progress("following the rounds without them")
+    bases = [run.model(version) for version in range(clean, last - 1)]
+    totals = [sum_of(statistic, base, everybody) for base in bases]
+    sides = [fit_devices(base, stayers) for base in bases]
+    return forget(solver, bases, totals, sides, stayers, leavers)
+
+
+def _distances(
+    run: Run, new: Run, people: frozenset[int], clean: int, *, is_exact: bool
+) -> tuple[float | None, float | None]:
+    """Give how far a run's last model and a new one are from one learned again without some people.
+
+    That is the new one itself where it was learned again; else it is learned in one place, from the same model in as
+    many rounds. None where the catalogue has grown meanwhile.
+    """
+    dataset = run.dataset()
+    split, old, last = run.split(dataset), run.model(), new.model()
+    if old.n_items != last.n_items:
+        return None, None
+    took_part, are_leaving = _took_part(run, dataset.user_ids, people)
+    exact = last
+    if not is_exact:
+        statistic, solver = method_of(run.settings.model, old.n_items, noisy=False)
+        stayers, exact = split.train.select(np.flatnonzero(took_part & ~are_leaving)), run.model(clean)
+        for _ in range(clean, old.version):
+            exact = solver.solve(exact, sum_of(statistic, exact, stayers))
+    before, after = (distance(model, exact, split.train, split.test, ~are_leaving) for model in (old, last))
+    return before, after

@@ -1,0 +1,161 @@
+"""How answers about a ledger write what was proved: entries, copies, uses and models as JSON has them.
+
+Digests are base64; amounts of ε and ρ are plain numbers; what stands on the ledger is named by its position.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from liberate.crypto.signing import key_id
+from liberate.federation.store.devices import Devices
+from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.records import Model, Round
+from liberate.ledger.format.sharing_records import Consent, Share
+from liberate.ledger.rules.state import Principal
+from liberate.ledger.trace.completeness import Completeness
+from liberate.ledger.trace.contributions import Contribution
+from liberate.ledger.trace.copies import Copy, Grant
+from liberate.ledger.trace.participant import Use
+from liberate.ledger.trace.prover import ProvedEntry
+
+_NANO = 10**9
+
+Json = dict[str, Any]
+"""An object, as JSON has it."""
+
+
+def text(digest: bytes) -> str:
+    """Write bytes as base64."""
+    return b64encode(digest).decode()
+
+
+def amount(nano: int | None) -> float | None:
+    """Write 1e-9 units as a plain number; None, no limit or no protection, stays."""
+    return None if nano is None else nano / _NANO
+
+
+def place(proved: ProvedEntry | None) -> int | None:
+    """Give an entry's position, None without an entry."""
+    return None if proved is None else proved.position
+
+
+def party(number: int, principals: Sequence[Principal], devices: Devices) -> Json:
+    """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` if known; not of the forgotten."""
+    device = devices.find(number=number)
+    principal = principals[number]
+    return {
+        "number": number,
+        "role": principal.role,
+        "key_id": key_id(principal.key),
+        "user_id": None if device is None or device.is_erased else device.user_id,
+    }
+
+
+def entry(proved: ProvedEntry) -> Json:
+    """Write an entry: where it stands, by whom, in which block, and its inclusion proof."""
+    return {
+        "position": proved.position,
+        "kind": proved.entry.record.kind,
+        "author": proved.entry.record.author,
+        "block": proved.height,
+        "time_us": proved.time_us,
+        "leaf_hash": text(proved.entry.leaf_hash),
+        "proof": [text(step) for step in proved.proof],
+    }
+
+
+def completeness(proof: Completeness) -> Json:
+    """Write the proof that some entries are all that name somebody."""
+    return {
+        "entries": [text(data) for data in proof.entries],
+        "block": text(proof.block),
+        "block_proof": [text(step) for step in proof.block_proof],
+        "principal_count": proof.principal_count,
+        "state_proof": [text(step) for step in proof.state_proof],
+    }
+
+
+def contribution(found: Contribution) -> Json:
+    """Write an update or a pool and what became of it."""
+    opening = found.round.entry.record
+    closing = found.model.entry.record if found.model else None
+    membership = found.membership
+    return entry(found.update) | {
+        "round": opening.number if isinstance(opening, Round) else None,
+        "outcome": found.outcome,
+        "version": closing.version if isinstance(closing, Model) else None,
+        "descendants": len(found.descendants),
+        "membership": None
+        if membership is None
+        else {"index": membership.index, "size": membership.size, "proof": [text(step) for step in membership.proof]},
+    }
+
+
+def grant(found: Grant) -> Json:
+    """Write a consent, its limits, and what became of it."""
+    terms = found.consent.entry.record
+    assert isinstance(terms, Consent), "a grant is of a consent"
+    return entry(found.consent) | {
+        "recipients": list(numbers(terms.recipients)),
+        "expiry": terms.expiry,
+        "max_shares": terms.max_shares,
+        "epsilon": amount(terms.epsilon_nano),
+        "holds": found.holds,
+        "withdrawn": place(found.end),
+    }
+
+
+def copy(found: Copy) -> Json:
+    """Write a share: who gave whom a copy, of which base, under which consent, and whether it was accepted."""
+    share = found.share.entry.record
+    assert isinstance(share, Share), "a copy is of a share"
+    return entry(found.share) | {
+        "giver": found.giver,
+        "recipient": found.recipient,
+        "base": text(share.base),
+        "copy": text(share.copy),
+        "epsilon": amount(share.epsilon_nano),
+        "consent": found.grant.consent.position,
+        "receipt": place(found.receipt),
+        "holds": found.grant.holds,
+        "withdrawn": place(found.grant.end),
+    }
+
+
+def use(found: Use) -> Json:
+    """Write a use of copies by who received them."""
+    return contribution(found.contribution) | {
+        "by": found.by,
+        "shares": [each.share.position for each in found.copies],
+    }
+
+
+def model(proved: ProvedEntry) -> Json:
+    """Write a model."""
+    record = proved.entry.record
+    version, digest = (record.version, text(record.digest)) if isinstance(record, Model) else (None, None)
+    return entry(proved) | {"version": version, "digest": digest}
+
+
+def shaped(own: Iterable[Contribution], uses: Sequence[Use]) -> tuple[list[Json], list[Json]]:
+    """Give the models that used somebody's answers or copies, and those built on them that used neither.
+
+    Of the first, `directly` says whether an own answer was used, and `through` which recipients' use of copies.
+    """
+    own = list(own)
+    everything = [*own, *(each.contribution for each in uses)]
+    used = {found.model.position: found.model for found in everything if found.model}
+    later = {one.position: one for found in everything for one in found.descendants if one.position not in used}
+    directly = {found.model.position for found in own if found.model}
+    through: dict[int, set[int]] = {at: set() for at in used}
+    for each in uses:
+        if each.contribution.model:
+            through[each.contribution.model.position].add(each.by)
+    models = [
+        model(proved) | {"directly": at in directly, "through": sorted(through[at])}
+        for at, proved in sorted(used.items())
+    ]
+    return models, [model(proved) for _, proved in sorted(later.items())]

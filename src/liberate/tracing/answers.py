@@ -1,0 +1,334 @@
+"""Where data went and where models came from, told from the ledger alone and proved step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from liberate.crypto.note import open_checkpoint
+from liberate.errors import LiberateError
+from liberate.federation.store.devices import Devices
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.records import Round, Update
+from liberate.ledger.format.sharing_records import Erasure, Share
+from liberate.ledger.interface import Ledger
+from liberate.ledger.queries.usable_copies import pooled_shares
+from liberate.ledger.rules.state import Principal
+from liberate.ledger.trace.completeness import verify_completeness
+from liberate.ledger.trace.copies import Copy
+from liberate.ledger.trace.model_ancestry import Step, trace_model
+from liberate.ledger.trace.participant import Spent, Trace, Use, trace_participant, trace_received
+from liberate.ledger.trace.prover import ProvedEntry
+from liberate.runs.folder import Run
+from liberate.runs.people import find_person
+from liberate.tracing.answer_json import (
+    Json,
+    amount,
+    completeness,
+    contribution,
+    copy,
+    entry,
+    grant,
+    model,
+    party,
+    place,
+    shaped,
+    text,
+    use,
+)
+
+Progress = Callable[[str], None]
+
+
+def trace_person(run: Run, participant: str) -> Json:
+    """Trace a participant's data: own entries, copies, who used them, the models they shaped, what was built on these.
+
+    Every inclusion, signature and membership is checked before anything is returned, under a checkpoint signed with
+    the key that `run.toml` keeps.
+
+    Args:
+        run: A run.
+        participant: Number, key id, or user:ID.
+
+    Returns:
+        The keys of `liberate trace --participant --json`: the person; `checkpoint`; `entries`, all that name the
+        person, which is `complete` because the proof in `completeness` was checked; `updates`, the own ones, each with
+        the round, its block and what became of it; `consents`; `shares`, copies handed over; `recipients`, who got
+        them; `uses` of them by others; `received`, copies of others; `models` that used an answer or a copy, and
+        `descendants`, built on one of these without; `epsilon` and `rho` spent, and `spent` by run; `bases`, the base
+        copies with their ε per rating; `withdrawal`, `used_after_withdrawal`, `erasures` and `disclosures`; `proofs`,
+        how many were checked.
+
+    Raises:
+        LiberateError: Nobody has that name.
+        LedgerError: The ledger cannot prove what it says.
+    """
+    person = find_person(run, participant)
+    with _opened(run) as (ledger, devices):
+        found = trace_participant(ledger, person.number)
+        recipients = _recipients(found.copies, found.uses, ledger.state.principals, devices)
+    models, descendants = shaped(found.contributions, found.uses)
+    return {
+        "number": person.number,
+        "key_id": person.key_id,
+        "user_id": person.user_id,
+        "entries": [entry(each) for each in found.history],
+        "updates": [contribution(each) for each in found.contributions],
+        "consents": [grant(each) for each in found.grants],
+        "shares": [copy(each) for each in found.copies],
+        "recipients": recipients,
+        "uses": [use(each) for each in found.uses],
+        "received": [copy(each) for each in found.received],
+        "models": models,
+        "descendants": descendants,
+        "epsilon": amount(found.epsilon_nano),
+        "rho": amount(found.rho_nano),
+        "spent": _by_run(found.spent),
+        "bases": [{"base": text(base), "epsilon": amount(nano)} for base, nano in found.bases.items()],
+        "withdrawal": place(found.withdrawal),
+        "used_after_withdrawal": [contribution(each) for each in found.used_after_withdrawal()],
+        "erasures": [_erasure(each) for each in found.erasures],
+        "disclosures": [each.position for each in found.disclosures],
+    } | _proved(run, found)
+
+
+def trace_share(run: Run, position: int) -> Json:
+    """Trace one copy: who gave it to whom under which consent, who used it, and the models that it shaped.
+
+    It is told from the giver's history, whose completeness is proved: there is no other use.
+
+    Args:
+        run: A run.
+        position: Position of the share's entry.
+
+    Returns:
+        The keys of `liberate trace --share --json`: the `giver`; as of a person `shares` with this one, `recipients`,
+        `consents` with the one that covers it, `uses`, `models`, `descendants` and all that is about proofs;
+        `receipt`; `updates`, those of the uses that are updates; `same_base`, the giver's other copies of it.
+
+    Raises:
+        LiberateError: There is no such share.
+        LedgerError: The ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        giver = _share_at(ledger, position).author
+        found = trace_participant(ledger, giver)
+        wanted = next(each for each in found.copies if each.share.position == position)
+        uses = [each for each in found.uses if wanted in each.copies]
+        principals = ledger.state.principals
+        recipients = _recipients([wanted], uses, principals, devices)
+        owner = party(giver, principals, devices)
+    models, descendants = shaped((), uses)
+    own = copy(wanted)
+    others = (copy(each) for each in found.copies if each is not wanted)
+    return {
+        "giver": owner,
+        "shares": [own],
+        "recipients": recipients,
+        "consents": [grant(wanted.grant)],
+        "receipt": entry(wanted.receipt) if wanted.receipt else None,
+        "uses": [use(each) for each in uses],
+        "updates": [use(each) for each in uses if isinstance(each.contribution.update.entry.record, Update)],
+        "models": models,
+        "descendants": descendants,
+        "same_base": [each for each in others if each["base"] == own["base"]],
+    } | _proved(run, found)
+
+
+def trace_received_by(run: Run, name: str) -> Json:
+    """Say what somebody received, from whom, under which consents; for the pool, this is a coordinator.
+
+    Args:
+        run: A run.
+        name: Number of a participant or coordinator, a participant's key id, or user:ID.
+
+    Returns:
+        The keys of `liberate trace --received --json`: the recipient; `shares`; `givers`, each with the positions of
+        the own shares; `consents`; and all that is about proofs, as of a person.
+
+    Raises:
+        LiberateError: Nobody has that name, or nothing can be received under it.
+        LedgerError: The ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        principals = ledger.state.principals
+        is_number = name.isdecimal() and int(name) < len(principals)
+        is_coordinator = is_number and principals[int(name)].role == "coordinator"
+        found = trace_received(ledger, int(name) if is_coordinator else find_person(run, name).number)
+        recipient = party(found.number, principals, devices)
+        givers = [
+            party(giver, principals, devices) | {"shares": [each.share.position for each in own]}
+            for giver, own in _grouped(found.copies)
+        ]
+    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    verify_completeness(found.completeness, run.verifier_key)
+    grants = {each.grant.consent.position: each.grant for each in found.copies}
+    proved = {at for each in found.copies for at in (each.share, each.receipt, each.grant.consent, each.grant.end)}
+    return recipient | {
+        "shares": [copy(each) for each in found.copies],
+        "givers": givers,
+        "consents": [grant(each) for _, each in sorted(grants.items())],
+        "complete": True,
+        "completeness": completeness(found.completeness),
+        "proofs": len(proved - {None}) + 1,
+        "entry_count": checkpoint.size,
+        "root": text(checkpoint.root),
+        "checkpoint": found.checkpoint,
+    }
+
+
+def trace_version(run: Run, version: int, progress: Progress = lambda text: None) -> Json:
+    """Say who shaped a model: whose answers and copies it used, and those of the models it was made of, to the first.
+
+    Args:
+        run: A run.
+        version: The model's version.
+        progress: Told each model that was checked.
+
+    Returns:
+        The keys of `liberate trace --model --json`: `version`; `models`, this one first, each with its round, the
+        positions of the updates it used, whose they are, the givers whose copies they used, and whose shares were
+        pooled; over all of them `people`, each with the versions that used `answers`, `copies` and `pooled` shares;
+        `updates`, positions; `shares`, those that they used or that pools mean, likewise; `recipients` of these;
+        `proofs`.
+
+    Raises:
+        LedgerError: There is no such model, or the ledger cannot prove what it says.
+    """
+    with _opened(run) as (ledger, devices):
+        steps = []
+        for step in trace_model(ledger, version):
+            steps.append(step)
+            progress(f"checked the {len(step.updates):,} answers behind the model of entry {step.model.position}")
+        used = {each.share for step in steps for update in _updates(step) for each in update.shares}
+        for step in steps:
+            if step.pools:
+                used |= {share for _, share in pooled_shares(ledger, step.round.position, step.model.position)}
+        shares = _positions_of(ledger, used)
+        recipients = {_share_at(ledger, at).recipient for at in shares}
+        named = [party(number, ledger.state.principals, devices) for number in sorted(recipients)]
+    checkpoint = open_checkpoint(steps[0].checkpoint, run.verifier_key)
+    return {
+        "version": version,
+        "models": [_step(step) for step in steps],
+        "people": _people(steps),
+        "updates": sorted(at for step in steps for at in step.updates),
+        "shares": shares,
+        "recipients": named,
+        "proofs": sum(3 + len(step.pools) for step in steps),
+        "entry_count": checkpoint.size,
+        "root": text(checkpoint.root),
+        "checkpoint": steps[0].checkpoint,
+    }
+
+
+@contextmanager
+def _opened(run: Run) -> Iterator[tuple[Ledger, Devices]]:
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        yield ledger, devices
+
+
+def _proved(run: Run, found: Trace) -> Json:
+    """Check a history once more with the run's own key, and give what proves it."""
+    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    verify_completeness(found.completeness, run.verifier_key)
+    return {
+        "complete": True,
+        "completeness": completeness(found.completeness),
+        "proofs": found.proof_count,
+        "entry_count": checkpoint.size,
+        "root": text(checkpoint.root),
+        "checkpoint": found.checkpoint,
+    }
+
+
+def _share_at(ledger: Ledger, position: int) -> Share:
+    record = decode_entry(ledger.entry(position)).record if 0 <= position < ledger.size else None
+    if not isinstance(record, Share):
+        what = f"a record of kind {record.kind}" if record else f"beyond the ledger's {ledger.size} entries"
+        raise LiberateError(f"entry {position} is {what}, not a share", hint="ledger show RUN --kind share lists them")
+    return record
+
+
+def _grouped(copies: Sequence[Copy]) -> list[tuple[int, list[Copy]]]:
+    givers = sorted({each.giver for each in copies})
+    return [(giver, [each for each in copies if each.giver == giver]) for giver in givers]
+
+
+def _recipients(
+    copies: Sequence[Copy], uses: Sequence[Use], principals: Sequence[Principal], devices: Devices
+) -> list[Json]:
+    """Name who got copies: which, how many they accepted, and the models that their use of them shaped."""
+    found = []
+    for number in sorted({each.recipient for each in copies}):
+        own = [each for each in copies if each.recipient == number]
+        models = shaped((), [each for each in uses if each.by == number])[0]
+        found.append(
+            party(number, principals, devices)
+            | {
+                "shares": [each.share.position for each in own],
+                "accepted": sum(each.receipt is not None for each in own),
+                "models": [each["version"] for each in models],
+            }
+        )
+    return found
+
+
+def _by_run(spent: Iterable[Spent]) -> list[Json]:
+    runs: dict[int, Json] = {}
+    for each in spent:
+        runs.setdefault(each.run, {"run": each.run, "epsilon": 0.0, "rho": 0.0})[each.account] = amount(each.nano)
+    return list(runs.values())
+
+
+def _erasure(proved: ProvedEntry) -> Json:
+    """Write a request to be forgotten, or what was done: destroyed, whom was told, who answered, which models."""
+    record = proved.entry.record
+    removal = record.removal if isinstance(record, Erasure) else None
+    return entry(proved) | {
+        "destroyed": list(removal.destroyed) if removal else None,
+        "told": list(numbers(removal.told)) if removal else None,
+        "answered": list(numbers(removal.answered)) if removal else None,
+        "models": list(numbers(removal.models)) if removal else None,
+    }
+
+
+def _step(step: Step) -> Json:
+    opening = step.round.entry.record
+    assert isinstance(opening, Round), "a step has a round"
+    return model(step.model) | {
+        "round": opening.number,
+        "run": opening.run,
+        "statistic": opening.statistic,
+        "updates": list(step.updates),
+        "people": sorted(step.people),
+        "givers": [{"number": giver, "updates": list(at)} for giver, at in sorted(step.givers.items())],
+        "pools": [pool.position for pool in step.pools],
+        "pooled": sorted(step.pooled),
+    }
+
+
+def _people(steps: Sequence[Step]) -> list[Json]:
+    """Say of everybody by which models answers, copies and pooled shares were used."""
+    found: dict[int, Json] = {}
+    for step in reversed(steps):
+        version = model(step.model)["version"]
+        for name, people in (("answers", step.people), ("copies", step.givers), ("pooled", step.pooled)):
+            for number in people:
+                person = found.setdefault(number, {"number": number, "answers": [], "copies": [], "pooled": []})
+                person[name].append(version)
+    return [person for _, person in sorted(found.items())]
+
+
+def _updates(step: Step) -> Iterator[Update]:
+    for each in step.updates.values():
+        if isinstance(each.record, Update):
+            yield each.record
+
+
+def _positions_of(ledger: Ledger, wanted: Collection[Digest]) -> list[int]:
+    """Give the positions of shares by the leaf hashes of their entries, increasing."""
+    known = ledger.positions(kind="share") if wanted else []
+    return [at for at in known if decode_entry(ledger.entry(at)).leaf_hash in wanted]

@@ -1,0 +1,53 @@
+"""Entries of a run's ledger for people: fields by name, participants by all three names."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from liberate.crypto.signing import key_id
+from liberate.errors import LiberateError
+from liberate.federation.store.devices import Devices
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import KINDS
+from liberate.ledger.rules.state import State
+from liberate.runs.folder import Run
+from liberate.runs.people import find_person
+
+
+def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) -> list[dict[str, Any]]:
+    """Give the newest entries, oldest of them first, each as a flat dictionary.
+
+    Raises:
+        LiberateError: No such kind or author.
+    """
+    if kind is not None and kind not in KINDS:
+        raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        state = ledger.state
+        number = None if author is None else _author_number(run, author, len(state.principals))
+        user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}
+        positions = ledger.positions(kind=kind, author=number)
+        return [_fields(position, ledger.entry(position), user_ids, state) for position in positions[-limit:]]
+
+
+def _author_number(run: Run, name: str, n_principals: int) -> int:
+    """Give the number of any principal, participant or not."""
+    if name.isdecimal() and int(name) < n_principals:
+        return int(name)
+    return find_person(run, name).number
+
+
+def _fields(position: int, data: bytes, user_ids: dict[int | None, str], state: State) -> dict[str, Any]:
+    record = decode_entry(data).record
+    author = record.author
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    return {
+        "position": position,
+        "kind": record.kind,
+        "author": author,
+        "key_id": key_id(state.key_at(author, position)),
+        "user_id": user_ids.get(author),
+    } | fields

@@ -1,0 +1,166 @@
+"""Accusations checked with nothing but the answer that makes them and the log's key: no ledger, no run, no trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from liberate.arrays import Int32Array
+from liberate.crypto.commitments import commitment
+from liberate.crypto.merkle import verify_inclusion
+from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.data.rating_scale import Scale
+from liberate.data.ratings import Ratings
+from liberate.errors import InvalidRecord, ProofMismatch
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.sharing_records import Receipt, Share
+from liberate.privacy.fingerprinting import FALSE_ACCUSATION, attribute
+
+
+class _Included(Struct, frozen=True):
+    position: int
+    entry: bytes
+    proof: tuple[bytes, ...]
+
+
+class _Levels(Struct, frozen=True):
+    low: float
+    step: float
+    levels: int
+
+
+class _Opened(_Included, frozen=True, kw_only=True):
+    copy: bytes
+    salt: bytes
+    base: bytes
+    base_salt: bytes
+    scale: _Levels
+    items: tuple[int, ...]
+    leaked: tuple[int, ...]
+    receipt: _Included | None
+
+
+class _Candidate(Struct, frozen=True):
+    number: int
+    accused: bool
+    evidence: tuple[_Opened, ...]
+
+
+class _Answer(Struct, frozen=True):
+    checkpoint: str
+    candidates: tuple[_Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accusation:
+    """An accusation whose evidence holds.
+
+    Attributes:
+        number: Who is accused.
+        log10_likelihood: As of `Attribution`.
+        bound: On a false accusation of anybody among the candidates.
+        rows: How many rows that leaked it rests on.
+        received: Whether the accused has acknowledged all copies that it rests on.
+    """
+
+    number: int
+    log10_likelihood: float
+    bound: float
+    rows: int
+    received: bool
+
+
+def is_accusation(data: bytes) -> bool:
+    """Tell whether bytes are a well-formed answer to whose copy leaked; what it proves is not checked."""
+    try:
+        _read(data)
+    except InvalidRecord:
+        return False
+    return True
+
+
+def check_accusations(data: bytes, vkey: str) -> list[Accusation]:
+    """Check all accusations of an answer of `trace --leak --json`.
+
+    Each copy and base must open what a share for the accused commits to that lies under the log's signed tree, and the
+    rows must accuse by themselves. That these rows are those of the leak, on the data set's scale, and that the answer
+    names all candidates, is for whoever has the leak and the ledger.
+
+    Args:
+        data: The answer.
+        vkey: The log's verifier key, known from elsewhere.
+
+    Raises:
+        InvalidRecord: The answer is none, or not signed with the key.
+        ProofMismatch: Nobody is accused, or evidence does not open or does not accuse.
+    """
+    answer = _read(data)
+    checkpoint = open_checkpoint(answer.checkpoint, vkey)
+    accused = [each for each in answer.candidates if each.accused]
+    if not accused:
+        raise ProofMismatch("the answer accuses nobody")
+    return [_check(each, checkpoint, len(answer.candidates)) for each in accused]
+
+
+def _read(data: bytes) -> _Answer:
+    try:
+        return msgspec.json.decode(data, type=_Answer)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRecord(f"not an answer of trace --leak --json: {error}") from error
+
+
+def _check(accused: _Candidate, checkpoint: Checkpoint, n_candidates: int) -> Accusation:
+    rows: dict[bytes, tuple[Int32Array, Int32Array, Int32Array]] = {}
+    for each in accused.evidence:
+        _check_share(each, accused.number, checkpoint)
+        rows[each.base_salt + each.base] = _rows(each)
+    if not rows or len({each.scale for each in accused.evidence}) != 1:
+        raise ProofMismatch(f"wanted copies of {accused.number}, all on one scale")
+    leaked, base, copy = (np.concatenate(parts) for parts in zip(*rows.values(), strict=True))
+    found = attribute(leaked, base, copy[None], accused.evidence[0].scale.levels)
+    bound = float(found.bound[0]) * n_candidates
+    if bound > FALSE_ACCUSATION:
+        raise ProofMismatch(f"the rows bound a false accusation by {bound:.2g} only, {FALSE_ACCUSATION:g} is wanted")
+    return Accusation(
+        number=accused.number,
+        log10_likelihood=float(found.log10_likelihood[0]),
+        bound=bound,
+        rows=len(leaked),
+        received=all(each.receipt is not None for each in accused.evidence),
+    )
+
+
+def _check_share(opened: _Opened, recipient: int, checkpoint: Checkpoint) -> None:
+    entry = _included(opened, checkpoint)
+    share = entry.record
+    if not isinstance(share, Share) or share.recipient != recipient:
+        raise ProofMismatch(f"entry {opened.position} hands nothing to {recipient}")
+    if (commitment(opened.salt, opened.copy), commitment(opened.base_salt, opened.base)) != (share.copy, share.base):
+        raise ProofMismatch(f"copy or base do not open the commitments of entry {opened.position}")
+    if opened.receipt is not None:
+        receipt = _included(opened.receipt, checkpoint).record
+        if not isinstance(receipt, Receipt) or (receipt.author, receipt.share) != (recipient, entry.leaf_hash):
+            raise ProofMismatch(f"entry {opened.receipt.position} does not acknowledge entry {opened.position}")
+
+
+def _included(found: _Included, checkpoint: Checkpoint) -> Entry:
+    entry = decode_entry(found.entry)
+    proof = [Digest(step) for step in found.proof]
+    verify_inclusion(entry.leaf_hash, found.position, checkpoint.size, proof, checkpoint.root)
+    return entry
+
+
+def _rows(opened: _Opened) -> tuple[Int32Array, Int32Array, Int32Array]:
+    """Give levels that leaked, and the same rows of base and copy, shape (n,) each."""
+    scale = Scale(low=opened.scale.low, step=opened.scale.step, n_levels=opened.scale.levels)
+    items, leaked = np.array(opened.items, np.int32), np.array(opened.leaked, np.int32)
+    base, copy = (Ratings.from_user_bytes([data], 2**31 - 1) for data in (opened.base, opened.copy))
+    at = np.searchsorted(base.items, items)
+    is_there = np.array_equal(base.items, copy.items) and np.array_equal(np.append(base.items, -1)[at], items)
+    if not is_there or len(leaked) != len(items) or not (np.diff(items) > 0).all():
+        raise ProofMismatch(f"the rows of entry {opened.position} are none of its copy, or count twice")
+    return leaked, scale.places(base.values)[at], scale.places(copy.values)[at]

@@ -1,0 +1,239 @@
+"""Whose copy leaked: first the ledger says that it is looked up, then the givers' copies are held against the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from liberate.crypto.commitments import commitment
+from liberate.crypto.note import open_checkpoint
+from liberate.errors import LiberateError
+from liberate.federation.disclosure import disclose
+from liberate.federation.enrolment import Admitting
+from liberate.federation.setup import Standing, kept_key, open_standing
+from liberate.federation.sharing.actions import Handed, handed
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.sharing_rows import Base
+from liberate.federation.terms import Charter
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.sharing_records import Receipt, Share
+from liberate.ledger.interface import Ledger
+from liberate.ledger.trace.prover import ProvedEntry, Prover
+from liberate.runs.federation_terms import charter_of
+from liberate.runs.folder import Run
+from liberate.timing import Stopwatch
+from liberate.tracing.answer_json import Json, amount, entry, party, text
+from liberate.tracing.leak.attribution import Bases, Leak, Matched, Weighed, match, read_leak, weigh
+
+_FITS = 0.5
+"""Part of somebody's rows that must be near the base copy of the person so named: else everybody's are looked at."""
+
+Announce = Callable[[int, int], None]
+"""Told the position of a disclosure and how many people it names."""
+
+
+def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_people: None) -> Json:
+    """Say whose copies rows that leaked are likely to be; a disclosure by an auditor stands on the ledger before.
+
+    Args:
+        run: A run that nobody is training.
+        file: The rows, CSV or Parquet with item, rating and, if there is one, user; ids of users may be anything.
+        announce: Told of each disclosure.
+
+    Returns:
+        The keys of `liberate trace --leak --json`: `leak`, the rows and how many were found in base copies;
+        `disclosures`, each with its reason and the salt that opens it; `owners`, whose base copies these are;
+        `candidates`, likeliest first, each with `log10_likelihood`, the `bound` on a false accusation, whether it is
+        `accused`, the `givers` of the own copies, who holds the same rows too (`also_held_by`) and, of the accused,
+        `evidence`: share entries with their proofs, and what opens their commitments.
+
+    Raises:
+        DataError: The file cannot be used, or has nothing of this run.
+        LiberateError: Nobody has handed out copies, or a training is going on.
+        FederationError: The genesis admits no auditors.
+        NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
+    """
+    leak = read_leak(file, run.catalogue()["item_id"].to_pylist())
+    charter = charter_of(run.settings)
+    with open_standing(run.home, charter) as standing:
+        lookup = _LookUp(run, charter, standing, leak, announce)
+        matched = lookup.matched()
+        leaked = {base.commitment for base in matched.bases}
+        return lookup.answer(matched, weigh(matched, [each for each in lookup.copies if each.share.base in leaked]))
+
+
+class _LookUp:
+    """What the auditor does with a leak, in this order: say so, have the givers' copies opened, answer."""
+
+    def __init__(self, run: Run, charter: Charter, standing: Standing, leak: Leak, announce: Announce) -> None:
+        self.copies: list[Handed] = []
+        self._unopened: list[int] = []
+        self._run, self._charter, self._leak, self._announce = run, charter, leak, announce
+        self._ledger: Ledger = standing.ledger
+        self._devices: Devices = standing.devices
+        self._publisher = standing.publisher
+        self._shares = _shares_on(self._ledger)
+        self._disclosures: list[Json] = []
+        if not self._shares:
+            raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
+
+    def matched(self) -> Matched:
+        """Match the rows: first with those whom they name, then, where somebody's rows do not fit, with everybody.
+
+        Raises:
+            LiberateError: No giver's copy opens.
+        """
+        forgotten = {device.number for device in self._devices.devices() if device.is_erased}
+        givers = {share.author for _, share in self._shares.values()} - forgotten
+        named = [self._devices.find(user_id=name) for name in self._leak.user_ids]
+        own = [device.number if device and device.number in givers else None for device in named]
+        first = {number for number in own if number is not None}
+        if first:
+            self._open(first)
+        if givers - first and not all(index is not None for index in self._chosen(own)):
+            self._open(givers - first)
+        if not self.copies:
+            raise LiberateError("no giver keeps what opens the copies, so rows cannot be held against them")
+        known = self._chosen(own)
+        bases = self._bases()
+        for user in (user for user, index in enumerate(known) if index is None):
+            near = bases.near(self._leak, user)
+            known[user] = int(near.argmax()) if near.max() else None
+        return match(self._leak, bases, known)
+
+    def _chosen(self, numbers: Sequence[int | None]) -> list[int | None]:
+        """Give for each of the leak's users the base copy of the person so named, if it has the rows."""
+        if not self.copies:
+            return [None] * len(numbers)
+        bases, givers = self._bases(), [giver for giver, _ in self._by_base().values()]
+        found: list[int | None] = []
+        for user, number in enumerate(numbers):
+            wanted = _FITS * int((self._leak.users == user).sum())
+            near = bases.near(self._leak, user) if number is not None else np.zeros(0)
+            best = max((i for i, giver in enumerate(givers) if giver == number), key=near.__getitem__, default=None)
+            found.append(best if best is not None and near[best] and near[best] >= wanted else None)
+        return found
+
+    def answer(self, matched: Matched, candidates: Sequence[Weighed]) -> Json:
+        """Give the answer, each entry in it proved."""
+        prover = Prover(self._ledger)
+        used = sorted(self._shares[each.hash][0] for candidate in candidates for each in candidate.copies)
+        prover.prove_all([*used, *(each["position"] for each in self._disclosures)])
+        found = [self._candidate(each, candidates, matched, prover) for each in candidates]
+        checkpoint = open_checkpoint(prover.note, self._run.verifier_key)
+        of = self._by_base()
+        return {
+            "leak": {
+                "sha256": self._leak.digest,
+                "rows": self._leak.n_rows,
+                "users": len(self._leak.user_ids),
+                "matched": len(matched.items),
+            },
+            "disclosures": self._disclosures,
+            "owners": [
+                self._party(of[base.commitment][0])
+                | {"base": text(base.commitment), "rows": rows, "epsilon": amount(base.epsilon_nano)}
+                for base, rows in zip(
+                    matched.bases, np.bincount(matched.owners, minlength=len(matched.bases)).tolist(), strict=True
+                )
+            ],
+            "candidates": found,
+            "unopened": self._unopened,
+            "proofs": prover.proof_count,
+            "entry_count": checkpoint.size,
+            "root": text(checkpoint.root),
+            "checkpoint": prover.note,
+        }
+
+    def _open(self, people: Iterable[int]) -> None:
+        """Say on the ledger whose copies are opened, let the witnesses see it, and have the givers open them."""
+        wanted = sorted(people)
+        root = open_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
+        salt = self._charter.randomness(root).secret("disclosure salt")
+        reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
+        keys = self._run.home / "keys"
+        admitting = Admitting(self._ledger, kept_key(keys, "founder", self._charter.randomness()), 1, Stopwatch())
+        auditor = kept_key(keys, "auditor", self._charter.randomness())
+        position = disclose(admitting, auditor, wanted, reason.encode(), salt)
+        self._publisher.publish()
+        self._announce(position, len(wanted))
+        self._disclosures.append({"position": position, "people": wanted, "reason": reason, "salt": text(salt)})
+        devices = [device for number in wanted if (device := self._devices.find(number=number))]
+        for each in (one for device in devices for one in handed(self._devices, device.slot)):
+            if each.hash not in self._shares:
+                continue
+            if _opens(each):
+                self.copies.append(each)
+            else:
+                self._unopened.append(self._shares[each.hash][0])
+
+    def _by_base(self) -> dict[Digest, tuple[int, Base]]:
+        """Give giver and base of each base copy that was opened, by commitment."""
+        return {each.share.base: (each.giver, each.base) for each in self.copies}
+
+    def _bases(self) -> Bases:
+        return Bases([base for _, base in self._by_base().values()], self._leak.n_items)
+
+    def _candidate(self, each: Weighed, everybody: Sequence[Weighed], matched: Matched, prover: Prover) -> Json:
+        same = [other.number for other in everybody if other.fingerprint == each.fingerprint]
+        return self._party(each.number) | {
+            "log10_likelihood": each.log10_likelihood,
+            "bound": each.bound,
+            "accused": each.is_accused,
+            "givers": sorted({copy.giver for copy in each.copies}),
+            "also_held_by": [number for number in same if number != each.number],
+            "evidence": self._evidence(each, matched, prover) if each.is_accused else [],
+        }
+
+    def _evidence(self, accused: Weighed, matched: Matched, prover: Prover) -> list[Json]:
+        """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
+        receipts = {
+            record.share: position
+            for position in self._ledger.positions(kind="receipt", author=accused.number)
+            if isinstance(record := decode_entry(self._ledger.entry(position)).record, Receipt)
+        }
+        found = []
+        for each in accused.copies:
+            receipt = receipts.get(each.hash)
+            own = matched.owners == [base.commitment for base in matched.bases].index(each.share.base)
+            found.append(
+                _whole(prover.prove(self._shares[each.hash][0]))
+                | {
+                    "giver": each.giver,
+                    "copy": text(each.copy),
+                    "salt": text(each.salt),
+                    "base": text(each.base.ratings),
+                    "base_salt": text(each.base.salt),
+                    "scale": dict(zip(("low", "step", "levels"), each.base.scale, strict=True)),
+                    "items": matched.items[own].tolist(),
+                    "leaked": matched.leaked[own].tolist(),
+                    "receipt": None if receipt is None else _whole(prover.prove(receipt)),
+                }
+            )
+        return found
+
+    def _party(self, number: int) -> Json:
+        return party(number, self._ledger.state.principals, self._devices)
+
+
+def _shares_on(ledger: Ledger) -> dict[Digest, tuple[int, Share]]:
+    """Give position and record of each share on a ledger, by leaf hash."""
+    found: dict[Digest, tuple[int, Share]] = {}
+    for position in ledger.positions(kind="share"):
+        held = decode_entry(ledger.entry(position))
+        if isinstance(held.record, Share):
+            found[held.leaf_hash] = position, held.record
+    return found
+
+
+def _whole(proved: ProvedEntry) -> Json:
+    """Write an entry with all its bytes."""
+    return entry(proved) | {"entry": text(proved.entry.data)}
+
+
+def _opens(copy: Handed) -> bool:
+    """Whether what a giver keeps opens the commitments of the share."""
+    return copy.base.commitment == copy.share.base and commitment(copy.salt, copy.copy) == copy.share.copy

@@ -1,0 +1,170 @@
+"""Proofs about a run's ledger, checked before they are given out, and as files that need no ledger."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from liberate.crypto.note import WitnessPolicy, open_checkpoint
+from liberate.crypto.signing import key_id
+from liberate.errors import LedgerError
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.interface import Ledger
+from liberate.ledger.publish.proof_files import (
+    INCLUSION,
+    NO_WITNESSES,
+    Continued,
+    Included,
+    open_consistency,
+    open_history,
+    open_inclusion,
+    prove_consistency,
+    prove_history,
+    prove_inclusion,
+)
+from liberate.ledger.trace.completeness import Completeness, follow
+from liberate.runs.folder import Run
+from liberate.runs.people import find_person
+
+_NANO = 10**9
+
+
+def published(folder: Path, ledger: Ledger) -> str | None:
+    """Give the newest checkpoint that a run has published; None where the log's newest one needs no cosignatures."""
+    kept = folder / "checkpoint"
+    if ledger.state.founding.witnesses.threshold == 0 or not kept.exists():
+        return None
+    return kept.read_bytes().decode(errors="replace")
+
+
+def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove that an entry stands in the ledger under a checkpoint.
+
+    Args:
+        run: A run.
+        position: Position of the entry.
+        note: A checkpoint, with the cosignatures that the genesis wants; the newest published one if None.
+        out: Where the proof is written as a C2SP tlog-proof, or None.
+
+    Raises:
+        LedgerError: The ledger has no such entry, or cannot prove it.
+    """
+    with closing(run.open_ledger()) as ledger:
+        text = prove_inclusion(ledger, position, note or published(run.home, ledger))
+    found = open_inclusion(text, run.verifier_key)
+    _write(out, text)
+    return {
+        "position": position,
+        "kind": found.entry.record.kind,
+        "leaf_hash": _text(found.entry.leaf_hash),
+        **_proved(found),
+    }
+
+
+def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove that the ledger continues a checkpoint that somebody has kept.
+
+    Args:
+        run: A run.
+        kept: The kept checkpoint, a signed note.
+        note: As in `prove_entry`.
+        out: Where the proof is written as a request to C2SP witnesses, or None.
+
+    Raises:
+        LedgerError: The ledger does not continue it.
+    """
+    with closing(run.open_ledger()) as ledger:
+        text = prove_consistency(ledger, kept, note or published(run.home, ledger))
+    found = open_consistency(text, run.verifier_key, kept)
+    _write(out, text)
+    return {"old_size": found.old_size, **_proved(found)}
+
+
+def prove_person(run: Run, participant: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Prove which entries are all that name a participant.
+
+    Args:
+        run: A run.
+        participant: Number, key id, or user:ID.
+        note: As in `prove_entry`.
+        out: Where the proof is written as JSON, or None.
+
+    Raises:
+        LiberateError: Nobody has that name.
+        LedgerError: The ledger cannot prove it.
+    """
+    number = find_person(run, participant).number
+    with closing(run.open_ledger()) as ledger:
+        text = prove_history(ledger, number, note or published(run.home, ledger))
+    found = _history(open_history(text, run.verifier_key), run.verifier_key)
+    _write(out, text)
+    return found
+
+
+def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES) -> dict[str, Any]:
+    """Check a proof file of any kind with nothing but the log's verifier key.
+
+    Args:
+        text: The file.
+        vkey: Verifier key of the log.
+        kept: The checkpoint that a consistency proof is to continue.
+        policy: Whose cosignatures are wanted.
+
+    Raises:
+        LedgerError: The file proves nothing.
+    """
+    if text.startswith(INCLUSION):
+        included = open_inclusion(text, vkey, policy)
+        record: dict[str, Any] = msgspec.to_builtins(included.entry.record)
+        leaf_hash = _text(included.entry.leaf_hash)
+        fields = {"position": included.position, "leaf_hash": leaf_hash, "record": record}
+        return {"proves": "inclusion", **fields, **_proved(included)}
+    if text.startswith("{"):
+        return {"proves": "completeness", **_history(open_history(text, vkey, policy), vkey)}
+    if kept is None:
+        raise LedgerError(
+            "not an inclusion proof",
+            hint="a consistency proof is held against a checkpoint you have kept: --checkpoint",
+        )
+    continued = open_consistency(text, vkey, kept, policy)
+    return {"proves": "consistency", "old_size": continued.old_size, **_proved(continued)}
+
+
+def _history(found: Completeness, vkey: str) -> dict[str, Any]:
+    checkpoint = open_checkpoint(found.checkpoint, vkey)
+    person = follow(found.number, found.entries, checkpoint.origin)
+    return {
+        "number": found.number,
+        "key_id": key_id(person.key),
+        "role": person.role,
+        "entries": [msgspec.to_builtins(decode_entry(entry).record) for entry in found.entries],
+        "epsilon": person.epsilon_nano / _NANO,
+        "rho": person.rho_nano / _NANO,
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": _text(checkpoint.root),
+        "checkpoint": found.checkpoint,
+    }
+
+
+def _proved(found: Included | Continued) -> dict[str, Any]:
+    return {
+        "origin": found.checkpoint.origin,
+        "size": found.checkpoint.size,
+        "root": _text(found.checkpoint.root),
+        "proof": [_text(step) for step in found.proof],
+        "checkpoint": found.note,
+    }
+
+
+def _write(out: Path | None, text: str) -> None:
+    if out is not None:
+        out.write_bytes(text.encode())
+
+
+def _text(digest: bytes) -> str:
+    return b64encode(digest).decode()

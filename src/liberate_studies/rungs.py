@@ -1,0 +1,209 @@
+"""The rungs of the paper's ladder: learning in one place, federated, and federated on a ledger.
+
+`federated` does the federation's arithmetic, statistic -> mechanism -> sum -> solve, without messages, signatures and
+ledger. Given the seed and the ledger's root at the start of a recorded run it draws the same noise, and comes to the
+same models to the bit: `require_same` compares their digests to those on the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from liberate.errors import LiberateError
+from liberate.federation.coordinator.config import Stage
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Model as ModelRecord
+from liberate.model.codec import encode, model_digest
+from liberate.model.kernels.server import add_rows
+from liberate.model.metrics import Metrics, evaluate
+from liberate.model.model import Model
+from liberate.model.profiles import fit_devices
+from liberate.model.registry import fit
+from liberate.model.solvers import Total, has_converged
+from liberate.randomness import SimulatedRandomness
+from liberate.runs.folder import Result, Run, load_run
+from liberate.runs.train import train
+from liberate.timing import Stopwatch
+from liberate_studies.worlds import Job
+
+REPEATS = 3
+"""Runs of which the fastest is taken: what else goes on on the machine only ever slows one down."""
+
+_FIRST_PARTICIPANT = 3
+"""On a new ledger the founder, the log and the coordinator have the numbers below."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a rung came to.
+
+    Attributes:
+        models: Every version, from 0.
+        seconds: From the first step to the last model.
+        parts: Seconds by part of the work; what is missing to `seconds` is everything else.
+    """
+
+    models: tuple[Model, ...]
+    seconds: float
+    parts: Mapping[str, float]
+
+    @property
+    def rounds(self) -> int:
+        return len(self.models) - 1
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """Digest of each version from 1."""
+        return tuple(model_digest(encode(model)) for model in self.models[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledgered(Learned):
+    """What a federation on a ledger came to.
+
+    Attributes:
+        run: Its run folder.
+        result: Its figures.
+        recorded: The models' digests as they stand on the ledger.
+    """
+
+    run: Run
+    result: Result
+    recorded: tuple[Digest, ...]
+
+    @property
+    def first_root(self) -> bytes:
+        """Root of the ledger when the run began; its noise depends on it."""
+        return b64decode(self.run.record["first_root"])
+
+
+def centralised(job: Job) -> Learned:
+    """Learn with all ratings in one place and without noise, until it converges or the rounds are over."""
+    config, rounds = job.settings.model, job.plan.rounds
+    secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
+    models: list[Model] = []
+    begin = time.perf_counter()
+    for model in fit(config, job.split.train, job.dataset.low, job.dataset.high, secret):
+        models.append(model)
+        if model.version == rounds or _is_over(models, config.tolerance):
+            break
+    return Learned(models=tuple(models), seconds=time.perf_counter() - begin, parts={})
+
+
+def federated(job: Job, first_root: bytes = b"") -> Learned:
+    """Do a federation's arithmetic without messages, signatures and ledger.
+
+    Args:
+        job: What to learn; its mode is `plain` or `local`.
+        first_root: The ledger root that a recorded run's noise depends on.
+    """
+    agenda = job.plan
+    config = agenda.settings.model
+    if not agenda.stages:
+        raise ValueError("in mode device there is nothing to federate")
+    secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
+    randomness = SimulatedRandomness(job.settings.run.seed, first_root)
+    stopwatch = Stopwatch()
+    begin = time.perf_counter()
+    models = [agenda.first_model(job.dataset, secret)]
+    while models[-1].version < agenda.rounds and (agenda.is_noisy or not _is_over(models, config.tolerance)):
+        stage = agenda.stage_after(models[-1])
+        total = _collect(job, models[-1], stage, randomness, stopwatch)
+        with stopwatch.measure("solve"):
+            models.append(stage.solver.solve(models[-1], total))
+    return Learned(models=tuple(models), seconds=time.perf_counter() - begin, parts=dict(stopwatch.seconds))
+
+
+def _is_over(models: Sequence[Model], tolerance: float | None) -> bool:
+    return len(models) > 1 and has_converged(models[-2], models[-1], tolerance)
+
+
+def _collect(
+    job: Job,
+    model: Model,
+    stage: Stage,
+    randomness: SimulatedRandomness,
+    stopwatch: Stopwatch,
+) -> Total:
+    """Add up what leaves all devices in the round that follows a model."""
+    own = job.split.train
+    n_rows, width, n_tail = stage.statistic.shape
+    rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
+    for begin in range(0, own.n_users, job.settings.federation.chunk):
+        slots = np.arange(begin, min(begin + job.settings.federation.chunk, own.n_users))
+        keys = [randomness.secret("noise", model.version + 1, _FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
+        with stopwatch.measure("fit"):
+            batch = stage.statistic.compute(model, own.select(slots))
+        with stopwatch.measure("noise"):
+            release = stage.mechanism.release(batch, n_rows, keys, exact=False)
+        with stopwatch.measure("sum"):
+            add_rows(rows, release.indices, release.rows)
+            tail += release.tails.sum(axis=0)
+    unit = np.float64(2.0**-stage.mechanism.grid_bits)
+    return Total(rows * unit, tail * unit, own.n_users)
+
+
+def ledgered(job: Job, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Ledgered:
+    """Train a federation as `liberate train` does: keys, messages, signatures and the ledger in a new folder."""
+    result = train(job.settings, folder, progress=progress)
+    run = load_run(folder)
+    return Ledgered(
+        models=tuple(run.model(version) for version in range(result.rounds + 1)),
+        seconds=result.seconds,
+        parts=run.record["seconds"],
+        run=run,
+        result=result,
+        recorded=tuple(_recorded(run)),
+    )
+
+
+def _recorded(run: Run) -> Iterator[Digest]:
+    with closing(run.open_ledger()) as ledger:
+        for position in ledger.positions(kind="model"):
+            record = decode_entry(ledger.entry(position)).record
+            if isinstance(record, ModelRecord):
+                yield Digest(record.digest)
+
+
+def require_same(free: Learned, recorded: Sequence[Digest]) -> None:
+    """Check that a run without ledger came to the models that stand on one.
+
+    Raises:
+        LiberateError: They differ; the first round that does is named.
+    """
+    found = free.digests
+    for number, (one, other) in enumerate(zip(found, recorded, strict=False), start=1):
+        if one != other:
+            raise LiberateError(
+                f"round {number}: the model is {one.hex()[:16]} without the ledger and {other.hex()[:16]} on it"
+            )
+    if len(found) != len(recorded):
+        raise LiberateError(f"{len(found)} rounds without the ledger, {len(recorded)} on it")
+
+
+def judge(job: Job, model: Model) -> Metrics:
+    """Judge a model by the held-out ratings: the simulator's view, which no participant has."""
+    return evaluate(model, fit_devices(model, job.split.train), job.split, None)
+
+
+L = TypeVar("L", bound=Learned)
+
+
+def fastest(learn: Callable[[], L]) -> L:
+    """Learn the same several times and give the fastest."""
+    return min((learn() for _ in range(REPEATS)), key=lambda learned: learned.seconds)
+
+
+def warm_up(*jobs: Job) -> None:
+    """Load and compile what the jobs need, so that no measured time holds it."""
+    for job in jobs:
+        federated(job)

@@ -1,0 +1,429 @@
+"""Masked rounds from end to end: the sum is that of the uploads, whoever vanishes, lies or is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from liberate.errors import FederationError, InsufficientCohort
+from liberate.federation.coordinator.secure_aggregation import survivor_parts
+from liberate.federation.keys import rotate_key
+from liberate.federation.wire.round_messages import Refused, RoundAnswer, RoundRefusal, decode_reply, encode_message
+from liberate.federation.wire.secagg_messages import MaskKeys, Opened, Shares, decode_answer
+from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.number_sets import numbers, ranges
+from liberate.ledger.format.records import Aborted, Model, Round, Survivors
+from liberate.ledger.verification.verify import verify
+from liberate.model.codec import encode
+from tests.worlds import Stage, World, low_rank_ratings, stage
+
+MASKED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
+PLAIN = replace(MASKED, masks=False)
+PHASES = ("advertise", "share", "mask", "unmask")
+FIRST = 3
+"""Number of the first of twelve participants; of eleven neighbours eight are needed."""
+
+
+def through(edit: Callable[[Request, list[Reply]], list[Reply]]) -> type[Transport]:
+    """Give a transport that edits the replies to each request."""
+
+    class Edited:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            return [
+                reply for request in requests for reply in edit(request, self._inner.exchange([request], deadline_s))
+            ]
+
+    return Edited
+
+
+def vanishing(absent: dict[str, set[int]]) -> type[Transport]:
+    """Give a transport in which some do not reply from a phase on."""
+
+    class Vanishing:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            gone: set[int] = set()
+            for phase in PHASES[: PHASES.index(requests[0].phase) + 1]:
+                gone |= absent.get(phase, set())
+            return self._inner.exchange([each for each in requests if each.recipient not in gone], deadline_s)
+
+    return Vanishing
+
+
+def survivors_on(scene: Stage) -> list[int]:
+    ledger = scene.federation.ledger
+    records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="survivors")]
+    return [number for record in records if isinstance(record, Survivors) for number in numbers(record.people)]
+
+
+def abort_reason(scene: Stage) -> str:
+    ledger = scene.federation.ledger
+    record = decode_entry(ledger.entry(ledger.positions(kind="aborted")[-1])).record
+    assert isinstance(record, Aborted)
+    return record.reason
+
+
+# --- the sum ----------------------------------------------------------------------------------------------------------
+
+
+def test_masks_change_no_bit_of_a_model(tmp_path: Path) -> None:
+    models = []
+    for name, world in (("masked", MASKED), ("plain", PLAIN)):
+        with stage(tmp_path / name, world) as scene:
+            last = scene.learn(1)
+            ledger = scene.federation.ledger
+            (record,) = (decode_entry(ledger.entry(p)).record for p in ledger.positions(kind="model"))
+            assert isinstance(record, Model)
+            models.append((encode(last), record.sum_digest, record.digest))
+
+    assert models[0] == models[1]
+
+
+def test_masked_runs_go_on_and_their_ledger_is_sound(tmp_path: Path) -> None:
+    with stage(tmp_path / "a", MASKED) as scene:
+        last = scene.learn()
+        ledger, log_key = scene.federation.ledger, scene.federation.policy.log_key
+        record = decode_entry(ledger.entry(ledger.positions(kind="round")[0])).record
+    with stage(tmp_path / "b", PLAIN) as scene:
+        assert encode(scene.learn()) == encode(last)
+
+    assert not verify(tmp_path / "a" / "ledger", key=log_key).findings
+    assert isinstance(record, Round)
+    assert record.is_masked
+    assert list(numbers(record.cohort)) == list(range(FIRST, FIRST + 12))
+
+
+def test_uploads_are_masked_on_their_way(tmp_path: Path) -> None:
+    uploads: dict[bool, list[bytes]] = {True: [], False: []}
+    for world in (MASKED, PLAIN):
+
+        def keep(request: Request, replies: list[Reply], world: World = world) -> list[Reply]:
+            for reply in replies:
+                if request.phase in ("mask", "update"):
+                    answer = decode_reply(reply.body)
+                    assert isinstance(answer, RoundAnswer)
+                    uploads[world.masks].append(answer.upload)
+            return replies
+
+        with stage(tmp_path / str(world.masks), world, wrap=through(keep)) as scene:
+            scene.learn(1)
+
+    assert len(uploads[True]) == len(uploads[False]) == 12
+    assert not set(uploads[True]) & set(uploads[False])
+
+
+# --- who vanishes -----------------------------------------------------------------------------------------------------
+
+people: st.SearchStrategy[set[int]] = st.just(set()) | st.sets(st.integers(FIRST, FIRST + 11), max_size=4)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.fixed_dictionaries(dict.fromkeys(PHASES, people)))
+def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_aborted(
+    absent: dict[str, set[int]],
+) -> None:
+    """Eight of eleven neighbours are needed: three may vanish, in whatever phases."""
+    before_upload = absent["advertise"] | absent["share"] | absent["mask"]
+    everybody = set().union(*absent.values())
+    with TemporaryDirectory() as folder:
+        with stage(Path(folder) / "a", MASKED, wrap=vanishing(absent)) as scene:
+            if len(everybody) > 3:
+                with pytest.raises(InsufficientCohort, match="were needed"):
+                    scene.learn(1)
+                assert abort_reason(scene).startswith(("too_few", "insufficient"))
+                return
+            masked = scene.learn(1)
+            assert set(survivors_on(scene)) == set(range(FIRST, FIRST + 12)) - before_upload
+        with stage(Path(folder) / "b", PLAIN, wrap=silent(before_upload)) as scene:
+            assert encode(scene.learn(1)) == encode(masked)
+
+
+def silent(absent: set[int]) -> type[Transport]:
+    return through(lambda request, replies: [] if request.recipient in absent else replies)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [
+        ("advertise", "too_few_keys"),
+        ("share", "too_few_shares"),
+        ("mask", "insufficient_updates"),
+        ("unmask", "too_few_shares"),
+    ],
+)
+def test_a_round_with_too_few_is_aborted_and_another_one_goes_on(tmp_path: Path, phase: str, reason: str) -> None:
+    absent = {phase: set(range(FIRST, FIRST + 8))}
+    with stage(tmp_path, MASKED, wrap=vanishing(absent)) as scene:
+        with pytest.raises(InsufficientCohort, match=r"round 1: .* needed"):
+            scene.learn(1)
+        assert abort_reason(scene) == reason
+        absent.clear()
+
+        scene.learn(1)
+
+
+# --- who lies ---------------------------------------------------------------------------------------------------------
+
+
+def lying(phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]) -> type[Transport]:
+    """Give a transport in which the first participant lies in one phase."""
+
+    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
+        if (request.phase, request.recipient) != (phase, FIRST):
+            return replies
+        answers = [decode_answer(reply.body, kind) for reply in replies]
+        return [Reply(FIRST, encode_message(lie(a) if isinstance(a, kind) else a)) for a in answers]
+
+    return through(edit)
+
+
+def other_keys(message: msgspec.Struct) -> msgspec.Struct:
+    return msgspec.structs.replace(message, mask=bytes(31) + b"\x07")
+
+
+def fewer_shares(message: msgspec.Struct) -> msgspec.Struct:
+    assert isinstance(message, Shares)
+    return Shares(sealed=message.sealed[:-1])
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "lie"), [("advertise", MaskKeys, other_keys), ("share", Shares, fewer_shares)]
+)
+def test_a_participant_that_lies_early_is_left_out(
+    tmp_path: Path, phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]
+) -> None:
+    with stage(tmp_path / "a", MASKED, wrap=lying(phase, kind, lie)) as scene:
+        masked = scene.learn(1)
+        assert survivors_on(scene) == list(range(FIRST + 1, FIRST + 12))
+    with stage(tmp_path / "b", PLAIN, wrap=silent({FIRST})) as scene:
+        assert encode(scene.learn(1)) == encode(masked)
+
+
+def test_a_false_share_is_found_where_one_is_to_spare(tmp_path: Path) -> None:
+    def false(message: msgspec.Struct) -> msgspec.Struct:
+        assert isinstance(message, Opened)
+        return Opened(shares=[(owner, bytes(32)) for owner, _ in message.shares])
+
+    with stage(tmp_path / "a", MASKED, wrap=lying("unmask", Opened, false)) as scene:
+        masked = scene.learn(1)
+    with stage(tmp_path / "b", PLAIN) as scene:
+        assert encode(scene.learn(1)) == encode(masked)
+
+
+def test_false_shares_with_none_to_spare_abort_the_round(tmp_path: Path) -> None:
+    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
+        if request.phase != "unmask":
+            return replies
+        if request.recipient > FIRST + 8:
+            return []
+        answer = decode_answer(replies[0].body, Opened)
+        assert isinstance(answer, Opened)
+        false = [(owner, bytes(32) if request.recipient == FIRST else share) for owner, share in answer.shares]
+        return [Reply(request.recipient, encode_message(Opened(shares=false)))]
+
+    with stage(tmp_path, MASKED, wrap=through(edit)) as scene:
+        with pytest.raises(InsufficientCohort, match="do not fit together"):
+            scene.learn(1)
+        assert abort_reason(scene) == "false_shares"
+
+
+def test_nonsense_is_counted_and_harms_nobody(tmp_path: Path) -> None:
+    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
+        nonsense = request.recipient == FIRST and request.phase == "share"
+        return [Reply(FIRST, b"\xc1"), Reply(99, b"")] if nonsense else replies
+
+    with stage(tmp_path, MASKED, wrap=through(edit)) as scene:
+        scene.learn(1)
+        assert survivors_on(scene) == list(range(FIRST + 1, FIRST + 12))
+
+
+def asked(scene: Stage, phase: str, body: bytes) -> str:
+    (reply,) = scene.host.answer([Request(FIRST, phase, body)])
+    answer = decode_answer(reply.body, Opened)
+    assert isinstance(answer, RoundRefusal)
+    return answer.reason
+
+
+def test_a_host_refuses_nonsense_in_every_phase(tmp_path: Path) -> None:
+    with stage(tmp_path, MASKED) as scene:
+        assert [asked(scene, phase, b"\xc1") for phase in PHASES] == ["unreadable"] * 4
+        assert asked(scene, "confess", b"") == "phase"
+
+
+def test_keys_are_advertised_once_though_asked_for_twice_at_once(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    def watched(request: Request, replies: list[Reply]) -> list[Reply]:
+        bodies.append(request.body)
+        return []
+
+    with stage(tmp_path, replace(MASKED, is_simulated=False), wrap=through(watched)) as scene:
+        with pytest.raises(InsufficientCohort):
+            scene.learn(1)
+
+        assert len(scene.host.answer([Request(FIRST, "advertise", bodies[0])] * 2)) == 1
+
+
+def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
+    """The coordinator asks for the upload of a masked round as if it were a plain one."""
+    with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))})) as scene:
+        with pytest.raises(InsufficientCohort):
+            scene.learn(1)
+        view, known = scene.coordinator._view(), scene.host._checkpoint
+        assert known is not None
+        (position,) = view.ledger.positions(kind="round")
+
+        request = view.round_request(position, encode(scene.first), known.size)
+        assert asked(scene, "update", request) == "phase"
+
+
+def test_outside_a_simulation_sums_are_masked(tmp_path: Path) -> None:
+    real = replace(MASKED, is_simulated=False)
+    with stage(tmp_path / "a", real) as scene:
+        assert scene.learn(1).version == 1
+
+
+def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_path: Path) -> None:
+    with stage(tmp_path, replace(MASKED, is_simulated=False)) as scene:
+        scene.learn(1)
+        ledger = scene.federation.ledger
+        record = decode_entry(ledger.entry(ledger.positions(kind="round")[0])).record
+        assert isinstance(record, Round)
+        bare = msgspec.structs.replace(
+            record,
+            mechanism=msgspec.structs.replace(record.mechanism, parameters=record.mechanism.parameters | {"masked": 0}),
+        )
+        with pytest.raises(Refused, match="without masks is for simulations"):
+            scene.host._check_policy(bare)
+        for changes in ({"shape": (9, 3, 1)}, {"modulus_bits": 64}, {"fidelity": "sum"}):
+            with pytest.raises(Refused, match=r"for uploads without|for simulations"):
+                scene.host._check_policy(msgspec.structs.replace(record, **changes))
+        scene.host._check_policy(record)
+    real = replace(PLAIN, is_simulated=False)
+    with stage(tmp_path / "bare", real) as scene, pytest.raises(FederationError, match="not_simulated"):
+        scene.learn(1)
+
+
+# --- who is killed ----------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("is_delivered", [False, True])
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, is_delivered: bool, after: int) -> None:
+    """Killed before or after the first or the second chunk of a phase was answered: nobody is told anything new."""
+    left = after
+
+    class Deadly:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            nonlocal left
+            if requests[0].phase == phase:
+                if left == 0:
+                    if is_delivered:
+                        self._inner.exchange(requests, deadline_s)
+                    raise Killed
+                left -= 1
+            return self._inner.exchange(requests, deadline_s)
+
+    with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=Deadly) as scene:
+        scene.learn(1)
+    with stage(tmp_path / "a", MASKED) as scene:
+        masked = scene.learn(1)
+        rounds = scene.federation.ledger.positions(kind="round")
+    with stage(tmp_path / "b", PLAIN) as scene:
+        plain = scene.learn(1)
+
+    assert len(rounds) == 1
+    assert encode(masked) == encode(plain)
+
+
+@pytest.mark.parametrize("phase", ["share", "mask", "unmask"])
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
+    tmp_path: Path, phase: str, is_delivered: bool
+) -> None:
+    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
+        if request.phase == phase and (request.recipient > FIRST or not is_delivered):
+            raise Killed
+        return replies
+
+    with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=through(deadly)) as scene:
+        scene.learn(1)
+    with stage(tmp_path / "a", MASKED) as scene:
+        ledger, devices = scene.federation.ledger, scene.federation.devices
+        device = devices.find(number=FIRST + 4)
+        assert device is not None
+        rotate_key(ledger, devices, device, b"r" * 32)
+    with stage(tmp_path / "a", MASKED) as scene:
+        masked = scene.learn(1)
+    with stage(tmp_path / "b", PLAIN) as scene:
+        plain = scene.learn(1)
+
+    assert encode(masked) == encode(plain)
+
+
+def test_a_round_whose_survivors_lost_their_uploads_is_aborted(tmp_path: Path) -> None:
+    """Killed after the survivor set, and one of the survivors does not come back."""
+
+    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
+        if request.phase == "unmask":
+            raise Killed
+        return replies
+
+    with pytest.raises(Killed), stage(tmp_path, MASKED, wrap=through(deadly)) as scene:
+        scene.learn(1)
+    with stage(tmp_path, MASKED, wrap=vanishing({"mask": {FIRST}})) as scene:
+        with pytest.raises(InsufficientCohort, match="11 of 12 survivors"):
+            scene.learn(1)
+        assert abort_reason(scene) == "survivors_lost"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xc1", None])
+def test_a_lost_file_of_the_coordinator_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
+        if request.phase == "mask":
+            raise Killed
+        return replies
+
+    with pytest.raises(Killed), stage(tmp_path, MASKED, wrap=through(deadly)) as scene:
+        scene.learn(1)
+    kept = tmp_path / "model" / "round.masks"
+    kept.unlink() if damage is None else kept.write_bytes(damage)
+
+    with stage(tmp_path, MASKED) as scene:
+        assert scene.learn(1).version == 1
+
+
+# --- survivor sets as records -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 7, 300])
+def test_a_large_survivor_set_spans_records_that_fit(step: int) -> None:
+    people = list(range(3, 3 + 5_000 * step, step))
+
+    parts = list(survivor_parts(people))
+
+    assert [number for part in parts for number in numbers(part)] == people
+    assert all(len(msgspec.json.encode(part)) < 60_000 for part in parts)
+    assert len(parts) == {1: 1, 7: 1, 300: 16}[step]
+    assert list(survivor_parts(people[:10])) == [ranges(people[:10])]

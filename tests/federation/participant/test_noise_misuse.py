@@ -1,0 +1,127 @@
+"""An auditor who keeps what left the devices finds noise that protects less than its price says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liberate.arrays import GridRows
+from liberate.federation.coordinator.upload_validation import Gate
+from liberate.federation.participant.host import Host, _Task
+from liberate.federation.store.device_rows import Device, Outgoing
+from liberate.federation.wire.round_messages import (
+    RoundAnswer,
+    decode_reply,
+    decode_request,
+    decode_upload,
+    encode_message,
+    encode_upload,
+)
+from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Round
+from liberate.privacy.misuse import Misuse, Seen, noise_misuse
+from liberate.randomness import SimulatedRandomness
+from tests.worlds import World, low_rank_ratings, stage
+
+LAPLACE = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
+GAUSS = replace(LAPLACE, noise="gaussian", epsilon=1.0)
+BOTH = pytest.mark.parametrize("world", [LAPLACE, GAUSS], ids=["laplace", "gaussian"])
+
+
+def misuse(folder: Path, world: World) -> list[Misuse]:
+    """Run a federation whose coordinator asks everything twice; give what an auditor of its transcript finds."""
+    transcript: list[Seen] = []
+    clips: set[int] = set()
+
+    class Insisting:
+        def __init__(self, inner: Transport) -> None:
+            self._inner = inner
+
+        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+            record = decode_entry(decode_request(requests[0].body).entry).record
+            assert isinstance(record, Round)
+            clips.add(record.mechanism.parameters["clip_units"])
+            for _ in range(2):
+                replies = self._inner.exchange(requests, deadline_s)
+                transcript.extend(seen(reply, record) for reply in replies)
+            return replies
+
+    with stage(folder, world, wrap=Insisting) as scene:
+        scene.learn()
+        people = len(scene.host.numbers)
+    assert len(transcript) == 2 * world.rounds * people
+    return noise_misuse(transcript, 2 * max(clips), 1 if world.noise == "laplace" else 2)
+
+
+def seen(reply: Reply, record: Round) -> Seen:
+    answer = decode_reply(reply.body)
+    assert isinstance(answer, RoundAnswer)
+    upload = decode_upload(answer.upload, shape=record.shape, is_dense=True)
+    numbers = np.concatenate([upload.rows.ravel(), upload.tails.ravel()]).astype(np.int64)
+    return Seen(participant=reply.sender, round=record.number, numbers=numbers)
+
+
+@BOTH
+def test_honest_devices_misuse_no_noise(tmp_path: Path, world: World) -> None:
+    assert misuse(tmp_path, world) == []
+
+
+@BOTH
+def test_noise_key_that_forgets_the_round_is_caught(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derive = SimulatedRandomness.secret
+
+    def forgetful(self: SimulatedRandomness, name: str, *index: int) -> bytes:
+        return derive(self, name, *index[1:]) if name == "noise" else derive(self, name, *index)
+
+    monkeypatch.setattr(SimulatedRandomness, "secret", forgetful)
+
+    found = misuse(tmp_path, world)
+
+    assert {each.kind for each in found} == {"one noise for two rounds"}
+    assert {each.participant for each in found} == set(range(3, 15))
+    assert {each.rounds for each in found} == {(1, 2), (1, 3), (2, 3)}
+
+
+@BOTH
+def test_device_that_draws_again_when_asked_again_is_caught(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def redraw(self: Host, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
+        if not waiting:
+            return []
+        keys = [bytes([9]) * 31 + bytes([index + 1]) for index in range(len(waiting))]
+        release, _ = self._compute(task, [(device.slot, ()) for device, _ in waiting], keys)
+        return [
+            Reply(
+                device.enrolled_number,
+                encode_message(
+                    RoundAnswer(
+                        entry=message.entry,
+                        upload=encode_upload(release, index, is_dense=True),
+                        salt=message.upload_salt,
+                    )
+                ),
+            )
+            for index, (device, message) in enumerate(waiting)
+        ]
+
+    def takes_anything(self: Gate, sender: int, answer: RoundAnswer) -> GridRows:
+        return decode_upload(answer.upload, shape=self.record.shape, is_dense=self.is_dense)
+
+    monkeypatch.setattr(Host, "_answer_again", redraw)
+    # A coordinator that wants fresh noise takes what does not open its commitment.
+    monkeypatch.setattr(Gate, "check", takes_anything)
+
+    found = misuse(tmp_path, world)
+
+    assert {(each.kind, each.rounds[0] == each.rounds[1]) for each in found} >= {
+        ("fresh noise for a repeated request", True)
+    }
+    assert {each.participant for each in found} == set(range(3, 15))

@@ -1,0 +1,271 @@
+"""Rounds under witnesses: nothing is answered without a quorum, and no published ledger is taken back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import pytest
+
+from liberate.crypto.note import SignatureType, cosignature_times, open_cosigned, verifier_key
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, LedgerError, NoQuorum, RolledBack
+from liberate.federation.wire.round_messages import RoundAnswer
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
+from liberate.ledger.witness.protocol import Answer
+from liberate.ledger.witness.witness import Witness
+from liberate.model.codec import encode
+from liberate.randomness import SimulatedClock
+from tests.federation.participant.test_hostile import answers, captured, reasons, silent
+from tests.ledger.world import LOG_KEY, LOG_VKEY, create
+from tests.ledger.world import World as LedgerWorld
+from tests.worlds import Stage, World, low_rank_ratings, stage
+
+KEYS = [SigningKey.from_seed(bytes([number + 1] * 32)) for number in range(3)]
+NAMES = [f"witness.example/{number}" for number in range(3)]
+ADDRESSES = tuple(
+    WitnessAddress(f"http://{name}", verifier_key(name, key.public, SignatureType.COSIGNATURE_V1))
+    for name, key in zip(NAMES, KEYS, strict=True)
+)
+PLAIN = World(ratings=low_rank_ratings())
+WATCHED = replace(PLAIN, witnesses=ADDRESSES, witness_threshold=2)
+
+
+class Network:
+    """Witnesses in this process, by URL; some may be out of reach."""
+
+    def __init__(self, folder: Path, log_key: str) -> None:
+        self.absent: set[str] = set()
+        self.witnesses = {
+            f"http://{name}": Witness(name, key, [log_key], folder / str(number), lambda: 1_700_000_000)
+            for number, (name, key) in enumerate(zip(NAMES, KEYS, strict=True))
+        }
+
+    def send(self, url: str, body: bytes) -> Answer:
+        if url in self.absent:
+            raise LedgerError("no answer")
+        return self.witnesses[url].add_checkpoint(body)
+
+    def close(self) -> None:
+        for witness in self.witnesses.values():
+            witness.close()
+
+
+@contextmanager
+def watched(folder: Path, world: World = WATCHED) -> Iterator[tuple[Stage, Network]]:
+    """A federation whose witnesses lie in `folder/witnesses`."""
+    with stage(folder, world) as scene:
+        network = Network(folder / "witnesses", scene.federation.policy.log_key)
+        scene.federation.publisher._send = network.send
+        try:
+            yield scene, network
+        finally:
+            network.close()
+
+
+def test_rounds_run_under_cosigned_checkpoints_and_learn_the_same(tmp_path: Path) -> None:
+    with watched(tmp_path / "a") as (scene, _):
+        model = scene.learn(2)
+        policy = scene.federation.policy
+        genesis = scene.federation.ledger.state.genesis
+        assert genesis is not None
+        assert (genesis.witnesses.keys, genesis.witnesses.threshold) == (policy.witnesses.keys, 2)
+
+        note = scene.federation.publisher.publish()
+
+        assert open_cosigned(note, policy.log_key, policy.witnesses).size == scene.federation.ledger.size
+        assert (tmp_path / "a" / "checkpoint").read_text("utf-8") == note
+
+    with stage(tmp_path / "b", PLAIN) as unwatched:
+        assert encode(unwatched.learn(2)) == encode(model)
+
+
+def test_one_absent_witness_of_three_is_not_missed(tmp_path: Path) -> None:
+    with watched(tmp_path) as (scene, network):
+        network.absent = {ADDRESSES[1].url}
+        scene.learn(1)
+
+        times = cosignature_times(scene.federation.publisher.publish(), [address.key for address in ADDRESSES])
+
+        assert set(times) == {ADDRESSES[0].key, ADDRESSES[2].key}
+
+
+def test_without_a_quorum_nothing_is_published_and_nobody_is_asked(tmp_path: Path) -> None:
+    with watched(tmp_path) as (scene, network):
+        network.absent = {ADDRESSES[0].url, ADDRESSES[1].url}
+        with pytest.raises(NoQuorum, match="1 of 3 witnesses have cosigned, 2 are wanted"):
+            scene.learn(1)
+        assert not (tmp_path / "checkpoint").exists()
+        assert scene.federation.ledger.positions(kind="update") == []
+
+        network.absent = set()
+        assert scene.learn(1).version == 1, "the open round goes on"
+
+
+def test_checkpoint_without_a_quorum_is_refused_by_participants(tmp_path: Path) -> None:
+    with watched(tmp_path) as (scene, _):
+        request = captured(scene)
+        text, _, lines = request.checkpoint.partition("\n\n")
+        log, *cosignatures = lines.splitlines(keepends=True)
+
+        def with_lines(*chosen: str) -> set[str]:
+            return reasons(scene, msgspec.structs.replace(request, checkpoint=f"{text}\n\n{log}{''.join(chosen)}"))
+
+        assert len(cosignatures) >= 2
+        assert with_lines() == {"quorum"}
+        assert with_lines(cosignatures[0]) == {"quorum"}
+        assert with_lines(cosignatures[0], cosignatures[0]) == {"quorum"}
+        assert with_lines(cosignatures[0].replace("AAAA", "AAAB", 1)) == {"record"}
+        assert all(isinstance(answer, RoundAnswer) for answer in answers(scene, request))
+
+
+def test_other_witnesses_than_the_genesis_names_are_refused(tmp_path: Path) -> None:
+    with watched(tmp_path):
+        pass
+
+    for other in (PLAIN, replace(WATCHED, witness_threshold=1), replace(WATCHED, witnesses=ADDRESSES[::-1])):
+        with pytest.raises(FederationError, match="names 3 witnesses"), stage(tmp_path, other):
+            pass
+
+
+def put_back(copy: Path, folder: Path, *names: str) -> None:
+    """Put an old copy of some parts of a federation's folder back."""
+    for name in names:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+            shutil.copytree(copy / name, folder / name)
+        else:
+            shutil.copy(copy / name, folder / name)
+
+
+def test_rolled_back_ledger_is_refused_at_start(tmp_path: Path) -> None:
+    with stage(tmp_path / "a", PLAIN) as scene:
+        model = scene.learn(1)
+        before = scene.federation.ledger.size
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    with stage(tmp_path / "a", PLAIN) as scene:
+        scene.round(model)
+        scene.federation.publisher.publish()
+        published = scene.federation.ledger.size
+
+    put_back(tmp_path / "copy", tmp_path / "a", "ledger")
+
+    with pytest.raises(RolledBack, match=f"has {before} entries, but {published} were published"):
+        stage(tmp_path / "a", PLAIN).__enter__()
+
+    put_back(tmp_path / "copy", tmp_path / "a", "checkpoint")
+    with pytest.raises(RolledBack, match=f"has {before} entries, but {before + 2} were published") as refused:
+        stage(tmp_path / "a", PLAIN).__enter__()
+    assert (refused.value.size, refused.value.published) == (before, before + 2), "the devices have accepted more"
+
+
+def test_log_that_is_rolled_back_with_everything_beside_it_is_caught_by_its_witnesses(tmp_path: Path) -> None:
+    with watched(tmp_path / "a") as (scene, _):
+        model = scene.learn(1)
+        scene.federation.publisher.publish()
+        before = scene.federation.ledger.size
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    with watched(tmp_path / "a") as (scene, _):
+        scene.round(model)
+        scene.federation.publisher.publish()
+        published = scene.federation.ledger.size
+
+    put_back(tmp_path / "copy", tmp_path / "a", "ledger", "checkpoint", "devices")
+
+    with watched(tmp_path / "a") as (scene, _):
+        said = f"it has cosigned {published} entries, the ledger has {before}"
+        with pytest.raises(NoQuorum, match=said):
+            scene.federation.publisher.publish()
+
+
+def test_log_that_goes_on_in_two_ways_is_caught_by_its_witnesses(tmp_path: Path) -> None:
+    """The owner keeps two copies, lets each go on with other people's answers, and publishes both."""
+    with watched(tmp_path / "a") as (scene, _):
+        model = scene.learn(1)
+        left_out = scene.host.numbers[0]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with watched(tmp_path / "a") as (scene, _):
+        scene.round(model)
+        scene.federation.publisher.publish()
+
+    with stage(tmp_path / "b", WATCHED, wrap=silent({left_out})) as scene:
+        honest, forgetful = (
+            Network(folder, scene.federation.policy.log_key)
+            for folder in (tmp_path / "a" / "witnesses", tmp_path / "f")
+        )
+        scene.federation.publisher._send = forgetful.send
+        scene.round(scene.round(model))
+        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", honest.send)
+        with pytest.raises(NoQuorum, match="422 the consistency proof does not lead to both roots"):
+            publisher.publish()
+        honest.close()
+        forgetful.close()
+
+
+def test_log_with_a_forked_block_is_refused_at_start(tmp_path: Path) -> None:
+    """The copy goes on in another way and becomes as long as the published one."""
+    create(tmp_path / "one").close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one = SqliteLedger.open(tmp_path / "one", LOG_KEY, SimulatedClock())
+    two = SqliteLedger.open(tmp_path / "two", LOG_KEY, SimulatedClock())
+    LedgerWorld(one).populate()
+    published = one.checkpoint()
+    check_published(one, published, LOG_VKEY)
+    world = LedgerWorld(two)
+    world.add(world.enrol(2, "coordinator"))
+    with pytest.raises(RolledBack, match="4 entries, but"):
+        check_published(two, published, LOG_VKEY)
+    while two.size < one.size:
+        number = len(two.state.principals)
+        world.add(world.enrol(number, "participant"))
+
+    with pytest.raises(RolledBack, match="are not those that were published"):
+        check_published(two, published, LOG_VKEY)
+    one.close()
+    two.close()
+
+
+def test_publisher_does_not_wait_for_a_witness_that_hangs(tmp_path: Path) -> None:
+    with watched(tmp_path) as (scene, network):
+        hung = Event()
+
+        def send(url: str, body: bytes) -> Answer:
+            if url == ADDRESSES[0].url:
+                hung.wait()
+                raise LedgerError("no answer")
+            return network.send(url, body)
+
+        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", send)
+        try:
+            note = publisher.publish()
+        finally:
+            hung.set()
+
+        assert len(cosignature_times(note, [address.key for address in ADDRESSES])) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, "nonsense\n"),
+        Answer(200, ""),
+        Answer(409, "x\n", "text/x.tlog.size"),
+        Answer(409, "0\n", "text/x.tlog.size"),
+        Answer(409, "1\n", "text/x.tlog.size"),
+        Answer(409, "99999\n", "text/x.tlog.size"),
+        Answer(500, "no"),
+    ],
+)
+def test_publisher_takes_no_nonsense_for_a_cosignature(tmp_path: Path, answer: Answer) -> None:
+    with stage(tmp_path, WATCHED) as scene:
+        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", lambda url, body: answer)
+
+        with pytest.raises(NoQuorum, match="0 of 3 witnesses"):
+            publisher.publish()
+        assert not (tmp_path / "kept").exists()

@@ -1,0 +1,660 @@
+"""What participants decide about their data, on a finished and on a living federation."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.erasure import answer_request
+from liberate.federation.requests import carry_out
+from liberate.federation.setup import Standing, open_standing
+from liberate.federation.store.devices import Devices
+from liberate.federation.store.pool import Pool
+from liberate.federation.store.sharing_rows import Base, Given, Granted, Received
+from liberate.federation.store.uploads import Uploads
+from liberate.ledger.format.entries import Entry, decode_entry, sign
+from liberate.ledger.format.records import Dataset, Round, Update
+from liberate.ledger.format.sharing_records import Consent, Erasure, Share, Withdrawal
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.verification.verify import verify
+from liberate.runs import actions
+from liberate.runs.evaluate import evaluate, recommend
+from liberate.runs.federation_terms import charter_of
+from liberate.runs.folder import Run, load_run
+from liberate.runs.keys import change_key
+from liberate.runs.pending_requests import desk_of
+from liberate.runs.people import find_person
+from liberate.runs.privacy_report import statement
+from liberate.runs.train import train
+from liberate.settings import Settings, resolve
+from liberate.tracing.answers import trace_person
+from liberate.tracing.entries import read_entries
+from tests.federation.crashes import Crash, crash_at
+from tests.worlds import low_rank_ratings, write_csv
+
+PERSON, FRIEND = "user:u03", "user:u05"
+
+Configure = Callable[..., Settings]
+
+
+def now() -> bool:
+    """Do not wait for anybody."""
+    return False
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=8, n_items=6))
+
+    def build(*assignments: str) -> Settings:
+        small = ["model.n_factors=2", "federation.rounds=2", "model.tolerance=0", "run.simulated=false"]
+        scale = ["data.low=1", "data.high=5"]
+        return resolve(None, [f"data.source={data}", *scale, *small, *assignments], environment={})
+
+    return build
+
+
+@pytest.fixture
+def run(tmp_path: Path, configure: Configure) -> Run:
+    train(configure(), tmp_path / "run")
+    return load_run(tmp_path / "run")
+
+
+def entries(run: Run, kind: str) -> list[Entry]:
+    with closing(run.open_ledger()) as ledger:
+        return [decode_entry(ledger.entry(position)) for position in ledger.positions(kind=kind)]
+
+
+def consent(run: Run, *to: str, giver: str = PERSON, **changes: Any) -> dict[str, Any]:
+    terms: dict[str, Any] = {"max_shares": 3, "blocks": 100, "epsilon": None, "rating_fraction": 1.0, "purpose": ""}
+    return actions.consent(run, giver, recipients=list(to), **terms | changes, wait=now)
+
+
+def received(run: Run, name: str) -> list[Received]:
+    with Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, name).number)
+        assert device is not None
+        return [copy for _, _, copy in devices.all_kept(Received, device.slot)]
+
+
+# --- on a finished federation ----------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
+    granted = consent(run, FRIEND, "pool", purpose="films")
+
+    shared = [actions.share(run, PERSON, recipient=to, consent=None, wait=now) for to in (FRIEND, "pool")]
+
+    me, friend = find_person(run, PERSON).number, find_person(run, FRIEND).number
+    assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
+    (copy,) = received(run, FRIEND)
+    assert copy.giver == me
+    traced = trace_person(run, PERSON)
+    assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
+    assert {each["number"] for each in traced["recipients"]} == {friend, 2}
+    assert len(entries(run, "receipt")) == 2
+    assert [each["received"] for each in shared] == [True, True]
+    with Pool(run.home / "pool") as pool:
+        (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
+    assert pooled.giver == me
+    assert verify(run.ledger_folder).ok
+
+
+def decode_entry_at(run: Run, position: int) -> Entry:
+    with closing(run.open_ledger()) as ledger:
+        return decode_entry(ledger.entry(position))
+
+
+def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
+    with pytest.raises(LiberateError, match="no consent that lives"):
+        actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+    granted = consent(run, FRIEND, max_shares=1)
+    for recipient, position in (("pool", granted["entry"]), (FRIEND, 1)):
+        with pytest.raises(FederationError):
+            actions.share(run, PERSON, recipient=recipient, consent=position, wait=now)
+    actions.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+    with pytest.raises(FederationError, match="consent_used_up"):
+        actions.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+    with pytest.raises(LiberateError, match="no participant"):
+        consent(run, "user:nobody")
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, rating_fraction=0.0)
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, epsilon=0.0)
+    with pytest.raises(LiberateError, match="wanted"):
+        consent(run, FRIEND, epsilon=float("inf"))
+
+
+def test_a_wish_with_impossible_terms_stands_in_nobodys_way(run: Run) -> None:
+    """It was put on the device; the ledger has grown since, or somebody put it past the command."""
+    with pytest.raises(FederationError, match=r"expiry is .* wanted"):
+        consent(run, FRIEND, blocks=2**53 - 1)
+
+    assert consent(run, FRIEND, giver="user:u04")["entry"] is not None
+
+
+def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
+    """The device has lost its key."""
+    consent(run, FRIEND)
+    with Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, FRIEND).number)
+        assert device is not None
+        holding = devices.holding(device.slot)
+        devices.hold([(device.slot, msgspec.structs.replace(holding, signing_seed=bytes(32)))])
+
+    shared = actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+
+    assert shared["entry"] is not None
+    assert not shared["received"]
+    assert received(run, FRIEND) == []
+
+
+def test_whoever_has_no_valid_key_is_told_to_recover_it_first(run: Run) -> None:
+    change_key(run, PERSON, "revocation")
+
+    for act in (actions.withdraw, actions.erase):
+        with pytest.raises(FederationError, match=r"revoked_author.*keys recover"):
+            act(run, PERSON)
+
+    change_key(run, PERSON, "recovery")
+    assert actions.erase(run, PERSON)["record"]
+
+
+def test_withdrawn_consent_covers_nothing_any_more(run: Run) -> None:
+    first, second = consent(run, FRIEND), consent(run, FRIEND)
+
+    withdrawn = actions.withdraw(run, PERSON, consent=first["entry"], wait=now)
+
+    assert withdrawn["act"] == "withdrawal"
+    with pytest.raises(FederationError, match="no_consent"):
+        actions.share(run, PERSON, recipient=FRIEND, consent=first["entry"], wait=now)
+    assert actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)["entry"]
+    everything = actions.withdraw(run, PERSON, consent=None, wait=now)
+    assert everything["entry"] > withdrawn["entry"]
+    assert actions.withdraw(run, PERSON, consent=None, wait=now)["entry"] == everything["entry"], "done once"
+    with pytest.raises(FederationError, match="withdrawn"):
+        consent(run, FRIEND)
+    with pytest.raises(FederationError, match="withdrawn"):
+        actions.withdraw(run, PERSON, consent=second["entry"], wait=now)
+
+
+def test_a_further_run_goes_on_without_who_has_withdrawn(tmp_path: Path, run: Run, configure: Configure) -> None:
+    actions.withdraw(run, PERSON, consent=None, wait=now)
+    before = len(entries(run, "update"))
+
+    train(configure(), tmp_path / "second", ledger=run.home)
+
+    authors = {entry.record.author for entry in entries(run, "update")[before:]}
+    assert find_person(run, PERSON).number not in authors
+    assert len(authors) == 7
+
+
+# --- on a living federation ------------------------------------------------------------------------------------------
+
+
+def test_a_training_carries_out_what_is_wanted_before_its_next_round(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_round = Coordinator.run_round
+    found: list[dict[str, Any]] = []
+
+    def act_meanwhile(*arguments: Any, **options: Any) -> Any:
+        model = run_round(*arguments, **options)
+        if not found:
+            living = load_run(tmp_path / "run")
+            found.append(consent(living, FRIEND))
+            found.append(actions.withdraw(living, FRIEND, consent=None, wait=now))
+            found.append(actions.erase(living, "user:u01", wait=now))
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", act_meanwhile)
+    result = train(configure("privacy.mode=local", "privacy.epsilon=8"), tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert [each["under_way"] for each in found] == [True] * 3
+    assert [each["entry"] for each in found] == [None] * 3
+    authors = [entry.record.author for entry in entries(run, "update")]
+    people = {name: find_person(run, name).number for name in (PERSON, FRIEND, "user:u01")}
+    assert [authors.count(people[name]) for name in (PERSON, FRIEND, "user:u01")] == [2, 1, 1]
+    assert len(entries(run, "consent")) == 1
+    assert len(entries(run, "erasure")) == 2
+    assert actions.erase(run, "user:u01", wait=now)["models"] == [1]
+    assert verify(run.ledger_folder, key=result.verifier_key).ok
+    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
+
+
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_a_private_run_goes_on_within_its_promise_when_people_leave(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+) -> None:
+    """The others add the noise of those who have left: none is asked for more than was agreed, or pays more."""
+    run_round = Coordinator.run_round
+    n_rounds = 0
+
+    def leave_meanwhile(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_rounds
+        model = run_round(*arguments, **options)
+        if n_rounds == 0:
+            actions.withdraw(load_run(tmp_path / "run"), FRIEND, consent=None, wait=now)
+            actions.erase(load_run(tmp_path / "run"), PERSON, wait=now)
+        n_rounds += 1
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", leave_meanwhile)
+    mode = ["privacy.mode=distributed", "privacy.epsilon=16", f"run.simulated={simulated}"]
+    data = resolve(None, [f"data.source={configure().data.source}", "data.low=1", "data.high=5", *mode], environment={})
+    train(data, tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    rounds = [record for entry in entries(run, "round") if isinstance(record := entry.record, Round)]
+    assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
+    assert n_rounds > 1
+    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend for each in rounds) / 10**9)
+    assert statement(run)["epsilon_pld"] <= 16
+    assert verify(run.ledger_folder).ok
+
+
+@pytest.mark.parametrize("recipients", ["peers", "pool"])
+def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotten(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, recipients: str
+) -> None:
+    run_round = Coordinator.run_round
+    givers: list[int] = []
+
+    def forget_the_first_giver(*arguments: Any, **options: Any) -> Any:
+        model = run_round(*arguments, **options)
+        if not givers:
+            run = load_run(tmp_path / "run")
+            givers.append(entries(run, "share")[0].record.author)
+            actions.erase(run, str(givers[0]))
+        return model
+
+    monkeypatch.setattr(Coordinator, "run_round", forget_the_first_giver)
+    sharing = ["sharing.user_fraction=0.5", f"sharing.recipients={recipients}", "sharing.n_recipients=3"]
+    train(configure("run.simulated=true", "federation.rounds=3", *sharing), tmp_path / "run")
+
+    run, (giver,) = load_run(tmp_path / "run"), givers
+    done = actions.erase(run, str(giver))
+    n_models = len(entries(run, "model"))
+    assert done["told"] == done["answered"]
+    assert (done["told"] == [2]) == (recipients == "pool")
+    assert done["models"] == ([1] if recipients == "peers" else [1, 2])
+    assert n_models > 2
+    with Devices(run.devices_folder) as devices:
+        assert {copy.giver for _, _, copy in devices.all_kept(Received)}.isdisjoint({giver})
+    with Pool(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
+        usable = [hash for hash, share in ledger.state.usable_shares() if share.record.recipient == 2]
+        assert giver not in {copy.giver for copy in pool.copies(usable)}
+    assert verify(run.ledger_folder).ok
+
+
+def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
+    tmp_path: Path, run: Run, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(run, FRIEND)
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Devices, "post")], 1, before=False)
+        with pytest.raises(Crash):
+            train(configure(), tmp_path / "second", ledger=run.home)
+
+    waiting = [consent(run, "pool"), actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)]
+    left = actions.withdraw(run, "user:u00", consent=None, wait=now)
+
+    assert [each["under_way"] for each in waiting] == [True, True]
+    assert not left["under_way"]
+    assert [len(entries(run, kind)) for kind in ("consent", "share")] == [1, 0]
+    train(configure(), tmp_path / "second", ledger=run.home)
+    assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [2, 1, 1]
+    assert verify(run.ledger_folder).ok
+
+
+@contextmanager
+def owning(run: Run) -> Iterator[Standing]:
+    """Another process that owns the ledger, as a training does."""
+    with open_standing(run.home, charter_of(run.settings)) as standing:
+        yield standing
+
+
+def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> None:
+    with owning(run) as standing:
+        looked = 0
+
+        def wait() -> bool:
+            nonlocal looked
+            looked += 1
+            desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+            carry_out(desk)
+            return True
+
+        found = actions.withdraw(run, PERSON, consent=None, wait=wait)
+
+    assert looked == 1
+    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
+    assert not found["under_way"]
+
+
+def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run) -> None:
+    owner = owning(run)
+    owner.__enter__()
+
+    def wait() -> bool:
+        owner.__exit__(None, None, None)
+        return True
+
+    found = actions.withdraw(run, PERSON, consent=None, wait=wait)
+
+    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
+
+
+def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
+    def wait() -> bool:
+        desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+        carry_out(desk)
+        return True
+
+    with owning(run) as standing, pytest.raises(FederationError, match="no consent of participant"):
+        actions.withdraw(run, PERSON, consent=1, wait=wait)
+
+
+DURABLE_STEPS = (
+    (Devices, "put_wish"),
+    (Devices, "try_wish"),
+    (Devices, "prepare_acts"),
+    (SqliteLedger, "_commit"),
+    (Devices, "settle_acts"),
+    (Pool, "keep"),
+    (Devices, "end_wish"),
+)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("to", [FRIEND, "pool"])
+def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, to: str, *, before: bool
+) -> None:
+    """Whatever the step: the next command finds the consent, the share and the receipt once each, or not begun.
+
+    So it is when the person signs something else before the next wish is carried out.
+    """
+    consent(run, FRIEND, "pool")
+    shutil.copytree(run.folder, tmp_path / "as-it-was")
+    for at in range(1, 10):
+        shutil.rmtree(run.folder)
+        shutil.copytree(tmp_path / "as-it-was", run.folder)
+        with monkeypatch.context() as patched:
+            crash_at(patched, DURABLE_STEPS, at, before=before)
+            try:
+                actions.share(run, PERSON, recipient=to, consent=None, wait=now)
+            except Crash:
+                is_broken_off = True
+            else:
+                is_broken_off = False
+        is_wanted = not (at == 1 and before)
+
+        change_key(run, PERSON, "rotation")
+        change_key(run, FRIEND, "rotation")
+        actions.withdraw(run, "user:u00", consent=None, wait=now)
+
+        assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
+        with Devices(run.devices_folder) as devices:
+            assert devices.wishes() == []
+            assert devices.acts() == []
+        if not is_broken_off:
+            break
+    assert at > 6
+    assert verify(run.ledger_folder).ok
+
+
+# --- being forgotten -------------------------------------------------------------------------------------------------
+
+
+def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) -> None:
+    granted = consent(run, FRIEND, "pool", "user:u06")
+    for to in (FRIEND, "pool", "user:u06"):
+        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    actions.erase(run, "user:u06", wait=now)
+
+    found = actions.erase(run, PERSON, wait=now)
+
+    me, friend, silent = (find_person(run, name).number for name in (PERSON, FRIEND, "user:u06"))
+    assert found["told"] == [2, friend, silent]
+    assert found["answered"] == [2, friend]
+    assert found["silent"] == [silent]
+    assert found["models"] == [1, 2]
+    assert found["destroyed"] == ["device", "pool", "uploads"]
+    assert received(run, FRIEND) == []
+    assert actions.erase(run, PERSON, wait=now) == found, "asked again, it is told again"
+    traced = trace_person(run, PERSON)
+    assert len(traced["erasures"]) == 2
+    kinds = [entry["kind"] for entry in traced["entries"]]
+    assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
+    assert [found["user_id"], traced["user_id"]] == [None, None]
+    assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
+    assert find_person(run, PERSON).number == me, "the id still tells whom it was"
+    assert verify(run.ledger_folder).ok
+    with pytest.raises(LiberateError, match="was forgotten"):
+        actions.withdraw(run, PERSON, consent=None, wait=now)
+    with pytest.raises(LiberateError, match="was forgotten"):
+        recommend(run, str(me))
+
+
+def test_nobody_else_has_somebodys_copies_destroyed(run: Run) -> None:
+    consent(run, FRIEND)
+    actions.share(run, PERSON, recipient=FRIEND, consent=None)
+    me, stranger = find_person(run, PERSON).number, SigningKey.from_seed(bytes(32))
+    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+        device = devices.find(number=find_person(run, FRIEND).number)
+        assert device is not None
+        own_key = ledger.state.principals[me].key
+        forged = Erasure(origin=ledger.origin, author=me, seq=99, number=me, removal=None)
+        other = Withdrawal(origin=ledger.origin, author=me, seq=99, consent=None)
+        for record in (forged, other):
+            with pytest.raises(LiberateError):
+                answer_request(devices, device, decode_entry(sign(record, stranger)), own_key)
+
+    assert len(received(run, FRIEND)) == 1
+
+
+def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(run, FRIEND)
+    actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Devices, "erase")], 1, before=True)
+        with pytest.raises(Crash):
+            actions.erase(run, PERSON, wait=now)
+    change_key(run, PERSON, "recovery")
+
+    done = actions.erase(run, PERSON, wait=now)
+
+    assert done["answered"] == [find_person(run, FRIEND).number]
+    assert received(run, FRIEND) == []
+
+
+def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run: Run, configure: Configure) -> None:
+    actions.erase(run, PERSON, wait=now)
+
+    again = load_run(run.folder)
+    found = evaluate(again)
+    assert found.metrics.rmse > 0
+    has_list = (found.top[:, 0] >= 0).tolist()
+    assert [name for name, has in zip(again.dataset().user_ids, has_list, strict=True) if not has] == ["u03"]
+    assert statement(again)["mode"] == "plain"
+    assert len(recommend(again, FRIEND, 3)[1]) > 0
+    with pytest.raises(LiberateError, match="was forgotten"):
+        change_key(again, PERSON, "rotation")
+    for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
+        out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"
+        train(configure(*mode), out, ledger=run.home)
+        further = load_run(out)
+        split = further.split(further.dataset())
+        user = further.dataset().user_ids.index("u03")
+        assert len(split.train.user_bytes(user)) == len(split.test.user_bytes(user)) == 4, "the data set has ratings"
+        assert evaluate(further).metrics.rmse == pytest.approx(further.result.rmse)
+        with Devices(run.devices_folder) as devices:
+            (device,) = [device for device in devices.devices() if device.user_id == "u03"]
+        assert device.is_erased
+    assert verify(run.ledger_folder).ok
+
+
+ERASING_STEPS = (
+    (Devices, "put_wish"),
+    (SqliteLedger, "_commit"),
+    (Devices, "erase"),
+    (Pool, "forget"),
+    (Devices, "discard"),
+)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("is_training", [False, True], ids=["act", "train"])
+def test_broken_off_erasure_is_ended_by_the_next_owner(
+    tmp_path: Path,
+    run: Run,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: bool,
+    is_training: bool,
+) -> None:
+    granted = consent(run, FRIEND, "pool")
+    for to in (FRIEND, "pool"):
+        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    consent(run, "pool", giver=FRIEND)
+    actions.share(run, FRIEND, recipient="pool", consent=None, wait=now)
+    shutil.copytree(run.folder, tmp_path / "as-it-was")
+    done: dict[str, Any] | None = None
+    for at in range(1, 20):
+        shutil.rmtree(run.folder)
+        shutil.copytree(tmp_path / "as-it-was", run.folder)
+        with monkeypatch.context() as patched:
+            crash_at(patched, ERASING_STEPS, at, before=before)
+            with suppress(Crash):
+                done = actions.erase(run, PERSON, wait=now)
+        is_wanted = not (at == 1 and before)
+        if is_training:
+            shutil.rmtree(tmp_path / "further", ignore_errors=True)
+            train(configure(), tmp_path / "further", ledger=run.home)
+        else:
+            actions.withdraw(run, "user:u00", consent=None, wait=now)
+
+        assert len(entries(run, "erasure")) == 2 * is_wanted, at
+        with Devices(run.devices_folder) as devices:
+            assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
+        if is_wanted:
+            told = actions.erase(run, PERSON, wait=now)
+            assert told["answered"] == told["told"]
+            assert received(run, FRIEND) == []
+        if done is not None:
+            break
+    assert at > 6
+    assert verify(run.ledger_folder).ok
+
+
+def test_erasure_waits_for_the_end_of_an_open_round(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others count on what a device may be asked for; the withdrawal does not wait."""
+    settings = configure()
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(Coordinator, "_close")], 1, before=True)
+        with pytest.raises(Crash):
+            train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+
+    found = actions.erase(run, PERSON, wait=now)
+
+    assert found["under_way"]
+    assert len(entries(run, "withdrawal")) == 1
+    assert entries(run, "erasure") == []
+    train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert actions.erase(run, PERSON, wait=now)["models"] == [], "a round that goes on does not ask who has withdrawn"
+    assert verify(run.ledger_folder).ok
+
+
+@pytest.mark.parametrize("simulated", ["true", "false"])
+def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgotten(
+    tmp_path: Path, configure: Configure, simulated: str
+) -> None:
+    """Every 32 bytes that lie anywhere are tried as salt, with all that was ever committed to; and as a secret."""
+    settings = configure("ledger.keep_uploads=true", "federation.rounds=1", f"run.simulated={simulated}")
+    train(settings, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    granted = consent(run, FRIEND, "pool", purpose="films")
+    for to in (FRIEND, "pool"):
+        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+    me = find_person(run, PERSON).number
+    wanted = {
+        commitment
+        for kind in ("dataset", "update", "consent", "share")
+        for entry in entries(run, kind)
+        if entry.record.author == me
+        for commitment in _commitments(entry.record)
+    }
+    known, secrets = _held(run, me)
+    assert len(_opened(secrets, known, wanted)) >= 6, "the search finds what there is"
+
+    actions.erase(run, PERSON, wait=now)
+
+    stored = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    windows = {data[i : i + 32] for data in stored.values() for i in range(len(data) - 31)}
+    assert not _opened(windows, known, wanted)
+    assert not secrets & windows
+    for plain in known:
+        assert not any(plain in data for data in stored.values())
+
+
+def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
+    """Give what somebody has committed to, and all secrets of the device and of who was sent something."""
+    with Devices(run.devices_folder) as devices, Uploads(run.uploads_folder) as uploads:
+        device = devices.find(number=number)
+        assert device is not None
+        slot, holding = device.slot, devices.holding(device.slot)
+        sent = devices.outgoing(slot, device.last_round)
+        assert sent is not None
+        upload = next(each for each in uploads.of_round(device.last_round) if each.number == number)
+        copies = [copy for _, _, copy in devices.all_kept(Received) if copy.giver == number]
+        bases = [base for _, _, base in devices.all_kept(Base, slot)]
+        grants = [granted for _, _, granted in devices.all_kept(Granted, slot)]
+        given = [each for _, _, each in devices.all_kept(Given, slot)]
+    known = [
+        holding.ratings,
+        upload.upload,
+        *(each.copy for each in copies),
+        *(each.ratings for each in bases),
+        *(each.scope for each in grants),
+    ]
+    secrets = [holding.signing_seed, holding.dataset_salt, sent.noise_key, sent.upload_salt, sent.profile_salt]
+    secrets += [copy.salt for copy in copies] + [each.salt for each in grants] + [each.salt for each in given]
+    secrets += [secret for base in bases for secret in (base.key, base.salt)]
+    return known, {*secrets, upload.salt}
+
+
+def _commitments(record: object) -> list[bytes]:
+    match record:
+        case Dataset():
+            return [record.commitment]
+        case Update():
+            return [record.commitment, record.profile]
+        case Consent():
+            return [record.terms]
+        case Share():
+            return [record.base, record.copy]
+        case _:
+            return []
+
+
+def _opened(salts: set[bytes], known: list[bytes], wanted: set[bytes]) -> list[bytes]:
+    return [salt for salt in salts for each in known if sha256(salt + each).digest() in wanted]
