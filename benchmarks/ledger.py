@@ -24,11 +24,11 @@ from pathlib import Path
 
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.note import verifier_key
-from liberate.crypto.signing import SigningKey, verify
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign, signed_bytes
-from liberate.ledger.format.parts import Admission, Mechanism, Witnesses
-from liberate.ledger.format.records import ZERO, Enrol, Genesis, Model, Round, Update
+from liberate.ledger.format.parts import Admission, MechanismSpec, Witnesses
+from liberate.ledger.format.records import ZERO, Enrol, Genesis, ModelRecord, Round, Update
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
 
@@ -188,7 +188,7 @@ def _ed25519(people: list[SigningKey], entries: list[bytes]) -> float:
     cost = Cost()
     with cost.measure():
         for public, message, signature in claims:
-            verify(public, message, signature)
+            verify_signature(public, message, signature)
     return len(claims) / cost.cpu
 
 
@@ -244,7 +244,7 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         cohort=(),
         statistic="normal",
         shape=(3_706, 32, 1),
-        mechanism=Mechanism(name="none", parameters={}),
+        mechanism=MechanismSpec(name="none", parameters={}),
         fidelity="uploads",
         grid_bits=16,
         modulus_bits=64,
@@ -274,7 +274,7 @@ def _update(key: SigningKey, author: int, number: int, opening: bytes) -> bytes:
 
 
 def _model(number: int, updates: list[bytes]) -> bytes:
-    record = Model(
+    record = ModelRecord(
         origin=ORIGIN,
         author=2,
         seq=2 * number + 1,

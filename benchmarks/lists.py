@@ -18,11 +18,11 @@ from liberate.errors import DataError
 from liberate.model.cooccurrence import Gram, Popularity
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease, MostPopular
-from liberate.model.metrics import RankingMetrics, baselines, evaluate
+from liberate.model.metrics import RankingMetrics, baselines, evaluate_model
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import sum_of
-from liberate.runs.evaluate import evaluate as evaluate_run
+from liberate.model.registry import aggregate_statistics
+from liberate.runs.evaluate import evaluate_run
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
@@ -43,8 +43,8 @@ SEEDS = (42, 43, 44)
 def without_noise(ratings: Ratings, dataset: Dataset, n_chosen: int) -> Model:
     """Learn by the two releases of a private run over a number of items, and add no noise."""
     model = initial_items(ratings.n_items, dataset.low, dataset.high, statistic="popularity", noisy=False)
-    model = MostPopular(n_chosen).solve(model, sum_of(Popularity(ratings.n_items), model, ratings))
-    return Ease().solve(model, sum_of(Gram(n_chosen), model, ratings))
+    model = MostPopular(n_chosen).solve(model, aggregate_statistics(Popularity(ratings.n_items), model, ratings))
+    return Ease().solve(model, aggregate_statistics(Gram(n_chosen), model, ratings))
 
 
 def run(name: str, given: list[str], seed: int) -> RankingMetrics:
@@ -72,7 +72,7 @@ def measure(name: str) -> None:
     show("most popular", [RankingMetrics(**popular, ild=None)])
     for size in SIZES:
         model = without_noise(split.train, dataset, size)
-        show(f"Gram over {size:,}, no noise", [evaluate(model, fit_devices(model, split.train), split, None)])
+        show(f"Gram over {size:,}, no noise", [evaluate_model(model, fit_devices(model, split.train), split, None)])
     for label, given in (RUNS | PRIVATE | BLIND).items():
         seeds = SEEDS if "ε" in label else SEEDS[:1]
         show(label, [run(name, given, seed) for seed in seeds])

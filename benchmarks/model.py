@@ -26,10 +26,10 @@ from liberate.data.splits import Split, random_split
 from liberate.errors import DataError
 from liberate.model.config import ModelConfig
 from liberate.model.kernels import server
-from liberate.model.metrics import evaluate
+from liberate.model.metrics import evaluate_model
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import fit, method, sum_of
+from liberate.model.registry import aggregate_statistics, build_method, fit
 from liberate.model.solvers import has_converged
 from liberate.model.statistics import Statistic
 
@@ -63,8 +63,8 @@ def compute_all(statistic: Statistic, model: Model, ratings: Ratings) -> None:
 
 def measure_round(config: ModelConfig, split: Split, model: Model) -> dict[str, float]:
     """Give the milliseconds of each part of a round."""
-    statistic, solver = method(config, split.train.n_items, noisy=False)
-    total = sum_of(statistic, model, split.train)
+    statistic, solver = build_method(config, split.train.n_items, noisy=False)
+    total = aggregate_statistics(statistic, model, split.train)
     computed = [statistic.compute(model, batch) for batch in batches(split.train)]
     on_grid = [np.rint(batch.rows * 2.0**20).astype(np.int32) for batch in computed]
     sums = np.zeros(statistic.shape[:2], np.int64)
@@ -95,10 +95,10 @@ def measure(split: Split, low: float, high: float, catalogue: Catalogue | None) 
         model = learn(config, split, low, high, limit)
         seconds = time.perf_counter() - begin
         profiles = fit_devices(model, split.train)
-        metrics = evaluate(model, profiles, split, catalogue)
+        metrics = evaluate_model(model, profiles, split, catalogue)
         found[name] = {
             **measure_round(config, split, model),
-            "evaluate_ms": best_ms(partial(evaluate, model, profiles, split, catalogue)),
+            "evaluate_ms": best_ms(partial(evaluate_model, model, profiles, split, catalogue)),
             "rounds": model.version,
             "learn_s": round(seconds, 3),
             "rmse": round(metrics.rmse, 4),

@@ -17,7 +17,7 @@ from hashlib import sha256
 import numba
 import numpy as np
 
-from liberate.arrays import RealRows
+from liberate.arrays import RealStatistics
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.noise import add_exact_gaussian, add_exact_laplace, add_fast_gaussian, add_fast_laplace
@@ -73,10 +73,10 @@ def main() -> None:
     )
 
 
-def updates(n_rated: int = N_RATED, n_rows: int = N_ITEMS, width: int = WIDTH) -> RealRows:
+def updates(n_rated: int = N_RATED, n_rows: int = N_ITEMS, width: int = WIDTH) -> RealStatistics:
     """Give as many devices as rows of noise, each with as many rows as a person of MovieLens-1M has on average."""
     rng = np.random.default_rng(1)
-    return RealRows(
+    return RealStatistics(
         indptr=np.arange(ROWS + 1) * n_rated,
         indices=np.concatenate([np.sort(rng.permutation(n_rows)[:n_rated]) for _ in range(ROWS)]).astype(np.int32),
         rows=rng.normal(size=(ROWS * n_rated, width)).astype(np.float32),

@@ -3,7 +3,7 @@
     python -m benchmarks.recompute [--data ml-1m] [--set privacy.mode=plain]... [--folder FOLDER]
 
 `training` is from opening the federation to the last model on the ledger, keeping uploads included; `without_keeping`
-is the same without that. `recompute` opens, adds up and solves again, `verify` is the ledger's own check before it.
+is the same without that. `recompute` opens, adds up and solves again; `verify` is the ledger's own check before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.__main__ import source
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
@@ -45,7 +45,7 @@ def _measure(data: str, assignments: Sequence[str], folder: Path) -> dict[str, o
     trained = train(settings, folder / "kept")
     run = load_run(folder / "kept")
     begin = time.perf_counter()
-    audit = verify(run.ledger_folder)
+    audit = verify_ledger(run.ledger_folder)
     verified = time.perf_counter()
     taken = recompute(run)
     ended = time.perf_counter()

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from liberate.data.ratings import Ratings
-from liberate.federation.coordinator.config import FederationConfig, Stage
+from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
-from liberate.federation.setup import open_federation
+from liberate.federation.setup import open_for_run
 from liberate.federation.store.models import ModelStore
 from liberate.federation.terms import Charter
 from liberate.federation.wire.transport import Reply, Request
@@ -115,7 +115,7 @@ def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[st
         agreed_rho_nano=mechanism.spend_nano,
     )
     people, stopwatch = [str(user) for user in range(n_people)], ProcessorWatch()
-    with open_federation(folder, charter, people, ratings, run=1, chunk=1000, stopwatch=stopwatch) as federation:
+    with open_for_run(folder, charter, people, ratings, run=1, chunk=1000, stopwatch=stopwatch) as federation:
         host = Host(federation.devices, federation.policy, n_items, charter.randomness(b"run"), stopwatch)
         wire = Wire(host, set(host.numbers[: int(n_people * vanish)]))
         coordinator = Coordinator(
@@ -124,14 +124,14 @@ def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[st
             number=federation.coordinator,
             transport=wire,
             store=ModelStore(folder / "model"),
-            config=FederationConfig(),
+            config=RoundConfig(),
             fidelity="uploads",
             randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)
-        stage = Stage(statistic, mechanism, Ease(round(mechanism.client_noise * 10**9)))
+        stage = RoundMethod(statistic, mechanism, Ease(round(mechanism.client_noise * 10**9)))
         stopwatch.seconds.clear()
         begin = time.perf_counter()
         coordinator.run_round(base, stage, run=1, rounds=1)

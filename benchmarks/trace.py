@@ -21,12 +21,12 @@ from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.signing import SigningKey
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.number_sets import ranges
-from liberate.ledger.format.records import ZERO, Model, Update
-from liberate.ledger.format.sharing_records import Consent, Input, Pool, Receipt, Share
+from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.records import ZERO, ModelRecord, Update
+from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, UsedCopy
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.trace.model_ancestry import trace_model
-from liberate.ledger.trace.participant import Trace, trace_participant, trace_received
+from liberate.ledger.trace.model_ancestry import model_ancestry
+from liberate.ledger.trace.participant import ParticipantTrace, trace_participant, trace_received
 from liberate.randomness import SimulatedClock
 
 FIRST = 3
@@ -56,7 +56,7 @@ def _measure(folder: Path, n_people: int) -> dict[str, object]:
     sharers = range(FIRST, FIRST + n_people, 20)
     others = range(FIRST + 5, FIRST + n_people, 20)
 
-    def trace(number: int) -> Trace:
+    def trace(number: int) -> ParticipantTrace:
         return trace_participant(ledger, number, with_memberships=False)
 
     first = _milliseconds(trace, sharers[:1])
@@ -71,7 +71,7 @@ def _measure(folder: Path, n_people: int) -> dict[str, object]:
         }
     received = _milliseconds(lambda number: trace_received(ledger, number), range(FIRST + 1, FIRST + 101, 10))
     memberships = _milliseconds(lambda number: trace_participant(ledger, number), sharers[-1:])
-    model = _milliseconds(lambda version: next(trace_model(ledger, version)), range(1, 4))
+    model = _milliseconds(lambda version: next(model_ancestry(ledger, version)), range(1, 4))
     size = ledger.size
     ledger.close()
     return {
@@ -122,7 +122,7 @@ class _Writer:
 
 def _build(folder: Path, n_people: int, rounds: int) -> None:
     writer = _Writer(folder, n_people)
-    inputs: dict[int, list[Input]] = {}
+    inputs: dict[int, list[UsedCopy]] = {}
     people = range(FIRST, FIRST + n_people)
     pooled = people[::20]
     for giver in people[::10]:
@@ -134,12 +134,12 @@ def _build(folder: Path, n_people: int, rounds: int) -> None:
     writer.ledger.close()
 
 
-def _share(writer: _Writer, giver: int, recipients: list[int], inputs: dict[int, list[Input]]) -> None:
+def _share(writer: _Writer, giver: int, recipients: list[int], inputs: dict[int, list[UsedCopy]]) -> None:
     consent = Consent(
         origin=ORIGIN,
         author=giver,
         seq=writer.next(giver),
-        recipients=ranges(recipients),
+        recipients=to_ranges(recipients),
         expiry=10**9,
         max_shares=9,
         epsilon_nano=None,
@@ -161,7 +161,7 @@ def _share(writer: _Writer, giver: int, recipients: list[int], inputs: dict[int,
         )
         entries.append(sign(share, writer.key(giver)))
         hash = leaf_hash(entries[-1])
-        inputs.setdefault(recipient, []).append(Input(giver=giver, share=hash))
+        inputs.setdefault(recipient, []).append(UsedCopy(giver=giver, share=hash))
         seq = writer.next(recipient)
         receipt = Receipt(origin=ORIGIN, author=recipient, seq=seq, giver=giver, share=hash, copy=copy)
         entries.append(sign(receipt, writer.key(recipient)))
@@ -169,11 +169,11 @@ def _share(writer: _Writer, giver: int, recipients: list[int], inputs: dict[int,
 
 
 def _round(
-    writer: _Writer, number: int, base: Digest, people: range, inputs: dict[int, list[Input]], pooled: range
+    writer: _Writer, number: int, base: Digest, people: range, inputs: dict[int, list[UsedCopy]], pooled: range
 ) -> Digest:
     first = opening(number, seq=writer.next(2), base=base)
-    pool = Pool(
-        origin=ORIGIN, author=2, seq=writer.next(2), round=number, round_hash=leaf_hash(first), people=ranges(pooled)
+    pool = PoolRecord(
+        origin=ORIGIN, author=2, seq=writer.next(2), round=number, round_hash=leaf_hash(first), people=to_ranges(pooled)
     )
     writer.append([first, sign(pool, COORDINATOR)])
     updates = []
@@ -194,7 +194,7 @@ def _round(
         updates.append(sign(update, writer.key(author)))
     writer.append(updates)
     digest = leaf_hash(number.to_bytes(4, "big"))
-    model = Model(
+    model = ModelRecord(
         origin=ORIGIN,
         author=2,
         seq=writer.next(2),

@@ -17,7 +17,7 @@ from msgspec import inspect as schema
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER, TOKEN_PATTERN
 from liberate.ledger.format import number_sets, parts, records, refusals, sharing_records
-from liberate.ledger.format.parts import Common
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Record
 from liberate.ledger.rules.transition import AUTHORS
 
@@ -26,10 +26,10 @@ PARTS = (
     number_sets.Range,
     parts.Admission,
     parts.Witnesses,
-    parts.Mechanism,
+    parts.MechanismSpec,
     parts.NewKey,
-    sharing_records.Input,
-    sharing_records.Removal,
+    sharing_records.UsedCopy,
+    sharing_records.ErasureReport,
 )
 
 HEADER = """\
@@ -60,14 +60,14 @@ def describe() -> str:
 
 def _kinds() -> Iterator[str]:
     yield "## What every record says\n"
-    yield _table(Common)
+    yield _table(RecordBase)
     yield "| `kind` | the name of its kind | which of the kinds below it is |\n"
     for kind in get_args(Record):
         yield f"## {kind.__struct_config__.tag}\n"
         yield _paragraphs(kind)
         yield f"- Signed by: {_authors(kind)}."
         yield f"- Subjects: {_subjects(kind)}\n"
-        yield _table(kind, beside=Common) + "\n"
+        yield _table(kind, beside=RecordBase) + "\n"
 
 
 def _parts() -> Iterator[str]:

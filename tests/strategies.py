@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from msgspec import inspect
 
-from liberate.arrays import RealRows
+from liberate.arrays import RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.ledger.format.records import Record
 
@@ -18,13 +18,13 @@ FLOAT64_MAX = float(np.finfo(np.float64).max)
 
 
 @st.composite
-def real_rows(draw: st.DrawFn, largest: float | None = None, n_items: int = 5) -> RealRows:
+def real_rows(draw: st.DrawFn, largest: float | None = None, n_items: int = 5) -> RealStatistics:
     """A batch of one to four devices, finite numbers, up to `largest` if given; devices without ratings happen."""
     rated = draw(st.lists(st.sets(st.integers(0, n_items - 1)), min_size=1, max_size=4))
     width, n_tail = draw(st.integers(1, 3)), draw(st.integers(0, 2))
     n_rows = sum(map(len, rated))
     row_bound, tail_bound = (FLOAT32_MAX, FLOAT64_MAX) if largest is None else (largest, largest)
-    return RealRows(
+    return RealStatistics(
         indptr=np.cumsum([0, *map(len, rated)], dtype=np.int64),
         indices=np.array([item for items in rated for item in sorted(items)], np.int32),
         rows=draw(hnp.arrays(np.float32, (n_rows, width), elements=st.floats(-row_bound, row_bound, width=32))),
@@ -32,10 +32,10 @@ def real_rows(draw: st.DrawFn, largest: float | None = None, n_items: int = 5) -
     )
 
 
-def device(batch: RealRows, d: int) -> RealRows:
+def device(batch: RealStatistics, d: int) -> RealStatistics:
     """One device of a batch, alone."""
     begin, end = batch.indptr[d : d + 2]
-    return RealRows(
+    return RealStatistics(
         indptr=np.array([0, end - begin], np.int64),
         indices=batch.indices[begin:end],
         rows=batch.rows[begin:end],

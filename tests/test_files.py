@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from liberate.files import write_durably
+from liberate.files import write_atomic
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from liberate.files import write_durably
+from liberate.files import write_atomic
 
 left = int(sys.argv[2])
 
@@ -30,7 +30,7 @@ def killing(call):
 
 Path.write_bytes, os.fsync = killing(Path.write_bytes), killing(os.fsync)
 Path.replace = killing(Path.replace)
-write_durably(Path(sys.argv[1]), b"new")
+write_atomic(Path(sys.argv[1]), b"new")
 """
 
 
@@ -43,7 +43,7 @@ def test_a_file_is_the_old_or_the_new_one_wherever_the_writer_is_killed(tmp_path
 
     assert done.returncode == (9 if n <= 4 else 0)
     assert file.read_bytes() == (b"old" if n <= 3 else b"new")
-    write_durably(file, b"newer")
+    write_atomic(file, b"newer")
     assert file.read_bytes() == b"newer"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -65,6 +65,6 @@ def test_the_content_is_synchronised_before_the_name_and_the_name_before_the_ret
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_replace)
 
-    write_durably(tmp_path / "file", b"new")
+    write_atomic(tmp_path / "file", b"new")
 
     assert steps == ["3 bytes", "replace", "names"]

@@ -11,23 +11,23 @@ from typing import Literal
 import numpy as np
 
 from liberate.data.ratings import Ratings
-from liberate.federation.coordinator.config import FederationConfig, Fidelity
-from liberate.federation.coordinator.config import Stage as Learning
+from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
-from liberate.federation.setup import Federation, open_federation
+from liberate.federation.setup import RunSession, open_for_run
 from liberate.federation.store.models import ModelStore
 from liberate.federation.terms import Charter
 from liberate.federation.wire.transport import InProcessTransport, Transport
+from liberate.identifiers import NoisePlacement
 from liberate.ledger.publish.checkpoints import WitnessAddress
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
-from liberate.model.registry import method
+from liberate.model.registry import build_method
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.grid import NANO
 from liberate.privacy.mechanism_base import Mechanism
-from liberate.privacy.mechanisms import design
+from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.timing import Stopwatch
 
 LOW, HIGH = 1.0, 5.0
@@ -65,7 +65,7 @@ class World:
     n_factors: int = 2
     statistic: Literal["auto", "normal", "gradient"] = "auto"
     trim: float = 0.0
-    fidelity: Fidelity = "uploads"
+    fidelity: NoisePlacement = "uploads"
     is_simulated: bool = True
     masks: bool = True
     min_fraction: float = 0.5
@@ -86,7 +86,7 @@ class World:
     def mechanism(self) -> Mechanism:
         """Of each round."""
         if self.mode != "distributed":
-            return design(self.privacy, rounds=self.rounds, trim_nano=round(self.trim * NANO))
+            return calibrated_mechanism(self.privacy, rounds=self.rounds, trim_nano=round(self.trim * NANO))
         honest = max(1, int(self.ratings.n_users * self.min_fraction))
         return DistributedGaussian(
             grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
@@ -98,11 +98,11 @@ class Stage:
     """An open federation with a host and a coordinator, ready for rounds."""
 
     world: World
-    federation: Federation
+    federation: RunSession
     host: Host
     coordinator: Coordinator
     store: ModelStore
-    learning: Learning
+    learning: RoundMethod
     first: Model
 
     def learn(self, rounds: int | None = None) -> Model:
@@ -122,7 +122,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
     config = ModelConfig(n_factors=world.n_factors, statistic=world.statistic)
     is_noisy, ratings = world.is_noisy, world.ratings
-    statistic, solver = method(config, ratings.n_items, noisy=is_noisy)
+    statistic, solver = build_method(config, ratings.n_items, noisy=is_noisy)
     mechanism = world.mechanism
     charter = Charter(
         origin="test.invalid/world",
@@ -137,7 +137,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     )
     people = [f"u{user}" for user in range(ratings.n_users)]
     stopwatch = Stopwatch()
-    with open_federation(folder, charter, people, ratings, run=1, chunk=world.chunk, stopwatch=stopwatch) as federation:
+    with open_for_run(folder, charter, people, ratings, run=1, chunk=world.chunk, stopwatch=stopwatch) as federation:
         host = Host(federation.devices, federation.policy, ratings.n_items, charter.randomness(b"run"), stopwatch)
         direct = InProcessTransport(dict.fromkeys(host.numbers, host))
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
@@ -148,13 +148,13 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             number=federation.coordinator,
             transport=transport,
             store=store,
-            config=FederationConfig(chunk=world.chunk, min_fraction=world.min_fraction),
+            config=RoundConfig(chunk=world.chunk, min_fraction=world.min_fraction),
             fidelity=world.fidelity,
             randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
-        learning = Learning(statistic, mechanism, solver)
+        learning = RoundMethod(statistic, mechanism, solver)
         first = initial(config, ratings.n_items, LOW, HIGH, bytes(32), noisy=is_noisy)
         yield Stage(
             world=world,

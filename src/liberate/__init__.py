@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from liberate.data.public_datasets import fetch as fetch_data
     from liberate.data.public_datasets import load as load_data
     from liberate.errors import LiberateError
-    from liberate.ledger.verification.verify import verify
+    from liberate.ledger.verification.verify import verify_ledger as verify
     from liberate.runs.actions import consent, erase, received, share, withdraw
-    from liberate.runs.evaluate import evaluate, recommend
+    from liberate.runs.evaluate import evaluate_run as evaluate
+    from liberate.runs.evaluate import recommend
     from liberate.runs.folder import Result, Run, load_run
     from liberate.runs.privacy_report import forecast as plan_privacy
-    from liberate.runs.privacy_report import statement as report_privacy
+    from liberate.runs.privacy_report import privacy_report as report_privacy
     from liberate.runs.train import train
     from liberate.settings import Settings
     from liberate.tracing.answers import trace_person as trace
@@ -68,19 +69,19 @@ _PLACES = {
     "Settings": "liberate.settings:Settings",
     "consent": "liberate.runs.actions:consent",
     "erase": "liberate.runs.actions:erase",
-    "evaluate": "liberate.runs.evaluate:evaluate",
+    "evaluate": "liberate.runs.evaluate:evaluate_run",
     "fetch_data": "liberate.data.public_datasets:fetch",
     "load_data": "liberate.data.public_datasets:load",
     "load_run": "liberate.runs.folder:load_run",
     "plan_privacy": "liberate.runs.privacy_report:forecast",
     "received": "liberate.runs.actions:received",
     "recommend": "liberate.runs.evaluate:recommend",
-    "report_privacy": "liberate.runs.privacy_report:statement",
+    "report_privacy": "liberate.runs.privacy_report:privacy_report",
     "run_study": "liberate_studies:run_study",
     "share": "liberate.runs.actions:share",
     "trace": "liberate.tracing.answers:trace_person",
     "train": "liberate.runs.train:train",
-    "verify": "liberate.ledger.verification.verify:verify",
+    "verify": "liberate.ledger.verification.verify:verify_ledger",
     "withdraw": "liberate.runs.actions:withdraw",
 }
 

@@ -17,7 +17,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RealRows:
+class RealStatistics:
     """What a batch of devices computed: for each, some rows of a statistic's table, and a tail outside it.
 
     Device d owns rows `indptr[d]:indptr[d + 1]`; their indices are strictly increasing.
@@ -36,10 +36,10 @@ class RealRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GridRows:
-    """What leaves a batch of devices: `RealRows` after clipping, the integer grid and noise.
+class FixedPointStatistics:
+    """What leaves a batch of devices: `RealStatistics` after clipping, the integer grid and noise.
 
-    Shapes and ownership as in `RealRows`; a value v stands for v * 2**-grid_bits of its release.
+    Shapes and ownership as in `RealStatistics`; a value v stands for v * 2**-grid_bits of its release.
     A dense release has every row of the table.
     """
 

@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a file, or replace it as a whole; returns when both its content and its name are on the disk."""
     draft = path.with_name(f"{path.name}.draft")
     draft.write_bytes(data)
-    make_durable(draft)
+    fsync_path(draft)
     draft.replace(path)
-    make_durable(path.parent)
+    fsync_path(path.parent)
 
 
-def make_durable(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

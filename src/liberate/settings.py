@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from liberate.errors import SettingsError
-from liberate.federation.coordinator.config import FederationConfig
+from liberate.federation.coordinator.config import RoundConfig
 from liberate.federation.sharing.config import SharingConfig
 from liberate.model.config import ModelConfig
 from liberate.privacy.config import PrivacyConfig
@@ -122,7 +122,7 @@ class Settings:
     model: ModelConfig = field(default_factory=ModelConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     sharing: SharingConfig = field(default_factory=SharingConfig)
-    federation: FederationConfig = field(default_factory=FederationConfig)
+    federation: RoundConfig = field(default_factory=RoundConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -132,7 +132,7 @@ SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "privacy": PrivacyConfig,
     "sharing": SharingConfig,
-    "federation": FederationConfig,
+    "federation": RoundConfig,
     "ledger": LedgerConfig,
     "run": RunConfig,
 }

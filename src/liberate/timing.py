@@ -1,11 +1,18 @@
-"""How long each part of a run takes."""
+"""How long each part of a run takes, and who is told how far it is."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+Progress = Callable[[str], None]
+"""Told each step of long work, in a line."""
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
 
 
 class Stopwatch:

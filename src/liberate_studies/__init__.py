@@ -6,10 +6,10 @@ May import runs and everything below; knows nothing of the command line and repo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from liberate.errors import SettingsError
+from liberate.timing import Progress, silent
 from liberate_studies import (
     attacks,
     centralised,
@@ -23,7 +23,7 @@ from liberate_studies import (
     sharing,
     unlearning,
 )
-from liberate_studies.findings import Outcome, Study, write
+from liberate_studies.findings import Study, StudyFiles, write
 
 STUDIES: dict[str, Study] = {
     "centralised": centralised.STUDY,
@@ -46,8 +46,8 @@ def run_study(
     data: str | None = None,
     is_quick: bool = False,
     out: Path | str,
-    progress: Callable[[str], None] = lambda text: None,
-) -> Outcome:
+    progress: Progress = silent,
+) -> StudyFiles:
     """Run a study, and write its table, its figure and all its numbers.
 
     Args:

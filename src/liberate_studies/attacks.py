@@ -8,11 +8,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from liberate.privacy.auditing import Audit
-from liberate_studies.audits import CLAIMS, Trial, misuse, trials
+from liberate.privacy.auditing import AuditResult
+from liberate.timing import Progress
+from liberate_studies.audits import CLAIMS, AuditTrial, misuse, trials
 from liberate_studies.drawing import FREE, PRIVATE, RECORDED, WIDTH_INCH
-from liberate_studies.findings import Findings, Progress, Row, Study, header, number, table
-from liberate_studies.recovery import ROUND_EPSILON, Averaged, Leak, averages, leaks
+from liberate_studies.findings import Row, Study, StudyResults, header, number, table
+from liberate_studies.recovery import ROUND_EPSILON, Averaged, RecoveredRatings, averages, leaks
 from liberate_studies.worlds import World
 
 _PEOPLE, _QUICK_PEOPLE = 200, 40
@@ -21,7 +22,7 @@ _PEOPLE, _QUICK_PEOPLE = 200, 40
 _CANARIES, _QUICK_CANARIES = 20_000, 4_000
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     n_canaries = _QUICK_CANARIES if is_quick else _CANARIES
     progress("recovering ratings and items from uploads")
     recovered = leaks(world, _QUICK_PEOPLE if is_quick else _PEOPLE)
@@ -30,7 +31,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     audited = trials(world, n_canaries, progress)
     progress("looking for misused noise")
     misused = misuse(world, _QUICK_PEOPLE)
-    return Findings(
+    return StudyResults(
         rows=_rows(recovered, averaged, audited),
         page=_page(world, recovered, averaged, audited, misused),
         figure=_figure(recovered, averaged, audited),
@@ -40,7 +41,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     )
 
 
-def _rows(leaks: Sequence[Leak], averaged: Sequence[Averaged], trials: Sequence[Trial]) -> list[Row]:
+def _rows(leaks: Sequence[RecoveredRatings], averaged: Sequence[Averaged], trials: Sequence[AuditTrial]) -> list[Row]:
     rows: list[Row] = [
         {"series": "recovery", "name": leak.name, "ratings_recovered": leak.ratings, "item_auc": leak.items}
         for leak in leaks
@@ -78,9 +79,9 @@ def _rows(leaks: Sequence[Leak], averaged: Sequence[Averaged], trials: Sequence[
 
 def _page(
     world: World,
-    recovered: Sequence[Leak],
+    recovered: Sequence[RecoveredRatings],
     averaged: Sequence[Averaged],
-    audited: Sequence[Trial],
+    audited: Sequence[AuditTrial],
     misused: Mapping[str, int],
 ) -> str:
     first, last = audited[0].honest, audited[-1].honest
@@ -139,7 +140,7 @@ def _averaged(each: Averaged) -> list[str]:
     ]
 
 
-def _audited(trial: Trial) -> list[str]:
+def _audited(trial: AuditTrial) -> list[str]:
     return [
         f"{trial.name}, ε = {trial.claim}",
         str(trial.rounds),
@@ -155,11 +156,13 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _bug(found: Audit, claim: int) -> str:
+def _bug(found: AuditResult, claim: int) -> str:
     return f"{found.bound:.2f}, {found.verdict(claim)}" if claim <= found.ceiling else "-"
 
 
-def _figure(recovered: Sequence[Leak], averaged: Sequence[Averaged], audited: Sequence[Trial]) -> Figure:
+def _figure(
+    recovered: Sequence[RecoveredRatings], averaged: Sequence[Averaged], audited: Sequence[AuditTrial]
+) -> Figure:
     figure = Figure(figsize=(WIDTH_INCH, 6.2), layout="constrained")
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1.2], hspace=0.04)[:, 0]
     _draw_leaks(above.subplots(), recovered)
@@ -174,7 +177,7 @@ def _figure(recovered: Sequence[Leak], averaged: Sequence[Averaged], audited: Se
     return figure
 
 
-def _draw_leaks(axes: Axes, leaks: Sequence[Leak]) -> None:
+def _draw_leaks(axes: Axes, leaks: Sequence[RecoveredRatings]) -> None:
     beside = axes.get_yaxis_transform()
     for place, leak in enumerate(leaks):
         share = 0.0 if leak.ratings is None else 100 * leak.ratings
@@ -202,7 +205,7 @@ def _draw_averages(axes: Axes, averaged: Sequence[Averaged]) -> None:
     axes.set(title="The same, sent again and again", xlabel="rounds, and ε spent below", ylim=(0, 1.08))
 
 
-def _draw_audits(axes: Axes, audited: Sequence[Trial]) -> None:
+def _draw_audits(axes: Axes, audited: Sequence[AuditTrial]) -> None:
     """Draw what audits of one claim showed: a row for each mechanism, its bugs above the claim."""
     names = list(dict.fromkeys(trial.name for trial in audited))
     claim, ceiling = audited[0].claim, audited[0].honest.ceiling

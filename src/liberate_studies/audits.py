@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from liberate.privacy.attacks import auc
-from liberate.privacy.auditing import EXCESS, Audit, Game, audit, play, reach_of
+from liberate.privacy.auditing import EXCESS, AuditResult, CanaryGame, audit, reach_of, run_canary_game
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian, distributed
 from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Mechanism
-from liberate.privacy.misuse import Seen, noise_misuse
+from liberate.privacy.misuse import ObservedUpload, noise_misuse
 from liberate.randomness import SimulatedRandomness
-from liberate_studies.findings import Progress
+from liberate.timing import Progress
 from liberate_studies.recovery import local, released
 from liberate_studies.rungs import federated
 from liberate_studies.worlds import SEED, World
@@ -27,7 +27,7 @@ _HONEST_FRACTION = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class AuditTrial:
     """An audit of a claim.
 
     Attributes:
@@ -44,12 +44,12 @@ class Trial:
     rounds: int
     claim: int
     membership: float
-    honest: Audit
-    quiet: Audit
-    unclipped: Audit
+    honest: AuditResult
+    quiet: AuditResult
+    unclipped: AuditResult
 
 
-def trials(world: World, n_canaries: int, progress: Progress) -> list[Trial]:
+def trials(world: World, n_canaries: int, progress: Progress) -> list[AuditTrial]:
     """Audit every mechanism at every claim, spent in one round and in ten."""
     found = []
     for name, make in _mechanisms(world, n_canaries).items():
@@ -86,19 +86,19 @@ def _mechanisms(world: World, n_canaries: int) -> dict[str, _Make]:
     return {"local, Laplace": alone("laplace"), "local, Gauss": alone("gaussian"), "distributed, sum": summed}
 
 
-def _try(name: str, mechanism: Mechanism, claim: int, rounds: int, n_canaries: int) -> Trial:
+def _try(name: str, mechanism: Mechanism, claim: int, rounds: int, n_canaries: int) -> AuditTrial:
     """Audit a mechanism as it is, and with planted bugs."""
 
-    def game_of(real: Mechanism) -> Game:
+    def game_of(real: Mechanism) -> CanaryGame:
         reach, randomness = reach_of(mechanism), SimulatedRandomness(SEED, f"{name} {claim} {rounds}".encode())
-        return play(real, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
+        return run_canary_game(real, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
 
-    def examine(game: Game) -> Audit:
+    def examine(game: CanaryGame) -> AuditResult:
         return audit(game.scores, game.coins, n_canaries // 10, 0.0 if mechanism.account == "epsilon" else _DELTA)
 
     quiet, unclipped = planted(mechanism)
     honest = game_of(mechanism)
-    return Trial(
+    return AuditTrial(
         name=name,
         rounds=rounds,
         claim=claim,
@@ -129,17 +129,17 @@ def misuse(world: World, n_people: int) -> Mapping[str, int]:
     people = job.split.train.select(np.arange(min(n_people, job.split.train.n_users)))
     models, clip_units = federated(job).models, job.plan.stages[0].stage.mechanism.parameters["clip_units"]
 
-    def transcript(key_of: Callable[[int], int]) -> list[Seen]:
+    def transcript(key_of: Callable[[int], int]) -> list[ObservedUpload]:
         """Give the uploads of three rounds whose noise keys are those of other rounds."""
         seen = []
         for version in (1, 2, 3):
             model = models[version]
             release = released(job.plan.stage_after(model), model, people, key_of(version))
             for person, sent in enumerate(release.rows.reshape(people.n_users, -1).astype(np.int64)):
-                seen.append(Seen(participant=person, round=version, numbers=sent))
+                seen.append(ObservedUpload(participant=person, round=version, numbers=sent))
         return seen
 
-    def found(seen: Sequence[Seen]) -> int:
+    def found(seen: Sequence[ObservedUpload]) -> int:
         return len({(each.participant, each.rounds) for each in noise_misuse(seen, 2 * clip_units, 1)})
 
     honest = transcript(lambda number: number)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, RECORDED, name_beside, panels
-from liberate_studies.findings import TIMES, Curve, Findings, Progress, Study, free_lines, free_rows, header, table
+from liberate_studies.findings import TIMES, LearningCurve, Study, StudyResults, free_lines, free_rows, header, table
 from liberate_studies.rungs import centralised, fastest, judge, warm_up
 from liberate_studies.worlds import Job, World, free
 
@@ -19,7 +20,7 @@ _METHODS = {
 }
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     baselines = free(world, world.job())
     curves = []
     for name, (setting, colour) in _METHODS.items():
@@ -36,7 +37,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         "The rows above them cost nothing.",
         TIMES,
     ]
-    return Findings(
+    return StudyResults(
         rows=[*free_rows(baselines), *(row for each in curves for row in each.rows())],
         page="\n\n".join(page),
         figure=_figure(curves, baselines),
@@ -44,14 +45,14 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     )
 
 
-def curve(job: Job, name: str, colour: str) -> Curve:
+def curve(job: Job, name: str, colour: str) -> LearningCurve:
     """Learn in one place, and judge every version."""
     warm_up(job)
     learned = fastest(partial(centralised, job))
-    return Curve(name, colour, learned.seconds, [judge(job, model) for model in learned.models])
+    return LearningCurve(name, colour, learned.seconds, [judge(job, model) for model in learned.models])
 
 
-def _figure(curves: Sequence[Curve], baselines: Mapping[str, Mapping[str, float]]) -> Figure:
+def _figure(curves: Sequence[LearningCurve], baselines: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, (by_round, by_time) = panels(3.1, 1, 2, sharey=True)
     for each in curves:
         by_round.plot(range(each.rounds + 1), each.errors, color=each.colour)

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from liberate.model.metrics import Metrics
 from liberate.privacy.accounting import signal_to_noise
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, name_beside, panels
-from liberate_studies.findings import Findings, Progress, Row, Study, free_lines, free_rows, header, number, table
+from liberate_studies.findings import Row, Study, StudyResults, free_lines, free_rows, header, number, table
 from liberate_studies.rungs import federated, judge
 from liberate_studies.worlds import SEED, Job, World, free
 
@@ -46,7 +47,7 @@ class _Level:
         return sum(after.rmse < before.rmse for before, after in zip(self.before, self.after, strict=True))
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     baselines = free(world, world.job())
     seeds = range(SEED, SEED + (_QUICK_SEEDS if is_quick else _SEEDS))
     levels = []
@@ -60,7 +61,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     without = judge(job, federated(job).models[-1])
     rows = [*free_rows(baselines), *_rows(levels)]
     rows.append({"series": "without noise", "rmse": without.rmse, "ndcg_at_10": without.ndcg_at_10})
-    return Findings(
+    return StudyResults(
         rows=rows,
         page="\n\n".join(
             [

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from liberate.model.metrics import Metrics
 from liberate.settings import to_toml
+from liberate.timing import Progress
 from liberate_studies.drawing import style
 from liberate_studies.rungs import REPEATS
 from liberate_studies.worlds import QUICK_ITEMS, QUICK_USERS, SEED, World, corner, made_up, open_world
 
-Progress = Callable[[str], None]
 RESULTS = "results.parquet"
 TIMES = f"Times are the best of {REPEATS} runs on one machine: their ratios count."
 
@@ -26,7 +26,7 @@ Row = Mapping[str, Cell]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class StudyResults:
     """What a study found.
 
     Attributes:
@@ -43,7 +43,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LearningCurve:
     """How good the models of one way of learning were, round by round.
 
     Attributes:
@@ -102,12 +102,12 @@ class Study:
     """
 
     default_source: str
-    run: Callable[[World, bool, Path, Progress], Findings]
+    run: Callable[[World, bool, Path, Progress], StudyResults]
     resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StudyFiles:
     """Where a study's findings lie.
 
     Attributes:
@@ -121,7 +121,7 @@ class Outcome:
     text: str
 
 
-def write(study: Study, *, data: str | None, is_quick: bool, out: Path, progress: Progress) -> Outcome:
+def write(study: Study, *, data: str | None, is_quick: bool, out: Path, progress: Progress) -> StudyFiles:
     """Run a study, and write what it found into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     world = _world(data, study.default_source, is_quick, out / "ratings.parquet")
@@ -133,7 +133,7 @@ def write(study: Study, *, data: str | None, is_quick: bool, out: Path, progress
     page.write_text(f"{findings.page}\n\n![{findings.alt}](figure.svg)\n", "utf-8")
     save_rows(findings.rows, out / RESULTS)
     (out / "settings.toml").write_text(to_toml(world.job().settings), "utf-8")
-    return Outcome(page, figure, findings.page)
+    return StudyFiles(page, figure, findings.page)
 
 
 def save_rows(rows: Sequence[Row], path: Path) -> None:

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from liberate.runs.train import train
 from liberate.settings import to_toml
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, epsilon_axis, name_beside, panels
 from liberate_studies.findings import (
     RESULTS,
-    Findings,
-    Progress,
     Row,
     Study,
+    StudyResults,
     free_rows,
     header,
     load_rows,
@@ -116,12 +116,12 @@ class _Cell:
         return sha256((to_toml(self.job.settings) + self.job.dataset.digest).encode()).hexdigest()[:16]
 
 
-def _run(world: World, is_quick: bool, folder: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, folder: Path, progress: Progress) -> StudyResults:
     baselines = free(world, world.job())
     seeds, epsilons = (_SEEDS[:1], _QUICK_EPSILONS) if is_quick else (_SEEDS, EPSILONS)
     rows = _measure(list(_cells(world, epsilons, seeds)), folder, progress)
     found = _by_place(rows)
-    return Findings(
+    return StudyResults(
         rows=[*free_rows(baselines), *rows],
         page=_page(world, baselines, found, epsilons, len(seeds)),
         figure=_figure(baselines, found, epsilons),

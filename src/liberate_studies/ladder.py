@@ -8,14 +8,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from liberate.timing import Progress
 from liberate_studies.centralised import curve
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, name_beside, panels
 from liberate_studies.findings import (
     TIMES,
-    Curve,
-    Findings,
-    Progress,
+    LearningCurve,
     Study,
+    StudyResults,
     free_lines,
     free_rows,
     header,
@@ -30,7 +30,7 @@ _OPEN = ("privacy.mode=plain", 'model.statistic="gradient"')
 _PRIVATE = ("privacy.mode=local", "privacy.epsilon=8")
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     baselines = free(world, world.job())
     progress("centralised")
     first = curve(world.job(*_OPEN), "1 centralised, no privacy", OPEN)
@@ -38,8 +38,8 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     metrics = [judge(world.job(*_PRIVATE), model) for model in pair.without.models]
     rungs = [
         first,
-        Curve("2 federated, local ε = 8", PRIVATE, pair.without.seconds, metrics),
-        Curve("3 the same on the ledger", RECORDED, pair.recorded.seconds, metrics),
+        LearningCurve("2 federated, local ε = 8", PRIVATE, pair.without.seconds, metrics),
+        LearningCurve("3 the same on the ledger", RECORDED, pair.recorded.seconds, metrics),
     ]
     lines = [[*rung.cells(), number(1000 * rung.round_seconds, 0)] for rung in rungs]
     page = [
@@ -48,7 +48,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         _reading(rungs, pair),
         TIMES,
     ]
-    return Findings(
+    return StudyResults(
         rows=[*free_rows(baselines), *(row for rung in rungs for row in rung.rows())],
         page="\n\n".join(page),
         figure=_figure(rungs, baselines),
@@ -56,7 +56,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     )
 
 
-def _reading(rungs: Sequence[Curve], pair: Pair) -> str:
+def _reading(rungs: Sequence[LearningCurve], pair: Pair) -> str:
     before, after = rungs[1].errors[0], rungs[1].errors[-1]
     return (
         "Rung 1 is the gradient followed until it has settled.\n"
@@ -67,7 +67,7 @@ def _reading(rungs: Sequence[Curve], pair: Pair) -> str:
     )
 
 
-def _figure(rungs: Sequence[Curve], baselines: Mapping[str, Mapping[str, float]]) -> Figure:
+def _figure(rungs: Sequence[LearningCurve], baselines: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, (left, right) = panels(3.2, 1, 2, width_ratios=[1.35, 1])
     _draw_errors(left, rungs, baselines)
     for place, rung in enumerate(rungs):
@@ -82,7 +82,7 @@ def _figure(rungs: Sequence[Curve], baselines: Mapping[str, Mapping[str, float]]
     return figure
 
 
-def _draw_errors(axes: Axes, rungs: Sequence[Curve], baselines: Mapping[str, Mapping[str, float]]) -> None:
+def _draw_errors(axes: Axes, rungs: Sequence[LearningCurve], baselines: Mapping[str, Mapping[str, float]]) -> None:
     """Draw RMSE by round; the two private rungs are the same line."""
     centralised, private, recorded = rungs
     axes.plot(centralised.errors, color=centralised.colour)

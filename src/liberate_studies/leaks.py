@@ -15,11 +15,18 @@ from liberate.arrays import Int32Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
 from liberate.privacy.attacks import nearest
-from liberate.privacy.fingerprinting import FALSE_ACCUSATION, REPLACED_AT_END, REPLACED_INSIDE, attribute, mark
+from liberate.privacy.fingerprinting import (
+    FALSE_ACCUSATION,
+    REPLACED_AT_END,
+    REPLACED_INSIDE,
+    fingerprint,
+    score_recipient,
+)
 from liberate.privacy.randomised_response import respond
 from liberate.randomness import SimulatedRandomness, generator
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
-from liberate_studies.findings import Findings, Progress, Row, Study, header, number, table
+from liberate_studies.findings import Row, Study, StudyResults, header, number, table
 from liberate_studies.rungs import centralised, judge
 from liberate_studies.worlds import SEED, Job, World
 
@@ -51,7 +58,7 @@ _INNOCENTS: tuple[Innocent, ...] = ("the ratings themselves", "the base copy", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
+class CopySet:
     """What the owners handed out, row by row, all owners' rows behind one another.
 
     Attributes:
@@ -68,7 +75,7 @@ class Handed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
+class LeakScenario:
     """One kind of leak.
 
     Attributes:
@@ -97,7 +104,7 @@ class Named:
         wrong: Part of them with anybody else accused.
     """
 
-    leak: Leak
+    leak: LeakScenario
     trials: int
     right: float | None
     wrong: float
@@ -118,7 +125,7 @@ class Cost:
     marked: float
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     job = world.job("privacy.mode=plain")
     owners = _QUICK_OWNERS if is_quick else _OWNERS
     trials = _QUICK_TRIALS if is_quick else _TRIALS
@@ -133,7 +140,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         ]
     progress("learning from marked ratings")
     costs = _costs(job, owners, _QUICK_DRAWS if is_quick else _DRAWS)
-    return Findings(
+    return StudyResults(
         rows=_rows(found, costs),
         page=_page(world, owners, found, costs),
         figure=_figure(found),
@@ -142,17 +149,17 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     )
 
 
-def _leaks(epsilon: float | None) -> list[Leak]:
+def _leaks(epsilon: float | None) -> list[LeakScenario]:
     single = [
-        Leak(epsilon=epsilon, rows=rows, altered=altered, sources=1, how="at random")
+        LeakScenario(epsilon=epsilon, rows=rows, altered=altered, sources=1, how="at random")
         for altered in (0.0, 0.3)
         for rows in _SIZES
     ]
-    innocent = [Leak(epsilon=epsilon, rows=_MIXED_ROWS, altered=0.0, sources=0, how=how) for how in _INNOCENTS]
+    innocent = [LeakScenario(epsilon=epsilon, rows=_MIXED_ROWS, altered=0.0, sources=0, how=how) for how in _INNOCENTS]
     if epsilon is not None:
         return single[-len(_SIZES) :] + innocent
     mixed = [
-        Leak(epsilon=epsilon, rows=_MIXED_ROWS, altered=altered, sources=sources, how=how)
+        LeakScenario(epsilon=epsilon, rows=_MIXED_ROWS, altered=altered, sources=sources, how=how)
         for how in _HOWS
         for altered in ((0.0, 0.3) if how == "at random" else (0.0,))
         for sources in _COALITIONS
@@ -177,7 +184,7 @@ def _some(n_users: int, share: float, draw: int) -> Int64Array:
     return np.sort(rng.permutation(n_users)[: round(share * n_users)])
 
 
-def _handed(job: Job, share: float, epsilon: float | None) -> Handed:
+def _handed(job: Job, share: float, epsilon: float | None) -> CopySet:
     """Let some people hand what they rated to every recipient."""
     levels = _levels(job)
     secrets = SimulatedRandomness(SEED)
@@ -192,11 +199,11 @@ def _handed(job: Job, share: float, epsilon: float | None) -> Handed:
             base[own] = respond(raw[own], items, len(levels), epsilon, secrets.secret("answers", owner))
         key = secrets.secret("marks", owner)
         for recipient in range(len(copies)):
-            copies[recipient, own] = mark(base[own], items, len(levels), key, recipient)
-    return Handed(raw=raw, base=base, copies=copies, n_levels=len(levels))
+            copies[recipient, own] = fingerprint(base[own], items, len(levels), key, recipient)
+    return CopySet(raw=raw, base=base, copies=copies, n_levels=len(levels))
 
 
-def _attributed(handed: Handed, leak: Leak, trials: int, rng: np.random.Generator) -> Named:
+def _attributed(handed: CopySet, leak: LeakScenario, trials: int, rng: np.random.Generator) -> Named:
     """Let such leaks happen, and count who is accused."""
     right = wrong = 0
     for _ in range(trials):
@@ -206,14 +213,16 @@ def _attributed(handed: Handed, leak: Leak, trials: int, rng: np.random.Generato
         is_altered = rng.random(len(leaked)) < leak.altered
         others = (leaked + rng.integers(1, handed.n_levels, len(leaked), dtype=np.int32)) % handed.n_levels
         leaked = np.where(is_altered, others, leaked).astype(np.int32)
-        found = attribute(leaked, handed.base[rows], handed.copies[:RECIPIENTS, rows], handed.n_levels)
+        found = score_recipient(leaked, handed.base[rows], handed.copies[:RECIPIENTS, rows], handed.n_levels)
         is_source = np.isin(np.arange(RECIPIENTS), sources)
         right += bool((found.accused & is_source).any())
         wrong += bool((found.accused & ~is_source).any())
     return Named(leak=leak, trials=trials, right=right / trials if leak.sources else None, wrong=wrong / trials)
 
 
-def _leaked(handed: Handed, leak: Leak, rows: Int64Array, sources: Int64Array, rng: np.random.Generator) -> Int32Array:
+def _leaked(
+    handed: CopySet, leak: LeakScenario, rows: Int64Array, sources: Int64Array, rng: np.random.Generator
+) -> Int32Array:
     match leak.how:
         case "the ratings themselves":
             return handed.raw[rows]
@@ -267,7 +276,9 @@ def _marked(ratings: Ratings, levels: Sequence[float], recipient: int) -> Rating
     secrets = SimulatedRandomness(SEED)
     for owner in range(ratings.n_users):
         own = slice(ratings.indptr[owner], ratings.indptr[owner + 1])
-        copies[own] = mark(places[own], ratings.items[own], len(levels), secrets.secret("marks", owner), recipient)
+        copies[own] = fingerprint(
+            places[own], ratings.items[own], len(levels), secrets.secret("marks", owner), recipient
+        )
     values = np.where(copies == places, ratings.values, np.asarray(levels, np.float32)[copies])
     return replace(ratings, values=values.astype(np.float32))
 

@@ -10,10 +10,11 @@ from tempfile import mkdtemp
 from matplotlib.figure import Figure
 
 from liberate.errors import LiberateError
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.metrics import Metrics
+from liberate.timing import Progress
 from liberate_studies.drawing import OPEN, PRIVATE, panels
-from liberate_studies.findings import TIMES, Findings, Progress, Row, Study, free_lines, header, number, table
+from liberate_studies.findings import TIMES, Row, Study, StudyResults, free_lines, header, number, table
 from liberate_studies.rungs import Learned, Ledgered, fastest, federated, judge, ledgered, require_same, warm_up
 from liberate_studies.worlds import World, free
 
@@ -63,7 +64,7 @@ def measure(world: World, name: str, settings: Sequence[str], scratch: Path, pro
     warm_up(job)
     progress(f"{name}, on the ledger")
     recorded = fastest(lambda: ledgered(job, Path(mkdtemp(dir=scratch), "run")))
-    audit = verify(recorded.run.ledger_folder, key=recorded.run.verifier_key)
+    audit = verify_ledger(recorded.run.ledger_folder, key=recorded.run.verifier_key)
     if not (audit.ok and audit.trusted):
         first = audit.findings[0]
         raise LiberateError(f"the ledger of this study does not verify: {first.place}: {first.reason}")
@@ -82,7 +83,7 @@ def same_models(pair: Pair) -> str:
     )
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     baselines = free(world, world.job())
     pairs = [measure(world, name, settings, scratch, progress) for name, settings in _MODES.items()]
     sides = [
@@ -116,7 +117,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
         ]
     )
     alt = "Seconds by part of the work, without and with the ledger, in the modes plain and local."
-    return Findings(rows=rows, page=page, figure=_figure([(p, s, _parts(f)) for p, s, f in sides]), alt=alt)
+    return StudyResults(rows=rows, page=page, figure=_figure([(p, s, _parts(f)) for p, s, f in sides]), alt=alt)
 
 
 def _facts(pair: Pair) -> str:

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liberate.model.metrics import Metrics
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
 from liberate_studies.federated import MEANINGFUL, draw_levels
-from liberate_studies.findings import TIMES, Findings, Progress, Row, Study, number, table
+from liberate_studies.findings import TIMES, Row, Study, StudyResults, number, table
 from liberate_studies.rungs import centralised, fastest, federated, judge, ledgered, require_same, warm_up
 from liberate_studies.worlds import SEED, World, corner, free
 
@@ -57,7 +58,7 @@ class _Timing:
     recorded: float
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     scores, choices = [], []
     for size in _SIZES:
         progress(f"{size[0]} users, {size[1]} items")
@@ -72,7 +73,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
             progress(f"time of {size[0]} users, {size[1]} items")
             timings[size] = _timing(world, *size, scratch)
     by_users, by_items = [timings[n, 90] for n in users], [timings[20, n] for n in items]
-    return Findings(
+    return StudyResults(
         rows=[*_score_rows(scores), *_timing_rows(list(timings.values()))],
         page=_page(world, scores, choices, list(timings.values())),
         figure=_figure(scores, by_users, by_items),

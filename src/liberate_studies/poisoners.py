@@ -14,17 +14,17 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.arrays import BoolArray, Float64Array, GridRows, Int32Array, Int64Array
+from liberate.arrays import BoolArray, FixedPointStatistics, Float64Array, Int32Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.errors import BadUpload, FederationError, PrivacyError
-from liberate.federation.coordinator.aggregate import Sum
-from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.aggregate import UploadAggregate
+from liberate.federation.coordinator.config import RoundMethod
 from liberate.model.leave_one_out import Effect, HeldOut, LeaveOneOut
 from liberate.model.metrics import rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
-from liberate.model.upload_bounds import Limits, limits_of
+from liberate.model.upload_bounds import RatingBounds, rating_bounds
 from liberate.privacy.grid import NANO
 from liberate.randomness import SimulatedRandomness, generator
 from liberate_studies.worlds import SEED, Job
@@ -66,7 +66,7 @@ class Poisoning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class PoisoningEffect:
     """What an attack came to.
 
     Attributes:
@@ -87,7 +87,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Uploads:
+class PoisonedUploads:
     """What was accepted in a round.
 
     Attributes:
@@ -97,8 +97,8 @@ class Uploads:
     """
 
     base: Model
-    sent: Sequence[GridRows | None]
-    sum: Sum
+    sent: Sequence[FixedPointStatistics | None]
+    sum: UploadAggregate
 
 
 def poisoners_of(n_users: int, share: float) -> BoolArray:
@@ -109,7 +109,7 @@ def poisoners_of(n_users: int, share: float) -> BoolArray:
     return chosen
 
 
-def poisoned(job: Job, attack: Poisoning, rounds: int) -> Outcome:
+def poisoned(job: Job, attack: Poisoning, rounds: int) -> PoisoningEffect:
     """Learn some rounds beside poisoners, and judge what came of it."""
     own, agenda = job.split.train, job.plan
     is_hostile = poisoners_of(own.n_users, attack.share)
@@ -127,7 +127,7 @@ def poisoned(job: Job, attack: Poisoning, rounds: int) -> Outcome:
                 held_out += [effect.held_out or 0.0 for effect in found]
             model = stage.solver.solve(model, seen.sum.total(stage.mechanism.grid_bits))
         except (FederationError, PrivacyError):  # no model, or one from which honest numbers leave the grid
-            return Outcome(by_size=_found(size, is_hostile))
+            return PoisoningEffect(by_size=_found(size, is_hostile))
     return replace(
         _judged(job, model, is_hostile, attack),
         by_size=_found(size, is_hostile),
@@ -136,26 +136,28 @@ def poisoned(job: Job, attack: Poisoning, rounds: int) -> Outcome:
     )
 
 
-def _round(model: Model, stage: Stage, own: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]) -> Uploads:
+def _round(
+    model: Model, stage: RoundMethod, own: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]
+) -> PoisonedUploads:
     n_rows, bits = stage.statistic.shape[0], stage.mechanism.grid_bits
     sent = stage.mechanism.release(stage.statistic.compute(model, own), n_rows, [], exact=False)
-    limits = None if attack.defence == "none" else limits_of(model)
-    uploads: list[GridRows | None] = [_part(sent, user) for user in range(own.n_users)]
+    limits = None if attack.defence == "none" else rating_bounds(model)
+    uploads: list[FixedPointStatistics | None] = [_part(sent, user) for user in range(own.n_users)]
     for user, poisoner in attackers.items():
         uploads[user] = poisoner.upload(model, _part(sent, user), limits, bits)
     trim_nano = round(TRIM * NANO) if attack.defence == "limits and trimming" else 0
-    total = Sum.empty(stage.statistic.shape, trim_nano)
+    total = UploadAggregate.empty(stage.statistic.shape, trim_nano)
     for upload in uploads:
         if upload is not None:
             total.add(upload)
     total.settle()
-    return Uploads(base=model, sent=uploads, sum=total)
+    return PoisonedUploads(base=model, sent=uploads, sum=total)
 
 
-def _part(sent: GridRows, user: int) -> GridRows:
+def _part(sent: FixedPointStatistics, user: int) -> FixedPointStatistics:
     """Give what one of the devices sends."""
     begin, end = int(sent.indptr[user]), int(sent.indptr[user + 1])
-    return GridRows(
+    return FixedPointStatistics(
         indptr=np.array([0, end - begin]),
         indices=sent.indices[begin:end],
         rows=sent.rows[begin:end],
@@ -171,7 +173,9 @@ class _Poisoner:
         self._rng = generator(SimulatedRandomness(SEED).secret("poison", user))
         self._first = 0  # place of the reach to begin with
 
-    def upload(self, model: Model, honest: GridRows, limits: Limits | None, grid_bits: int) -> GridRows | None:
+    def upload(
+        self, model: Model, honest: FixedPointStatistics, limits: RatingBounds | None, grid_bits: int
+    ) -> FixedPointStatistics | None:
         """Give what is sent instead of an honest upload; None where nothing of the kind would pass."""
         forge = self._forgery(model, honest, grid_bits)
         if limits is None:
@@ -186,7 +190,9 @@ class _Poisoner:
             return candidate
         return None
 
-    def _forgery(self, model: Model, honest: GridRows, grid_bits: int) -> Callable[[float], GridRows]:
+    def _forgery(
+        self, model: Model, honest: FixedPointStatistics, grid_bits: int
+    ) -> Callable[[float], FixedPointStatistics]:
         """Give the upload for each reach."""
         low, high = (model.low - model.centre) / model.unit, (model.high - model.centre) / model.unit
         k, n = model.n_factors + 1, len(honest.indices)
@@ -211,7 +217,7 @@ class _Poisoner:
         return lambda reach: _of_errors(items, reach * direction, reach * np.sign(targets), honest.tails[0], scale)
 
 
-def _flipped(honest: GridRows, reach: float, k: int, attack: Poisoning) -> GridRows:
+def _flipped(honest: FixedPointStatistics, reach: float, k: int, attack: Poisoning) -> FixedPointStatistics:
     """Send the negative of what is learned from: of the gradient all, of normal equations the right-hand side."""
     rows, tails = honest.rows.astype(np.float64), honest.tails.astype(np.float64)
     if attack.statistic == "gradient" or attack.defence == "none":
@@ -221,7 +227,7 @@ def _flipped(honest: GridRows, reach: float, k: int, attack: Poisoning) -> GridR
     return _upload(honest.indices, rows, tails[0])
 
 
-def _of_side(items: Int32Array, side: Float64Array, targets: Float64Array, scale: float) -> GridRows:
+def _of_side(items: Int32Array, side: Float64Array, targets: Float64Array, scale: float) -> FixedPointStatistics:
     """Give the normal equations of somebody with a certain side (p_u, b_u), and with such targets."""
     k = len(side)
     lower = np.tril_indices(k)
@@ -231,15 +237,17 @@ def _of_side(items: Int32Array, side: Float64Array, targets: Float64Array, scale
     return _upload(items, rows * scale, np.concatenate([np.outer(side, side)[lower], side, [errors]]) * scale)
 
 
-def _of_errors(items: Int32Array, side: Float64Array, errors: Float64Array, tail: Int64Array, scale: float) -> GridRows:
+def _of_errors(
+    items: Int32Array, side: Float64Array, errors: Float64Array, tail: Int64Array, scale: float
+) -> FixedPointStatistics:
     """Give the gradient of somebody with a certain side (p_u, b_u), and with such errors; the tail is an honest one."""
     rows = errors[:, None] * np.append(side[:-1], 1.0)
     return _upload(items, rows * scale, tail.astype(np.float64))
 
 
-def _upload(items: Int32Array, rows: Float64Array, tail: Float64Array) -> GridRows:
+def _upload(items: Int32Array, rows: Float64Array, tail: Float64Array) -> FixedPointStatistics:
     largest = 2.0**31 - 1
-    return GridRows(
+    return FixedPointStatistics(
         indptr=np.array([0, len(items)]),
         indices=items.astype(np.int32),
         rows=np.clip(np.rint(rows), -largest, largest).astype(np.int32),
@@ -254,7 +262,7 @@ def _found(scores: Float64Array, is_hostile: BoolArray) -> float | None:
     return float(is_hostile[named].mean()) if n else None
 
 
-def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) -> Outcome:
+def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) -> PoisoningEffect:
     """Judge a model by the held-out ratings of those who are no poisoners."""
     own, test = job.split.train, job.split.test
     profiles = fit_devices(model, own)
@@ -265,14 +273,14 @@ def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) ->
     asked = np.flatnonzero(~is_hostile & ~rated).astype(np.int32)
     predicted = predict(model, profiles, asked, np.full(len(asked), attack.target, np.int32))
     lists, _ = top_n(model, profiles, own, _LISTED)
-    return Outcome(
+    return PoisoningEffect(
         rmse=error,
         predicted=float(predicted.mean()),
         listed=float((lists[asked] == attack.target).any(axis=1).mean()),
     )
 
 
-def sizes(seen: Uploads) -> Float64Array:
+def sizes(seen: PoisonedUploads) -> Float64Array:
     """Give the root of the mean squared norm of each person's rows, in units, shape (n_users,)."""
     found = [
         0.0 if each is None else float((each.rows.astype(np.float64) ** 2).sum(axis=1).mean()) for each in seen.sent
@@ -280,9 +288,9 @@ def sizes(seen: Uploads) -> Float64Array:
     return np.sqrt(found)
 
 
-def effects(job: Job, stage: Stage, seen: Uploads) -> list[Effect]:
+def effects(job: Job, stage: RoundMethod, seen: PoisonedUploads) -> list[Effect]:
     """Give by how much everybody else's error is larger because of each person's upload, as `trace --harm` does."""
-    total = Sum.empty(stage.statistic.shape)
+    total = UploadAggregate.empty(stage.statistic.shape)
     accepted = [upload for upload in seen.sent if upload is not None]
     for upload in accepted:
         total.add(upload)

@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
-from liberate_studies.findings import Findings, Progress, Row, Study, header, number, table
-from liberate_studies.poisoners import TRIM, UNCHECKED, WATCHED, Aim, Defence, Outcome, Poisoning, poisoned
+from liberate_studies.findings import Row, Study, StudyResults, header, number, table
+from liberate_studies.poisoners import TRIM, UNCHECKED, WATCHED, Aim, Defence, Poisoning, PoisoningEffect, poisoned
 from liberate_studies.worlds import Job, World
 
 Statistic = Literal["normal", "gradient"]
@@ -40,7 +41,7 @@ _QUANTILES: dict[str, float] = {"of an item rated seldom": 0.5, "of an item rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class PoisoningTrial:
     """An attack, and what it came to.
 
     Attributes:
@@ -51,27 +52,27 @@ class Trial:
 
     attack: Poisoning
     name: str
-    outcome: Outcome
+    outcome: PoisoningEffect
 
     @property
     def way(self) -> tuple[Statistic, Defence]:
         return self.attack.statistic, self.attack.defence
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     rounds, shares = (_QUICK_ROUNDS, _QUICK_SHARES) if is_quick else (_ROUNDS, _shares(world))
     jobs: dict[Statistic, Job] = {
         statistic: world.job("privacy.mode=plain", f"model.statistic={statistic}") for statistic in _NAMES
     }
     targets = _targets(jobs["normal"])
-    trials: list[Trial] = []
+    trials: list[PoisoningTrial] = []
     for statistic, defence in _WAYS:
         for name, attack in _attacks(statistic, defence, shares, targets):
             progress(f"{_NAMES[statistic]}, {defence}: {100 * attack.share:.0f} % want {name}")
             outcome = poisoned(jobs[statistic], attack, rounds[statistic])
-            trials.append(Trial(attack=attack, name=name, outcome=outcome))
+            trials.append(PoisoningTrial(attack=attack, name=name, outcome=outcome))
     counts = np.bincount(jobs["normal"].split.train.items)
-    return Findings(
+    return StudyResults(
         rows=[_row(trial) for trial in trials],
         page=_page(world, trials, rounds, {name: int(counts[item]) for name, item in targets.items()}),
         figure=_figure(trials, shares),
@@ -113,7 +114,7 @@ def _attacks(
     return attacks
 
 
-def _row(trial: Trial) -> Row:
+def _row(trial: PoisoningTrial) -> Row:
     attack, outcome = trial.attack, trial.outcome
     return {
         "series": "poisoning",
@@ -130,7 +131,7 @@ def _row(trial: Trial) -> Row:
     }
 
 
-def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], counts: dict[str, int]) -> str:
+def _page(world: World, trials: Sequence[PoisoningTrial], rounds: dict[Statistic, int], counts: dict[str, int]) -> str:
     items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
     return "\n\n".join(
         [
@@ -167,18 +168,18 @@ def _page(world: World, trials: Sequence[Trial], rounds: dict[Statistic, int], c
     )  # fmt: skip
 
 
-def _begins(trial: Trial, trials: Sequence[Trial]) -> bool:
+def _begins(trial: PoisoningTrial, trials: Sequence[PoisoningTrial]) -> bool:
     """Whether this is the first trial of its way of learning: one without poisoners."""
     return trial is next(other for other in trials if other.way == trial.way)
 
 
-def _cells(trial: Trial) -> list[str]:
+def _cells(trial: PoisoningTrial) -> list[str]:
     outcome = trial.outcome
     aim = trial.attack.aim or "nothing"
     return [*_begin(trial), aim, number(outcome.rmse), *_found(outcome)]
 
 
-def _promotion_cells(trial: Trial) -> list[str]:
+def _promotion_cells(trial: PoisoningTrial) -> list[str]:
     outcome = trial.outcome
     return [
         *_begin(trial),
@@ -190,12 +191,12 @@ def _promotion_cells(trial: Trial) -> list[str]:
     ]
 
 
-def _begin(trial: Trial) -> list[str]:
+def _begin(trial: PoisoningTrial) -> list[str]:
     attack = trial.attack
     return [_NAMES[attack.statistic], attack.defence, f"{100 * attack.share:.0f} %"]
 
 
-def _found(outcome: Outcome) -> list[str]:
+def _found(outcome: PoisoningEffect) -> list[str]:
     return [_share(value) for value in (outcome.by_size, outcome.by_fit, outcome.by_held_out)]
 
 
@@ -203,7 +204,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _figure(trials: Sequence[Trial], shares: Sequence[float]) -> Figure:
+def _figure(trials: Sequence[PoisoningTrial], shares: Sequence[float]) -> Figure:
     figure, axes = panels(3.4, 1, 3)
     random, flip, lists = axes
     heights = _heights(trials)
@@ -233,7 +234,7 @@ def _draw(axes: Axes, found: Sequence[float | None], way: tuple[Statistic, Defen
     axes.plot(heights, color=_COLOURS[way], linestyle=_LINES[way], marker="o", markersize=4, label=name)
 
 
-def _heights(trials: Sequence[Trial]) -> tuple[float, float]:
+def _heights(trials: Sequence[PoisoningTrial]) -> tuple[float, float]:
     """Give limits that show every attack within limits."""
     errors = [
         trial.outcome.rmse for trial in trials if trial.attack.defence != "none" and trial.outcome.rmse is not None

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liberate.arrays import BoolArray, Float64Array, GridRows, Int32Array, Int64Array
+from liberate.arrays import BoolArray, FixedPointStatistics, Float64Array, Int32Array, Int64Array
 from liberate.data.ratings import Ratings
-from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.config import RoundMethod
 from liberate.model.model import Model
-from liberate.privacy.accounting import account
+from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.attacks import (
     GradientView,
     auc,
@@ -21,7 +21,7 @@ from liberate.privacy.attacks import (
     ratings_from_normal_equations,
     weights_from_gram,
 )
-from liberate.privacy.auditing import play, reach_of
+from liberate.privacy.auditing import reach_of, run_canary_game
 from liberate.privacy.clipping import clip_to_grid
 from liberate.privacy.secure_aggregation import add_mask, signed_sum
 from liberate.randomness import SimulatedRandomness
@@ -40,7 +40,7 @@ _LIKED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
+class RecoveredRatings:
     """What uploads of one kind give away.
 
     Attributes:
@@ -75,7 +75,7 @@ class Averaged:
     tight: float
 
 
-def leaks(world: World, n_people: int) -> list[Leak]:
+def leaks(world: World, n_people: int) -> list[RecoveredRatings]:
     """Attack the uploads of some people in each mode."""
     people = np.arange(min(n_people, world.job().split.train.n_users))
     gradient = world.job("privacy.mode=plain", 'model.statistic="gradient"', "federation.rounds=3")
@@ -93,7 +93,9 @@ def leaks(world: World, n_people: int) -> list[Leak]:
         _leak(f"local, Gauss, {bound}, two uploads", gauss, people, (1, 2), PRIVATE),
         _masked_leak(f"distributed, {bound}, one upload", summed, people, is_masked=True),
         _masked_leak("the same, were there no masks", summed, people, is_masked=False),
-        Leak(name="no upload: the most frequent rating", ratings=_guessed(gradient, people), items=0.5, colour=FREE),
+        RecoveredRatings(
+            name="no upload: the most frequent rating", ratings=_guessed(gradient, people), items=0.5, colour=FREE
+        ),
     ]
 
 
@@ -107,7 +109,7 @@ def _guessed(job: Job, people: Int64Array) -> float:
     return float(counts.max() / counts.sum())
 
 
-def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour: str) -> Leak:
+def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour: str) -> RecoveredRatings:
     """Attack what some people upload to some rounds. Who attacks ratings is told for free which items they are of."""
     models = federated(job).models
     own = job.split.train.select(people)
@@ -122,10 +124,10 @@ def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour
         right += int((nearest(values * model.unit + model.centre, levels) == truth).sum())
         strength = sum(np.square(rows[person]).sum(axis=1) for _, rows, _ in uploads)
         items.append(auc(np.asarray(strength), _marked(rated, own.n_items)))
-    return Leak(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=colour)
+    return RecoveredRatings(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=colour)
 
 
-def _gram_leak(name: str, job: Job, people: Int64Array) -> Leak:
+def _gram_leak(name: str, job: Job, people: Int64Array) -> RecoveredRatings:
     """Attack the Gram that some people upload: tell which items they rated, and which of these they liked."""
     model = job.plan.first_model(job.dataset, bytes(32))
     own = job.split.train.select(people)
@@ -144,10 +146,10 @@ def _gram_leak(name: str, job: Job, people: Int64Array) -> Leak:
         items.append(auc(_marked(rated, own.n_items), _marked(own.items[part], own.n_items)))
         truth = (own.values[part] - model.low) / (model.high - model.low) >= _LIKED / 4
         right += int(((recovered > threshold) == truth).sum())
-    return Leak(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=OPEN)
+    return RecoveredRatings(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=OPEN)
 
 
-def _masked_leak(name: str, job: Job, people: Int64Array, *, is_masked: bool) -> Leak:
+def _masked_leak(name: str, job: Job, people: Int64Array, *, is_masked: bool) -> RecoveredRatings:
     """Tell rated items from others in the first upload of `distributed`, as it is or without the masks on it."""
     model = job.plan.first_model(job.dataset, bytes(32))
     stage, own = job.plan.stage_after(model), job.split.train.select(people)
@@ -161,7 +163,7 @@ def _masked_leak(name: str, job: Job, people: Int64Array, *, is_masked: bool) ->
         rated = own.items[own.indptr[person] : own.indptr[person + 1]]
         items.append(auc(strength, _marked(rated, own.n_items)))
     colour = RECORDED if is_masked else FREE
-    return Leak(name=name, ratings=None, items=float(np.nanmean(items)), colour=colour)
+    return RecoveredRatings(name=name, ratings=None, items=float(np.nanmean(items)), colour=colour)
 
 
 def _upload(job: Job, model: Model, own: Ratings, number: int) -> tuple[Float64Array, Float64Array]:
@@ -175,7 +177,7 @@ def _upload(job: Job, model: Model, own: Ratings, number: int) -> tuple[Float64A
     return rows, np.asarray(release.tails * unit)
 
 
-def released(stage: Stage, model: Model, own: Ratings, number: int) -> GridRows:
+def released(stage: RoundMethod, model: Model, own: Ratings, number: int) -> FixedPointStatistics:
     keys = [SimulatedRandomness(SEED).secret("attacked", number, person) for person in range(own.n_users)]
     return stage.mechanism.release(stage.statistic.compute(model, own), stage.statistic.shape[0], keys, exact=False)
 
@@ -212,8 +214,10 @@ def averages(world: World, n_canaries: int) -> list[Averaged]:
     found = []
     for rounds in _AVERAGED:
         reach, randomness = reach_of(stage.mechanism), SimulatedRandomness(SEED, b"averaging")
-        game = play(stage.mechanism, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
-        spent = account([(stage.mechanism.event(), rounds)], _DELTA)
+        game = run_canary_game(
+            stage.mechanism, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness
+        )
+        spent = privacy_loss([(stage.mechanism.event(), rounds)], _DELTA)
         assert spent.epsilon_basic is not None  # the mechanism is pure
         assert spent.epsilon_pld is not None
         found.append(
@@ -228,7 +232,7 @@ def averages(world: World, n_canaries: int) -> list[Averaged]:
     return found
 
 
-def _errors_of_means(job: Job, stage: Stage, rounds: int) -> Float64Array:
+def _errors_of_means(job: Job, stage: RoundMethod, rounds: int) -> Float64Array:
     """Give the error of the mean of the first 1, 2, ... uploads of one person to rounds that start from one model."""
     model = job.plan.first_model(job.dataset, SimulatedRandomness(SEED).secret("initial model", 1))
     one = job.split.train.select(np.zeros(rounds, np.int64))

@@ -18,21 +18,21 @@ from typing import TypeVar
 import numpy as np
 
 from liberate.errors import LiberateError
-from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.config import RoundMethod
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model as ModelRecord
-from liberate.model.codec import encode, model_digest
+from liberate.ledger.format.records import ModelRecord
+from liberate.model.codec import encode_model, model_digest
 from liberate.model.kernels.server import add_rows
-from liberate.model.metrics import Metrics, evaluate
+from liberate.model.metrics import Metrics, evaluate_model
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
 from liberate.model.registry import fit
-from liberate.model.solvers import Total, has_converged
+from liberate.model.solvers import AggregatedStatistics, has_converged
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.folder import Result, Run, load_run
 from liberate.runs.train import train
-from liberate.timing import Stopwatch
+from liberate.timing import Progress, Stopwatch, silent
 from liberate_studies.worlds import Job
 
 REPEATS = 3
@@ -63,7 +63,7 @@ class Learned:
     @property
     def digests(self) -> tuple[Digest, ...]:
         """Digest of each version from 1."""
-        return tuple(model_digest(encode(model)) for model in self.models[1:])
+        return tuple(model_digest(encode_model(model)) for model in self.models[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +130,10 @@ def _is_over(models: Sequence[Model], tolerance: float | None) -> bool:
 def _collect(
     job: Job,
     model: Model,
-    stage: Stage,
+    stage: RoundMethod,
     randomness: SimulatedRandomness,
     stopwatch: Stopwatch,
-) -> Total:
+) -> AggregatedStatistics:
     """Add up what leaves all devices in the round that follows a model."""
     own = job.split.train
     n_rows, width, n_tail = stage.statistic.shape
@@ -149,10 +149,10 @@ def _collect(
             add_rows(rows, release.indices, release.rows)
             tail += release.tails.sum(axis=0)
     unit = np.float64(2.0**-stage.mechanism.grid_bits)
-    return Total(rows * unit, tail * unit, own.n_users)
+    return AggregatedStatistics(rows * unit, tail * unit, own.n_users)
 
 
-def ledgered(job: Job, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Ledgered:
+def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
     """Train a federation as `liberate train` does: keys, messages, signatures and the ledger in a new folder."""
     result = train(job.settings, folder, progress=progress)
     run = load_run(folder)
@@ -192,7 +192,7 @@ def require_same(free: Learned, recorded: Sequence[Digest]) -> None:
 
 def judge(job: Job, model: Model) -> Metrics:
     """Judge a model by the held-out ratings: the simulator's view, which no participant has."""
-    return evaluate(model, fit_devices(model, job.split.train), job.split, None)
+    return evaluate_model(model, fit_devices(model, job.split.train), job.split, None)
 
 
 L = TypeVar("L", bound=Learned)

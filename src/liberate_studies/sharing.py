@@ -20,19 +20,9 @@ from liberate.model.profiles import fit_devices, predict
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.settings import to_toml
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, name_beside, panels
-from liberate_studies.findings import (
-    RESULTS,
-    Findings,
-    Progress,
-    Row,
-    Study,
-    header,
-    load_rows,
-    number,
-    save_rows,
-    table,
-)
+from liberate_studies.findings import RESULTS, Row, Study, StudyResults, header, load_rows, number, save_rows, table
 from liberate_studies.worlds import Job, World, on_levels
 
 _FIRST_PARTICIPANT = 3
@@ -88,11 +78,11 @@ _Found = Mapping[_Case, Sequence[float]]
 """RMSE of those who share nothing, by version of the model; of everybody where nobody or everybody shares."""
 
 
-def _run(world: World, is_quick: bool, folder: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, folder: Path, progress: Progress) -> StudyResults:
     world = on_levels(world, folder / "levels.parquet")
     cases = _Cases.of(is_quick)
     found, rows = _measure(world, list(dict.fromkeys(cases)), folder, progress)
-    return Findings(
+    return StudyResults(
         rows=rows,
         page=_page(world, cases, found),
         figure=_figure(cases, found),

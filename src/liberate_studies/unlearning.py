@@ -16,22 +16,23 @@ from matplotlib.figure import Figure
 from liberate.arrays import BoolArray, Float64Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
-from liberate.federation.setup import open_standing
+from liberate.federation.setup import open_federation
 from liberate.federation.sharing import actions as sharing
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method, sum_of
-from liberate.model.solvers import Solver, Total
+from liberate.model.registry import aggregate_statistics, build_method
+from liberate.model.solvers import AggregatedStatistics, Solver
 from liberate.model.statistics import Statistic
-from liberate.model.unlearning import distance, forget, without
+from liberate.model.unlearning import distance, subtract_leavers, unlearn_rounds
 from liberate.privacy.attacks import auc
 from liberate.randomness import SimulatedRandomness, generator
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.runs.unlearn import Method, unlearn
+from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
-from liberate_studies.findings import TIMES, Findings, Progress, Row, Study, header, number, table
+from liberate_studies.findings import TIMES, Row, Study, StudyResults, header, number, table
 from liberate_studies.rungs import REPEATS, fastest, federated
 from liberate_studies.worlds import SEED, Job, World, keep_ratings
 
@@ -59,11 +60,11 @@ class Course:
     statistic: Statistic
     solver: Solver
     models: list[Model]
-    totals: list[Total]
+    totals: list[AggregatedStatistics]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class UnlearningMethod:
     """One way to forget all at once, and how well it does.
 
     Attributes:
@@ -140,7 +141,7 @@ class Lists:
     again: float
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Findings:
+def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
     n_heavy, n_canaries = (_QUICK_HEAVY, _QUICK_CANARIES) if is_quick else (_HEAVY, _CANARIES)
     planted, names = _planted(world, n_canaries, scratch / "planted.parquet")
     job = planted.job("privacy.mode=plain")
@@ -159,7 +160,7 @@ def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> Fin
     ways = _ways(job, course, run, leavers, canaries, scratch, progress)
     progress("forgetting all in lists")
     lists = _lists(planted, leavers)
-    return Findings(
+    return StudyResults(
         rows=_rows(ways, alone, lists),
         page=_page(world, n_heavy, n_canaries, ways, alone, lists),
         figure=_figure(ways, alone),
@@ -192,10 +193,10 @@ def _planted(world: World, n_canaries: int, path: Path) -> tuple[World, list[str
 
 
 def _learned(job: Job, ratings: Ratings, first: Model, rounds: int) -> Course:
-    statistic, solver = method(job.settings.model, ratings.n_items, noisy=False)
+    statistic, solver = build_method(job.settings.model, ratings.n_items, noisy=False)
     course = Course(statistic, solver, [first], [])
     for _ in range(rounds):
-        course.totals.append(sum_of(statistic, course.models[-1], ratings))
+        course.totals.append(aggregate_statistics(statistic, course.models[-1], ratings))
         course.models.append(solver.solve(course.models[-1], course.totals[-1]))
     return course
 
@@ -207,7 +208,7 @@ def _parted(ratings: Ratings, leavers: Int64Array) -> tuple[Ratings, Ratings]:
 
 def _last_round(course: Course, base: Model, leavers: Ratings) -> Model:
     """Take people out of the last round's sum."""
-    return course.solver.solve(base, without(course.totals[-1], course.statistic, base, leavers))
+    return course.solver.solve(base, subtract_leavers(course.totals[-1], course.statistic, base, leavers))
 
 
 def _followed(course: Course, stayers: Ratings, leavers: Ratings, times: int = 1) -> tuple[Model, float]:
@@ -217,14 +218,14 @@ def _followed(course: Course, stayers: Ratings, leavers: Ratings, times: int = 1
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
-        model = forget(course.solver, bases, course.totals, sides, stayers, leavers)
+        model = unlearn_rounds(course.solver, bases, course.totals, sides, stayers, leavers)
         seconds.append(time.perf_counter() - begin)
     return model, min(seconds)
 
 
 def _ways(
     job: Job, course: Course, run: Run, leavers: Int64Array, canaries: Int64Array, scratch: Path, progress: Progress
-) -> list[Way]:
+) -> list[UnlearningMethod]:
     """Forget all at once, in each way; the two that the product has on the ledger."""
     n_rounds = len(course.totals)
     stayers, gone = _parted(job.split.train, leavers)
@@ -233,14 +234,14 @@ def _ways(
     estimate, estimating = _followed(course, stayers, gone, REPEATS)
     free = fastest(lambda: federated(replace(job, split=Split(train=stayers, test=stayers))))
     one = free.seconds / free.rounds
-    with open_standing(run.home, charter_of(run.settings)) as standing:
+    with open_federation(run.home, federation_terms(run.settings)) as standing:
         for user in leavers:
             device = standing.devices.find(user_id=job.dataset.user_ids[user])
             assert device is not None  # everybody has taken part
             sharing.withdraw(standing.ledger, standing.devices, device, None)
     fast_seconds, one_round, fast = _on_ledger(run, "fast", scratch, progress)
     all_rounds, _, again = _on_ledger(run, "exact", scratch, progress)
-    more = course.solver.solve(course.models[-1], sum_of(course.statistic, course.models[-1], stayers))
+    more = course.solver.solve(course.models[-1], aggregate_statistics(course.statistic, course.models[-1], stayers))
     before = _far(job, leavers, course.models[-1], exact)
     last = _last_round(course, course.models[-2], gone)
     tried: list[tuple[str, str, int, float | None, float | None, Model]] = [
@@ -256,7 +257,7 @@ def _ways(
     ways = []
     for name, colour, rounds, arithmetic, on_ledger, model in tried:
         scores, apart = _mean_predictions(model, stayers)[items], _far(job, leavers, model, exact)
-        way = Way(
+        way = UnlearningMethod(
             name=name,
             colour=colour,
             rounds=rounds,
@@ -347,7 +348,7 @@ def _lists(world: World, leavers: Int64Array) -> Lists:
 # --- what is said of it ----------------------------------------------------------------------------------------------
 
 
-def _rows(ways: Sequence[Way], alone: Sequence[Alone], lists: Lists) -> list[Row]:
+def _rows(ways: Sequence[UnlearningMethod], alone: Sequence[Alone], lists: Lists) -> list[Row]:
     rows: list[Row] = [
         {
             "series": "all at once",
@@ -381,7 +382,7 @@ def _rows(ways: Sequence[Way], alone: Sequence[Alone], lists: Lists) -> list[Row
 
 
 def _page(
-    world: World, n_heavy: int, n_canaries: int, ways: Sequence[Way], alone: Sequence[Alone], lists: Lists
+    world: World, n_heavy: int, n_canaries: int, ways: Sequence[UnlearningMethod], alone: Sequence[Alone], lists: Lists
 ) -> str:
     groups = (("heavy raters", [a for a in alone if not a.is_canary]), ("canaries", [a for a in alone if a.is_canary]))
     return "\n\n".join(
@@ -444,7 +445,7 @@ def _page(
     )
 
 
-def _cells(way: Way) -> list[str]:
+def _cells(way: UnlearningMethod) -> list[str]:
     return [
         way.name,
         str(way.rounds),
@@ -470,14 +471,14 @@ def _summary(name: str, people: Sequence[Alone]) -> list[str]:
     ]
 
 
-def _figure(ways: Sequence[Way], alone: Sequence[Alone]) -> Figure:
+def _figure(ways: Sequence[UnlearningMethod], alone: Sequence[Alone]) -> Figure:
     figure, (together, single) = panels(2.9, 1, 2, width_ratios=[1.2, 1])
     _draw_ways(together, ways)
     _draw_alone(single, alone)
     return figure
 
 
-def _draw_ways(axes: Axes, ways: Sequence[Way]) -> None:
+def _draw_ways(axes: Axes, ways: Sequence[UnlearningMethod]) -> None:
     for place, way in enumerate(ways):
         axes.barh(place, 100 * way.share, color=way.colour, height=0.62)
         axes.text(100 * way.share + 2, place, f"{100 * way.share:.0f} %", va="center", fontsize=8.5)

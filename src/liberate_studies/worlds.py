@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from liberate.arrays import Float64Array
 from liberate.data.dataset import Dataset
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.splits import Split
 from liberate.errors import DataError
 from liberate.model.metrics import baselines, rmse
 from liberate.runs.folder import load_dataset, split_dataset
-from liberate.runs.plan import Plan, plan, public_features
+from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.settings import Settings, resolve
 
 SEED = 42
@@ -47,7 +47,7 @@ class Job:
     def plan(self) -> Plan:
         """What the settings come to for these ratings."""
         features = public_features(self.settings, self.dataset)
-        return plan(self.settings, self.split.train.n_users, self.split.train.n_items, features.shape[1])
+        return plan_run(self.settings, self.split.train.n_users, self.split.train.n_items, features.shape[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ def on_levels(world: World, path: Path) -> World:
     """
     dataset = world.dataset
     try:
-        Scale.of(dataset.values, dataset.low, dataset.high)
+        RatingScale.of(dataset.values, dataset.low, dataset.high)
     except DataError:
         users, items = (np.array(ids) for ids in (dataset.user_ids, dataset.item_ids))
         columns = {"user": users[dataset.users], "item": items[dataset.items], "rating": np.rint(dataset.values)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from liberate.crypto.signing import load_key
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
 from liberate.runs.train import train
@@ -122,7 +122,7 @@ def test_next_key_never_stands_in_the_open(call: Call, run: Path) -> None:
     """Nothing secret is printed, logged or readable without the person's sealing key."""
     outcomes = [call("--verbose", "keys", act, run, *PERSON) for act in ("rotate", "show")]
 
-    with Devices(run / "devices") as devices:
+    with DeviceStore(run / "devices") as devices:
         device = devices.find(user_id="u04")
         assert device is not None
         seed = devices.holding(device.slot).signing_seed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.store.uploads import UploadStore
 from tests.worlds import low_rank_ratings, write_csv
 
 Call = Callable[..., tuple[int, str, str]]
@@ -38,7 +38,7 @@ def test_every_round_is_reported(call: Call, run: Path) -> None:
 
 
 def test_what_does_not_follow_is_named_and_fails(call: Call, run: Path) -> None:
-    with Uploads(run / "uploads") as uploads:
+    with UploadStore(run / "uploads") as uploads:
         uploads.forget(5)
 
     code, out, _ = call("ledger", "verify", run, "--recompute")

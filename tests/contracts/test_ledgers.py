@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from liberate.crypto import merkle
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LedgerError, RefusedEntry
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import concerned, decode_entry, sign
+from liberate.ledger.format.entries import decode_entry, principals_of, sign
 from liberate.ledger.format.records import Block
 from liberate.ledger.interface import Ledger
 from tests.ledger.world import (
@@ -161,19 +161,19 @@ def test_positions_are_found_by_kind_author_and_subject(ledger: Ledger) -> None:
         assert ledger.positions(kind=kind) == [p for p, record in records.items() if record.kind == kind]
     for number in range(len(ledger.state.principals)):
         assert ledger.positions(author=number) == [p for p, record in records.items() if record.author == number]
-        assert ledger.positions(about=number) == [p for p, record in records.items() if number in concerned(record)]
+        assert ledger.positions(about=number) == [p for p, record in records.items() if number in principals_of(record)]
     assert ledger.positions() == list(records)
     assert ledger.positions(kind="update", author=3) == [
         p for p, record in records.items() if (record.kind, record.author) == ("update", 3)
     ]
     assert ledger.positions(kind="update", about=5) == [
-        p for p, record in records.items() if record.kind == "update" and 5 in concerned(record)
+        p for p, record in records.items() if record.kind == "update" and 5 in principals_of(record)
     ]
     assert ledger.positions(kind="consent") == []
 
 
 def test_the_checkpoint_is_the_logs_and_over_all_entries(ledger: Ledger) -> None:
-    checkpoint = open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+    checkpoint = verify_checkpoint(ledger.checkpoint(), LOG_VKEY)
 
     assert checkpoint.size == ledger.size
     assert checkpoint.root == merkle.root(leaves(ledger))

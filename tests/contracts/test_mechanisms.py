@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from liberate.arrays import GridRows, RealRows
-from liberate.privacy.accounting import account
+from liberate.arrays import FixedPointStatistics, RealStatistics
+from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.events import (
-    Disclosure,
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
     DistributedGaussianRelease,
+    NonPrivateRelease,
 )
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian
 from liberate.privacy.laplace import Laplace
@@ -33,11 +33,13 @@ ALL = [
 MECHANISMS = pytest.mark.parametrize("mechanism", ALL, ids=lambda m: m.name)
 
 
-def release(mechanism: Mechanism, batch: RealRows, keys: list[bytes], exact: bool = False) -> GridRows:
+def release(
+    mechanism: Mechanism, batch: RealStatistics, keys: list[bytes], exact: bool = False
+) -> FixedPointStatistics:
     return mechanism.release(batch, N_ITEMS, keys, exact)
 
 
-def keys_for(batch: RealRows) -> list[bytes]:
+def keys_for(batch: RealStatistics) -> list[bytes]:
     return [sha256(bytes([d])).digest() for d in range(len(batch.tails))]
 
 
@@ -48,10 +50,10 @@ def test_a_round_entry_rebuilds_it(mechanism: Mechanism) -> None:
 
 @MECHANISMS
 def test_its_event_can_be_priced_and_its_spend_covers_it(mechanism: Mechanism) -> None:
-    spent = account([(mechanism.event(), 1)], 1e-5)
+    spent = privacy_loss([(mechanism.event(), 1)], 1e-5)
 
     match mechanism.event():
-        case Disclosure():
+        case NonPrivateRelease():
             assert (mechanism.account, mechanism.spend_nano, spent.epsilon_basic) == ("none", 0, None)
         case DiscreteLaplaceRelease(epsilon=epsilon):
             assert mechanism.account == "epsilon"
@@ -71,7 +73,7 @@ def test_only_the_mechanism_of_sums_is_one(mechanism: Mechanism) -> None:
 @MECHANISMS
 @pytest.mark.parametrize("exact", [True, False])
 def test_its_noise_has_the_deviation_it_claims(mechanism: Mechanism, exact: bool) -> None:
-    nothing = RealRows(
+    nothing = RealStatistics(
         indptr=np.array([0, 1, 2], np.int64),
         indices=np.zeros(2, np.int32),
         rows=np.zeros((2, 100), np.float32),
@@ -86,7 +88,7 @@ def test_its_noise_has_the_deviation_it_claims(mechanism: Mechanism, exact: bool
 @MECHANISMS
 @pytest.mark.parametrize("exact", [True, False])
 @given(batch=real_rows(largest=1000.0))
-def test_a_device_gets_the_same_release_in_any_batch(mechanism: Mechanism, exact: bool, batch: RealRows) -> None:
+def test_a_device_gets_the_same_release_in_any_batch(mechanism: Mechanism, exact: bool, batch: RealStatistics) -> None:
     keys = keys_for(batch)
 
     together = release(mechanism, batch, keys, exact)
@@ -101,7 +103,7 @@ def test_a_device_gets_the_same_release_in_any_batch(mechanism: Mechanism, exact
 
 @MECHANISMS
 @given(batch=real_rows(largest=1000.0))
-def test_a_release_has_the_announced_shape(mechanism: Mechanism, batch: RealRows) -> None:
+def test_a_release_has_the_announced_shape(mechanism: Mechanism, batch: RealStatistics) -> None:
     found = release(mechanism, batch, keys_for(batch))
     n_devices = len(batch.tails)
 
@@ -119,7 +121,7 @@ def test_a_release_has_the_announced_shape(mechanism: Mechanism, batch: RealRows
 
 @MECHANISMS
 @given(batch=real_rows(largest=1000.0))
-def test_a_batch_is_not_changed(mechanism: Mechanism, batch: RealRows) -> None:
+def test_a_batch_is_not_changed(mechanism: Mechanism, batch: RealStatistics) -> None:
     rows, tails = batch.rows.copy(), batch.tails.copy()
 
     release(mechanism, batch, keys_for(batch))

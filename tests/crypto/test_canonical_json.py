@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER, Bytes32, Integer, Natural, Token, decode, encode
-from liberate.crypto.commitments import commitment
-from liberate.crypto.dsse import pre_authentication_encoding
+from liberate.crypto.commitments import salted_commitment
+from liberate.crypto.dsse import dsse_pae
 from liberate.errors import InvalidRecord
 
 
@@ -204,7 +204,7 @@ def test_a_member_name_that_is_not_ascii_is_a_mistake() -> None:
 
 
 def test_pre_authentication_encoding_of_the_dsse_specification() -> None:
-    encoded = pre_authentication_encoding("http://example.com/HelloWorld", b"hello world")
+    encoded = dsse_pae("http://example.com/HelloWorld", b"hello world")
 
     assert encoded == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
 
@@ -212,12 +212,12 @@ def test_pre_authentication_encoding_of_the_dsse_specification() -> None:
 def test_a_commitment_is_the_hash_of_salt_and_parts() -> None:
     salt = bytes(range(32))
 
-    found = commitment(salt, b"ab", bytearray(b"c"), memoryview(b"d"))
+    found = salted_commitment(salt, b"ab", bytearray(b"c"), memoryview(b"d"))
 
     assert found == sha256(salt + b"abcd").digest()
-    assert found != commitment(bytes(32), b"abcd")
+    assert found != salted_commitment(bytes(32), b"abcd")
 
 
 def test_a_short_salt_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
-        commitment(b"short", b"data")
+        salted_commitment(b"short", b"data")

@@ -19,12 +19,12 @@ from liberate.crypto.note import (
     add_cosignature,
     cosign,
     cosignature_times,
-    open_checkpoint,
-    open_cosigned,
     parse_verifier_key,
     parse_witness_key,
     sign_checkpoint,
     verifier_key,
+    verify_checkpoint,
+    verify_cosigned_checkpoint,
 )
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, NoQuorum
@@ -53,14 +53,14 @@ def test_a_checkpoint_has_three_lines_and_a_signature_line() -> None:
 
     assert text == f"{ORIGIN}\n20852163\n{base64.b64encode(bytes(range(32))).decode()}"
     assert signature.startswith(f"— {ORIGIN} ")
-    assert open_checkpoint(NOTE, VKEY) == CHECKPOINT
+    assert verify_checkpoint(NOTE, VKEY) == CHECKPOINT
 
 
 @given(st.integers(0, 2**53 - 1), st.binary(min_size=32, max_size=32))
 def test_what_was_signed_is_read_back(size: int, root: bytes) -> None:
     checkpoint = Checkpoint(ORIGIN, size, Digest(root))
 
-    assert open_checkpoint(sign_checkpoint(checkpoint, KEY), VKEY) == checkpoint
+    assert verify_checkpoint(sign_checkpoint(checkpoint, KEY), VKEY) == checkpoint
 
 
 def test_every_flipped_bit_of_a_note_is_refused() -> None:
@@ -73,20 +73,20 @@ def test_every_flipped_bit_of_a_note_is_refused() -> None:
         except UnicodeDecodeError:
             continue
         with pytest.raises(InvalidRecord):
-            open_checkpoint(note, VKEY)
+            verify_checkpoint(note, VKEY)
 
 
 def test_signatures_by_others_are_passed_over() -> None:
     witness = sign_checkpoint(CHECKPOINT, OTHER).split("\n\n")[1]
 
-    assert open_checkpoint(NOTE + witness, VKEY) == CHECKPOINT
+    assert verify_checkpoint(NOTE + witness, VKEY) == CHECKPOINT
     with pytest.raises(InvalidRecord, match="no signature by"):
-        open_checkpoint(str(CHECKPOINT) + "\n" + witness, VKEY)
+        verify_checkpoint(str(CHECKPOINT) + "\n" + witness, VKEY)
 
 
 def test_a_note_of_another_key_is_refused() -> None:
     with pytest.raises(InvalidRecord, match="no signature by"):
-        open_checkpoint(NOTE, verifier_key(ORIGIN, OTHER.public))
+        verify_checkpoint(NOTE, verifier_key(ORIGIN, OTHER.public))
 
 
 def signed(text: str) -> str:
@@ -114,13 +114,13 @@ ROOT_LINE = base64.b64encode(bytes(32)).decode()
 )
 def test_what_is_no_checkpoint_is_refused_even_if_signed(text: str) -> None:
     with pytest.raises(InvalidRecord):
-        open_checkpoint(signed(text), VKEY)
+        verify_checkpoint(signed(text), VKEY)
 
 
 @pytest.mark.parametrize("note", ["", "\n\n", NOTE.rstrip("\n"), NOTE + "\n", NOTE + "— x y\n", NOTE.replace("—", "-")])
 def test_what_is_no_note_is_refused(note: str) -> None:
     with pytest.raises(InvalidRecord):
-        open_checkpoint(note, VKEY)
+        verify_checkpoint(note, VKEY)
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def test_vectors_of_cosigned_checkpoints(case: dict[str, Any]) -> None:
     policy = WitnessPolicy(WITNESS_KEYS, case["threshold"])
 
     if case["valid"]:
-        assert open_cosigned(case["note"], VECTORS["log"], policy).size == VECTORS["size"]
+        assert verify_cosigned_checkpoint(case["note"], VECTORS["log"], policy).size == VECTORS["size"]
     else:
         with pytest.raises((InvalidRecord, NoQuorum)):
-            open_cosigned(case["note"], VECTORS["log"], policy)
+            verify_cosigned_checkpoint(case["note"], VECTORS["log"], policy)
 
 
 def test_cosignatures_say_when() -> None:
@@ -218,7 +218,7 @@ def test_every_flipped_bit_of_a_cosigned_note_is_refused() -> None:
         except UnicodeDecodeError:
             continue
         with pytest.raises((InvalidRecord, NoQuorum)):
-            open_cosigned(note, VKEY, policy)
+            verify_cosigned_checkpoint(note, VKEY, policy)
 
 
 def test_keys_of_logs_and_of_witnesses_are_not_taken_for_one_another() -> None:

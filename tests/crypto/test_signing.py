@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from liberate.crypto.signing import (
     SMALL_ORDER_POINTS,
-    Claim,
+    SignatureClaim,
     SigningKey,
     check_public_key,
     key_id,
     load_key,
     save_key,
-    verify,
     verify_batch,
+    verify_signature,
 )
 from liberate.errors import InvalidRecord, LiberateError
 
@@ -60,7 +60,7 @@ def test_examples_of_rfc_8032(seed: str, public: str, message: str, signature: s
 
     assert key.public.hex() == public
     assert key.sign(bytes.fromhex(message)).hex() == signature
-    verify(key.public, bytes.fromhex(message), bytes.fromhex(signature))
+    verify_signature(key.public, bytes.fromhex(message), bytes.fromhex(signature))
 
 
 @given(st.binary(max_size=64), st.integers(0, 64 * 8 - 1))
@@ -69,7 +69,7 @@ def test_a_flipped_bit_of_the_signature_is_detected(message: bytes, place: int) 
     signature[place // 8] ^= 1 << place % 8
 
     with pytest.raises(InvalidRecord):
-        verify(KEY.public, message, bytes(signature))
+        verify_signature(KEY.public, message, bytes(signature))
 
 
 @given(st.binary(min_size=1, max_size=64), st.data())
@@ -78,13 +78,13 @@ def test_a_flipped_bit_of_the_message_is_detected(message: bytes, data: st.DataO
     changed[data.draw(st.integers(0, len(message) - 1))] ^= 1 << data.draw(st.integers(0, 7))
 
     with pytest.raises(InvalidRecord):
-        verify(KEY.public, bytes(changed), KEY.sign(message))
+        verify_signature(KEY.public, bytes(changed), KEY.sign(message))
 
 
 @pytest.mark.parametrize("length", [0, 63, 65])
 def test_a_signature_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(InvalidRecord):
-        verify(KEY.public, b"", KEY.sign(b"").ljust(65, b"\0")[:length])
+        verify_signature(KEY.public, b"", KEY.sign(b"").ljust(65, b"\0")[:length])
 
 
 @pytest.mark.parametrize("point", sorted(SMALL_ORDER_POINTS), ids=bytes.hex)
@@ -92,7 +92,7 @@ def test_points_of_small_order_are_neither_keys_nor_nonces(point: bytes) -> None
     with pytest.raises(InvalidRecord):
         check_public_key(point)
     with pytest.raises(InvalidRecord):
-        verify(KEY.public, b"", point + bytes(32))
+        verify_signature(KEY.public, b"", point + bytes(32))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def cctv(shared_folder: Path) -> list[dict[str, Any]]:
 
 def is_accepted(public: bytes, message: bytes, signature: bytes) -> bool:
     try:
-        verify(public, message, signature)
+        verify_signature(public, message, signature)
     except InvalidRecord:
         return False
     return True
@@ -163,7 +163,10 @@ def is_accepted_by_openssl(public: bytes, message: bytes, signature: bytes) -> b
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 129])
 def test_a_batch_is_answered_claim_by_claim_in_order(size: int) -> None:
     wrong = set(range(0, size, 3))
-    claims = [Claim(KEY.public, bytes([i]), KEY.sign(bytes([i, 0]) if i in wrong else bytes([i]))) for i in range(size)]
+    claims = [
+        SignatureClaim(KEY.public, bytes([i]), KEY.sign(bytes([i, 0]) if i in wrong else bytes([i])))
+        for i in range(size)
+    ]
 
     assert verify_batch(claims) == [i not in wrong for i in range(size)]
 

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from liberate.crypto.note import WitnessPolicy, open_cosigned, verifier_key
+from liberate.crypto.note import WitnessPolicy, verifier_key, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedRandomness
 from tests.service.witnesses import Running, running, start
 from tests.worlds import low_rank_ratings, write_csv
@@ -58,9 +58,9 @@ def test_training_under_witnesses(tmp_path: Path) -> None:
         code, found, said = train(data, out, witnesses, 2)
         assert code == 0, said
         note = (out / "checkpoint").read_text("utf-8")
-        assert open_cosigned(note, found["verifier_key"], policy).size == found["entry_count"]
+        assert verify_cosigned_checkpoint(note, found["verifier_key"], policy).size == found["entry_count"]
         assert found["verifier_key"] == LOG_KEY
-        assert verify(out / "ledger", key=LOG_KEY, checkpoint=note).ok
+        assert verify_ledger(out / "ledger", key=LOG_KEY, checkpoint=note).ok
 
         # a run of the same seed begins the same log again, from an empty folder
         shutil.rmtree(out)

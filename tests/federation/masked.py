@@ -12,24 +12,24 @@ from liberate.arrays import UInt32Array
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.federation.participant.masking import Masks
-from liberate.federation.store.device_rows import Holding
-from liberate.federation.store.devices import Devices
+from liberate.federation.participant.masking import MaskingClient
+from liberate.federation.store.device_rows import DeviceData
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import Refused
 from liberate.federation.wire.secagg_messages import (
-    MaskKeys,
+    AdvertisedKeys,
+    EncryptedShares,
     MaskRequest,
     Neighbour,
-    Opened,
-    ShareRequest,
-    Shares,
+    RevealedShares,
+    ShareKeysRequest,
     UnmaskRequest,
 )
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import ranges
-from liberate.ledger.format.parts import Mechanism
+from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Block, Record, Round, Survivors
 from liberate.ledger.rules.state import Principal
 from liberate.randomness import SimulatedRandomness
@@ -57,10 +57,10 @@ def round_record(people: Sequence[int], minimum: int, number: int = 1) -> Round:
         rounds=2,
         base_version=0,
         base_digest=Digest(bytes(32)),
-        cohort=ranges(people),
+        cohort=to_ranges(people),
         statistic="gradient",
         shape=(4, 2, 0),
-        mechanism=Mechanism(name="distributed_gaussian", parameters={"masked": 1}),
+        mechanism=MechanismSpec(name="distributed_gaussian", parameters={"masked": 1}),
         fidelity="uploads",
         grid_bits=10,
         modulus_bits=32,
@@ -84,27 +84,27 @@ class Party:
     folder: Path
     size: int
     minimum: int = 1
-    devices: Devices = field(init=False)
-    masks: Masks = field(init=False)
+    devices: DeviceStore = field(init=False)
+    masks: MaskingClient = field(init=False)
     entry: bytes = field(init=False)
-    keys: dict[int, MaskKeys] = field(init=False)
+    keys: dict[int, AdvertisedKeys] = field(init=False)
     sealed: dict[int, list[bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
         holdings = [
-            (f"u{number}", Holding(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
+            (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
             for number in self.people
         ]
-        Devices.create(self.folder, holdings).close()
+        DeviceStore.create(self.folder, holdings).close()
         self.entry = sign(round_record(self.people, self.minimum), COORDINATOR)
         self.keys, self.sealed = {}, {}
         self.start()
 
     def start(self) -> None:
         """Start the host, or start it again: only what is on disk is left."""
-        self.devices = Devices(self.folder)
+        self.devices = DeviceStore(self.folder)
         signing = {slot: signing_key(number) for slot, number in enumerate(self.people)}
-        self.masks = Masks(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
+        self.masks = MaskingClient(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
 
     def restart(self) -> None:
         self.devices.close()
@@ -120,7 +120,7 @@ class Party:
 
     # --- what an honest coordinator says ------------------------------------------------------------------------------
 
-    def advertise(self, people: Sequence[int] | None = None) -> dict[int, MaskKeys]:
+    def advertise(self, people: Sequence[int] | None = None) -> dict[int, AdvertisedKeys]:
         numbers = self.people if people is None else people
         keys = self.masks.advertise(self.round, [(number - FIRST, number) for number in numbers], "note")
         self.keys |= dict(zip(numbers, keys, strict=True))
@@ -129,14 +129,14 @@ class Party:
     def peers(self, number: int) -> list[int]:
         return [other for other in self.round.neighbours(number) if other in self.keys]
 
-    def share_request(self, number: int) -> tuple[ShareRequest, Checkpoint]:
+    def share_request(self, number: int) -> tuple[ShareKeysRequest, Checkpoint]:
         tree = MutableTree()
         leaves = [principal.encode() for principal in self.principals()]
         tree.update({number: leaf_hash(leaf) for number, leaf in enumerate(leaves)})
         block = signed(
             Block(origin=ORIGIN, author=1, seq=1, parent=Digest(bytes(32)), count=1, state_root=tree.root(), time_us=1)
         )
-        request = ShareRequest(
+        request = ShareKeysRequest(
             entry=self.entry,
             block=block,
             block_proof=[],
@@ -152,7 +152,7 @@ class Party:
         officials = [Principal(key=signing_key(n).public, role="admitter") for n in range(FIRST)]
         return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.people]
 
-    def share(self, number: int) -> Shares:
+    def share(self, number: int) -> EncryptedShares:
         request, checkpoint = self.share_request(number)
         shares = self.masks.share(number - FIRST, number, self.round, request, checkpoint)
         self.sealed[number] = shares.sealed
@@ -185,10 +185,10 @@ class Party:
             round_hash=self.round.hash,
             part=part,
             parts=parts,
-            people=ranges(people),
+            people=to_ranges(people),
         )
 
-    def unmask(self, number: int, *records: Record, by: SigningKey = COORDINATOR) -> Opened:
+    def unmask(self, number: int, *records: Record, by: SigningKey = COORDINATOR) -> RevealedShares:
         """Show somebody survivors entries, all of them on a ledger that holds nothing else."""
         request, checkpoint = unmask_request(self.entry, [signed(record, by) for record in records])
         (answer,) = self.masks.unmask([(number - FIRST, number)], self.round, request, checkpoint)

@@ -7,7 +7,7 @@ from pathlib import Path
 from liberate.crypto.signing import SigningKey
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.sharing_records import Withdrawal
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.worlds import World, low_rank_ratings, stage
 
 WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, chunk=3)
@@ -29,4 +29,4 @@ def test_a_round_goes_on_without_who_has_withdrawn(tmp_path: Path) -> None:
         assert updates.count(device.number) == 1
         assert len(updates) == 11
         assert ledger.state.open_round is None
-    assert verify(tmp_path / "ledger").ok
+    assert verify_ledger(tmp_path / "ledger").ok

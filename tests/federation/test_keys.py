@@ -13,16 +13,16 @@ import pytest
 from liberate.crypto.signing import SigningKey, load_key
 from liberate.errors import FederationError, RefusedEntry, RolledBack
 from liberate.federation.keys import KeyChange, recover_key, revoke_key, rotate_key
-from liberate.federation.setup import Standing, open_standing
-from liberate.federation.store.device_rows import Device, PendingKey
-from liberate.federation.store.devices import Devices
+from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.store.device_rows import Device, PendingKeyChange
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.records import ZERO, Dataset
+from liberate.ledger.format.records import ZERO, DatasetRecord
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import Principal
-from liberate.ledger.verification.verify import verify
-from liberate.model.codec import encode
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.codec import encode_model
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import World, low_rank_ratings, stage
 
@@ -31,42 +31,42 @@ PERSON = "u2"
 SEED = bytes(range(32))
 CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
 
-Change = Callable[[Standing, Path], KeyChange]
+Change = Callable[[FederationSession, Path], KeyChange]
 
 
 @contextmanager
-def standing(folder: Path) -> Iterator[Standing]:
-    with open_standing(folder, CHARTER) as federation:
+def standing(folder: Path) -> Iterator[FederationSession]:
+    with open_federation(folder, CHARTER) as federation:
         yield federation
 
 
-def device_of(federation: Standing) -> Device:
+def device_of(federation: FederationSession) -> Device:
     device = federation.devices.find(user_id=PERSON)
     assert device is not None
     return device
 
 
-def principal_of(federation: Standing) -> Principal:
+def principal_of(federation: FederationSession) -> Principal:
     return federation.ledger.state.principals[device_of(federation).number or 0]
 
 
-def held_key(federation: Standing) -> SigningKey:
+def held_key(federation: FederationSession) -> SigningKey:
     return SigningKey.from_seed(federation.devices.holding(device_of(federation).slot).signing_seed)
 
 
-def rotate(federation: Standing, folder: Path, seed: bytes = SEED) -> KeyChange:
+def rotate(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
     return rotate_key(federation.ledger, federation.devices, device_of(federation), seed)
 
 
-def rotate_to_the_same_key(federation: Standing, folder: Path) -> KeyChange:
+def rotate_to_the_same_key(federation: FederationSession, folder: Path) -> KeyChange:
     return rotate(federation, folder, federation.devices.holding(device_of(federation).slot).signing_seed)
 
 
-def revoke(federation: Standing, folder: Path) -> KeyChange:
+def revoke(federation: FederationSession, folder: Path) -> KeyChange:
     return revoke_key(federation.ledger, federation.devices, device_of(federation))
 
 
-def recover(federation: Standing, folder: Path, seed: bytes = SEED) -> KeyChange:
+def recover(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
     founder = load_key(folder / "keys" / "founder.key")
     return recover_key(federation.ledger, federation.devices, device_of(federation), seed, founder)
 
@@ -74,7 +74,7 @@ def recover(federation: Standing, folder: Path, seed: bytes = SEED) -> KeyChange
 def trained(folder: Path, world: World = WORLD, rounds: int = 1) -> bytes:
     """Train some rounds in a folder; give the last model's bytes."""
     with stage(folder, world) as scene:
-        return encode(scene.learn(rounds))
+        return encode_model(scene.learn(rounds))
 
 
 def goes_on(folder: Path) -> list[int]:
@@ -85,7 +85,7 @@ def goes_on(folder: Path) -> list[int]:
         scene.round(first)
         updates = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="update")]
         people = [update.author for update in updates if getattr(update, "round", 0) == 2]
-    assert verify(folder / "ledger").ok
+    assert verify_ledger(folder / "ledger").ok
     return people
 
 
@@ -124,7 +124,7 @@ def test_rotation_changes_no_model(tmp_path: Path) -> None:
     goes_on(tmp_path / "b")
 
     with stage(tmp_path / "b", WORLD) as scene:
-        assert encode(scene.store.load(2)) == undisturbed
+        assert encode_model(scene.store.load(2)) == undisturbed
 
 
 def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
         old, number = held_key(federation), device_of(federation).number or 0
         rotate(federation, folder)
         seq = principal_of(federation).sequence + 1
-        record = Dataset(origin=federation.ledger.origin, author=number, seq=seq, commitment=ZERO)
+        record = DatasetRecord(origin=federation.ledger.origin, author=number, seq=seq, commitment=ZERO)
 
         outcomes = [federation.ledger.append([sign(record, key)])[0] for key in (old, held_key(federation))]
 
@@ -143,7 +143,7 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
 
 def test_device_that_lost_its_key_is_told_to_recover(folder: Path) -> None:
     with standing(folder) as federation:
-        stale = PendingKey(entry=b"", signing_seed=bytes(32))
+        stale = PendingKeyChange(entry=b"", signing_seed=bytes(32))
         federation.devices.settle_key(device_of(federation).slot, stale, seq=0)
 
         with pytest.raises(FederationError, match="bad_signature") as found:
@@ -169,14 +169,14 @@ def test_key_that_was_somebodys_is_refused_and_the_old_one_stays(folder: Path) -
 
 
 def test_rotation_waits_for_an_answer_under_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    post = Devices.post
+    post = DeviceStore.post
 
-    def post_and_die(self: Devices, *arguments: Any, **options: Any) -> None:
+    def post_and_die(self: DeviceStore, *arguments: Any, **options: Any) -> None:
         post(self, *arguments, **options)
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(Devices, "post", post_and_die)
+        patched.setattr(DeviceStore, "post", post_and_die)
         with pytest.raises(Crash):
             goes_on(folder)
 
@@ -275,10 +275,10 @@ def test_recovery_gives_the_key_and_no_budget(folder: Path) -> None:
 
 
 DURABLE_STEPS = (
-    (Devices, "prepare_key"),
+    (DeviceStore, "prepare_key"),
     (SqliteLedger, "_commit"),
-    (Devices, "settle_key"),
-    (Devices, "drop_key"),
+    (DeviceStore, "settle_key"),
+    (DeviceStore, "drop_key"),
 )
 
 
@@ -319,7 +319,7 @@ def test_crash_at_every_durable_step_of_a_change_loses_nothing(
             assert len(federation.ledger.state.principals) == 9
             assert federation.ledger.equivocations() == []
             assert not is_training or (number in people) != device_of(federation).is_revoked
-        assert verify(folder / "ledger").ok
+        assert verify_ledger(folder / "ledger").ok
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -355,7 +355,7 @@ def test_crash_in_the_middle_of_ending_a_change_loses_nothing_either(
 
 def test_next_key_is_sealed(folder: Path) -> None:
     with standing(folder) as federation:
-        pending = PendingKey(entry=b"a signed entry", signing_seed=b"the seed of the next key, secret")
+        pending = PendingKeyChange(entry=b"a signed entry", signing_seed=b"the seed of the next key, secret")
         federation.devices.prepare_key(2, pending, seq=7)
 
         assert federation.devices.pending_keys() == [(2, pending)]

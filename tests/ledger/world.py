@@ -19,16 +19,16 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
-from liberate.ledger.format.number_sets import ranges
-from liberate.ledger.format.parts import Admission, AdmittedRole, Mechanism, Witnesses
+from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.parts import Admission, AdmittedRole, MechanismSpec, Witnesses
 from liberate.ledger.format.records import (
     Aborted,
     Block,
-    Dataset,
+    DatasetRecord,
     Enrol,
     Genesis,
-    Key,
-    Model,
+    KeyRecord,
+    ModelRecord,
     Record,
     Round,
     Survivors,
@@ -38,17 +38,17 @@ from liberate.ledger.format.sharing_records import (
     Consent,
     Disclosure,
     Erasure,
-    Input,
-    Pool,
+    ErasureReport,
+    PoolRecord,
     Receipt,
-    Removal,
     Share,
+    UsedCopy,
     Withdrawal,
 )
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import OpenRound, State
-from liberate.ledger.rules.transition import apply
+from liberate.ledger.rules.transition import apply_entry
 from liberate.randomness import SimulatedClock
 
 ORIGIN = "example.org/test"
@@ -128,7 +128,7 @@ class BareRules:
         for data in entries:
             position = self._state.size
             try:
-                apply(self._state, decode_entry(data), position)
+                apply_entry(self._state, decode_entry(data), position)
                 results.append(position)
             except RefusedEntry as refused:
                 results.append(refused)
@@ -187,29 +187,29 @@ class World:
             role=role,
         )
 
-    def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> Key:
+    def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> KeyRecord:
         """A rotation, or a recovery by somebody else."""
         author = number if by is None else by
         seq = seq or self.seq(author)
         following = new_key(next_key(self.key(number)), ORIGIN, number)
-        return Key(origin=ORIGIN, author=author, seq=seq, number=number, key=following)
+        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, key=following)
 
-    def revocation(self, number: int, *, by: int | None = None) -> Key:
+    def revocation(self, number: int, *, by: int | None = None) -> KeyRecord:
         author = number if by is None else by
-        return Key(origin=ORIGIN, author=author, seq=self.seq(author), number=number, key=None)
+        return KeyRecord(origin=ORIGIN, author=author, seq=self.seq(author), number=number, key=None)
 
-    def dataset(self, author: int) -> Dataset:
-        return Dataset(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
+    def dataset(self, author: int) -> DatasetRecord:
+        return DatasetRecord(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
 
-    def twin(self, author: int) -> Dataset:
+    def twin(self, author: int) -> DatasetRecord:
         """Another record with the author's last sequence: a dishonest one."""
         last = self.state.principals[author].sequence
-        return Dataset(origin=ORIGIN, author=author, seq=last, commitment=digest("other ratings"))
+        return DatasetRecord(origin=ORIGIN, author=author, seq=last, commitment=digest("other ratings"))
 
     def round(self, *, run: int | None = None, spend: int = 2, masked: bool = False) -> Round:
         state = self.state
-        plain = Mechanism(name="laplace", parameters={"clip_units": 9, "scale_units": 4})
-        hidden = Mechanism(name="distributed_gaussian", parameters={"clip_units": 9, "masked": 1, "share_units": 4})
+        plain = MechanismSpec(name="laplace", parameters={"clip_units": 9, "scale_units": 4})
+        hidden = MechanismSpec(name="distributed_gaussian", parameters={"clip_units": 9, "masked": 1, "share_units": 4})
         return Round(
             origin=ORIGIN,
             author=COORDINATOR,
@@ -240,7 +240,7 @@ class World:
             origin=ORIGIN,
             author=author,
             seq=self.seq(author),
-            recipients=ranges(recipients),
+            recipients=to_ranges(recipients),
             expiry=expiry or self.state.height + 20,
             max_shares=max_shares,
             epsilon_nano=epsilon_nano,
@@ -285,15 +285,15 @@ class World:
         self.add(self.receipt(recipient, giver))
         return self.shares(giver, recipient)[-1]
 
-    def pool(self, *people: int) -> Pool:
+    def pool(self, *people: int) -> PoolRecord:
         current = self.open_round
-        return Pool(
+        return PoolRecord(
             origin=ORIGIN,
             author=COORDINATOR,
             seq=self.seq(COORDINATOR),
             round=current.record.number,
             round_hash=current.hash,
-            people=ranges(people),
+            people=to_ranges(people),
         )
 
     def erasure(self, number: int) -> Erasure:
@@ -304,18 +304,18 @@ class World:
         self, number: int, *, told: tuple[int, ...] = (), answered: tuple[int, ...] = (), models: tuple[int, ...] = ()
     ) -> Erasure:
         """The coordinator's word on what was done."""
-        done = Removal(
+        done = ErasureReport(
             destroyed=("salts", "sealed_ratings"),
-            told=ranges(told),
-            answered=ranges(answered),
-            models=ranges(models),
+            told=to_ranges(told),
+            answered=to_ranges(answered),
+            models=to_ranges(models),
         )
         seq = self.seq(COORDINATOR)
         return Erasure(origin=ORIGIN, author=COORDINATOR, seq=seq, number=number, removal=done)
 
     def disclosure(self, *people: int) -> Disclosure:
         seq = self.seq(AUDITOR)
-        return Disclosure(origin=ORIGIN, author=AUDITOR, seq=seq, people=ranges(people), reason=digest("a leak"))
+        return Disclosure(origin=ORIGIN, author=AUDITOR, seq=seq, people=to_ranges(people), reason=digest("a leak"))
 
     def update(self, author: int, *inputs: tuple[int, Digest]) -> Update:
         """An answer, with the shares of givers as input."""
@@ -328,10 +328,10 @@ class World:
             round_hash=current.hash,
             commitment=digest(("upload", author, current.hash)),
             profile=digest(("profile", author, current.hash)),
-            shares=tuple(Input(giver=giver, share=share) for giver, share in sorted(inputs)),
+            shares=tuple(UsedCopy(giver=giver, share=share) for giver, share in sorted(inputs)),
             account=current.record.account,
             spend=current.record.spend,
-            people=ranges(PARTICIPANTS) if author == HOST else (),
+            people=to_ranges(PARTICIPANTS) if author == HOST else (),
         )
 
     def survivors(self, *people: int, part: int = 1, parts: int = 1, seq: int | None = None) -> Survivors:
@@ -344,13 +344,13 @@ class World:
             round_hash=current.hash,
             part=part,
             parts=parts,
-            people=ranges(people),
+            people=to_ranges(people),
         )
 
-    def model(self, *, unused: tuple[int, ...] = ()) -> Model:
+    def model(self, *, unused: tuple[int, ...] = ()) -> ModelRecord:
         current = self.open_round
         used = [update.leaf_hash for position, update in current.updates.items() if position not in unused]
-        return Model(
+        return ModelRecord(
             origin=ORIGIN,
             author=COORDINATOR,
             seq=self.seq(COORDINATOR),
@@ -447,7 +447,7 @@ def write_sharing(ledger: Target) -> None:
     world.add(world.pool(4))
     world.add(world.update(4))
     world.add(world.withdrawal(4))
-    world.add(msgspec.structs.replace(world.update(HOST, (5, from_five)), people=ranges((3, 5))))
+    world.add(msgspec.structs.replace(world.update(HOST, (5, from_five)), people=to_ranges((3, 5))))
     world.add(world.model())
     world.add(world.erasure(4))
     world.add(world.removal(4, told=(3, COORDINATOR), answered=(COORDINATOR,), models=(1, 2)))

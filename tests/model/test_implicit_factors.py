@@ -8,10 +8,10 @@ from liberate.errors import FederationError
 from liberate.model.config import ModelConfig
 from liberate.model.implicit_factors import WeightedBayes, initial_weighted, model_of_features
 from liberate.model.item_model import initial_items
-from liberate.model.metrics import evaluate
+from liberate.model.metrics import evaluate_model
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method, sum_of
+from liberate.model.registry import aggregate_statistics, build_method
 from tests.model.worlds import SECRET, checkerboard, learned, noisy_world
 from tests.reference import factorisation as plain
 
@@ -44,13 +44,13 @@ def test_a_device_fits_its_ratings_and_a_little_of_everything_else() -> None:
 def test_the_server_fits_items_to_everybody() -> None:
     own = noisy_world(30, 12)
     model = learned(WEIGHTED, own, 2)
-    statistic, solver = method(WEIGHTED, 12, noisy=False)
+    statistic, solver = build_method(WEIGHTED, 12, noisy=False)
     batch = statistic.compute(model, own)
     k = 3
     people = np.array([plain.unpack(row[:10], 4)[:k, :k] for row in batch.tails])
     means = batch.tails[:, 10 : 10 + k]
 
-    solved = solver.solve(model, sum_of(statistic, model, own))
+    solved = solver.solve(model, aggregate_statistics(statistic, model, own))
 
     for item in range(12):
         left, right = 2 * np.eye(k) + 0.3 * people.sum(axis=0), np.zeros(k)
@@ -67,7 +67,7 @@ def test_lists_tell_the_colours_of_a_checkerboard() -> None:
     split = checkerboard(60, 40)
     model = learned(WEIGHTED, split.train, 10)
 
-    found = evaluate(model, fit_devices(model, split.train), split, None)
+    found = evaluate_model(model, fit_devices(model, split.train), split, None)
 
     assert found.ndcg_at_10 > 0.99
     assert np.isnan(found.rmse)
@@ -80,7 +80,7 @@ def test_a_device_alone_finds_its_taste_in_public_features() -> None:
     colours = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     model = model_of_features(colours, 1.0, 5.0)
 
-    found = evaluate(model, fit_devices(model, split.train), split, None)
+    found = evaluate_model(model, fit_devices(model, split.train), split, None)
 
     assert found.ndcg_at_10 > 0.99
 
@@ -89,7 +89,7 @@ def test_a_catalogue_without_features_gives_lists_all_the_same() -> None:
     split = checkerboard(10, 8)
     model = model_of_features(np.zeros((8, 0), np.float32), 1.0, 5.0)
 
-    assert np.isfinite(evaluate(model, fit_devices(model, split.train), split, None).ndcg_at_10)
+    assert np.isfinite(evaluate_model(model, fit_devices(model, split.train), split, None).ndcg_at_10)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_catalogue_decides_how_lists_are_learned(
 ) -> None:
     config = ModelConfig(objective="implicit", statistic="normal" if statistic == "normal" else "auto")
 
-    found, solver = method(config, n_items, noisy=noisy)
+    found, solver = build_method(config, n_items, noisy=noisy)
 
     assert (found.name, solver.name) == names
 
@@ -124,9 +124,9 @@ def test_a_statistic_that_does_not_serve_the_objective_is_refused() -> None:
 
 def test_a_sum_that_no_ratings_give_is_refused() -> None:
     own = noisy_world(20, 8)
-    statistic, solver = method(WEIGHTED, 8, noisy=False)
+    statistic, solver = build_method(WEIGHTED, 8, noisy=False)
     model = initial_weighted(3, 8, 1.0, 5.0, SECRET)
-    total = sum_of(statistic, model, own)
+    total = aggregate_statistics(statistic, model, own)
     total.rows[0] *= -1000
 
     with pytest.raises(FederationError, match="no model follows from the round's sum"):

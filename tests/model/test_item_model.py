@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError
-from liberate.model.codec import decode, encode
+from liberate.model.codec import decode_model, encode_model
 from liberate.model.config import ModelConfig
-from liberate.model.item_model import initial_items, weighed
+from liberate.model.item_model import initial_items, preference_weights
 from liberate.model.kernels import ranking
-from liberate.model.metrics import evaluate
+from liberate.model.metrics import evaluate_model
 from liberate.model.model import Array, Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
@@ -76,7 +76,7 @@ def test_weighed_features_regress_on_all_items() -> None:
     x = np.zeros(20)
     x[[3, 5]] = 1.0
 
-    found = x @ weighed(features) @ weighed(features).T
+    found = x @ preference_weights(features) @ preference_weights(features).T
 
     coefficients = np.linalg.solve(features.T @ features + 10 * np.eye(3), features.T @ x)
     np.testing.assert_allclose(found, 0.8 * features @ coefficients, atol=1e-6)
@@ -123,9 +123,9 @@ def test_rank_by_items_equals_its_twin(own: Ratings, seed: int, n: int, data: st
 def test_an_item_model_comes_back_from_its_bytes() -> None:
     model = item_model()
 
-    again = decode(encode(model))
+    again = decode_model(encode_model(model))
 
-    assert encode(again) == encode(model)
+    assert encode_model(again) == encode_model(model)
     assert again.is_item_model
     assert (again.n_items, again.n_factors) == (5, 0)
 
@@ -160,10 +160,10 @@ def test_an_item_model_without_weights_of_ratings_is_refused() -> None:
 def test_bytes_of_an_impossible_item_model_are_refused() -> None:
     """A device indexes its tables with these numbers: they are checked when a model is read."""
     model = item_model()
-    damaged = encode(model).replace(np.array([0.0, 1.0, 3.0]).tobytes(), np.array([0.0, 1.0, 7.0]).tobytes())
+    damaged = encode_model(model).replace(np.array([0.0, 1.0, 3.0]).tobytes(), np.array([0.0, 1.0, 7.0]).tobytes())
 
     with pytest.raises(DataError, match="gram_items are not items"):
-        decode(damaged)
+        decode_model(damaged)
 
 
 def test_an_item_model_has_no_profile_and_predicts_no_rating() -> None:
@@ -180,7 +180,7 @@ def test_evaluation_of_an_item_model_has_lists_but_no_error() -> None:
     split = checkerboard()
     model = learned(GRAM, split.train, 1)
 
-    found = evaluate(model, fit_devices(model, split.train), split, None)
+    found = evaluate_model(model, fit_devices(model, split.train), split, None)
 
     assert np.isnan(found.rmse)
     assert found.ndcg_at_10 > 0.99

@@ -17,13 +17,13 @@ from liberate.data.splits import random_split
 from liberate.errors import FederationError
 from liberate.model.config import ModelConfig
 from liberate.model.cooccurrence import Gram, Popularity
-from liberate.model.item_model import initial_items, weighed
+from liberate.model.item_model import initial_items, preference_weights
 from liberate.model.item_solvers import REPEATS_WITHIN, Ease, MostPopular, cleaned, item_weights, shrunk_table
-from liberate.model.metrics import evaluate
+from liberate.model.metrics import evaluate_model
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method, sum_of
-from liberate.model.solvers import Total
+from liberate.model.registry import aggregate_statistics, build_method
+from liberate.model.solvers import AggregatedStatistics
 from liberate.model.spectral import packed
 from tests.model.worlds import checkerboard, learned, noisy_world
 
@@ -79,14 +79,14 @@ def test_an_items_colour_on_a_checkerboard_is_told_by_the_others() -> None:
     split = checkerboard(60, 40)
     model = learned(GRAM, split.train, 1)
 
-    metrics = evaluate(model, fit_devices(model, split.train), split, None)
+    metrics = evaluate_model(model, fit_devices(model, split.train), split, None)
 
     assert metrics.ndcg_at_10 == pytest.approx(1.0)
 
 
 def test_the_most_popular_items_are_chosen_for_the_gram() -> None:
     start = initial_items(5, 1.0, 5.0, statistic="popularity", noisy=True)
-    total = Total(np.array([[3.0], [-1.0], [7.0], [3.0], [3.0]]), np.zeros(0), 9)
+    total = AggregatedStatistics(np.array([[3.0], [-1.0], [7.0], [3.0], [3.0]]), np.zeros(0), 9)
 
     model = MostPopular(3).solve(start, total)
 
@@ -98,7 +98,7 @@ def test_the_most_popular_items_are_chosen_for_the_gram() -> None:
 def test_without_a_gram_to_come_the_model_ranks_by_popularity() -> None:
     start = initial_items(3, 1.0, 5.0, statistic="popularity", noisy=True)
 
-    model = MostPopular(0).solve(start, Total(np.array([[1.0], [3.0], [2.0]]), np.zeros(0), 9))
+    model = MostPopular(0).solve(start, AggregatedStatistics(np.array([[1.0], [3.0], [2.0]]), np.zeros(0), 9))
 
     assert model.statistic == "popularity"
     assert "gram_items" not in model.arrays
@@ -114,10 +114,10 @@ def private(
     """Learn by the two releases, with Gaussian noise of a deviation on each coordinate of each sum."""
     rng = np.random.default_rng(seed)
     model = initial_items(own.n_items, 1.0, 5.0, statistic="popularity", noisy=True, features=features)
-    total = sum_of(Popularity(own.n_items), model, own)
+    total = aggregate_statistics(Popularity(own.n_items), model, own)
     total.rows[:] += rng.normal(0, deviations[0], total.rows.shape)
     model = MostPopular(n_chosen).solve(model, total)
-    total = sum_of(Gram(n_chosen), model, own)
+    total = aggregate_statistics(Gram(n_chosen), model, own)
     total.rows[:] += rng.normal(0, deviations[1], total.rows.shape)
     client_noise = round(deviations[1] / math.sqrt(own.n_users) * 1e9)
     return Ease(client_noise_nano=client_noise).solve(model, total)
@@ -128,14 +128,14 @@ def test_two_noisy_releases_still_tell_the_colours() -> None:
 
     model = private(split.train, 40, (4.0, 4.0))
 
-    metrics = evaluate(model, fit_devices(model, split.train), split, None)
+    metrics = evaluate_model(model, fit_devices(model, split.train), split, None)
     assert metrics.ndcg_at_10 > 0.99
 
 
 def test_cleaning_brings_a_noisy_gram_nearer_to_the_truth() -> None:
     split = checkerboard(1000, 40)
     model = initial_items(40, 1.0, 5.0, statistic="popularity", noisy=False)
-    popularity = sum_of(Popularity(40), model, split.train).rows[:, 0]
+    popularity = aggregate_statistics(Popularity(40), model, split.train).rows[:, 0]
     truth = gram_of(split.train)
     noise = np.random.default_rng(0).normal(0, 8.0, (40, 40))
     noisy = truth + np.tril(noise, -1) / math.sqrt(2) + np.tril(noise, -1).T / math.sqrt(2) + np.diag(np.diag(noise))
@@ -156,22 +156,22 @@ def test_nothing_but_noise_gives_a_model_all_the_same() -> None:
 
 
 def test_a_sum_nobody_joined_gives_a_model_that_says_nothing() -> None:
-    statistic, solver = method(GRAM, 5, noisy=False)
+    statistic, solver = build_method(GRAM, 5, noisy=False)
     model = initial_items(5, 1.0, 5.0, statistic="gram", noisy=False)
 
-    solved = solver.solve(model, Total(np.zeros((statistic.shape[0], 1)), np.zeros(0), 0))
+    solved = solver.solve(model, AggregatedStatistics(np.zeros((statistic.shape[0], 1)), np.zeros(0), 0))
 
     assert not solved.arrays["item_weights"].any()
 
 
 def test_a_sum_that_no_ratings_give_is_refused() -> None:
     own = noisy_world(20, 8)
-    _, solver = method(GRAM, 8, noisy=False)
+    _, solver = build_method(GRAM, 8, noisy=False)
     model = initial_items(8, 1.0, 5.0, statistic="gram", noisy=False)
     hostile = packed(gram_of(own) - 50 * np.ones((8, 8)))
 
     with pytest.raises(FederationError, match="no model follows from the round's sum"):
-        solver.solve(model, Total(hostile[:, None], np.zeros(0), 20))
+        solver.solve(model, AggregatedStatistics(hostile[:, None], np.zeros(0), 20))
 
 
 def test_another_order_of_operations_repeats_a_model_within_what_its_entry_states() -> None:
@@ -235,11 +235,11 @@ def test_features_travel_from_the_first_release_to_the_last_model() -> None:
     start = initial_items(8, 1.0, 5.0, statistic="popularity", noisy=True, features=features)
     none = initial_items(8, 1.0, 5.0, statistic="popularity", noisy=True, features=np.zeros((8, 0), np.float32))
 
-    chosen = MostPopular(5).solve(start, sum_of(Popularity(8), start, own))
-    last = Ease(client_noise_nano=10**6).solve(chosen, sum_of(Gram(5), chosen, own))
+    chosen = MostPopular(5).solve(start, aggregate_statistics(Popularity(8), start, own))
+    last = Ease(client_noise_nano=10**6).solve(chosen, aggregate_statistics(Gram(5), chosen, own))
 
     for model in (chosen, last):
-        np.testing.assert_array_equal(model.arrays["item_features"], weighed(features))
+        np.testing.assert_array_equal(model.arrays["item_features"], preference_weights(features))
     assert "item_features" not in none.arrays
 
 
@@ -249,7 +249,7 @@ def test_defaults_reach_the_published_figures(name: str, least: float, real_data
     split = random_split(dataset)
     model = learned(ModelConfig(objective="implicit"), split.train, 1, dataset.low, dataset.high)
 
-    found = evaluate(model, fit_devices(model, split.train), split, None)
+    found = evaluate_model(model, fit_devices(model, split.train), split, None)
 
     assert found.ndcg_at_10 >= least
 
@@ -262,5 +262,5 @@ def test_two_noisy_releases_reach_the_published_figure(real_data: Callable[[str]
 
     model = private(split.train, 850, (0.6 / math.sqrt(0.1), 0.6 / math.sqrt(0.9)), features=features)
 
-    found = evaluate(model, fit_devices(model, split.train), split, None)
+    found = evaluate_model(model, fit_devices(model, split.train), split, None)
     assert found.ndcg_at_10 >= 0.35

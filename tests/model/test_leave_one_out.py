@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from liberate.arrays import Float64Array, Int32Array, RealRows
+from liberate.arrays import Float64Array, Int32Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.model.config import ModelConfig
 from liberate.model.item_solvers import MostPopular
@@ -16,8 +16,8 @@ from liberate.model.kernels import ranking
 from liberate.model.leave_one_out import HeldOut, LeaveOneOut
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import first_model, method, sum_of
-from liberate.model.solvers import Total
+from liberate.model.registry import aggregate_statistics, build_method, first_model
+from liberate.model.solvers import AggregatedStatistics
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
 TRAIN = low_rank_ratings(n_users=30, n_items=15)
@@ -34,12 +34,12 @@ class Scene:
     """The third round of learning, everybody's part in it, and what follows."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.statistic, self.solver = method(config, TRAIN.n_items, noisy=False)
+        self.statistic, self.solver = build_method(config, TRAIN.n_items, noisy=False)
         self.base = first_model(config, TRAIN.n_items, LOW, HIGH, bytes(32))
         for _ in range(2):
-            self.base = self.solver.solve(self.base, sum_of(self.statistic, self.base, TRAIN))
-        self.parts: RealRows = self.statistic.compute(self.base, TRAIN)
-        self.total = sum_of(self.statistic, self.base, TRAIN)
+            self.base = self.solver.solve(self.base, aggregate_statistics(self.statistic, self.base, TRAIN))
+        self.parts: RealStatistics = self.statistic.compute(self.base, TRAIN)
+        self.total = aggregate_statistics(self.statistic, self.base, TRAIN)
         self.model = self.solver.solve(self.base, self.total)
         self.profiles = fit_devices(self.base, TRAIN)
 
@@ -63,7 +63,7 @@ class Scene:
             count, kept = self.total.rows[:, n_packed - 1].sum(), left[:, n_packed - 1].sum()
             pseudo = 1 / 1.3
             tail[-1] = (tail[-1] + pseudo) * (kept + 1) / (count + 1) - pseudo
-        return self.solver.solve(self.base, Total(left, tail, self.total.n_devices))
+        return self.solver.solve(self.base, AggregatedStatistics(left, tail, self.total.n_devices))
 
     def errors(self, model: Model) -> float:
         predicted = ranking.predict_pairs(self.profiles, model.item_means, TEST.users(), TEST.items)

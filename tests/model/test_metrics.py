@@ -8,7 +8,7 @@ from liberate.data.dataset import Catalogue
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
 from liberate.model.config import ModelConfig
-from liberate.model.metrics import baselines, evaluate, gini, judge_lists, rmse
+from liberate.model.metrics import baselines, evaluate_model, gini, judge_lists, rmse
 from liberate.model.profiles import fit_devices, predict
 from tests.model.worlds import learned, noisy_world
 
@@ -78,7 +78,7 @@ def test_evaluate_judges_clipped_predictions_and_the_best_ten_not_learned_from()
     model = learned(ModelConfig(n_factors=2), split.train, 5)
     profiles = fit_devices(model, split.train)
 
-    found = evaluate(model, profiles, split, None)
+    found = evaluate_model(model, profiles, split, None)
 
     predicted = predict(model, profiles, split.test.users(), split.test.items)
     assert found.rmse == rmse(predicted, split.test.values)

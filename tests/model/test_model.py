@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError
-from liberate.model.codec import decode, encode, model_digest
+from liberate.model.codec import decode_model, encode_model, model_digest
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
 from liberate.model.profiles import fit_devices, predict
@@ -27,9 +27,9 @@ GRADIENT = ModelConfig(statistic="gradient", n_factors=3)
 def test_a_model_comes_back_from_its_bytes(config: ModelConfig, rounds: int) -> None:
     model = learned(config, noisy_world(10, 6), rounds)
 
-    again = decode(encode(model))
+    again = decode_model(encode_model(model))
 
-    assert encode(again) == encode(model)
+    assert encode_model(again) == encode_model(model)
     assert (again.version, again.statistic, again.centre) == (rounds, config.statistic, 3.5)
     assert again.arrays.keys() == model.arrays.keys()
     for name, array in model.arrays.items():
@@ -40,24 +40,24 @@ def test_a_model_comes_back_from_its_bytes(config: ModelConfig, rounds: int) -> 
 @given(data=st.data())
 def test_bytes_that_are_no_model_are_refused(data: st.DataObject) -> None:
     """A flipped bit within the numbers may give another model, with another digest; everything else is refused."""
-    model = encode(initial(NORMAL, 3, 1.0, 5.0, SECRET))
+    model = encode_model(initial(NORMAL, 3, 1.0, 5.0, SECRET))
     place, bit = data.draw(st.integers(0, len(model) - 1)), data.draw(st.integers(0, 7))
     flipped = bytearray(model)
     flipped[place] ^= 1 << bit
 
     with contextlib.suppress(DataError):
-        assert encode(decode(bytes(flipped))) == flipped
+        assert encode_model(decode_model(bytes(flipped))) == flipped
     assert model_digest(bytes(flipped)) != model_digest(model)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 20, 100, -1])
 def test_truncated_and_extended_models_are_refused(cut: int) -> None:
-    model = encode(initial(NORMAL, 3, 1.0, 5.0, SECRET))
+    model = encode_model(initial(NORMAL, 3, 1.0, 5.0, SECRET))
 
     with pytest.raises(DataError, match="these bytes are no model"):
-        decode(model[:cut])
+        decode_model(model[:cut])
     with pytest.raises(DataError, match="these bytes are no model"):
-        decode(model + b"\0")
+        decode_model(model + b"\0")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_arrays_of_a_model_are_read_only() -> None:
 
 
 def test_a_secret_fixes_the_first_model() -> None:
-    first, again = (encode(initial(NORMAL, 9, 1.0, 5.0, SECRET)) for _ in range(2))
+    first, again = (encode_model(initial(NORMAL, 9, 1.0, 5.0, SECRET)) for _ in range(2))
 
     assert first == again
-    assert first != encode(initial(NORMAL, 9, 1.0, 5.0, bytes(32)))
+    assert first != encode_model(initial(NORMAL, 9, 1.0, 5.0, bytes(32)))
 
 
 @pytest.mark.parametrize(("noisy", "name"), [(False, "normal"), (True, "gradient")])

@@ -12,14 +12,14 @@ from liberate.arrays import Float32Array
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split_of
 from liberate.errors import FederationError
-from liberate.model.codec import encode
+from liberate.model.codec import encode_model
 from liberate.model.metrics import rmse
 from liberate.model.model import Model
-from liberate.model.pool_learner import Next, PoolLearner, initial_pool, learner_from
+from liberate.model.pool_learner import FollowingStage, PoolLearner, initial_pool, learner_from
 from liberate.model.private.solvers import ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import initial_features
 from liberate.model.profiles import fit_devices, predict
-from liberate.model.registry import statistic_of, sum_of
+from liberate.model.registry import aggregate_statistics, statistic_of
 from liberate.model.solvers import FIRST_VERSION, VariationalBayes
 
 N_USERS, N_ITEMS, N_GIVERS = 400, 60, 120
@@ -136,14 +136,14 @@ def test_answers_that_tell_nothing_harm_no_more_than_open_lies(epsilon: float) -
 def test_the_same_copies_give_the_same_bytes(epsilon_nano: int) -> None:
     first, second = (OPEN.learn(FIRST, COPIES, [epsilon_nano] * COPIES.n_users) for _ in range(2))
 
-    assert encode(first) == encode(second)
+    assert encode_model(first) == encode_model(second)
 
 
 def test_normal_equations_go_on_from_a_pool() -> None:
     bare = initial_pool(np.zeros((N_ITEMS, 0), np.float32), 1.0, 5.0)
     first = replace(OPEN, follows="normal", n_factors=3).learn(bare, COPIES)
 
-    after = VariationalBayes(3).solve(first, sum_of(statistic_of(first, noisy=False), first, SPLIT.train))
+    after = VariationalBayes(3).solve(first, aggregate_statistics(statistic_of(first, noisy=False), first, SPLIT.train))
 
     assert (first.version, first.statistic, after.version) == (1, "normal", 2)
     assert _error(after) < _error(first)
@@ -157,7 +157,7 @@ def test_a_gradient_starts_from_a_pool_and_keeps_the_version_its_run_began_at() 
 
     assert (first.version, first.statistic, first.n_factors) == (8, "gradient", 2)
     assert first.arrays[FIRST_VERSION][0] == 7
-    assert len(sum_of(statistic_of(first, noisy=True), first, SPLIT.train).rows) == N_ITEMS
+    assert len(aggregate_statistics(statistic_of(first, noisy=True), first, SPLIT.train).rows) == N_ITEMS
 
 
 def test_bias_sums_follow_with_the_pool_as_public_features() -> None:
@@ -175,16 +175,16 @@ def test_private_rounds_correct_what_a_small_pool_has_learned(moments_rounds: in
     model = first = learner.learn(FIRST, COPIES.select(np.arange(20)))
     for _ in range(moments_rounds):
         assert model.statistic == "moments"
-        model = LearnedPrior(2).solve(model, sum_of(statistic_of(model, noisy=True), model, SPLIT.train))
+        model = LearnedPrior(2).solve(model, aggregate_statistics(statistic_of(model, noisy=True), model, SPLIT.train))
     assert model.statistic == "residuals"
 
-    last = ItemResiduals(0).solve(model, sum_of(statistic_of(model, noisy=True), model, SPLIT.train))
+    last = ItemResiduals(0).solve(model, aggregate_statistics(statistic_of(model, noisy=True), model, SPLIT.train))
 
     assert _error(last) < _error(first) - 0.01
 
 
-@pytest.mark.parametrize("follows", get_args(Next))
-def test_a_learner_is_rebuilt_from_its_name_and_parameters(follows: Next) -> None:
+@pytest.mark.parametrize("follows", get_args(FollowingStage))
+def test_a_learner_is_rebuilt_from_its_name_and_parameters(follows: FollowingStage) -> None:
     learner = PoolLearner(follows=follows, n_factors=4, n_levels=9, n_people=6, moments_rounds=2, n_directions=1)
 
     assert learner_from(learner.name, learner.parameters()) == learner
@@ -214,7 +214,7 @@ def test_ratings_beyond_the_scale_count_as_its_ends(epsilon_nano: int) -> None:
 
     beyond = OPEN.learn(FIRST, replace(COPIES, values=values), epsilons)
 
-    assert encode(beyond) == encode(OPEN.learn(FIRST, COPIES, epsilons))
+    assert encode_model(beyond) == encode_model(OPEN.learn(FIRST, COPIES, epsilons))
 
 
 def test_copies_that_no_finite_model_follows_from_are_reported() -> None:

@@ -16,12 +16,12 @@ from liberate.model.config import ModelConfig
 from liberate.model.implicit_factors import WeightedBayes
 from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.kernels import server
-from liberate.model.metrics import baselines, evaluate
+from liberate.model.metrics import baselines, evaluate_model
 from liberate.model.model import Model, initial
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import fit, method, solver_from
-from liberate.model.solvers import Descent, Solver, Total, VariationalBayes, has_converged
+from liberate.model.registry import build_method, fit, solver_from
+from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes, has_converged
 from tests.model.worlds import SECRET, checkerboard, held_out_error, learned
 
 Statistic = Literal["normal", "gradient"]
@@ -51,14 +51,14 @@ def test_factors_tell_the_colours_of_a_checkerboard(statistic: Statistic, rounds
 def test_method_of_a_configuration(
     statistic: Literal["auto", "normal", "gradient"], noisy: bool, names: tuple[str, str]
 ) -> None:
-    found, solver = method(ModelConfig(statistic=statistic), 4, noisy=noisy)
+    found, solver = build_method(ModelConfig(statistic=statistic), 4, noisy=noisy)
 
     assert (found.name, solver.name) == names
 
 
 def fit_on_grid(config: ModelConfig, ratings: Ratings, rounds: int) -> tuple[Model, float]:
     """Learn from integer sums on a grid of 2**-20, as a federation does; also give the largest row value uploaded."""
-    statistic, solver = method(config, ratings.n_items, noisy=False)
+    statistic, solver = build_method(config, ratings.n_items, noisy=False)
     model, largest = initial(config, ratings.n_items, 1.0, 5.0, SECRET), 0.0
     for _ in range(rounds):
         rows: Int64Array = np.zeros(statistic.shape[:2], np.int64)
@@ -66,7 +66,7 @@ def fit_on_grid(config: ModelConfig, ratings: Ratings, rounds: int) -> tuple[Mod
         largest = max(largest, float(np.abs(batch.rows).max()))
         server.add_rows(rows, batch.indices, np.rint(batch.rows * np.float32(GRID)).astype(np.int32))
         tail = np.rint(batch.tails * GRID).astype(np.int64).sum(axis=0)
-        model = solver.solve(model, Total(rows / GRID, tail / GRID, ratings.n_users))
+        model = solver.solve(model, AggregatedStatistics(rows / GRID, tail / GRID, ratings.n_users))
     return model, largest
 
 
@@ -118,7 +118,7 @@ def test_defaults_reach_the_published_figures(
     }
 
     errors = {
-        key: evaluate(model, fit_devices(model, split.train), split, dataset.catalogue).rmse
+        key: evaluate_model(model, fit_devices(model, split.train), split, dataset.catalogue).rmse
         for key, model in models.items()
     }
     free = baselines(split, dataset.low, dataset.high, dataset.catalogue)

@@ -10,12 +10,12 @@ import pytest
 from liberate.arrays import Float64Array
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError
-from liberate.model.codec import encode
+from liberate.model.codec import encode_model
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method, sum_of
-from liberate.model.solvers import Descent, Total, VariationalBayes, has_converged
+from liberate.model.registry import aggregate_statistics, build_method
+from liberate.model.solvers import AggregatedStatistics, Descent, VariationalBayes, has_converged
 from tests.model.worlds import SECRET, learned, noisy_world
 from tests.reference import factorisation as plain
 
@@ -24,15 +24,15 @@ NORMAL = ModelConfig(statistic="normal", n_factors=3)
 GRADIENT = ModelConfig(statistic="gradient", n_factors=3)
 
 
-def total_of(config: ModelConfig, model: Model, own: Ratings) -> Total:
-    statistic, _ = method(config, own.n_items, noisy=False)
-    return sum_of(statistic, model, own)
+def total_of(config: ModelConfig, model: Model, own: Ratings) -> AggregatedStatistics:
+    statistic, _ = build_method(config, own.n_items, noisy=False)
+    return aggregate_statistics(statistic, model, own)
 
 
 def expected_error(model: Model, users: Model, own: Ratings) -> float:
     """Expected squared error under a model's items and the users fitted to another model, one rating at a time."""
     k = model.n_factors + 1
-    batch = method(NORMAL, own.n_items, noisy=False)[0].compute(users, own)
+    batch = build_method(NORMAL, own.n_items, noisy=False)[0].compute(users, own)
     error = 0.0
     for user in range(own.n_users):
         xx, x = plain.unpack(batch.tails[user, : -k - 1], k), batch.tails[user, -k - 1 : -1]
@@ -96,9 +96,9 @@ def test_a_solve_repeats_to_the_bit(config: ModelConfig) -> None:
     own = noisy_world()
     model = learned(config, own, 2)
     total = total_of(config, model, own)
-    _, solver = method(config, own.n_items, noisy=False)
+    _, solver = build_method(config, own.n_items, noisy=False)
 
-    first, again = (encode(solver.solve(model, total)) for _ in range(2))
+    first, again = (encode_model(solver.solve(model, total)) for _ in range(2))
 
     assert first == again
 
@@ -130,7 +130,7 @@ def test_descent_follows_its_paper(optimizer: Optimizer) -> None:
 
     model = start
     for total in sums:
-        model = solver.solve(model, Total(total, np.zeros(1), 5))
+        model = solver.solve(model, AggregatedStatistics(total, np.zeros(1), 5))
 
     expected = start.item_means + steps(optimizer, [total / 5 for total in sums], 0.05)
     np.testing.assert_allclose(model.item_means, expected, rtol=1e-4, atol=1e-5)
@@ -140,7 +140,7 @@ def test_descent_follows_its_paper(optimizer: Optimizer) -> None:
 def test_descent_pulls_towards_zero_by_the_ridge() -> None:
     start = initial(GRADIENT, 6, 1.0, 5.0, SECRET)
     solver = Descent("sgd", 3, 10**9, 2 * 10**9, 10**9)
-    total = Total(np.ones((6, 4)), np.zeros(1), 10)
+    total = AggregatedStatistics(np.ones((6, 4)), np.zeros(1), 10)
 
     moved = solver.solve(start, total)
 
@@ -155,10 +155,12 @@ def test_no_noise_carries_a_model_away(optimizer: Optimizer, scale: float) -> No
     rng = np.random.default_rng(0)
     own = noisy_world()
     model = initial(GRADIENT, own.n_items, 1.0, 5.0, SECRET, noisy=True)
-    _, solver = method(replace(GRADIENT, optimizer=optimizer), own.n_items, noisy=True)
+    _, solver = build_method(replace(GRADIENT, optimizer=optimizer), own.n_items, noisy=True)
 
     for _ in range(50):
-        model = solver.solve(model, Total(rng.laplace(0, scale, (own.n_items, 4)), np.zeros(0), own.n_users))
+        model = solver.solve(
+            model, AggregatedStatistics(rng.laplace(0, scale, (own.n_items, 4)), np.zeros(0), own.n_users)
+        )
 
     assert np.abs(model.item_means).max() <= 8
     assert np.isfinite(fit_devices(model, own)).all()
@@ -166,9 +168,9 @@ def test_no_noise_carries_a_model_away(optimizer: Optimizer, scale: float) -> No
 
 
 def test_parameters_are_integers_that_tell_solvers_apart() -> None:
-    _, adam = method(GRADIENT, 4, noisy=False)
-    _, careful = method(GRADIENT, 4, noisy=True)
-    _, variational = method(NORMAL, 4, noisy=False)
+    _, adam = build_method(GRADIENT, 4, noisy=False)
+    _, careful = build_method(GRADIENT, 4, noisy=True)
+    _, variational = build_method(NORMAL, 4, noisy=False)
 
     assert (adam.name, variational.name) == ("adam/1", "variational/1")
     assert adam.parameters() == {
@@ -184,9 +186,9 @@ def test_parameters_are_integers_that_tell_solvers_apart() -> None:
 @pytest.mark.parametrize("config", [NORMAL, GRADIENT])
 def test_a_sum_nobody_joined_gives_a_finite_model(config: ModelConfig) -> None:
     model = initial(config, 4, 1.0, 5.0, SECRET)
-    statistic, solver = method(config, 4, noisy=False)
+    statistic, solver = build_method(config, 4, noisy=False)
 
-    solved = solver.solve(model, Total(np.zeros(statistic.shape[:2]), np.zeros(statistic.shape[2]), 0))
+    solved = solver.solve(model, AggregatedStatistics(np.zeros(statistic.shape[:2]), np.zeros(statistic.shape[2]), 0))
 
     assert math.isfinite(float(np.sum(solved.item_means)))
 

@@ -13,7 +13,7 @@ from liberate.data.ratings import Ratings
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method
+from liberate.model.registry import build_method
 from liberate.model.statistics import Gradient, NormalEquations
 from tests.model.worlds import learned, noisy_world
 from tests.strategies import ratings
@@ -37,7 +37,7 @@ def config_of(name: str, n_factors: int = 5) -> ModelConfig:
 def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores(name: str, threads: None) -> None:
     own = noisy_world()
     model = learned(config_of(name, 15), own, 3)
-    statistic, _ = method(config_of(name, 15), own.n_items, noisy=False)
+    statistic, _ = build_method(config_of(name, 15), own.n_items, noisy=False)
     whole = statistic.compute(model, own)
 
     numba.set_num_threads(1)
@@ -58,7 +58,7 @@ def test_a_device_computes_the_same_bits_in_any_batch_and_on_any_number_of_cores
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_are_as_declared(name: str, noisy: bool, own: Ratings, n_factors: int) -> None:
     config = config_of(name, n_factors)
-    statistic, _ = method(config, own.n_items, noisy=noisy)
+    statistic, _ = build_method(config, own.n_items, noisy=noisy)
 
     batch = statistic.compute(learned(config, own, 0), own)
 
@@ -121,7 +121,7 @@ def test_normal_equations_of_one_device_follow_the_formula() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_another_shape_or_statistic_is_refused(name: str) -> None:
     own = noisy_world(5, 4)
-    statistic, _ = method(config_of(name, 3), own.n_items, noisy=False)
+    statistic, _ = build_method(config_of(name, 3), own.n_items, noisy=False)
     other = "gradient" if name == "normal" else "normal"
 
     with pytest.raises(ValueError, match=f"the model is of {other} with 3 factors, not {name} with 3"):

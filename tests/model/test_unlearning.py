@@ -11,10 +11,10 @@ from liberate.data.ratings import Ratings
 from liberate.model.config import ModelConfig
 from liberate.model.model import Array, Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import first_model, method, sum_of
-from liberate.model.solvers import Solver, Total
+from liberate.model.registry import aggregate_statistics, build_method, first_model
+from liberate.model.solvers import AggregatedStatistics, Solver
 from liberate.model.statistics import Statistic
-from liberate.model.unlearning import distance, forget, without
+from liberate.model.unlearning import distance, subtract_leavers, unlearn_rounds
 from tests.model.worlds import SECRET, noisy_world
 
 LOW, HIGH = 1.0, 5.0
@@ -31,14 +31,14 @@ class Course:
     statistic: Statistic
     solver: Solver
     models: list[Model]
-    totals: list[Total]
+    totals: list[AggregatedStatistics]
 
 
 def learned(ratings: Ratings, config: ModelConfig, rounds: int) -> Course:
-    statistic, solver = method(config, ratings.n_items, noisy=False)
+    statistic, solver = build_method(config, ratings.n_items, noisy=False)
     course = Course(statistic, solver, [first_model(config, ratings.n_items, LOW, HIGH, SECRET)], [])
     for _ in range(rounds):
-        course.totals.append(sum_of(statistic, course.models[-1], ratings))
+        course.totals.append(aggregate_statistics(statistic, course.models[-1], ratings))
         course.models.append(solver.solve(course.models[-1], course.totals[-1]))
     return course
 
@@ -58,7 +58,7 @@ def apart(one: Model, other: Model) -> float:
 def forgotten(course: Course, leavers: Ratings) -> Model:
     own, bases = WORLD.select(STAYERS), course.models[:-1]
     sides = [fit_devices(base, own) for base in bases]
-    return forget(course.solver, bases, course.totals, sides, own, leavers)
+    return unlearn_rounds(course.solver, bases, course.totals, sides, own, leavers)
 
 
 def test_forgetting_comes_close_to_a_model_learned_without_the_person(explicit: tuple[Course, Course]) -> None:
@@ -74,7 +74,7 @@ def test_forgetting_comes_close_to_a_model_learned_without_the_person(explicit: 
 def test_forgetting_takes_more_than_the_last_round(explicit: tuple[Course, Course]) -> None:
     course, exact = explicit
     base = course.models[-2]
-    last = course.solver.solve(base, without(course.totals[-1], course.statistic, base, WORLD.select(LEAVERS)))
+    last = course.solver.solve(base, subtract_leavers(course.totals[-1], course.statistic, base, WORLD.select(LEAVERS)))
 
     after = apart(forgotten(course, WORLD.select(LEAVERS)), exact.models[-1])
 
@@ -93,7 +93,7 @@ def test_one_round_is_forgotten_exactly() -> None:
     course = learned(WORLD, ModelConfig(objective="implicit"), 1)
     exact = learned(WORLD.select(STAYERS), ModelConfig(objective="implicit"), 1)
 
-    less = without(course.totals[0], course.statistic, course.models[0], WORLD.select(LEAVERS))
+    less = subtract_leavers(course.totals[0], course.statistic, course.models[0], WORLD.select(LEAVERS))
     model = course.solver.solve(course.models[0], less)
 
     np.testing.assert_allclose(less.rows, exact.totals[0].rows, atol=1e-9)

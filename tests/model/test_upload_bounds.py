@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liberate.arrays import GridRows, RealRows
+from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.errors import BadUpload
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model
 from liberate.model.registry import fit, statistic_of
-from liberate.model.upload_bounds import limits_of
+from liberate.model.upload_bounds import rating_bounds
 from liberate.privacy.mechanism_base import PLAIN_GRID_BITS, Plain
 from tests.strategies import ratings
 from tests.worlds import HIGH, LOW, low_rank_ratings
@@ -40,13 +40,13 @@ def models(config: ModelConfig, own: Ratings, seed: int, rounds: int) -> Iterato
         yield model
 
 
-def uploads(model: Model, own: Ratings) -> list[GridRows]:
+def uploads(model: Model, own: Ratings) -> list[FixedPointStatistics]:
     """What each device sends."""
     statistic = statistic_of(model, noisy=False)
     sent = Plain().release(statistic.compute(model, own), statistic.shape[0], [], exact=False)
     ends = sent.indptr
     return [
-        GridRows(
+        FixedPointStatistics(
             indptr=np.array([0, end - begin]),
             indices=sent.indices[begin:end],
             rows=sent.rows[begin:end],
@@ -56,24 +56,24 @@ def uploads(model: Model, own: Ratings) -> list[GridRows]:
     ]
 
 
-def added(parts: list[GridRows]) -> GridRows:
+def added(parts: list[FixedPointStatistics]) -> FixedPointStatistics:
     """One upload of several people's parts, each rounded by itself."""
     items = np.unique(np.concatenate([part.indices for part in parts]))
     rows = np.zeros((len(items), parts[0].rows.shape[1]), np.int32)
     for part in parts:
         rows[np.searchsorted(items, part.indices)] += part.rows
     tails = np.sum([part.tails for part in parts], axis=0)
-    return GridRows(indptr=np.array([0, len(items)]), indices=items, rows=rows, tails=tails)
+    return FixedPointStatistics(indptr=np.array([0, len(items)]), indices=items, rows=rows, tails=tails)
 
 
-def one_upload_of_all(model: Model, own: Ratings) -> GridRows:
+def one_upload_of_all(model: Model, own: Ratings) -> FixedPointStatistics:
     """What one device sends for everybody: parts are added up first, and rounded once."""
     statistic = statistic_of(model, noisy=False)
     parts = statistic.compute(model, own)
     items, places = np.unique(parts.indices, return_inverse=True)
     rows = np.zeros((len(items), parts.rows.shape[1]))
     np.add.at(rows, places, parts.rows)
-    whole = RealRows(
+    whole = RealStatistics(
         indptr=np.array([0, len(items)]),
         indices=items,
         rows=rows.astype(np.float32),
@@ -90,7 +90,7 @@ def test_what_ratings_give_passes(config: ModelConfig, own: Ratings, learned_fro
     n_items = min(own.n_items, learned_from.n_items)
     own, learned_from = (_first_items(each, n_items) for each in (own, learned_from))
     for model in models(config, learned_from, seed, rounds=3):
-        limits, parts = limits_of(model), uploads(model, own)
+        limits, parts = rating_bounds(model), uploads(model, own)
         for part in parts:
             limits.check(part, PLAIN_GRID_BITS, 1)
         limits.check(one_upload_of_all(model, own), PLAIN_GRID_BITS, len(parts))
@@ -108,12 +108,14 @@ def test_extreme_ratings_pass(config: ModelConfig, values: str) -> None:
     numbers = {"lowest": LOW, "highest": HIGH, "torn": np.where(own.items % 2, LOW, HIGH)}[values]
     extreme = Ratings.from_triples(own.users(), own.items, np.full(len(own.items), numbers), own.n_users, own.n_items)
     for model in models(config, own, 1, rounds=4):
-        limits = limits_of(model)
+        limits = rating_bounds(model)
         for part in uploads(model, extreme):
             limits.check(part, PLAIN_GRID_BITS, 1)
 
 
-def edited(part: GridRows, what: Literal["all", "row", "tail", "moments"], value: int) -> GridRows:
+def edited(
+    part: FixedPointStatistics, what: Literal["all", "row", "tail", "moments"], value: int
+) -> FixedPointStatistics:
     rows, tails = part.rows.astype(np.int64), part.tails.copy()
     match what:
         case "all":
@@ -125,7 +127,7 @@ def edited(part: GridRows, what: Literal["all", "row", "tail", "moments"], value
         case "moments":
             rows[:, 0] = value
             tails[0, 0] = value
-    return GridRows(
+    return FixedPointStatistics(
         indptr=part.indptr, indices=part.indices, rows=np.clip(rows, -(2**31), 2**31 - 1).astype(np.int32), tails=tails
     )
 
@@ -135,7 +137,7 @@ def edited(part: GridRows, what: Literal["all", "row", "tail", "moments"], value
 def test_what_no_ratings_give_is_refused(config: ModelConfig, what: Literal["all", "row"], value: int) -> None:
     own = low_rank_ratings()
     for model in models(config, own, 1, rounds=2):
-        limits = limits_of(model)
+        limits = rating_bounds(model)
         for part in uploads(model, own):
             with pytest.raises(BadUpload) as caught:
                 limits.check(edited(part, what, value), PLAIN_GRID_BITS, 1)
@@ -149,7 +151,7 @@ def test_a_tail_that_would_overflow_is_refused(statistic: str, value: int) -> No
     (model,) = models(CONFIGS[statistic], own, 1, rounds=0)
 
     with pytest.raises(BadUpload):
-        limits_of(model).check(edited(uploads(model, own)[0], "tail", value), PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(edited(uploads(model, own)[0], "tail", value), PLAIN_GRID_BITS, 1)
 
 
 def test_moments_that_no_vector_has_are_refused() -> None:
@@ -158,7 +160,7 @@ def test_moments_that_no_vector_has_are_refused() -> None:
     (model,) = models(CONFIGS["normal"], own, 1, rounds=0)
 
     with pytest.raises(BadUpload) as caught:
-        limits_of(model).check(edited(uploads(model, own)[0], "moments", -(2**10)), PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(edited(uploads(model, own)[0], "moments", -(2**10)), PLAIN_GRID_BITS, 1)
 
     assert caught.value.reason == "no_moments"
 
@@ -168,7 +170,7 @@ def test_nobody_counts_twice(statistic: str) -> None:
     """An upload of two people's parts passes as that of two, not as that of one, where ratings leave no room."""
     own = low_rank_ratings()
     *_, model = models(CONFIGS[statistic], own, 1, rounds=0)
-    limits, parts = limits_of(model), uploads(model, own)
+    limits, parts = rating_bounds(model), uploads(model, own)
     both = added([parts[0], parts[0]])
 
     limits.check(both, PLAIN_GRID_BITS, 2)
@@ -182,7 +184,7 @@ def test_what_is_clipped_anyway_has_no_limit_of_its_own() -> None:
     (model,) = models(CONFIGS["normal"], own, 1, rounds=0)
 
     with pytest.raises(ValueError, match="without a clip 'moments' has no limit"):
-        limits_of(Model.of(0, "moments", LOW, HIGH, model.arrays))
+        rating_bounds(Model.of(0, "moments", LOW, HIGH, model.arrays))
 
 
 @pytest.mark.parametrize("factor", [-1, 2])
@@ -193,9 +195,9 @@ def test_an_error_too_small_for_the_moments_is_refused(factor: int) -> None:
     part = uploads(model, own)[0]
     rows = part.rows.copy()
     rows[:, -4:] *= factor
-    lying = GridRows(indptr=part.indptr, indices=part.indices, rows=rows, tails=part.tails)
+    lying = FixedPointStatistics(indptr=part.indptr, indices=part.indices, rows=rows, tails=part.tails)
 
     with pytest.raises(BadUpload) as caught:
-        limits_of(model).check(lying, PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(lying, PLAIN_GRID_BITS, 1)
 
     assert caught.value.reason == "no_moments"

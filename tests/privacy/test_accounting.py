@@ -14,24 +14,24 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import brentq
 
-from liberate.arrays import Float64Array, RealRows
+from liberate.arrays import Float64Array, RealStatistics
 from liberate.errors import UnaccountableEvent
 from liberate.privacy.accounting import (
-    Spent,
-    account,
+    PrivacyLoss,
     hockey_stick,
     noise_warning,
-    promise,
+    privacy_loss,
+    privacy_statement,
     rdp,
     sampler,
     signal_to_noise,
 )
 from liberate.privacy.events import (
-    Disclosure,
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
     DistributedGaussianRelease,
     Event,
+    NonPrivateRelease,
 )
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian
 from liberate.privacy.gaussian_tradeoff import epsilon_of
@@ -48,7 +48,7 @@ def laplace(epsilon: float, scale: int = FINE) -> DiscreteLaplaceRelease:
 
 
 def epsilons(*events: tuple[Event, int], delta: float = DELTA) -> tuple[float, float, float]:
-    spent = account(events, delta)
+    spent = privacy_loss(events, delta)
     assert spent.epsilon_basic is not None
     assert spent.epsilon_rdp is not None
     assert spent.epsilon_pld is not None
@@ -183,32 +183,32 @@ def test_absurd_epsilons_are_read_by_basic_composition_alone() -> None:
 
 
 def test_nothing_released_costs_nothing() -> None:
-    nothing = Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=DELTA)
+    nothing = PrivacyLoss(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=DELTA)
 
-    assert account([], DELTA) == nothing
-    assert account([(laplace(1.0), 0), (Disclosure(), 0)], DELTA) == nothing
+    assert privacy_loss([], DELTA) == nothing
+    assert privacy_loss([(laplace(1.0), 0), (NonPrivateRelease(), 0)], DELTA) == nothing
 
 
 def test_a_disclosure_has_no_bound() -> None:
-    unbounded = Spent(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=DELTA)
+    unbounded = PrivacyLoss(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=DELTA)
 
-    assert account([(Disclosure(), 1)], DELTA) == unbounded
-    assert account([(laplace(1.0), 3), (Disclosure(), 1)], DELTA) == unbounded
+    assert privacy_loss([(NonPrivateRelease(), 1)], DELTA) == unbounded
+    assert privacy_loss([(laplace(1.0), 3), (NonPrivateRelease(), 1)], DELTA) == unbounded
 
 
 def test_pure_releases_are_not_charged_to_rho() -> None:
-    assert account([(laplace(1.0), 3)], DELTA).rho is None
+    assert privacy_loss([(laplace(1.0), 3)], DELTA).rho is None
 
 
 def test_an_unknown_event_is_refused() -> None:
     with pytest.raises(UnaccountableEvent, match="Gaussian"):
-        account([("Gaussian", 1)], DELTA)  # type: ignore[list-item]  # what the type forbids
+        privacy_loss([("Gaussian", 1)], DELTA)  # type: ignore[list-item]  # what the type forbids
 
 
 @pytest.mark.parametrize(("count", "delta", "message"), [(-1, DELTA, "-1 times"), (1, 0.0, "delta"), (1, 1.0, "delta")])
 def test_impossible_questions_are_refused(count: int, delta: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        account([(laplace(1.0), count)], delta)
+        privacy_loss([(laplace(1.0), count)], delta)
 
 
 # --- Gaussian noise ---------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_one_gaussian_release_has_the_closed_form(epsilon: float, delta: float) 
     mu = float(brentq(excess, 1e-3, 50.0, xtol=1e-14))
 
     for event in (gaussian(mu), shares(mu)):
-        spent = account([(event, 1)], delta)
+        spent = privacy_loss([(event, 1)], delta)
         assert spent.epsilon_pld == pytest.approx(epsilon, rel=1e-4)
         assert spent.epsilon_basic == spent.epsilon_pld == spent.epsilon
         assert spent.rho == pytest.approx(mu**2 / 2, rel=1e-4)
@@ -357,15 +357,17 @@ def test_gaussian_epsilon_grows_with_rounds_and_falls_with_noise(rounds: int, mu
 def test_colluding_participants_take_their_noise_out() -> None:
     event = shares(0.5, honest=100)
 
-    spent = [account([(event, 2), (laplace(0.1), 1)], DELTA, colluding=c).epsilon_pld or 0 for c in (0, 10, 50, 99)]
+    spent = [
+        privacy_loss([(event, 2), (laplace(0.1), 1)], DELTA, colluding=c).epsilon_pld or 0 for c in (0, 10, 50, 99)
+    ]
 
     assert spent == sorted(set(spent))
     half = DistributedGaussianRelease(sensitivity=event.sensitivity, share=event.share, honest=50)
-    assert spent[2] == account([(half, 2), (laplace(0.1), 1)], DELTA).epsilon_pld
-    assert account([(event, 1)], DELTA, colluding=100).epsilon_pld is None
-    assert account([(gaussian(1.0), 1)], DELTA, colluding=100) == account([(gaussian(1.0), 1)], DELTA)
+    assert spent[2] == privacy_loss([(half, 2), (laplace(0.1), 1)], DELTA).epsilon_pld
+    assert privacy_loss([(event, 1)], DELTA, colluding=100).epsilon_pld is None
+    assert privacy_loss([(gaussian(1.0), 1)], DELTA, colluding=100) == privacy_loss([(gaussian(1.0), 1)], DELTA)
     with pytest.raises(ValueError, match="colluding is -1"):
-        account([(event, 1)], DELTA, colluding=-1)
+        privacy_loss([(event, 1)], DELTA, colluding=-1)
 
 
 @pytest.mark.parametrize("share", [3, 4, 5])
@@ -393,20 +395,20 @@ def test_tau_is_what_the_paper_says() -> None:
 
 
 def test_the_promised_epsilon_is_pure_where_there_is_one() -> None:
-    pure, mixed = account([(laplace(0.5), 4)], DELTA), account([(laplace(0.5), 4), (gaussian(0.1), 1)], DELTA)
+    pure, mixed = privacy_loss([(laplace(0.5), 4)], DELTA), privacy_loss([(laplace(0.5), 4), (gaussian(0.1), 1)], DELTA)
 
     assert pure.epsilon == pure.epsilon_basic
     assert mixed.epsilon == mixed.epsilon_pld
-    assert account([(Disclosure(), 1)], DELTA).epsilon is None
-    assert account([], DELTA).epsilon == 0.0
+    assert privacy_loss([(NonPrivateRelease(), 1)], DELTA).epsilon is None
+    assert privacy_loss([], DELTA).epsilon == 0.0
 
 
 # --- words and predictions --------------------------------------------------------------------------------------------
 
 
 def test_promises_name_unit_relation_and_adversary() -> None:
-    device, plain, local = promise("device"), promise("plain"), promise("local")
-    distributed = promise("distributed")
+    device, plain, local = privacy_statement("device"), privacy_statement("plain"), privacy_statement("local")
+    distributed = privacy_statement("distributed")
 
     assert "nobody receives anything" in device.adversary
     assert plain.unit == "none"
@@ -416,7 +418,7 @@ def test_promises_name_unit_relation_and_adversary() -> None:
     assert "replace" in local.relation
     assert "coordinator" in local.adversary
     assert "discrete Laplace" in local.mechanism
-    assert "discrete Gaussian" in promise("local", "gaussian").mechanism
+    assert "discrete Gaussian" in privacy_statement("local", "gaussian").mechanism
     assert distributed.unit == "user"
     assert distributed.relation.startswith("zero-out")
     assert "may lie" in distributed.adversary
@@ -433,7 +435,7 @@ def test_the_fast_sampler_is_never_called_protection() -> None:
 def test_signal_to_noise_is_what_the_best_case_measures() -> None:
     mechanism = Laplace(grid_bits=8, clip_units=900, scale_units=300)
     n_participants, n_items, width = 50, 400, 3
-    everybody_alike = RealRows(
+    everybody_alike = RealStatistics(
         indptr=np.arange(n_participants + 1),
         indices=np.zeros(n_participants, np.int32),
         rows=np.tile(np.array([900 / 256, 0.0, 0.0], np.float32), (n_participants, 1)),

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, mannwhitneyu
 
-from liberate.arrays import Float64Array, GridRows, Int64Array
+from liberate.arrays import FixedPointStatistics, Float64Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.model.config import ModelConfig
 from liberate.model.item_model import initial_items
 from liberate.model.model import Model, initial
-from liberate.model.registry import method, statistic_of, sum_of
+from liberate.model.registry import aggregate_statistics, build_method, statistic_of
 from liberate.privacy.attacks import (
     GradientView,
     auc,
@@ -26,27 +26,27 @@ from liberate.privacy.attacks import (
     ratings_from_normal_equations,
     weights_from_gram,
 )
-from liberate.privacy.auditing import Audit, audit, epsilon_lower_bound
+from liberate.privacy.auditing import AuditResult, audit, epsilon_lower_bound
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.mechanism_base import Mechanism, Plain
-from liberate.privacy.mechanisms import design
-from liberate.privacy.misuse import Misuse, Seen, noise_misuse
+from liberate.privacy.mechanisms import calibrated_mechanism
+from liberate.privacy.misuse import NoiseReuse, ObservedUpload, noise_misuse
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
 RATINGS = low_rank_ratings(n_users=60, n_items=40)
 KEYS = [bytes([1, user]) * 16 for user in range(60)]
 
 
-def two_rounds(config: ModelConfig, mechanism: Mechanism) -> list[tuple[Model, GridRows]]:
+def two_rounds(config: ModelConfig, mechanism: Mechanism) -> list[tuple[Model, FixedPointStatistics]]:
     """Give the models of two consecutive rounds, and what left the devices in each."""
-    statistic, solver = method(config, RATINGS.n_items, noisy=False)
+    statistic, solver = build_method(config, RATINGS.n_items, noisy=False)
     model = initial(config, RATINGS.n_items, LOW, HIGH, bytes(32))
-    model = solver.solve(model, sum_of(statistic, model, RATINGS))
+    model = solver.solve(model, aggregate_statistics(statistic, model, RATINGS))
     rounds = []
     for _ in range(2):
         batch = statistic.compute(model, RATINGS)
         rounds.append((model, mechanism.release(batch, RATINGS.n_items, KEYS, False)))
-        model = solver.solve(model, sum_of(statistic, model, RATINGS))
+        model = solver.solve(model, aggregate_statistics(statistic, model, RATINGS))
     return rounds
 
 
@@ -135,7 +135,7 @@ def item_set_auc(mechanism: Mechanism) -> float:
 
 
 def test_rated_items_show_in_plain_uploads_and_drown_in_local_noise() -> None:
-    local = design(PrivacyConfig(mode="local", epsilon=8.0), rounds=10)
+    local = calibrated_mechanism(PrivacyConfig(mode="local", epsilon=8.0), rounds=10)
 
     assert item_set_auc(Plain()) == 1.0
     assert item_set_auc(local) == pytest.approx(0.5, abs=0.03)
@@ -206,11 +206,11 @@ def test_two_thousand_guesses_reach_six_and_a_half_at_most() -> None:
 
 
 def test_claim_beyond_the_reach_of_an_audit_is_called_so() -> None:
-    found = Audit(canaries=2000, guesses=2000, correct=2000, bound=6.5, ceiling=6.5)
+    found = AuditResult(canaries=2000, guesses=2000, correct=2000, bound=6.5, ceiling=6.5)
 
     assert found.verdict(8.0) == "not refutable by this audit"
     assert found.verdict(2.0) == "refuted"
-    assert Audit(canaries=9, guesses=8, correct=5, bound=0.1, ceiling=0.7).verdict(0.5) == "not refuted"
+    assert AuditResult(canaries=9, guesses=8, correct=5, bound=0.1, ceiling=0.7).verdict(0.5) == "not refuted"
 
 
 def test_audit_guesses_the_canaries_that_stand_out() -> None:
@@ -246,7 +246,7 @@ def uploads(order: Literal[1, 2], seed: int, n: int = 2) -> list[Int64Array]:
 @pytest.mark.parametrize("order", [1, 2])
 def test_honest_transcript_shows_no_misuse(order: Literal[1, 2]) -> None:
     seen = [
-        Seen(participant=person, round=number, numbers=numbers)
+        ObservedUpload(participant=person, round=number, numbers=numbers)
         for person in range(20)
         for number, numbers in enumerate(uploads(order, person, 4), start=1)
     ]
@@ -260,13 +260,13 @@ def test_noise_shared_by_two_rounds_shows(order: Literal[1, 2]) -> None:
     rng = np.random.default_rng(9)
     change = rng.standard_normal(200)
     again = one + np.trunc(change * 190 / np.linalg.norm(change, order)).astype(np.int64)
-    seen = [Seen(participant=7, round=n, numbers=u) for n, u in ((3, again), (1, one), (2, other))]
+    seen = [ObservedUpload(participant=7, round=n, numbers=u) for n, u in ((3, again), (1, one), (2, other))]
 
-    assert noise_misuse(seen, 200, order) == [Misuse(7, (1, 3), "one noise for two rounds")]
+    assert noise_misuse(seen, 200, order) == [NoiseReuse(7, (1, 3), "one noise for two rounds")]
 
 
 def test_fresh_noise_for_a_repeated_request_shows() -> None:
     one, other = uploads(1, 1)
-    seen = [Seen(participant=7, round=2, numbers=u) for u in (one, one, other)]
+    seen = [ObservedUpload(participant=7, round=2, numbers=u) for u in (one, one, other)]
 
-    assert noise_misuse(seen, 200, 1) == [Misuse(7, (2, 2), "fresh noise for a repeated request")]
+    assert noise_misuse(seen, 200, 1) == [NoiseReuse(7, (2, 2), "fresh noise for a repeated request")]

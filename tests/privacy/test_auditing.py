@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from liberate.arrays import RealRows
-from liberate.privacy.accounting import account
+from liberate.arrays import RealStatistics
+from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.attacks import auc
-from liberate.privacy.auditing import CONFIDENCE, Audit, audit, play, reach_of
+from liberate.privacy.auditing import CONFIDENCE, AuditResult, audit, reach_of, run_canary_game
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import distributed
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Mechanism, Plain
-from liberate.privacy.mechanisms import design
+from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.randomness import SimulatedRandomness
 from liberate_studies.audits import planted
 
@@ -29,13 +29,15 @@ Make = Callable[[float, int], Mechanism]
 
 
 def local_laplace(epsilon: float, rounds: int) -> Laplace:
-    mechanism = design(PrivacyConfig(mode="local", epsilon=epsilon), rounds=rounds)
+    mechanism = calibrated_mechanism(PrivacyConfig(mode="local", epsilon=epsilon), rounds=rounds)
     assert isinstance(mechanism, Laplace)
     return mechanism
 
 
 def local_gaussian(epsilon: float, rounds: int) -> Mechanism:
-    return design(PrivacyConfig(mode="local", mechanism="gaussian", epsilon=epsilon, delta=DELTA), rounds=rounds)
+    return calibrated_mechanism(
+        PrivacyConfig(mode="local", mechanism="gaussian", epsilon=epsilon, delta=DELTA), rounds=rounds
+    )
 
 
 def distributed_sum(epsilon: float, rounds: int) -> Mechanism:
@@ -61,9 +63,9 @@ EVERY = pytest.mark.parametrize("make", MECHANISMS.values(), ids=MECHANISMS)
 
 def examine(
     announced: Mechanism, real: Mechanism, seed: int, *, rounds: int = 1, n_canaries: int = 20_000, exact: bool = False
-) -> Audit:
+) -> AuditResult:
     """Audit what really runs under the name of what was announced."""
-    game = play(
+    game = run_canary_game(
         real,
         rounds=rounds,
         n_canaries=n_canaries,
@@ -77,7 +79,7 @@ def examine(
 def exceeding(make: Make, claim: float, *, rounds: int, n_canaries: int) -> int:
     """Count the audits, of 40, that exceed a claim."""
     mechanism = make(claim, rounds)
-    spent = account([(mechanism.event(), rounds)], DELTA)
+    spent = privacy_loss([(mechanism.event(), rounds)], DELTA)
     assert spent.epsilon_pld is not None
     assert spent.epsilon_pld <= claim
     audits = [examine(mechanism, mechanism, seed, rounds=rounds, n_canaries=n_canaries) for seed in range(RUNS)]
@@ -133,7 +135,9 @@ def test_missing_clip_is_caught(make: Make, claim: float) -> None:
 
 def test_membership_is_certain_without_noise_and_hard_with_it() -> None:
     def membership(mechanism: Mechanism) -> float:
-        game = play(mechanism, rounds=1, n_canaries=5000, reach=reach_of(mechanism), randomness=SimulatedRandomness(4))
+        game = run_canary_game(
+            mechanism, rounds=1, n_canaries=5000, reach=reach_of(mechanism), randomness=SimulatedRandomness(4)
+        )
         return auc(game.scores, game.coins)
 
     assert membership(Plain()) == 1.0
@@ -145,7 +149,9 @@ def test_game_is_fixed_by_its_seed_and_its_coins_are_fair() -> None:
     mechanism = local_laplace(1.0, 1)
 
     one, again, other = (
-        play(mechanism, rounds=1, n_canaries=4000, reach=reach_of(mechanism), randomness=SimulatedRandomness(seed))
+        run_canary_game(
+            mechanism, rounds=1, n_canaries=4000, reach=reach_of(mechanism), randomness=SimulatedRandomness(seed)
+        )
         for seed in (1, 1, 2)
     )
 
@@ -168,7 +174,7 @@ def test_shares_of_all_participants_stand_the_audit_of_their_sum(bug: bool, verd
         n_coordinates=m,
     )
     coins = np.random.default_rng(1).random(m) < 0.5
-    batch = RealRows(
+    batch = RealStatistics(
         indptr=np.concatenate([[0], np.cumsum(coins)]),
         indices=np.arange(m, dtype=np.int32)[coins],
         rows=np.full((coins.sum(), 1), reach_of(announced), np.float32),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from liberate.arrays import Int64Array, RealRows
+from liberate.arrays import Int64Array, RealStatistics
 from liberate.privacy.clipping import clip_to_grid
 from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from tests.reference import clipping as reference
@@ -24,9 +24,9 @@ POWER = {"l1": 1, "l2": 2}
 EITHER = pytest.mark.parametrize("norm", NORMS)
 
 
-def tail_of(numbers: npt.ArrayLike) -> RealRows:
+def tail_of(numbers: npt.ArrayLike) -> RealStatistics:
     """One device whose numbers are all in its tail."""
-    return RealRows(
+    return RealStatistics(
         indptr=np.zeros(2, np.int64),
         indices=np.empty(0, np.int32),
         rows=np.empty((0, 1), np.float32),
@@ -41,7 +41,9 @@ def integers_of(rows: npt.NDArray[np.int32], tails: Int64Array, indptr: Int64Arr
 
 @EITHER
 @given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
-def test_integer_norm_never_exceeds_the_clip(norm: Norm, batch: RealRows, clip_units: int, grid_bits: int) -> None:
+def test_integer_norm_never_exceeds_the_clip(
+    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
+) -> None:
     units = clip_to_grid(batch, clip_units, grid_bits, norm)
 
     for numbers in integers_of(*units, batch.indptr):
@@ -66,7 +68,7 @@ def test_a_vector_of_the_greatest_norm_stays_within_it(numbers: list[int], clip_
 @EITHER
 @given(batch=real_rows(largest=100.0), clip_units=CLIPS, grid_bits=st.integers(0, 24))
 def test_clip_agrees_with_its_plain_twin_to_a_unit(
-    norm: Norm, batch: RealRows, clip_units: int, grid_bits: int
+    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
 ) -> None:
     units = clip_to_grid(batch, clip_units, grid_bits, norm)
 
@@ -79,9 +81,9 @@ def test_clip_agrees_with_its_plain_twin_to_a_unit(
 
 @EITHER
 @given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
-def test_clipping_twice_is_clipping_once(norm: Norm, batch: RealRows, clip_units: int, grid_bits: int) -> None:
+def test_clipping_twice_is_clipping_once(norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int) -> None:
     once = clip_to_grid(batch, clip_units, grid_bits, norm)
-    again = RealRows(
+    again = RealStatistics(
         indptr=batch.indptr,
         indices=batch.indices,
         rows=np.ldexp(once[0].astype(np.float64), -grid_bits),  # float32 would hold 24 bits only
@@ -97,7 +99,7 @@ def test_clipping_twice_is_clipping_once(norm: Norm, batch: RealRows, clip_units
 @EITHER
 @given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
 def test_clipping_a_device_does_not_depend_on_the_batch(
-    norm: Norm, batch: RealRows, clip_units: int, grid_bits: int
+    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
 ) -> None:
     row_units, tail_units = clip_to_grid(batch, clip_units, grid_bits, norm)
 
@@ -110,7 +112,7 @@ def test_clipping_a_device_does_not_depend_on_the_batch(
 @EITHER
 def test_clipping_a_wide_device_does_not_depend_on_the_batch(norm: Norm) -> None:
     rng = np.random.default_rng(1)
-    batch = RealRows(
+    batch = RealStatistics(
         indptr=np.array([0, 1, 300, 301], np.int64),
         indices=np.concatenate([[0], np.arange(299), [7]]).astype(np.int32),
         rows=rng.standard_cauchy((301, 561)).astype(np.float32),
@@ -132,7 +134,7 @@ def test_clipping_keeps_what_is_inside_and_scales_what_is_outside() -> None:
 
 
 def test_rows_and_tail_are_clipped_together() -> None:
-    one = RealRows(
+    one = RealStatistics(
         indptr=np.array([0, 1], np.int64),
         indices=np.array([4], np.int32),
         rows=np.array([[6.0, 0.0]], np.float32),
@@ -175,7 +177,7 @@ def test_clipping_takes_numbers_of_any_size(norm: Norm, largest: float) -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", ["row", "tail"])
 def test_who_has_a_number_that_is_none_sends_zeros(norm: Norm, number: float, place: str) -> None:
-    one = RealRows(
+    one = RealStatistics(
         indptr=np.array([0, 1, 2], np.int64),
         indices=np.zeros(2, np.int32),
         rows=np.array([[1.0], [number if place == "row" else 1.0]], np.float32),
@@ -191,7 +193,7 @@ def test_who_has_a_number_that_is_none_sends_zeros(norm: Norm, number: float, pl
 
 
 def test_devices_without_anything_are_clipped() -> None:
-    nothing = RealRows(
+    nothing = RealStatistics(
         indptr=np.zeros(3, np.int64),
         indices=np.empty(0, np.int32),
         rows=np.empty((0, 4), np.float32),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Int32Array
-from liberate.privacy.fingerprinting import REPLACED_AT_END, REPLACED_INSIDE, attribute, mark
+from liberate.privacy.fingerprinting import REPLACED_AT_END, REPLACED_INSIDE, fingerprint, score_recipient
 
 KEY = bytes(range(32))
 RECIPIENTS = 100
@@ -21,7 +21,7 @@ def ratings(n: int, seed: int = 0) -> tuple[Int32Array, Int32Array]:
 
 
 def copies_of(base: Int32Array, items: Int32Array, key: bytes = KEY, first: int = 0) -> Int32Array:
-    return np.stack([mark(base, items, 5, key, first + recipient) for recipient in range(RECIPIENTS)])
+    return np.stack([fingerprint(base, items, 5, key, first + recipient) for recipient in range(RECIPIENTS)])
 
 
 rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 300)), unique_by=lambda row: row[1])
@@ -34,16 +34,16 @@ def test_a_mark_depends_on_key_recipient_and_row_alone(
     base, items = (np.array([row[i] for row in rows], np.int32) for i in (0, 1))
     some = np.array(data.draw(st.permutations(range(len(rows)))), np.int32)[: len(rows) // 2]
 
-    copy = mark(base, items, 5, KEY, recipient)
+    copy = fingerprint(base, items, 5, KEY, recipient)
 
     assert np.all((copy >= 0) & (copy < 5))
-    np.testing.assert_array_equal(mark(base[some], items[some], 5, KEY, recipient), copy[some])
+    np.testing.assert_array_equal(fingerprint(base[some], items[some], 5, KEY, recipient), copy[some])
 
 
 def test_copies_differ_from_the_base_copy_as_often_as_stated() -> None:
     base, items = ratings(100_000)
 
-    copy = mark(base, items, 5, KEY, 3)
+    copy = fingerprint(base, items, 5, KEY, 3)
 
     for level in range(5):
         shares = [np.mean(copy[base == level] == level + step) for step in (-1, 1)]
@@ -55,7 +55,7 @@ def test_copies_differ_from_the_base_copy_as_often_as_stated() -> None:
 def test_on_a_scale_of_two_levels_one_stands_for_the_other() -> None:
     base = np.arange(100_000, dtype=np.int32) % 2
 
-    copy = mark(base, np.arange(100_000, dtype=np.int32), 2, KEY, 3)
+    copy = fingerprint(base, np.arange(100_000, dtype=np.int32), 2, KEY, 3)
 
     assert set(np.unique(copy)) == {0, 1}
     assert np.mean(copy != base) == pytest.approx(REPLACED_AT_END, abs=0.005)
@@ -65,7 +65,7 @@ def test_marks_of_two_recipients_or_two_keys_are_independent() -> None:
     base, items = np.full(100_000, 2, np.int32), np.arange(100_000, dtype=np.int32)
 
     first, second, of_other_key = (
-        mark(base, items, 5, key, recipient) != base for key, recipient in ((KEY, 3), (KEY, 4), (bytes(32), 3))
+        fingerprint(base, items, 5, key, recipient) != base for key, recipient in ((KEY, 3), (KEY, 4), (bytes(32), 3))
     )
 
     share = np.mean(first)
@@ -79,7 +79,7 @@ def test_a_leaked_copy_names_its_recipient() -> None:
     altered = np.random.default_rng(1).random(200) < 0.2
     leaked = np.where(altered, (copies[42] + 1) % 5, copies[42]).astype(np.int32)
 
-    found = attribute(leaked, base, copies, 5)
+    found = score_recipient(leaked, base, copies, 5)
 
     assert list(np.flatnonzero(found.accused)) == [42]
     assert found.log10_likelihood.argmax() == found.bound.argmin() == 42
@@ -91,7 +91,7 @@ def test_a_mixture_of_copies_names_only_its_sources() -> None:
     copies = copies_of(base, items)
     leaked = copies[np.random.default_rng(1).integers(3, size=900), np.arange(900)]
 
-    found = attribute(leaked, base, copies, 5)
+    found = score_recipient(leaked, base, copies, 5)
 
     accused = set(np.flatnonzero(found.accused))
     assert accused
@@ -104,12 +104,12 @@ def test_nobody_is_accused_of_what_was_not_made_from_a_copy(leak: str) -> None:
     leaked = {
         "base": base,
         "raw": np.where(np.random.default_rng(1).random(300) < 0.4, (base + 2) % 5, base).astype(np.int32),
-        "another recipient's": mark(base, items, 5, KEY, RECIPIENTS),
-        "of another key": mark(base, items, 5, bytes(32), 42),
+        "another recipient's": fingerprint(base, items, 5, KEY, RECIPIENTS),
+        "of another key": fingerprint(base, items, 5, bytes(32), 42),
         "made up": np.random.default_rng(2).integers(5, size=300, dtype=np.int32),
     }[leak]
 
-    found = attribute(leaked, base, copies_of(base, items), 5)
+    found = score_recipient(leaked, base, copies_of(base, items), 5)
 
     assert not found.accused.any()
 
@@ -119,9 +119,9 @@ def test_the_bound_on_false_accusations_holds_for_leaks_of_others() -> None:
     least = []
     for trial in range(400):
         base, items = ratings(60, seed=trial)
-        leaked = mark(base, items, 5, KEY, 1000 + trial)
+        leaked = fingerprint(base, items, 5, KEY, 1000 + trial)
         copies = copies_of(base, items, first=10_000 + RECIPIENTS * trial)
-        least.append(attribute(leaked, base, copies, 5).bound.min())
+        least.append(score_recipient(leaked, base, copies, 5).bound.min())
 
     for x in (0.1, 0.3):
         assert np.mean(np.array(least) <= x) <= x
@@ -130,7 +130,7 @@ def test_the_bound_on_false_accusations_holds_for_leaks_of_others() -> None:
 def test_a_leak_without_a_row_accuses_nobody() -> None:
     none = np.empty(0, np.int32)
 
-    found = attribute(none, none, np.empty((3, 0), np.int32), 5)
+    found = score_recipient(none, none, np.empty((3, 0), np.int32), 5)
 
     np.testing.assert_array_equal(found.bound, np.ones(3))
     np.testing.assert_array_equal(found.log10_likelihood, np.zeros(3))
@@ -141,15 +141,15 @@ def test_levels_outside_the_scale_are_refused(level: int, n_levels: int) -> None
     base = np.array([level], np.int32)
 
     with pytest.raises(ValueError, match="level"):
-        mark(base, np.zeros(1, np.int32), n_levels, KEY, 0)
+        fingerprint(base, np.zeros(1, np.int32), n_levels, KEY, 0)
     with pytest.raises(ValueError, match="level"):
-        attribute(base, np.zeros(1, np.int32), np.zeros((1, 1), np.int32), n_levels)
+        score_recipient(base, np.zeros(1, np.int32), np.zeros((1, 1), np.int32), n_levels)
 
 
 def test_other_shapes_and_keys_are_refused() -> None:
     base, items = ratings(3)
 
     with pytest.raises(ValueError, match="key"):
-        mark(base, items, 5, b"short", 0)
+        fingerprint(base, items, 5, b"short", 0)
     with pytest.raises(ValueError, match="rows"):
-        attribute(base, base, base[None, :2], 5)
+        score_recipient(base, base, base[None, :2], 5)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from liberate.arrays import Int64Array, RealRows
+from liberate.arrays import Int64Array, RealStatistics
 from liberate.errors import PrivacyError
-from liberate.privacy.accounting import account
+from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import LARGEST_SUM, DistributedGaussian, Gaussian, distributed, four_squares
 from liberate.privacy.gaussian_tradeoff import epsilon_of, gaussian_calibration, log_delta, rho_nano_limit
 from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
-from liberate.privacy.mechanisms import design, mechanism_from
+from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
 
 DELTA = 1e-5
 SHARES = DistributedGaussian(grid_bits=10, clip_units=4096, share_units=100, honest=20, masked=0)
@@ -31,11 +31,11 @@ def keys(n: int) -> list[bytes]:
     return [sha256(bytes([i])).digest() for i in range(n)]
 
 
-def people(n_devices: int, n_rows: int, width: int, n_tail: int) -> RealRows:
+def people(n_devices: int, n_rows: int, width: int, n_tail: int) -> RealStatistics:
     """Devices with half of the rows each."""
     rng = np.random.default_rng(5)
     indices = [np.sort(rng.permutation(n_rows)[: n_rows // 2]) for _ in range(n_devices)]
-    return RealRows(
+    return RealStatistics(
         indptr=np.arange(n_devices + 1, dtype=np.int64) * (n_rows // 2),
         indices=np.concatenate(indices).astype(np.int32),
         rows=rng.normal(size=(n_devices * (n_rows // 2), width)).astype(np.float32),
@@ -162,7 +162,7 @@ def test_stages_together_never_exceed_what_was_asked(
     except PrivacyError:
         assume(False)
 
-    spent = account([(mechanism.event(), rounds) for mechanism, rounds in stages], delta)
+    spent = privacy_loss([(mechanism.event(), rounds) for mechanism, rounds in stages], delta)
 
     assert spent.epsilon_pld is not None
     assert spent.epsilon_rdp is not None
@@ -192,7 +192,7 @@ def test_local_rounds_together_never_exceed_what_was_asked(
 ) -> None:
     mechanism = local(epsilon, delta, rounds, clip_norm)
 
-    spent = account([(mechanism.event(), rounds)], delta)
+    spent = privacy_loss([(mechanism.event(), rounds)], delta)
 
     assert spent.epsilon_pld is not None
     assert 0.99 * epsilon < spent.epsilon_pld <= epsilon
@@ -202,7 +202,7 @@ def test_local_rounds_together_never_exceed_what_was_asked(
 
 def local(epsilon: float, delta: float, rounds: int, clip_norm: float) -> Gaussian:
     config = PrivacyConfig(mode="local", mechanism="gaussian", epsilon=epsilon, delta=delta, clip_norm=clip_norm)
-    mechanism = design(config, rounds=rounds)
+    mechanism = calibrated_mechanism(config, rounds=rounds)
     assert isinstance(mechanism, Gaussian)
     return mechanism
 
@@ -211,7 +211,7 @@ def local(epsilon: float, delta: float, rounds: int, clip_norm: float) -> Gaussi
 def test_a_fine_grid_wastes_next_to_nothing(epsilon: float) -> None:
     mechanism = stage(epsilon=epsilon)
 
-    spent = account([(mechanism.event(), 2)], DELTA)
+    spent = privacy_loss([(mechanism.event(), 2)], DELTA)
 
     assert spent.epsilon_pld is not None
     assert 0.999 * epsilon < spent.epsilon_pld <= epsilon
@@ -253,7 +253,7 @@ def test_small_entries_allow_a_finer_grid() -> None:
 def test_huge_cohorts_add_more_noise_than_the_budget_asks_for() -> None:
     mechanism = stage(n_participants=10**7, epsilon=50.0)
 
-    spent = account([(mechanism.event(), 2)], DELTA)
+    spent = privacy_loss([(mechanism.event(), 2)], DELTA)
 
     assert mechanism.share_units == 3
     assert spent.epsilon_pld is not None
@@ -317,7 +317,7 @@ def test_whatever_fits_the_limit_keeps_its_epsilon(
         left -= times * mechanism.spend_nano
         events.append((mechanism.event(), times))
 
-    spent = account(events, delta)
+    spent = privacy_loss(events, delta)
 
     assert spent.epsilon is not None
     assert spent.epsilon <= epsilon

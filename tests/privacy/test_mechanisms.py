@@ -9,21 +9,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from liberate.arrays import Float64Array, RealRows
+from liberate.arrays import Float64Array, RealStatistics
 from liberate.errors import PrivacyError, UnaccountableEvent
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.events import DiscreteLaplaceRelease
 from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
 from liberate.privacy.laplace import LARGEST_SCALE_UNITS, Laplace
 from liberate.privacy.mechanism_base import Plain
-from liberate.privacy.mechanisms import design, mechanism_from
+from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
 
 KEY = bytes(range(32))
 
 
-def batch(rows: list[list[float]], tail: list[float], dtype: type = np.float32) -> RealRows:
+def batch(rows: list[list[float]], tail: list[float], dtype: type = np.float32) -> RealStatistics:
     """One device that rated items 0, 1, ..."""
-    return RealRows(
+    return RealStatistics(
         indptr=np.array([0, len(rows)], np.int64),
         indices=np.arange(len(rows), dtype=np.int32),
         rows=np.array(rows, dtype),
@@ -33,7 +33,7 @@ def batch(rows: list[list[float]], tail: list[float], dtype: type = np.float32) 
 
 def local(epsilon: float, rounds: int, clip_norm: float = 1.0) -> Laplace:
     config = PrivacyConfig(mode="local", epsilon=epsilon, clip_norm=clip_norm)
-    mechanism = design(config, rounds=rounds)
+    mechanism = calibrated_mechanism(config, rounds=rounds)
     assert isinstance(mechanism, Laplace)
     return mechanism
 
@@ -114,13 +114,13 @@ def test_calibration_beyond_the_grid_is_refused(epsilon: float, rounds: int, cli
 
 
 def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
-    assert design(PrivacyConfig(), rounds=3) == Plain()
+    assert calibrated_mechanism(PrivacyConfig(), rounds=3) == Plain()
     with pytest.raises(ValueError, match="nothing is released"):
-        design(PrivacyConfig(mode="device"), rounds=3)
+        calibrated_mechanism(PrivacyConfig(mode="device"), rounds=3)
     with pytest.raises(ValueError, match="depends on the stage"):
-        design(PrivacyConfig(mode="distributed", epsilon=1.0), rounds=3)
+        calibrated_mechanism(PrivacyConfig(mode="distributed", epsilon=1.0), rounds=3)
     with pytest.raises(ValueError, match="rounds is 0"):
-        design(PrivacyConfig(), rounds=0)
+        calibrated_mechanism(PrivacyConfig(), rounds=0)
 
 
 @pytest.mark.parametrize(

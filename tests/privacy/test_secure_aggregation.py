@@ -12,26 +12,26 @@ from hypothesis import strategies as st
 from liberate.errors import PrivacyError
 from liberate.privacy.secure_aggregation import (
     NEIGHBOURS,
-    MaskKeys,
+    MaskSecrets,
     add_mask,
     add_pair_mask,
-    combine,
-    fingerprint,
+    decrypt_share,
+    encrypt_share,
     graph,
-    open_from,
+    key_commitment,
     pair_key,
     public_key,
-    seal_to,
+    shamir_combine,
+    shamir_split,
     signed_sum,
-    split,
     threshold,
 )
 
 SEED, ROUND = bytes(range(32)), bytes(32)
 
 
-def keys_of(number: int) -> MaskKeys:
-    return MaskKeys.derive(number.to_bytes(32, "big"))
+def keys_of(number: int) -> MaskSecrets:
+    return MaskSecrets.derive(number.to_bytes(32, "big"))
 
 
 # --- who masks with whom ----------------------------------------------------------------------------------------------
@@ -103,15 +103,15 @@ def test_a_key_that_fixes_the_agreement_is_refused(peer: bytes) -> None:
 def test_secrets_of_a_round_are_unrelated() -> None:
     keys = keys_of(1)
 
-    assert len({keys.mask, keys.seal, keys.own, fingerprint(keys.own), keys_of(2).own}) == 5
+    assert len({keys.mask, keys.seal, keys.own, key_commitment(keys.own), keys_of(2).own}) == 5
 
 
 @given(st.binary(max_size=100))
 def test_what_is_sealed_to_a_key_opens_with_it_alone(message: bytes) -> None:
     a, b, c = (keys_of(number).seal for number in (1, 2, 3))
-    sealed = seal_to(a, public_key(b), message, ROUND)
+    sealed = encrypt_share(a, public_key(b), message, ROUND)
 
-    assert open_from(b, public_key(a), sealed, ROUND) == message
+    assert decrypt_share(b, public_key(a), sealed, ROUND) == message
     for secret, peer, data, context in (
         (c, public_key(a), sealed, ROUND),
         (b, public_key(c), sealed, ROUND),
@@ -120,7 +120,7 @@ def test_what_is_sealed_to_a_key_opens_with_it_alone(message: bytes) -> None:
         (b, public_key(a), sealed, SEED),
     ):
         with pytest.raises(PrivacyError, match="does not open"):
-            open_from(secret, peer, data, context)
+            decrypt_share(secret, peer, data, context)
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -183,14 +183,14 @@ def test_a_sum_is_read_with_its_sign() -> None:
 @pytest.mark.parametrize(("needed", "n_shares"), [(2, 2), (2, 3), (3, 5)])
 def test_enough_shares_give_the_secret_back_and_fewer_do_not(needed: int, n_shares: int) -> None:
     secret = keys_of(1).own
-    shares = dict(enumerate(split(secret, needed, n_shares), start=1))
+    shares = dict(enumerate(shamir_split(secret, needed, n_shares), start=1))
 
     assert {len(share) for share in shares.values()} == {32}
     for chosen in combinations(shares, needed):
-        assert combine({index: shares[index] for index in chosen}) == secret
+        assert shamir_combine({index: shares[index] for index in chosen}) == secret
     for chosen in combinations(shares, needed - 1):
-        assert combine({index: shares[index] for index in chosen}) != secret
+        assert shamir_combine({index: shares[index] for index in chosen}) != secret
 
 
 def test_shares_are_drawn_afresh() -> None:
-    assert split(SEED, 2, 3) != split(SEED, 2, 3)
+    assert shamir_split(SEED, 2, 3) != shamir_split(SEED, 2, 3)

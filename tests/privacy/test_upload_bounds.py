@@ -7,12 +7,12 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from liberate.arrays import GridRows, RealRows
+from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.errors import BadUpload
 from liberate.privacy.gaussian import DistributedGaussian, Gaussian
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Mechanism, Plain
-from liberate.privacy.upload_bounds import Ceiling
+from liberate.privacy.upload_bounds import NoiseBound
 
 N_ROWS, WIDTH, N_TAIL = 40, 5, 1
 N_NUMBERS = N_ROWS * WIDTH + N_TAIL
@@ -25,15 +25,15 @@ NOISY: list[Mechanism] = [
 MECHANISMS = pytest.mark.parametrize("mechanism", NOISY, ids=lambda m: f"{m.name} {m.parameters}")
 
 
-def ceiling_of(mechanism: Mechanism, *, noised: bool = True) -> Ceiling:
+def ceiling_of(mechanism: Mechanism, *, noised: bool = True) -> NoiseBound:
     found = mechanism.ceiling(N_NUMBERS, noised=noised)
     assert found is not None
     return found
 
 
-def upload(numbers: np.ndarray) -> GridRows:
+def upload(numbers: np.ndarray) -> FixedPointStatistics:
     """One dense upload of these numbers."""
-    return GridRows(
+    return FixedPointStatistics(
         indptr=np.array([0, N_ROWS]),
         indices=np.arange(N_ROWS, dtype=np.int32),
         rows=numbers[:-N_TAIL].reshape(N_ROWS, WIDTH).astype(np.int32),
@@ -43,7 +43,7 @@ def upload(numbers: np.ndarray) -> GridRows:
 
 def released(mechanism: Mechanism, n_devices: int) -> list[np.ndarray]:
     """What devices send whose statistic is far above the clip."""
-    batch = RealRows(
+    batch = RealStatistics(
         indptr=np.arange(n_devices + 1, dtype=np.int64),
         indices=np.zeros(n_devices, np.int32),
         rows=np.full((n_devices, WIDTH), 1e9, np.float32),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from liberate.report.charts import Way, curve, spread, strip, ticks
+from liberate.report.charts import EntryTrack, curve, spread, strip, ticks
 
 BASELINES = {"global mean": 1.12, "user mean": 1.04, "damped biases": 0.94}
 
@@ -77,16 +77,16 @@ def test_labels_at_the_end_make_room_upwards() -> None:
 
 
 def test_strip_joins_an_entry_to_its_block_and_model() -> None:
-    chart = strip(101, [50, 100], [Way(0, 50, None, ""), Way(60, 100, 80, "v1")], width=228)
+    chart = strip(101, [50, 100], [EntryTrack(0, 50, None, ""), EntryTrack(60, 100, 80, "v1")], width=228)
 
     assert chart.blocks == (114.0, 214.0)
-    assert chart.ways == (Way(14.0, 114.0, None, ""), Way(134.0, 214.0, 174.0, "v1"))
+    assert chart.ways == (EntryTrack(14.0, 114.0, None, ""), EntryTrack(134.0, 214.0, 174.0, "v1"))
     assert [label.text for label in chart.labels] == ["v1"]
 
 
 @pytest.mark.parametrize(("width", "shown"), [(880.0, 80), (400.0, 80), (400.0, 3)])
 def test_marks_and_labels_of_a_strip_do_not_overlap(width: float, shown: int) -> None:
-    ways = [Way(10 * i, 10 * i + 5, 10 * i + 6, f"v{i}") for i in range(shown)]
+    ways = [EntryTrack(10 * i, 10 * i + 5, 10 * i + 6, f"v{i}") for i in range(shown)]
 
     chart = strip(10 * shown, [10 * i + 5 for i in range(shown)], ways, width=width)
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate import report
-from liberate.report.flows import MOST, Flow, Graph, Thing, flow_of, lay_out
+from liberate.report.flows import MOST, Flow, FlowGraph, Thing, flow_of, lay_out
 from liberate.runs.folder import Run
-from liberate.tracing.answers import trace_person, trace_received_by, trace_share, trace_version
+from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
 from tests.runs.sharing import sharing_run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -93,7 +93,7 @@ def test_one_share_is_drawn_alone(run: Run) -> None:
 
 
 def test_a_model_is_joined_to_its_parent_and_to_whoever_shaped_it(run: Run) -> None:
-    flow = flow_of(trace_version(run, 2))
+    flow = flow_of(trace_model(run, 2))
 
     assert columns(flow)["participants"] == ["own answers", "copies others used", "copies in the pool"]
     assert joined(flow, "model 1", "model 2")
@@ -102,7 +102,7 @@ def test_a_model_is_joined_to_its_parent_and_to_whoever_shaped_it(run: Run) -> N
 
 
 def test_what_was_received_is_joined_to_its_givers(run: Run) -> None:
-    flow = flow_of(trace_received_by(run, "2"))
+    flow = flow_of(trace_recipient(run, "2"))
 
     assert columns(flow) == {
         "givers": ["participant 3", "participant 4"],
@@ -143,7 +143,7 @@ def test_every_mark_lies_inside_the_drawing(sizes: list[int], data: st.DataObjec
         for c in range(len(sizes) - 1)
     ]
 
-    flow = lay_out(Graph("title", tuple((f"column {c}", each) for c, each in enumerate(things)), tuple(links)))
+    flow = lay_out(FlowGraph("title", tuple((f"column {c}", each) for c, each in enumerate(things)), tuple(links)))
 
     assert len(flow.boxes) == sum(min(size, MOST) for size in sizes)
     assert len({(box.x, box.y) for box in flow.boxes}) == len(flow.boxes)
@@ -159,7 +159,7 @@ def test_the_middle_of_a_long_column_becomes_one_thing_with_all_its_links() -> N
     many = tuple(Thing(f"u{i}", f"update {i}") for i in range(100))
     links = tuple((each.key, "model") for each in many)
 
-    flow = lay_out(Graph("title", (("used in", many), ("models", (Thing("model", "model 1"),))), links))
+    flow = lay_out(FlowGraph("title", (("used in", many), ("models", (Thing("model", "model 1"),))), links))
 
     assert len(flow.boxes) == MOST + 1
     rest = next(box.thing for box in flow.boxes if "more" in box.thing.text)

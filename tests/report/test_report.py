@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 
 from liberate import report
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.errors import LiberateError
-from liberate.federation.setup import open_standing
-from liberate.federation.sharing.actions import Terms, grant, hand_over, receive, withdraw
+from liberate.federation.setup import open_federation
+from liberate.federation.sharing.actions import ConsentTerms, accept_copy, give_consent, hand_over, withdraw
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
 from liberate.report import words
 from liberate.report.facts import time_parts
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.train import train
@@ -229,16 +229,16 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
 
 def share(run: Run, giver: str, recipient: str) -> None:
     """Let one participant hand a copy to another, who accepts it, and take the consent back."""
-    with open_standing(run.home, charter_of(run.settings)) as standing:
+    with open_federation(run.home, federation_terms(run.settings)) as standing:
         ledger, devices = standing.ledger, standing.devices
         people = [devices.find(user_id=name) for name in (giver, recipient)]
         source, target = (each for each in people if each is not None)
-        terms = Terms(recipients=(target.number or 0,), expiry=1000, max_shares=1)
+        terms = ConsentTerms(recipients=(target.number or 0,), expiry=1000, max_shares=1)
         random = SimulatedRandomness(1, b"sharing")
-        consent = decode_entry(ledger.entry(grant(ledger, devices, source, terms, random))).leaf_hash
-        scale = Scale(low=1.0, step=1.0, n_levels=5)
+        consent = decode_entry(ledger.entry(give_consent(ledger, devices, source, terms, random))).leaf_hash
+        scale = RatingScale(low=1.0, step=1.0, n_levels=5)
         _, parcel = hand_over(ledger, devices, source, consent, target.number or 0, scale, random)
-        receive(ledger, devices, target, parcel, 20)
+        accept_copy(ledger, devices, target, parcel, 20)
         (again,) = (each for each in [devices.find(user_id=giver)] if each is not None)
         withdraw(ledger, devices, again, consent)
 

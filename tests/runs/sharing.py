@@ -9,15 +9,22 @@ from pathlib import Path
 import pyarrow as pa
 
 from liberate.crypto.signing import save_key
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
-from liberate.federation.setup import Standing, open_standing
-from liberate.federation.sharing.actions import Handed, Terms, grant, hand_over, handed, receive
-from liberate.federation.store.device_rows import Device, Holding
-from liberate.federation.store.devices import Devices
+from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.sharing.actions import (
+    ConsentTerms,
+    HandedOverCopy,
+    accept_copy,
+    give_consent,
+    hand_over,
+    handed_over_copies,
+)
+from liberate.federation.store.device_rows import Device, DeviceData
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import CATALOGUE, Run, load_run, save_table, write_run
 from liberate.settings import resolve
 from tests.ledger.world import FOUNDER, LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, key, write_sharing
@@ -25,7 +32,7 @@ from tests.worlds import World, low_rank_ratings, stage
 
 N_ITEMS = 400
 RATINGS = low_rank_ratings(8, N_ITEMS)
-SCALE = Scale(low=1.0, step=1.0, n_levels=5)
+SCALE = RatingScale(low=1.0, step=1.0, n_levels=5)
 GIVERS, RECIPIENTS = (0, 1, 2), (3, 4, 5, 6)
 """Users of the data set: each of the first gives each of the second a copy, but the last giver not to the last one."""
 
@@ -46,10 +53,10 @@ def sharing_run(folder: Path) -> Run:
 def write_people(folder: Path) -> None:
     """Write the devices of the ledger's participants."""
     people = [
-        (f"u{number}", Holding(signing_seed=digest(("key", number)), dataset_salt=bytes(32), ratings=bytes(4)))
+        (f"u{number}", DeviceData(signing_seed=digest(("key", number)), dataset_salt=bytes(32), ratings=bytes(4)))
         for number in PARTICIPANTS
     ]
-    with Devices.create(folder / "devices", people) as devices:
+    with DeviceStore.create(folder / "devices", people) as devices:
         devices.enrolled(list(enumerate(PARTICIPANTS)), seq=1)
 
 
@@ -61,17 +68,17 @@ def leaky_run(folder: Path, *, epsilon: float | None = None, givers: Iterable[in
     write_run(Run(folder, settings, {"origin": "test.invalid/world", "verifier_key": vkey}))
     _write_items(folder)
     run = load_run(folder)
-    with open_standing(folder, charter_of(run.settings)) as standing:
+    with open_federation(folder, federation_terms(run.settings)) as standing:
         for giver in givers:
             _give(standing, giver, RECIPIENTS[: None if giver != GIVERS[-1] else -1], epsilon)
     return run
 
 
-def copies_of(run: Run) -> dict[tuple[int, int], Handed]:
+def copies_of(run: Run) -> dict[tuple[int, int], HandedOverCopy]:
     """What givers keep of their copies, by giver and recipient, as users of the data set."""
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         user = {device.number: int(device.user_id[1:]) for device in devices.devices()}
-        return {(user[each.giver], user[each.share.recipient]): each for each in handed(devices)}
+        return {(user[each.giver], user[each.share.recipient]): each for each in handed_over_copies(devices)}
 
 
 def rows_of(copy: bytes, user: str, n: int) -> list[str]:
@@ -91,20 +98,20 @@ def _write_items(folder: Path) -> None:
         save_table(place, pa.table({"item_id": [f"i{item}" for item in range(N_ITEMS)]}))
 
 
-def _give(standing: Standing, giver: int, recipients: Iterable[int], epsilon: float | None) -> None:
+def _give(standing: FederationSession, giver: int, recipients: Iterable[int], epsilon: float | None) -> None:
     ledger, devices = standing.ledger, standing.devices
     people = [_device(devices, user) for user in recipients]
     numbers = tuple(device.number for device in people if device.number is not None)
-    terms = Terms(recipients=numbers, expiry=1000, max_shares=9, epsilon=epsilon)
+    terms = ConsentTerms(recipients=numbers, expiry=1000, max_shares=9, epsilon=epsilon)
     random = SimulatedRandomness(7, b"leak")
-    position = grant(ledger, devices, _device(devices, giver), terms, random)
+    position = give_consent(ledger, devices, _device(devices, giver), terms, random)
     consent = decode_entry(ledger.entry(position)).leaf_hash
     for device, number in zip(people, numbers, strict=True):
         parcel = hand_over(ledger, devices, _device(devices, giver), consent, number, SCALE, random)[1]
-        receive(ledger, devices, _device(devices, int(device.user_id[1:])), parcel, N_ITEMS)
+        accept_copy(ledger, devices, _device(devices, int(device.user_id[1:])), parcel, N_ITEMS)
 
 
-def _device(devices: Devices, user: int) -> Device:
+def _device(devices: DeviceStore, user: int) -> Device:
     device = devices.find(user_id=f"u{user}")
     assert device is not None
     return device

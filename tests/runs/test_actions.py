@@ -17,24 +17,24 @@ from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.erasure import answer_request
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import Standing, open_standing
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.sharing_rows import Base, Given, Granted, Received
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
+from liberate.federation.store.uploads import UploadStore
 from liberate.ledger.format.entries import Entry, decode_entry, sign
-from liberate.ledger.format.records import Dataset, Round, Update
+from liberate.ledger.format.records import DatasetRecord, Round, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Share, Withdrawal
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs import actions
-from liberate.runs.evaluate import evaluate, recommend
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.evaluate import evaluate_run, recommend
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.pending_requests import desk_of
+from liberate.runs.pending_requests import request_processor
 from liberate.runs.people import find_person
-from liberate.runs.privacy_report import statement
+from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
@@ -80,11 +80,11 @@ def consent(run: Run, *to: str, giver: str = PERSON, **changes: Any) -> dict[str
     return actions.consent(run, giver, recipients=list(to), **terms | changes, wait=now)
 
 
-def received(run: Run, name: str) -> list[Received]:
-    with Devices(run.devices_folder) as devices:
+def received(run: Run, name: str) -> list[ReceivedCopy]:
+    with DeviceStore(run.devices_folder) as devices:
         device = devices.find(number=find_person(run, name).number)
         assert device is not None
-        return [copy for _, _, copy in devices.all_kept(Received, device.slot)]
+        return [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
 
 
 # --- on a finished federation ----------------------------------------------------------------------------------------
@@ -104,10 +104,10 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     assert {each["number"] for each in traced["recipients"]} == {friend, 2}
     assert len(entries(run, "receipt")) == 2
     assert [each["received"] for each in shared] == [True, True]
-    with Pool(run.home / "pool") as pool:
+    with PoolStore(run.home / "pool") as pool:
         (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
     assert pooled.giver == me
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 def decode_entry_at(run: Run, position: int) -> Entry:
@@ -146,7 +146,7 @@ def test_a_wish_with_impossible_terms_stands_in_nobodys_way(run: Run) -> None:
 def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
     """The device has lost its key."""
     consent(run, FRIEND)
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         device = devices.find(number=find_person(run, FRIEND).number)
         assert device is not None
         holding = devices.holding(device.slot)
@@ -229,8 +229,8 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     assert len(entries(run, "consent")) == 1
     assert len(entries(run, "erasure")) == 2
     assert actions.erase(run, "user:u01", wait=now)["models"] == [1]
-    assert verify(run.ledger_folder, key=result.verifier_key).ok
-    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
+    assert verify_ledger(run.ledger_folder, key=result.verifier_key).ok
+    assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
 
 
 @pytest.mark.parametrize("simulated", ["true", "false"])
@@ -260,8 +260,8 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
     assert n_rounds > 1
     assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend for each in rounds) / 10**9)
-    assert statement(run)["epsilon_pld"] <= 16
-    assert verify(run.ledger_folder).ok
+    assert privacy_report(run)["epsilon_pld"] <= 16
+    assert verify_ledger(run.ledger_folder).ok
 
 
 @pytest.mark.parametrize("recipients", ["peers", "pool"])
@@ -290,12 +290,12 @@ def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotte
     assert (done["told"] == [2]) == (recipients == "pool")
     assert done["models"] == ([1] if recipients == "peers" else [1, 2])
     assert n_models > 2
-    with Devices(run.devices_folder) as devices:
-        assert {copy.giver for _, _, copy in devices.all_kept(Received)}.isdisjoint({giver})
-    with Pool(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
+    with DeviceStore(run.devices_folder) as devices:
+        assert {copy.giver for _, _, copy in devices.all_kept(ReceivedCopy)}.isdisjoint({giver})
+    with PoolStore(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
         usable = [hash for hash, share in ledger.state.usable_shares() if share.record.recipient == 2]
         assert giver not in {copy.giver for copy in pool.copies(usable)}
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
@@ -303,7 +303,7 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
 ) -> None:
     consent(run, FRIEND)
     with monkeypatch.context() as patched:
-        crash_at(patched, [(Devices, "post")], 1, before=False)
+        crash_at(patched, [(DeviceStore, "post")], 1, before=False)
         with pytest.raises(Crash):
             train(configure(), tmp_path / "second", ledger=run.home)
 
@@ -315,13 +315,13 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
     assert [len(entries(run, kind)) for kind in ("consent", "share")] == [1, 0]
     train(configure(), tmp_path / "second", ledger=run.home)
     assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [2, 1, 1]
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 @contextmanager
-def owning(run: Run) -> Iterator[Standing]:
+def owning(run: Run) -> Iterator[FederationSession]:
     """Another process that owns the ledger, as a training does."""
-    with open_standing(run.home, charter_of(run.settings)) as standing:
+    with open_federation(run.home, federation_terms(run.settings)) as standing:
         yield standing
 
 
@@ -332,7 +332,9 @@ def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> N
         def wait() -> bool:
             nonlocal looked
             looked += 1
-            desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+            desk = request_processor(
+                run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
+            )
             carry_out(desk)
             return True
 
@@ -358,7 +360,9 @@ def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run)
 
 def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
     def wait() -> bool:
-        desk = desk_of(run.home, standing.ledger, standing.devices, charter_of(run.settings), run.dataset)
+        desk = request_processor(
+            run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
+        )
         carry_out(desk)
         return True
 
@@ -367,13 +371,13 @@ def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> 
 
 
 DURABLE_STEPS = (
-    (Devices, "put_wish"),
-    (Devices, "try_wish"),
-    (Devices, "prepare_acts"),
+    (DeviceStore, "put_wish"),
+    (DeviceStore, "try_wish"),
+    (DeviceStore, "prepare_acts"),
     (SqliteLedger, "_commit"),
-    (Devices, "settle_acts"),
-    (Pool, "keep"),
-    (Devices, "end_wish"),
+    (DeviceStore, "settle_acts"),
+    (PoolStore, "keep"),
+    (DeviceStore, "end_wish"),
 )
 
 
@@ -406,13 +410,13 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
         actions.withdraw(run, "user:u00", consent=None, wait=now)
 
         assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
-        with Devices(run.devices_folder) as devices:
+        with DeviceStore(run.devices_folder) as devices:
             assert devices.wishes() == []
             assert devices.acts() == []
         if not is_broken_off:
             break
     assert at > 6
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 # --- being forgotten -------------------------------------------------------------------------------------------------
@@ -441,7 +445,7 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert [found["user_id"], traced["user_id"]] == [None, None]
     assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
     with pytest.raises(LiberateError, match="was forgotten"):
         actions.withdraw(run, PERSON, consent=None, wait=now)
     with pytest.raises(LiberateError, match="was forgotten"):
@@ -452,7 +456,7 @@ def test_nobody_else_has_somebodys_copies_destroyed(run: Run) -> None:
     consent(run, FRIEND)
     actions.share(run, PERSON, recipient=FRIEND, consent=None)
     me, stranger = find_person(run, PERSON).number, SigningKey.from_seed(bytes(32))
-    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         device = devices.find(number=find_person(run, FRIEND).number)
         assert device is not None
         own_key = ledger.state.principals[me].key
@@ -471,7 +475,7 @@ def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
     consent(run, FRIEND)
     actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
     with monkeypatch.context() as patched:
-        crash_at(patched, [(Devices, "erase")], 1, before=True)
+        crash_at(patched, [(DeviceStore, "erase")], 1, before=True)
         with pytest.raises(Crash):
             actions.erase(run, PERSON, wait=now)
     change_key(run, PERSON, "recovery")
@@ -486,11 +490,11 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
     actions.erase(run, PERSON, wait=now)
 
     again = load_run(run.folder)
-    found = evaluate(again)
+    found = evaluate_run(again)
     assert found.metrics.rmse > 0
     has_list = (found.top[:, 0] >= 0).tolist()
     assert [name for name, has in zip(again.dataset().user_ids, has_list, strict=True) if not has] == ["u03"]
-    assert statement(again)["mode"] == "plain"
+    assert privacy_report(again)["mode"] == "plain"
     assert len(recommend(again, FRIEND, 3)[1]) > 0
     with pytest.raises(LiberateError, match="was forgotten"):
         change_key(again, PERSON, "rotation")
@@ -501,19 +505,19 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
         split = further.split(further.dataset())
         user = further.dataset().user_ids.index("u03")
         assert len(split.train.user_bytes(user)) == len(split.test.user_bytes(user)) == 4, "the data set has ratings"
-        assert evaluate(further).metrics.rmse == pytest.approx(further.result.rmse)
-        with Devices(run.devices_folder) as devices:
+        assert evaluate_run(further).metrics.rmse == pytest.approx(further.result.rmse)
+        with DeviceStore(run.devices_folder) as devices:
             (device,) = [device for device in devices.devices() if device.user_id == "u03"]
         assert device.is_erased
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 ERASING_STEPS = (
-    (Devices, "put_wish"),
+    (DeviceStore, "put_wish"),
     (SqliteLedger, "_commit"),
-    (Devices, "erase"),
-    (Pool, "forget"),
-    (Devices, "discard"),
+    (DeviceStore, "erase"),
+    (PoolStore, "forget"),
+    (DeviceStore, "discard"),
 )
 
 
@@ -550,7 +554,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
             actions.withdraw(run, "user:u00", consent=None, wait=now)
 
         assert len(entries(run, "erasure")) == 2 * is_wanted, at
-        with Devices(run.devices_folder) as devices:
+        with DeviceStore(run.devices_folder) as devices:
             assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
         if is_wanted:
             told = actions.erase(run, PERSON, wait=now)
@@ -559,7 +563,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
         if done is not None:
             break
     assert at > 6
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 def test_erasure_waits_for_the_end_of_an_open_round(
@@ -581,7 +585,7 @@ def test_erasure_waits_for_the_end_of_an_open_round(
     train(settings, tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert actions.erase(run, PERSON, wait=now)["models"] == [], "a round that goes on does not ask who has withdrawn"
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 @pytest.mark.parametrize("simulated", ["true", "false"])
@@ -618,17 +622,17 @@ def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgot
 
 def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
     """Give what somebody has committed to, and all secrets of the device and of who was sent something."""
-    with Devices(run.devices_folder) as devices, Uploads(run.uploads_folder) as uploads:
+    with DeviceStore(run.devices_folder) as devices, UploadStore(run.uploads_folder) as uploads:
         device = devices.find(number=number)
         assert device is not None
         slot, holding = device.slot, devices.holding(device.slot)
         sent = devices.outgoing(slot, device.last_round)
         assert sent is not None
         upload = next(each for each in uploads.of_round(device.last_round) if each.number == number)
-        copies = [copy for _, _, copy in devices.all_kept(Received) if copy.giver == number]
-        bases = [base for _, _, base in devices.all_kept(Base, slot)]
-        grants = [granted for _, _, granted in devices.all_kept(Granted, slot)]
-        given = [each for _, _, each in devices.all_kept(Given, slot)]
+        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy) if copy.giver == number]
+        bases = [base for _, _, base in devices.all_kept(BaseCopy, slot)]
+        grants = [granted for _, _, granted in devices.all_kept(GivenConsent, slot)]
+        given = [each for _, _, each in devices.all_kept(GivenCopy, slot)]
     known = [
         holding.ratings,
         upload.upload,
@@ -644,7 +648,7 @@ def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
 
 def _commitments(record: object) -> list[bytes]:
     match record:
-        case Dataset():
+        case DatasetRecord():
             return [record.commitment]
         case Update():
             return [record.commitment, record.profile]

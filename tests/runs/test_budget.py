@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.runs.budget import Design, Objective, choose_design
+from liberate.runs.budget import BudgetAllocation, Objective, allocate_budget
 
 
 def chosen(
@@ -14,8 +14,8 @@ def chosen(
     n_items: int = 3_000,
     n_features: int = 25,
     n_givers: int = 0,
-) -> Design:
-    return choose_design(
+) -> BudgetAllocation:
+    return allocate_budget(
         objective,
         n_participants=n_participants,
         n_items=n_items,

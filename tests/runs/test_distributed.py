@@ -12,7 +12,7 @@ import pytest
 from liberate.data.ratings import Ratings
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.folder import load_run
 from liberate.runs.privacy_report import forecast
 from liberate.runs.train import train
@@ -59,7 +59,7 @@ def test_the_ledger_names_every_release_of_the_design(tmp_path: Path, configure:
     assert all(record.shape[2] == 0 for record in rounds)
     assert result.epsilon is not None
     assert result.epsilon <= 100
-    assert verify(tmp_path / "run" / "ledger").ok
+    assert verify_ledger(tmp_path / "run" / "ledger").ok
 
 
 def test_less_noise_predicts_better_and_few_people_get_item_biases_alone(tmp_path: Path, configure: Configure) -> None:

@@ -11,31 +11,32 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.setup import open_standing
+from liberate.federation.setup import open_federation
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.wire.transport import InProcessTransport
+from liberate.identifiers import PricedAccount
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.records import Aborted, Dataset, Round, Update
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import Aborted, DatasetRecord, Round, Update
 from liberate.ledger.format.sharing_records import Withdrawal
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.privacy.gaussian_tradeoff import rho_nano_limit
 from liberate.runs import prepare
 from liberate.runs import train as training
-from liberate.runs.evaluate import evaluate, recommend
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.evaluate import evaluate_run, recommend
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.people import find_person
-from liberate.runs.privacy_report import statement
+from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
@@ -71,7 +72,7 @@ def configure(tmp_path: Path) -> Configure:
 def held(run: Run, person: str) -> dict[str, float]:
     """Give what a person's device holds, by original item id."""
     ids = pq.read_table(run.home / "items.parquet")["item_id"].to_pylist()
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         own = held_ratings(devices, [person], len(ids))
     return {ids[item]: float(value) for item, value in zip(own.items, own.values, strict=True)}
 
@@ -86,7 +87,7 @@ def records(run: Run, kind: str) -> list[object]:
 
 
 def device(run: Run, person: str) -> Device:
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         found = devices.find(user_id=person)
     assert found is not None
     return found
@@ -109,7 +110,7 @@ def test_further_run_goes_on_with_numbers_versions_and_one_valid_ledger(runs: tu
 
     assert not (second.folder / "ledger").exists()
     assert second.record["federation"] == "../first"
-    assert verify(second.ledger_folder, key=first.verifier_key).ok
+    assert verify_ledger(second.ledger_folder, key=first.verifier_key).ok
     n = first.result.rounds
     assert [record.run for record in rounds] == [1] * n + [2] * second.result.rounds
     assert [record.base_version for record in rounds] == list(range(len(rounds)))
@@ -125,7 +126,7 @@ def test_people_are_found_by_their_original_ids(runs: tuple[Run, Run]) -> None:
 
     assert before == after
     assert len(records(second, "enrol")) == 41, "thirty, ten and the coordinator, each once"
-    with Devices(first.devices_folder) as devices:
+    with DeviceStore(first.devices_folder) as devices:
         assert [d.user_id for d in devices.devices()] == [f"u{user:02}" for user in range(40)]
 
 
@@ -136,7 +137,7 @@ def test_people_outside_the_data_set_stay_and_do_not_answer(runs: tuple[Run, Run
     rounds = [record for record in records(second, "round") if isinstance(record, Round) and record.run == 2]
     answered = {u.author for u in records(second, "update") if isinstance(u, Update) and u.round > second.first_version}
 
-    cohort = set(numbers(rounds[0].cohort))
+    cohort = set(numbers_in(rounds[0].cohort))
     assert len(cohort) == 38
     assert cohort == answered
     assert not absent & cohort
@@ -149,7 +150,7 @@ def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tupl
     changed_user, changed_item = ALL[100][:2]
     split = second.split(second.dataset())
 
-    entries = [record for record in records(second, "dataset") if isinstance(record, Dataset)]
+    entries = [record for record in records(second, "dataset") if isinstance(record, DatasetRecord)]
 
     for person in ("u05", "u35", changed_user):
         user = second.dataset().user_ids.index(person)
@@ -160,9 +161,9 @@ def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tupl
     number = find_person(second, changed_user).number
     first_entry, second_entry = (record for record in entries if record.author == number)
     assert second_entry.seq == first_entry.seq + second.first_version + 1, "after the updates of the first run"
-    with Devices(second.devices_folder) as devices:
+    with DeviceStore(second.devices_folder) as devices:
         holding = devices.holding(device(second, changed_user).slot)
-    assert second_entry.commitment == commitment(holding.dataset_salt, holding.ratings)
+    assert second_entry.commitment == salted_commitment(holding.dataset_salt, holding.ratings)
     assert len({record.commitment for record in entries}) == len(entries)
     assert sum(record.author == find_person(second, "u00").number for record in entries) == 1
 
@@ -195,15 +196,15 @@ def test_items_keep_their_places(runs: tuple[Run, Run]) -> None:
 
 def test_both_runs_answer_all_questions(runs: tuple[Run, Run]) -> None:
     for run in runs:
-        found = evaluate(run)
+        found = evaluate_run(run)
         assert found.metrics.rmse == pytest.approx(run.result.rmse)
         person, items = recommend(run, "user:u05", 3)
         own = {item.item_id for item in items}
         assert len(own) == 3
         assert not own & set(held(run, "u05"))
         assert trace_person(run, str(person.number))["complete"] is True
-        assert statement(run)["rounds_joined_most"] == sum(each.result.rounds for each in runs)
-        assert statement(run)["this_run"]["rounds_joined_most"] == run.result.rounds
+        assert privacy_report(run)["rounds_joined_most"] == sum(each.result.rounds for each in runs)
+        assert privacy_report(run)["this_run"]["rounds_joined_most"] == run.result.rounds
 
 
 def test_federation_and_runs_move_together(runs: tuple[Run, Run], tmp_path: Path) -> None:
@@ -213,7 +214,7 @@ def test_federation_and_runs_move_together(runs: tuple[Run, Run], tmp_path: Path
 
     again = load_run(tmp_path / "moved" / "second")
 
-    assert evaluate(again).metrics.rmse == pytest.approx(again.result.rmse)
+    assert evaluate_run(again).metrics.rmse == pytest.approx(again.result.rmse)
     assert trace_person(again, "user:u35")["complete"] is True
 
 
@@ -228,7 +229,7 @@ def test_data_set_of_new_ratings_alone_adds_to_what_devices_hold(tmp_path: Path,
     after = held(run, "u05")
     assert before.items() < after.items()
     assert set(after) - set(before) <= {"i00", "i01", "i02"}
-    assert evaluate(run).metrics.rmse == pytest.approx(run.result.rmse)
+    assert evaluate_run(run).metrics.rmse == pytest.approx(run.result.rmse)
     assert run.split(run.dataset()).train.n_ratings > len(newer)
 
 
@@ -316,13 +317,13 @@ def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, 
 def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs of one seed, settings and data on one ledger: no commitment and no noise key is the same."""
     keys: list[bytes] = []
-    original = Devices.post
+    original = DeviceStore.post
 
-    def spy(self: Devices, round_number: int, seqs: object, outgoing: Sequence[object], **rest: object) -> None:
+    def spy(self: DeviceStore, round_number: int, seqs: object, outgoing: Sequence[object], **rest: object) -> None:
         keys.extend(secret for o in outgoing for secret in (o.noise_key, o.upload_salt, o.profile_salt))  # type: ignore[attr-defined]
         original(self, round_number, seqs, outgoing, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Devices, "post", spy)
+    monkeypatch.setattr(DeviceStore, "post", spy)
     train(configure(FIRST, *LOCAL), tmp_path / "first")
     train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
 
@@ -340,7 +341,7 @@ def test_accounts_add_up_over_runs(tmp_path: Path, configure: Configure) -> None
     train(configure(SECOND, "privacy.mode=local", "privacy.epsilon=2"), tmp_path / "second", ledger=tmp_path / "first")
     run = load_run(tmp_path / "second")
 
-    everybody, old, new = statement(run), statement(run, "user:u05"), statement(run, "user:u35")
+    everybody, old, new = privacy_report(run), privacy_report(run, "user:u05"), privacy_report(run, "user:u35")
 
     assert everybody["epsilon_basic"] == old["epsilon_basic"] == pytest.approx(6)
     assert old["epsilon_pld"] <= 6
@@ -369,17 +370,17 @@ def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
 @pytest.fixture
 def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not look at accounts, and people who agree to anything."""
-    no_limit: dict[prepare.Charged, int] = {"epsilon": 10**15, "rho": 10**15}
+    no_limit: dict[PricedAccount, int] = {"epsilon": 10**15, "rho": 10**15}
     read = prepare._standing
     monkeypatch.setattr(prepare, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
-    agree = Devices.agree
+    agree = DeviceStore.agree
 
     def agree_to_anything(
-        self: Devices, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
+        self: DeviceStore, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
     ) -> None:
         agree(self, run, slots, cost=cost, limits=(10**15, 10**15))
 
-    monkeypatch.setattr(Devices, "agree", agree_to_anything)
+    monkeypatch.setattr(DeviceStore, "agree", agree_to_anything)
 
 
 def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
@@ -390,8 +391,8 @@ def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
     with pytest.raises(InsufficientCohort, match="over_budget: 30"):
         train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
 
-    assert verify(tmp_path / "first" / "ledger").ok
-    spent = statement(load_run(tmp_path / "first"))
+    assert verify_ledger(tmp_path / "first" / "ledger").ok
+    spent = privacy_report(load_run(tmp_path / "first"))
     assert 4 * 10**9 < spent["ledger_epsilon_nano_most"] <= 6 * 10**9, "one round of three was still allowed"
 
 
@@ -413,7 +414,7 @@ def test_run_left_short_by_an_aborted_round_says_what_to_do(
         assert ledger.state.round_number == 1, "nobody pays for rounds of a run that cannot end"
     (first / "run.toml").unlink()
     assert train(settings, tmp_path / "second", ledger=first).rounds == 3
-    assert verify(first / "ledger").ok
+    assert verify_ledger(first / "ledger").ok
 
 
 DISTRIBUTED = ("privacy.mode=distributed", "privacy.epsilon=4")
@@ -422,7 +423,7 @@ DISTRIBUTED = ("privacy.mode=distributed", "privacy.epsilon=4")
 def test_limit_is_worth_the_same_in_both_accounts(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST, *DISTRIBUTED, "ledger.epsilon_limit=5"), tmp_path / "first")
 
-    spent = statement(load_run(tmp_path / "first"))
+    spent = privacy_report(load_run(tmp_path / "first"))
 
     assert spent["ledger_epsilon_nano_limit"] == 5 * 10**9
     assert spent["ledger_rho_nano_limit"] == rho_nano_limit(5, 1e-5)
@@ -439,7 +440,7 @@ def test_rules_refuse_the_second_of_two_distributed_runs_of_4_with_a_limit_of_5(
     with pytest.raises(InsufficientCohort, match="over_budget: 30"):
         train(configure(FIRST, *DISTRIBUTED), tmp_path / "second", ledger=tmp_path / "first")
 
-    assert verify(tmp_path / "first" / "ledger").ok
+    assert verify_ledger(tmp_path / "first" / "ledger").ok
 
 
 def test_run_of_all_that_is_allowed_is_allowed(tmp_path: Path, configure: Configure) -> None:
@@ -457,9 +458,9 @@ def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure:
     run = load_run(tmp_path / "second")
     assert run.record["left_out"] == [f"u0{user}" for user in range(10)]
     rounds = [record for record in records(run, "round") if isinstance(record, Round) and record.run == 2]
-    assert all(len(list(numbers(record.cohort))) == 20 for record in rounds)
-    assert statement(run, "user:u05")["epsilon_basic"] == pytest.approx(4)
-    assert statement(run, "user:u15")["epsilon_basic"] == pytest.approx(4)
+    assert all(len(list(numbers_in(record.cohort))) == 20 for record in rounds)
+    assert privacy_report(run, "user:u05")["epsilon_basic"] == pytest.approx(4)
+    assert privacy_report(run, "user:u15")["epsilon_basic"] == pytest.approx(4)
     with pytest.raises(BudgetExceeded, match="30 of 30 people"):
         train(configure(FIRST, *LOCAL), tmp_path / "third", ledger=tmp_path / "first")
 
@@ -483,20 +484,20 @@ def test_recovered_key_goes_on_with_the_same_number_and_account(tmp_path: Path, 
     assert after.number == before.number
     assert after.key_id != before.key_id
     assert count_commitments(third, before.number) == 2, "what the person rated meanwhile"
-    assert statement(third, "user:u05")["epsilon_basic"] == pytest.approx(5), "no fresh budget"
-    assert statement(third, "user:u06")["epsilon_basic"] == pytest.approx(6)
-    assert verify(third.ledger_folder).ok
+    assert privacy_report(third, "user:u05")["epsilon_basic"] == pytest.approx(5), "no fresh budget"
+    assert privacy_report(third, "user:u06")["epsilon_basic"] == pytest.approx(6)
+    assert verify_ledger(third.ledger_folder).ok
 
 
 def count_commitments(run: Run, number: int) -> int:
-    return sum(isinstance(record, Dataset) and record.author == number for record in records(run, "dataset"))
+    return sum(isinstance(record, DatasetRecord) and record.author == number for record in records(run, "dataset"))
 
 
 def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
-    with open_standing(first.home, charter_of(first.settings)) as standing:
+    with open_federation(first.home, federation_terms(first.settings)) as standing:
         key = SigningKey.from_seed(standing.devices.holding(person.slot).signing_seed)
         assert person.number is not None
         record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
@@ -552,9 +553,9 @@ def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: 
 
     run = load_run(tmp_path / "third")
     assert [r.reason for r in records(run, "aborted") if isinstance(r, Aborted)] == ["given_up"]
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
     assert run.record["run"] == 3
-    assert statement(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
+    assert privacy_report(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
     with pytest.raises(FederationError, match="has gone on"):
         train(configure(SECOND, *LOCAL), tmp_path / "given-up", ledger=tmp_path / "first")
 
@@ -590,7 +591,7 @@ def test_set_up_that_was_killed_goes_on_with_other_ratings(tmp_path: Path, confi
     assert run.record["run"] == 1
     assert run.catalogue()["item_id"].to_pylist()[0] == "i03"
     assert len(records(run, "enrol")) == 41
-    assert evaluate(run).metrics.rmse == pytest.approx(run.result.rmse)
+    assert evaluate_run(run).metrics.rmse == pytest.approx(run.result.rmse)
 
 
 def stopped(*arguments: object) -> Run:
@@ -620,7 +621,7 @@ def test_federation_without_its_first_run_is_not_founded_again(tmp_path: Path, c
         train(configure(FIRST), tmp_path / "first")
     train(configure(FIRST), tmp_path / "third", ledger=tmp_path / "first")
 
-    assert verify(tmp_path / "first" / "ledger").ok
+    assert verify_ledger(tmp_path / "first" / "ledger").ok
 
 
 def test_further_run_in_which_nothing_leaves_a_device(tmp_path: Path, configure: Configure) -> None:
@@ -630,9 +631,9 @@ def test_further_run_in_which_nothing_leaves_a_device(tmp_path: Path, configure:
 
     run = load_run(tmp_path / "second")
     assert result.rounds == 0
-    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse)
-    assert statement(run)["this_run"]["epsilon_basic"] == 0
-    assert statement(run)["epsilon_basic"] is None, "the first run was not private"
+    assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse)
+    assert privacy_report(run)["this_run"]["epsilon_basic"] == 0
+    assert privacy_report(run)["epsilon_basic"] is None, "the first run was not private"
     assert len(recommend(run, "user:u35", 3)[1]) == 3
 
 

@@ -13,11 +13,11 @@ from liberate.crypto.note import SignatureType, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LedgerLocked, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.keys import Act
-from liberate.federation.store.devices import Devices
+from liberate.federation.keys import KeyChangeKind
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
-from liberate.runs.evaluate import evaluate, recommend
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
 from liberate.runs.people import find_person
@@ -25,7 +25,7 @@ from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
-from liberate.tracing.proofs import prove_person
+from liberate.tracing.proofs import prove_completeness
 from tests.worlds import low_rank_ratings, write_csv
 
 PERSON = "user:u03"
@@ -90,13 +90,13 @@ def test_run_goes_on_and_is_checked_after_a_rotation(
     run = load_run(tmp_path / "run")
     assert (found["number"], found["status"], found["act"], found["published"]) == (6, "active", "rotation", True)
     assert found["key_id"] != before["key_id"]
-    assert verify(run.ledger_folder, key=result.verifier_key).ok
-    assert evaluate(run).metrics.rmse == pytest.approx(result.rmse)
+    assert verify_ledger(run.ledger_folder, key=result.verifier_key).ok
+    assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse)
     traced = trace_person(run, PERSON)
     assert [entry["kind"] for entry in traced["entries"]] == ["enrol", "dataset", "update", "key", "update"]
     assert [update["outcome"] for update in traced["updates"]] == [traced["updates"][0]["outcome"]] * 2
     assert traced["epsilon"] == pytest.approx(6, abs=1e-6)
-    assert prove_person(run, PERSON)["key_id"] == found["key_id"]
+    assert prove_completeness(run, PERSON)["key_id"] == found["key_id"]
     entries = read_entries(run, kind="update", author=PERSON, limit=2)
     assert [entry["key_id"] for entry in entries] == [before["key_id"], found["key_id"]]
     assert len(recommend(run, found["key_id"], 3)[1]) == 3
@@ -104,7 +104,7 @@ def test_run_goes_on_and_is_checked_after_a_rotation(
 
 def test_finished_run_is_checked_after_every_act(tmp_path: Path, configure: Configure) -> None:
     result = train(configure(), tmp_path / "run")
-    run, acts = load_run(tmp_path / "run"), list[Act](["rotation", "revocation", "recovery", "rotation"])
+    run, acts = load_run(tmp_path / "run"), list[KeyChangeKind](["rotation", "revocation", "recovery", "rotation"])
     first = show_key(run, PERSON)
     kept = (run.folder / "checkpoint").read_text("utf-8")
 
@@ -126,10 +126,10 @@ def test_finished_run_is_checked_after_every_act(tmp_path: Path, configure: Conf
     assert shown["key_id"] == found[3]["key_id"]
     assert find_person(run, first["key_id"]).number == 6, "a former key still names the person"
     assert trace_person(run, PERSON)["epsilon"] == pytest.approx(6, abs=1e-6), "no act gives a budget back"
-    assert verify(run.ledger_folder, key=result.verifier_key, checkpoint=kept).ok
+    assert verify_ledger(run.ledger_folder, key=result.verifier_key, checkpoint=kept).ok
     newest = (run.folder / "checkpoint").read_text("utf-8")
     assert newest != kept, "the change is published"
-    assert verify(run.ledger_folder, key=result.verifier_key, checkpoint=newest).ok
+    assert verify_ledger(run.ledger_folder, key=result.verifier_key, checkpoint=newest).ok
     assert train(configure(), tmp_path / "run") == result
 
 
@@ -149,9 +149,9 @@ def test_next_key_follows_from_seed_and_ledger_in_a_simulation_only(
 
 
 @pytest.mark.parametrize("act", ["rotation", "revocation", "recovery"])
-@pytest.mark.parametrize("step", [(SqliteLedger, "_commit"), (Devices, "settle_key")], ids=lambda step: step[1])
+@pytest.mark.parametrize("step", [(SqliteLedger, "_commit"), (DeviceStore, "settle_key")], ids=lambda step: step[1])
 def test_the_same_command_ends_what_was_broken_off(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, act: Act, step: tuple[type, str]
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, act: KeyChangeKind, step: tuple[type, str]
 ) -> None:
     run = half_trained(tmp_path / "run", configure(), monkeypatch)
     with monkeypatch.context() as patched:
@@ -167,7 +167,7 @@ def test_the_same_command_ends_what_was_broken_off(
     assert [each["position"] for each in shown["history"]][1:] == [found["position"]], "ended, not done twice"
     assert (shown["key_id"], shown["status"]) == (found["key_id"], found["status"])
     train(configure(), tmp_path / "run")
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 def test_errors_say_what_to_do(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_errors_say_what_to_do(tmp_path: Path, configure: Configure, monkeypatch
         with pytest.raises(LiberateError, match="no participant"):
             change_key(run, name, "rotation")
     change_key(run, PERSON, "revocation")
-    for act in list[Act](["revocation", "rotation"]):
+    for act in list[KeyChangeKind](["revocation", "rotation"]):
         with pytest.raises(FederationError, match="revoked_author"):
             change_key(run, PERSON, act)
     (run.folder / "keys" / "founder.key").unlink()

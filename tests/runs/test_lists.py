@@ -16,9 +16,9 @@ from liberate.cli.output import print_json, print_pairs
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model, Round
-from liberate.ledger.verification.verify import verify
-from liberate.runs.evaluate import evaluate, recommend, write_predictions, write_top
+from liberate.ledger.format.records import ModelRecord, Round
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.runs.evaluate import evaluate_run, recommend, write_predictions, write_top
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
@@ -39,12 +39,12 @@ def configure(tmp_path: Path) -> Configure:
     return build
 
 
-def records(run: Run) -> list[Round | Model]:
+def records(run: Run) -> list[Round | ModelRecord]:
     """The rounds and models of a run, in their order."""
     ledger = run.open_ledger()
     found = [decode_entry(ledger.entry(position)).record for position in range(ledger.size)]
     ledger.close()
-    return [record for record in found if isinstance(record, Round | Model)]
+    return [record for record in found if isinstance(record, Round | ModelRecord)]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_every_mode_learns_lists_as_far_as_it_may(
     run = load_run(tmp_path / "run")
     assert math.isnan(result.rmse)
     assert result.ndcg_at_10 >= least
-    assert sorted({record.solver for record in records(run) if isinstance(record, Model)}) == sorted(solvers)
-    assert evaluate(run).metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
+    assert sorted({record.solver for record in records(run) if isinstance(record, ModelRecord)}) == sorted(solvers)
+    assert evaluate_run(run).metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
     curve = pq.read_table(tmp_path / "run" / "metrics.parquet")
     assert len(curve) == result.rounds + 1
-    assert verify(run.ledger_folder).ok
+    assert verify_ledger(run.ledger_folder).ok
 
 
 def test_a_private_run_is_two_releases_each_with_its_spend(tmp_path: Path, configure: Configure) -> None:
@@ -90,21 +90,21 @@ def test_a_list_comes_with_titles_and_ranks_but_no_predicted_ratings(tmp_path: P
     run = load_run(tmp_path / "run")
 
     _, items = recommend(run, "user:u03", 3)
-    write_top(tmp_path / "top.parquet", run, evaluate(run))
+    write_top(tmp_path / "top.parquet", run, evaluate_run(run))
 
     assert [item.rank for item in items] == [1, 2, 3]
     assert [item.prediction for item in items] == [None] * 3
     assert all(int(item.item_id[1:]) % 2 == 1 for item in items)  # an odd user likes odd items
     assert len(pq.read_table(tmp_path / "top.parquet")) > 0
     with pytest.raises(LiberateError, match="orders items and predicts no ratings"):
-        write_predictions(tmp_path / "predictions.parquet", run, evaluate(run))
+        write_predictions(tmp_path / "predictions.parquet", run, evaluate_run(run))
 
 
 def test_what_is_not_predicted_is_null_in_json_and_a_dash_in_a_table(
     tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(configure(), tmp_path / "run")
-    metrics = asdict(evaluate(load_run(tmp_path / "run")).metrics)
+    metrics = asdict(evaluate_run(load_run(tmp_path / "run")).metrics)
 
     print_json(metrics)
     printed = json.loads(capsys.readouterr().out)

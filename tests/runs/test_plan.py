@@ -6,7 +6,7 @@ import pytest
 
 from liberate.errors import SettingsError
 from liberate.model.model import packed_size
-from liberate.runs.plan import plan
+from liberate.runs.plan import plan_run
 from liberate.settings import resolve
 
 IMPLICIT = "model.objective=implicit"
@@ -25,23 +25,23 @@ PEERS = ("sharing.recipients=peers",)
 )
 def test_a_statistic_without_effect_is_refused(settings: tuple[str, ...]) -> None:
     with pytest.raises(SettingsError, match=r"model\.statistic is .* leaves no choice") as caught:
-        plan(resolve(None, settings, environment={}), 100, 50)
+        plan_run(resolve(None, settings, environment={}), 100, 50)
 
     assert "plain" in caught.value.hint
     others = [text for text in settings if "statistic" not in text]
-    assert plan(resolve(None, others, environment={}), 100, 50).n_items == 50
+    assert plan_run(resolve(None, others, environment={}), 100, 50).n_items == 50
 
 
 @pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
 def test_a_statistic_with_effect_is_taken(settings: tuple[str, ...]) -> None:
-    agenda = plan(resolve(None, [*settings, "model.statistic=normal"], environment={}), 100, 50)
+    agenda = plan_run(resolve(None, [*settings, "model.statistic=normal"], environment={}), 100, 50)
 
     assert agenda.stages[0].stage.statistic.name == "normal"
 
 
 @pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
 def test_a_trimmed_sum_is_of_gradients_and_every_round_says_so(settings: tuple[str, ...]) -> None:
-    agenda = plan(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+    agenda = plan_run(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
 
     stage = agenda.stages[0].stage
     assert stage.statistic.name == "gradient"
@@ -50,7 +50,7 @@ def test_a_trimmed_sum_is_of_gradients_and_every_round_says_so(settings: tuple[s
 
 
 def test_without_trimming_rounds_say_nothing_of_it() -> None:
-    agenda = plan(resolve(None, ["privacy.mode=plain"], environment={}), 100, 50)
+    agenda = plan_run(resolve(None, ["privacy.mode=plain"], environment={}), 100, 50)
 
     assert agenda.stages[0].stage.mechanism.parameters == {}
 
@@ -66,7 +66,7 @@ def test_without_trimming_rounds_say_nothing_of_it() -> None:
 )
 def test_a_sum_that_cannot_be_trimmed_is_refused(settings: tuple[str, ...]) -> None:
     with pytest.raises(SettingsError, match=r"federation\.trim is for"):
-        plan(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+        plan_run(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
 
 
 @pytest.mark.parametrize("trim", ["-0.1", "0.5"])
@@ -92,7 +92,7 @@ def test_what_follows_a_pool_is_what_the_stages_begin_with(
 ) -> None:
     shared = (*settings, f"sharing.user_fraction={users}")
 
-    agenda = plan(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+    agenda = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
 
     assert agenda.pool is not None
     assert agenda.pool.follows == follows
@@ -103,7 +103,7 @@ def test_what_follows_a_pool_is_what_the_stages_begin_with(
 def test_moments_that_follow_a_pool_have_a_number_for_each_column_of_its_model() -> None:
     shared = ("privacy.mode=distributed", PRIVATE, "sharing.user_fraction=0.1")
 
-    agenda = plan(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+    agenda = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
 
     assert agenda.pool is not None
     assert agenda.pool.moments_rounds == agenda.stages[0].rounds

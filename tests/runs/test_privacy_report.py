@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from liberate.runs.folder import load_run
-from liberate.runs.privacy_report import forecast, statement
+from liberate.runs.privacy_report import forecast, privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from tests.worlds import low_rank_ratings, write_csv
@@ -25,7 +25,7 @@ def test_gaussian_noise_is_charged_to_rho_and_keeps_its_epsilon(tmp_path: Path, 
 
     result = train(settings, tmp_path / "run")
 
-    spent, planned = statement(load_run(tmp_path / "run")), forecast(settings)
+    spent, planned = privacy_report(load_run(tmp_path / "run")), forecast(settings)
     assert result.epsilon == spent["epsilon_pld"] == pytest.approx(planned["epsilon_pld"], rel=1e-9)
     assert 5.9 < spent["epsilon_pld"] <= 6
     assert spent["epsilon_pld"] <= spent["epsilon_rdp"] <= spent["epsilon_basic"]
@@ -40,7 +40,7 @@ def test_a_report_says_what_colluding_participants_would_learn(tmp_path: Path) -
     settings = settings_of(tmp_path, "privacy.mode=distributed")
     train(settings, tmp_path / "run")
 
-    spent, planned = statement(load_run(tmp_path / "run")), forecast(settings)
+    spent, planned = privacy_report(load_run(tmp_path / "run")), forecast(settings)
 
     assert list(spent["epsilon_if_colluding"]) == ["1", "3", "9"]
     assert spent["epsilon_if_colluding"] == pytest.approx(planned["epsilon_if_colluding"], rel=1e-9)

@@ -12,27 +12,26 @@ from pathlib import Path
 
 import pytest
 
-from liberate.arrays import GridRows
-from liberate.data.rating_scale import Scale
+from liberate.arrays import FixedPointStatistics
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import InsufficientCohort, LiberateError, SettingsError
 from liberate.federation.coordinator import upload_validation
-from liberate.federation.setup import open_standing
-from liberate.federation.sharing.actions import Terms, grant, hand_over, handed
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.setup import open_federation
+from liberate.federation.sharing.actions import ConsentTerms, give_consent, hand_over, handed_over_copies
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.records import Model, Record, Round, Update
-from liberate.ledger.format.sharing_records import Consent, Share
-from liberate.ledger.format.sharing_records import Pool as PoolRecord
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import ModelRecord, Record, Round, Update
+from liberate.ledger.format.sharing_records import Consent, PoolRecord, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.participant import trace_participant
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.actions import accept, consent, share, withdraw
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.actions import consent, set_copy_quota, share, withdraw
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.people import find_person
 from liberate.runs.train import train
@@ -65,7 +64,7 @@ def records(run: Run, kind: str) -> list[Record]:
 
 
 def digests(run: Run) -> list[bytes]:
-    return [record.digest for record in records(run, "model") if isinstance(record, Model)]
+    return [record.digest for record in records(run, "model") if isinstance(record, ModelRecord)]
 
 
 @pytest.mark.parametrize(
@@ -85,18 +84,18 @@ def test_run_starts_from_what_the_pool_teaches(
 
     run = load_run(tmp_path / "run")
     opened = [record for record in records(run, "round") if isinstance(record, Round)]
-    closed = [record for record in records(run, "model") if isinstance(record, Model)]
+    closed = [record for record in records(run, "model") if isinstance(record, ModelRecord)]
     assert (opened[0].statistic, opened[0].account, opened[0].spend) == ("pool", "none", 0)
     assert "pool" not in {record.statistic for record in opened[1:]}
     assert result.rounds == len(opened) == len(closed) == (rounds or len(opened))
     assert closed[0].solver.startswith(f"pool_for_{follows}")
     (named,) = records(run, "pool")
     assert isinstance(named, PoolRecord)
-    givers = list(numbers(named.people))
+    givers = list(numbers_in(named.people))
     assert len(givers) == round(0.3 * N_USERS)
     assert len(records(run, "consent")) == len(records(run, "share")) == len(records(run, "receipt")) == len(givers)
     assert all(record.round > 1 for record in records(run, "update") if isinstance(record, Update))
-    assert verify(run.folder / "ledger").ok
+    assert verify_ledger(run.folder / "ledger").ok
     with closing(run.open_ledger()) as ledger:
         trace = trace_participant(ledger, givers[0])
         other = trace_participant(ledger, min(set(range(3, 3 + N_USERS)) - set(givers)))
@@ -122,9 +121,9 @@ def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Config
     assert abs(result.rmse - alone.rmse) < 0.1, "a person weighs no more than one person more"
     found = recompute(run)
     assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
-    with Devices(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
-        giver = next(handed(devices)).giver
-        assert len(list(devices.all_kept(Received))) == len(shares)
+    with DeviceStore(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
+        giver = next(handed_over_copies(devices)).giver
+        assert len(list(devices.all_kept(ReceivedCopy))) == len(shares)
         trace = trace_participant(ledger, giver)
     assert len(trace.copies) == 4
     assert len(trace.uses) == 4 * result.rounds
@@ -137,10 +136,10 @@ def test_an_answer_may_be_as_large_as_its_copies_weigh(
     seen: list[float] = []
 
     class Noting:
-        def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+        def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
             seen.append(n_people)
 
-    monkeypatch.setattr(upload_validation, "limits_of", lambda base: Noting())
+    monkeypatch.setattr(upload_validation, "rating_bounds", lambda base: Noting())
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
 
     used = [
@@ -219,10 +218,10 @@ def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> 
 
 
 _STEPS: list[tuple[type, str]] = [
-    (Devices, "prepare_acts"),
-    (Devices, "settle_acts"),
-    (Devices, "post"),
-    (Pool, "keep"),
+    (DeviceStore, "prepare_acts"),
+    (DeviceStore, "settle_acts"),
+    (DeviceStore, "post"),
+    (PoolStore, "keep"),
     (SqliteLedger, "_commit"),
 ]
 
@@ -242,12 +241,12 @@ def test_killed_anywhere_the_run_goes_on_to_the_same_models(
     train(settings, tmp_path / "killed")
 
     whole, killed = load_run(tmp_path / "whole"), load_run(tmp_path / "killed")
-    assert verify(killed.folder / "ledger").ok
+    assert verify_ledger(killed.folder / "ledger").ok
     assert len(digests(killed)) == len(digests(whole))
     assert [len(records(killed, kind)) for kind in ("consent", "share", "receipt", "pool")] == [
         len(records(whole, kind)) for kind in ("consent", "share", "receipt", "pool")
     ]
-    with Devices(killed.devices_folder) as devices:
+    with DeviceStore(killed.devices_folder) as devices:
         assert devices.acts() == []
 
 
@@ -256,7 +255,7 @@ def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Co
     train(settings, tmp_path / "one")
     first = records(load_run(tmp_path / "one"), "pool")[0]
     assert isinstance(first, PoolRecord)
-    gone, *others = numbers(first.people)
+    gone, *others = numbers_in(first.people)
     withdraw(load_run(tmp_path / "one"), str(gone), consent=None, wait=lambda: False)
 
     train(
@@ -267,7 +266,7 @@ def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Co
 
     second = records(load_run(tmp_path / "two"), "pool")[1]
     assert isinstance(second, PoolRecord)
-    assert list(numbers(second.people)) == others
+    assert list(numbers_in(second.people)) == others
     with closing(load_run(tmp_path / "two").open_ledger()) as ledger:
         assert trace_participant(ledger, gone).used_after_withdrawal() == ()
 
@@ -290,22 +289,22 @@ def test_changed_ratings_or_terms_replace_the_copies(tmp_path: Path, configure: 
 def test_copies_that_can_arrive_no_more_stop_no_further_run(tmp_path: Path, configure: Configure) -> None:
     train(configure("privacy.mode=plain"), tmp_path / "run")
     run = load_run(tmp_path / "run")
-    with open_standing(run.home, charter_of(run.settings)) as standing:
+    with open_federation(run.home, federation_terms(run.settings)) as standing:
         ledger, devices, random = standing.ledger, standing.devices, SimulatedRandomness(1, b"copies")
         giver, leaver, late = (devices.devices()[slot] for slot in (0, 1, 2))
         recipients = (leaver.number or 0, late.number or 0)
-        terms = Terms(recipients=recipients, expiry=ledger.height + 4, max_shares=2)
-        consent = decode_entry(ledger.entry(grant(ledger, devices, giver, terms, random))).leaf_hash
+        terms = ConsentTerms(recipients=recipients, expiry=ledger.height + 4, max_shares=2)
+        consent = decode_entry(ledger.entry(give_consent(ledger, devices, giver, terms, random))).leaf_hash
         for recipient in recipients:
             giver = devices.devices()[0]
-            hand_over(ledger, devices, giver, consent, recipient, Scale(low=1.0, step=0.5, n_levels=9), random)
+            hand_over(ledger, devices, giver, consent, recipient, RatingScale(low=1.0, step=0.5, n_levels=9), random)
     withdraw(run, str(leaver.number))
 
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
 
     shares, receipts = records(run, "share"), records(run, "receipt")
     assert len(shares) == len(receipts) + 2
-    assert verify(run.folder / "ledger").ok
+    assert verify_ledger(run.folder / "ledger").ok
 
 
 def test_when_a_recipient_leaves_another_one_takes_its_place(tmp_path: Path, configure: Configure) -> None:
@@ -332,7 +331,7 @@ def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure
 
     train(configure(*POOL, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
 
-    first, second = (set(numbers(pool.people)) for pool in records(run, "pool") if isinstance(pool, PoolRecord))
+    first, second = (set(numbers_in(pool.people)) for pool in records(run, "pool") if isinstance(pool, PoolRecord))
     assert second == first - {min(first)}
     assert not records(run, "aborted")
 
@@ -347,7 +346,7 @@ def test_run_whose_pool_has_nothing_left_says_so(
     monkeypatch.undo()
     train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")
 
-    assert verify(tmp_path / "run" / "ledger").ok
+    assert verify_ledger(tmp_path / "run" / "ledger").ok
 
 
 @pytest.mark.parametrize(
@@ -370,7 +369,7 @@ def test_sharing_without_effect_is_refused(
 def test_declined_copies_are_shared_and_never_used(tmp_path: Path, configure: Configure) -> None:
     train(configure("privacy.mode=plain"), tmp_path / "one")
     for number in range(3, 3 + N_USERS):
-        accept(load_run(tmp_path / "one"), str(number), at_most=0)
+        set_copy_quota(load_run(tmp_path / "one"), str(number), at_most=0)
 
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "two", ledger=tmp_path / "one")
 
@@ -391,7 +390,7 @@ def test_what_a_person_has_shared_by_the_own_decision_stays(tmp_path: Path, conf
 
     assert len(records(load_run(tmp_path / "two"), "share")) == N_USERS
     assert records(load_run(tmp_path / "two"), "withdrawal") == []
-    with Pool(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
+    with PoolStore(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
         (mine,) = [hash for hash, each in ledger.state.sharing.shares.items() if each.giver == 3]
         (copy,) = pool.copies([mine])
     assert {3, 5} >= set(Ratings.from_user_bytes([copy.copy], N_ITEMS).items.tolist())

@@ -9,19 +9,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from liberate.arrays import GridRows
+from liberate.arrays import FixedPointStatistics
 from liberate.errors import BadUpload, BudgetExceeded, LiberateError, PrivacyError, SettingsError
-from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.config import RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.coordinator.upload_validation import Gate
+from liberate.federation.coordinator.upload_validation import UploadValidator
 from liberate.federation.wire.round_messages import RoundAnswer
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
-from liberate.runs.evaluate import evaluate, recommend
+from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import free_folder, load_run
 from liberate.runs.people import find_person
-from liberate.runs.plan import plan
-from liberate.runs.privacy_report import forecast, statement
+from liberate.runs.plan import plan_run
+from liberate.runs.privacy_report import forecast, privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
@@ -64,7 +64,7 @@ def test_broken_off_run_goes_on_with_the_same_settings_only(
     whole = train(configure(), tmp_path / "whole")
     original = Coordinator.run_round
 
-    def stop_in_round_2(self: Coordinator, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
+    def stop_in_round_2(self: Coordinator, base: Model, stage: RoundMethod, *, run: int, rounds: int | None) -> Model:
         if base.version == 1:
             raise KeyboardInterrupt
         return original(self, base, stage, run=run, rounds=rounds)
@@ -95,14 +95,14 @@ def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None
     assert trace["complete"] is True
     assert len(trace["completeness"]["entries"]) == 2
     assert len(recommend(load_run(tmp_path / "run"), "user:u03", 3)[1]) == 3
-    spent = statement(load_run(tmp_path / "run"))
+    spent = privacy_report(load_run(tmp_path / "run"))
     assert (spent["epsilon_basic"], spent["rounds_joined_most"]) == (0.0, 0)
 
 
 def test_plain_mode_promises_nothing(tmp_path: Path, configure: Configure) -> None:
     train(configure(), tmp_path / "run")
 
-    spent = statement(load_run(tmp_path / "run"))
+    spent = privacy_report(load_run(tmp_path / "run"))
 
     assert spent["epsilon_basic"] is None
     assert "trusted" in spent["adversary"]
@@ -113,7 +113,7 @@ def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) 
     settings = configure("privacy.mode=local", "privacy.epsilon=6")
     train(settings, tmp_path / "run")
 
-    spent, planned = statement(load_run(tmp_path / "run")), forecast(settings)
+    spent, planned = privacy_report(load_run(tmp_path / "run")), forecast(settings)
 
     for key in ("epsilon_basic", "epsilon_rdp", "epsilon_pld"):
         assert spent[key] == pytest.approx(planned[key])
@@ -140,7 +140,7 @@ def test_epsilon_too_small_for_its_rounds_is_refused_before_anything_is_written(
 
 
 def test_private_runs_fix_their_rounds(configure: Configure) -> None:
-    agenda = plan(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
+    agenda = plan_run(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
 
     (planned,) = agenda.stages
     assert (agenda.rounds, planned.stage.statistic.name, planned.stage.statistic.shape[2]) == (3, "gradient", 0)
@@ -164,17 +164,17 @@ def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Conf
 
     assert results[0].root != results[1].root
     assert results[0].verifier_key != results[1].verifier_key
-    audit = verify(tmp_path / "a" / "ledger", key=results[0].verifier_key)
+    audit = verify_ledger(tmp_path / "a" / "ledger", key=results[0].verifier_key)
     assert audit.ok
     assert audit.trusted
     assert not audit.simulated
-    assert "exact" in statement(load_run(tmp_path / "a"))["sampler"]
+    assert "exact" in privacy_report(load_run(tmp_path / "a"))["sampler"]
 
 
 def test_evaluation_agrees_with_the_result(tmp_path: Path, configure: Configure) -> None:
     result = train(configure(), tmp_path / "run")
 
-    found = evaluate(load_run(tmp_path / "run"))
+    found = evaluate_run(load_run(tmp_path / "run"))
 
     assert found.metrics.rmse == pytest.approx(result.rmse)
     assert found.metrics.ndcg_at_10 == pytest.approx(result.ndcg_at_10)
@@ -201,7 +201,7 @@ def test_run_folder_moves_with_its_ratings(
         (tmp_path / name).rename(tmp_path / "elsewhere" / name)
     monkeypatch.chdir(tmp_path / "elsewhere" / "run")
 
-    assert evaluate(load_run(".")).metrics.rmse == pytest.approx(result.rmse)
+    assert evaluate_run(load_run(".")).metrics.rmse == pytest.approx(result.rmse)
     (tmp_path / "elsewhere" / "ratings.csv").unlink()
     assert len(recommend(load_run("."), "user:u03", 3)[1]) == 3, "a person's own side needs no data set"
 
@@ -213,9 +213,9 @@ def test_recommendations_leave_out_what_was_rated(tmp_path: Path, configure: Con
 
     person, items = recommend(run, "user:u03", 20)
 
-    device_items = {dataset.item_ids[i] for i in evaluate(run).top[3]}
+    device_items = {dataset.item_ids[i] for i in evaluate_run(run).top[3]}
     assert person == find_person(run, str(person.number))
-    assert [item.item_id for item in items][:3] == [dataset.item_ids[i] for i in evaluate(run).top[3][:3]]
+    assert [item.item_id for item in items][:3] == [dataset.item_ids[i] for i in evaluate_run(run).top[3][:3]]
     assert device_items <= {item.item_id for item in items}
     predictions = [item.prediction for item in items if item.prediction is not None]
     assert len(predictions) == len(items)
@@ -232,7 +232,7 @@ def test_last_ratings_are_held_out_by_time(tmp_path: Path) -> None:
 
     train(settings, tmp_path / "run")
 
-    held_out = evaluate(load_run(tmp_path / "run")).test
+    held_out = evaluate_run(load_run(tmp_path / "run")).test
     assert held_out.items.tolist() == [5] * 8
 
 
@@ -242,8 +242,8 @@ def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> N
         train(configure(*said, how), tmp_path / name)
         digests.append([path.read_bytes() for path in sorted((tmp_path / name / "model").glob("*.model"))])
         run = load_run(tmp_path / name)
-        assert verify(run.folder / "ledger", key=run.verifier_key).ok
-        assert statement(run)["masks"].startswith({"masked": "on every upload", "bare": "left out"}[name])
+        assert verify_ledger(run.folder / "ledger", key=run.verifier_key).ok
+        assert privacy_report(run)["masks"].startswith({"masked": "on every upload", "bare": "left out"}[name])
 
     assert len(digests[0]) > 1
     assert digests[0] == digests[1]
@@ -252,14 +252,14 @@ def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> N
 def test_training_tells_how_many_answers_were_refused(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Gate.check
+    original = UploadValidator.check
 
-    def strict(self: Gate, sender: int, answer: RoundAnswer) -> GridRows:
+    def strict(self: UploadValidator, sender: int, answer: RoundAnswer) -> FixedPointStatistics:
         if sender == 5:
             raise BadUpload("oversized", "a test says so")
         return original(self, sender, answer)
 
-    monkeypatch.setattr(Gate, "check", strict)
+    monkeypatch.setattr(UploadValidator, "check", strict)
     told: list[str] = []
 
     result = train(configure(), tmp_path / "run", progress=told.append)

@@ -14,18 +14,18 @@ import pytest
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.setup import open_standing
+from liberate.federation.setup import open_federation
 from liberate.federation.sharing import actions as sharing
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import includes, numbers
+from liberate.ledger.format.number_sets import includes, numbers_in
 from liberate.ledger.format.records import Round
-from liberate.ledger.format.sharing_records import Pool
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.format.sharing_records import PoolRecord
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
-from liberate.model.registry import method, sum_of
+from liberate.model.registry import aggregate_statistics, build_method
 from liberate.runs import actions
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.people import find_person
 from liberate.runs.train import train
@@ -60,7 +60,7 @@ def trained(folder: Path, settings: Settings, ledger: Path | None = None) -> Run
 
 def withdraw(run: Run, user: int) -> int:
     """Let somebody withdraw everything; give the number."""
-    with open_standing(run.home, charter_of(run.settings)) as standing:
+    with open_federation(run.home, federation_terms(run.settings)) as standing:
         device = standing.devices.find(user_id=f"u{user:02}")
         assert device is not None
         assert device.number is not None
@@ -71,10 +71,10 @@ def withdraw(run: Run, user: int) -> int:
 def learned_without(run: Run, first: Model, rounds: int, *users: int) -> Model:
     """Learn in one place what the run did, without some users."""
     own = run.split(run.dataset()).train
-    statistic, solver = method(run.settings.model, own.n_items, noisy=False)
+    statistic, solver = build_method(run.settings.model, own.n_items, noisy=False)
     stayers, model = own.select(np.delete(np.arange(own.n_users), users)), first
     for _ in range(rounds):
-        model = solver.solve(model, sum_of(statistic, model, stayers))
+        model = solver.solve(model, aggregate_statistics(statistic, model, stayers))
     return model
 
 
@@ -100,7 +100,7 @@ def test_exact_way_learns_again_from_where_the_person_was_not_yet_in(tmp_path: P
     assert found.distance_after == 0
     np.testing.assert_allclose(new.model().item_means, exact.item_means, atol=2e-3)
     assert not any(includes(record.cohort, number) for record in cohorts(new))
-    assert not verify(new.ledger_folder).findings
+    assert not verify_ledger(new.ledger_folder).findings
 
 
 def test_exact_way_keeps_what_was_learned_before_the_person_joined(tmp_path: Path, configure: Configure) -> None:
@@ -243,7 +243,7 @@ SHARED = ("sharing.user_fraction=0.5",)
 def givers(run: Run) -> list[int]:
     """Give the users who have shared."""
     dataset = run.dataset()
-    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         authors = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="share")}
         ids = {device.user_id for device in devices.devices() if device.number in authors}
     return [user for user, name in enumerate(dataset.user_ids) if name in ids]
@@ -261,16 +261,16 @@ def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, con
     assert found.models[0] == 1
     assert found.started_from == 0
     assert found.proved == new.result.rounds
-    assert number not in {number for pool in pools(new) for number in numbers(pool.people)}
+    assert number not in {number for pool in pools(new) for number in numbers_in(pool.people)}
     assert pools(new)
 
 
-def pools(run: Run) -> list[Pool]:
+def pools(run: Run) -> list[PoolRecord]:
     """Give whose copies a run has learned from."""
     with closing(run.open_ledger()) as ledger:
         positions = [at for at in ledger.positions(kind="pool") if at >= run.record["first_position"]]
         records = [decode_entry(ledger.entry(at)).record for at in positions]
-    return [record for record in records if isinstance(record, Pool)]
+    return [record for record in records if isinstance(record, PoolRecord)]
 
 
 def test_whose_copies_peers_have_used_is_forgotten_with_them(tmp_path: Path, configure: Configure) -> None:

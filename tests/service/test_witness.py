@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from liberate.crypto.note import WitnessPolicy, open_cosigned
+from liberate.crypto.note import WitnessPolicy, verify_cosigned_checkpoint
 from liberate.errors import LedgerError
 from liberate.ledger.publish.checkpoints import submit
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES
@@ -36,7 +36,7 @@ def cosigned(witness: Running, view: View, old: int, new: int) -> int:
     if answer.status != 200:
         return 0
     policy = WitnessPolicy((witness.key,), 1)
-    return open_cosigned(view.note(new) + answer.body, VKEY, policy).size
+    return verify_cosigned_checkpoint(view.note(new) + answer.body, VKEY, policy).size
 
 
 def test_witness_answers_over_http_and_ends_cleanly(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_witness_answers_over_http_and_ends_cleanly(tmp_path: Path) -> None:
         assert submit(witness.url, b"x" * (MAX_BODY_BYTES + 1)).status == 400
         with urllib.request.urlopen(f"{witness.url}/checkpoint/{ORIGIN}") as read:
             policy = WitnessPolicy((witness.key,), 1)
-            assert open_cosigned(read.read().decode(), VKEY, policy) == HONEST.checkpoint(9)
+            assert verify_cosigned_checkpoint(read.read().decode(), VKEY, policy) == HONEST.checkpoint(9)
         assert get(witness, "/checkpoint/example.org/other") == 404
         assert get(witness, "/add-checkpoint") == 405
         assert get(witness, "/") == 404
@@ -124,7 +124,7 @@ def test_replaying_witness_cosigns_what_the_entries_lead_to(tmp_path: Path) -> N
     with running(tmp_path / "witness", NAME, [LOG_VKEY], replay=[tmp_path / "ledger"]) as witness:
         answer = submit(witness.url, f"old 0\n\n{note}".encode())
 
-        assert open_cosigned(note + answer.body, LOG_VKEY, WitnessPolicy((witness.key,), 1)).size == 2
+        assert verify_cosigned_checkpoint(note + answer.body, LOG_VKEY, WitnessPolicy((witness.key,), 1)).size == 2
     ledger.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from liberate.errors import LiberateError
 from liberate.ledger.verification.findings import Finding
-from liberate.ledger.verification.verify import Audit, verify
+from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 from liberate.settings import resolve
 from liberate_studies import STUDIES, run_study
 from liberate_studies.findings import number, table
@@ -77,10 +77,10 @@ def test_quick_study_of_named_data_takes_its_densest_corner(tmp_path: Path) -> N
 
 
 def test_study_refuses_a_ledger_that_does_not_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_fault(folder: Path, *, key: str) -> Audit:
-        return replace(verify(folder, key=key), ok=False, findings=(Finding("entry 3", "it was swapped"),))
+    def find_fault(folder: Path, *, key: str) -> VerificationReport:
+        return replace(verify_ledger(folder, key=key), ok=False, findings=(Finding("entry 3", "it was swapped"),))
 
-    monkeypatch.setattr("liberate_studies.ledgered.verify", find_fault)
+    monkeypatch.setattr("liberate_studies.ledgered.verify_ledger", find_fault)
 
     with pytest.raises(LiberateError, match="does not verify: entry 3: it was swapped"):
         run_study("ledgered", is_quick=True, out=tmp_path)

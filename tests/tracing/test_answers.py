@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from liberate.crypto.merkle import verify_inclusion
-from liberate.crypto.note import open_checkpoint, verifier_key
+from liberate.crypto.note import verifier_key, verify_checkpoint
 from liberate.errors import InvalidRecord, LedgerError, LiberateError
 from liberate.ledger.trace.completeness import Completeness, verify_completeness
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
-from liberate.tracing.answers import trace_person, trace_received_by, trace_share, trace_version
+from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
 from tests.ledger.world import COORDINATOR, HOST, LOG_VKEY, ORIGIN, World, key, reopen
 from tests.runs.sharing import sharing_run
 from tests.worlds import low_rank_ratings, write_csv
@@ -42,7 +42,7 @@ def shares(run: Run, giver: int) -> dict[int, int]:
 
 def assert_proved(found: dict[str, Any], *entries: dict[str, Any]) -> None:
     """Check proofs with nothing but the answer and the log's key."""
-    checkpoint = open_checkpoint(found["checkpoint"], LOG_VKEY)
+    checkpoint = verify_checkpoint(found["checkpoint"], LOG_VKEY)
     for each in entries:
         proof = [b64decode(step) for step in each["proof"]]
         leaf = b64decode(each["leaf_hash"])
@@ -156,7 +156,7 @@ def test_what_is_no_share_is_refused(run: Run) -> None:
 
 
 def test_what_somebody_received_is_told_with_the_consents(run: Run) -> None:
-    pool, three = trace_received_by(run, str(COORDINATOR)), trace_received_by(run, "user:u3")
+    pool, three = trace_recipient(run, str(COORDINATOR)), trace_recipient(run, "user:u3")
 
     assert (pool["role"], pool["user_id"]) == ("coordinator", None)
     assert numbers(pool["givers"], "number", "user_id") == [(3, "u3"), (4, "u4")]
@@ -173,11 +173,11 @@ def test_what_somebody_received_is_told_with_the_consents(run: Run) -> None:
 @pytest.mark.parametrize("name", [str(HOST), "99", "user:nobody"])
 def test_who_receives_nothing_is_refused(run: Run, name: str) -> None:
     with pytest.raises(LiberateError, match="no participant"):
-        trace_received_by(run, name)
+        trace_recipient(run, name)
 
 
 def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
-    found = trace_version(run, 2)
+    found = trace_model(run, 2)
 
     assert numbers(found["models"], "version", "round", "people", "pooled") == [
         (2, 2, [3, 4, 5], [4]),
@@ -194,7 +194,7 @@ def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
     assert found["updates"] == sorted(at for step in found["models"] for at in step["updates"])
     assert_proved(found, *found["models"])
     with pytest.raises(LedgerError, match="there is no model 3"):
-        trace_version(run, 3)
+        trace_model(run, 3)
 
 
 @pytest.mark.parametrize("recipients", ["pool", "peers"])
@@ -206,7 +206,7 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
     result = train(resolve(None, [f"data.source={data}", *more, *sharing], environment={}), tmp_path / "run")
     run = load_run(tmp_path / "run")
 
-    model = trace_version(run, result.rounds)
+    model = trace_model(run, result.rounds)
     kind = "pooled" if recipients == "pool" else "copies"
     givers = [person["number"] for person in model["people"] if person[kind]]
     found = [trace_person(run, str(giver)) for giver in givers]
@@ -226,7 +226,7 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
             answer = trace_share(run, share["position"])
             assert answer["shares"] == [share]
             assert numbers(answer["uses"], "by") == [(by,) for by, *_ in uses if by == share["recipient"]]
-            got = trace_received_by(run, str(share["recipient"]))
+            got = trace_recipient(run, str(share["recipient"]))
             assert share["position"] in [one["position"] for one in got["shares"]]
 
 
@@ -237,8 +237,8 @@ def test_an_answer_under_another_log_key_is_refused(run: Run) -> None:
     asks: list[Callable[[], object]] = [
         lambda: trace_person(other, "3"),
         lambda: trace_share(other, position),
-        lambda: trace_received_by(other, "3"),
-        lambda: trace_version(other, 1),
+        lambda: trace_recipient(other, "3"),
+        lambda: trace_model(other, 1),
     ]
     for ask in asks:
         with pytest.raises(InvalidRecord):
@@ -256,7 +256,7 @@ def test_a_damaged_receipt_stops_every_answer_about_the_share(tmp_path: Path) ->
     asks: list[Callable[[], object]] = [
         lambda: trace_person(run, "3"),
         lambda: trace_share(run, position),
-        lambda: trace_received_by(run, "4"),
+        lambda: trace_recipient(run, "4"),
     ]
     for ask in asks:
         with pytest.raises(LedgerError):

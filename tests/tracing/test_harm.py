@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.arrays import RealRows
+from liberate.arrays import RealStatistics
 from liberate.cli import main
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError
@@ -46,7 +46,7 @@ def trained(tmp_path: Path) -> Train:
 def test_whoever_sends_the_opposite_is_the_worst(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     original = NormalEquations.compute
 
-    def hostile(self: NormalEquations, model: Model, ratings: Ratings) -> RealRows:
+    def hostile(self: NormalEquations, model: Model, ratings: Ratings) -> RealStatistics:
         computed = original(self, model, ratings)
         if ratings.n_users < 40:
             return computed

@@ -12,32 +12,32 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.arrays import RealRows
+from liberate.arrays import RealStatistics
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.federation.coordinator.aggregate import Sum
-from liberate.federation.setup import open_standing
-from liberate.federation.store.devices import Devices
+from liberate.federation.coordinator.aggregate import UploadAggregate
+from liberate.federation.setup import open_federation
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.sharing_rows import Received
-from liberate.federation.store.unmasking_shares import Unmasking
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
+from liberate.federation.store.unmasking_shares import UnmaskingShares
+from liberate.federation.store.uploads import UploadStore
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.sharing_records import Erasure, Withdrawal
-from liberate.ledger.verification.verify import verify
-from liberate.model.codec import encode
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.codec import encode_model
 from liberate.model.item_solvers import Ease
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
-from liberate.model.solvers import Total, VariationalBayes
+from liberate.model.solvers import AggregatedStatistics, VariationalBayes
 from liberate.model.statistics import NormalEquations
 from liberate.model.upload_bounds import _FactorLimits
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import DataConfig, resolve
-from liberate.tracing.recompute import Recomputation, recompute
+from liberate.tracing.recompute import RecomputeReport, recompute
 from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
@@ -60,15 +60,15 @@ def trained(tmp_path: Path) -> Train:
     return build
 
 
-def again(folder: Path) -> Recomputation:
+def again(folder: Path) -> RecomputeReport:
     return recompute(load_run(folder))
 
 
-def places(found: Recomputation) -> list[str]:
+def places(found: RecomputeReport) -> list[str]:
     return [finding.place for finding in found.findings]
 
 
-def outcomes(found: Recomputation) -> list[str]:
+def outcomes(found: RecomputeReport) -> list[str]:
     return [each.outcome for each in found.rounds]
 
 
@@ -79,7 +79,7 @@ def change(folder: Path, statement: str, *values: object) -> None:
 
 def an_upload(folder: Path, round_number: int) -> int:
     """Give the position of an upload in the middle of a round."""
-    with Uploads(folder / "uploads") as uploads:
+    with UploadStore(folder / "uploads") as uploads:
         return [each.position for each in uploads.of_round(round_number)][7]
 
 
@@ -214,25 +214,25 @@ def test_a_changed_first_model_is_named(trained: Train) -> None:
     assert outcomes(found) == ["fault", "follows", "follows"]
 
 
-def change_unmasking(folder: Path, edit: Callable[[Unmasking], Unmasking]) -> int:
+def change_unmasking(folder: Path, edit: Callable[[UnmaskingShares], UnmaskingShares]) -> int:
     """Change what undoes the masks of one person in round 2."""
-    with Uploads(folder / "uploads") as uploads:
+    with UploadStore(folder / "uploads") as uploads:
         number, kept = sorted(uploads.unmasking(2).items())[3]
         uploads.keep_unmasking(2, {number: edit(kept)})
     return number
 
 
-def other_share(kept: Unmasking) -> Unmasking:
+def other_share(kept: UnmaskingShares) -> UnmaskingShares:
     (index, share), *rest = kept.shares.items()
     return msgspec.structs.replace(kept, shares={index: share[:-1] + bytes([share[-1] ^ 1]), **dict(rest)})
 
 
-def other_keys(kept: Unmasking) -> Unmasking:
+def other_keys(kept: UnmaskingShares) -> UnmaskingShares:
     return msgspec.structs.replace(kept, keys=msgspec.structs.replace(kept.keys, own=bytes(32)))
 
 
 @pytest.mark.parametrize("edit", [other_share, other_keys])
-def test_a_changed_share_or_key_is_named(trained: Train, edit: Callable[[Unmasking], Unmasking]) -> None:
+def test_a_changed_share_or_key_is_named(trained: Train, edit: Callable[[UnmaskingShares], UnmaskingShares]) -> None:
     folder = trained(*MASKED)
     number = change_unmasking(folder, edit)
 
@@ -246,9 +246,9 @@ def test_a_changed_share_or_key_is_named(trained: Train, edit: Callable[[Unmaski
 
 
 def test_a_false_sum_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = Sum.digest, 0
+    original, calls = UploadAggregate.digest, 0
 
-    def with_a_wish(self: Sum) -> bytes:
+    def with_a_wish(self: UploadAggregate) -> bytes:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -256,12 +256,12 @@ def test_a_false_sum_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -
         return original(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Sum, "digest", with_a_wish)
+        patched.setattr(UploadAggregate, "digest", with_a_wish)
         folder = trained("model.tolerance=0")
 
     found = again(folder)
 
-    assert verify(folder / "ledger").ok
+    assert verify_ledger(folder / "ledger").ok
     assert places(found) == ["round 2"]
     assert outcomes(found) == ["follows", "fault", "follows"]
 
@@ -269,7 +269,7 @@ def test_a_false_sum_is_named(trained: Train, monkeypatch: pytest.MonkeyPatch) -
 def test_a_false_model_is_named_and_the_chain_goes_on_from_it(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     original = VariationalBayes.solve
 
-    def with_a_wish(self: VariationalBayes, model: Model, total: Total) -> Model:
+    def with_a_wish(self: VariationalBayes, model: Model, total: AggregatedStatistics) -> Model:
         solved = original(self, model, total)
         if solved.version != 2:
             return solved
@@ -283,7 +283,7 @@ def test_a_false_model_is_named_and_the_chain_goes_on_from_it(trained: Train, mo
 
     found = again(folder)
 
-    assert verify(folder / "ledger").ok
+    assert verify_ledger(folder / "ledger").ok
     assert places(found) == ["model 2"]
     assert outcomes(found) == ["follows", "fault", "follows"]
 
@@ -294,7 +294,7 @@ def test_a_solve_by_lapack_follows_within_the_tolerance_it_states(
 ) -> None:
     original = Ease.solve
 
-    def elsewhere(self: Ease, model: Model, total: Total) -> Model:
+    def elsewhere(self: Ease, model: Model, total: AggregatedStatistics) -> Model:
         solved = original(self, model, total)
         weights = solved.arrays["item_weights"].copy()
         weights[1, 2] += np.float32(error)
@@ -316,7 +316,7 @@ def test_an_upload_that_no_ratings_give_is_named_though_the_coordinator_summed_i
 ) -> None:
     original = NormalEquations.compute
 
-    def loud(self: NormalEquations, model: Model, ratings: Ratings) -> RealRows:
+    def loud(self: NormalEquations, model: Model, ratings: Ratings) -> RealStatistics:
         computed = original(self, model, ratings)
         if not ratings.n_ratings:
             return computed
@@ -339,7 +339,7 @@ def test_an_upload_that_no_ratings_give_is_named_though_the_coordinator_summed_i
 def erase(folder: Path, user: str) -> int:
     """Let a person withdraw and ask to be forgotten, on the ledger, and forget the uploads; give the number."""
     run = load_run(folder)
-    with open_standing(folder, charter_of(run.settings)) as standing:
+    with open_federation(folder, federation_terms(run.settings)) as standing:
         device = standing.devices.find(user_id=user)
         assert device is not None
         assert device.number is not None
@@ -351,7 +351,7 @@ def erase(folder: Path, user: str) -> int:
             sign(Erasure(origin=origin, author=author, seq=seq + 2, number=author, removal=None), key),
         ]
         assert all(isinstance(outcome, int) for outcome in standing.ledger.append(entries))
-    with Uploads(folder / "uploads") as uploads:
+    with UploadStore(folder / "uploads") as uploads:
         assert uploads.forget(device.number) > 0
     return device.number
 
@@ -380,7 +380,7 @@ def test_the_rest_of_a_round_with_somebody_erased_is_still_opened(trained: Train
 def test_devices_are_not_read(trained: Train) -> None:
     """Who recomputes has what the coordinator has: the ledger, models and uploads."""
     folder = trained()
-    assert Devices.exists(folder / "devices")
+    assert DeviceStore.exists(folder / "devices")
     for path in (folder / "devices").iterdir():
         path.unlink()
 
@@ -396,7 +396,7 @@ def test_models_derived_again_have_the_bytes_of_the_first_time(trained: Train) -
 
     found = again(folder)
     assert places(found) == ["model 1", "model 2"]
-    assert encode(last) == ModelStore(folder / "model").path(3).read_bytes()
+    assert encode_model(last) == ModelStore(folder / "model").path(3).read_bytes()
     assert outcomes(found) == ["fault", "fault", "follows"]
 
 
@@ -430,10 +430,10 @@ def test_models_learned_from_copies_follow(trained: Train, assignments: tuple[st
         assert (found.rounds[0].updates, found.rounds[0].kept) == (20, 20)
 
 
-def change_copy(folder: Path, edit: Callable[[Received], Received]) -> int:
+def change_copy(folder: Path, edit: Callable[[ReceivedCopy], ReceivedCopy]) -> int:
     """Change a copy in the pool; give the position of its share."""
     run = load_run(folder)
-    with closing(run.open_ledger()) as ledger, Pool(folder / "pool") as pool:
+    with closing(run.open_ledger()) as ledger, PoolStore(folder / "pool") as pool:
         position = ledger.positions(kind="share")[3]
         share = decode_entry(ledger.entry(position)).leaf_hash
         (received,) = pool.copies([share])
@@ -445,7 +445,7 @@ def change_copy(folder: Path, edit: Callable[[Received], Received]) -> int:
 def test_a_changed_copy_is_named(trained: Train, name: str) -> None:
     folder = trained(*POOLED)
 
-    def edit(received: Received) -> Received:
+    def edit(received: ReceivedCopy) -> ReceivedCopy:
         data = getattr(received, name)
         return msgspec.structs.replace(received, **{name: data[:-1] + bytes([data[-1] ^ 1])})
 
@@ -487,11 +487,11 @@ def test_a_missing_copy_is_named_and_one_of_somebody_erased_is_not(trained: Trai
     with closing(run.open_ledger()) as ledger:
         position = ledger.positions(kind="share")[3]
         giver = decode_entry(ledger.entry(position)).record.author
-    with Pool(folder / "pool") as pool:
+    with PoolStore(folder / "pool") as pool:
         assert pool.forget(giver)
 
     assert places(again(folder)) == [f"copy {position}"]
-    with Devices(folder / "devices") as devices:
+    with DeviceStore(folder / "devices") as devices:
         device = devices.find(number=giver)
     assert device is not None
     erase(folder, device.user_id)

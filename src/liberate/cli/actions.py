@@ -48,7 +48,7 @@ def consent(
     found = actions.consent(
         load_run(folder),
         participant,
-        recipients=to or [actions.POOL],
+        recipients=to or [actions.POOL_RECIPIENT],
         max_shares=shares,
         blocks=blocks,
         epsilon=epsilon,
@@ -117,7 +117,7 @@ def accept(
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.accept(load_run(folder), participant, at_most=at_most)
+    found = actions.set_copy_quota(load_run(folder), participant, at_most=at_most)
     if as_json:
         print_json(found)
     else:

@@ -57,9 +57,9 @@ def evidence(
     """Write out what a ledger keeps of authors who signed two entries with one sequence number, a file each."""
     from liberate.ledger.evidence.split_view import keep_evidence
     from liberate.ledger.log.sqlite import SqliteLedger
-    from liberate.runs.federation_folder import ledger_of
+    from liberate.runs.federation_folder import ledger_folder_of
 
-    with closing(SqliteLedger.open(ledger_of(folder))) as ledger:
+    with closing(SqliteLedger.open(ledger_folder_of(folder))) as ledger:
         files = [str(keep_evidence(out, data)) for data in ledger.equivocations()]
     _print({"evidence": files}, as_json=as_json)
 
@@ -94,10 +94,13 @@ def compare(
     """Compare two copies of a ledger; exit 1, and write evidence, if its log has contradicted itself."""
     from liberate.ledger.evidence import split_view
     from liberate.ledger.log.sqlite import SqliteLedger
-    from liberate.runs.federation_folder import ledger_of
+    from liberate.runs.federation_folder import ledger_folder_of
 
-    with closing(SqliteLedger.open(ledger_of(one))) as left, closing(SqliteLedger.open(ledger_of(other))) as right:
-        data = split_view.between(left, right)
+    with (
+        closing(SqliteLedger.open(ledger_folder_of(one))) as left,
+        closing(SqliteLedger.open(ledger_folder_of(other))) as right,
+    ):
+        data = split_view.evidence_between(left, right)
         found: dict[str, Any] = {"ok": data is None, "first_size": left.size, "second_size": right.size}
     if data is not None:
         split_view.verify_evidence(data, key)

@@ -12,7 +12,7 @@ from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
 from liberate.cli.run import Folder
 
 if TYPE_CHECKING:
-    from liberate.federation.keys import Act
+    from liberate.federation.keys import KeyChangeKind
 
 Participant = Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")]
 
@@ -89,7 +89,7 @@ def recover(folder: Folder, participant: Participant, as_json: JsonFlag = False)
     _change(folder, participant, "recovery", as_json=as_json)
 
 
-def _change(folder: Path, participant: str, act: Act, *, as_json: bool) -> None:
+def _change(folder: Path, participant: str, act: KeyChangeKind, *, as_json: bool) -> None:
     from liberate.runs.folder import load_run
     from liberate.runs.keys import change_key
 

@@ -13,10 +13,11 @@ import typer
 
 from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table, progress_lines
 from liberate.cli.run import Folder
+from liberate.timing import Progress
 
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
-    from liberate.tracing.recompute import Recomputation, RecomputedRound
+    from liberate.tracing.recompute import RecomputedRound, RecomputeReport
 
 Published = Annotated[
     Path | None,
@@ -84,7 +85,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check the whole ledger again from its bytes and keys; exit 1 if anything is wrong."""
-    from liberate.ledger.verification.verify import verify as verify_ledger
+    from liberate.ledger.verification.verify import verify_ledger
 
     note = _read(checkpoint) if checkpoint else None
     with progress_lines() as progress:
@@ -114,7 +115,7 @@ def verify(
         sys.exit(1)
 
 
-def _recompute(folder: Path, progress: Callable[[str], None]) -> Recomputation:
+def _recompute(folder: Path, progress: Progress) -> RecomputeReport:
     from liberate.runs.folder import load_run
     from liberate.tracing.recompute import recompute
 
@@ -145,7 +146,7 @@ def prove(
 ) -> None:
     """Prove something about the ledger; the proof is checked before it is given out."""
     from liberate.runs.folder import load_run
-    from liberate.tracing.proofs import prove_entry, prove_growth, prove_person
+    from liberate.tracing.proofs import prove_completeness, prove_consistency, prove_entry
 
     if [entry, since, participant].count(None) != 2:
         raise typer.BadParameter("one of --entry, --since and --participant is wanted")
@@ -153,9 +154,9 @@ def prove(
     if entry is not None:
         found = prove_entry(run, entry, note, out)
     elif since is not None:
-        found = prove_growth(run, _read(since), note, out)
+        found = prove_consistency(run, _read(since), note, out)
     else:
-        found = prove_person(run, participant or "", note, out)
+        found = prove_completeness(run, participant or "", note, out)
     if as_json:
         print_json({"ok": True, "path": out, **found})
         return
@@ -223,14 +224,14 @@ def export(
 
     from liberate.ledger.log.sqlite import SqliteLedger
     from liberate.ledger.publish.tiles import export_tiles
-    from liberate.runs.federation_folder import home_of
-    from liberate.tracing.proofs import published
+    from liberate.runs.federation_folder import federation_folder_of
+    from liberate.tracing.proofs import published_checkpoint
 
     target = tiles or parquet
     if target is None or (tiles and parquet):
         raise typer.BadParameter("one of --tiles and --parquet is wanted")
     with closing(SqliteLedger.open(_place(folder))) as ledger, progress_lines() as progress:
-        note = _read(checkpoint) if checkpoint else published(home_of(folder), ledger)
+        note = _read(checkpoint) if checkpoint else published_checkpoint(federation_folder_of(folder), ledger)
         progress(f"exporting {ledger.size} entries")
         if tiles:
             exported = export_tiles(ledger, tiles, note)
@@ -305,7 +306,7 @@ def backup(
         print_pairs(found)
 
 
-def _by_tenths(progress: Callable[[str], None]) -> Callable[[int, int], None]:
+def _by_tenths(progress: Progress) -> Callable[[int, int], None]:
     """Show how many entries are verified, ten times in all."""
     shown = 0
 
@@ -320,9 +321,9 @@ def _by_tenths(progress: Callable[[str], None]) -> Callable[[int, int], None]:
 
 def _place(folder: Path) -> Path:
     """Give the folder of a run's ledger, or the ledger's own."""
-    from liberate.runs.federation_folder import ledger_of
+    from liberate.runs.federation_folder import ledger_folder_of
 
-    return ledger_of(folder)
+    return ledger_folder_of(folder)
 
 
 def _policy(witnesses: list[str] | None, threshold: int | None) -> WitnessPolicy:

@@ -33,9 +33,9 @@ def report(
 ) -> None:
     """Say what each participant has spent in all runs, read from the ledger, and what that promises."""
     from liberate.runs.folder import load_run
-    from liberate.runs.privacy_report import statement
+    from liberate.runs.privacy_report import privacy_report
 
-    found = statement(load_run(folder), participant)
+    found = privacy_report(load_run(folder), participant)
     if as_json:
         print_json(found)
         return

@@ -50,7 +50,7 @@ def train(
     """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
-    from liberate.runs.privacy_report import forecast_of, kept_promise
+    from liberate.runs.privacy_report import achieved_privacy, forecast_of
     from liberate.runs.train import train as train_run
     from liberate.settings import resolve
 
@@ -66,7 +66,7 @@ def train(
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:
-        print_json(asdict(result) | {"privacy": kept_promise(run)})
+        print_json(asdict(result) | {"privacy": achieved_privacy(run)})
     else:
         print_pairs(asdict(result) | {"report": page})
 
@@ -80,8 +80,7 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Evaluate a run on its held-out ratings, with free baselines beside it."""
-    from liberate.runs.evaluate import evaluate as evaluate_run
-    from liberate.runs.evaluate import write_predictions, write_top
+    from liberate.runs.evaluate import evaluate_run, write_predictions, write_top
     from liberate.runs.folder import load_run
 
     run = load_run(folder)

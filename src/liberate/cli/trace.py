@@ -46,7 +46,7 @@ def trace(
 ) -> None:
     """Ask the ledger one question about data and models; every proof is checked before it answers."""
     from liberate.runs.folder import load_run
-    from liberate.tracing.answers import trace_person, trace_received_by, trace_share, trace_version
+    from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
 
     if [participant, share, model, received, leak].count(None) != 4:
         raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
@@ -68,9 +68,9 @@ def trace(
             found, told = trace_harm(run, model, progress), _tell_harm
     elif model is not None:
         with progress_lines() as progress:
-            found, told = trace_version(run, model, progress), _tell_model
+            found, told = trace_model(run, model, progress), _tell_model
     elif received is not None:
-        found, told = trace_received_by(run, received), _tell_received
+        found, told = trace_recipient(run, received), _tell_received
     else:
         from liberate.tracing.leak.lookup import trace_leak
 

@@ -9,7 +9,7 @@ from liberate.identifiers import Digest
 SALT_BYTES = 32
 
 
-def commitment(salt: bytes, *parts: bytes | bytearray | memoryview) -> Digest:
+def salted_commitment(salt: bytes, *parts: bytes | bytearray | memoryview) -> Digest:
     """Commit to the concatenation of some parts: SHA-256(salt || parts).
 
     Args:

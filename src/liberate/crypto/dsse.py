@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def pre_authentication_encoding(payload_type: str, body: bytes) -> bytes:
+def dsse_pae(payload_type: str, body: bytes) -> bytes:
     """Give the bytes that a signature over a typed payload covers.
 
     Source: DSSE v1.0.2, protocol.md, "PAE".

@@ -14,7 +14,7 @@ from enum import Enum
 from hashlib import sha256
 
 from liberate.crypto.merkle import DIGEST_BYTES
-from liberate.crypto.signing import SigningKey, check_public_key, verify
+from liberate.crypto.signing import SigningKey, check_public_key, verify_signature
 from liberate.errors import InvalidRecord, NoQuorum
 from liberate.identifiers import Digest
 
@@ -124,7 +124,7 @@ def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> str:
     return f"{text}\n{VerifierKey(checkpoint.origin, key.public).line(key.sign(text.encode()))}"
 
 
-def open_checkpoint(note: str, vkey: str) -> Checkpoint:
+def verify_checkpoint(note: str, vkey: str) -> Checkpoint:
     """Read a signed checkpoint and check its log's signature.
 
     Signatures by other keys are passed over, as the format asks; extension lines are refused.
@@ -138,7 +138,7 @@ def open_checkpoint(note: str, vkey: str) -> Checkpoint:
     if not signatures:
         raise InvalidRecord(f"no signature by {signer}")
     for signature in signatures:
-        verify(signer.public, text.encode(), signature)
+        verify_signature(signer.public, text.encode(), signature)
     return _parse_checkpoint(text, signer.name)
 
 
@@ -189,7 +189,7 @@ def cosignature_times(note: str, witnesses: Sequence[str]) -> dict[str, int]:
             time_s = int.from_bytes(signature[:_TIME_BYTES], "big")
             if time_s > _LATEST_TIME:
                 raise InvalidRecord(f"a cosignature of {signer.name} has no possible time: {time_s}")
-            verify(signer.public, _cosigned_bytes(text, time_s), signature[_TIME_BYTES:])
+            verify_signature(signer.public, _cosigned_bytes(text, time_s), signature[_TIME_BYTES:])
             times[vkey] = max(time_s, times.get(vkey, 0))
     return times
 
@@ -213,14 +213,14 @@ def add_cosignature(note: str, lines: str, witness: str) -> str:
     return note + "".join(signer.line(signature) for signature in _signatures(_split(answer)[1], signer))
 
 
-def open_cosigned(note: str, vkey: str, policy: WitnessPolicy) -> Checkpoint:
+def verify_cosigned_checkpoint(note: str, vkey: str, policy: WitnessPolicy) -> Checkpoint:
     """Read a checkpoint that its log has signed and enough witnesses have cosigned.
 
     Raises:
-        InvalidRecord: as `open_checkpoint` and `cosignature_times` do.
+        InvalidRecord: as `verify_checkpoint` and `cosignature_times` do.
         NoQuorum: fewer witnesses have cosigned than the policy wants.
     """
-    checkpoint = open_checkpoint(note, vkey)
+    checkpoint = verify_checkpoint(note, vkey)
     found = len(cosignature_times(note, policy.keys))
     if found < policy.threshold:
         raise NoQuorum(f"cosigned by {found} of {len(policy.keys)} witnesses, {policy.threshold} are wanted")

@@ -71,7 +71,7 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignatureClaim:
     """A signature to be verified."""
 
     public: bytes
@@ -79,7 +79,7 @@ class Claim:
     signature: bytes
 
 
-def verify(public: bytes, message: bytes, signature: bytes) -> None:
+def verify_signature(public: bytes, message: bytes, signature: bytes) -> None:
     """Check a signature.
 
     Args:
@@ -94,8 +94,8 @@ def verify(public: bytes, message: bytes, signature: bytes) -> None:
         raise InvalidRecord(f"the signature is not one of key {key_id(public)} over these bytes")
 
 
-def verify_batch(claims: Sequence[Claim], *, n_threads: int = 2) -> list[bool]:
-    """Say of each claim whether `verify` would accept it, using one or two cores for large batches."""
+def verify_batch(claims: Sequence[SignatureClaim], *, n_threads: int = 2) -> list[bool]:
+    """Say of each claim whether `verify_signature` would accept it, using one or two cores for large batches."""
     if len(claims) < _SMALLEST_BATCH or n_threads == 1:
         return _verify_all(claims)
     half = len(claims) // 2
@@ -161,5 +161,5 @@ def _is_valid(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def _verify_all(claims: Sequence[Claim]) -> list[bool]:
+def _verify_all(claims: Sequence[SignatureClaim]) -> list[bool]:
     return [_is_valid(claim.public, claim.message, claim.signature) for claim in claims]

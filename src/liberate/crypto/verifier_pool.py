@@ -14,13 +14,13 @@ from queue import SimpleQueue
 
 import msgspec
 
-from liberate.crypto.signing import Claim, verify_batch
+from liberate.crypto.signing import SignatureClaim, verify_batch
 
 _PROGRAM = "from liberate.crypto.verifier_pool import serve; serve()"
 _LENGTH_BYTES = 8
 
 
-class Verifiers:
+class SignatureVerifierPool:
     """Processes that verify batches of signatures; close them at the end.
 
     A process that cannot be started or dies costs time only: its batches are verified here.
@@ -36,7 +36,7 @@ class Verifiers:
         for process in self._processes:
             self._idle.put(process)
 
-    def submit(self, claims: Sequence[Claim]) -> Future[list[bool]]:
+    def submit(self, claims: Sequence[SignatureClaim]) -> Future[list[bool]]:
         """Have it said of each claim whether `signing.verify` would accept it."""
         return self._threads.submit(self._verify, claims)
 
@@ -47,7 +47,7 @@ class Verifiers:
             with suppress(OSError), process:
                 pass  # leaving closes the pipes, at which the process ends, and waits for it
 
-    def _verify(self, claims: Sequence[Claim]) -> list[bool]:
+    def _verify(self, claims: Sequence[SignatureClaim]) -> list[bool]:
         if not self._processes:
             return verify_batch(claims)
         process = self._idle.get()
@@ -65,7 +65,7 @@ def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
 
-def _ask(process: subprocess.Popen[bytes], claims: Sequence[Claim]) -> list[bool]:
+def _ask(process: subprocess.Popen[bytes], claims: Sequence[SignatureClaim]) -> list[bool]:
     assert process.stdin is not None, "opened as a pipe"
     assert process.stdout is not None, "opened as a pipe"
     message = msgspec.msgpack.encode(claims)
@@ -80,7 +80,7 @@ def _ask(process: subprocess.Popen[bytes], claims: Sequence[Claim]) -> list[bool
 def serve() -> None:
     """Answer batches of claims on stdin until it ends: for each claim one byte, 1 if it is valid."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    decoder = msgspec.msgpack.Decoder(list[Claim])
+    decoder = msgspec.msgpack.Decoder(list[SignatureClaim])
     while length := requests.read(_LENGTH_BYTES):
         claims = decoder.decode(requests.read(int.from_bytes(length, "big")))
         answers.write(bytes(verify_batch(claims, n_threads=1)))

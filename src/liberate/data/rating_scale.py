@@ -13,7 +13,7 @@ _LARGEST_SCALE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
+class RatingScale:
     """The levels that ratings have: low, low + step, and so on. It is public.
 
     Attributes:
@@ -27,7 +27,7 @@ class Scale:
     n_levels: int
 
     @classmethod
-    def of(cls, values: Float32Array, low: float, high: float) -> Scale:
+    def of(cls, values: Float32Array, low: float, high: float) -> RatingScale:
         """Find the widest scale from low to high that has all ratings.
 
         Raises:

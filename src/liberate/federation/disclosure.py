@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.enrolment import Admitting, enrol
+from liberate.federation.enrolment import Registrar, enrol
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.sharing_records import Disclosure
 
 
-def disclose(admitting: Admitting, auditor: SigningKey, people: Iterable[int], reason: bytes, salt: bytes) -> int:
+def record_disclosure(
+    admitting: Registrar, auditor: SigningKey, people: Iterable[int], reason: bytes, salt: bytes
+) -> int:
     """Write a disclosure; the auditor is enrolled when it needs to be.
 
     Args:
@@ -40,8 +42,8 @@ def disclose(admitting: Admitting, auditor: SigningKey, people: Iterable[int], r
         origin=ledger.origin,
         author=number,
         seq=ledger.state.principals[number].sequence + 1,
-        people=ranges(people),
-        reason=commitment(salt, reason),
+        people=to_ranges(people),
+        reason=salted_commitment(salt, reason),
     )
     (outcome,) = ledger.append([sign(record, auditor)])
     if isinstance(outcome, RefusedEntry):

@@ -15,25 +15,25 @@ from typing import Literal
 
 import msgspec
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.keys import FOUNDER
-from liberate.federation.store.device_rows import Device, Holding
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.device_rows import Device, DeviceData
+from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.records import Dataset, Enrol
+from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
 
-Role = Literal["participant", "coordinator", "auditor"]
+EnrolledRole = Literal["participant", "coordinator", "auditor"]
 
 
 @dataclass(frozen=True, slots=True)
-class Admitting:
+class Registrar:
     """Who writes entries of the set-up, and how.
 
     Attributes:
@@ -60,7 +60,9 @@ class Admitting:
                     raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
 
 
-def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness) -> Devices:
+def open_or_create_device_store(
+    folder: Path, people: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
+) -> DeviceStore:
     """Open the devices in a folder, made if absent, so that each of some people has one that holds the own ratings.
 
     Devices of other people stay as they are, and so do those of people who were erased.
@@ -76,7 +78,7 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
     new = [
         (
             person,
-            Holding(
+            DeviceData(
                 signing_seed=keys.secret("participant key", slot),
                 dataset_salt=keys.secret("dataset salt", slot),
                 ratings=ratings.user_bytes(user),
@@ -86,9 +88,9 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
             ((user, person) for user, person in enumerate(people) if person not in known), len(known)
         )
     ]
-    if not Devices.exists(folder):
-        return Devices.create(folder, new)
-    devices = Devices(folder)
+    if not DeviceStore.exists(folder):
+        return DeviceStore.create(folder, new)
+    devices = DeviceStore(folder)
     if new:
         devices.add(new)
     devices.hold(
@@ -104,13 +106,13 @@ def open_devices(folder: Path, people: Sequence[str], ratings: Ratings, keys: Ra
 
 
 def _known(folder: Path) -> dict[str, Device]:
-    if not Devices.exists(folder):
+    if not DeviceStore.exists(folder):
         return {}
-    with Devices(folder) as devices:
+    with DeviceStore(folder) as devices:
         return {device.user_id: device for device in devices.devices()}
 
 
-def _changed(devices: Devices, device: Device, ratings: bytes, salts: Randomness) -> Holding | None:
+def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
     """Give what a device keeps when its ratings become others; None where they are the same."""
     holding = devices.holding(device.slot)
     if holding.ratings == ratings:
@@ -119,7 +121,7 @@ def _changed(devices: Devices, device: Device, ratings: bytes, salts: Randomness
     return msgspec.structs.replace(holding, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
 
-def enrol_people(admitting: Admitting, devices: Devices) -> None:
+def enrol_people(admitting: Registrar, devices: DeviceStore) -> None:
     """Give a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
     keys = [SigningKey.from_seed(devices.holding(slot).signing_seed).public for slot in waiting]
@@ -127,7 +129,7 @@ def enrol_people(admitting: Admitting, devices: Devices) -> None:
     devices.enrolled(list(zip(waiting, numbers, strict=True)), seq=1)
 
 
-def enrol(admitting: Admitting, keys: Sequence[bytes], role: Role) -> list[int]:
+def enrol(admitting: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
     """Enrol the keys that are not yet on the ledger, and give everybody's number."""
     ledger, state = admitting.ledger, admitting.ledger.state
     missing = [key for key in keys if state.number_of(key) is None]
@@ -145,7 +147,7 @@ def enrol(admitting: Admitting, keys: Sequence[bytes], role: Role) -> list[int]:
     return [n for n in numbers if n is not None]
 
 
-def commit_ratings(admitting: Admitting, devices: Devices) -> None:
+def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
     """Let each device commit to its ratings, where the ledger does not hold that commitment as the person's last.
 
     A revoked key can sign nothing: its person's ratings are committed to after a recovery. Who has withdrawn signs no
@@ -155,15 +157,15 @@ def commit_ratings(admitting: Admitting, devices: Devices) -> None:
     stand: dict[int, bytes] = {}
     for position in ledger.positions(kind="dataset"):
         record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, Dataset):
+        if isinstance(record, DatasetRecord):
             stand[record.author] = record.commitment
-    renewed: list[tuple[int, Holding]] = []
+    renewed: list[tuple[int, DeviceData]] = []
     entries = []
     for device in devices.devices():
         if device.is_erased:
             continue
         holding, number = devices.holding(device.slot), device.number
-        opened = commitment(holding.dataset_salt, holding.ratings)
+        opened = salted_commitment(holding.dataset_salt, holding.ratings)
         if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
             continue
         last = ledger.state.principals[number].sequence
@@ -171,7 +173,7 @@ def commit_ratings(admitting: Admitting, devices: Devices) -> None:
             # the key was changed before the entry was sent: what it signed then is not valid any more
             holding = msgspec.structs.replace(holding, dataset_seq=max(last, device.last_seq) + 1)
             renewed.append((device.slot, holding))
-        record = Dataset(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
+        record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
         with admitting.stopwatch.measure("sign"):
             entries.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
     devices.hold(renewed)

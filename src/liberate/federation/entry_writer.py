@@ -11,12 +11,12 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import Model, Record, Round
+from liberate.ledger.format.records import ModelRecord, Record, Round
 from liberate.ledger.interface import Ledger
 from liberate.timing import Stopwatch
 
 
-class Header(TypedDict):
+class RecordHeader(TypedDict):
     """The fields that all records of an author have."""
 
     origin: str
@@ -24,7 +24,7 @@ class Header(TypedDict):
     seq: int
 
 
-class Maker(Protocol):
+class ModelSource(Protocol):
     """What made a model: a solver, or a learner of copies."""
 
     @property
@@ -34,7 +34,7 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Clerk:
+class EntryWriter:
     """Writes a coordinator's entries.
 
     Attributes:
@@ -49,7 +49,7 @@ class Clerk:
     number: int
     stopwatch: Stopwatch
 
-    def header(self) -> Header:
+    def header(self) -> RecordHeader:
         """Give the fields of the coordinator's next record."""
         seq = self.ledger.state.principals[self.number].sequence + 1
         return {"origin": self.ledger.origin, "author": self.number, "seq": seq}
@@ -73,7 +73,7 @@ class Clerk:
         *,
         version: int,
         digest: Digest,
-        maker: Maker,
+        maker: ModelSource,
         leaves: Mapping[int, Digest],
         unused: Sequence[int] = (),
         sum_digest: Digest,
@@ -90,7 +90,7 @@ class Clerk:
             sum_digest: Digest of what it was made of.
         """
         self.append(
-            Model(
+            ModelRecord(
                 **self.header(),
                 round=record.number,
                 version=version,

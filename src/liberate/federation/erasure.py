@@ -14,27 +14,27 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, encode
-from liberate.crypto.dsse import pre_authentication_encoding
-from liberate.crypto.signing import SigningKey, verify
+from liberate.crypto.dsse import dsse_pae
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import FederationError, LiberateError, RefusedEntry
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import Origin
-from liberate.ledger.format.records import Model
-from liberate.ledger.format.sharing_records import Erasure, Removal, Share, Withdrawal
+from liberate.ledger.format.records import ModelRecord
+from liberate.ledger.format.sharing_records import Erasure, ErasureReport, Share, Withdrawal
 from liberate.ledger.interface import Ledger
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.participant import trace_participant
 
-FORGOTTEN_TYPE = "application/vnd.liberate.forgotten+json"
+ERASURE_ACK_TYPE = "application/vnd.liberate.forgotten+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeper:
+class DataController:
     """A coordinator, and what it can destroy.
 
     Attributes:
@@ -50,7 +50,7 @@ class Keeper:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
+class CompletedErasure:
     """Somebody who was forgotten.
 
     Attributes:
@@ -63,7 +63,7 @@ class Departure:
     number: int
     request: int
     record: int
-    removal: Removal
+    removal: ErasureReport
 
 
 class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +80,9 @@ class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request: Hash
 
 
-def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> Departure | None:
+def erase_participant(
+    ledger: Ledger, devices: DeviceStore, device: Device, keeper: DataController
+) -> CompletedErasure | None:
     """Forget a participant, or go on with it; the same again is the same.
 
     While a round is open nothing is destroyed: the device may be asked to undo others' masks, and who has answered with
@@ -108,19 +110,19 @@ def leave(ledger: Ledger, devices: Devices, device: Device, keeper: Keeper) -> D
     return _forget(ledger, devices, number, keeper)
 
 
-def finish_leaving(ledger: Ledger, devices: Devices, keeper: Keeper) -> list[Departure]:
+def resume_erasures(ledger: Ledger, devices: DeviceStore, keeper: DataController) -> list[CompletedErasure]:
     """Go on with what was broken off: people who have asked to be forgotten, of whom no record says that they were."""
     requests = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="erasure")}
     waiting = [
         device
         for number in sorted(requests - {keeper.number})
-        if departure_of(ledger, number) is None and (device := devices.find(number=number)) is not None
+        if completed_erasure(ledger, number) is None and (device := devices.find(number=number)) is not None
     ]
-    done = [leave(ledger, devices, device, keeper) for device in waiting]
+    done = [erase_participant(ledger, devices, device, keeper) for device in waiting]
     return [each for each in done if each is not None]
 
 
-def withdraw_all(ledger: Ledger, devices: Devices, device: Device) -> int:
+def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
     """Withdraw from everything, for good, unless that was done; give the position of the entry.
 
     An answer that the ledger has accepted may still enter a model, one that it has not counts as not given.
@@ -137,7 +139,7 @@ def withdraw_all(ledger: Ledger, devices: Devices, device: Device) -> int:
     return _say(ledger, devices, device, record)
 
 
-def departure_of(ledger: Ledger, number: int) -> Departure | None:
+def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
     """Give what the ledger says of somebody who was forgotten; None before a coordinator's record says so."""
     request = None
     for position in ledger.positions(kind="erasure", about=number):
@@ -147,11 +149,11 @@ def departure_of(ledger: Ledger, number: int) -> Departure | None:
         if record.removal is None:
             request = position
         elif request is not None:
-            return Departure(number=number, request=request, record=position, removal=record.removal)
+            return CompletedErasure(number=number, request=request, record=position, removal=record.removal)
     return None
 
 
-def answer_request(devices: Devices, device: Device, request: Entry, requester: bytes) -> bytes:
+def answer_request(devices: DeviceStore, device: Device, request: Entry, requester: bytes) -> bytes:
     """Destroy a recipient's copies of whoever asks for it, and sign that this was done.
 
     Args:
@@ -166,16 +168,16 @@ def answer_request(devices: Devices, device: Device, request: Entry, requester: 
     record = request.record
     if not isinstance(record, Erasure) or record.removal is not None:
         raise FederationError("a request to be forgotten was wanted")
-    verify(requester, signed_bytes(request.body), request.signature)
+    verify_signature(requester, signed_bytes(request.body), request.signature)
     key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
-    copies = devices.all_kept(Received, device.slot)
+    copies = devices.all_kept(ReceivedCopy, device.slot)
     devices.discard([(slot, key) for slot, key, copy in copies if copy.giver == record.author])
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
-def _forget(ledger: Ledger, devices: Devices, number: int, keeper: Keeper) -> Departure:
+def _forget(ledger: Ledger, devices: DeviceStore, number: int, keeper: DataController) -> CompletedErasure:
     """Destroy what is known of somebody who has asked for it, and say so, unless that was said."""
-    said = departure_of(ledger, number)
+    said = completed_erasure(ledger, number)
     if said is not None:
         return said
     device = devices.find(number=number)
@@ -186,16 +188,16 @@ def _forget(ledger: Ledger, devices: Devices, number: int, keeper: Keeper) -> De
     for forget in keeper.stores.values():
         forget(number)
     told = _recipients(ledger, number)
-    removal = Removal(
+    removal = ErasureReport(
         destroyed=tuple(sorted(destroyed)),
-        told=ranges(told),
-        answered=ranges(_answered(ledger, devices, number, told, keeper)),
-        models=ranges(_models(ledger, number)),
+        told=to_ranges(told),
+        answered=to_ranges(_answered(ledger, devices, number, told, keeper)),
+        models=to_ranges(_models(ledger, number)),
     )
     seq = ledger.state.principals[keeper.number].sequence + 1
     record = Erasure(origin=ledger.origin, author=keeper.number, seq=seq, number=number, removal=removal)
     _append(ledger, sign(record, keeper.key))
-    done = departure_of(ledger, number)
+    done = completed_erasure(ledger, number)
     assert done is not None, "both entries stand on the ledger"
     return done
 
@@ -207,7 +209,7 @@ def _recipients(ledger: Ledger, number: int) -> list[int]:
     return sorted({record.recipient for record in records if isinstance(record, Share)})
 
 
-def _answered(ledger: Ledger, devices: Devices, number: int, told: list[int], keeper: Keeper) -> list[int]:
+def _answered(ledger: Ledger, devices: DeviceStore, number: int, told: list[int], keeper: DataController) -> list[int]:
     """Ask recipients to destroy their copies; give those whose signed answer says that they did."""
     principals = ledger.state.principals
     position = next(p for p in ledger.positions(kind="erasure", author=number))
@@ -218,7 +220,9 @@ def _answered(ledger: Ledger, devices: Devices, number: int, told: list[int], ke
         try:
             if device is not None:
                 answer = answer_request(devices, device, request, ledger.state.key_at(number, position))
-                verify(principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer)
+                verify_signature(
+                    principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer
+                )
                 answered.append(recipient)
             elif recipient == keeper.number:
                 answered.append(recipient)
@@ -232,20 +236,18 @@ def _models(ledger: Ledger, number: int) -> list[int]:
     found = trace_participant(ledger, number, with_memberships=False)
     uses: list[Contribution] = [*found.contributions, *(use.contribution for use in found.uses)]
     models = (each.model.entry.record for each in uses if each.model is not None)
-    return sorted({model.version for model in models if isinstance(model, Model)})
+    return sorted({model.version for model in models if isinstance(model, ModelRecord)})
 
 
 def _forgotten(origin: str, number: int, request: Digest) -> bytes:
-    return pre_authentication_encoding(
-        FORGOTTEN_TYPE, encode(_Forgotten(origin=origin, number=number, request=request))
-    )
+    return dsse_pae(ERASURE_ACK_TYPE, encode(_Forgotten(origin=origin, number=number, request=request)))
 
 
 def _next(ledger: Ledger, device: Device) -> int:
     return 1 + max(ledger.state.principals[device.enrolled_number].sequence, device.last_seq)
 
 
-def _say(ledger: Ledger, devices: Devices, device: Device, record: Withdrawal | Erasure) -> int:
+def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
     """Sign with a device's key, and append."""
     key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
     return _append(ledger, sign(record, key))

@@ -15,10 +15,10 @@ from typing import Literal
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.store.device_rows import Device, PendingKey
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.device_rows import Device, PendingKeyChange
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry, new_key, sign
-from liberate.ledger.format.records import Key
+from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
 
 _logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 FOUNDER = 0
 """Number of the admitter who recovers."""
 
-Act = Literal["rotation", "revocation", "recovery"]
+KeyChangeKind = Literal["rotation", "revocation", "recovery"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +39,19 @@ class KeyChange:
         position: Position of its entry.
     """
 
-    act: Act
+    act: KeyChangeKind
     number: int
     position: int
 
 
-def act_of(record: Key) -> Act:
+def kind_of_key_change(record: KeyRecord) -> KeyChangeKind:
     """Say what a `key` record is: the author says who acts, the key what happens."""
     if record.key is None:
         return "revocation"
     return "rotation" if record.author == record.number else "recovery"
 
 
-def rotate_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes) -> KeyChange:
+def rotate_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes) -> KeyChange:
     """Replace a participant's key, signed by the present one.
 
     Args:
@@ -73,7 +73,7 @@ def rotate_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes) ->
     return _change(ledger, devices, device, _own_key(devices, device), author=number, seed=seed)
 
 
-def revoke_key(ledger: Ledger, devices: Devices, device: Device) -> KeyChange:
+def revoke_key(ledger: Ledger, devices: DeviceStore, device: Device) -> KeyChange:
     """Take the force of a participant's key away, signed by the key itself; an answer not yet recorded is lost.
 
     Raises:
@@ -82,7 +82,7 @@ def revoke_key(ledger: Ledger, devices: Devices, device: Device) -> KeyChange:
     return _change(ledger, devices, device, _own_key(devices, device), author=device.enrolled_number, seed=None)
 
 
-def recover_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
+def recover_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
     """Give a participant another key for one that is lost or revoked, signed by the founder.
 
     Number, accounts and history stay; an answer not yet recorded is lost.
@@ -93,7 +93,7 @@ def recover_key(ledger: Ledger, devices: Devices, device: Device, seed: bytes, f
     return _change(ledger, devices, device, founder, author=FOUNDER, seed=seed)
 
 
-def finish_changes(ledger: Ledger, devices: Devices) -> list[KeyChange]:
+def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
     """End the changes of keys that a crash left under way.
 
     Returns:
@@ -110,34 +110,35 @@ def finish_changes(ledger: Ledger, devices: Devices) -> list[KeyChange]:
 
 
 def _change(
-    ledger: Ledger, devices: Devices, device: Device, signer: SigningKey, *, author: int, seed: bytes | None
+    ledger: Ledger, devices: DeviceStore, device: Device, signer: SigningKey, *, author: int, seed: bytes | None
 ) -> KeyChange:
     number, origin = device.enrolled_number, ledger.origin
     used = ledger.state.principals[author].sequence
     seq = 1 + (max(used, device.last_seq) if author == number else used)
     key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number)
-    record = Key(origin=origin, author=author, seq=seq, number=number, key=key)
-    pending = PendingKey(entry=sign(record, signer), signing_seed=seed)
+    record = KeyRecord(origin=origin, author=author, seq=seq, number=number, key=key)
+    pending = PendingKeyChange(entry=sign(record, signer), signing_seed=seed)
     devices.prepare_key(device.slot, pending, seq=seq if author == number else device.last_seq)
     outcome = _finish(ledger, devices, device.slot, pending)
     if isinstance(outcome, RefusedEntry):
         raise FederationError(
-            f"the ledger refuses the {act_of(record)}: {outcome}", hint="keys recover replaces a lost or revoked key"
+            f"the ledger refuses the {kind_of_key_change(record)}: {outcome}",
+            hint="keys recover replaces a lost or revoked key",
         ) from outcome
     return outcome
 
 
-def _finish(ledger: Ledger, devices: Devices, slot: int, pending: PendingKey) -> KeyChange | RefusedEntry:
+def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKeyChange) -> KeyChange | RefusedEntry:
     """Append a change, or find it where it stands, and take it into use; forget it when it is refused."""
     record = decode_entry(pending.entry).record
-    assert isinstance(record, Key), "a change of key is a key record"
+    assert isinstance(record, KeyRecord), "a change of key is a key record"
     (outcome,) = ledger.append([pending.entry])
     if isinstance(outcome, RefusedEntry):
         devices.drop_key(slot)
         return outcome
     devices.settle_key(slot, pending, seq=ledger.state.principals[record.number].sequence)
-    return KeyChange(act=act_of(record), number=record.number, position=outcome)
+    return KeyChange(act=kind_of_key_change(record), number=record.number, position=outcome)
 
 
-def _own_key(devices: Devices, device: Device) -> SigningKey:
+def _own_key(devices: DeviceStore, device: Device) -> SigningKey:
     return SigningKey.from_seed(devices.holding(device.slot).signing_seed)

@@ -12,14 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.errors import FederationError, LiberateError
-from liberate.federation.erasure import Keeper, finish_leaving, leave, withdraw_all
-from liberate.federation.sharing.actions import Terms, grant, hand_over, parcel_of, receive, withdraw
+from liberate.federation.erasure import DataController, erase_participant, resume_erasures, withdraw_all
+from liberate.federation.sharing.actions import (
+    ConsentTerms,
+    accept_copy,
+    give_consent,
+    hand_over,
+    sealed_copy_of,
+    withdraw,
+)
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.requests import Waiting, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
-from liberate.federation.wire.copies import Parcel
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.requests import (
+    ConsentRequest,
+    ErasureRequest,
+    QueuedRequest,
+    ShareCopyRequest,
+    WithdrawalRequest,
+)
+from liberate.federation.wire.copies import SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.sharing_records import Consent
@@ -30,7 +43,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class RequestProcessor:
     """Where wishes are carried out.
 
     Attributes:
@@ -44,21 +57,21 @@ class Desk:
     """
 
     ledger: Ledger
-    devices: Devices
-    keeper: Keeper
+    devices: DeviceStore
+    keeper: DataController
     n_items: int
-    scale: Callable[[], Scale]
-    take: Callable[[Parcel], object]
+    scale: Callable[[], RatingScale]
+    take: Callable[[SealedCopy], object]
     randomness: Randomness
 
 
-def carry_out(desk: Desk) -> int:
+def carry_out(desk: RequestProcessor) -> int:
     """Carry out what can be; give how many wishes were dealt with, refused ones and broken-off departures included.
 
     A wish waits while an answer of the device is on its way to the ledger, but to withdraw everything is done at once:
     then the answer counts as not given.
     """
-    done = len(finish_leaving(desk.ledger, desk.devices, desk.keeper))
+    done = len(resume_erasures(desk.ledger, desk.devices, desk.keeper))
     for waiting in desk.devices.wishes():
         try:
             outcome: int | str | None = _carry_out(desk, waiting)
@@ -73,15 +86,15 @@ def carry_out(desk: Desk) -> int:
     return done
 
 
-def _carry_out(desk: Desk, waiting: Waiting) -> int | None:
+def _carry_out(desk: RequestProcessor, waiting: QueuedRequest) -> int | None:
     """Carry a wish out; give the position of its entry, None if it has to wait."""
     ledger, devices, wish = desk.ledger, desk.devices, waiting.wish
     device = next(device for device in devices.devices() if device.slot == waiting.slot)
-    if isinstance(wish, WishToBeForgotten):
-        departure = leave(ledger, devices, device, desk.keeper)
+    if isinstance(wish, ErasureRequest):
+        departure = erase_participant(ledger, devices, device, desk.keeper)
         return None if departure is None else departure.request
     number = device.enrolled_number
-    if isinstance(wish, WishToWithdraw) and wish.consent is None:
+    if isinstance(wish, WithdrawalRequest) and wish.consent is None:
         return withdraw_all(ledger, devices, device)
     stands = _position(ledger, number, waiting.seq)
     if stands is None:
@@ -89,17 +102,19 @@ def _carry_out(desk: Desk, waiting: Waiting) -> int | None:
             return None
         devices.try_wish(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(desk, device, number, wish)
-    if isinstance(wish, WishToShare) and not _is_delivered(desk, device, stands):
+    if isinstance(wish, ShareCopyRequest) and not _is_delivered(desk, device, stands):
         return None
     return stands
 
 
-def _act(desk: Desk, device: Device, number: int, wish: WishToConsent | WishToShare | WishToWithdraw) -> int:
+def _act(
+    desk: RequestProcessor, device: Device, number: int, wish: ConsentRequest | ShareCopyRequest | WithdrawalRequest
+) -> int:
     """Do what somebody wants; give the position of the entry."""
     ledger, devices = desk.ledger, desk.devices
     match wish:
-        case WishToConsent():
-            terms = Terms(
+        case ConsentRequest():
+            terms = ConsentTerms(
                 recipients=wish.recipients,
                 expiry=ledger.height + wish.blocks,
                 max_shares=wish.max_shares,
@@ -108,17 +123,17 @@ def _act(desk: Desk, device: Device, number: int, wish: WishToConsent | WishToSh
                 items=wish.items,
                 purpose=wish.purpose,
             )
-            return grant(ledger, devices, device, terms, desk.randomness)
-        case WishToShare():
+            return give_consent(ledger, devices, device, terms, desk.randomness)
+        case ShareCopyRequest():
             consent = _consent(ledger, number, wish.consent)
             return hand_over(ledger, devices, device, consent, wish.recipient, desk.scale(), desk.randomness)[0]
-        case WishToWithdraw():
+        case WithdrawalRequest():
             return withdraw(ledger, devices, device, _consent(ledger, number, wish.consent))
         case _:
             assert_never(wish)
 
 
-def _is_delivered(desk: Desk, device: Device, position: int) -> bool:
+def _is_delivered(desk: RequestProcessor, device: Device, position: int) -> bool:
     """Let the recipient of a share take the copy, unless it has or never will; False: it cannot act now."""
     ledger, devices = desk.ledger, desk.devices
     entry = decode_entry(ledger.entry(position))
@@ -128,12 +143,12 @@ def _is_delivered(desk: Desk, device: Device, position: int) -> bool:
         return True
     if recipient is not None and recipient.is_awaited(ledger.state.open_round):
         return False
-    parcel = parcel_of(ledger, devices, device.slot, entry.leaf_hash)
+    parcel = sealed_copy_of(ledger, devices, device.slot, entry.leaf_hash)
     try:
         if share.record.recipient == desk.keeper.number:
             desk.take(parcel)
         elif recipient is not None and not recipient.is_erased:
-            receive(ledger, devices, recipient, parcel, desk.n_items)
+            accept_copy(ledger, devices, recipient, parcel, desk.n_items)
     except LiberateError as error:
         _logger.warning("participant %d does not take a copy: %s", share.record.recipient, error)
     return True

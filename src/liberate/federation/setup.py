@@ -12,15 +12,22 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from liberate.crypto.note import WitnessPolicy, open_checkpoint, verifier_key
+from liberate.crypto.note import WitnessPolicy, verifier_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError, RefusedEntry
-from liberate.federation.enrolment import Admitting, Role, commit_ratings, enrol, enrol_people, open_devices
-from liberate.federation.keys import FOUNDER, KeyChange, finish_changes
-from liberate.federation.participant.policy import Policy
-from liberate.federation.sharing.actions import finish_acts
-from liberate.federation.store.devices import Devices
+from liberate.federation.enrolment import (
+    EnrolledRole,
+    Registrar,
+    commit_ratings,
+    enrol,
+    enrol_people,
+    open_or_create_device_store,
+)
+from liberate.federation.keys import FOUNDER, KeyChange, resume_key_changes
+from liberate.federation.participant.policy import ParticipationPolicy
+from liberate.federation.sharing.actions import resume_pending_entries
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
@@ -31,11 +38,11 @@ from liberate.ledger.log import tables
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, check_published
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import Progress, Stopwatch, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Federation:
+class RunSession:
     """An open federation, everybody enrolled.
 
     Attributes:
@@ -49,8 +56,8 @@ class Federation:
     """
 
     ledger: SqliteLedger
-    devices: Devices
-    policy: Policy
+    devices: DeviceStore
+    policy: ParticipationPolicy
     coordinator_key: SigningKey
     coordinator: int
     publisher: Publisher
@@ -58,7 +65,7 @@ class Federation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class FederationSession:
     """A federation as it stands, open between rounds.
 
     Attributes:
@@ -69,13 +76,13 @@ class Standing:
     """
 
     ledger: SqliteLedger
-    devices: Devices
+    devices: DeviceStore
     publisher: Publisher
     finished: list[KeyChange]
 
 
 @contextmanager
-def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
+def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSession]:
     """Open a federation that was founded before, for what is done between rounds.
 
     Args:
@@ -92,15 +99,15 @@ def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
     log_key = load_key(folder / "keys" / "log.key")
     with (
         closing(SqliteLedger.open(folder / "ledger", log_key, charter.clock)) as ledger,
-        Devices(folder / "devices") as devices,
+        DeviceStore(folder / "devices") as devices,
     ):
         kept, vkey = folder / "checkpoint", verifier_key(ledger.origin, log_key.public)
         for note in (kept.read_text("utf-8") if kept.exists() else None, devices.checkpoint()):
             if note is not None:
                 check_published(ledger, note, vkey)
-        finished = finish_changes(ledger, devices)
-        finish_acts(ledger, devices)
-        yield Standing(
+        finished = resume_key_changes(ledger, devices)
+        resume_pending_entries(ledger, devices)
+        yield FederationSession(
             ledger=ledger,
             devices=devices,
             publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
@@ -109,7 +116,7 @@ def open_standing(folder: Path, charter: Charter) -> Iterator[Standing]:
 
 
 @contextmanager
-def open_federation(
+def open_for_run(
     folder: Path,
     charter: Charter,
     people: Sequence[str],
@@ -120,8 +127,8 @@ def open_federation(
     chunk: int,
     stopwatch: Stopwatch,
     claim: Callable[[Ledger], None] = lambda ledger: None,
-    progress: Callable[[str], None] = lambda text: None,
-) -> Iterator[Federation]:
+    progress: Progress = silent,
+) -> Iterator[RunSession]:
     """Open a federation for a run, founded if it is not yet, so that people are enrolled and hold their ratings.
 
     Args:
@@ -145,7 +152,7 @@ def open_federation(
     """
     folder.mkdir(parents=True, exist_ok=True)
     founder, log_key, coordinator_key = (
-        kept_key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
+        load_or_create_key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
     )
     ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
     with closing(ledger):
@@ -155,7 +162,7 @@ def open_federation(
             check_published(ledger, kept.read_text("utf-8"), vkey)
         _check_genesis(ledger, charter)
         claim(ledger)
-        policy = Policy(
+        policy = ParticipationPolicy(
             origin=ledger.origin,
             log_key=vkey,
             coordinator_key=coordinator_key.public,
@@ -163,15 +170,15 @@ def open_federation(
             honest_fraction=charter.honest_fraction,
             witnesses=_witness_policy(ledger, charter),
         )
-        admitting = Admitting(ledger, founder, chunk, stopwatch)
+        admitting = Registrar(ledger, founder, chunk, stopwatch)
         _settle(folder / "devices", ledger, coordinator_key, run, vkey)
-        salts = charter.randomness(open_checkpoint(ledger.checkpoint(), vkey).root)
-        with open_devices(folder / "devices", people, ratings, charter.randomness(), salts) as devices:
+        salts = charter.randomness(verify_checkpoint(ledger.checkpoint(), vkey).root)
+        with open_or_create_device_store(folder / "devices", people, ratings, charter.randomness(), salts) as devices:
             progress(f"enrolling {len(people):,} participants")
             (coordinator,) = enrol(admitting, [coordinator_key.public], "coordinator")
             enrol_people(admitting, devices)
             commit_ratings(admitting, devices)
-            yield Federation(
+            yield RunSession(
                 ledger=ledger,
                 devices=devices,
                 policy=policy,
@@ -184,13 +191,13 @@ def open_federation(
 
 def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: int, vkey: str) -> None:
     """Bring to an end what was left under way: changes of keys, acts of people, a round of a run that is given up."""
-    if Devices.exists(folder):
-        with Devices(folder) as devices:
+    if DeviceStore.exists(folder):
+        with DeviceStore(folder) as devices:
             accepted = devices.checkpoint()
             if accepted is not None:
                 check_published(ledger, accepted, vkey)
-            finish_changes(ledger, devices)
-            finish_acts(ledger, devices)
+            resume_key_changes(ledger, devices)
+            resume_pending_entries(ledger, devices)
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
         author = current.record.author
@@ -202,7 +209,7 @@ def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: in
 
 
 def _agree(
-    ledger: SqliteLedger, devices: Devices, charter: Charter, run: int, people: Sequence[str]
+    ledger: SqliteLedger, devices: DeviceStore, charter: Charter, run: int, people: Sequence[str]
 ) -> tuple[int, ...]:
     """Let people agree to a run on the charter's terms; give the numbers of those who can take part.
 
@@ -221,7 +228,7 @@ def _agree(
     return tuple(number for number in numbers if ledger.state.principals[number].is_active)
 
 
-def kept_key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
+def load_or_create_key(folder: Path, name: str, randomness: Randomness) -> SigningKey:
     """Give a key of the federation's own by its name, made and kept in a file when it is first wanted."""
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name}.key"
@@ -238,7 +245,7 @@ def _open_ledger(
     tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
     origin = charter.origin or f"liberate.invalid/{tag[:16]}"
     admission = Admission(admitters=(FOUNDER,), threshold=1)
-    roles: tuple[Role, ...] = ("participant", "coordinator", "auditor")
+    roles: tuple[EnrolledRole, ...] = ("participant", "coordinator", "auditor")
     genesis = Genesis(
         origin=origin,
         author=FOUNDER,
@@ -295,7 +302,7 @@ def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:
 
 def _holds_ledger(folder: Path) -> bool:
     """Whether a ledger was begun; a file without tables is what a crash before the first block leaves."""
-    if not (folder / tables.FILE_NAME).is_file():
+    if not (folder / tables.LEDGER_FILE).is_file():
         return False
     with closing(tables.connect(folder, mode="rw")) as connection:
         return not tables.is_empty(connection)

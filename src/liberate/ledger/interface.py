@@ -12,7 +12,7 @@ from liberate.ledger.rules.state import State
 
 Offer = Entry | RefusedEntry
 """What is to be appended, or why it is no entry."""
-Outcome = int | RefusedEntry
+AppendResult = int | RefusedEntry
 """The position of an entry, or why it was refused."""
 
 

@@ -15,7 +15,7 @@ _MAGIC = b"liberate model 1\n"
 _DTYPES = ("<f4", "<f8")
 
 
-def encode(model: Model) -> bytes:
+def encode_model(model: Model) -> bytes:
     """Encode a model: a line that names the format, a line of JSON, then the arrays by name, little-endian."""
     arrays = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in sorted(model.arrays.items())}
     header = {
@@ -29,7 +29,7 @@ def encode(model: Model) -> bytes:
     return b"".join([_MAGIC, text, b"\n", *(array.tobytes() for array in arrays.values())])
 
 
-def decode(data: bytes) -> Model:
+def decode_model(data: bytes) -> Model:
     """Read a model back from its bytes.
 
     Raises:
@@ -49,7 +49,7 @@ def decode(data: bytes) -> Model:
             arrays[name] = np.frombuffer(data, dtype, count, place).reshape(shape)
             place += arrays[name].nbytes
         result = Model.of(header["version"], header["statistic"], header["low"], header["high"], arrays)
-        if encode(result) != data:
+        if encode_model(result) != data:
             raise ValueError("it is not in canonical form")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"these bytes are no model: {error}") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liberate.arrays import Int32Array, RealRows
+from liberate.arrays import Int32Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import device
 from liberate.model.model import Model, level_weights, packed_size
@@ -43,10 +43,10 @@ class Gram:
     def shape(self) -> tuple[int, int, int]:
         return packed_size(self.n_chosen), 1, 0
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         if model.statistic != self.name or len(model.arrays["gram_items"]) != self.n_chosen:
             raise ValueError(f"the model is not of a Gram over {self.n_chosen} items")
-        places = chosen_places(model)
+        places = selected_item_indices(model)
         rated = ratings.where(places[ratings.items] >= 0)
         weights = level_weights(model.float64("gram_weights"), rated.values, model.low, model.high)
         counts = np.diff(rated.indptr)
@@ -55,7 +55,7 @@ class Gram:
         indices = np.empty(indptr[-1], np.int32)
         rows = np.empty((indptr[-1], 1), np.float32)
         device.gram_rows(rated.indptr, places[rated.items], weights, indptr, indices, rows)
-        return RealRows(indptr=indptr, indices=indices, rows=rows, tails=np.zeros((ratings.n_users, 0)))
+        return RealStatistics(indptr=indptr, indices=indices, rows=rows, tails=np.zeros((ratings.n_users, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +76,17 @@ class Popularity:
     def shape(self) -> tuple[int, int, int]:
         return self.n_items, 1, 0
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         if model.statistic != self.name:
             raise ValueError(f"the model is of {model.statistic}, not of popularity")
         weights = level_weights(model.float64("gram_weights"), ratings.values, model.low, model.high)
         rows = np.empty((ratings.n_ratings, 1), np.float32)
         device.popularity_rows(ratings.indptr, weights, rows)
         tails = np.zeros((ratings.n_users, 0))
-        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
+        return RealStatistics(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
-def chosen_places(model: Model) -> Int32Array:
+def selected_item_indices(model: Model) -> Int32Array:
     """Give each item's place among the chosen ones, -1 for the others, shape (n_items,)."""
     chosen = model.arrays["gram_items"].astype(np.int64)
     places = np.full(model.n_items, -1, np.int32)

@@ -21,7 +21,7 @@ from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
-from liberate.model.solvers import Total
+from liberate.model.solvers import AggregatedStatistics
 from liberate.model.statistics import require
 from liberate.randomness import generator
 
@@ -87,7 +87,7 @@ class WeightedBayes:
             "ridge_nano": self.ridge_nano,
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
         background, ridge = self.background_nano / _NANO, self.ridge_nano / _NANO
         k = self.n_factors + 1

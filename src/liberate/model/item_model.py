@@ -15,7 +15,7 @@ import numpy as np
 
 from liberate.arrays import Float32Array, Int32Array
 from liberate.data.ratings import Ratings
-from liberate.model.cooccurrence import chosen_places
+from liberate.model.cooccurrence import selected_item_indices
 from liberate.model.kernels import ranking
 from liberate.model.model import Array, Model, level_weights
 
@@ -55,11 +55,11 @@ def initial_items(
     if statistic == "gram":
         arrays["gram_items"] = np.arange(n_items, dtype=np.float64)
     if features is not None and features.size:
-        arrays["item_features"] = weighed(features)
+        arrays["item_features"] = preference_weights(features)
     return Model.of(0, statistic, low, high, arrays)
 
 
-def weighed(features: Float32Array) -> Float32Array:
+def preference_weights(features: Float32Array) -> Float32Array:
     """Give features F such that x·F Fᵀ is, up to a factor, the ridge regression of x on the features.
 
     Features that many items share, or that go together, then count no more than others.
@@ -99,7 +99,7 @@ def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, F
         own_scores.astype(np.float32),
         item_weights,
         model.arrays["gram_items"].astype(np.int32) if is_learned else np.zeros(0, np.int32),
-        chosen_places(model) if is_learned else np.full(model.n_items, -1, np.int32),
+        selected_item_indices(model) if is_learned else np.full(model.n_items, -1, np.int32),
         features,
         exclude.indptr,
         exclude.items,

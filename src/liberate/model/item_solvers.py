@@ -15,7 +15,7 @@ import numpy as np
 from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
 from liberate.model.model import Array, Model
-from liberate.model.solvers import Total
+from liberate.model.solvers import AggregatedStatistics
 from liberate.model.spectral import shrunk, unpacked
 
 _NANO = 10**9
@@ -45,7 +45,7 @@ class MostPopular:
     def parameters(self) -> dict[str, int]:
         return {"n_chosen": self.n_chosen}
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         popularity = total.rows[:, 0].copy()
         best_first = np.lexsort((np.arange(len(popularity)), -popularity))
         chosen = np.sort(best_first[: self.n_chosen]).astype(np.float64)
@@ -88,7 +88,7 @@ class Ease:
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         gram = unpacked(total.rows[:, 0])
         chosen = model.arrays["gram_items"].astype(np.int64)
         popularity = model.float64("popularity")

@@ -22,7 +22,7 @@ from liberate.arrays import Float32Array, Float64Array, Int32Array
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Model, packed_size
-from liberate.model.solvers import Descent, Solver, Total, VariationalBayes, noise_precision_of
+from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes, noise_precision_of
 
 _BATCH = 20_000
 _OF_ITEMS = ("item_means", "velocity", "gradient_mean", "gradient_square")
@@ -105,7 +105,7 @@ class LeaveOneOut:
     """
 
     base: Model
-    total: Total
+    total: AggregatedStatistics
     n_ratings: int
     solve: Callable[[Int32Array, Float64Array], tuple[Float64Array, Float64Array]]
     means: Float64Array
@@ -115,7 +115,7 @@ class LeaveOneOut:
 
     @classmethod
     def of(
-        cls, solver: Solver, base: Model, total: Total, n_ratings: int, held_out: HeldOut | None
+        cls, solver: Solver, base: Model, total: AggregatedStatistics, n_ratings: int, held_out: HeldOut | None
     ) -> LeaveOneOut | None:
         """Prepare to leave people out; None where the solver does not solve item by item."""
         solve: Callable[[Int32Array, Float64Array], tuple[Float64Array, Float64Array]]
@@ -173,11 +173,11 @@ def _by_normal_equations(
 
 
 def _by_descent(
-    solver: Descent, base: Model, total: Total, items: Int32Array, rows: Float64Array
+    solver: Descent, base: Model, total: AggregatedStatistics, items: Int32Array, rows: Float64Array
 ) -> tuple[Float64Array, Float64Array]:
     own = {name: array[items] for name, array in base.arrays.items() if name in _OF_ITEMS}
     part = Model.of(base.version, base.statistic, base.low, base.high, {**base.arrays, **own})
-    means = solver.solve(part, Total(rows, total.tail, total.n_devices)).float64("item_means")
+    means = solver.solve(part, AggregatedStatistics(rows, total.tail, total.n_devices)).float64("item_means")
     return means, _packed(means)
 
 

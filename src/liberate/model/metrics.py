@@ -55,7 +55,7 @@ class Metrics(RankingMetrics):
     rmse: float
 
 
-def evaluate(model: Model, profiles: Float32Array, split: Split, catalogue: Catalogue | None) -> Metrics:
+def evaluate_model(model: Model, profiles: Float32Array, split: Split, catalogue: Catalogue | None) -> Metrics:
     """Judge a model by held-out ratings.
 
     Args:

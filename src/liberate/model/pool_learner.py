@@ -26,12 +26,12 @@ from liberate.model.model import INITIAL_NOISE_PRECISION, Array, Model, initial_
 from liberate.model.private.solvers import after_moments
 from liberate.model.private.statistics import initial_features
 from liberate.model.profiles import fit_profiles
-from liberate.model.registry import sum_of
-from liberate.model.solvers import FIRST_VERSION, Total
+from liberate.model.registry import aggregate_statistics
+from liberate.model.solvers import FIRST_VERSION, AggregatedStatistics
 from liberate.model.statistics import NormalEquations
 from liberate.randomness import generator
 
-Next = Literal["nothing", "normal", "gradient", "bias", "moments"]
+FollowingStage = Literal["nothing", "normal", "gradient", "bias", "moments"]
 """The statistic that devices compute from the pool's model, if any."""
 
 POOL_FACTORS = 8
@@ -90,7 +90,7 @@ class PoolLearner:
         n_directions: Likewise: directions of taste in which residuals will be asked for, >= 0.
     """
 
-    follows: Next
+    follows: FollowingStage
     n_factors: int
     n_levels: int
     n_people: int = 0
@@ -144,7 +144,7 @@ class PoolLearner:
             model = world.model(learned)
             if channels.by_answers and count >= _FIRST_UNDONE:
                 taken = channels.undone(model, copies, taken)
-            learned = world.step(learned, sum_of(world.statistic, model, taken), learns_priors=count > 0)
+            learned = world.step(learned, aggregate_statistics(world.statistic, model, taken), learns_priors=count > 0)
         return replace(learned, precision=_RATING_PRECISION) if channels.by_answers else learned
 
     def _follower(self, base: Model, world: _World, learned: _Learned) -> Model:
@@ -180,7 +180,7 @@ def learner_from(name: str, parameters: Mapping[str, int]) -> PoolLearner:
     Raises:
         ValueError: No learner has this name, or this one does not have exactly these parameters.
     """
-    for follows in get_args(Next):
+    for follows in get_args(FollowingStage):
         own = {key: value for key, value in parameters.items() if key != "repeats_within_nano"}
         try:
             learner = PoolLearner(follows=follows, **own)
@@ -313,7 +313,7 @@ class _World:
         factors = learned.means[:, self.n_known : -1] * deviations
         return np.concatenate([self.features, factors, learned.means[:, -1:]], axis=1).astype(np.float32)
 
-    def step(self, learned: _Learned, total: Total, *, learns_priors: bool) -> _Learned:
+    def step(self, learned: _Learned, total: AggregatedStatistics, *, learns_priors: bool) -> _Learned:
         """Solve every item's normal equations, its features given, and then learn the priors."""
         k, size, n = len(self.variances), self.n_factors + 1, self.n_known
         n_packed = packed_size(k)

@@ -18,7 +18,7 @@ from liberate.model.kernels import server
 from liberate.model.model import Model, initial, statistic_name
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import BiasSums, Moments, Residuals, n_directions
-from liberate.model.solvers import Descent, Solver, Total, VariationalBayes
+from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
 
 _BATCH = 512
@@ -66,7 +66,7 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
             raise ValueError(f"no statistic is called {other!r}")
 
 
-def method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
+def build_method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
     """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between.
 
     Where noise is added to every upload nothing but popularity survives, so that is all an implicit objective asks for.
@@ -157,15 +157,15 @@ def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: 
 
     Sums are float64 here; a federation's are integers on a grid, and its models differ by that rounding only.
     """
-    statistic, solver = method(config, ratings.n_items, noisy=False)
+    statistic, solver = build_method(config, ratings.n_items, noisy=False)
     model = first_model(config, ratings.n_items, low, high, secret)
     yield model
     while True:
-        model = solver.solve(model, sum_of(statistic, model, ratings))
+        model = solver.solve(model, aggregate_statistics(statistic, model, ratings))
         yield model
 
 
-def sum_of(statistic: Statistic, model: Model, ratings: Ratings) -> Total:
+def aggregate_statistics(statistic: Statistic, model: Model, ratings: Ratings) -> AggregatedStatistics:
     """Add up what all devices compute, in float64."""
     n_rows, width, n_tail = statistic.shape
     rows = np.zeros((n_rows, width))
@@ -174,4 +174,4 @@ def sum_of(statistic: Statistic, model: Model, ratings: Ratings) -> Total:
         batch = statistic.compute(model, ratings.select(np.arange(begin, min(begin + _BATCH, ratings.n_users))))
         server.add_rows(rows, batch.indices, batch.rows)
         tail += batch.tails.sum(axis=0)
-    return Total(rows, tail, ratings.n_users)
+    return AggregatedStatistics(rows, tail, ratings.n_users)

@@ -34,7 +34,7 @@ _TOLERANCE = {"normal": 5e-3, "gradient": 1e-4}
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
+class AggregatedStatistics:
     """The sum of what devices computed.
 
     Attributes:
@@ -67,7 +67,7 @@ class Solver(Protocol):
         """Give all that the result depends on besides model and sum."""
         ...
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         """Give the model of the next version.
 
         Raises:
@@ -124,7 +124,7 @@ class VariationalBayes:
         server.solve_items(rows, noise_precision, precision, linear_algebra.multiply(precision, mean), means, moments)
         return means, moments
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
         k = self.n_factors + 1
         n_packed = packed_size(k)
@@ -211,7 +211,7 @@ class Descent:
             "bias_reg_nano": self.bias_reg_nano,
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gradient", self.n_factors)
         means = model.float64("item_means")
         ridge = np.full(self.n_factors + 1, self.reg_nano / _NANO)

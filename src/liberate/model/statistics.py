@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from liberate.arrays import RealRows
+from liberate.arrays import RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import device
 from liberate.model.model import Model, packed_size
@@ -25,7 +25,7 @@ class Statistic(Protocol):
         """Rows of the table, numbers in a row, numbers in the tail: (n_rows, width, n_tail)."""
         ...
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         """Compute for a batch of devices, in standard units.
 
         What a device gets follows, to the bit, from the model and its own ratings: neither the batch nor the number of
@@ -62,7 +62,7 @@ class Gradient:
     def shape(self) -> tuple[int, int, int]:
         return self.n_items, self.n_factors + 1, 0 if self.noisy else 1
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name, self.n_factors)
         targets = model.targets(ratings)
         means = fit_profiles(model, ratings, targets).means
@@ -71,7 +71,7 @@ class Gradient:
         errors = np.empty(ratings.n_users)
         device.gradient_rows(ratings.indptr, ratings.items, targets, means, model.item_means, rows, errors)
         tails = errors[:, None][:, :n_tail]
-        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
+        return RealStatistics(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ class NormalEquations:
         width = packed_size(self.n_factors + 1) + self.n_factors + 1
         return self.n_items, width, width + 1
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name, self.n_factors)
         targets = model.targets(ratings)
         own = fit_profiles(model, ratings, targets)
         rows = np.empty((ratings.n_ratings, self.shape[1]), np.float32)
         device.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
         tails = np.concatenate([own.moments, own.means, own.errors[:, None]], axis=1)
-        return RealRows(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
+        return RealStatistics(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
 def require(model: Model, statistic: str, n_factors: int) -> None:

@@ -1,9 +1,9 @@
 """Forgetting people without learning everything again: what a model would be, had it been learned without them.
 
 A round's sum is over people, so taking one person's part out of it is a subtraction: exact where one round is all there
-is. With several rounds the others answered later ones with what the person had left in the model. `forget` follows that
-through: each round is solved from its own sum less the person's part, and moved by what the others would have
-answered otherwise, to first order.
+is. With several rounds the others answered later ones with what the person had left in the model. `unlearn_rounds`
+follows that through: each round is solved from its own sum less the person's part, and moved by what the others would
+have answered otherwise, to first order.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from liberate.model.kernels import device, linear_algebra
 from liberate.model.model import Model, packed_size
 from liberate.model.profiles import fit_devices, fit_profiles, predict
 from liberate.model.ranking import top_n
-from liberate.model.registry import sum_of
-from liberate.model.solvers import Solver, Total, noise_precision_of
+from liberate.model.registry import aggregate_statistics
+from liberate.model.solvers import AggregatedStatistics, Solver, noise_precision_of
 from liberate.model.statistics import NormalEquations, Statistic
 
 _LIST = 10
 
 
-def without(total: Total, statistic: Statistic, base: Model, leavers: Ratings) -> Total:
+def subtract_leavers(
+    total: AggregatedStatistics, statistic: Statistic, base: Model, leavers: Ratings
+) -> AggregatedStatistics:
     """Take the part of some people out of a round's sum: exactly, but for the rounding of the sum itself.
 
     Args:
@@ -35,14 +37,14 @@ def without(total: Total, statistic: Statistic, base: Model, leavers: Ratings) -
         base: The model from which it was computed.
         leavers: What these people had rated then.
     """
-    part = sum_of(statistic, base, leavers)
-    return Total(total.rows - part.rows, total.tail - part.tail, total.n_devices - part.n_devices)
+    part = aggregate_statistics(statistic, base, leavers)
+    return AggregatedStatistics(total.rows - part.rows, total.tail - part.tail, total.n_devices - part.n_devices)
 
 
-def forget(
+def unlearn_rounds(
     solver: Solver,
     bases: Sequence[Model],
-    totals: Sequence[Total],
+    totals: Sequence[AggregatedStatistics],
     sides: Sequence[Float32Array],
     stayers: Ratings,
     leavers: Ratings,
@@ -73,8 +75,8 @@ def forget(
         tail = np.concatenate(
             [own.moments.sum(0, dtype=np.float64), own.means.sum(0, dtype=np.float64), [own.errors.sum()]]
         )
-        rows = without(total, statistic, base, leavers).rows
-        direct = solver.solve(model, Total(rows, tail, stayers.n_users))
+        rows = subtract_leavers(total, statistic, base, leavers).rows
+        direct = solver.solve(model, AggregatedStatistics(rows, tail, stayers.n_users))
         count = float(rows[:, packed_size(model.n_factors + 1) - 1].sum())
         means, moments = direct.item_means, direct.arrays["item_moments"].astype(np.float32, copy=False)
         adapted = np.empty_like(means)

@@ -25,7 +25,7 @@ from typing import Protocol
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array, GridRows, Int64Array
+from liberate.arrays import FixedPointStatistics, Float32Array, Float64Array, Int64Array
 from liberate.errors import BadUpload
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Model
@@ -38,10 +38,10 @@ _LEAST_ERROR = 1e-3
 """Of a rating: what rounding may take from a squared error."""
 
 
-class Limits(Protocol):
+class RatingBounds(Protocol):
     """What one upload to a round can be at most."""
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
         """Refuse an upload that no ratings give.
 
         Args:
@@ -55,7 +55,7 @@ class Limits(Protocol):
         ...
 
 
-def limits_of(model: Model) -> Limits:
+def rating_bounds(model: Model) -> RatingBounds:
     """Give the limits of the round that starts from a model, where no noise is added.
 
     Raises:
@@ -74,7 +74,7 @@ def limits_of(model: Model) -> Limits:
 class _NormLimit:
     """Statistics of norm one, whatever and however much was rated."""
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
         _require(_norms(upload, grid_bits), np.full(upload.rows.shape[1], n_people), _rounding(upload, grid_bits))
 
 
@@ -124,7 +124,7 @@ class _FactorLimits:
             item_moments=item_moments_of(model),
         )
 
-    def check(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
         rated = upload.indices
         error = float((self.errors[rated] ** 2).sum())
         reach = math.sqrt(self.tau * error) / 2
@@ -146,7 +146,7 @@ class _FactorLimits:
         if self.is_normal:
             self._require_moments(upload, grid_bits, n_people)
 
-    def _require_moments(self, upload: GridRows, grid_bits: int, n_people: float) -> None:
+    def _require_moments(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
         """Refuse moments that no vectors have, and an error that is too small for them: no model might follow.
 
         Raises:
@@ -197,12 +197,12 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 
 
-def _norms(upload: GridRows, grid_bits: int) -> Float64Array:
+def _norms(upload: FixedPointStatistics, grid_bits: int) -> Float64Array:
     """Give the L2 norm of each column of an upload, in standard units."""
     return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -grid_bits)
 
 
-def _rounding(upload: GridRows, grid_bits: int) -> float:
+def _rounding(upload: FixedPointStatistics, grid_bits: int) -> float:
     return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -grid_bits)
 
 

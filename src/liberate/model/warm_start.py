@@ -8,7 +8,7 @@ from liberate.model.model import Array, Model
 from liberate.model.solvers import FIRST_VERSION
 
 
-def continued(fresh: Model, version: int, last: Model | None) -> tuple[Model, bool]:
+def warm_started(fresh: Model, version: int, last: Model | None) -> tuple[Model, bool]:
     """Give the first model of a further run, and whether it goes on with the last model.
 
     It does where that is of the same statistic, scale and shape, but for items that were added since: they start as

@@ -44,12 +44,12 @@ from liberate.errors import UnaccountableEvent
 from liberate.privacy.events import (
     LARGEST_COORDINATES,
     ROUNDING_VARIANCE,
-    Disclosure,
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
     DistributedGaussianRelease,
     Event,
     GaussianRelease,
+    NonPrivateRelease,
 )
 from liberate.privacy.gaussian_tradeoff import epsilon_of
 from liberate.privacy.mechanism_base import Mechanism, Mode
@@ -74,7 +74,7 @@ _LOCAL_NOISE = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class PrivacyLoss:
     """What all releases together may tell about one person; None means that there is no bound.
 
     Attributes:
@@ -98,7 +98,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class PrivacyStatement:
     """What a mode promises, in words.
 
     Attributes:
@@ -114,7 +114,7 @@ class Promise:
     mechanism: str
 
 
-def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 0) -> Spent:
+def privacy_loss(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 0) -> PrivacyLoss:
     """Add up what a person's releases may tell.
 
     Args:
@@ -137,7 +137,7 @@ def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 
         if count < 0:
             raise ValueError(f"an event happened {count} times, wanted count >= 0")
         match _seen_by(event, colluding):
-            case Disclosure():
+            case NonPrivateRelease():
                 is_disclosed |= count > 0
             case DiscreteLaplaceRelease() as release:
                 pure += [(release, count)] if count > 0 else []
@@ -146,16 +146,16 @@ def account(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 
             case _:
                 raise UnaccountableEvent(f"no accountant here knows the event {event!r}")
     if is_disclosed:
-        return Spent(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=delta)
+        return PrivacyLoss(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=delta)
     if not pure and not gaussian:
-        return Spent(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
+        return PrivacyLoss(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
     pure_epsilon = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
     basic = pure_epsilon + _basic_of_gaussian(gaussian, delta)
     by_rdp, by_pld = basic, min(basic, pure_epsilon + _epsilon_of_gaussian(gaussian, delta))
     if pure_epsilon <= _TIGHT_UP_TO:
         by_rdp = min(basic, _epsilon_rdp(pure, gaussian, delta))
         by_pld = min(by_pld, by_rdp, _epsilon_pld(pure, gaussian, delta))
-    return Spent(
+    return PrivacyLoss(
         epsilon_basic=basic,
         epsilon_rdp=by_rdp,
         epsilon_pld=by_pld,
@@ -168,7 +168,7 @@ def _seen_by(event: Event, colluding: int) -> Event:
     """Give the release as it is for whoever knows the noise of some participants."""
     if not isinstance(event, DistributedGaussianRelease):
         return event
-    return replace(event, honest=event.honest - colluding) if colluding < event.honest else Disclosure()
+    return replace(event, honest=event.honest - colluding) if colluding < event.honest else NonPrivateRelease()
 
 
 def _basic_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
@@ -260,25 +260,25 @@ def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
     return np.asarray(float(event.epsilon) + (np.log(series) + 1e-15) / (orders - 1.0))
 
 
-def promise(mode: Mode, mechanism: Literal["laplace", "gaussian"] = "laplace") -> Promise:
+def privacy_statement(mode: Mode, mechanism: Literal["laplace", "gaussian"] = "laplace") -> PrivacyStatement:
     """State what a mode promises; `local` with the noise of a mechanism."""
     match mode:
         case "device":
-            return Promise(
+            return PrivacyStatement(
                 unit="user",
                 relation="any two worlds: nothing a person rates changes any message",
                 adversary="everybody; nobody receives anything",
                 mechanism="nothing leaves the device",
             )
         case "plain":
-            return Promise(
+            return PrivacyStatement(
                 unit="none",
                 relation="none",
                 adversary="the coordinator is trusted: nothing protects against it, it could recover every rating",
                 mechanism="none: updates are rounded to a grid and sent as they are",
             )
         case "local":
-            return Promise(
+            return PrivacyStatement(
                 unit="user",
                 relation="zero-out: the person's ratings replaced by nothing, participation itself is public; "
                 "accounted as replace, by any other ratings, which covers it",
@@ -287,7 +287,7 @@ def promise(mode: Mode, mechanism: Literal["laplace", "gaussian"] = "laplace") -
                 mechanism=_LOCAL_NOISE[mechanism],
             )
         case "distributed":
-            return Promise(
+            return PrivacyStatement(
                 unit="user",
                 relation="zero-out: the person's ratings replaced by nothing, participation itself is public",
                 adversary="the coordinator, which may lie, together with all participants beyond the honest fraction; "
@@ -319,7 +319,7 @@ def signal_to_noise(mechanism: Mechanism, n_participants: int, shape: tuple[int,
     n_rows, width, n_tail = shape
     event = mechanism.event()
     match event:
-        case Disclosure():
+        case NonPrivateRelease():
             return math.inf
         case DiscreteLaplaceRelease() | DiscreteGaussianRelease():
             clip = event.sensitivity / 2

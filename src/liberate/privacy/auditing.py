@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from liberate.arrays import BoolArray, Float64Array, Int32Array, Int64Array, RealRows
+from liberate.arrays import BoolArray, Float64Array, Int32Array, Int64Array, RealStatistics
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
 from liberate.randomness import Randomness, generator
 
@@ -18,7 +18,7 @@ EXCESS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Game:
+class CanaryGame:
     """What the auditor of a game knows.
 
     Attributes:
@@ -36,7 +36,7 @@ def reach_of(mechanism: Mechanism) -> float:
     return EXCESS * math.ldexp(clip_units, -mechanism.grid_bits)
 
 
-def play(
+def run_canary_game(
     mechanism: Mechanism,
     *,
     rounds: int,
@@ -44,7 +44,7 @@ def play(
     reach: float,
     randomness: Randomness,
     exact: bool = False,
-) -> Game:
+) -> CanaryGame:
     """Play a game in which each canary is one participant.
 
     Args:
@@ -67,7 +67,7 @@ def play(
         else:
             keys = [randomness.secret("canary noise", number, canary) for canary in range(n_canaries)]
             scores += _of_uploads(mechanism, coins, reach, keys, exact)
-    return Game(scores=scores, coins=coins)
+    return CanaryGame(scores=scores, coins=coins)
 
 
 def _of_uploads(mechanism: Mechanism, coins: BoolArray, reach: float, keys: list[bytes], exact: bool) -> Int64Array:
@@ -86,9 +86,9 @@ def _of_sum(mechanism: SumMechanism, coins: BoolArray, reach: float, key: bytes,
     return total[:, 0]
 
 
-def _one_each(has: BoolArray, indices: Int32Array, values: Float64Array) -> RealRows:
+def _one_each(has: BoolArray, indices: Int32Array, values: Float64Array) -> RealStatistics:
     """Give a batch in which each canary has one number, or none."""
-    return RealRows(
+    return RealStatistics(
         indptr=np.concatenate([[0], np.cumsum(has, dtype=np.int64)]),
         indices=indices,
         rows=values.astype(np.float32)[:, None],
@@ -106,7 +106,7 @@ Verdict = Literal["refuted", "not refuted", "not refutable by this audit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class AuditResult:
     """What one game with canaries shows.
 
     Attributes:
@@ -130,7 +130,7 @@ class Audit:
         return "not refuted" if claim <= self.ceiling else "not refutable by this audit"
 
 
-def audit(scores: npt.NDArray[np.generic], coins: BoolArray, n_guesses: int, delta: float) -> Audit:
+def audit(scores: npt.NDArray[np.generic], coins: BoolArray, n_guesses: int, delta: float) -> AuditResult:
     """Guess the coins of the canaries that stand out most, and bound epsilon from below.
 
     The number of guesses must be chosen before the scores are seen; the auditor may choose freely which to guess.
@@ -147,7 +147,7 @@ def audit(scores: npt.NDArray[np.generic], coins: BoolArray, n_guesses: int, del
     order = np.argsort(scores, kind="stable")
     half = n_guesses // 2
     correct = int(coins[order[m - half :]].sum() + (~coins[order[:half]]).sum())
-    return Audit(
+    return AuditResult(
         canaries=m,
         guesses=n_guesses,
         correct=correct,

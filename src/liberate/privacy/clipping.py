@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numba import njit
 
-from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array, RealRows
+from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array, RealStatistics
 
 Numbers = Float32Array | Float64Array
 
@@ -22,7 +22,7 @@ _HAIR = 1.0 - 2.0**-40
 
 
 def clip_to_grid(
-    batch: RealRows, clip_units: int, grid_bits: int, norm: Literal["l1", "l2"]
+    batch: RealStatistics, clip_units: int, grid_bits: int, norm: Literal["l1", "l2"]
 ) -> tuple[Int32Array, Int64Array]:
     """Clip each device's rows and tail together to a norm, and truncate toward zero to the integer grid.
 

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from liberate.arrays import GridRows, Int32Array, Int64Array, RealRows
+from liberate.arrays import FixedPointStatistics, Int32Array, Int64Array, RealStatistics
 
 AddNoise = Callable[[Int32Array, Sequence[bytes]], None]
 """Adds noise in place to integers of shape (n, size), with one key per row."""
 
 
 def release_dense(
-    batch: RealRows,
+    batch: RealStatistics,
     row_units: Int32Array,
     tail_units: Int64Array,
     n_rows: int,
     noise_keys: Sequence[bytes],
     add_noise: AddNoise,
-) -> GridRows:
+) -> FixedPointStatistics:
     """Lay clipped integers out for every row and add noise; rows take a device's key, its tail one derived from it.
 
     Args:
@@ -36,7 +36,7 @@ def release_dense(
     tails = tail_units.astype(np.int32)
     add_noise(rows.reshape(n_devices, n_rows * width), noise_keys)
     add_noise(tails, [tail_key(key) for key in noise_keys])
-    return GridRows(
+    return FixedPointStatistics(
         indptr=np.arange(n_devices + 1, dtype=np.int64) * n_rows,
         indices=np.tile(np.arange(n_rows, dtype=np.int32), n_devices),
         rows=rows.reshape(n_devices * n_rows, width),

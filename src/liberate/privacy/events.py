@@ -17,7 +17,7 @@ LARGEST_COORDINATES = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Disclosure:
+class NonPrivateRelease:
     """A release without noise: no bound on what it tells."""
 
 
@@ -124,5 +124,5 @@ class DistributedGaussianRelease:
 
 
 GaussianRelease = DiscreteGaussianRelease | DistributedGaussianRelease
-Event = Disclosure | DiscreteLaplaceRelease | GaussianRelease
+Event = NonPrivateRelease | DiscreteLaplaceRelease | GaussianRelease
 """What was done to a person's data once."""

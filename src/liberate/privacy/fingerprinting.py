@@ -36,7 +36,7 @@ _ROUNDING = 1e-13
 """More than the transforms err by."""
 
 
-def mark(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipient: int) -> Int32Array:
+def fingerprint(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipient: int) -> Int32Array:
     """Give one recipient's copy of a base copy; a row's version depends on the key, the recipient and the item alone.
 
     Args:
@@ -80,7 +80,7 @@ class Attribution:
         return np.asarray(self.bound <= FALSE_ACCUSATION)
 
 
-def attribute(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_levels: int) -> Attribution:
+def score_recipient(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_levels: int) -> Attribution:
     """Weigh, for each candidate, whether its copy is a source of rows that leaked.
 
     The bound holds whatever was done to the rows and however many copies they were mixed from: it takes only that an

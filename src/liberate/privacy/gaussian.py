@@ -10,8 +10,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from liberate.arrays import GridRows, Int32Array, Int64Array, RealRows
+from liberate.arrays import FixedPointStatistics, Int32Array, Int64Array, RealStatistics
 from liberate.errors import PrivacyError
+from liberate.identifiers import Account
 from liberate.privacy.dense_release import AddNoise, release_dense, tail_key
 from liberate.privacy.events import (
     ROUNDING_VARIANCE,
@@ -20,8 +21,8 @@ from liberate.privacy.events import (
     DistributedGaussianRelease,
 )
 from liberate.privacy.gaussian_tradeoff import gaussian_calibration, rho_nano_limit
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, check_trim, floor_log2, trim_parameters
-from liberate.privacy.upload_bounds import Ceiling, clipped_ceiling, gaussian_ceiling
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.upload_bounds import NoiseBound, clipped_ceiling, gaussian_ceiling
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1
@@ -83,11 +84,13 @@ class Gaussian:
     def client_noise(self) -> float:
         return math.ldexp(self.sigma_units, -self.grid_bits)
 
-    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(
+        self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
+    ) -> FixedPointStatistics:
         """Clip a batch, lay it out for every row and add noise."""
         return _release(self, self.sigma_units, batch, n_rows, noise_keys, exact)
 
-    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+    def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound:
         return gaussian_ceiling(self.clip_units, self.sigma_units, n_numbers)
 
     def event(self) -> DiscreteGaussianRelease:
@@ -166,14 +169,16 @@ class DistributedGaussian:
         share = _root_above(-(-(self.share_units**2 * self.honest) // honest))
         return replace(self, share_units=share, honest=honest)
 
-    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(
+        self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
+    ) -> FixedPointStatistics:
         """Clip a batch, lay it out for every row and add each device's own share of the noise."""
         return _release(self, self.share_units, batch, n_rows, noise_keys, exact)
 
-    def clip(self, batch: RealRows) -> GridRows:
+    def clip(self, batch: RealStatistics) -> FixedPointStatistics:
         """Give the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
         rows, tails = _clipped(self, batch)
-        return GridRows(indptr=batch.indptr, indices=batch.indices, rows=rows, tails=tails)
+        return FixedPointStatistics(indptr=batch.indptr, indices=batch.indices, rows=rows, tails=tails)
 
     def add_to_sum(self, rows: Int64Array, tail: Int64Array, n_devices: int, key: bytes, exact: bool) -> None:
         """Add to a sum of clipped statistics, in place, as much noise as the shares of all its devices have together.
@@ -200,7 +205,7 @@ class DistributedGaussian:
                 noise.add_fast_gaussian(drawn, math.sqrt(n_devices) * self.share_units, [own_key])
             numbers += drawn.reshape(numbers.shape)
 
-    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+    def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound:
         if noised:
             return gaussian_ceiling(self.clip_units, self.share_units, n_numbers)
         return clipped_ceiling(self.clip_units)
@@ -214,7 +219,7 @@ def _check_sigma(name: str, sigma: int) -> None:
         raise ValueError(f"{name} is {sigma}, wanted {SMALLEST_SIGMA} <= {name} <= 2**24")
 
 
-def _clipped(mechanism: Gaussian | DistributedGaussian, batch: RealRows) -> tuple[Int32Array, Int64Array]:
+def _clipped(mechanism: Gaussian | DistributedGaussian, batch: RealStatistics) -> tuple[Int32Array, Int64Array]:
     from liberate.privacy.clipping import clip_to_grid  # numba: only where a statistic is
 
     return clip_to_grid(batch, mechanism.clip_units, mechanism.grid_bits, "l2")
@@ -223,11 +228,11 @@ def _clipped(mechanism: Gaussian | DistributedGaussian, batch: RealRows) -> tupl
 def _release(
     mechanism: Gaussian | DistributedGaussian,
     sigma: int,
-    batch: RealRows,
+    batch: RealStatistics,
     n_rows: int,
     noise_keys: Sequence[bytes],
     exact: bool,
-) -> GridRows:
+) -> FixedPointStatistics:
     return release_dense(batch, *_clipped(mechanism, batch), n_rows, noise_keys, _noise(sigma, exact))
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal
-
-Account = Literal["none", "epsilon", "rho"]
-"""What a release is charged to: nothing, pure epsilon, or rho of zero-concentrated differential privacy."""
 
 NANO = 10**9
 """Privacy is spent in whole billionths."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from liberate.arrays import GridRows, Int32Array, RealRows
+from liberate.arrays import FixedPointStatistics, Int32Array, RealStatistics
 from liberate.errors import PrivacyError
+from liberate.identifiers import Account
 from liberate.privacy.dense_release import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, Account, check_clip, check_trim, floor_log2, trim_parameters
-from liberate.privacy.upload_bounds import Ceiling, laplace_ceiling
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.upload_bounds import NoiseBound, laplace_ceiling
 
 LARGEST_SCALE_UNITS = 2**24
 
@@ -69,7 +70,9 @@ class Laplace:
     def client_noise(self) -> float:
         return math.ldexp(math.sqrt(0.5) / math.sinh(0.5 / self.scale_units), -self.grid_bits)
 
-    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(
+        self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
+    ) -> FixedPointStatistics:
         """Clip a batch, lay it out for every row and add noise."""
         from liberate.privacy import noise  # numba: only where there is noise
         from liberate.privacy.clipping import clip_to_grid
@@ -82,7 +85,7 @@ class Laplace:
         units = clip_to_grid(batch, self.clip_units, self.grid_bits, "l1")
         return release_dense(batch, *units, n_rows, noise_keys, add_noise)
 
-    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling:
+    def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound:
         return laplace_ceiling(self.clip_units, self.scale_units, n_numbers)
 
     def event(self) -> DiscreteLaplaceRelease:

@@ -9,11 +9,12 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array, GridRows, Int64Array, RealRows
+from liberate.arrays import FixedPointStatistics, Float32Array, Float64Array, Int64Array, RealStatistics
 from liberate.errors import PrivacyError
-from liberate.privacy.events import Disclosure, Event
-from liberate.privacy.grid import LARGEST_GRID_BITS, Account, check_trim, trim_parameters
-from liberate.privacy.upload_bounds import Ceiling
+from liberate.identifiers import Account
+from liberate.privacy.events import Event, NonPrivateRelease
+from liberate.privacy.grid import LARGEST_GRID_BITS, check_trim, trim_parameters
+from liberate.privacy.upload_bounds import NoiseBound
 
 _Floats = TypeVar("_Floats", Float32Array, Float64Array)
 _NOT_FINITE = "a statistic holds NaN or infinite numbers"
@@ -64,7 +65,9 @@ class Mechanism(Protocol):
         """Standard deviation of one device's noise on each coordinate, in the statistic's unit."""
         ...
 
-    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(
+        self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
+    ) -> FixedPointStatistics:
         """Give what leaves each device of a batch; a device's part does not depend on the rest of the batch.
 
         Args:
@@ -79,7 +82,7 @@ class Mechanism(Protocol):
         """
         ...
 
-    def ceiling(self, n_numbers: int, *, noised: bool) -> Ceiling | None:
+    def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound | None:
         """Give the most that an upload can be, by clip and noise; None where nothing is clipped.
 
         Args:
@@ -102,7 +105,7 @@ class SumMechanism(Mechanism, Protocol):
         """Participants whose noise is counted: so many a sum must hold at least."""
         ...
 
-    def clip(self, batch: RealRows) -> GridRows:
+    def clip(self, batch: RealStatistics) -> FixedPointStatistics:
         """Give the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
         ...
 
@@ -152,9 +155,11 @@ class Plain:
     def client_noise(self) -> float:
         return 0.0
 
-    def release(self, batch: RealRows, n_rows: int, noise_keys: Sequence[bytes], exact: bool) -> GridRows:
+    def release(
+        self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
+    ) -> FixedPointStatistics:
         """Round a batch; a number beyond the grid's range is refused, never wrapped or clamped."""
-        return GridRows(
+        return FixedPointStatistics(
             indptr=batch.indptr,
             indices=batch.indices,
             rows=_round_to_grid(batch.rows, self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
@@ -165,7 +170,7 @@ class Plain:
         return None
 
     def event(self) -> Event:
-        return Disclosure()
+        return NonPrivateRelease()
 
 
 def _round_to_grid(numbers: _Floats, grid_bits: int, largest: int) -> _Floats:

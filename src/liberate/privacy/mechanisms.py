@@ -42,7 +42,7 @@ def mechanism_from(name: str, grid_bits: int, parameters: Mapping[str, int]) -> 
         raise PrivacyError(f"mechanism {name}: {error}") from error
 
 
-def design(config: PrivacyConfig, *, rounds: int, trim_nano: int = 0) -> Mechanism:
+def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trim_nano: int = 0) -> Mechanism:
     """Choose the mechanism of every round of a run, from public numbers only.
 
     In mode distributed, stages differ: each is calibrated by `distributed`.

@@ -12,7 +12,7 @@ from liberate.arrays import Int64Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ObservedUpload:
     """An upload as it left a device.
 
     Attributes:
@@ -27,7 +27,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Misuse:
+class NoiseReuse:
     """Noise that protects less than its price says.
 
     Attributes:
@@ -41,7 +41,7 @@ class Misuse:
     kind: Literal["fresh noise for a repeated request", "one noise for two rounds"]
 
 
-def noise_misuse(transcript: Sequence[Seen], largest_change: float, order: Literal[1, 2]) -> list[Misuse]:
+def noise_misuse(transcript: Sequence[ObservedUpload], largest_change: float, order: Literal[1, 2]) -> list[NoiseReuse]:
     """Find in what left the devices where noise was drawn twice for one round, or once for two.
 
     A repeated request must get the same numbers. Uploads to two rounds must differ by more than two clipped statistics
@@ -54,18 +54,18 @@ def noise_misuse(transcript: Sequence[Seen], largest_change: float, order: Liter
             `local` is far larger; a share of `distributed` noise is not, and says nothing here about two rounds.
         order: The norm that the mechanism clips in.
     """
-    found: list[Misuse] = []
+    found: list[NoiseReuse] = []
     by_participant: dict[int, dict[int, Int64Array]] = {}
     for seen in transcript:
         rounds = by_participant.setdefault(seen.participant, {})
         first = rounds.setdefault(seen.round, seen.numbers)
         if not np.array_equal(first, seen.numbers):
-            found.append(Misuse(seen.participant, (seen.round, seen.round), "fresh noise for a repeated request"))
+            found.append(NoiseReuse(seen.participant, (seen.round, seen.round), "fresh noise for a repeated request"))
     for participant, rounds in by_participant.items():
         numbers = sorted(rounds)
         for place, later in enumerate(numbers):
             for earlier in numbers[:place]:
                 change = np.linalg.norm((rounds[later] - rounds[earlier]).astype(np.float64), order)
                 if change <= largest_change:
-                    found.append(Misuse(participant, (earlier, later), "one noise for two rounds"))
+                    found.append(NoiseReuse(participant, (earlier, later), "one noise for two rounds"))
     return found

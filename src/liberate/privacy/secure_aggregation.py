@@ -37,7 +37,7 @@ _ZEROS = bytes(4 * _PIECE)
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class NeighbourGraph:
     """Who masks with whom: people on a ring in random order, each joined to those at a few random distances.
 
     Attributes:
@@ -62,7 +62,7 @@ class Graph:
         return tuple(sorted(int(self.ring[other]) for other in around - {place}))
 
 
-def graph(people: Sequence[int], seed: bytes) -> Graph:
+def graph(people: Sequence[int], seed: bytes) -> NeighbourGraph:
     """Draw who masks with whom from public randomness: `NEIGHBOURS` for each, or everybody in a small cohort.
 
     With distances of its own each person has the same number of neighbours, and who wants to cut a few people off
@@ -76,10 +76,10 @@ def graph(people: Sequence[int], seed: bytes) -> Graph:
     words = np.frombuffer(_keystream(_derive(seed, b"graph"), 8 * (size + size // 2)), "<u8")
     ring = np.asarray(people, np.int64)[np.argsort(words[:size], kind="stable")]
     if size <= NEIGHBOURS + 1:
-        return Graph(ring, tuple(range(1, size // 2 + 1)))
+        return NeighbourGraph(ring, tuple(range(1, size // 2 + 1)))
     candidates = np.arange(2, (size - 1) // 2 + 1)
     chosen = candidates[np.argsort(words[size:][: len(candidates)], kind="stable")[: NEIGHBOURS // 2 - 1]]
-    return Graph(ring, (1, *sorted(int(distance) for distance in chosen)))
+    return NeighbourGraph(ring, (1, *sorted(int(distance) for distance in chosen)))
 
 
 def threshold(n_neighbours: int) -> int:
@@ -91,7 +91,7 @@ def threshold(n_neighbours: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskKeys:
+class MaskSecrets:
     """One person's secrets for one round, all derived from one.
 
     Attributes:
@@ -105,7 +105,7 @@ class MaskKeys:
     own: bytes
 
     @classmethod
-    def derive(cls, secret: bytes) -> MaskKeys:
+    def derive(cls, secret: bytes) -> MaskSecrets:
         """Derive them from 32 secret bytes, used for nothing else, ever."""
         return cls(*(_derive(secret, name) for name in (b"mask", b"seal", b"own")))
 
@@ -115,7 +115,7 @@ def public_key(secret: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
-def fingerprint(own: bytes) -> bytes:
+def key_commitment(own: bytes) -> bytes:
     """Give what commits to the key of an own mask: who rebuilds it from shares knows that it is the right one."""
     return sha256(b"liberate/own mask/1\0" + own).digest()
 
@@ -178,7 +178,7 @@ def signed_sum(values: UInt32Array) -> Int64Array:
     return values.astype(np.uint32, copy=False).view(np.int32).astype(np.int64)
 
 
-def split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
+def shamir_split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
     """Split a secret of 32 bytes into shares of 32 bytes, of which `needed` give it back and fewer tell nothing.
 
     Drawn at random, so another call gives other shares. Share i has the index i + 1.
@@ -194,7 +194,7 @@ def split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
     return [bytes(first) + bytes(second) for (_, first), (_, second) in zip(*halves, strict=True)]
 
 
-def combine(shares: Mapping[int, bytes]) -> bytes:
+def shamir_combine(shares: Mapping[int, bytes]) -> bytes:
     """Give the secret back from shares by index, as many as are needed.
 
     Any shares give some secret: whoever combines has to know what to compare it with.
@@ -205,7 +205,7 @@ def combine(shares: Mapping[int, bytes]) -> bytes:
     )
 
 
-def seal_to(secret: bytes, peer: bytes, message: bytes, context: bytes) -> bytes:
+def encrypt_share(secret: bytes, peer: bytes, message: bytes, context: bytes) -> bytes:
     """Encrypt and authenticate a message between two keys.
 
     Args:
@@ -220,7 +220,7 @@ def seal_to(secret: bytes, peer: bytes, message: bytes, context: bytes) -> bytes
     return ChaCha20Poly1305(pair_key(secret, peer, context)).encrypt(bytes(12), message, None)
 
 
-def open_from(secret: bytes, peer: bytes, sealed: bytes, context: bytes) -> bytes:
+def decrypt_share(secret: bytes, peer: bytes, sealed: bytes, context: bytes) -> bytes:
     """Open what was sealed to a key by another.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.arrays import GridRows
+from liberate.arrays import FixedPointStatistics
 from liberate.errors import BadUpload
 
 _TAIL = 65 * math.log(2)
@@ -19,7 +19,7 @@ _TAIL = 65 * math.log(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
+class NoiseBound:
     """The most that an upload can be, in grid units, rows and tail together.
 
     Attributes:
@@ -32,7 +32,7 @@ class Ceiling:
     total: float
     each: float
 
-    def check(self, upload: GridRows) -> None:
+    def check(self, upload: FixedPointStatistics) -> None:
         """Refuse an upload that is larger.
 
         Raises:
@@ -50,12 +50,12 @@ class Ceiling:
             )
 
 
-def clipped_ceiling(clip_units: int) -> Ceiling:
+def clipped_ceiling(clip_units: int) -> NoiseBound:
     """Give the ceiling of what was clipped to an L2 norm, without noise."""
-    return Ceiling(norm="l2", total=clip_units, each=clip_units)
+    return NoiseBound(norm="l2", total=clip_units, each=clip_units)
 
 
-def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> Ceiling:
+def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> NoiseBound:
     """Give the ceiling of an L1 clip and discrete Laplace noise on each of n_numbers.
 
     The size of a draw is below that of an exponential plus one; a sum of n of these is a Gamma variable.
@@ -64,12 +64,12 @@ def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> Ceilin
     """
     total = n_numbers + math.sqrt(2 * n_numbers * _TAIL) + _TAIL
     each = math.log(max(n_numbers, 1)) + _TAIL
-    return Ceiling(
+    return NoiseBound(
         norm="l1", total=clip_units + n_numbers + scale_units * total, each=clip_units + 1 + scale_units * each
     )
 
 
-def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> Ceiling:
+def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> NoiseBound:
     """Give the ceiling of an L2 clip and discrete Gaussian noise on each of n_numbers.
 
     Discrete Gaussian noise is sub-Gaussian with its own sigma.
@@ -79,7 +79,7 @@ def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> Ceili
     """
     total = n_numbers + 2 * math.sqrt(n_numbers * _TAIL) + 2 * _TAIL
     each = 2 * (math.log(2 * max(n_numbers, 1)) + _TAIL)
-    return Ceiling(
+    return NoiseBound(
         norm="l2",
         total=clip_units + sigma_units * math.sqrt(total),
         each=clip_units + sigma_units * math.sqrt(each),

@@ -51,7 +51,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class LineChart:
     """A learning curve and the free baselines beside it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class EntryTrack:
     """Where one of a participant's entries, its block and the model it entered, if any, stand; and the model's name.
 
     Positions on a ledger; once laid out, places in a view box.
@@ -109,13 +109,13 @@ class Strip:
     end: float
     mark: float
     blocks: tuple[float, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[EntryTrack, ...]
     labels: tuple[Tick, ...]
 
 
 def curve(
     values: Sequence[tuple[int, float]], baselines: Mapping[str, float], *, width: float, height: float
-) -> Curve | None:
+) -> LineChart | None:
     """Lay out a learning curve.
 
     Args:
@@ -149,7 +149,7 @@ def curve(
     ends = [finite[-1][1], *references.values()]
     places = spread([y(value) for value in ends], bottom)
     labels = [Label(name, value, y(value), at) for name, value, at in zip(names, ends, places, strict=True)]
-    return Curve(
+    return LineChart(
         width=width,
         height=height,
         left=left,
@@ -164,7 +164,7 @@ def curve(
     )
 
 
-def strip(size: int, blocks: Sequence[int], ways: Sequence[Way], *, width: float) -> Strip:
+def strip(size: int, blocks: Sequence[int], ways: Sequence[EntryTrack], *, width: float) -> Strip:
     """Lay out a participant's way along a ledger.
 
     Args:
@@ -178,7 +178,7 @@ def strip(size: int, blocks: Sequence[int], ways: Sequence[Way], *, width: float
     def x(position: float) -> float:
         return begin + (end - begin) * position / max(size - 1, 1)
 
-    placed = [Way(x(w.entry), x(w.block), None if w.model is None else x(w.model), w.text) for w in ways]
+    placed = [EntryTrack(x(w.entry), x(w.block), None if w.model is None else x(w.model), w.text) for w in ways]
     labels: list[Tick] = []
     for way in placed:
         if way.model is not None and (not labels or way.model - labels[-1].at >= _LABEL_PITCH):

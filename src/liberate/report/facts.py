@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import KINDS, Block
-from liberate.ledger.verification.verify import Audit, verify
-from liberate.report.charts import Way
+from liberate.ledger.verification.verify import VerificationReport, verify_ledger
+from liberate.report.charts import EntryTrack
 from liberate.runs.folder import Run
 
 _PARTS = {
@@ -58,7 +58,7 @@ class LedgerFacts:
     checkpoint: str
     traced: int
     time: datetime
-    audit: Audit
+    audit: VerificationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def ledger_facts(run: Run) -> LedgerFacts:
         first = next(i for i, principal in enumerate(ledger.state.principals) if principal.role == "participant")
         sharers = [decode_entry(ledger.entry(at)).record.author for at in positions["share"][:1]]
         last = decode_entry(ledger.entry(positions["block"][-1])).record
-    checkpoint = open_checkpoint(note, run.verifier_key)
+    checkpoint = verify_checkpoint(note, run.verifier_key)
     microseconds = last.time_us if isinstance(last, Block) else 0
     return LedgerFacts(
         origin=checkpoint.origin,
@@ -97,11 +97,11 @@ def ledger_facts(run: Run) -> LedgerFacts:
         checkpoint=note,
         traced=(*sharers, first)[0],
         time=_EPOCH + timedelta(microseconds=microseconds),
-        audit=verify(run.ledger_folder, key=run.verifier_key),
+        audit=verify_ledger(run.ledger_folder, key=run.verifier_key),
     )
 
 
-def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[Way]:
+def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[EntryTrack]:
     """Give the places of each of a participant's entries, its block and the model it entered.
 
     Args:
@@ -112,7 +112,7 @@ def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[Way]:
     models = {model["version"]: model["position"] for model in trace["models"]}
     entered = [(each, versions.get(each["position"])) for each in trace["entries"]]
     return [
-        Way(each["position"], blocks[each["block"] - 1], models.get(version), f"v{version}")
+        EntryTrack(each["position"], blocks[each["block"] - 1], models.get(version), f"v{version}")
         for each, version in entered
     ]
 

@@ -50,7 +50,7 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class FlowGraph:
     """What is to be drawn.
 
     Attributes:
@@ -112,7 +112,7 @@ class Flow:
     links: tuple[Link, ...]
 
 
-def lay_out(graph: Graph) -> Flow:
+def lay_out(graph: FlowGraph) -> Flow:
     """Give everything its place: columns side by side, each centred, its things in the order given."""
     graph = _folded(graph)
     rows = max((len(things) for _, things in graph.columns), default=0)
@@ -165,7 +165,7 @@ def _through(lane: Box) -> Link:
     return Link(lane.x, middle, lane.x + _BOX_WIDTH, middle, 0.0, 0.0)
 
 
-def _folded(graph: Graph) -> Graph:
+def _folded(graph: FlowGraph) -> FlowGraph:
     """Put the middle of each long column into one thing."""
     instead: dict[str, str] = {}
     columns = []
@@ -182,7 +182,7 @@ def _folded(graph: Graph) -> Graph:
     return replace(graph, columns=tuple(columns), links=tuple(known))
 
 
-def _person(found: Mapping[str, Any]) -> Graph:
+def _person(found: Mapping[str, Any]) -> FlowGraph:
     """Draw where a person's data went, or one share of it."""
     is_share = "giver" in found
     person = found["giver"] if is_share else found
@@ -259,7 +259,7 @@ def _models(answers: Mapping[str, _Answer], versions: Sequence[int]) -> list[tup
     return list(groups.values())
 
 
-def _version(found: Mapping[str, Any]) -> Graph:
+def _version(found: Mapping[str, Any]) -> FlowGraph:
     """Draw who shaped a model, its parents above it."""
     sources, answers, models = [], [], []
     links = []
@@ -281,7 +281,7 @@ def _version(found: Mapping[str, Any]) -> Graph:
     return _graph(f"Who shaped model {found['version']}", columns, links)
 
 
-def _received(found: Mapping[str, Any]) -> Graph:
+def _received(found: Mapping[str, Any]) -> FlowGraph:
     """Draw what somebody received from whom."""
     links = [(f"party {each['giver']}", f"entry {each['position']}") for each in found["shares"]]
     links += [(f"entry {each['position']}", "recipient") for each in found["shares"]]
@@ -294,7 +294,7 @@ def _received(found: Mapping[str, Any]) -> Graph:
     return _graph(f"What {found['role']} {found['number']} received", columns, links)
 
 
-def _leak(found: Mapping[str, Any]) -> Graph:
+def _leak(found: Mapping[str, Any]) -> FlowGraph:
     """Draw whose copies rows that leaked may be: everybody who got copies, the accused joined to the leak."""
     links = [(f"owner {owner}", f"party {each['number']}") for each in found["candidates"] for owner in each["givers"]]
     links += [(f"party {each['number']}", "leak") for each in found["candidates"] if each["accused"]]
@@ -311,8 +311,8 @@ def _leak(found: Mapping[str, Any]) -> Graph:
     return _graph("Whose copies leaked", columns, links)
 
 
-def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: Iterable[tuple[str, str]]) -> Graph:
-    return Graph(title, tuple((head, tuple(things)) for head, things in columns), tuple(links))
+def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: Iterable[tuple[str, str]]) -> FlowGraph:
+    return FlowGraph(title, tuple((head, tuple(things)) for head, things in columns), tuple(links))
 
 
 def _copy(share: Mapping[str, Any]) -> Thing:

@@ -17,9 +17,9 @@ from liberate.privacy.grid import NANO
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
 from liberate.report.flows import flow_of
-from liberate.runs.evaluate import evaluate
+from liberate.runs.evaluate import evaluate_run
 from liberate.runs.folder import Run
-from liberate.runs.privacy_report import forecast_of, statement
+from liberate.runs.privacy_report import forecast_of, privacy_report
 from liberate.settings import to_toml
 from liberate.tracing.answers import trace_person
 
@@ -70,7 +70,7 @@ def _environment() -> Environment:
 
 def _content(run: Run) -> dict[str, object]:
     result, settings = run.result, run.settings
-    found, spent, predicted = evaluate(run), statement(run), forecast_of(run)
+    found, spent, predicted = evaluate_run(run), privacy_report(run), forecast_of(run)
     privacy = spent | spent["this_run"]
     ledger = ledger_facts(run)
     trace = trace_person(run, str(ledger.traced))

@@ -47,7 +47,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A metric's value as text, and whether none in its column is better."""
 
     text: str
@@ -127,7 +127,7 @@ def pixels(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def metric_table(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[list[Column], dict[str, list[Cell]]]:
+def metric_table(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[list[Column], dict[str, list[TableCell]]]:
     """Set metrics beside one another.
 
     Args:
@@ -139,7 +139,7 @@ def metric_table(rows: Mapping[str, Mapping[str, float | None]]) -> tuple[list[C
         values = [value for row in rows.values() if (value := _known(row.get(key))) is not None]
         best[key] = {"lower": min(values), "higher": max(values), "neither": None}[_COLUMNS[key][1]]
     cells = {
-        name: [Cell(decimal(row.get(key)), best[key] is not None and row.get(key) == best[key]) for key in shown]
+        name: [TableCell(decimal(row.get(key)), best[key] is not None and row.get(key) == best[key]) for key in shown]
         for name, row in rows.items()
     }
     return [Column(*_COLUMNS[key]) for key in shown], cells

@@ -9,24 +9,30 @@ from typing import Any
 import pyarrow as pa
 
 from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuorum
-from liberate.federation.erasure import departure_of
+from liberate.federation.erasure import completed_erasure
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import open_standing
-from liberate.federation.sharing.actions import Terms
+from liberate.federation.setup import open_federation
+from liberate.federation.sharing.actions import ConsentTerms
 from liberate.federation.sharing.copies import as_ratings
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.requests import Wish, WishToBeForgotten, WishToConsent, WishToShare, WishToWithdraw
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.requests import (
+    ConsentRequest,
+    DataSubjectRequest,
+    ErasureRequest,
+    ShareCopyRequest,
+    WithdrawalRequest,
+)
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.sharing_records import Consent, Receipt
 from liberate.ledger.interface import Ledger
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
-from liberate.runs.pending_requests import desk_of
+from liberate.runs.pending_requests import request_processor
 from liberate.runs.people import Person, device_of, find_person
 
-POOL = "pool"
+POOL_RECIPIENT = "pool"
 """Names the coordinator as a recipient: copies are for the pool from which it learns."""
 
 Wait = Callable[[], bool]
@@ -42,7 +48,7 @@ def consent(
     run: Run,
     participant: str,
     *,
-    recipients: Sequence[str] = (POOL,),
+    recipients: Sequence[str] = (POOL_RECIPIENT,),
     max_shares: int = 10,
     blocks: int = 10_000,
     epsilon: float | None = None,
@@ -76,11 +82,11 @@ def consent(
     with closing(run.open_ledger()) as ledger:
         named = sorted({_recipient(run, ledger, name) for name in recipients})
     try:
-        Terms(recipients=tuple(named), expiry=blocks, max_shares=max_shares,
+        ConsentTerms(recipients=tuple(named), expiry=blocks, max_shares=max_shares,
               epsilon=epsilon, rating_fraction=rating_fraction)  # fmt: skip
     except ValueError as error:
         raise LiberateError(str(error)) from error
-    wish = WishToConsent(
+    wish = ConsentRequest(
         recipients=tuple(named),
         blocks=blocks,
         max_shares=max_shares,
@@ -102,7 +108,7 @@ def _indices(run: Run, items: Sequence[str]) -> tuple[int, ...]:
 
 
 def share(
-    run: Run, participant: str, *, recipient: str = POOL, consent: int | None = None, wait: Wait = now
+    run: Run, participant: str, *, recipient: str = POOL_RECIPIENT, consent: int | None = None, wait: Wait = now
 ) -> dict[str, Any]:
     """Hand a copy of a participant's ratings over, under a consent that lives; the recipient takes it.
 
@@ -123,7 +129,7 @@ def share(
         number = _recipient(run, ledger, recipient)
         if consent is None:
             consent = _newest_consent(ledger, find_person(run, participant), number)
-    found = _act(run, participant, WishToShare(consent=consent, recipient=number), wait)
+    found = _act(run, participant, ShareCopyRequest(consent=consent, recipient=number), wait)
     with closing(run.open_ledger()) as ledger:
         position = found["entry"]
         hash = None if position is None else decode_entry(ledger.entry(position)).leaf_hash
@@ -141,7 +147,7 @@ def withdraw(run: Run, participant: str, *, consent: int | None = None, wait: Wa
     Raises:
         LiberateError: Nobody has that name, there is no such consent that lives, or the ledger refuses.
     """
-    return _act(run, participant, WishToWithdraw(consent=consent), wait)
+    return _act(run, participant, WithdrawalRequest(consent=consent), wait)
 
 
 def erase(run: Run, participant: str, *, wait: Wait = now) -> dict[str, Any]:
@@ -156,10 +162,10 @@ def erase(run: Run, participant: str, *, wait: Wait = now) -> dict[str, Any]:
     Raises:
         LiberateError: Nobody has that name, or the ledger refuses, of a revoked key for example.
     """
-    return _act(run, participant, WishToBeForgotten(), wait)
+    return _act(run, participant, ErasureRequest(), wait)
 
 
-def accept(run: Run, participant: str, *, at_most: int | None = None) -> dict[str, Any]:
+def set_copy_quota(run: Run, participant: str, *, at_most: int | None = None) -> dict[str, Any]:
     """Set how many copies of others' ratings a participant takes; those that are held stay.
 
     Args:
@@ -174,7 +180,7 @@ def accept(run: Run, participant: str, *, at_most: int | None = None) -> dict[st
         LiberateError: Nobody has that name.
     """
     person = find_person(run, participant)
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, person.number)
         devices.accept(device.slot, at_most)
     return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "at_most": at_most}
@@ -190,9 +196,9 @@ def received(run: Run, participant: str) -> pa.Table:
         LiberateError: Nobody has that name, or the person was forgotten.
     """
     items = run.catalogue()["item_id"]
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, find_person(run, participant).number)
-        copies = [copy for _, _, copy in devices.all_kept(Received, device.slot)]
+        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
     rows = as_ratings([copy.copy for copy in copies], len(items))
     givers = pa.array([copy.giver for copy in copies], pa.int64())
     return pa.table(
@@ -200,16 +206,16 @@ def received(run: Run, participant: str) -> pa.Table:
     )
 
 
-def _act(run: Run, participant: str, wish: Wish, wait: Wait) -> dict[str, Any]:
+def _act(run: Run, participant: str, wish: DataSubjectRequest, wait: Wait) -> dict[str, Any]:
     """Put a wish, and carry it out or wait until it is.
 
     Raises:
         LiberateError: Nobody has that name, or the ledger refuses.
     """
     person = find_person(run, participant)
-    if isinstance(wish, WishToBeForgotten) and (known := _departure(run, person.number)):
+    if isinstance(wish, ErasureRequest) and (known := _departure(run, person.number)):
         return _outcome(run, person, wish, int(known["entry"]), is_published=True)
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         id = devices.put_wish(device_of(devices, person.number).slot, wish)
     is_published = True
     while True:
@@ -227,9 +233,9 @@ def _act(run: Run, participant: str, wish: Wish, wait: Wait) -> dict[str, Any]:
 
 def _carry_out(run: Run) -> bool:
     """Carry all wishes out as owner of the ledger; whether enough witnesses have cosigned the outcome."""
-    charter = charter_of(run.settings)
-    with open_standing(run.home, charter) as standing:
-        carry_out(desk_of(run.home, standing.ledger, standing.devices, charter, run.dataset))
+    charter = federation_terms(run.settings)
+    with open_federation(run.home, charter) as standing:
+        carry_out(request_processor(run.home, standing.ledger, standing.devices, charter, run.dataset))
         try:
             standing.publisher.publish()
         except NoQuorum:
@@ -237,22 +243,24 @@ def _carry_out(run: Run) -> bool:
         return True
 
 
-def _result(run: Run, person: Person, wish: Wish, id: int) -> int | None:
+def _result(run: Run, person: Person, wish: DataSubjectRequest, id: int) -> int | None:
     """Give where the entry of a wish stands, None while it waits.
 
     Raises:
         FederationError: It was refused.
     """
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         outcome = devices.outcome_of(id)
     if isinstance(outcome, str):
         raise FederationError(outcome)
-    if outcome is None and isinstance(wish, WishToBeForgotten) and (known := _departure(run, person.number)):
+    if outcome is None and isinstance(wish, ErasureRequest) and (known := _departure(run, person.number)):
         return int(known["entry"])
     return outcome
 
 
-def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_published: bool) -> dict[str, Any]:
+def _outcome(
+    run: Run, person: Person, wish: DataSubjectRequest, position: int | None, *, is_published: bool
+) -> dict[str, Any]:
     """Describe an act, as `consent` says."""
     found = {
         "number": person.number,
@@ -263,7 +271,7 @@ def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_p
         "under_way": position is None,
         "published": is_published and position is not None,
     }
-    if isinstance(wish, WishToBeForgotten) and position is not None:
+    if isinstance(wish, ErasureRequest) and position is not None:
         found |= {"user_id": None} | _departure(run, person.number)
     return found
 
@@ -271,10 +279,10 @@ def _outcome(run: Run, person: Person, wish: Wish, position: int | None, *, is_p
 def _departure(run: Run, number: int) -> dict[str, Any]:
     """Describe what became of somebody who was forgotten; nothing of others."""
     with closing(run.open_ledger()) as ledger:
-        found, is_simulated = departure_of(ledger, number), ledger.state.founding.simulated
+        found, is_simulated = completed_erasure(ledger, number), ledger.state.founding.simulated
     if found is None:
         return {}
-    told, answered = list(numbers(found.removal.told)), list(numbers(found.removal.answered))
+    told, answered = list(numbers_in(found.removal.told)), list(numbers_in(found.removal.answered))
     return {
         "entry": found.request,
         "record": found.record,
@@ -282,14 +290,14 @@ def _departure(run: Run, number: int) -> dict[str, Any]:
         "told": told,
         "answered": answered,
         "silent": sorted(set(told) - set(answered)),
-        "models": list(numbers(found.removal.models)),
+        "models": list(numbers_in(found.removal.models)),
         "simulated": is_simulated,
     }
 
 
 def _recipient(run: Run, ledger: Ledger, name: str) -> int:
     """Give the number of a participant by any name, or of the coordinator."""
-    if name != POOL:
+    if name != POOL_RECIPIENT:
         return find_person(run, name).number
     people = enumerate(ledger.state.principals)
     return next(number for number, each in people if each.role == "coordinator" and each.is_active)
@@ -301,7 +309,7 @@ def _newest_consent(ledger: Ledger, giver: Person, recipient: int) -> int:
     for position in reversed(ledger.positions(kind="consent", author=giver.number)):
         entry = decode_entry(ledger.entry(position))
         terms = entry.record
-        if isinstance(terms, Consent) and entry.leaf_hash in live and recipient in set(numbers(terms.recipients)):
+        if isinstance(terms, Consent) and entry.leaf_hash in live and recipient in set(numbers_in(terms.recipients)):
             return position
     raise LiberateError(
         f"participant {giver.number} has given no consent that lives and names {recipient}",

@@ -41,7 +41,7 @@ _IMPLICIT_SHARES = {"popularity": 0.1, "gram": 0.9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Design:
+class BudgetAllocation:
     """The releases of a run.
 
     Attributes:
@@ -60,7 +60,7 @@ class Design:
     reasons: tuple[str, ...]
 
 
-def choose_design(
+def allocate_budget(
     objective: Objective,
     *,
     n_participants: int,
@@ -70,7 +70,7 @@ def choose_design(
     delta: float,
     honest_fraction: float,
     n_givers: int = 0,
-) -> Design:
+) -> BudgetAllocation:
     """Choose the releases of a run.
 
     Args:
@@ -95,7 +95,7 @@ def choose_design(
             assert_never(other)
 
 
-def _explicit(noise: float, n_items: int, n_features: int) -> Design:
+def _explicit(noise: float, n_items: int, n_features: int) -> BudgetAllocation:
     shares: Mapping[str, float] = _NOISY_SHARES if noise > _NOISY else _EXPLICIT_SHARES
     gram_noise = noise / math.sqrt(shares["gram"])
     sizes = sorted({min(size, n_items) for size in _GRAM_SIZES}, reverse=True)
@@ -107,7 +107,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
             f"no Gram: over {sizes[-1]:,} items its noise would be {edge:.1%} of what people send, above {limit}; "
             "item biases get the whole budget"
         )
-        return Design(gram_items=0, shares=_BIAS_SHARES, reasons=(reason,))
+        return BudgetAllocation(gram_items=0, shares=_BIAS_SHARES, reasons=(reason,))
     edge = _gram_edge(gram_noise, n_chosen)
     reasons = [
         f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send, below {limit}",
@@ -117,7 +117,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
     ]
     shares, rounds, reason = _with_moments(noise, shares, n_features + N_EMBEDDINGS + 1)
     reasons.append(reason)
-    return Design(
+    return BudgetAllocation(
         gram_items=n_chosen,
         shares=shares,
         moments_rounds=rounds,
@@ -126,10 +126,10 @@ def _explicit(noise: float, n_items: int, n_features: int) -> Design:
     )
 
 
-def _pooled(noise: float, n_givers: int, n_features: int) -> Design:
+def _pooled(noise: float, n_givers: int, n_features: int) -> BudgetAllocation:
     """Choose what corrects a pool's model."""
     shares, rounds, reason = _with_moments(noise, _POOLED_SHARES, n_features)
-    return Design(
+    return BudgetAllocation(
         gram_items=0,
         shares=shares,
         moments_rounds=rounds,
@@ -159,7 +159,7 @@ def _with_moments(noise: float, shares: Mapping[str, float], k: int) -> tuple[Ma
     return rest, 0, reason
 
 
-def _implicit(noise: float, n_items: int) -> Design:
+def _implicit(noise: float, n_items: int) -> BudgetAllocation:
     gram_noise = noise / math.sqrt(_IMPLICIT_SHARES["gram"])
     best = round(_IMPLICIT_SIZE * n_items * (gram_noise / math.sqrt(2)) ** _IMPLICIT_SIZE_POWER)
     n_chosen = min(max(best, _LEAST_IMPLICIT), n_items, _GRAM_SIZES[0])
@@ -169,9 +169,9 @@ def _implicit(noise: float, n_items: int) -> Design:
             f"no Gram: over {n_chosen:,} items its noise would be {edge:.0%} of what people send, and not even how "
             "popular items are would stand out; popularity gets the whole budget"
         )
-        return Design(gram_items=0, shares={"popularity": 1.0}, reasons=(reason,))
+        return BudgetAllocation(gram_items=0, shares={"popularity": 1.0}, reasons=(reason,))
     reason = f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send"
-    return Design(gram_items=n_chosen, shares=_IMPLICIT_SHARES, reasons=(reason,))
+    return BudgetAllocation(gram_items=n_chosen, shares=_IMPLICIT_SHARES, reasons=(reason,))
 
 
 def _gram_edge(noise: float, n_chosen: int) -> float:

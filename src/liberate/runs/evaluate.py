@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from liberate.arrays import Float32Array, Int32Array
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
-from liberate.model.metrics import Metrics, baselines
-from liberate.model.metrics import evaluate as evaluate_model
+from liberate.model.metrics import Metrics, baselines, evaluate_model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
 from liberate.runs.folder import Run, erased_users
@@ -59,14 +58,14 @@ class Recommendation:
     prediction: float | None
 
 
-def evaluate(run: Run) -> Evaluation:
+def evaluate_run(run: Run) -> Evaluation:
     """Evaluate a run's last model on the held-out ratings, baselines beside it."""
     dataset = run.dataset()
     split = run.split(dataset)
     model = run.model()
     profiles = fit_devices(model, split.train)
     users, top = split.test.users(), top_n(model, profiles, split.train, 10)[0]
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         top[erased_users(devices, dataset)] = -1
     return Evaluation(
         metrics=evaluate_model(model, profiles, split, dataset.catalogue),
@@ -85,7 +84,7 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Rec
     """
     person = find_person(run, participant)
     model = run.model()
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, person.number)
         own = held_ratings(devices, [device.user_id], model.n_items)
     profile = fit_devices(model, own)

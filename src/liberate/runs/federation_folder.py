@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from liberate.runs.folder import Run, load_run
 
 
-def home_of(folder: Path) -> Path:
+def federation_folder_of(folder: Path) -> Path:
     """Give the folder of the federation to which a run folder belongs; another folder is given back."""
     path = folder / "run.toml"
     if not path.exists():
@@ -20,9 +20,9 @@ def home_of(folder: Path) -> Path:
     return folder / str(tomllib.loads(path.read_text("utf-8")).get("record", {}).get("federation", "."))
 
 
-def ledger_of(folder: Path) -> Path:
+def ledger_folder_of(folder: Path) -> Path:
     """Give the folder of the ledger of a run or a federation; another folder is given back."""
-    ledger = home_of(folder) / "ledger"
+    ledger = federation_folder_of(folder) / "ledger"
     return ledger if ledger.is_dir() else folder
 
 
@@ -31,7 +31,7 @@ _STANDING = "federation.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class FederationFolder:
     """The folder of a federation: `ledger/`, `devices/`, `keys/`, and what its runs must know of each other.
 
     Attributes:

@@ -10,7 +10,7 @@ from liberate.runs.prepare import limits
 from liberate.settings import LedgerConfig, Settings
 
 
-def charter_of(settings: Settings, agenda: Plan | None = None) -> Charter:
+def federation_terms(settings: Settings, agenda: Plan | None = None) -> Charter:
     """Give what the founder of a run's ledger writes down, and people agree to.
 
     Args:

@@ -20,10 +20,10 @@ from liberate.data.dataset import Catalogue, Dataset
 from liberate.data.public_datasets import data_folder, load
 from liberate.data.splits import Split, learned_before, leave_last_out, random_split
 from liberate.errors import LiberateError, SettingsError
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.store.models import ModelStore
-from liberate.files import write_durably
+from liberate.files import write_atomic
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.model.model import Model
 from liberate.settings import Settings, from_tree, to_tree
@@ -31,13 +31,13 @@ from liberate.settings import Settings, from_tree, to_tree
 CATALOGUE = "model/items.parquet"
 """The items as a run knew them; a later run of the same federation may know more."""
 
-LEARNED_BEFORE = "model/learned-before.parquet"
+PREVIOUSLY_LEARNED = "model/learned-before.parquet"
 """Rows of the held-out part of the data set that earlier runs had learned from, where there are any."""
 
-POOL = "pool"
+POOL_FOLDER = "pool"
 """The folder of a federation's received copies."""
 
-UPLOADS = "uploads"
+UPLOADS_FOLDER = "uploads"
 """The folder of a run's kept uploads."""
 
 
@@ -110,7 +110,7 @@ class Run:
     @property
     def uploads_folder(self) -> Path:
         """Where the coordinator keeps the uploads of this run, if settings say so."""
-        return self.folder / UPLOADS
+        return self.folder / UPLOADS_FOLDER
 
     @property
     def first_version(self) -> int:
@@ -153,7 +153,7 @@ class Run:
         found = load_dataset(self.settings, self.folder)
         if found.digest != self.record["dataset"]:
             raise LiberateError(f"{self.settings.data.source} no longer holds the ratings this run learned from")
-        return in_catalogue(found, self.catalogue())
+        return align_to_catalogue(found, self.catalogue())
 
     def split(self, dataset: Dataset) -> Split:
         """Hold out what the run held out: a part as its settings say, but nothing that earlier runs had learned from.
@@ -162,11 +162,11 @@ class Run:
         hold them now. People who were erased have no ratings any more, whatever the data set says.
         """
         split = split_dataset(dataset, self.settings)
-        if (self.folder / LEARNED_BEFORE).exists():
+        if (self.folder / PREVIOUSLY_LEARNED).exists():
             moved = np.zeros(split.test.n_ratings, np.bool_)
-            moved[pq.read_table(self.folder / LEARNED_BEFORE)["row"].to_numpy()] = True
+            moved[pq.read_table(self.folder / PREVIOUSLY_LEARNED)["row"].to_numpy()] = True
             split = learned_before(split, split.test.where(moved))
-        with Devices(self.devices_folder) as devices:
+        with DeviceStore(self.devices_folder) as devices:
             split = without_people(split, erased_users(devices, dataset))
             if not self.record.get("carried"):
                 return split
@@ -232,7 +232,7 @@ def split_dataset(dataset: Dataset, settings: Settings) -> Split:
     return random_split(dataset, settings.data.split_seed, settings.data.test_fraction)
 
 
-def erased_users(devices: Devices, dataset: Dataset) -> list[int]:
+def erased_users(devices: DeviceStore, dataset: Dataset) -> list[int]:
     """Give the users of a data set who were erased."""
     erased = {device.user_id for device in devices.devices() if device.is_erased}
     return [user for user, name in enumerate(dataset.user_ids) if name in erased] if erased else []
@@ -266,7 +266,7 @@ def catalogue_of(dataset: Dataset) -> pa.Table:
     )
 
 
-def in_catalogue(dataset: Dataset, table: pa.Table) -> Dataset:
+def align_to_catalogue(dataset: Dataset, table: pa.Table) -> Dataset:
     """Give a data set the items of a catalogue, in its order: all of its own, and maybe others."""
     item_ids = tuple(table["item_id"].to_pylist())
     if item_ids == dataset.item_ids:
@@ -282,7 +282,7 @@ def save_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = BytesIO()
     pq.write_table(table, content)
-    write_durably(path, content.getvalue())
+    write_atomic(path, content.getvalue())
 
 
 def _without_none(value: Any) -> Any:

@@ -6,17 +6,17 @@ from base64 import b64encode
 from contextlib import closing
 from typing import Any, assert_never
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import key_id, load_key
 from liberate.errors import NoQuorum
-from liberate.federation.keys import Act, KeyChange, act_of, recover_key, revoke_key, rotate_key
-from liberate.federation.setup import Standing, open_standing
-from liberate.federation.store.devices import Devices
+from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
+from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Enrol, Key
+from liberate.ledger.format.records import Enrol, KeyRecord
 from liberate.ledger.interface import Ledger
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.runs.people import Person, device_of, find_person
 
@@ -37,7 +37,7 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
         LiberateError: Nobody has that name.
     """
     person = find_person(run, participant)
-    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         under_way = {slot for slot, _ in devices.pending_keys()}
         device = devices.find(number=person.number)
         return _described(ledger, person) | {
@@ -46,7 +46,7 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
         }
 
 
-def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
+def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]:
     """Rotate, revoke or recover a participant's key; the same call again ends one that was broken off.
 
     In a simulation the new key follows from the seed and the ledger's root, else it is the system's.
@@ -64,8 +64,8 @@ def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
         LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
     """
     person = find_person(run, participant)
-    charter = charter_of(run.settings)
-    with open_standing(run.home, charter) as standing:
+    charter = federation_terms(run.settings)
+    with open_federation(run.home, charter) as standing:
         done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
         change = done[0] if done else _carry_out(run, charter, standing, person.number, act)
         try:
@@ -80,10 +80,10 @@ def change_key(run: Run, participant: str, act: Act) -> dict[str, Any]:
         }
 
 
-def _carry_out(run: Run, charter: Charter, standing: Standing, number: int, act: Act) -> KeyChange:
+def _carry_out(run: Run, charter: Charter, standing: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
     ledger, devices = standing.ledger, standing.devices
     device = device_of(devices, number)
-    root = open_checkpoint(ledger.checkpoint(), run.verifier_key).root
+    root = verify_checkpoint(ledger.checkpoint(), run.verifier_key).root
     match act:
         case "rotation":
             return rotate_key(ledger, devices, device, charter.randomness(root).secret("participant key", number))
@@ -113,15 +113,15 @@ def _history(ledger: Ledger, number: int) -> list[dict[str, Any]]:
     return [
         _step(position, record)
         for position, record in records
-        if isinstance(record, Enrol | Key) and record.number == number
+        if isinstance(record, Enrol | KeyRecord) and record.number == number
     ]
 
 
-def _step(position: int, record: Enrol | Key) -> dict[str, Any]:
+def _step(position: int, record: Enrol | KeyRecord) -> dict[str, Any]:
     if isinstance(record, Enrol):
         act, public = "enrolment", bytes(record.key)
     else:
-        act, public = act_of(record), b"" if record.key is None else record.key.public
+        act, public = kind_of_key_change(record), b"" if record.key is None else record.key.public
     return {
         "position": position,
         "act": act,

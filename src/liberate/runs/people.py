@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.runs.folder import Run
 
 
@@ -35,7 +35,7 @@ def find_person(run: Run, name: str) -> Person:
     Raises:
         LiberateError: Nobody has that name.
     """
-    with Devices(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
+    with DeviceStore(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
         principals = ledger.state.principals
         device: Device | None = None
         if not name.startswith("user:"):
@@ -54,7 +54,7 @@ def find_person(run: Run, name: str) -> Person:
         return Person(number=device.number, key_id=key_id(principals[device.number].key), user_id=user_id)
 
 
-def device_of(devices: Devices, number: int) -> Device:
+def device_of(devices: DeviceStore, number: int) -> Device:
     """Give a participant's device.
 
     Raises:

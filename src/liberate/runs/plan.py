@@ -9,13 +9,14 @@ from liberate.arrays import Float32Array
 from liberate.data.dataset import Dataset
 from liberate.data.item_features import item_features
 from liberate.errors import SettingsError
-from liberate.federation.coordinator.config import Fidelity, Stage
+from liberate.federation.coordinator.config import RoundMethod
+from liberate.identifiers import Account, NoisePlacement
 from liberate.model.cooccurrence import Gram, Popularity
 from liberate.model.implicit_factors import model_of_features
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.model import Model, statistic_name
-from liberate.model.pool_learner import POOL_FACTORS, Next, PoolLearner, initial_pool
+from liberate.model.pool_learner import POOL_FACTORS, FollowingStage, PoolLearner, initial_pool
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import (
     BIAS_NORM,
@@ -28,16 +29,16 @@ from liberate.model.private.statistics import (
     Residuals,
     initial_features,
 )
-from liberate.model.registry import first_model, method
+from liberate.model.registry import build_method, first_model
 from liberate.model.solvers import Solver
 from liberate.model.statistics import Statistic
-from liberate.privacy.accounting import Spent, account
+from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
 from liberate.privacy.gaussian import distributed
-from liberate.privacy.grid import NANO, Account
+from liberate.privacy.grid import NANO
 from liberate.privacy.mechanism_base import Plain
-from liberate.privacy.mechanisms import design
-from liberate.runs.budget import Design, choose_design
+from liberate.privacy.mechanisms import calibrated_mechanism
+from liberate.runs.budget import BudgetAllocation, allocate_budget
 from liberate.settings import Settings
 
 _PRIVATE_ROUNDS = 10
@@ -54,7 +55,7 @@ class PlannedStage:
         rounds: How many: exactly so many where noise is added, else at most.
     """
 
-    stage: Stage
+    stage: RoundMethod
     rounds: int
 
     @property
@@ -103,7 +104,7 @@ class Plan:
         return self.stages[0].stage.mechanism.name if self.stages else ""
 
     @property
-    def fidelity(self) -> Fidelity:
+    def fidelity(self) -> NoisePlacement:
         """Where noise is drawn that protects a sum: on the sum in a simulation, if not said otherwise."""
         return self.settings.run.noise_on
 
@@ -111,7 +112,7 @@ class Plan:
         """Give what the whole run costs a person from an account, in billionths of its unit."""
         return sum(planned.spend_nano for planned in self.stages if planned.stage.mechanism.account == account)
 
-    def stage_after(self, model: Model) -> Stage:
+    def stage_after(self, model: Model) -> RoundMethod:
         """Give the stage of the round that starts from a model.
 
         Raises:
@@ -143,7 +144,7 @@ class Plan:
             case _:
                 return first_model(config, self.n_items, low, high, secret, noisy=self.is_noisy)
 
-    def spent(self, rounds: int | None = None, colluding: int = 0) -> Spent:
+    def spent(self, rounds: int | None = None, colluding: int = 0) -> PrivacyLoss:
         """Price a number of rounds from the first on, all of them if None.
 
         Args:
@@ -157,7 +158,7 @@ class Plan:
             left -= times
             if times > 0:
                 releases.append((planned.stage.mechanism.event(), times))
-        return account(releases, self.settings.privacy.delta, colluding)
+        return privacy_loss(releases, self.settings.privacy.delta, colluding)
 
 
 def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
@@ -172,7 +173,7 @@ def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
     return public_features(settings, dataset) if is_used else item_features(None, len(dataset.item_ids))
 
 
-def plan(
+def plan_run(
     settings: Settings, n_participants: int, n_items: int, n_features: int = 0, *, pool_levels: int | None = None
 ) -> Plan:
     """Work out the stages of a run.
@@ -203,16 +204,16 @@ def plan(
             settings = replace(settings, model=replace(settings.model, n_factors=0))
             stages = ()
         case "plain":
-            statistic, solver = method(settings.model, n_items, noisy=False)
+            statistic, solver = build_method(settings.model, n_items, noisy=False)
             rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
-            stages = (PlannedStage(stage=Stage(statistic, Plain(trim_nano=trim_nano), solver), rounds=rounds),)
+            stages = (PlannedStage(stage=RoundMethod(statistic, Plain(trim_nano=trim_nano), solver), rounds=rounds),)
         case "local":
-            statistic, solver = method(settings.model, n_items, noisy=True)
+            statistic, solver = build_method(settings.model, n_items, noisy=True)
             rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
-            mechanism = design(settings.privacy, rounds=rounds, trim_nano=trim_nano)
-            stages = (PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds),)
+            mechanism = calibrated_mechanism(settings.privacy, rounds=rounds, trim_nano=trim_nano)
+            stages = (PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds),)
         case "distributed":
-            chosen = choose_design(
+            chosen = allocate_budget(
                 settings.model.objective,
                 n_participants=n_participants,
                 n_items=n_items,
@@ -262,7 +263,7 @@ def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
 def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
     """Give what learns from the pool's copies what the mode's stages start from."""
     config = settings.model
-    follows: Next
+    follows: FollowingStage
     match settings.privacy.mode:
         case "device":
             follows, n_factors = "nothing", POOL_FACTORS
@@ -314,7 +315,7 @@ def _trimmed(settings: Settings) -> Settings:
 
 
 def _distributed(
-    settings: Settings, chosen: Design, n_participants: int, n_items: int, n_features: int
+    settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int
 ) -> tuple[PlannedStage, ...]:
     """Give each release of a design its mechanism and its solver."""
     stages = []
@@ -332,11 +333,11 @@ def _distributed(
             masked=settings.run.is_masked,
         )
         solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
-        stages.append(PlannedStage(stage=Stage(statistic, mechanism, solver), rounds=rounds))
+        stages.append(PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds))
     return tuple(stages)
 
 
-def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[Statistic, float]:
+def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int) -> tuple[Statistic, float]:
     """Give a statistic of a design, and the norm that one person's part is clipped to."""
     match name:
         case "bias":
@@ -352,7 +353,7 @@ def _release(name: str, chosen: Design, n_items: int, n_features: int) -> tuple[
             return Moments(n_factors), MOMENTS_CLIP
 
 
-def _solver(name: str, settings: Settings, chosen: Design, client_noise_nano: int) -> Solver:
+def _solver(name: str, settings: Settings, chosen: BudgetAllocation, client_noise_nano: int) -> Solver:
     match name, settings.model.objective:
         case "bias", _:
             return ItemBiases(client_noise_nano, chosen.gram_items)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,38 +17,36 @@ import pyarrow.parquet as pq
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.data.dataset import Dataset
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split, learned_before
 from liberate.errors import BudgetExceeded, FederationError, SettingsError
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
+from liberate.identifiers import PricedAccount
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.privacy.gaussian_tradeoff import epsilon_of, rho_nano_limit
 from liberate.privacy.grid import NANO
-from liberate.runs.federation_folder import ITEMS_FILE, Home, home_of
+from liberate.runs.federation_folder import ITEMS_FILE, FederationFolder, federation_folder_of
 from liberate.runs.folder import (
     Run,
+    align_to_catalogue,
     catalogue_of,
     erased_users,
-    in_catalogue,
     load_dataset,
     load_run,
     relative_to_run,
     split_dataset,
     without_people,
 )
-from liberate.runs.plan import Plan, plan, public_features
+from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.settings import Settings
 
-Charged = Literal["epsilon", "rho"]
-"""An account that a run spends from."""
-
-_ACCOUNTS: tuple[Charged, ...] = ("epsilon", "rho")
+_ACCOUNTS: tuple[PricedAccount, ...] = ("epsilon", "rho")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class FederationSnapshot:
     """What people have done in a federation before a run.
 
     Attributes:
@@ -63,8 +60,8 @@ class Standing:
     """
 
     number: int = 1
-    limits: Mapping[Charged, int]
-    spent: Mapping[Charged, Sequence[int]]
+    limits: Mapping[PricedAccount, int]
+    spent: Mapping[PricedAccount, Sequence[int]]
     is_active: Sequence[bool]
     erased: Sequence[int] = ()
     has_copies: bool = False
@@ -72,7 +69,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preparation:
+class PreparedRun:
     """All that is settled before a run writes anything.
 
     Attributes:
@@ -89,7 +86,7 @@ class Preparation:
         agenda: What the run will do.
     """
 
-    home: Home
+    home: FederationFolder
     number: int
     begun: Run | None
     last: Run | None
@@ -108,7 +105,7 @@ class Preparation:
         return [user for user, name in enumerate(self.dataset.user_ids) if name not in absent]
 
 
-def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
+def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
     """Settle what a run starts from.
 
     Args:
@@ -137,7 +134,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
             hint="go on with it by the command that began it; or remove its folder to give it up",
         )
     items = _items(home, dataset)
-    dataset = in_catalogue(dataset, items)
+    dataset = align_to_catalogue(dataset, items)
     split = split_dataset(dataset, settings)
     standing = _new_standing(settings, split.train) if ledger is None else _standing(home, dataset)
     moved = np.flatnonzero(split.test.rated_in(standing.held))
@@ -149,7 +146,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> Preparation:
         )
     held = standing.held.updated(split.train)
     agenda, able = _affordable(settings, dataset, standing)
-    return Preparation(
+    return PreparedRun(
         home=home,
         number=standing.number,
         begun=None,
@@ -173,27 +170,27 @@ def _check_scale(dataset: Dataset, settings: Settings) -> None:
         )
 
 
-def _find_home(out: Path, ledger: Path | None) -> Home:
+def _find_home(out: Path, ledger: Path | None) -> FederationFolder:
     if ledger is None:
-        others = any(folder.resolve() != out.resolve() for folder in Home(out).run_folders())
+        others = any(folder.resolve() != out.resolve() for folder in FederationFolder(out).run_folders())
         if others and not (out / "run.toml").exists():
             raise SettingsError(f"{out} is a federation with other runs", hint=f"--ledger {out}, and another --out")
-        return Home(out)
-    home = home_of(ledger)
+        return FederationFolder(out)
+    home = federation_folder_of(ledger)
     for name in ("ledger", "devices", "keys", ITEMS_FILE):
         if not (home / name).exists():
             raise SettingsError(f"{home} is no federation: it has no {name}", hint="--ledger wants the folder of a run")
     if home.resolve() == out.resolve():
         raise SettingsError("--out and --ledger name one folder", hint="a further run wants a folder of its own")
-    return Home(home)
+    return FederationFolder(home)
 
 
-def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Preparation:
+def _as_begun(run: Run, home: FederationFolder, dataset: Dataset, settings: Settings) -> PreparedRun:
     """Give what the first attempt at a run has settled, or refuse one with other settings or ratings."""
     items = run.catalogue()
     left_out = tuple(run.record.get("left_out", ()))
     digest = dataset.digest
-    dataset = in_catalogue(dataset, items)
+    dataset = align_to_catalogue(dataset, items)
     agenda = _plan(settings, dataset, len(dataset.user_ids) - len(left_out), has_pool=bool(run.record.get("pool")))
     if run.settings != agenda.settings or run.record["dataset"] != digest:
         raise SettingsError(f"{run.folder} holds a run with other settings or ratings", hint="choose another --out")
@@ -205,7 +202,7 @@ def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Pre
             raise FederationError(
                 f"the federation has gone on with the run in {last.folder}", hint="start a new run on it"
             )
-    return Preparation(
+    return PreparedRun(
         home=home,
         number=int(run.record["run"]),
         begun=run,
@@ -218,7 +215,7 @@ def _as_begun(run: Run, home: Home, dataset: Dataset, settings: Settings) -> Pre
     )
 
 
-def _items(home: Home, dataset: Dataset) -> pa.Table:
+def _items(home: FederationFolder, dataset: Dataset) -> pa.Table:
     """Give the catalogue with the data set's new items after all others, and what it knows better of the others."""
     own, rows = catalogue_of(dataset), {}
     if home.items_path.exists():
@@ -229,7 +226,7 @@ def _items(home: Home, dataset: Dataset) -> pa.Table:
     return pa.Table.from_pylist(list(rows.values()), schema=own.schema)
 
 
-def limits(settings: Settings) -> dict[Charged, int | None]:
+def limits(settings: Settings) -> dict[PricedAccount, int | None]:
     """Give what the genesis of a new ledger lets a person spend from each account, in 1e-9; None without a limit."""
     epsilon, delta = settings.ledger.epsilon_limit, settings.privacy.delta
     if epsilon is None:
@@ -237,9 +234,9 @@ def limits(settings: Settings) -> dict[Charged, int | None]:
     return {"epsilon": math.ceil(epsilon * NANO), "rho": rho_nano_limit(epsilon, delta)}
 
 
-def _new_standing(settings: Settings, train: Ratings) -> Standing:
+def _new_standing(settings: Settings, train: Ratings) -> FederationSnapshot:
     n = train.n_users
-    return Standing(
+    return FederationSnapshot(
         limits={name: LARGEST_INTEGER if limit is None else limit for name, limit in limits(settings).items()},
         spent={name: [0] * n for name in _ACCOUNTS},
         is_active=[True] * n,
@@ -247,10 +244,10 @@ def _new_standing(settings: Settings, train: Ratings) -> Standing:
     )
 
 
-def _standing(home: Home, dataset: Dataset) -> Standing:
+def _standing(home: FederationFolder, dataset: Dataset) -> FederationSnapshot:
     """Read what people have spent: by the ledger or, where an answer never got there, by their device."""
     with (
-        Devices(home.folder / "devices") as devices,
+        DeviceStore(home.folder / "devices") as devices,
         closing(SqliteLedger.open(home.folder / "ledger")) as ledger,
     ):
         state, known = ledger.state, {device.user_id: device for device in devices.devices()}
@@ -259,7 +256,7 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
             None if device is None or device.number is None else state.principals[device.number] for device in own
         ]
         pairs = list(zip(own, people, strict=True))
-        return Standing(
+        return FederationSnapshot(
             number=1 if state.run is None else state.run.number + 1,
             limits={name: state.limit(name) for name in _ACCOUNTS},
             spent={
@@ -275,7 +272,7 @@ def _standing(home: Home, dataset: Dataset) -> Standing:
         )
 
 
-def _affordable(settings: Settings, dataset: Dataset, standing: Standing) -> tuple[Plan, set[int]]:
+def _affordable(settings: Settings, dataset: Dataset, standing: FederationSnapshot) -> tuple[Plan, set[int]]:
     """Plan the run for those who can pay for all of it: the fewer they are, the more noise each adds.
 
     Raises:
@@ -297,7 +294,7 @@ def _affordable(settings: Settings, dataset: Dataset, standing: Standing) -> tup
         able = payers
 
 
-def _has_pool(settings: Settings, standing: Standing) -> bool:
+def _has_pool(settings: Settings, standing: FederationSnapshot) -> bool:
     """Whether a run begins with a pool: settings arrange one, or people have shared and it may start from that."""
     arranged = settings.sharing.user_fraction > 0 and settings.sharing.recipients == "pool"
     is_welcome = settings.model.objective == "explicit" and not settings.run.warm_start
@@ -306,11 +303,13 @@ def _has_pool(settings: Settings, standing: Standing) -> bool:
 
 def _plan(settings: Settings, dataset: Dataset, n_participants: int, *, has_pool: bool) -> Plan:
     n_features = public_features(settings, dataset).shape[1]
-    levels = Scale.of(dataset.values, dataset.low, dataset.high).n_levels if has_pool else None
-    return plan(settings, n_participants, len(dataset.item_ids), n_features, pool_levels=levels)
+    levels = RatingScale.of(dataset.values, dataset.low, dataset.high).n_levels if has_pool else None
+    return plan_run(settings, n_participants, len(dataset.item_ids), n_features, pool_levels=levels)
 
 
-def _exceeded(name: Charged, agenda: Plan, standing: Standing, unable: list[int], n_users: int) -> BudgetExceeded:
+def _exceeded(
+    name: PricedAccount, agenda: Plan, standing: FederationSnapshot, unable: list[int], n_users: int
+) -> BudgetExceeded:
     """Say which account is too small for a run, by the person with the most left of those who cannot pay."""
     limit, cost = standing.limits[name], agenda.spend_nano(name)
     spent = min((standing.spent[name][user] for user in unable), default=0)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from liberate.data.dataset import Dataset
-from liberate.privacy.accounting import Spent, noise_warning, promise, sampler, signal_to_noise
+from liberate.privacy.accounting import PrivacyLoss, noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.privacy.grid import NANO
 from liberate.runs.folder import Run, load_dataset
 from liberate.runs.people import find_person
-from liberate.runs.plan import Plan, PlannedStage, plan, public_features
+from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
 
@@ -43,7 +43,7 @@ def forecast_of(run: Run) -> dict[str, Any]:
 
 def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
     features = public_features(settings, dataset)
-    agenda = plan(settings, n_participants, len(dataset.item_ids), features.shape[1])
+    agenda = plan_run(settings, n_participants, len(dataset.item_ids), features.shape[1])
     found = _promised(settings) | {
         "participants": agenda.n_participants,
         "items": agenda.n_items,
@@ -57,7 +57,7 @@ def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict
     return found | _signal(agenda)
 
 
-def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
+def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
     """Say what participants have spent in all runs of a federation, and in this one, from the ledger.
 
     Args:
@@ -96,7 +96,7 @@ def statement(run: Run, participant: str | None = None) -> dict[str, Any]:
     }
 
 
-def kept_promise(run: Run) -> dict[str, Any]:
+def achieved_privacy(run: Run) -> dict[str, Any]:
     """Say what a finished run promised each person, and what it has spent of it, from the ledger.
 
     Returns:
@@ -140,7 +140,7 @@ def _promised(settings: Settings) -> dict[str, Any]:
     mode = settings.privacy.mode
     said = {
         "mode": mode,
-        **asdict(promise(mode, settings.privacy.mechanism)),
+        **asdict(privacy_statement(mode, settings.privacy.mechanism)),
         "sampler": sampler(not settings.run.simulated)
         if mode in ("local", "distributed")
         else "none: no noise is drawn",
@@ -153,7 +153,7 @@ def _promised(settings: Settings) -> dict[str, Any]:
 _COALITIONS = (0.01, 0.1, 0.3)
 
 
-def _if_colluding(n_participants: int, spent: Callable[[int], Spent]) -> dict[str, dict[str, float | None]]:
+def _if_colluding(n_participants: int, spent: Callable[[int], PrivacyLoss]) -> dict[str, dict[str, float | None]]:
     """Give the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
     sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
     return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Enrol, Round, Update
 from liberate.ledger.interface import Ledger
-from liberate.privacy.accounting import Spent, account
+from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
 from liberate.privacy.mechanisms import mechanism_from
 
@@ -24,7 +24,7 @@ Events = frozenset[tuple[Event, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldRound:
+class PricedRound:
     """A round that stands on the ledger.
 
     Attributes:
@@ -53,7 +53,7 @@ class Spending:
         answered: The rounds that a participant has answered, by participant; nobody is missing.
     """
 
-    rounds: Mapping[int, HeldRound]
+    rounds: Mapping[int, PricedRound]
     answered: Mapping[int, tuple[int, ...]]
 
     @property
@@ -78,7 +78,7 @@ class Spending:
         """Give what one participant has answered."""
         return Spending(rounds=self.rounds, answered={person: self.answered[person]})
 
-    def spent(self, delta: float, *, colluding: int = 0) -> Spent:
+    def spent(self, delta: float, *, colluding: int = 0) -> PrivacyLoss:
         """Price all that was done to the data of the person to whom most was done, at a delta.
 
         `colluding` participants give the noise that a distributed release counts on to whoever reads the sum.
@@ -109,12 +109,12 @@ def read_spending(ledger: Ledger) -> Spending:
         for position, record in ((at, decode_entry(ledger.entry(at)).record) for at in ledger.positions(kind="enrol"))
         if isinstance(record, Enrol) and record.role == "participant"
     ]
-    rounds: dict[int, HeldRound] = {}
+    rounds: dict[int, PricedRound] = {}
     for position in ledger.positions(kind="round"):
         record = decode_entry(ledger.entry(position)).record
         if isinstance(record, Round):
             everybody = (number for at, number in enrolled if at < position)
-            rounds[record.number] = _held(record, frozenset(numbers(record.cohort) if record.cohort else everybody))
+            rounds[record.number] = _held(record, frozenset(numbers_in(record.cohort) if record.cohort else everybody))
     answered: dict[int, list[int]] = {number: [] for _, number in enrolled}
     for position in ledger.positions(kind="update"):
         update = decode_entry(ledger.entry(position)).record
@@ -124,9 +124,9 @@ def read_spending(ledger: Ledger) -> Spending:
     return Spending(rounds=rounds, answered={person: tuple(own) for person, own in answered.items()})
 
 
-def _held(record: Round, cohort: frozenset[int]) -> HeldRound:
+def _held(record: Round, cohort: frozenset[int]) -> PricedRound:
     mechanism = record.mechanism
-    return HeldRound(
+    return PricedRound(
         run=record.run,
         mechanism=mechanism.name,
         event=mechanism_from(mechanism.name, record.grid_bits, mechanism.parameters).event(),
@@ -137,8 +137,8 @@ def _held(record: Round, cohort: frozenset[int]) -> HeldRound:
 
 
 @cache
-def _price(events: Events, delta: float, colluding: int) -> Spent:
-    return account(sorted(events, key=repr), delta, colluding)
+def _price(events: Events, delta: float, colluding: int) -> PrivacyLoss:
+    return privacy_loss(sorted(events, key=repr), delta, colluding)
 
 
 def _is_less(events: Events, other: Events) -> bool:
@@ -147,6 +147,6 @@ def _is_less(events: Events, other: Events) -> bool:
     return events != other and all(count <= counts.get(event, 0) for event, count in events)
 
 
-def _order(spent: Spent) -> tuple[float, float]:
+def _order(spent: PrivacyLoss) -> tuple[float, float]:
     tight, basic = spent.epsilon_pld, spent.epsilon_basic
     return (math.inf if tight is None else tight, math.inf if basic is None else basic)

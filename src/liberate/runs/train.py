@@ -6,7 +6,7 @@ import math
 import os
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -18,40 +18,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.data.dataset import Dataset
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.splits import Split
 from liberate.errors import FederationError, StaleModel
-from liberate.federation.coordinator.config import Stage
+from liberate.federation.coordinator.config import RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import Federation, open_federation
-from liberate.federation.sharing.simulation import Arrangement, arrange
+from liberate.federation.setup import RunSession, open_for_run
+from liberate.federation.sharing.simulation import SharingSimulation, arrange
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.uploads import UploadStore
 from liberate.federation.terms import Charter
 from liberate.federation.wire.transport import InProcessTransport
-from liberate.files import write_durably
+from liberate.files import write_atomic
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model as ModelRecord
+from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.state import ModelReference
-from liberate.model.metrics import evaluate, rmse
+from liberate.model.metrics import evaluate_model, rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.solvers import has_converged
-from liberate.model.warm_start import continued
+from liberate.model.warm_start import warm_started
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.randomness import Randomness
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import (
     CATALOGUE,
-    LEARNED_BEFORE,
-    POOL,
-    UPLOADS,
+    POOL_FOLDER,
+    PREVIOUSLY_LEARNED,
+    UPLOADS_FOLDER,
     Result,
     Run,
     erased_users,
@@ -59,18 +59,15 @@ from liberate.runs.folder import (
     without_people,
     write_run,
 )
-from liberate.runs.pending_requests import desk_of
+from liberate.runs.pending_requests import request_processor
 from liberate.runs.plan import Plan
-from liberate.runs.prepare import Preparation, prepare
+from liberate.runs.prepare import PreparedRun, prepare
 from liberate.settings import Settings
-from liberate.timing import Stopwatch
-
-Progress = Callable[[str], None]
-"""Told one line at each step of long work."""
+from liberate.timing import Progress, Stopwatch, silent
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartingPoint:
     """What a further run starts from.
 
     Attributes:
@@ -87,8 +84,8 @@ def train(
     out: Path | str,
     *,
     ledger: Path | str | None = None,
-    start: Start | None = None,
-    progress: Progress = lambda text: None,
+    start: StartingPoint | None = None,
+    progress: Progress = silent,
 ) -> Result:
     """Train a federation and record every step on its ledger; go on with a run that was killed.
 
@@ -124,9 +121,9 @@ def train(
         save_table(out / CATALOGUE, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    charter = charter_of(agenda.settings, agenda)
+    charter = federation_terms(agenda.settings, agenda)
     with (
-        open_federation(
+        open_for_run(
             task.home.folder,
             charter,
             dataset.user_ids,
@@ -138,13 +135,13 @@ def train(
             claim=partial(_claim, task),
             progress=progress,
         ) as federation,
-        Uploads(out / UPLOADS) if settings.ledger.keep_uploads else nullcontext() as uploads,
+        UploadStore(out / UPLOADS_FOLDER) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
         run = task.begun or _begin(out, task, federation, charter, start, progress)
         last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
         split = without_people(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
-        checkpoint = open_checkpoint(federation.publisher.publish(), run.verifier_key)
+        checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
     rounds = last.version - run.first_version
     spent = agenda.spent(rounds)
@@ -166,7 +163,7 @@ def train(
     return result
 
 
-def _claim(task: Preparation, ledger: Ledger) -> None:
+def _claim(task: PreparedRun, ledger: Ledger) -> None:
     """Check that the federation is as it was when the run was prepared, and add the run's items to its catalogue."""
     before = 0 if ledger.state.run is None else ledger.state.run.number
     expected = {task.number - 1} if task.begun is None else {task.number - 1, task.number}
@@ -177,15 +174,20 @@ def _claim(task: Preparation, ledger: Ledger) -> None:
 
 
 def _begin(
-    out: Path, task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+    out: Path,
+    task: PreparedRun,
+    federation: RunSession,
+    charter: Charter,
+    start: StartingPoint | None,
+    progress: Progress,
 ) -> Run:
     """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
     first, started_from = _first_model(task, federation, charter, start, progress)
     ModelStore(out / "model").save(first)
     if task.moved:
-        save_table(out / LEARNED_BEFORE, pa.table({"row": task.moved}))
-    checkpoint = open_checkpoint(ledger.checkpoint(), federation.policy.log_key)
+        save_table(out / PREVIOUSLY_LEARNED, pa.table({"row": task.moved}))
+    checkpoint = verify_checkpoint(ledger.checkpoint(), federation.policy.log_key)
     record: dict[str, Any] = {
         "origin": ledger.origin,
         "verifier_key": federation.policy.log_key,
@@ -207,7 +209,7 @@ def _begin(
     return run
 
 
-def _stand(task: Preparation, out: Path) -> None:
+def _stand(task: PreparedRun, out: Path) -> None:
     """Write down in the federation which run is the last one, and which there were."""
 
     def name(path: Path) -> str:
@@ -216,11 +218,11 @@ def _stand(task: Preparation, out: Path) -> None:
     folders = {"last_run": out} | ({} if task.last is None else {"run_before": task.last.folder})
     standing: dict[str, str | list[str]] = {which: name(path) for which, path in folders.items()}
     standing["runs"] = sorted({name(path) for path in [*task.home.all_run_folders(), out]})
-    write_durably(task.home.standing_path, tomli_w.dumps(standing).encode())
+    write_atomic(task.home.standing_path, tomli_w.dumps(standing).encode())
 
 
 def _first_model(
-    task: Preparation, federation: Federation, charter: Charter, start: Start | None, progress: Progress
+    task: PreparedRun, federation: RunSession, charter: Charter, start: StartingPoint | None, progress: Progress
 ) -> tuple[Model, int]:
     """Give the model that the run starts from, and what that goes on with.
 
@@ -230,15 +232,15 @@ def _first_model(
     fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
     if reached is None:
         return fresh, 0
-    goes_on = start or Start(_last_model(task, reached), reached.version)
-    first, is_warm = continued(fresh, reached.version, goes_on.model)
+    goes_on = start or StartingPoint(_last_model(task, reached), reached.version)
+    first, is_warm = warm_started(fresh, reached.version, goes_on.model)
     started_from = goes_on.version if is_warm else 0
     known = "the last model" if start is None else f"what models up to {started_from} say"
     progress(f"starting {f'from {known}' if started_from else 'afresh'}, at version {reached.version}")
     return first, started_from
 
 
-def _last_model(task: Preparation, reached: ModelReference) -> Model | None:
+def _last_model(task: PreparedRun, reached: ModelReference) -> Model | None:
     """Give the federation's last model where the run may go on with it and its file is there."""
     agenda = task.agenda
     warm_start = agenda.settings.run.warm_start
@@ -250,10 +252,10 @@ def _last_model(task: Preparation, reached: ModelReference) -> Model | None:
 
 def _learn(
     run: Run,
-    task: Preparation,
-    federation: Federation,
+    task: PreparedRun,
+    federation: RunSession,
     charter: Charter,
-    uploads: Uploads | None,
+    uploads: UploadStore | None,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> Model:
@@ -294,7 +296,7 @@ def _learn(
         progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
         rounds = agenda.rounds if agenda.is_noisy else None
         if agenda.pool is not None and not done:
-            with Pool(run.home / POOL) as pool:
+            with PoolStore(run.home / POOL_FOLDER) as pool:
                 following = coordinator.run_pool(current, agenda.pool, pool, run=task.number, rounds=rounds)
         else:
             stage = _stage(agenda, ledger, current, federation.cohort)
@@ -306,7 +308,7 @@ def _learn(
     return current
 
 
-def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) -> Stage:
+def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) -> RoundMethod:
     """Give the stage of the round that starts from a model; the noise of those who have left is added by the others."""
     stage, current = agenda.stage_after(model), ledger.state.open_round
     if not isinstance(stage.mechanism, DistributedGaussian):
@@ -320,7 +322,7 @@ def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) ->
 
 
 def _arrange_sharing(
-    run: Run, task: Preparation, federation: Federation, charter: Charter, randomness: Randomness, progress: Progress
+    run: Run, task: PreparedRun, federation: RunSession, charter: Charter, randomness: Randomness, progress: Progress
 ) -> None:
     """Let people of a simulation share as settings say, before the first round."""
     config, ledger = task.agenda.settings.sharing, federation.ledger
@@ -328,8 +330,8 @@ def _arrange_sharing(
     if not config.user_fraction or has_learned or ledger.state.open_round is not None:
         return
     dataset = task.dataset
-    with Pool(run.home / POOL) as pool:
-        where = Arrangement(
+    with PoolStore(run.home / POOL_FOLDER) as pool:
+        where = SharingSimulation(
             ledger=ledger,
             devices=federation.devices,
             people=federation.cohort,
@@ -337,17 +339,17 @@ def _arrange_sharing(
             coordinator_key=federation.coordinator_key,
             pool=pool,
             n_items=len(dataset.item_ids),
-            scale=Scale.of(dataset.values, dataset.low, dataset.high),
+            scale=RatingScale.of(dataset.values, dataset.low, dataset.high),
             chosen=charter.randomness(),
             randomness=randomness,
         )
         arrange(where, config, progress)
 
 
-def _carry_out_wishes(run: Run, task: Preparation, federation: Federation, charter: Charter, host: Host) -> None:
+def _carry_out_wishes(run: Run, task: PreparedRun, federation: RunSession, charter: Charter, host: Host) -> None:
     """Do what people want to be done, unless a round is open."""
     if federation.ledger.state.open_round is None:
-        desk = desk_of(run.home, federation.ledger, federation.devices, charter, lambda: task.dataset)
+        desk = request_processor(run.home, federation.ledger, federation.devices, charter, lambda: task.dataset)
         if carry_out(desk):
             host.reload()
 
@@ -389,5 +391,5 @@ def _measure(run: Run, dataset: Dataset, split: Split, last: Model) -> _Figures:
         else:
             errors.append(float("nan"))
     pq.write_table(pa.table({"version": versions, "rmse": errors}), run.folder / "metrics.parquet")
-    metrics = evaluate(last, profiles, split, dataset.catalogue)
+    metrics = evaluate_model(last, profiles, split, dataset.catalogue)
     return {"rmse": metrics.rmse, "ndcg_at_10": metrics.ndcg_at_10}

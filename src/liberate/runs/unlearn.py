@@ -13,24 +13,23 @@ import numpy as np
 
 from liberate.arrays import BoolArray
 from liberate.errors import LiberateError, SettingsError, StaleModel
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model as ModelRecord
-from liberate.ledger.format.records import Record, Round
+from liberate.ledger.format.records import ModelRecord, Record, Round
 from liberate.ledger.interface import Ledger
-from liberate.ledger.trace.model_ancestry import trace_model
+from liberate.ledger.trace.model_ancestry import model_ancestry
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
-from liberate.model.registry import method as method_of
-from liberate.model.registry import sum_of
+from liberate.model.registry import aggregate_statistics, build_method
 from liberate.model.solvers import VariationalBayes
 from liberate.model.statistics import NormalEquations
-from liberate.model.unlearning import distance, forget
-from liberate.runs.federation_folder import Home
+from liberate.model.unlearning import distance, unlearn_rounds
+from liberate.runs.federation_folder import FederationFolder
 from liberate.runs.folder import Result, Run, load_run
-from liberate.runs.train import Progress, Start, train
+from liberate.runs.train import StartingPoint, train
 from liberate.settings import Settings
+from liberate.timing import Progress, silent
 
 Method = Literal["exact", "fast"]
 """Learn again from the last model without the people, or follow the rounds without them to first order."""
@@ -88,7 +87,7 @@ def unlearn(
     *,
     method: Method = "exact",
     measure: bool = False,
-    progress: Progress = lambda text: None,
+    progress: Progress = silent,
 ) -> Unlearned:
     """Forget those who have withdrawn everything, by a further run of the federation without them.
 
@@ -129,9 +128,9 @@ def unlearn(
         if any(each.copied for each in ancestors):
             raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
         settings = replace(settings, federation=replace(settings.federation, rounds=1))
-        start = Start(_estimate(run, people, clean, progress), last)
+        start = StartingPoint(_estimate(run, people, clean, progress), last)
     else:
-        start = Start(origin, clean if origin else 0)
+        start = StartingPoint(origin, clean if origin else 0)
     estimating = time.perf_counter() - begin
     result = train(settings, out, ledger=run.home, start=start, progress=progress)
     new = load_run(out)
@@ -185,7 +184,7 @@ def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
     """
     while version > 0:
         opening = None
-        for step in trace_model(ledger, version):
+        for step in model_ancestry(ledger, version):
             opening, model = step.round.entry.record, step.model.entry.record
             if isinstance(model, ModelRecord):
                 yield _Ancestor(model.version, step.people, step.pooled.union(step.givers))
@@ -207,7 +206,7 @@ def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
         return run.model(version)
     record = decode_entry(ledger.entry(ledger.positions(kind="model")[version - 1])).record if version else None
     if isinstance(record, ModelRecord):
-        for folder in Home(run.home).all_run_folders():
+        for folder in FederationFolder(run.home).all_run_folders():
             with suppress(StaleModel):
                 return ModelStore(folder / "model").load(version, record.digest)
     return None
@@ -237,7 +236,7 @@ def _settings(run: Run) -> Settings:
 
 def _took_part(run: Run, names: Sequence[str], people: frozenset[int]) -> tuple[BoolArray, BoolArray]:
     """Tell of each user of a run's data set whether it took part in the run, and whether it is one of some people."""
-    with Devices(run.devices_folder) as devices:
+    with DeviceStore(run.devices_folder) as devices:
         numbers = {device.user_id: device.number for device in devices.devices()}
     absent = set(run.record.get("left_out", ()))
     took_part = np.array([name not in absent for name in names], np.bool_)
@@ -248,7 +247,7 @@ def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) 
     """Give nearly the model before last as it would have been without some people."""
     dataset = run.dataset()
     own = run.split(dataset).train
-    statistic, solver = method_of(run.settings.model, own.n_items, noisy=False)
+    statistic, solver = build_method(run.settings.model, own.n_items, noisy=False)
     if not (isinstance(statistic, NormalEquations) and isinstance(solver, VariationalBayes)):
         raise SettingsError(
             f"there is no fast way to forget what {solver.name} has learned of {statistic.name}", hint="--method exact"
@@ -265,9 +264,9 @@ def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) 
         )
     progress("following the rounds without them")
     bases = [run.model(version) for version in range(clean, last - 1)]
-    totals = [sum_of(statistic, base, everybody) for base in bases]
+    totals = [aggregate_statistics(statistic, base, everybody) for base in bases]
     sides = [fit_devices(base, stayers) for base in bases]
-    return forget(solver, bases, totals, sides, stayers, leavers)
+    return unlearn_rounds(solver, bases, totals, sides, stayers, leavers)
 
 
 def _distances(
@@ -285,9 +284,9 @@ def _distances(
     took_part, are_leaving = _took_part(run, dataset.user_ids, people)
     exact = last
     if not is_exact:
-        statistic, solver = method_of(run.settings.model, old.n_items, noisy=False)
+        statistic, solver = build_method(run.settings.model, old.n_items, noisy=False)
         stayers, exact = split.train.select(np.flatnonzero(took_part & ~are_leaving)), run.model(clean)
         for _ in range(clean, old.version):
-            exact = solver.solve(exact, sum_of(statistic, exact, stayers))
+            exact = solver.solve(exact, aggregate_statistics(statistic, exact, stayers))
     before, after = (distance(model, exact, split.train, split.test, ~are_leaving) for model in (old, last))
     return before, after

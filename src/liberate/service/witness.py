@@ -28,7 +28,7 @@ from liberate.ledger.publish.tile_replay import entries_in_tiles
 from liberate.ledger.witness.follower import Follower, ReadEntries, entries_in_folder
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES
 from liberate.ledger.witness.witness import Witness
-from liberate.runs.federation_folder import ledger_of
+from liberate.runs.federation_folder import ledger_folder_of
 
 _logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _reader(place: str) -> ReadEntries:
     folder = Path(place)
     if place.startswith(("http://", "https://")) or (folder / "tile").is_dir():
         return entries_in_tiles(place)
-    return entries_in_folder(ledger_of(folder))
+    return entries_in_folder(ledger_folder_of(folder))
 
 
 def _origin(place: str, read: ReadEntries) -> str:

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from liberate.crypto.signing import key_id
-from liberate.federation.store.devices import Devices
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.records import Model, Round
+from liberate.federation.store.devices import DeviceStore
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import ModelRecord, Round
 from liberate.ledger.format.sharing_records import Consent, Share
 from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import Completeness
 from liberate.ledger.trace.contributions import Contribution
-from liberate.ledger.trace.copies import Copy, Grant
-from liberate.ledger.trace.participant import Use
+from liberate.ledger.trace.copies import TracedConsent, TracedCopy
+from liberate.ledger.trace.participant import CopyUse
 from liberate.ledger.trace.prover import ProvedEntry
 
 _NANO = 10**9
@@ -27,22 +27,22 @@ Json = dict[str, Any]
 """An object, as JSON has it."""
 
 
-def text(digest: bytes) -> str:
+def to_base64(digest: bytes) -> str:
     """Write bytes as base64."""
     return b64encode(digest).decode()
 
 
-def amount(nano: int | None) -> float | None:
+def from_nano(nano: int | None) -> float | None:
     """Write 1e-9 units as a plain number; None, no limit or no protection, stays."""
     return None if nano is None else nano / _NANO
 
 
-def place(proved: ProvedEntry | None) -> int | None:
+def position_or_none(proved: ProvedEntry | None) -> int | None:
     """Give an entry's position, None without an entry."""
     return None if proved is None else proved.position
 
 
-def party(number: int, principals: Sequence[Principal], devices: Devices) -> Json:
+def party(number: int, principals: Sequence[Principal], devices: DeviceStore) -> Json:
     """Name somebody in all ways: `number`, `role`, `key_id`, and `user_id` if known; not of the forgotten."""
     device = devices.find(number=number)
     principal = principals[number]
@@ -62,19 +62,19 @@ def entry(proved: ProvedEntry) -> Json:
         "author": proved.entry.record.author,
         "block": proved.height,
         "time_us": proved.time_us,
-        "leaf_hash": text(proved.entry.leaf_hash),
-        "proof": [text(step) for step in proved.proof],
+        "leaf_hash": to_base64(proved.entry.leaf_hash),
+        "proof": [to_base64(step) for step in proved.proof],
     }
 
 
 def completeness(proof: Completeness) -> Json:
     """Write the proof that some entries are all that name somebody."""
     return {
-        "entries": [text(data) for data in proof.entries],
-        "block": text(proof.block),
-        "block_proof": [text(step) for step in proof.block_proof],
+        "entries": [to_base64(data) for data in proof.entries],
+        "block": to_base64(proof.block),
+        "block_proof": [to_base64(step) for step in proof.block_proof],
         "principal_count": proof.principal_count,
-        "state_proof": [text(step) for step in proof.state_proof],
+        "state_proof": [to_base64(step) for step in proof.state_proof],
     }
 
 
@@ -86,46 +86,50 @@ def contribution(found: Contribution) -> Json:
     return entry(found.update) | {
         "round": opening.number if isinstance(opening, Round) else None,
         "outcome": found.outcome,
-        "version": closing.version if isinstance(closing, Model) else None,
+        "version": closing.version if isinstance(closing, ModelRecord) else None,
         "descendants": len(found.descendants),
         "membership": None
         if membership is None
-        else {"index": membership.index, "size": membership.size, "proof": [text(step) for step in membership.proof]},
+        else {
+            "index": membership.index,
+            "size": membership.size,
+            "proof": [to_base64(step) for step in membership.proof],
+        },
     }
 
 
-def grant(found: Grant) -> Json:
+def grant(found: TracedConsent) -> Json:
     """Write a consent, its limits, and what became of it."""
     terms = found.consent.entry.record
     assert isinstance(terms, Consent), "a grant is of a consent"
     return entry(found.consent) | {
-        "recipients": list(numbers(terms.recipients)),
+        "recipients": list(numbers_in(terms.recipients)),
         "expiry": terms.expiry,
         "max_shares": terms.max_shares,
-        "epsilon": amount(terms.epsilon_nano),
+        "epsilon": from_nano(terms.epsilon_nano),
         "holds": found.holds,
-        "withdrawn": place(found.end),
+        "withdrawn": position_or_none(found.end),
     }
 
 
-def copy(found: Copy) -> Json:
+def copy(found: TracedCopy) -> Json:
     """Write a share: who gave whom a copy, of which base, under which consent, and whether it was accepted."""
     share = found.share.entry.record
     assert isinstance(share, Share), "a copy is of a share"
     return entry(found.share) | {
         "giver": found.giver,
         "recipient": found.recipient,
-        "base": text(share.base),
-        "copy": text(share.copy),
-        "epsilon": amount(share.epsilon_nano),
+        "base": to_base64(share.base),
+        "copy": to_base64(share.copy),
+        "epsilon": from_nano(share.epsilon_nano),
         "consent": found.grant.consent.position,
-        "receipt": place(found.receipt),
+        "receipt": position_or_none(found.receipt),
         "holds": found.grant.holds,
-        "withdrawn": place(found.grant.end),
+        "withdrawn": position_or_none(found.grant.end),
     }
 
 
-def use(found: Use) -> Json:
+def use(found: CopyUse) -> Json:
     """Write a use of copies by who received them."""
     return contribution(found.contribution) | {
         "by": found.by,
@@ -136,11 +140,11 @@ def use(found: Use) -> Json:
 def model(proved: ProvedEntry) -> Json:
     """Write a model."""
     record = proved.entry.record
-    version, digest = (record.version, text(record.digest)) if isinstance(record, Model) else (None, None)
+    version, digest = (record.version, to_base64(record.digest)) if isinstance(record, ModelRecord) else (None, None)
     return entry(proved) | {"version": version, "digest": digest}
 
 
-def shaped(own: Iterable[Contribution], uses: Sequence[Use]) -> tuple[list[Json], list[Json]]:
+def models_shaped_by(own: Iterable[Contribution], uses: Sequence[CopyUse]) -> tuple[list[Json], list[Json]]:
     """Give the models that used somebody's answers or copies, and those built on them that used neither.
 
     Of the first, `directly` says whether an own answer was used, and `through` which recipients' use of copies.

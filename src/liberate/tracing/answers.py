@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LiberateError
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import Erasure, Share
 from liberate.ledger.interface import Ledger
-from liberate.ledger.queries.usable_copies import pooled_shares
+from liberate.ledger.queries.usable_copies import pooled_copies
 from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import verify_completeness
-from liberate.ledger.trace.copies import Copy
-from liberate.ledger.trace.model_ancestry import Step, trace_model
-from liberate.ledger.trace.participant import Spent, Trace, Use, trace_participant, trace_received
+from liberate.ledger.trace.copies import TracedCopy
+from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry
+from liberate.ledger.trace.participant import CopyUse, ParticipantTrace, RunSpend, trace_participant, trace_received
 from liberate.ledger.trace.prover import ProvedEntry
 from liberate.runs.folder import Run
 from liberate.runs.people import find_person
+from liberate.timing import Progress, silent
 from liberate.tracing.answer_json import (
     Json,
-    amount,
     completeness,
     contribution,
     copy,
     entry,
+    from_nano,
     grant,
     model,
+    models_shaped_by,
     party,
-    place,
-    shaped,
-    text,
+    position_or_none,
+    to_base64,
     use,
 )
-
-Progress = Callable[[str], None]
 
 
 def trace_person(run: Run, participant: str) -> Json:
@@ -69,7 +68,7 @@ def trace_person(run: Run, participant: str) -> Json:
     with _opened(run) as (ledger, devices):
         found = trace_participant(ledger, person.number)
         recipients = _recipients(found.copies, found.uses, ledger.state.principals, devices)
-    models, descendants = shaped(found.contributions, found.uses)
+    models, descendants = models_shaped_by(found.contributions, found.uses)
     return {
         "number": person.number,
         "key_id": person.key_id,
@@ -83,11 +82,11 @@ def trace_person(run: Run, participant: str) -> Json:
         "received": [copy(each) for each in found.received],
         "models": models,
         "descendants": descendants,
-        "epsilon": amount(found.epsilon_nano),
-        "rho": amount(found.rho_nano),
+        "epsilon": from_nano(found.epsilon_nano),
+        "rho": from_nano(found.rho_nano),
         "spent": _by_run(found.spent),
-        "bases": [{"base": text(base), "epsilon": amount(nano)} for base, nano in found.bases.items()],
-        "withdrawal": place(found.withdrawal),
+        "bases": [{"base": to_base64(base), "epsilon": from_nano(nano)} for base, nano in found.bases.items()],
+        "withdrawal": position_or_none(found.withdrawal),
         "used_after_withdrawal": [contribution(each) for each in found.used_after_withdrawal()],
         "erasures": [_erasure(each) for each in found.erasures],
         "disclosures": [each.position for each in found.disclosures],
@@ -120,7 +119,7 @@ def trace_share(run: Run, position: int) -> Json:
         principals = ledger.state.principals
         recipients = _recipients([wanted], uses, principals, devices)
         owner = party(giver, principals, devices)
-    models, descendants = shaped((), uses)
+    models, descendants = models_shaped_by((), uses)
     own = copy(wanted)
     others = (copy(each) for each in found.copies if each is not wanted)
     return {
@@ -137,7 +136,7 @@ def trace_share(run: Run, position: int) -> Json:
     } | _proved(run, found)
 
 
-def trace_received_by(run: Run, name: str) -> Json:
+def trace_recipient(run: Run, name: str) -> Json:
     """Say what somebody received, from whom, under which consents; for the pool, this is a coordinator.
 
     Args:
@@ -162,7 +161,7 @@ def trace_received_by(run: Run, name: str) -> Json:
             party(giver, principals, devices) | {"shares": [each.share.position for each in own]}
             for giver, own in _grouped(found.copies)
         ]
-    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    checkpoint = verify_checkpoint(found.checkpoint, run.verifier_key)
     verify_completeness(found.completeness, run.verifier_key)
     grants = {each.grant.consent.position: each.grant for each in found.copies}
     proved = {at for each in found.copies for at in (each.share, each.receipt, each.grant.consent, each.grant.end)}
@@ -174,12 +173,12 @@ def trace_received_by(run: Run, name: str) -> Json:
         "completeness": completeness(found.completeness),
         "proofs": len(proved - {None}) + 1,
         "entry_count": checkpoint.size,
-        "root": text(checkpoint.root),
+        "root": to_base64(checkpoint.root),
         "checkpoint": found.checkpoint,
     }
 
 
-def trace_version(run: Run, version: int, progress: Progress = lambda text: None) -> Json:
+def trace_model(run: Run, version: int, progress: Progress = silent) -> Json:
     """Say who shaped a model: whose answers and copies it used, and those of the models it was made of, to the first.
 
     Args:
@@ -199,17 +198,17 @@ def trace_version(run: Run, version: int, progress: Progress = lambda text: None
     """
     with _opened(run) as (ledger, devices):
         steps = []
-        for step in trace_model(ledger, version):
+        for step in model_ancestry(ledger, version):
             steps.append(step)
             progress(f"checked the {len(step.updates):,} answers behind the model of entry {step.model.position}")
         used = {each.share for step in steps for update in _updates(step) for each in update.shares}
         for step in steps:
             if step.pools:
-                used |= {share for _, share in pooled_shares(ledger, step.round.position, step.model.position)}
+                used |= {share for _, share in pooled_copies(ledger, step.round.position, step.model.position)}
         shares = _positions_of(ledger, used)
         recipients = {_share_at(ledger, at).recipient for at in shares}
         named = [party(number, ledger.state.principals, devices) for number in sorted(recipients)]
-    checkpoint = open_checkpoint(steps[0].checkpoint, run.verifier_key)
+    checkpoint = verify_checkpoint(steps[0].checkpoint, run.verifier_key)
     return {
         "version": version,
         "models": [_step(step) for step in steps],
@@ -219,27 +218,27 @@ def trace_version(run: Run, version: int, progress: Progress = lambda text: None
         "recipients": named,
         "proofs": sum(3 + len(step.pools) for step in steps),
         "entry_count": checkpoint.size,
-        "root": text(checkpoint.root),
+        "root": to_base64(checkpoint.root),
         "checkpoint": steps[0].checkpoint,
     }
 
 
 @contextmanager
-def _opened(run: Run) -> Iterator[tuple[Ledger, Devices]]:
-    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+def _opened(run: Run) -> Iterator[tuple[Ledger, DeviceStore]]:
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         yield ledger, devices
 
 
-def _proved(run: Run, found: Trace) -> Json:
+def _proved(run: Run, found: ParticipantTrace) -> Json:
     """Check a history once more with the run's own key, and give what proves it."""
-    checkpoint = open_checkpoint(found.checkpoint, run.verifier_key)
+    checkpoint = verify_checkpoint(found.checkpoint, run.verifier_key)
     verify_completeness(found.completeness, run.verifier_key)
     return {
         "complete": True,
         "completeness": completeness(found.completeness),
         "proofs": found.proof_count,
         "entry_count": checkpoint.size,
-        "root": text(checkpoint.root),
+        "root": to_base64(checkpoint.root),
         "checkpoint": found.checkpoint,
     }
 
@@ -252,19 +251,19 @@ def _share_at(ledger: Ledger, position: int) -> Share:
     return record
 
 
-def _grouped(copies: Sequence[Copy]) -> list[tuple[int, list[Copy]]]:
+def _grouped(copies: Sequence[TracedCopy]) -> list[tuple[int, list[TracedCopy]]]:
     givers = sorted({each.giver for each in copies})
     return [(giver, [each for each in copies if each.giver == giver]) for giver in givers]
 
 
 def _recipients(
-    copies: Sequence[Copy], uses: Sequence[Use], principals: Sequence[Principal], devices: Devices
+    copies: Sequence[TracedCopy], uses: Sequence[CopyUse], principals: Sequence[Principal], devices: DeviceStore
 ) -> list[Json]:
     """Name who got copies: which, how many they accepted, and the models that their use of them shaped."""
     found = []
     for number in sorted({each.recipient for each in copies}):
         own = [each for each in copies if each.recipient == number]
-        models = shaped((), [each for each in uses if each.by == number])[0]
+        models = models_shaped_by((), [each for each in uses if each.by == number])[0]
         found.append(
             party(number, principals, devices)
             | {
@@ -276,10 +275,10 @@ def _recipients(
     return found
 
 
-def _by_run(spent: Iterable[Spent]) -> list[Json]:
+def _by_run(spent: Iterable[RunSpend]) -> list[Json]:
     runs: dict[int, Json] = {}
     for each in spent:
-        runs.setdefault(each.run, {"run": each.run, "epsilon": 0.0, "rho": 0.0})[each.account] = amount(each.nano)
+        runs.setdefault(each.run, {"run": each.run, "epsilon": 0.0, "rho": 0.0})[each.account] = from_nano(each.nano)
     return list(runs.values())
 
 
@@ -289,13 +288,13 @@ def _erasure(proved: ProvedEntry) -> Json:
     removal = record.removal if isinstance(record, Erasure) else None
     return entry(proved) | {
         "destroyed": list(removal.destroyed) if removal else None,
-        "told": list(numbers(removal.told)) if removal else None,
-        "answered": list(numbers(removal.answered)) if removal else None,
-        "models": list(numbers(removal.models)) if removal else None,
+        "told": list(numbers_in(removal.told)) if removal else None,
+        "answered": list(numbers_in(removal.answered)) if removal else None,
+        "models": list(numbers_in(removal.models)) if removal else None,
     }
 
 
-def _step(step: Step) -> Json:
+def _step(step: ModelAncestor) -> Json:
     opening = step.round.entry.record
     assert isinstance(opening, Round), "a step has a round"
     return model(step.model) | {
@@ -310,7 +309,7 @@ def _step(step: Step) -> Json:
     }
 
 
-def _people(steps: Sequence[Step]) -> list[Json]:
+def _people(steps: Sequence[ModelAncestor]) -> list[Json]:
     """Say of everybody by which models answers, copies and pooled shares were used."""
     found: dict[int, Json] = {}
     for step in reversed(steps):
@@ -322,7 +321,7 @@ def _people(steps: Sequence[Step]) -> list[Json]:
     return [person for _, person in sorted(found.items())]
 
 
-def _updates(step: Step) -> Iterator[Update]:
+def _updates(step: ModelAncestor) -> Iterator[Update]:
     for each in step.updates.values():
         if isinstance(each.record, Update):
             yield each.record

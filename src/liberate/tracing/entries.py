@@ -9,7 +9,7 @@ import msgspec
 
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import KINDS
 from liberate.ledger.rules.state import State
@@ -25,7 +25,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     """
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
-    with closing(run.open_ledger()) as ledger, Devices(run.devices_folder) as devices:
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         state = ledger.state
         number = None if author is None else _author_number(run, author, len(state.principals))
         user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}

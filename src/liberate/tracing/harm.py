@@ -7,35 +7,35 @@ better off, is a reason to look and no proof: an honest person of rare taste has
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from liberate.arrays import GridRows
+from liberate.arrays import FixedPointStatistics
 from liberate.errors import LiberateError
-from liberate.federation.coordinator.aggregate import Sum
-from liberate.federation.coordinator.upload_validation import Gate
-from liberate.federation.store.devices import Devices
+from liberate.federation.coordinator.aggregate import UploadAggregate
+from liberate.federation.coordinator.upload_validation import UploadValidator
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.interface import Ledger
-from liberate.ledger.queries.usable_copies import Weights
+from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.leave_one_out import Effect, HeldOut, LeaveOneOut
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
 from liberate.model.registry import solver_from
 from liberate.runs.folder import Run
-from liberate.timing import Stopwatch
+from liberate.timing import Progress, Stopwatch, silent
 from liberate.tracing.answer_json import Json, party
-from liberate.tracing.rounds import ClosedRound, closed_rounds
+from liberate.tracing.rounds import CompletedRound, completed_rounds
 
 
-def trace_harm(run: Run, version: int, progress: Callable[[str], None] = lambda text: None) -> Json:
+def trace_harm(run: Run, version: int, progress: Progress = silent) -> Json:
     """Say of each upload behind a model how large it is and what it did to the others.
 
     Args:
@@ -54,11 +54,15 @@ def trace_harm(run: Run, version: int, progress: Callable[[str], None] = lambda 
     Raises:
         LiberateError: No such model of this run, its uploads were not kept or do not open, or they were masked.
     """
-    if not Uploads.exists(run.uploads_folder):
+    if not UploadStore.exists(run.uploads_folder):
         raise LiberateError(
             f"{run.folder} kept no uploads", hint="a run keeps them with --set ledger.keep_uploads=true"
         )
-    with closing(run.open_ledger()) as ledger, Uploads(run.uploads_folder) as uploads, Devices(run.devices_folder) as d:
+    with (
+        closing(run.open_ledger()) as ledger,
+        UploadStore(run.uploads_folder) as uploads,
+        DeviceStore(run.devices_folder) as d,
+    ):
         closed = _round_of(ledger, run, version)
         store = ModelStore(run.folder / "model")
         base = store.load(closed.record.base_version, closed.record.base_digest)
@@ -95,9 +99,9 @@ def _worst_first(person: Json) -> tuple[float, float]:
     return -(person["fit"] if person["fit"] is not None else person["held_out"] or 0.0), -person["size"]
 
 
-def _round_of(ledger: Ledger, run: Run, version: int) -> ClosedRound:
+def _round_of(ledger: Ledger, run: Run, version: int) -> CompletedRound:
     """Find the round that ended in a model of a run."""
-    for closed in closed_rounds(ledger, int(run.record["run"])):
+    for closed in completed_rounds(ledger, int(run.record["run"])):
         if closed.model.version == version:
             if closed.record.is_masked:
                 raise LiberateError(f"the uploads of model {version} were masked: none says anything by itself")
@@ -116,16 +120,16 @@ class _Room:
         used: Updates that the model used, by position, each with its author.
     """
 
-    closed: ClosedRound
-    uploads: Uploads
-    gate: Gate
-    weights: Weights
+    closed: CompletedRound
+    uploads: UploadStore
+    gate: UploadValidator
+    weights: CopyWeights
     used: dict[int, tuple[int, bytes]]
 
     @classmethod
-    def of(cls, ledger: Ledger, uploads: Uploads, closed: ClosedRound, base: Model) -> _Room:
-        weights = Weights(ledger)
-        gate = Gate.of(closed.record, closed.mechanism, base, weights, Stopwatch())
+    def of(cls, ledger: Ledger, uploads: UploadStore, closed: CompletedRound, base: Model) -> _Room:
+        weights = CopyWeights(ledger)
+        gate = UploadValidator.of(closed.record, closed.mechanism, base, weights, Stopwatch())
         return cls(closed=closed, uploads=uploads, gate=gate, weights=weights, used=closed.used(ledger))
 
     @property
@@ -141,7 +145,7 @@ class _Room:
         """The most that the norm of an upload may be, in the statistic's unit."""
         return None if self.gate.ceiling is None else self.gate.ceiling.total * self.unit
 
-    def __iter__(self) -> Iterator[tuple[int, GridRows, Fraction]]:
+    def __iter__(self) -> Iterator[tuple[int, FixedPointStatistics, Fraction]]:
         """Give each upload with its participant and the weight of the copies in it, in the order of the ledger."""
         for each in self.uploads.of_round(self.closed.record.number):
             author, entry = self.used.get(each.position, (None, b""))
@@ -164,12 +168,12 @@ class _Sizes:
 
     sizes: dict[int, float]
     rows: dict[int, float]
-    sum: Sum
+    sum: UploadAggregate
     n_rows: int
 
     @classmethod
     def of(cls, room: _Room) -> _Sizes:
-        sizes, means, total, n_rows = {}, {}, Sum.empty(room.closed.record.shape), 0
+        sizes, means, total, n_rows = {}, {}, UploadAggregate.empty(room.closed.record.shape), 0
         for number, upload, n_copies in room:
             total.add(upload, n_copies)
             n_rows += len(upload.rows)
@@ -185,7 +189,7 @@ class _Sizes:
         return cls(sizes=sizes, rows=means, sum=total, n_rows=n_rows)
 
 
-def _leave_one_out(run: Run, closed: ClosedRound, base: Model, found: _Sizes) -> LeaveOneOut | None:
+def _leave_one_out(run: Run, closed: CompletedRound, base: Model, found: _Sizes) -> LeaveOneOut | None:
     """Prepare to leave each upload out, where the round's model predicts ratings and is solved item by item."""
     is_open = closed.record.account == "none" and closed.record.statistic in ("normal", "gradient")
     if not (is_open and base.predicts_ratings):

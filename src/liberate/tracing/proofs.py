@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from liberate.crypto.note import WitnessPolicy, open_checkpoint
+from liberate.crypto.note import WitnessPolicy, verify_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import decode_entry
@@ -17,23 +17,23 @@ from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.proof_files import (
     INCLUSION,
     NO_WITNESSES,
-    Continued,
-    Included,
-    open_consistency,
-    open_history,
-    open_inclusion,
-    prove_consistency,
-    prove_history,
-    prove_inclusion,
+    VerifiedConsistency,
+    VerifiedInclusion,
+    verify_completeness_proof,
+    verify_consistency_proof,
+    verify_inclusion_proof,
+    write_completeness_proof,
+    write_consistency_proof,
+    write_inclusion_proof,
 )
-from liberate.ledger.trace.completeness import Completeness, follow
+from liberate.ledger.trace.completeness import Completeness, replay_principal
 from liberate.runs.folder import Run
 from liberate.runs.people import find_person
 
 _NANO = 10**9
 
 
-def published(folder: Path, ledger: Ledger) -> str | None:
+def published_checkpoint(folder: Path, ledger: Ledger) -> str | None:
     """Give the newest checkpoint that a run has published; None where the log's newest one needs no cosignatures."""
     kept = folder / "checkpoint"
     if ledger.state.founding.witnesses.threshold == 0 or not kept.exists():
@@ -54,8 +54,8 @@ def prove_entry(run: Run, position: int, note: str | None = None, out: Path | No
         LedgerError: The ledger has no such entry, or cannot prove it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_inclusion(ledger, position, note or published(run.home, ledger))
-    found = open_inclusion(text, run.verifier_key)
+        text = write_inclusion_proof(ledger, position, note or published_checkpoint(run.home, ledger))
+    found = verify_inclusion_proof(text, run.verifier_key)
     _write(out, text)
     return {
         "position": position,
@@ -65,7 +65,7 @@ def prove_entry(run: Run, position: int, note: str | None = None, out: Path | No
     }
 
 
-def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+def prove_consistency(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
     """Prove that the ledger continues a checkpoint that somebody has kept.
 
     Args:
@@ -78,13 +78,13 @@ def prove_growth(run: Run, kept: str, note: str | None = None, out: Path | None 
         LedgerError: The ledger does not continue it.
     """
     with closing(run.open_ledger()) as ledger:
-        text = prove_consistency(ledger, kept, note or published(run.home, ledger))
-    found = open_consistency(text, run.verifier_key, kept)
+        text = write_consistency_proof(ledger, kept, note or published_checkpoint(run.home, ledger))
+    found = verify_consistency_proof(text, run.verifier_key, kept)
     _write(out, text)
     return {"old_size": found.old_size, **_proved(found)}
 
 
-def prove_person(run: Run, participant: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+def prove_completeness(run: Run, participant: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
     """Prove which entries are all that name a participant.
 
     Args:
@@ -99,8 +99,8 @@ def prove_person(run: Run, participant: str, note: str | None = None, out: Path 
     """
     number = find_person(run, participant).number
     with closing(run.open_ledger()) as ledger:
-        text = prove_history(ledger, number, note or published(run.home, ledger))
-    found = _history(open_history(text, run.verifier_key), run.verifier_key)
+        text = write_completeness_proof(ledger, number, note or published_checkpoint(run.home, ledger))
+    found = _history(verify_completeness_proof(text, run.verifier_key), run.verifier_key)
     _write(out, text)
     return found
 
@@ -118,25 +118,25 @@ def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPol
         LedgerError: The file proves nothing.
     """
     if text.startswith(INCLUSION):
-        included = open_inclusion(text, vkey, policy)
+        included = verify_inclusion_proof(text, vkey, policy)
         record: dict[str, Any] = msgspec.to_builtins(included.entry.record)
         leaf_hash = _text(included.entry.leaf_hash)
         fields = {"position": included.position, "leaf_hash": leaf_hash, "record": record}
         return {"proves": "inclusion", **fields, **_proved(included)}
     if text.startswith("{"):
-        return {"proves": "completeness", **_history(open_history(text, vkey, policy), vkey)}
+        return {"proves": "completeness", **_history(verify_completeness_proof(text, vkey, policy), vkey)}
     if kept is None:
         raise LedgerError(
             "not an inclusion proof",
             hint="a consistency proof is held against a checkpoint you have kept: --checkpoint",
         )
-    continued = open_consistency(text, vkey, kept, policy)
+    continued = verify_consistency_proof(text, vkey, kept, policy)
     return {"proves": "consistency", "old_size": continued.old_size, **_proved(continued)}
 
 
 def _history(found: Completeness, vkey: str) -> dict[str, Any]:
-    checkpoint = open_checkpoint(found.checkpoint, vkey)
-    person = follow(found.number, found.entries, checkpoint.origin)
+    checkpoint = verify_checkpoint(found.checkpoint, vkey)
+    person = replay_principal(found.number, found.entries, checkpoint.origin)
     return {
         "number": found.number,
         "key_id": key_id(person.key),
@@ -151,7 +151,7 @@ def _history(found: Completeness, vkey: str) -> dict[str, Any]:
     }
 
 
-def _proved(found: Included | Continued) -> dict[str, Any]:
+def _proved(found: VerifiedInclusion | VerifiedConsistency) -> dict[str, Any]:
     return {
         "origin": found.checkpoint.origin,
         "size": found.checkpoint.size,

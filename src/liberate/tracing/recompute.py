@@ -18,38 +18,38 @@ from typing import Literal
 
 import numpy as np
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.errors import FederationError, InvalidRecord, LedgerError, LiberateError
-from liberate.federation.coordinator.aggregate import Sum
+from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.pool_round import copies_digest
 from liberate.federation.coordinator.unmasking import rebuilt, take_masks_out
-from liberate.federation.coordinator.upload_validation import Gate
+from liberate.federation.coordinator.upload_validation import UploadValidator
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.uploads import Uploads
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import RoundAnswer
-from liberate.federation.wire.secagg_messages import MaskKeys, verify_keys
+from liberate.federation.wire.secagg_messages import AdvertisedKeys, verify_keys
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model as ModelRecord
+from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.format.sharing_records import Erasure, Share
 from liberate.ledger.interface import Ledger
-from liberate.ledger.queries.usable_copies import Weights, pooled_shares
+from liberate.ledger.queries.usable_copies import CopyWeights, pooled_copies
 from liberate.ledger.verification.findings import Finding
-from liberate.model.codec import encode, model_digest
+from liberate.model.codec import encode_model, model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import POOL_STATISTIC, learner_from
 from liberate.model.registry import solver_from
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.privacy.secure_aggregation import signed_sum
 from liberate.randomness import Randomness, SimulatedRandomness
-from liberate.runs.folder import POOL, Run
-from liberate.timing import Stopwatch
-from liberate.tracing.rounds import ClosedRound, closed_rounds
+from liberate.runs.folder import POOL_FOLDER, Run
+from liberate.timing import Progress, Stopwatch, silent
+from liberate.tracing.rounds import CompletedRound, completed_rounds
 
-Outcome = Literal["follows", "erased", "not_kept", "fault"]
+RecomputeStatus = Literal["follows", "erased", "not_kept", "fault"]
 """What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
 none of its uploads or copies is here; something does not follow."""
 
@@ -74,14 +74,14 @@ class RecomputedRound:
     round: int
     version: int
     position: int
-    outcome: Outcome
+    outcome: RecomputeStatus
     updates: int
     kept: int
     difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Recomputation:
+class RecomputeReport:
     """What taking a run again has found.
 
     Attributes:
@@ -93,7 +93,7 @@ class Recomputation:
     findings: tuple[Finding, ...]
 
 
-def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> Recomputation:
+def recompute(run: Run, progress: Progress = silent) -> RecomputeReport:
     """Take all rounds of a run again. The ledger itself is verified elsewhere.
 
     Args:
@@ -106,12 +106,12 @@ def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> 
     folder = run.uploads_folder
     with (
         closing(run.open_ledger()) as ledger,
-        Uploads(folder) if Uploads.exists(folder) else nullcontext() as uploads,
-        Pool(run.home / POOL) if (run.home / POOL).exists() else nullcontext() as pool,
+        UploadStore(folder) if UploadStore.exists(folder) else nullcontext() as uploads,
+        PoolStore(run.home / POOL_FOLDER) if (run.home / POOL_FOLDER).exists() else nullcontext() as pool,
     ):
         again = _Again(
             ledger=ledger,
-            weights=Weights(ledger),
+            weights=CopyWeights(ledger),
             uploads=uploads,
             pool=pool,
             store=ModelStore(run.folder / "model"),
@@ -119,10 +119,10 @@ def recompute(run: Run, progress: Callable[[str], None] = lambda text: None) -> 
             erased=frozenset(_erased(ledger)),
         )
         rounds = []
-        for closed in closed_rounds(ledger, int(run.record["run"])):
+        for closed in completed_rounds(ledger, int(run.record["run"])):
             progress(f"round {closed.record.number} again")
             rounds.append(again.take(closed))
-    return Recomputation(tuple(rounds), tuple(again.findings))
+    return RecomputeReport(tuple(rounds), tuple(again.findings))
 
 
 def _erased(ledger: Ledger) -> Iterator[int]:
@@ -162,16 +162,16 @@ class _Again:
     """
 
     ledger: Ledger
-    weights: Weights
-    uploads: Uploads | None
-    pool: Pool | None
+    weights: CopyWeights
+    uploads: UploadStore | None
+    pool: PoolStore | None
     store: ModelStore
     randomness: Randomness
     erased: frozenset[int]
     findings: list[Finding] = field(default_factory=list)
     derived: Model | None = None
 
-    def take(self, closed: ClosedRound) -> RecomputedRound:
+    def take(self, closed: CompletedRound) -> RecomputedRound:
         """Take one round again, from the model that the ledger says it started from."""
         before, record, model = len(self.findings), closed.record, closed.model
         base = self._model(record.base_version, record.base_digest)
@@ -183,7 +183,7 @@ class _Again:
             difference = self._compare(model, made.derive)
         else:
             self._model(model.version, model.digest)
-        outcome: Outcome = "follows"
+        outcome: RecomputeStatus = "follows"
         if len(self.findings) > before:
             outcome = "fault"
         elif difference is None:
@@ -215,9 +215,9 @@ class _Again:
 
     # --- the copies of a pool -----------------------------------------------------------------------------------------
 
-    def _of_copies(self, closed: ClosedRound, base: Model | None) -> _Made:
+    def _of_copies(self, closed: CompletedRound, base: Model | None) -> _Made:
         """Learn again from the copies that a pool's round meant."""
-        shares = pooled_shares(self.ledger, closed.position, closed.model_position)
+        shares = pooled_copies(self.ledger, closed.position, closed.model_position)
         if self.pool is None or base is None:
             return _Made(len(shares), 0, None)
         before, missing = len(self.findings), dict[int, int]()
@@ -230,7 +230,7 @@ class _Again:
                 missing[position] = giver
                 continue
             copies.append(received.copy)
-            opened.append(commitment(received.salt, received.copy))
+            opened.append(salted_commitment(received.salt, received.copy))
             epsilons.append(record.epsilon_nano or 0)
             if opened[-1] != record.copy:
                 self._find(f"copy {position}", "does not open its commitment")
@@ -254,7 +254,7 @@ class _Again:
                 return position, entry.record
         raise LedgerError(f"participant {giver} made no share {_short(share)}")
 
-    def _check_sum(self, closed: ClosedRound, what: str, digest: Digest) -> None:
+    def _check_sum(self, closed: CompletedRound, what: str, digest: Digest) -> None:
         wanted = closed.model.sum_digest
         if digest != wanted:
             self._find(f"round {closed.record.number}", f"its {what} add up to {_short(digest)}, its model's entry says"
@@ -262,7 +262,7 @@ class _Again:
 
     # --- the sum of uploads -------------------------------------------------------------------------------------------
 
-    def _of_answers(self, closed: ClosedRound, base: Model | None) -> _Made:
+    def _of_answers(self, closed: CompletedRound, base: Model | None) -> _Made:
         """Add up the uploads of a round, and solve again."""
         record, model, before = closed.record, closed.model, len(self.findings)
         used = closed.used(self.ledger)
@@ -278,11 +278,11 @@ class _Again:
 
         return _Made(len(used), kept, derive)
 
-    def _sum(self, closed: ClosedRound, base: Model, used: dict[int, tuple[int, bytes]]) -> Sum | None:
+    def _sum(self, closed: CompletedRound, base: Model, used: dict[int, tuple[int, bytes]]) -> UploadAggregate | None:
         """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
         record, missing = closed.record, set(used)
         mechanism = closed.mechanism
-        gate, total = Gate.of(record, mechanism, base, self.weights, Stopwatch()), Sum.of(record)
+        gate, total = UploadValidator.of(record, mechanism, base, self.weights, Stopwatch()), UploadAggregate.of(record)
         assert self.uploads is not None
         for each in self.uploads.of_round(record.number):
             if each.position not in missing:
@@ -313,7 +313,7 @@ class _Again:
                 self._find(f"{what} {place}", f"is not among those kept, and participant {number} was not erased")
         return bool(people)
 
-    def _unmask(self, closed: ClosedRound, survivors: set[int], total: Sum) -> bool:
+    def _unmask(self, closed: CompletedRound, survivors: set[int], total: UploadAggregate) -> bool:
         """Take the masks out of a sum with the shares that were kept; False where some are gone."""
         assert self.uploads is not None
         kept = self.uploads.unmasking(closed.record.number)
@@ -337,7 +337,7 @@ class _Again:
             total.rows = signed_sum(words).reshape(total.rows.shape)
         return True
 
-    def _check_keys(self, closed: ClosedRound, current: MaskedRound, number: int, keys: MaskKeys) -> None:
+    def _check_keys(self, closed: CompletedRound, current: MaskedRound, number: int, keys: AdvertisedKeys) -> None:
         """Check that a person signed the keys, with a key of before the round's model."""
         state = self.ledger.state
         if number not in current.people:
@@ -359,7 +359,7 @@ class _Again:
         except (LiberateError, ValueError) as error:
             self._find(place, f"none can be derived: {error}")
             return None
-        if model_digest(encode(derived)) == model.digest:
+        if model_digest(encode_model(derived)) == model.digest:
             self._model(model.version, model.digest)
             self.derived = derived
             return 0.0

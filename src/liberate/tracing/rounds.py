@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model, Round, Update
+from liberate.ledger.format.records import ModelRecord, Round, Update
 from liberate.ledger.interface import Ledger
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import mechanism_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedRound:
+class CompletedRound:
     """A round that ended in a model.
 
     Attributes:
@@ -29,7 +29,7 @@ class ClosedRound:
     entry: bytes
     record: Round
     model_position: int
-    model: Model
+    model: ModelRecord
 
     @property
     def mechanism(self) -> Mechanism:
@@ -46,12 +46,12 @@ class ClosedRound:
         }
 
 
-def closed_rounds(ledger: Ledger, run: int) -> Iterator[ClosedRound]:
+def completed_rounds(ledger: Ledger, run: int) -> Iterator[CompletedRound]:
     """Give the rounds of a run that ended in a model, in their order."""
     opened = ledger.positions(kind="round")
     for position in ledger.positions(kind="model"):
         at = opened[bisect_left(opened, position) - 1]
         entry = ledger.entry(at)
         record, model = decode_entry(entry).record, decode_entry(ledger.entry(position)).record
-        if isinstance(record, Round) and isinstance(model, Model) and record.run == run:
-            yield ClosedRound(position=at, entry=entry, record=record, model_position=position, model=model)
+        if isinstance(record, Round) and isinstance(model, ModelRecord) and record.run == run:
+            yield CompletedRound(position=at, entry=entry, record=record, model_position=position, model=model)

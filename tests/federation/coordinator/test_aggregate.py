@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import GridRows
-from liberate.federation.coordinator.aggregate import Sum
+from liberate.arrays import FixedPointStatistics
+from liberate.federation.coordinator.aggregate import UploadAggregate
 
 SHAPE = (4, 2, 3)
 Parts = list[tuple[dict[int, list[int]], list[int]]]
@@ -20,12 +20,12 @@ def parts() -> st.SearchStrategy[Parts]:
     return st.lists(st.tuples(rows, st.lists(TAIL, min_size=SHAPE[2], max_size=SHAPE[2])), max_size=9)
 
 
-def summed(uploads: Parts, trim_nano: int) -> Sum:
-    total = Sum.empty(SHAPE, trim_nano)
+def summed(uploads: Parts, trim_nano: int) -> UploadAggregate:
+    total = UploadAggregate.empty(SHAPE, trim_nano)
     for rows, tail in uploads:
         items = sorted(rows)
         total.add(
-            GridRows(
+            FixedPointStatistics(
                 indptr=np.array([0, len(items)]),
                 indices=np.array(items, np.int32),
                 rows=np.array([rows[item] for item in items], np.int32).reshape(-1, SHAPE[1]),

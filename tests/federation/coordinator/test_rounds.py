@@ -10,16 +10,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.data.ratings import Ratings
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.federation.wire.round_messages import RoundAnswer, decode_reply
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
-from liberate.model.codec import encode
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.codec import encode_model
 from liberate.model.kernels.server import add_rows
 from liberate.model.profiles import fit_devices, predict
 from tests.federation.crashes import Crash, crash_at
@@ -33,9 +33,9 @@ DISTRIBUTED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
 def final_state(folder: Path, world: World) -> tuple[bytes, bytes]:
     """Train in a folder; give the last model's bytes and the ledger's root."""
     with stage(folder, world) as scene:
-        model = encode(scene.learn())
+        model = encode_model(scene.learn())
         ledger = scene.federation.ledger
-        return model, open_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+        return model, verify_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
 
 
 def test_learns_what_hidden_factors_explain(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_order_of_replies_does_not_matter(tmp_path: Path) -> None:
 
     straight = final_state(tmp_path / "a", PLAIN)
     with stage(tmp_path / "b", PLAIN, wrap=Shuffled) as scene:
-        shuffled = encode(scene.learn())
+        shuffled = encode_model(scene.learn())
 
     assert shuffled == straight[0]
 
@@ -137,7 +137,7 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
     assert len(set(uploads)) == 36
 
 
-DURABLE_STEPS = ((SqliteLedger, "_commit"), (Devices, "post"), (ModelStore, "save"))
+DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "post"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
@@ -160,7 +160,7 @@ def test_crash_at_every_durable_step_changes_nothing(
                     crashes += 1
 
             assert resumed(folder, world) == undisturbed
-            assert verify(folder / "ledger").ok
+            assert verify_ledger(folder / "ledger").ok
 
     assert crashes > 30
 
@@ -174,7 +174,7 @@ def resumed(folder: Path, world: World) -> tuple[bytes, bytes]:
             model = scene.store.load(record.version, record.digest)  # type: ignore[union-attr]  # a model by its kind
         while model.version < world.rounds:
             model = scene.round(model)
-        return encode(model), open_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+        return encode_model(model), verify_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
 
 
 def replaced(ratings: Ratings, user: int) -> Ratings:
@@ -240,7 +240,7 @@ def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeyp
                 crashes += 1
         resumed(folder, world)
 
-        audit = verify(folder / "ledger")
+        audit = verify_ledger(folder / "ledger")
         assert audit.ok
         assert not audit.simulated
         with stage(folder, world) as scene:

@@ -16,13 +16,13 @@ from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.coordinator.secure_aggregation import survivor_parts
 from liberate.federation.keys import rotate_key
 from liberate.federation.wire.round_messages import Refused, RoundAnswer, RoundRefusal, decode_reply, encode_message
-from liberate.federation.wire.secagg_messages import MaskKeys, Opened, Shares, decode_answer
+from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares, decode_answer
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers, ranges
-from liberate.ledger.format.records import Aborted, Model, Round, Survivors
-from liberate.ledger.verification.verify import verify
-from liberate.model.codec import encode
+from liberate.ledger.format.number_sets import numbers_in, to_ranges
+from liberate.ledger.format.records import Aborted, ModelRecord, Round, Survivors
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.codec import encode_model
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 MASKED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
@@ -66,7 +66,7 @@ def vanishing(absent: dict[str, set[int]]) -> type[Transport]:
 def survivors_on(scene: Stage) -> list[int]:
     ledger = scene.federation.ledger
     records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="survivors")]
-    return [number for record in records if isinstance(record, Survivors) for number in numbers(record.people)]
+    return [number for record in records if isinstance(record, Survivors) for number in numbers_in(record.people)]
 
 
 def abort_reason(scene: Stage) -> str:
@@ -86,8 +86,8 @@ def test_masks_change_no_bit_of_a_model(tmp_path: Path) -> None:
             last = scene.learn(1)
             ledger = scene.federation.ledger
             (record,) = (decode_entry(ledger.entry(p)).record for p in ledger.positions(kind="model"))
-            assert isinstance(record, Model)
-            models.append((encode(last), record.sum_digest, record.digest))
+            assert isinstance(record, ModelRecord)
+            models.append((encode_model(last), record.sum_digest, record.digest))
 
     assert models[0] == models[1]
 
@@ -98,12 +98,12 @@ def test_masked_runs_go_on_and_their_ledger_is_sound(tmp_path: Path) -> None:
         ledger, log_key = scene.federation.ledger, scene.federation.policy.log_key
         record = decode_entry(ledger.entry(ledger.positions(kind="round")[0])).record
     with stage(tmp_path / "b", PLAIN) as scene:
-        assert encode(scene.learn()) == encode(last)
+        assert encode_model(scene.learn()) == encode_model(last)
 
-    assert not verify(tmp_path / "a" / "ledger", key=log_key).findings
+    assert not verify_ledger(tmp_path / "a" / "ledger", key=log_key).findings
     assert isinstance(record, Round)
     assert record.is_masked
-    assert list(numbers(record.cohort)) == list(range(FIRST, FIRST + 12))
+    assert list(numbers_in(record.cohort)) == list(range(FIRST, FIRST + 12))
 
 
 def test_uploads_are_masked_on_their_way(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_abort
             masked = scene.learn(1)
             assert set(survivors_on(scene)) == set(range(FIRST, FIRST + 12)) - before_upload
         with stage(Path(folder) / "b", PLAIN, wrap=silent(before_upload)) as scene:
-            assert encode(scene.learn(1)) == encode(masked)
+            assert encode_model(scene.learn(1)) == encode_model(masked)
 
 
 def silent(absent: set[int]) -> type[Transport]:
@@ -195,12 +195,12 @@ def other_keys(message: msgspec.Struct) -> msgspec.Struct:
 
 
 def fewer_shares(message: msgspec.Struct) -> msgspec.Struct:
-    assert isinstance(message, Shares)
-    return Shares(sealed=message.sealed[:-1])
+    assert isinstance(message, EncryptedShares)
+    return EncryptedShares(sealed=message.sealed[:-1])
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind", "lie"), [("advertise", MaskKeys, other_keys), ("share", Shares, fewer_shares)]
+    ("phase", "kind", "lie"), [("advertise", AdvertisedKeys, other_keys), ("share", EncryptedShares, fewer_shares)]
 )
 def test_a_participant_that_lies_early_is_left_out(
     tmp_path: Path, phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]
@@ -209,18 +209,18 @@ def test_a_participant_that_lies_early_is_left_out(
         masked = scene.learn(1)
         assert survivors_on(scene) == list(range(FIRST + 1, FIRST + 12))
     with stage(tmp_path / "b", PLAIN, wrap=silent({FIRST})) as scene:
-        assert encode(scene.learn(1)) == encode(masked)
+        assert encode_model(scene.learn(1)) == encode_model(masked)
 
 
 def test_a_false_share_is_found_where_one_is_to_spare(tmp_path: Path) -> None:
     def false(message: msgspec.Struct) -> msgspec.Struct:
-        assert isinstance(message, Opened)
-        return Opened(shares=[(owner, bytes(32)) for owner, _ in message.shares])
+        assert isinstance(message, RevealedShares)
+        return RevealedShares(shares=[(owner, bytes(32)) for owner, _ in message.shares])
 
-    with stage(tmp_path / "a", MASKED, wrap=lying("unmask", Opened, false)) as scene:
+    with stage(tmp_path / "a", MASKED, wrap=lying("unmask", RevealedShares, false)) as scene:
         masked = scene.learn(1)
     with stage(tmp_path / "b", PLAIN) as scene:
-        assert encode(scene.learn(1)) == encode(masked)
+        assert encode_model(scene.learn(1)) == encode_model(masked)
 
 
 def test_false_shares_with_none_to_spare_abort_the_round(tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_false_shares_with_none_to_spare_abort_the_round(tmp_path: Path) -> None
             return replies
         if request.recipient > FIRST + 8:
             return []
-        answer = decode_answer(replies[0].body, Opened)
-        assert isinstance(answer, Opened)
+        answer = decode_answer(replies[0].body, RevealedShares)
+        assert isinstance(answer, RevealedShares)
         false = [(owner, bytes(32) if request.recipient == FIRST else share) for owner, share in answer.shares]
-        return [Reply(request.recipient, encode_message(Opened(shares=false)))]
+        return [Reply(request.recipient, encode_message(RevealedShares(shares=false)))]
 
     with stage(tmp_path, MASKED, wrap=through(edit)) as scene:
         with pytest.raises(InsufficientCohort, match="do not fit together"):
@@ -252,7 +252,7 @@ def test_nonsense_is_counted_and_harms_nobody(tmp_path: Path) -> None:
 
 def asked(scene: Stage, phase: str, body: bytes) -> str:
     (reply,) = scene.host.answer([Request(FIRST, phase, body)])
-    answer = decode_answer(reply.body, Opened)
+    answer = decode_answer(reply.body, RevealedShares)
     assert isinstance(answer, RoundRefusal)
     return answer.reason
 
@@ -286,7 +286,7 @@ def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
         assert known is not None
         (position,) = view.ledger.positions(kind="round")
 
-        request = view.round_request(position, encode(scene.first), known.size)
+        request = view.round_request(position, encode_model(scene.first), known.size)
         assert asked(scene, "update", request) == "phase"
 
 
@@ -354,7 +354,7 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
         plain = scene.learn(1)
 
     assert len(rounds) == 1
-    assert encode(masked) == encode(plain)
+    assert encode_model(masked) == encode_model(plain)
 
 
 @pytest.mark.parametrize("phase", ["share", "mask", "unmask"])
@@ -379,7 +379,7 @@ def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
     with stage(tmp_path / "b", PLAIN) as scene:
         plain = scene.learn(1)
 
-    assert encode(masked) == encode(plain)
+    assert encode_model(masked) == encode_model(plain)
 
 
 def test_a_round_whose_survivors_lost_their_uploads_is_aborted(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_a_large_survivor_set_spans_records_that_fit(step: int) -> None:
 
     parts = list(survivor_parts(people))
 
-    assert [number for part in parts for number in numbers(part)] == people
+    assert [number for part in parts for number in numbers_in(part)] == people
     assert all(len(msgspec.json.encode(part)) < 60_000 for part in parts)
     assert len(parts) == {1: 1, 7: 1, 300: 16}[step]
-    assert list(survivor_parts(people[:10])) == [ranges(people[:10])]
+    assert list(survivor_parts(people[:10])) == [to_ranges(people[:10])]

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import GridRows
-from liberate.crypto.commitments import commitment
+from liberate.arrays import FixedPointStatistics
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadCommitment, FederationError, InsufficientCohort
 from liberate.federation.wire.round_messages import (
@@ -32,11 +32,11 @@ from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import Aborted, Round, Update
-from liberate.ledger.format.sharing_records import Input
-from liberate.ledger.verification.verify import verify
-from liberate.model.codec import encode
+from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.codec import encode_model
 from liberate.model.model import Model
-from liberate.model.solvers import Total
+from liberate.model.solvers import AggregatedStatistics
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 LIAR = 5
@@ -88,11 +88,11 @@ def signed(scene: Stage, answer: RoundAnswer, **changes: object) -> bytes:
 
 def sending(scene: Stage, upload: bytes, answer: RoundAnswer) -> RoundAnswer:
     """Give an answer with another upload, committed to and signed as it should be."""
-    entry = signed(scene, answer, commitment=commitment(answer.salt, upload))
+    entry = signed(scene, answer, commitment=salted_commitment(answer.salt, upload))
     return RoundAnswer(entry=entry, upload=upload, salt=answer.salt)
 
 
-def numbers_of(answer: RoundAnswer, record: Round) -> GridRows:
+def numbers_of(answer: RoundAnswer, record: Round) -> FixedPointStatistics:
     is_dense = record.fidelity == "uploads" and record.mechanism.name != "none"
     return decode_upload(answer.upload, shape=record.shape, is_dense=is_dense)
 
@@ -116,7 +116,7 @@ def refused(folder: Path, world: World, forge: Callable[[Stage, RoundAnswer, Rou
         ((reason, count),) = scene.coordinator.refused.items()
         assert count == 2
         key = scene.federation.policy.log_key
-    assert verify(folder / "ledger", key=key).ok
+    assert verify_ledger(folder / "ledger", key=key).ok
     return model, reason
 
 
@@ -144,7 +144,7 @@ def test_an_oversized_upload_is_as_if_never_sent(tmp_path: Path, world: World) -
     model, reason = refused(tmp_path / "a", world, forge)
 
     assert reason == "oversized"
-    assert encode(model) == encode(learned_without(tmp_path / "b", world))
+    assert encode_model(model) == encode_model(learned_without(tmp_path / "b", world))
 
 
 @EVERYWHERE
@@ -224,7 +224,7 @@ ENTRIES: dict[str, tuple[str, Callable[[Stage, RoundAnswer], bytes]]] = {
     "of another price": ("wrong_spend", lambda scene, answer: signed(scene, answer, account="rho", spend=1)),
     "with shares nobody gave": (
         "share_without_consent",
-        lambda scene, answer: signed(scene, answer, shares=(Input(giver=6, share=Digest(bytes(32))),)),
+        lambda scene, answer: signed(scene, answer, shares=(UsedCopy(giver=6, share=Digest(bytes(32))),)),
     ),
 }
 
@@ -304,7 +304,7 @@ def test_a_round_whose_sum_gives_no_model_is_closed_and_the_next_can_be_opened(t
         def parameters(self) -> dict[str, int]:
             return {}
 
-        def solve(self, model: Model, total: Total) -> Model:
+        def solve(self, model: Model, total: AggregatedStatistics) -> Model:
             raise FederationError("no model follows from the round's sum")
 
     with stage(tmp_path, PLAIN) as scene:
@@ -353,4 +353,4 @@ def test_a_trimmed_run_says_so_in_its_rounds(tmp_path: Path) -> None:
         records = [decode_entry(ledger.entry(p)).record for p in ledger.positions(kind="round")]
         assert {r.mechanism.parameters["trim_nano"] for r in records if isinstance(r, Round)} == {10**8}
     with stage(tmp_path / "b", replace(world, trim=0.0)) as scene:
-        assert encode(scene.learn()) != encode(trimmed)
+        assert encode_model(scene.learn()) != encode_model(trimmed)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.merkle import node_hash
 from liberate.crypto.note import Checkpoint, sign_checkpoint
 from liberate.crypto.signing import SigningKey, load_key
@@ -27,9 +27,9 @@ from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.identifiers import Digest
 from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import numbers, ranges
-from liberate.ledger.format.records import Aborted, Model, Round, Update
-from liberate.model.codec import encode, model_digest
+from liberate.ledger.format.number_sets import numbers_in, to_ranges
+from liberate.ledger.format.records import Aborted, ModelRecord, Round, Update
+from liberate.model.codec import encode_model, model_digest
 from liberate.privacy.mechanisms import mechanism_from
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
@@ -80,7 +80,7 @@ LIES: dict[str, Edit] = {
     "another round": lambda a: msgspec.structs.replace(a, entry=forged(a, round=2)),
     "another spend": lambda a: msgspec.structs.replace(a, entry=forged(a, account="epsilon", spend=1)),
     "another shape": lambda a: msgspec.structs.replace(
-        a, upload=a.upload[:8], entry=forged(a, commitment=commitment(a.salt, a.upload[:8]))
+        a, upload=a.upload[:8], entry=forged(a, commitment=salted_commitment(a.salt, a.upload[:8]))
     ),
 }
 
@@ -97,7 +97,7 @@ def test_lie_is_left_out_and_the_rest_is_learned(tmp_path: Path, lie: str) -> No
 
     with stage(tmp_path / "b", PLAIN, wrap=silent({liar})) as scene:
         without = scene.learn(1)
-    assert encode(model) == encode(without)
+    assert encode_model(model) == encode_model(without)
 
 
 def silent(absent: set[int]) -> type[Transport]:
@@ -137,7 +137,7 @@ def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path, noise: str) 
     with stage(tmp_path / "b", PLAIN, wrap=silent({5})) as scene:
         without = scene.learn(1)
 
-    assert encode(model) == encode(without)
+    assert encode_model(model) == encode_model(without)
 
 
 def test_answer_given_twice_counts_once(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_answer_given_twice_counts_once(tmp_path: Path) -> None:
     with stage(tmp_path / "b", PLAIN) as scene:
         honest = scene.learn(1)
 
-    assert encode(model) == encode(honest)
+    assert encode_model(model) == encode_model(honest)
 
 
 def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
         def edit(answer: RoundAnswer) -> RoundAnswer:
             upload = answer.upload + b"more"
             record = msgspec.structs.replace(
-                decode_entry(answer.entry).record, commitment=commitment(answer.salt, upload)
+                decode_entry(answer.entry).record, commitment=salted_commitment(answer.salt, upload)
             )
             return RoundAnswer(entry=sign(record, key), upload=upload, salt=answer.salt)
 
@@ -295,7 +295,7 @@ def test_who_rated_an_item_does_not_show_in_who_answers(tmp_path: Path) -> None:
         request = captured(scene)
         means = scene.first.arrays["item_means"].copy()
         means[3] = 3e38
-        crafted = encode(replace(scene.first, arrays={**scene.first.arrays, "item_means": means}))
+        crafted = encode_model(replace(scene.first, arrays={**scene.first.arrays, "item_means": means}))
         key = scene.federation.coordinator_key
         asked = with_record(scene, request, key, base_digest=model_digest(crafted))
         body = encode_message(msgspec.structs.replace(asked, model=crafted))
@@ -340,10 +340,10 @@ def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
                 mechanism=msgspec.structs.replace(record.mechanism, parameters=parameters),
                 spend=mechanism.spend_nano,
                 minimum=honest,
-                cohort=ranges(cohort),
+                cohort=to_ranges(cohort),
             )
 
-        everybody = list(numbers(record.cohort))
+        everybody = list(numbers_in(record.cohort))
         assert reasons(scene, counting_on(6, everybody)) == {"model"}, "half of twelve is agreed; no model was sent yet"
         assert reasons(scene, counting_on(7, everybody)) == {"policy"}
         assert reasons(scene, counting_on(6, everybody[:10])) == {"policy"}, "half of ten is less"
@@ -362,7 +362,7 @@ def test_a_model_that_nothing_follows_from_is_refused(
 ) -> None:
     with stage(tmp_path, LOCAL) as scene:
         request, key = captured(scene), scene.federation.coordinator_key
-        crafted = encode(replace(scene.first, statistic=statistic, arrays={**scene.first.arrays, **arrays}))
+        crafted = encode_model(replace(scene.first, statistic=statistic, arrays={**scene.first.arrays, **arrays}))
         asked = with_record(scene, request, key, base_digest=model_digest(crafted), statistic=statistic, shape=shape)
 
         assert reasons(scene, msgspec.structs.replace(asked, model=crafted)) == {"record"}
@@ -448,7 +448,7 @@ def test_lost_model_is_not_replaced_by_another(tmp_path: Path) -> None:
     with stage(tmp_path, PLAIN) as scene:
         model = scene.learn(1)
         path = scene.store.path(1)
-        path.write_bytes(encode(scene.first))
+        path.write_bytes(encode_model(scene.first))
 
         with pytest.raises(StaleModel, match="does not match"):
             scene.store.load(1, digest_of(scene))
@@ -460,7 +460,7 @@ def test_lost_model_is_not_replaced_by_another(tmp_path: Path) -> None:
 def digest_of(scene: Stage) -> bytes:
     ledger = scene.federation.ledger
     record = decode_entry(ledger.entry(ledger.positions(kind="model")[-1])).record
-    assert isinstance(record, Model)
+    assert isinstance(record, ModelRecord)
     return record.digest
 
 

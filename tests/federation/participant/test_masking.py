@@ -14,11 +14,11 @@ from liberate.errors import FederationError
 from liberate.federation.wire.masked_round import masked_round
 from liberate.federation.wire.round_messages import Refused, RoundRefusal, encode_message
 from liberate.federation.wire.secagg_messages import (
-    MaskKeys,
+    AdvertisedKeys,
+    EncryptedShares,
     MaskRequest,
     Neighbour,
-    ShareRequest,
-    Shares,
+    ShareKeysRequest,
     decode_answer,
     decode_message,
     sign_keys,
@@ -52,7 +52,7 @@ def party(tmp_path: Path) -> Iterator[Party]:
     party.devices.close()
 
 
-def refusal(party: Party, number: int, request: ShareRequest) -> str:
+def refusal(party: Party, number: int, request: ShareKeysRequest) -> str:
     _, checkpoint = party.share_request(number)
     with pytest.raises(Refused) as refused:
         party.masks.share(number - FIRST, number, party.round, request, checkpoint)
@@ -71,7 +71,7 @@ def test_what_survivors_give_away_undoes_the_masks_of_a_sum(party: Party) -> Non
     total = np.array([uploads[number] for number in survivors]).sum(axis=0, dtype=np.uint32)
     for number in party.people:
         found = {party.peers(number).index(n) + 1: opened[n][number] for n in survivors if n != number}
-        secret = secure_aggregation.combine(dict(list(found.items())[: party.round.needed(number)]))
+        secret = secure_aggregation.shamir_combine(dict(list(found.items())[: party.round.needed(number)]))
         if number in survivors:
             secure_aggregation.add_mask(total, secret, subtract=True)
         else:
@@ -139,14 +139,14 @@ def test_a_round_without_masks_is_no_masked_one(party: Party) -> None:
             masked_round(entry)
 
 
-def keys_by(key: SigningKey, number: int, round_hash: bytes, origin: str = ORIGIN) -> MaskKeys:
+def keys_by(key: SigningKey, number: int, round_hash: bytes, origin: str = ORIGIN) -> AdvertisedKeys:
     """Keys whose secrets the coordinator knows."""
-    own = secure_aggregation.MaskKeys.derive(b"s" * 32)
+    own = secure_aggregation.MaskSecrets.derive(b"s" * 32)
     mask, seal = secure_aggregation.public_key(own.mask), secure_aggregation.public_key(own.seal)
     return sign_keys(key, origin, round_hash, number, mask=mask, seal=seal, own=bytes(32))
 
 
-def edited(request: ShareRequest, number: int, **changes: object) -> ShareRequest:
+def edited(request: ShareKeysRequest, number: int, **changes: object) -> ShareKeysRequest:
     """The request with another entry for a neighbour."""
     neighbours = [
         msgspec.structs.replace(each, **changes) if each.number == number else each for each in request.neighbours
@@ -290,8 +290,8 @@ def test_a_neighbour_that_seals_no_shares_is_refused(party: Party) -> None:
     state = party.devices.masking(BOB - FIRST, 1)
     assert state is not None
     context = b"share" + party.round.hash + BOB.to_bytes(8, "big") + ALICE.to_bytes(8, "big")
-    secret = secure_aggregation.MaskKeys.derive(state.secret).seal
-    party.sealed[BOB][party.peers(BOB).index(ALICE)] = secure_aggregation.seal_to(
+    secret = secure_aggregation.MaskSecrets.derive(state.secret).seal
+    party.sealed[BOB][party.peers(BOB).index(ALICE)] = secure_aggregation.encrypt_share(
         secret, party.keys[ALICE].seal, b"?", context
     )
 
@@ -341,7 +341,7 @@ def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Part
     uploads = party.until_upload(ones())
     survivors = [number for number in party.people if number != BOB]
     shares = {number: dict(party.unmask(number, party.survivors(survivors)).shares)[BOB] for number in survivors}
-    secret = secure_aggregation.combine(
+    secret = secure_aggregation.shamir_combine(
         {party.peers(BOB).index(n) + 1: shares[n] for n in survivors[: party.round.needed(BOB)]}
     )
     assert secure_aggregation.public_key(secret) == party.keys[BOB].mask
@@ -351,11 +351,11 @@ def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Part
         key = secure_aggregation.pair_key(secret, party.keys[other].mask, party.round.hash)
         secure_aggregation.add_pair_mask(values, key, BOB, other, undo=True)
 
-    assert secure_aggregation.fingerprint(secret) != party.keys[BOB].own
+    assert secure_aggregation.key_commitment(secret) != party.keys[BOB].own
     assert values.tolist() != ones().tolist()
     state = party.devices.masking(BOB - FIRST, 1)
     assert state is not None
-    secure_aggregation.add_mask(values, secure_aggregation.MaskKeys.derive(state.secret).own, subtract=True)
+    secure_aggregation.add_mask(values, secure_aggregation.MaskSecrets.derive(state.secret).own, subtract=True)
     assert values.tolist() == ones().tolist(), "only the own mask was left"
 
 
@@ -443,12 +443,12 @@ def test_a_survivor_set_may_span_records(party: Party) -> None:
 
 
 def test_messages_are_read_as_what_they_are() -> None:
-    shares, refused = Shares(sealed=[b"a"]), RoundRefusal(reason="keys", detail="", known_size=0)
+    shares, refused = EncryptedShares(sealed=[b"a"]), RoundRefusal(reason="keys", detail="", known_size=0)
 
-    assert decode_answer(encode_message(shares), Shares) == shares
-    assert decode_answer(encode_message(refused), Shares) == refused
+    assert decode_answer(encode_message(shares), EncryptedShares) == shares
+    assert decode_answer(encode_message(refused), EncryptedShares) == refused
     for body in (encode_message(shares), b"", b"\xc1"):
         with pytest.raises(FederationError):
-            decode_answer(body, MaskKeys)
+            decode_answer(body, AdvertisedKeys)
         with pytest.raises(FederationError):
             decode_message(body, MaskRequest)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liberate.arrays import GridRows
-from liberate.federation.coordinator.upload_validation import Gate
+from liberate.arrays import FixedPointStatistics
+from liberate.federation.coordinator.upload_validation import UploadValidator
 from liberate.federation.participant.host import Host, _Task
-from liberate.federation.store.device_rows import Device, Outgoing
+from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     decode_reply,
@@ -24,7 +24,7 @@ from liberate.federation.wire.round_messages import (
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round
-from liberate.privacy.misuse import Misuse, Seen, noise_misuse
+from liberate.privacy.misuse import NoiseReuse, ObservedUpload, noise_misuse
 from liberate.randomness import SimulatedRandomness
 from tests.worlds import World, low_rank_ratings, stage
 
@@ -33,9 +33,9 @@ GAUSS = replace(LAPLACE, noise="gaussian", epsilon=1.0)
 BOTH = pytest.mark.parametrize("world", [LAPLACE, GAUSS], ids=["laplace", "gaussian"])
 
 
-def misuse(folder: Path, world: World) -> list[Misuse]:
+def misuse(folder: Path, world: World) -> list[NoiseReuse]:
     """Run a federation whose coordinator asks everything twice; give what an auditor of its transcript finds."""
-    transcript: list[Seen] = []
+    transcript: list[ObservedUpload] = []
     clips: set[int] = set()
 
     class Insisting:
@@ -58,12 +58,12 @@ def misuse(folder: Path, world: World) -> list[Misuse]:
     return noise_misuse(transcript, 2 * max(clips), 1 if world.noise == "laplace" else 2)
 
 
-def seen(reply: Reply, record: Round) -> Seen:
+def seen(reply: Reply, record: Round) -> ObservedUpload:
     answer = decode_reply(reply.body)
     assert isinstance(answer, RoundAnswer)
     upload = decode_upload(answer.upload, shape=record.shape, is_dense=True)
     numbers = np.concatenate([upload.rows.ravel(), upload.tails.ravel()]).astype(np.int64)
-    return Seen(participant=reply.sender, round=record.number, numbers=numbers)
+    return ObservedUpload(participant=reply.sender, round=record.number, numbers=numbers)
 
 
 @BOTH
@@ -93,7 +93,7 @@ def test_noise_key_that_forgets_the_round_is_caught(
 def test_device_that_draws_again_when_asked_again_is_caught(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def redraw(self: Host, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
+    def redraw(self: Host, task: _Task, waiting: list[tuple[Device, OutboxMessage]]) -> list[Reply]:
         if not waiting:
             return []
         keys = [bytes([9]) * 31 + bytes([index + 1]) for index in range(len(waiting))]
@@ -112,12 +112,12 @@ def test_device_that_draws_again_when_asked_again_is_caught(
             for index, (device, message) in enumerate(waiting)
         ]
 
-    def takes_anything(self: Gate, sender: int, answer: RoundAnswer) -> GridRows:
+    def takes_anything(self: UploadValidator, sender: int, answer: RoundAnswer) -> FixedPointStatistics:
         return decode_upload(answer.upload, shape=self.record.shape, is_dense=self.is_dense)
 
     monkeypatch.setattr(Host, "_answer_again", redraw)
     # A coordinator that wants fresh noise takes what does not open its commitment.
-    monkeypatch.setattr(Gate, "check", takes_anything)
+    monkeypatch.setattr(UploadValidator, "check", takes_anything)
 
     found = misuse(tmp_path, world)
 

@@ -8,22 +8,22 @@ from typing import cast
 import numpy as np
 import pytest
 
-from liberate.arrays import GridRows, RealRows
+from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.data.ratings import Ratings
-from liberate.federation.participant.received_copies import Inputs
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.participant.received_copies import ReceivedCopies
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.sharing_records import Input
+from liberate.ledger.format.sharing_records import UsedCopy
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
 from liberate.model.registry import statistic_of
-from liberate.model.upload_bounds import limits_of
+from liberate.model.upload_bounds import rating_bounds
 from liberate.privacy.mechanism_base import PLAIN_GRID_BITS, Plain
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
 OWN = low_rank_ratings()
-SHARES = tuple(Input(giver=giver, share=Digest(bytes([giver]) * 32)) for giver in (4, 5))
+SHARES = tuple(UsedCopy(giver=giver, share=Digest(bytes([giver]) * 32)) for giver in (4, 5))
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,23 @@ class Store:
 
     copies: tuple[bytes, ...]
 
-    def all_kept(self, kind: type[Received]) -> list[tuple[int, Digest, Received]]:
+    def all_kept(self, kind: type[ReceivedCopy]) -> list[tuple[int, Digest, ReceivedCopy]]:
         return [
-            (0, Digest(each.share), Received(giver=each.giver, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0))
+            (
+                0,
+                Digest(each.share),
+                ReceivedCopy(giver=each.giver, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
+            )
             for each, copy in zip(SHARES, self.copies, strict=True)
         ]
 
 
-def computed(values: np.ndarray, model: Model) -> RealRows:
+def computed(values: np.ndarray, model: Model) -> RealStatistics:
     """What device 0 computes of its own ratings and two copies of other people's, one with these values."""
     rated = np.arange(len(values), dtype=np.int32)
     users = np.zeros(len(values), np.int32)
     hostile = Ratings.from_triples(users, rated, values.astype(np.float32), 1, OWN.n_items)
-    inputs = Inputs(cast(Devices, Store((OWN.user_bytes(1), hostile.user_bytes(0)))))
+    inputs = ReceivedCopies(cast(DeviceStore, Store((OWN.user_bytes(1), hostile.user_bytes(0)))))
     return inputs.compute(statistic_of(model, noisy=False), model, OWN.select(np.arange(1)), [(0, SHARES)])
 
 
@@ -58,5 +62,5 @@ def test_ratings_beyond_the_scale_count_as_its_ends(statistic: str) -> None:
     ends = computed(np.array([HIGH, LOW, 4.0]), model)
     assert np.array_equal(found.rows, ends.rows)
     assert np.array_equal(found.tails, ends.tails)
-    sent: GridRows = Plain().release(found, OWN.n_items, [], exact=False)
-    limits_of(model).check(sent, PLAIN_GRID_BITS, 1 + len(SHARES) / 2)
+    sent: FixedPointStatistics = Plain().release(found, OWN.n_items, [], exact=False)
+    rating_bounds(model).check(sent, PLAIN_GRID_BITS, 1 + len(SHARES) / 2)

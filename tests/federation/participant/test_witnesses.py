@@ -12,15 +12,15 @@ from threading import Event
 import msgspec
 import pytest
 
-from liberate.crypto.note import SignatureType, cosignature_times, open_cosigned, verifier_key
+from liberate.crypto.note import SignatureType, cosignature_times, verifier_key, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LedgerError, NoQuorum, RolledBack
 from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
-from liberate.ledger.witness.protocol import Answer
+from liberate.ledger.witness.protocol import AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
-from liberate.model.codec import encode
+from liberate.model.codec import encode_model
 from liberate.randomness import SimulatedClock
 from tests.federation.participant.test_hostile import answers, captured, reasons, silent
 from tests.ledger.world import LOG_KEY, LOG_VKEY, create
@@ -47,7 +47,7 @@ class Network:
             for number, (name, key) in enumerate(zip(NAMES, KEYS, strict=True))
         }
 
-    def send(self, url: str, body: bytes) -> Answer:
+    def send(self, url: str, body: bytes) -> AddCheckpointResponse:
         if url in self.absent:
             raise LedgerError("no answer")
         return self.witnesses[url].add_checkpoint(body)
@@ -79,11 +79,11 @@ def test_rounds_run_under_cosigned_checkpoints_and_learn_the_same(tmp_path: Path
 
         note = scene.federation.publisher.publish()
 
-        assert open_cosigned(note, policy.log_key, policy.witnesses).size == scene.federation.ledger.size
+        assert verify_cosigned_checkpoint(note, policy.log_key, policy.witnesses).size == scene.federation.ledger.size
         assert (tmp_path / "a" / "checkpoint").read_text("utf-8") == note
 
     with stage(tmp_path / "b", PLAIN) as unwatched:
-        assert encode(unwatched.learn(2)) == encode(model)
+        assert encode_model(unwatched.learn(2)) == encode_model(model)
 
 
 def test_one_absent_witness_of_three_is_not_missed(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_publisher_does_not_wait_for_a_witness_that_hangs(tmp_path: Path) -> Non
     with watched(tmp_path) as (scene, network):
         hung = Event()
 
-        def send(url: str, body: bytes) -> Answer:
+        def send(url: str, body: bytes) -> AddCheckpointResponse:
             if url == ADDRESSES[0].url:
                 hung.wait()
                 raise LedgerError("no answer")
@@ -253,16 +253,16 @@ def test_publisher_does_not_wait_for_a_witness_that_hangs(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(200, "nonsense\n"),
-        Answer(200, ""),
-        Answer(409, "x\n", "text/x.tlog.size"),
-        Answer(409, "0\n", "text/x.tlog.size"),
-        Answer(409, "1\n", "text/x.tlog.size"),
-        Answer(409, "99999\n", "text/x.tlog.size"),
-        Answer(500, "no"),
+        AddCheckpointResponse(200, "nonsense\n"),
+        AddCheckpointResponse(200, ""),
+        AddCheckpointResponse(409, "x\n", "text/x.tlog.size"),
+        AddCheckpointResponse(409, "0\n", "text/x.tlog.size"),
+        AddCheckpointResponse(409, "1\n", "text/x.tlog.size"),
+        AddCheckpointResponse(409, "99999\n", "text/x.tlog.size"),
+        AddCheckpointResponse(500, "no"),
     ],
 )
-def test_publisher_takes_no_nonsense_for_a_cosignature(tmp_path: Path, answer: Answer) -> None:
+def test_publisher_takes_no_nonsense_for_a_cosignature(tmp_path: Path, answer: AddCheckpointResponse) -> None:
     with stage(tmp_path, WATCHED) as scene:
         publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", lambda url, body: answer)
 

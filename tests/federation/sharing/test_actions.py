@@ -11,38 +11,38 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import BadCommitment, CopyDeclined, DataError, FederationError, LiberateError, SealBroken
-from liberate.federation.setup import Standing, open_standing
+from liberate.federation.setup import FederationSession, open_federation
 from liberate.federation.sharing.actions import (
-    Terms,
-    finish_acts,
-    grant,
-    grant_all,
+    ConsentTerms,
+    accept_copy,
+    give_consent,
+    give_consents,
     hand_over,
     hand_over_all,
-    handed,
-    parcel_of,
-    receive,
+    handed_over_copies,
     receive_all,
+    resume_pending_entries,
+    sealed_copy_of,
     withdraw,
 )
-from liberate.federation.sharing.copies import make_copy, unpack
-from liberate.federation.sharing.pool_intake import receive_into_pool
+from liberate.federation.sharing.copies import fingerprinted_copy, open_copy
+from liberate.federation.sharing.pool_intake import accept_into_pool
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.sharing_rows import Base, Granted, Received
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, ReceivedCopy
 from liberate.federation.terms import Charter
-from liberate.federation.wire.copies import Contents, Parcel
+from liberate.federation.wire.copies import CopyPayload, SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedRandomness
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import World, low_rank_ratings, stage
@@ -50,13 +50,13 @@ from tests.worlds import World, low_rank_ratings, stage
 WORLD = World(ratings=low_rank_ratings(6, 200))
 CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
 RANDOM = SimulatedRandomness(7, b"sharing")
-SCALE = Scale(low=1.0, step=1.0, n_levels=5)
+SCALE = RatingScale(low=1.0, step=1.0, n_levels=5)
 N_ITEMS = 200
 
 
 @contextmanager
-def standing(folder: Path) -> Iterator[Standing]:
-    with open_standing(folder, CHARTER) as federation:
+def standing(folder: Path) -> Iterator[FederationSession]:
+    with open_federation(folder, CHARTER) as federation:
         yield federation
 
 
@@ -67,40 +67,40 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def person(federation: Standing, user: int) -> Device:
+def person(federation: FederationSession, user: int) -> Device:
     device = federation.devices.find(user_id=f"u{user}")
     assert device is not None
     return device
 
 
-def number(federation: Standing, user: int) -> int:
+def number(federation: FederationSession, user: int) -> int:
     return person(federation, user).number or 0
 
 
-def coordinator(federation: Standing) -> int:
+def coordinator(federation: FederationSession) -> int:
     return next(n for n, who in enumerate(federation.ledger.state.principals) if who.role == "coordinator")
 
 
 def consents(
-    federation: Standing, user: int, *recipients: int, epsilon: float | None = None, part: float = 1.0
+    federation: FederationSession, user: int, *recipients: int, epsilon: float | None = None, part: float = 1.0
 ) -> Digest:
-    terms = Terms(
+    terms = ConsentTerms(
         recipients=recipients, expiry=1000, max_shares=5, epsilon=epsilon, rating_fraction=part, purpose="a test"
     )
-    position = grant(federation.ledger, federation.devices, person(federation, user), terms, RANDOM)
+    position = give_consent(federation.ledger, federation.devices, person(federation, user), terms, RANDOM)
     return decode_entry(federation.ledger.entry(position)).leaf_hash
 
 
-def gives(federation: Standing, user: int, consent: Digest, recipient: int) -> Parcel:
+def gives(federation: FederationSession, user: int, consent: Digest, recipient: int) -> SealedCopy:
     giver = person(federation, user)
     return hand_over(federation.ledger, federation.devices, giver, consent, recipient, SCALE, RANDOM)[1]
 
 
-def takes(federation: Standing, user: int, parcel: Parcel) -> int:
-    return receive(federation.ledger, federation.devices, person(federation, user), parcel, N_ITEMS)
+def takes(federation: FederationSession, user: int, parcel: SealedCopy) -> int:
+    return accept_copy(federation.ledger, federation.devices, person(federation, user), parcel, N_ITEMS)
 
 
-def own_ratings(federation: Standing, user: int) -> Ratings:
+def own_ratings(federation: FederationSession, user: int) -> Ratings:
     return Ratings.from_user_bytes([federation.devices.holding(person(federation, user).slot).ratings], N_ITEMS)
 
 
@@ -114,7 +114,7 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
         parcel = gives(federation, 0, consents(federation, 0, to), to)
         position = takes(federation, 1, parcel)
 
-        (found,) = federation.devices.all_kept(Received)
+        (found,) = federation.devices.all_kept(ReceivedCopy)
         slot, share, received = found
         assert (slot, received.giver) == (person(federation, 1).slot, number(federation, 0))
         assert federation.ledger.state.sharing.shares[share].is_received
@@ -128,8 +128,8 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
             takes(federation, 2, parcel)
         stranger = SigningKey.from_seed(federation.devices.holding(person(federation, 2).slot).signing_seed)
         with pytest.raises(SealBroken):
-            unpack(parcel, stranger, to, N_ITEMS)
-    assert verify(folder / "ledger").ok
+            open_copy(parcel, stranger, to, N_ITEMS)
+    assert verify_ledger(folder / "ledger").ok
 
 
 def test_the_share_commits_to_the_copy_and_to_one_base_of_all_copies(folder: Path) -> None:
@@ -139,16 +139,16 @@ def test_the_share_commits_to_the_copy_and_to_one_base_of_all_copies(folder: Pat
         for to in people:
             gives(federation, 0, consent, to)
 
-        first, second = handed(federation.devices)
+        first, second = handed_over_copies(federation.devices)
         assert first.base == second.base
         assert first.copy != second.copy
         for each in (first, second):
             assert (
                 each.share.copy
-                == commitment(each.salt, each.copy)
-                == commitment(each.salt, make_copy(each.base, each.share.recipient))
+                == salted_commitment(each.salt, each.copy)
+                == salted_commitment(each.salt, fingerprinted_copy(each.base, each.share.recipient))
             )
-            assert each.share.base == commitment(each.base.salt, each.base.ratings)
+            assert each.share.base == salted_commitment(each.base.salt, each.base.ratings)
             assert each.share.epsilon_nano == 10**9
         own, base = own_ratings(federation, 0), held(first.base.ratings)
         assert 0 < base.n_ratings < own.n_ratings
@@ -162,7 +162,7 @@ def test_another_consent_on_the_same_terms_uses_the_same_base(folder: Path) -> N
             gives(federation, 0, consents(federation, 0, to, epsilon=2.0), to)
         gives(federation, 0, consents(federation, 0, to, epsilon=1.0), to)
 
-        bases = {each.share.base: each.base.epsilon_nano for each in handed(federation.devices)}
+        bases = {each.share.base: each.base.epsilon_nano for each in handed_over_copies(federation.devices)}
         assert sorted(nano or 0 for nano in bases.values()) == [10**9, 2 * 10**9]
 
 
@@ -178,7 +178,7 @@ def test_changed_ratings_take_another_base(folder: Path) -> None:
         federation.devices.hold([(device.slot, changed)])
         gives(federation, 0, consent, to)
 
-        assert len({each.share.base for each in handed(federation.devices)}) == 2
+        assert len({each.share.base for each in handed_over_copies(federation.devices)}) == 2
 
 
 def test_what_is_outside_a_consent_is_refused_and_leaves_nothing(folder: Path) -> None:
@@ -194,7 +194,7 @@ def test_what_is_outside_a_consent_is_refused_and_leaves_nothing(folder: Path) -
             gives(federation, 0, consent, one)
 
         assert federation.devices.acts() == []
-        assert list(handed(federation.devices)) == []
+        assert list(handed_over_copies(federation.devices)) == []
 
 
 def test_copy_that_was_taken_back_before_it_arrived_is_not_received(folder: Path) -> None:
@@ -206,15 +206,15 @@ def test_copy_that_was_taken_back_before_it_arrived_is_not_received(folder: Path
 
         with pytest.raises(FederationError, match="share_without_consent"):
             takes(federation, 1, parcel)
-        assert list(federation.devices.all_kept(Received)) == []
+        assert list(federation.devices.all_kept(ReceivedCopy)) == []
 
 
-def _repacked(federation: Standing, parcel: Parcel, **changes: bytes) -> Parcel:
+def _repacked(federation: FederationSession, parcel: SealedCopy, **changes: bytes) -> SealedCopy:
     """The parcel with other contents, sealed anew as anybody can."""
     from liberate.crypto.sealing import open_with, seal_to
 
     key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
-    contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=Contents)
+    contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=CopyPayload)
     changed = msgspec.msgpack.encode(msgspec.structs.replace(contents, **changes))
     return msgspec.structs.replace(parcel, sealed=seal_to(key.public, changed))
 
@@ -268,34 +268,38 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
         outcomes = receive_all(federation.ledger, federation.devices, parcels, N_ITEMS)
 
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
-        assert len(list(federation.devices.all_kept(Received))) == 2
+        assert len(list(federation.devices.all_kept(ReceivedCopy))) == 2
 
 
-def _everything(federation: Standing) -> None:
+def _everything(federation: FederationSession) -> None:
     """Three people consent to two recipients and hand copies over, which are received."""
     givers = [person(federation, user) for user in (0, 2, 3)]
     recipients = [person(federation, user) for user in (1, 4)]
     numbers = tuple(device.number or 0 for device in recipients)
     ledger, devices = federation.ledger, federation.devices
-    terms = Terms(recipients=numbers, expiry=1000, max_shares=5)
-    granted = {slot for slot, *_ in devices.all_kept(Granted)}
-    grant_all(ledger, devices, [(giver, terms) for giver in givers if giver.slot not in granted], RANDOM)
-    consent = {slot: hash for slot, hash, _ in devices.all_kept(Granted)}
-    done = {(each.giver, each.share.recipient) for each in handed(devices)}
+    terms = ConsentTerms(recipients=numbers, expiry=1000, max_shares=5)
+    granted = {slot for slot, *_ in devices.all_kept(GivenConsent)}
+    give_consents(ledger, devices, [(giver, terms) for giver in givers if giver.slot not in granted], RANDOM)
+    consent = {slot: hash for slot, hash, _ in devices.all_kept(GivenConsent)}
+    done = {(each.giver, each.share.recipient) for each in handed_over_copies(devices)}
     fresh = [person(federation, user) for user in (0, 2, 3)]
     wanted = [(g, consent[g.slot], n) for g in fresh for n in numbers if (g.number, n) not in done]
     hand_over_all(ledger, devices, wanted, SCALE, RANDOM)
-    here = {hash for _, hash, _ in devices.all_kept(Received)}
+    here = {hash for _, hash, _ in devices.all_kept(ReceivedCopy)}
     by_number = {device.number: device for device in devices.devices()}
     parcels = [
-        (by_number[each.share.recipient], parcel_of(ledger, devices, by_number[each.giver].slot, each.hash))
-        for each in handed(devices)
+        (by_number[each.share.recipient], sealed_copy_of(ledger, devices, by_number[each.giver].slot, each.hash))
+        for each in handed_over_copies(devices)
         if each.hash not in here
     ]
     receive_all(ledger, devices, parcels, N_ITEMS)
 
 
-_STEPS: list[tuple[type, str]] = [(Devices, "prepare_acts"), (SqliteLedger, "_commit"), (Devices, "settle_acts")]
+_STEPS: list[tuple[type, str]] = [
+    (DeviceStore, "prepare_acts"),
+    (SqliteLedger, "_commit"),
+    (DeviceStore, "settle_acts"),
+]
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -313,13 +317,13 @@ def test_broken_off_anywhere_the_same_acts_come_to_their_end(
         _everything(federation)
 
         shares = federation.ledger.state.sharing.shares
-        received = {hash: row for _, hash, row in federation.devices.all_kept(Received)}
+        received = {hash: row for _, hash, row in federation.devices.all_kept(ReceivedCopy)}
         assert len(shares) == len(received) == 6
-        assert shares.keys() == received.keys() == {each.hash for each in handed(federation.devices)}
+        assert shares.keys() == received.keys() == {each.hash for each in handed_over_copies(federation.devices)}
         assert all(share.is_received for share in shares.values())
-        assert all(each.copy == received[each.hash].copy for each in handed(federation.devices))
-        assert len(list(federation.devices.all_kept(Granted))) == 3
-    assert verify(folder / "ledger").ok
+        assert all(each.copy == received[each.hash].copy for each in handed_over_copies(federation.devices))
+        assert len(list(federation.devices.all_kept(GivenConsent))) == 3
+    assert verify_ledger(folder / "ledger").ok
 
 
 def test_act_that_the_ledger_refuses_after_a_crash_is_forgotten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,24 +335,24 @@ def test_act_that_the_ledger_refuses_after_a_crash_is_forgotten(folder: Path, mo
                 gives(federation, 0, consent, number(federation, 1))
         withdraw(federation.ledger, federation.devices, person(federation, 0), consent)
 
-        finish_acts(federation.ledger, federation.devices)
+        resume_pending_entries(federation.ledger, federation.devices)
 
         assert federation.devices.acts() == []
-        assert list(handed(federation.devices)) == []
+        assert list(handed_over_copies(federation.devices)) == []
 
 
 def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, tmp_path: Path) -> None:
-    with standing(folder) as federation, Pool(tmp_path / "pool") as pool:
+    with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)
         parcels = [gives(federation, user, consents(federation, user, to), to) for user in (0, 1)]
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
         bad = msgspec.structs.replace(parcels[0], sealed=parcels[1].sealed)
 
-        outcomes = receive_into_pool(federation.ledger, pool, key, to, [parcels[0], bad, parcels[1]], N_ITEMS)
+        outcomes = accept_into_pool(federation.ledger, pool, key, to, [parcels[0], bad, parcels[1]], N_ITEMS)
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
         assert isinstance(outcomes[1], LiberateError)
         shares = [decode_entry(parcel.share).leaf_hash for parcel in parcels]
-        copies = {each.hash: each.copy for each in handed(federation.devices)}
+        copies = {each.hash: each.copy for each in handed_over_copies(federation.devices)}
         assert [found.copy for found in pool.copies(shares)] == [copies[share] for share in shares]
 
         assert pool.forget(number(federation, 0))
@@ -364,14 +368,14 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
 
 
 def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_path: Path) -> None:
-    with standing(folder) as federation, Pool(tmp_path / "pool") as pool:
+    with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to, giver = coordinator(federation), number(federation, 0)
         parcel = gives(federation, 0, consents(federation, 0, to), to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
         pool.forget(giver)
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
 
-        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, [parcel], N_ITEMS)
+        (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [parcel], N_ITEMS)
 
         assert isinstance(outcome, FederationError)
         assert pool._db.execute("SELECT * FROM copy").fetchall() == []
@@ -379,32 +383,32 @@ def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_pa
 
 def test_a_giver_has_one_copy_in_the_pool(folder: Path, tmp_path: Path) -> None:
     """There each copy is learned from as a person."""
-    with standing(folder) as federation, Pool(tmp_path / "pool") as pool:
+    with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
         consent = consents(federation, 0, to)
         twice = [gives(federation, 0, consent, to) for _ in range(2)]
 
-        outcomes = receive_into_pool(federation.ledger, pool, key, to, twice, N_ITEMS)
+        outcomes = accept_into_pool(federation.ledger, pool, key, to, twice, N_ITEMS)
         assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
-        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, twice[1:], N_ITEMS)
+        (outcome,) = accept_into_pool(federation.ledger, pool, key, to, twice[1:], N_ITEMS)
         assert isinstance(outcome, CopyDeclined)
 
         withdraw(federation.ledger, federation.devices, person(federation, 0), consent)
         another = gives(federation, 0, consents(federation, 0, to), to)
-        (outcome,) = receive_into_pool(federation.ledger, pool, key, to, [another], N_ITEMS)
+        (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [another], N_ITEMS)
         assert isinstance(outcome, int)
 
 
 def test_scale_is_the_coarsest_that_has_all_ratings() -> None:
-    whole = Scale.of(np.array([1, 4, 5], np.float32), 1.0, 5.0)
-    halves = Scale.of(np.array([0.5, 3, 4], np.float32), 0.5, 5.0)
+    whole = RatingScale.of(np.array([1, 4, 5], np.float32), 1.0, 5.0)
+    halves = RatingScale.of(np.array([0.5, 3, 4], np.float32), 0.5, 5.0)
 
     assert (whole.step, whole.n_levels) == (1.0, 5)
     assert (halves.step, halves.n_levels) == (0.5, 10)
     assert np.array_equal(halves.values(halves.places(np.array([0.5, 4.5], np.float32))), [0.5, 4.5])
     with pytest.raises(DataError, match="not on a scale"):
-        Scale.of(np.array([1.0, 1.001, 5.0], np.float32), 1.0, 5.0)
+        RatingScale.of(np.array([1.0, 1.001, 5.0], np.float32), 1.0, 5.0)
     with pytest.raises(FederationError, match="not on the scale"):
         whole.places(np.array([2.5], np.float32))
 
@@ -414,7 +418,7 @@ def test_terms_out_of_range_are_refused() -> None:
     too_small: list[dict[str, float]] = [{"rating_fraction": 0.0}, {"epsilon": 1e-10}, {"expiry": 0}, {"max_shares": 0}]
     for wrong in (*too_large, *too_small, {"epsilon": math.nan}):
         with pytest.raises(ValueError, match="wanted"):
-            Terms(**({"recipients": (1,), "expiry": 9, "max_shares": 1} | wrong))  # type: ignore[arg-type]
+            ConsentTerms(**({"recipients": (1,), "expiry": 9, "max_shares": 1} | wrong))  # type: ignore[arg-type]
 
 
 def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
@@ -423,10 +427,10 @@ def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
         parcel = gives(federation, 0, consents(federation, 0, to), to)
         key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
 
-        assert isinstance(unpack(parcel, key, to, N_ITEMS).share, Share)
+        assert isinstance(open_copy(parcel, key, to, N_ITEMS).share, Share)
         with pytest.raises(FederationError, match="not those of a share"):
-            unpack(parcel, key, to + 1, N_ITEMS)
-        (base,) = [row for *_, row in federation.devices.all_kept(Base)]
+            open_copy(parcel, key, to + 1, N_ITEMS)
+        (base,) = [row for *_, row in federation.devices.all_kept(BaseCopy)]
         assert base.epsilon_nano is None
 
 
@@ -449,7 +453,7 @@ def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
         federation.devices.accept(slot, None)
         takes(federation, 1, parcels[2])
 
-        assert len(list(federation.devices.all_kept(Received))) == 3
+        assert len(list(federation.devices.all_kept(ReceivedCopy))) == 3
 
 
 def test_copies_have_the_items_of_the_consent_only(folder: Path) -> None:
@@ -457,10 +461,10 @@ def test_copies_have_the_items_of_the_consent_only(folder: Path) -> None:
         to = number(federation, 1)
         chosen = tuple(own_ratings(federation, 0).items[:3].tolist())
         for items in (chosen, None):
-            terms = Terms(recipients=(to,), expiry=1000, max_shares=5, items=items)
-            position = grant(federation.ledger, federation.devices, person(federation, 0), terms, RANDOM)
+            terms = ConsentTerms(recipients=(to,), expiry=1000, max_shares=5, items=items)
+            position = give_consent(federation.ledger, federation.devices, person(federation, 0), terms, RANDOM)
             gives(federation, 0, decode_entry(federation.ledger.entry(position)).leaf_hash, to)
 
-        found = {each.base.items: held(each.copy).items.tolist() for each in handed(federation.devices)}
+        found = {each.base.items: held(each.copy).items.tolist() for each in handed_over_copies(federation.devices)}
         assert found[chosen] == list(chosen)
         assert found[None] == own_ratings(federation, 0).items.tolist()

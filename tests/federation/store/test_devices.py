@@ -12,43 +12,43 @@ import msgspec
 import pytest
 
 from liberate.errors import FederationError, LiberateError, SealBroken
-from liberate.federation.store.device_rows import Holding, Masking, Outgoing, PendingKey
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.requests import WishToWithdraw
-from liberate.federation.store.sharing_rows import Act, Received
+from liberate.federation.store.device_rows import DeviceData, OutboxMessage, PendingKeyChange, SecAggState
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.requests import WithdrawalRequest
+from liberate.federation.store.sharing_rows import PendingEntry, ReceivedCopy
 from tests.federation.crashes import Crash, crash_at
 
 PEOPLE = ["anna", "bert", "cleo"]
 
 
-def holding(slot: int) -> Holding:
-    return Holding(signing_seed=bytes([slot] * 32), dataset_salt=bytes(32), ratings=f"ratings of {slot}".encode())
+def holding(slot: int) -> DeviceData:
+    return DeviceData(signing_seed=bytes([slot] * 32), dataset_salt=bytes(32), ratings=f"ratings of {slot}".encode())
 
 
-def outgoing(tag: str) -> Outgoing:
-    return Outgoing(entry=tag.encode(), noise_key=bytes(32), upload_salt=bytes(32), profile_salt=bytes(32))
+def outgoing(tag: str) -> OutboxMessage:
+    return OutboxMessage(entry=tag.encode(), noise_key=bytes(32), upload_salt=bytes(32), profile_salt=bytes(32))
 
 
 @pytest.fixture
-def devices(tmp_path: Path) -> Iterator[Devices]:
+def devices(tmp_path: Path) -> Iterator[DeviceStore]:
     holdings = ((person, holding(slot)) for slot, person in enumerate(PEOPLE))
-    with Devices.create(tmp_path / "devices", holdings) as devices:
+    with DeviceStore.create(tmp_path / "devices", holdings) as devices:
         yield devices
 
 
-def test_holdings_are_given_back(devices: Devices) -> None:
+def test_holdings_are_given_back(devices: DeviceStore) -> None:
     assert [device.user_id for device in devices.devices()] == PEOPLE
     assert [devices.holding(slot) for slot in range(3)] == [holding(slot) for slot in range(3)]
 
 
-def test_files_are_their_owners_only(devices: Devices, tmp_path: Path) -> None:
+def test_files_are_their_owners_only(devices: DeviceStore, tmp_path: Path) -> None:
     folder = tmp_path / "devices"
 
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-def test_nothing_is_readable_without_the_keys(devices: Devices, tmp_path: Path) -> None:
+def test_nothing_is_readable_without_the_keys(devices: DeviceStore, tmp_path: Path) -> None:
     devices.post(1, [(0, 2)], [outgoing("a secret entry")], epsilon_nano=0, note="note")
     devices.close()
 
@@ -58,14 +58,14 @@ def test_nothing_is_readable_without_the_keys(devices: Devices, tmp_path: Path) 
     assert b"a secret entry" not in stored
 
 
-def test_rows_cannot_be_swapped_between_people(devices: Devices, tmp_path: Path) -> None:
+def test_rows_cannot_be_swapped_between_people(devices: DeviceStore, tmp_path: Path) -> None:
     devices._db.execute("UPDATE device SET sealed = (SELECT sealed FROM device WHERE slot = 1) WHERE slot = 0")
 
     with pytest.raises(LiberateError):
         devices.holding(0)
 
 
-def test_outbox_keeps_the_round_and_forgets_older_ones(devices: Devices) -> None:
+def test_outbox_keeps_the_round_and_forgets_older_ones(devices: DeviceStore) -> None:
     devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
     devices.post(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], epsilon_nano=5, note="two")
 
@@ -78,7 +78,7 @@ def test_outbox_keeps_the_round_and_forgets_older_ones(devices: Devices) -> None
     assert (third.last_seq, third.last_round, third.epsilon_nano) == (2, 2, 5)
 
 
-def test_post_is_all_or_nothing(devices: Devices) -> None:
+def test_post_is_all_or_nothing(devices: DeviceStore) -> None:
     devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
 
     with pytest.raises(Exception, match="UNIQUE"):
@@ -89,7 +89,7 @@ def test_post_is_all_or_nothing(devices: Devices) -> None:
     assert [device.epsilon_nano for device in devices.devices()] == [5, 0, 0]
 
 
-def test_people_are_found_by_id_and_number(devices: Devices) -> None:
+def test_people_are_found_by_id_and_number(devices: DeviceStore) -> None:
     devices.enrolled([(0, 10), (1, 11), (2, 12)], seq=1)
 
     found = devices.find(user_id="bert")
@@ -106,44 +106,44 @@ def test_killed_creation_leaves_no_store(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Devices.create(folder, holdings_that_stop())  # type: ignore[arg-type]  # a generator that breaks off
+        DeviceStore.create(folder, holdings_that_stop())  # type: ignore[arg-type]  # a generator that breaks off
 
-    assert not Devices.exists(folder)
-    with Devices.create(folder, [("anna", holding(0))]) as devices:
+    assert not DeviceStore.exists(folder)
+    with DeviceStore.create(folder, [("anna", holding(0))]) as devices:
         assert devices.holding(0) == holding(0)
 
 
-def test_store_is_not_overwritten(devices: Devices, tmp_path: Path) -> None:
+def test_store_is_not_overwritten(devices: DeviceStore, tmp_path: Path) -> None:
     with pytest.raises(FederationError, match="already"):
-        Devices.create(tmp_path / "devices", [])
+        DeviceStore.create(tmp_path / "devices", [])
 
 
 def test_missing_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(FederationError, match="no devices"):
-        Devices(tmp_path)
+        DeviceStore(tmp_path)
 
 
-def test_further_devices_take_the_next_slots(devices: Devices, tmp_path: Path) -> None:
+def test_further_devices_take_the_next_slots(devices: DeviceStore, tmp_path: Path) -> None:
     devices.add([("dora", holding(3)), ("emil", holding(4))])
     devices.close()
 
-    with Devices(tmp_path / "devices") as again:
+    with DeviceStore(tmp_path / "devices") as again:
         assert [device.user_id for device in again.devices()] == [*PEOPLE, "dora", "emil"]
         assert [again.holding(slot) for slot in range(5)] == [holding(slot) for slot in range(5)]
 
 
-def test_keys_of_devices_that_a_crash_did_not_add_are_written_over(devices: Devices, tmp_path: Path) -> None:
+def test_keys_of_devices_that_a_crash_did_not_add_are_written_over(devices: DeviceStore, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="UNIQUE"):
         devices.add([("dora", holding(3)), ("anna", holding(4))])
     devices.close()
 
-    with Devices(tmp_path / "devices") as again:
+    with DeviceStore(tmp_path / "devices") as again:
         assert [device.user_id for device in again.devices()] == PEOPLE
         again.add([("dora", holding(3))])
         assert [again.holding(slot) for slot in range(4)] == [holding(slot) for slot in range(4)]
 
 
-def test_replaced_ratings_count_their_commitment_as_signed(devices: Devices) -> None:
+def test_replaced_ratings_count_their_commitment_as_signed(devices: DeviceStore) -> None:
     newer = msgspec.structs.replace(holding(1), ratings=b"others", dataset_seq=7)
 
     devices.hold([(1, newer)])
@@ -152,7 +152,7 @@ def test_replaced_ratings_count_their_commitment_as_signed(devices: Devices) -> 
     assert [device.last_seq for device in devices.devices()] == [0, 7, 0]
 
 
-def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(devices: Devices) -> None:
+def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(devices: DeviceStore) -> None:
     devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
     devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
     devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
@@ -166,13 +166,13 @@ def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(d
     assert terms == [(2, 8, 7), (0, 0, 0), (2, 4, 7)], "above what was spent before, never above the limits"
 
 
-def test_erased_device_keeps_its_names_and_nothing_else(devices: Devices, tmp_path: Path) -> None:
+def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tmp_path: Path) -> None:
     folder = tmp_path / "devices"
     devices.enrolled([(1, 9)], seq=1)
     devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
     devices.post(1, [(0, 2), (1, 2)], [outgoing("first"), outgoing("second")], note="one")
-    devices.keep_masking(1, [(1, Masking(round_hash=bytes(32), secret=bytes(32)))])
-    devices.prepare_key(1, PendingKey(entry=b"", signing_seed=None), seq=3)
+    devices.keep_masking(1, [(1, SecAggState(round_hash=bytes(32), secret=bytes(32)))])
+    devices.prepare_key(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
     key = (folder / "subjects.keys").read_bytes()[32:64]
 
     for _ in range(2):
@@ -196,10 +196,10 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: Devices, tmp_pa
     assert not any(key in path.read_bytes() for path in folder.iterdir() if path.is_file())
 
 
-def test_erasure_that_was_broken_off_is_one_all_the_same(devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices.prepare_key(1, PendingKey(entry=b"", signing_seed=None), seq=3)
+def test_erasure_that_was_broken_off_is_one_all_the_same(devices: DeviceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.prepare_key(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
     with monkeypatch.context() as patched:
-        crash_at(patched, [(Devices, "_transaction")], 1, before=True)
+        crash_at(patched, [(DeviceStore, "_transaction")], 1, before=True)
         with pytest.raises(Crash):
             devices.erase(1)
 
@@ -209,10 +209,10 @@ def test_erasure_that_was_broken_off_is_one_all_the_same(devices: Devices, monke
     assert devices.devices()[1].is_erased
 
 
-def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices: Devices, tmp_path: Path) -> None:
+def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices: DeviceStore, tmp_path: Path) -> None:
     """Its recipient still has the key that opens such rows, on its way to the device and where it was kept."""
-    copy = Received(giver=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
-    acts = [(0, 1, Act(entry=b"receipt", key=bytes(32), kept=copy))]
+    copy = ReceivedCopy(giver=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
+    acts = [(0, 1, PendingEntry(entry=b"receipt", key=bytes(32), kept=copy))]
     devices.prepare_acts(acts)
     (on_its_way,) = devices._db.execute("SELECT sealed FROM act").fetchone()
     devices.settle_acts(acts)
@@ -225,13 +225,13 @@ def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices
     assert kept[-64:] not in stored
 
 
-def test_nothing_is_kept_any_more_for_who_was_erased(devices: Devices) -> None:
+def test_nothing_is_kept_any_more_for_who_was_erased(devices: DeviceStore) -> None:
     devices.erase(0)
 
     with pytest.raises(FederationError, match="was erased"):
-        devices.put_wish(0, WishToWithdraw(consent=None))
+        devices.put_wish(0, WithdrawalRequest(consent=None))
     with pytest.raises(FederationError, match="was erased"):
-        devices.prepare_key(0, PendingKey(entry=b"", signing_seed=bytes(32)), seq=1)
+        devices.prepare_key(0, PendingKeyChange(entry=b"", signing_seed=bytes(32)), seq=1)
 
-    devices.put_wish(1, WishToWithdraw(consent=None))
+    devices.put_wish(1, WithdrawalRequest(consent=None))
     assert [waiting.slot for waiting in devices.wishes()] == [1]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.errors import InsufficientCohort
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.unmasking_shares import Unmasking
-from liberate.federation.store.uploads import KeptUpload, Uploads
-from liberate.federation.wire.secagg_messages import MaskKeys
+from liberate.federation.store.unmasking_shares import UnmaskingShares
+from liberate.federation.store.uploads import StoredUpload, UploadStore
+from liberate.federation.wire.secagg_messages import AdvertisedKeys
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Update
@@ -21,15 +21,15 @@ from tests.federation.crashes import Crash, crash_at
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
-KEYS = MaskKeys(mask=b"m" * 32, seal=b"s" * 32, own=b"o" * 32, signature=bytes(64))
+KEYS = AdvertisedKeys(mask=b"m" * 32, seal=b"s" * 32, own=b"o" * 32, signature=bytes(64))
 
 
-def kept(number: int, position: int) -> KeptUpload:
-    return KeptUpload(position, number, bytes([number]) * 32, bytes([number]) * 100)
+def kept(number: int, position: int) -> StoredUpload:
+    return StoredUpload(position, number, bytes([number]) * 32, bytes([number]) * 100)
 
 
 def test_gives_what_was_kept_in_the_order_of_the_ledger(tmp_path: Path) -> None:
-    with Uploads(tmp_path / "uploads") as uploads:
+    with UploadStore(tmp_path / "uploads") as uploads:
         uploads.keep(1, [kept(7, 30), kept(8, 20)])
         uploads.keep(2, [kept(7, 40)])
         uploads.keep(1, [kept(8, 20)])
@@ -39,19 +39,21 @@ def test_gives_what_was_kept_in_the_order_of_the_ledger(tmp_path: Path) -> None:
 
 
 def test_only_the_owner_reads_the_file(tmp_path: Path) -> None:
-    Uploads(tmp_path / "uploads").close()
+    UploadStore(tmp_path / "uploads").close()
 
     assert (tmp_path / "uploads").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "uploads").iterdir()} == {0o600}
 
 
 def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
-    with Uploads(tmp_path) as uploads:
+    with UploadStore(tmp_path) as uploads:
         secret = [
-            KeptUpload(number, number, b"salt%d" % number * 6, b"upload of %d." % number * 9000) for number in (1, 2)
+            StoredUpload(number, number, b"salt%d" % number * 6, b"upload of %d." % number * 9000) for number in (1, 2)
         ]
         uploads.keep(1, secret)
-        uploads.keep_unmasking(1, {number: Unmasking(keys=KEYS, shares={1: b"share%d" % number}) for number in (1, 2)})
+        uploads.keep_unmasking(
+            1, {number: UnmaskingShares(keys=KEYS, shares={1: b"share%d" % number}) for number in (1, 2)}
+        )
 
         assert uploads.forget(1) == 1
 
@@ -65,7 +67,7 @@ def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
 
 def learn_and_keep(scene: Stage, folder: Path, rounds: int) -> None:
     """Carry out rounds with a coordinator that keeps uploads, from where the ledger is."""
-    with Uploads(folder) as uploads:
+    with UploadStore(folder) as uploads:
         scene.coordinator._uploads = uploads
         model = scene.first
         reached = scene.federation.ledger.state.model
@@ -77,17 +79,17 @@ def learn_and_keep(scene: Stage, folder: Path, rounds: int) -> None:
 
 def check_all_kept(scene: Stage, folder: Path, rounds: int) -> None:
     ledger = scene.federation.ledger
-    with Uploads(folder) as uploads:
+    with UploadStore(folder) as uploads:
         found = {each.position: each for number in range(1, rounds + 1) for each in uploads.of_round(number)}
     assert sorted(found) == sorted(ledger.positions(kind="update"))
     for position, each in found.items():
         update = decode_entry(ledger.entry(position)).record
         assert isinstance(update, Update)
         assert update.author == each.number
-        assert update.commitment == commitment(each.salt, each.upload)
+        assert update.commitment == salted_commitment(each.salt, each.upload)
 
 
-STEPS = ((SqliteLedger, "_commit"), (Uploads, "keep"), (ModelStore, "save"))
+STEPS = ((SqliteLedger, "_commit"), (UploadStore, "keep"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -116,7 +118,7 @@ def test_a_round_without_a_model_leaves_nothing(tmp_path: Path) -> None:
 
     with stage(tmp_path, PLAIN, wrap=Half) as scene, pytest.raises(InsufficientCohort):
         learn_and_keep(scene, tmp_path / "uploads", 1)
-    with Uploads(tmp_path / "uploads") as uploads:
+    with UploadStore(tmp_path / "uploads") as uploads:
         assert uploads.count(1) == 0
 
 
@@ -126,6 +128,6 @@ def test_a_masked_round_keeps_what_undid_the_masks(tmp_path: Path) -> None:
         learn_and_keep(scene, tmp_path / "uploads", 1)
         people = [each.number for each in scene.federation.devices.devices()]
 
-    with Uploads(tmp_path / "uploads") as uploads:
+    with UploadStore(tmp_path / "uploads") as uploads:
         assert sorted(uploads.unmasking(1)) == people
         assert all(len(each.shares) == 8 for each in uploads.unmasking(1).values())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import GridRows
+from liberate.arrays import FixedPointStatistics
 from liberate.errors import BadCommitment, FederationError
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
@@ -22,9 +22,9 @@ from liberate.federation.wire.round_messages import (
 N_ITEMS, WIDTH, TAIL = 7, 2, 3
 
 
-def release_of(items: list[int], seed: int = 0) -> GridRows:
+def release_of(items: list[int], seed: int = 0) -> FixedPointStatistics:
     rng = np.random.default_rng(seed)
-    return GridRows(
+    return FixedPointStatistics(
         indptr=np.array([0, len(items)]),
         indices=np.array(items, np.int32),
         rows=rng.integers(-(2**31), 2**31, (len(items), WIDTH)).astype(np.int32),

@@ -13,14 +13,14 @@ from liberate.crypto.canonical_json import encode
 from liberate.errors import LedgerError, RefusedEntry
 from liberate.ledger.evidence.equivocation import EquivocationFile, equivocation_file, verify_equivocation
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import Dataset
+from liberate.ledger.format.records import DatasetRecord
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.world import LOG_VKEY, ORIGIN, World, create, digest, key, next_key, reopen
 
 
-def dataset(name: str, *, author: int = 3, seq: int = 5, origin: str = ORIGIN) -> Dataset:
-    return Dataset(origin=origin, author=author, seq=seq, commitment=digest(name))
+def dataset(name: str, *, author: int = 3, seq: int = 5, origin: str = ORIGIN) -> DatasetRecord:
+    return DatasetRecord(origin=origin, author=author, seq=seq, commitment=digest(name))
 
 
 FIRST, SECOND = (sign(dataset(name), key(3)) for name in ("one", "other"))
@@ -78,7 +78,7 @@ def test_the_log_keeps_what_contradicts_an_accepted_entry(tmp_path: Path, togeth
         kept = ledger.equivocations()
 
     assert [(f.first.data, f.second.data) for f in map(verify_equivocation, kept)] == [(FIRST, SECOND)]
-    assert verify(tmp_path, key=LOG_VKEY).ok
+    assert verify_ledger(tmp_path, key=LOG_VKEY).ok
     with closing(SqliteLedger.open(tmp_path)) as reader:
         assert reader.equivocations() == kept
 
@@ -107,4 +107,4 @@ def test_the_key_is_the_one_of_the_accepted_entry(tmp_path: Path) -> None:
         assert len(ledger.equivocations()) == 1
     with closing(reopen(tmp_path)) as ledger:
         assert len(ledger.equivocations()) == 1
-    assert verify(tmp_path, key=LOG_VKEY).ok
+    assert verify_ledger(tmp_path, key=LOG_VKEY).ok

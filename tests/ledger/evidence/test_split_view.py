@@ -18,12 +18,12 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, ProofMismatch
 from liberate.identifiers import Digest
 from liberate.ledger.evidence.split_view import (
-    Branch,
     Divergence,
-    Evidence,
-    between,
+    DivergentLeaf,
+    SplitViewEvidence,
+    evidence_between,
+    evidence_same_size,
     keep_evidence,
-    of_one_size,
     verify_evidence,
 )
 from tests.ledger.publish.views import KEY, ORIGIN, VKEY, View
@@ -34,22 +34,22 @@ OTHER = View("other", fork=3)
 GOLDEN = Path(__file__).parents[2] / "vectors" / "evidence.json"
 
 
-def branch(view: View, position: int, size: int) -> Branch:
+def branch(view: View, position: int, size: int) -> DivergentLeaf:
     proof = inclusion_proof(
         position, size, lambda level, index: root(view.leaves[index << level : (index + 1) << level])
     )
-    return Branch(leaf=view.leaves[position], proof=tuple(proof))
+    return DivergentLeaf(leaf=view.leaves[position], proof=tuple(proof))
 
 
-def of_two_sizes(position: int = 5, first: int = 7, second: int = 20) -> Evidence:
+def of_two_sizes(position: int = 5, first: int = 7, second: int = 20) -> SplitViewEvidence:
     divergence = Divergence(
         position=position, first=branch(HONEST, position, first), second=branch(OTHER, position, second)
     )
-    return Evidence(first=HONEST.note(first), second=OTHER.note(second), divergence=divergence)
+    return SplitViewEvidence(first=HONEST.note(first), second=OTHER.note(second), divergence=divergence)
 
 
 def test_two_roots_of_one_size_are_proof() -> None:
-    conflict = verify_evidence(of_one_size(HONEST.note(9), OTHER.note(9)), VKEY)
+    conflict = verify_evidence(evidence_same_size(HONEST.note(9), OTHER.note(9)), VKEY)
 
     assert conflict.first == HONEST.checkpoint(9)
     assert conflict.second == OTHER.checkpoint(9)
@@ -76,10 +76,10 @@ def stranger(view: View, size: int) -> str:
 
 
 NO_PROOF = {
-    "the same checkpoint": of_one_size(HONEST.note(9), HONEST.note(9)),
-    "two honest sizes": of_one_size(HONEST.note(9), HONEST.note(12)),
-    "two views, nothing shown": of_one_size(HONEST.note(9), OTHER.note(12)),
-    "one forged by somebody else": of_one_size(HONEST.note(9), stranger(OTHER, 9)),
+    "the same checkpoint": evidence_same_size(HONEST.note(9), HONEST.note(9)),
+    "two honest sizes": evidence_same_size(HONEST.note(9), HONEST.note(12)),
+    "two views, nothing shown": evidence_same_size(HONEST.note(9), OTHER.note(12)),
+    "one forged by somebody else": evidence_same_size(HONEST.note(9), stranger(OTHER, 9)),
     "before the fork": encode(of_two_sizes(position=2)),
     "a proof of another position": encode(
         msgspec.structs.replace(
@@ -91,11 +91,11 @@ NO_PROOF = {
         msgspec.structs.replace(
             of_two_sizes(),
             divergence=Divergence(
-                position=5, first=branch(HONEST, 5, 7), second=Branch(leaf=Digest(leaf_hash(b"x")), proof=())
+                position=5, first=branch(HONEST, 5, 7), second=DivergentLeaf(leaf=Digest(leaf_hash(b"x")), proof=())
             ),
         )
     ),
-    "not canonical": of_one_size(HONEST.note(9), OTHER.note(9)) + b"\n",
+    "not canonical": evidence_same_size(HONEST.note(9), OTHER.note(9)) + b"\n",
     "nothing": b"",
 }
 
@@ -107,8 +107,8 @@ def test_what_proves_nothing_is_refused(name: str) -> None:
 
 
 def test_every_flipped_byte_of_evidence_is_refused() -> None:
-    for data in (of_one_size(HONEST.note(9), OTHER.note(9)), encode(of_two_sizes())):
-        assert isinstance(decode(data, Evidence), Evidence)
+    for data in (evidence_same_size(HONEST.note(9), OTHER.note(9)), encode(of_two_sizes())):
+        assert isinstance(decode(data, SplitViewEvidence), SplitViewEvidence)
         for place in range(len(data)):
             flipped = bytearray(data)
             flipped[place] ^= 1
@@ -120,13 +120,13 @@ def test_two_copies_of_a_ledger_are_compared(tmp_path: Path) -> None:
     create(tmp_path / "one").close()
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     one, two = reopen(tmp_path / "one"), reopen(tmp_path / "two")
-    assert between(one, two) is None
+    assert evidence_between(one, two) is None
     World(one).populate()
-    assert between(one, two) is None, "one continues the other"
+    assert evidence_between(one, two) is None, "one continues the other"
     world = World(two)
     world.add(world.enrol(2, "participant"))
 
-    data = between(one, two)
+    data = evidence_between(one, two)
 
     assert data is not None
     conflict = verify_evidence(data, LOG_VKEY)
@@ -148,8 +148,8 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
 def test_commands_say_whether_it_is_proof(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = keep_evidence(tmp_path, of_one_size(HONEST.note(9), OTHER.note(9)))
-    weak = keep_evidence(tmp_path, of_one_size(HONEST.note(9), OTHER.note(12)))
+    file = keep_evidence(tmp_path, evidence_same_size(HONEST.note(9), OTHER.note(9)))
+    weak = keep_evidence(tmp_path, evidence_same_size(HONEST.note(9), OTHER.note(12)))
 
     code, out = call(capsys, monkeypatch, "verify-evidence", file, "--key", VKEY)
     assert (code, json.loads(out)["ok"], json.loads(out)["first_size"]) == (0, True, 9)

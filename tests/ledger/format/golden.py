@@ -20,12 +20,12 @@ import msgspec
 
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.records import Aborted, Record, Survivors
-from liberate.ledger.format.sharing_records import Pool, Share
+from liberate.ledger.format.sharing_records import PoolRecord, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import LARGEST_LEAP, apply
+from liberate.ledger.rules.transition import LARGEST_LEAP, apply_entry
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -78,7 +78,7 @@ def _entries(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
     state = State()
     for position, data in ledger.entries():
         entry = decode_entry(data)
-        apply(state, entry, position)
+        apply_entry(state, entry, position)
         yield {
             "description": f"entry {position}: {entry.record.kind} by {entry.record.author}",
             "valid": True,
@@ -92,7 +92,7 @@ def _entries(ledger: SqliteLedger) -> Iterator[dict[str, Any]]:
 def _refused(ledger: SqliteLedger, entries: Iterator[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
     for description, data in entries:
         try:
-            apply(ledger.state, decode_entry(data), ledger.size)
+            apply_entry(ledger.state, decode_entry(data), ledger.size)
         except RefusedEntry as refused:
             yield {"description": description, "valid": False, "entry": text(data), "reason": refused.reason}
         else:
@@ -155,7 +155,7 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
     withdrawn = next(entry for _, data in ledger.entries() if (entry := decode_entry(data)).record.kind == "share")
     assert isinstance(withdrawn.record, Share)
     records: list[tuple[str, Record]] = [
-        ("a consent for oneself", change(world.consent(5, 3), recipients=ranges([5]))),
+        ("a consent for oneself", change(world.consent(5, 3), recipients=to_ranges([5]))),
         ("a consent for who left", world.consent(5, 4)),
         ("a share without a consent", world.share(3, 5)),
         ("a share with whom no consent names", world.share(5, COORDINATOR)),
@@ -176,8 +176,8 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
 
 def _pool(world: World) -> Record:
     seq = world.seq(COORDINATOR)
-    people = ranges([5])
-    return Pool(origin=ORIGIN, author=COORDINATOR, seq=seq, round=2, round_hash=digest("round"), people=people)
+    people = to_ranges([5])
+    return PoolRecord(origin=ORIGIN, author=COORDINATOR, seq=seq, round=2, round_hash=digest("round"), people=people)
 
 
 def _aborted(world: World) -> Record:
@@ -193,7 +193,7 @@ def _survivors(world: World) -> Record:
         round_hash=digest("round"),
         part=1,
         parts=1,
-        people=ranges([3]),
+        people=to_ranges([3]),
     )
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from liberate.ledger.format.parts import Common
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.log.tables import SCHEMA
@@ -36,11 +36,11 @@ def section(page: str, title: str) -> str:
 def test_every_member_of_every_kind_is_described(page: str, kind: type[Record]) -> None:
     described = named(section(page, str(kind.__struct_config__.tag)))
 
-    assert described == set(kind.__struct_fields__) - set(Common.__struct_fields__)
+    assert described == set(kind.__struct_fields__) - set(RecordBase.__struct_fields__)
 
 
 def test_what_every_record_says_is_described(page: str) -> None:
-    assert named(section(page, "What every record says")) == {*Common.__struct_fields__, "kind"}
+    assert named(section(page, "What every record says")) == {*RecordBase.__struct_fields__, "kind"}
 
 
 def test_every_reason_is_listed(page: str) -> None:

@@ -20,7 +20,7 @@ from liberate.crypto.signing import SIGNATURE_BYTES
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import Entry, decode_entry, signed_bytes
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply
+from liberate.ledger.rules.transition import apply_entry
 from tests.ledger.log.test_sqlite import steps
 from tests.ledger.rules.test_transition import snapshot
 from tests.ledger.world import BareRules, World, genesis, key, write_sharing
@@ -124,7 +124,7 @@ def offer(state: State, data: bytes) -> bool:
     assert entry.signature + encode(entry.record) == data, "accepted bytes are the only ones of their record"
     before, root = snapshot(state), state.root()
     try:
-        apply(state, entry, state.size)
+        apply_entry(state, entry, state.size)
     except RefusedEntry:
         assert (snapshot(state), state.root()) == (before, root), "a refused entry leaves no trace"
         return False

@@ -10,12 +10,12 @@ from typing import Any, get_args
 import pytest
 
 from liberate.crypto.merkle import leaf_hash, root
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import Record
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply
+from liberate.ledger.rules.transition import apply_entry
 from tests.ledger.format.golden import PATHS, written
 from tests.ledger.world import key
 
@@ -26,7 +26,7 @@ of_each_ledger = pytest.mark.parametrize("vectors", VECTORS.values(), ids=VECTOR
 def replayed(vectors: dict[str, Any]) -> State:
     state = State()
     for position, each in enumerate(vectors["entries"]):
-        apply(state, decode_entry(b64decode(each["entry"])), position)
+        apply_entry(state, decode_entry(b64decode(each["entry"])), position)
     return state
 
 
@@ -41,7 +41,7 @@ def test_each_entry_has_its_hash_and_leaves_its_state(vectors: dict[str, Any]) -
     for position, each in enumerate(vectors["entries"]):
         data = b64decode(each["entry"])
         entry = decode_entry(data)
-        apply(state, entry, position)
+        apply_entry(state, entry, position)
 
         assert each["valid"]
         assert entry.body.decode() == each["record"]
@@ -58,7 +58,7 @@ def test_signatures_are_deterministic(vectors: dict[str, Any]) -> None:
 
 @of_each_ledger
 def test_the_checkpoint_is_over_all_entries(vectors: dict[str, Any]) -> None:
-    checkpoint = open_checkpoint(vectors["checkpoint"], vectors["log_vkey"])
+    checkpoint = verify_checkpoint(vectors["checkpoint"], vectors["log_vkey"])
 
     assert checkpoint.size == len(vectors["entries"])
     assert checkpoint.root == root([leaf_hash(b64decode(each["entry"])) for each in vectors["entries"]])
@@ -83,7 +83,7 @@ def test_what_does_not_follow_is_refused_with_its_reason(name: str, each: dict[s
     before = [principal.encode() for principal in state.principals], state.size, state.root()
 
     with pytest.raises(RefusedEntry) as caught:
-        apply(state, decode_entry(b64decode(each["entry"])), state.size)
+        apply_entry(state, decode_entry(b64decode(each["entry"])), state.size)
 
     assert not each["valid"]
     assert caught.value.reason == each["reason"]

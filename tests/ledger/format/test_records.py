@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from liberate.crypto.canonical_json import decode
 from liberate.crypto.merkle import leaf_hash
-from liberate.crypto.signing import verify
+from liberate.crypto.signing import verify_signature
 from liberate.errors import InvalidRecord, RefusedEntry
-from liberate.ledger.format.entries import MAX_ENTRY_BYTES, concerned, concerns, decode_entry, sign, signed_bytes
-from liberate.ledger.format.number_sets import Range, includes, numbers, ranges
-from liberate.ledger.format.records import KINDS, Dataset, Model, Record
+from liberate.ledger.format.entries import MAX_ENTRY_BYTES, decode_entry, involves, principals_of, sign, signed_bytes
+from liberate.ledger.format.number_sets import Range, includes, numbers_in, to_ranges
+from liberate.ledger.format.records import KINDS, DatasetRecord, ModelRecord, Record
 from tests.ledger.world import COORDINATOR, FOUNDER, HOST, LOG, PARTICIPANTS, bare_world, digest, genesis, key
 from tests.strategies import records
 
-DATASET = Dataset(origin="example.org/test", author=3, seq=1, commitment=digest("ratings"))
+DATASET = DatasetRecord(origin="example.org/test", author=3, seq=1, commitment=digest("ratings"))
 
 
 @given(records())
@@ -48,7 +48,7 @@ def test_a_flipped_bit_of_an_entry_is_detected(record: Record, data: st.DataObje
 
 def check(data: bytes) -> None:
     entry = decode_entry(data)
-    verify(key(0).public, signed_bytes(entry.body), entry.signature)
+    verify_signature(key(0).public, signed_bytes(entry.body), entry.signature)
 
 
 def test_the_signature_covers_the_payload_type() -> None:
@@ -96,8 +96,8 @@ def test_what_is_no_entry_is_refused_with_a_reason(data: bytes, reason: str) -> 
     assert caught.value.reason == reason
 
 
-def model_with(unused: int) -> Model:
-    return Model(
+def model_with(unused: int) -> ModelRecord:
+    return ModelRecord(
         origin="o",
         author=0,
         seq=1,
@@ -129,34 +129,34 @@ def test_what_no_reader_accepts_is_not_signed() -> None:
 
 @given(st.sets(st.integers(0, 5_000)))
 def test_ranges_give_back_the_numbers_in_order(people: set[int]) -> None:
-    assert list(numbers(ranges(people))) == sorted(people)
+    assert list(numbers_in(to_ranges(people))) == sorted(people)
 
 
 @given(st.sets(st.integers(0, 2**53 - 1), max_size=5))
 def test_ranges_are_small_and_sound_wherever_the_numbers_lie(people: set[int]) -> None:
-    parts = ranges(people)
+    parts = to_ranges(people)
 
-    assert list(numbers(parts)) == sorted(people)
+    assert list(numbers_in(parts)) == sorted(people)
     assert all(part.bitmap[0] & 1 and part.bitmap[-1] for part in parts)
     assert sum(len(part.bitmap) for part in parts) <= 33 * len(people)
 
 
 @given(st.sets(st.integers(0, 3_000)), st.integers(0, 3_100))
 def test_ranges_include_their_numbers_and_no_other(people: set[int], number: int) -> None:
-    parts = ranges(people)
+    parts = to_ranges(people)
 
     assert includes(parts, number) == (number in people)
     assert all(includes(parts, each) for each in people)
 
 
 def test_a_range_counts_bits_from_the_lowest() -> None:
-    assert ranges([3, 4, 11, 1000]) == (Range(first=3, bitmap=b"\x03\x01"), Range(first=1000, bitmap=b"\x01"))
+    assert to_ranges([3, 4, 11, 1000]) == (Range(first=3, bitmap=b"\x03\x01"), Range(first=1000, bitmap=b"\x01"))
 
 
 def test_ranges_of_262144_people_fit_into_an_entry() -> None:
     world = bare_world()
     world.add(world.round())
-    update = msgspec.structs.replace(world.update(HOST), people=ranges(range(262_144)))
+    update = msgspec.structs.replace(world.update(HOST), people=to_ranges(range(262_144)))
 
     assert len(sign(update, key(HOST))) < MAX_ENTRY_BYTES
 
@@ -165,25 +165,25 @@ def test_records_concern_their_author_and_subjects() -> None:
     world = bare_world()
     world.add(world.round())
 
-    assert concerned(genesis()) == [FOUNDER, LOG]
-    assert concerned(world.enrol(7, "participant")) == [FOUNDER, 7]
-    assert concerned(world.update(3)) == [3]
-    assert concerned(world.update(HOST)) == [*PARTICIPANTS, HOST]
-    assert concerned(world.round()) == [2]
-    assert concerned(world.update(4, (3, digest("share")))) == [3, 4]
-    assert concerned(world.consent(3, 5, COORDINATOR)) == [COORDINATOR, 3, 5]
-    assert concerned(world.withdrawal(3)) == [3]
-    assert concerned(world.share(3, 5)) == [3, 5]
-    assert concerned(world.pool(3, 4)) == [COORDINATOR, 3, 4]
-    assert concerned(world.erasure(4)) == [4]
-    assert concerned(world.removal(4, told=(5,), answered=(5,))) == [COORDINATOR, 4, 5]
+    assert principals_of(genesis()) == [FOUNDER, LOG]
+    assert principals_of(world.enrol(7, "participant")) == [FOUNDER, 7]
+    assert principals_of(world.update(3)) == [3]
+    assert principals_of(world.update(HOST)) == [*PARTICIPANTS, HOST]
+    assert principals_of(world.round()) == [2]
+    assert principals_of(world.update(4, (3, digest("share")))) == [3, 4]
+    assert principals_of(world.consent(3, 5, COORDINATOR)) == [COORDINATOR, 3, 5]
+    assert principals_of(world.withdrawal(3)) == [3]
+    assert principals_of(world.share(3, 5)) == [3, 5]
+    assert principals_of(world.pool(3, 4)) == [COORDINATOR, 3, 4]
+    assert principals_of(world.erasure(4)) == [4]
+    assert principals_of(world.removal(4, told=(5,), answered=(5,))) == [COORDINATOR, 4, 5]
     assert world.update(HOST).answers_for() == PARTICIPANTS
     assert world.update(3).answers_for() == (3,)
 
 
 @given(records(), st.data())
 def test_a_record_concerns_those_whose_history_it_belongs_to(record: Record, data: st.DataObject) -> None:
-    listed = concerned(record)
+    listed = principals_of(record)
     number = data.draw(st.integers(0, 2**20) | st.sampled_from(listed or [0]))
 
-    assert concerns(record, number) == (number in listed)
+    assert involves(record, number) == (number in listed)

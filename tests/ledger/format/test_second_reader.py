@@ -15,10 +15,10 @@ import pytest
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.proof_files import prove_history, prove_inclusion
+from liberate.ledger.publish.proof_files import write_completeness_proof, write_inclusion_proof
 from liberate.ledger.publish.tiles import export_tiles
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply
+from liberate.ledger.rules.transition import apply_entry
 from tests.ledger.format.golden import PATHS
 from tests.ledger.format.test_fuzz import Recorder, history, is_record, mutated, signed_again
 from tests.ledger.rules import test_sharing
@@ -42,7 +42,7 @@ def follow(entries: Iterable[bytes]) -> second.Ledger:
 def our_answer(state: State, data: bytes) -> str:
     """The state root after an entry, or why it is refused."""
     try:
-        apply(state, decode_entry(data), state.size)
+        apply_entry(state, decode_entry(data), state.size)
     except RefusedEntry as refused:
         return "unreadable" if refused.reason in UNREADABLE else refused.reason
     return state.root().hex()
@@ -132,9 +132,9 @@ def test_an_export_and_proofs_are_read(tmp_path: Path, write: Callable[[Ledger],
     assert ledger.state_root() == log.state.root()
     assert ledger.block_size == log.size
     for position, data in log.entries():
-        assert second.read_inclusion(prove_inclusion(log, position), LOG_VKEY) == data
+        assert second.read_inclusion(write_inclusion_proof(log, position), LOG_VKEY) == data
     for number, principal in enumerate(log.state.principals):
         if principal.role not in ("admitter", "log"):
-            records = second.read_history(prove_history(log, number).encode(), LOG_VKEY)
+            records = second.read_history(write_completeness_proof(log, number).encode(), LOG_VKEY)
             assert len(records) == principal.about_count
     log.close()

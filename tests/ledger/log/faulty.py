@@ -133,7 +133,7 @@ class FaultyConnection:
             "rwc": apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
         }
         try:
-            self._connection = apsw.Connection(str(folder / tables.FILE_NAME), flags=flags[mode], vfs="faulty")
+            self._connection = apsw.Connection(str(folder / tables.LEDGER_FILE), flags=flags[mode], vfs="faulty")
         except apsw.Error as error:
             raise _translated(error) from error
 

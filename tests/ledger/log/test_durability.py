@@ -18,10 +18,10 @@ import pytest
 
 from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.records import Block, Dataset
+from liberate.ledger.format.records import Block, DatasetRecord
 from liberate.ledger.log import tables
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedClock
 from tests.ledger.log.test_sqlite import WRITER
 from tests.ledger.rules.test_transition import snapshot
@@ -29,7 +29,7 @@ from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, digest,
 
 
 def dataset(author: int, seq: int) -> bytes:
-    return sign(Dataset(origin=ORIGIN, author=author, seq=seq, commitment=digest((author, seq))), key(author))
+    return sign(DatasetRecord(origin=ORIGIN, author=author, seq=seq, commitment=digest((author, seq))), key(author))
 
 
 # --- many writers and readers ----------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_calls_that_wait_share_a_block_and_get_their_own_outcomes(tmp_path: Path
         assert isinstance(stale, RefusedEntry)
         assert again == first
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
 
 
 def test_many_threads_append_and_nothing_is_lost_or_twice(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_many_threads_append_and_nothing_is_lost_or_twice(tmp_path: Path) -> Non
     }
     assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
 
 
 def test_a_block_that_cannot_be_stored_fails_every_call_in_it(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_block_that_cannot_be_stored_fails_every_call_in_it(tmp_path: Path) ->
     ledger._connection.execute("DROP TRIGGER t")
     ledger.append([dataset(3, 10)])
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
 
 
 def test_a_reader_in_another_process_sees_whole_blocks(tmp_path: Path, repository: Path) -> None:
@@ -185,13 +185,13 @@ def test_a_full_file_is_said_and_the_log_goes_on_when_there_is_room(tmp_path: Pa
 
     assert "nothing was appended" in error.message
     assert "free some space" in error.hint
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
     assert len(ledger.positions(kind="dataset")) == 3 + len(acknowledged)
     pragma("PRAGMA max_page_count = 1000000")
     (position,) = ledger.append([refused])
     assert position == ledger.size - 2
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_and_the_log_goes_on_when_there_is_room(small_disk: 
     again = reopen(small_disk)
     assert {data for _, data in again.entries()} >= set(acknowledged)
     again.close()
-    assert verify(small_disk).ok
+    assert verify_ledger(small_disk).ok
 
 
 def test_a_full_disk_at_the_beginning_leaves_a_folder_to_begin_in(small_disk: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_full_disk_at_the_beginning_leaves_a_folder_to_begin_in(small_disk: Pa
     assert caught.value.hint
     filler.unlink()
     create(small_disk / "ledger").close()
-    assert verify(small_disk / "ledger").ok
+    assert verify_ledger(small_disk / "ledger").ok
 
 
 def test_read_only_media_are_read_and_refuse_an_owner_clearly(small_disk: Path) -> None:
@@ -256,7 +256,7 @@ def test_read_only_media_are_read_and_refuse_an_owner_clearly(small_disk: Path) 
 
     assert reader.size == size
     reader.close()
-    assert verify(small_disk).ok
+    assert verify_ledger(small_disk).ok
     with pytest.raises(LedgerError, match="Read-only file system") as caught:
         reopen(small_disk)
     assert "writable" in caught.value.hint
@@ -312,7 +312,7 @@ def test_a_state_that_cannot_be_read_back_is_read_before_the_next_block(
     assert ledger.append([dataset(3, 10)]) == [expected]
     world.add(world.round())
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
     SqliteLedger.open(tmp_path, LOG_KEY, SimulatedClock()).close()
 
 
@@ -338,7 +338,7 @@ def test_nothing_acknowledged_is_lost_at_whichever_call_the_disk_fails(
         assert len(set(stored.values())) == len(stored)
         World(ledger).add(World(ledger).enrol(len(ledger.state.principals), "host"))
         ledger.close()
-        assert verify(folder, key=LOG_VKEY).ok
+        assert verify_ledger(folder, key=LOG_VKEY).ok
 
 
 def is_begun(folder: Path) -> bool:
@@ -355,7 +355,7 @@ def test_a_disk_that_is_full_at_whichever_call_leaves_a_log_that_goes_on(tmp_pat
 
     folders = list(tmp_path.iterdir())
     assert len(folders) > 20
-    assert all(verify(folder, key=LOG_VKEY).ok for folder in folders)
+    assert all(verify_ledger(folder, key=LOG_VKEY).ok for folder in folders)
 
 
 @pytest.mark.parametrize("n_kills", [10, pytest.param(190, marks=pytest.mark.soak)])
@@ -378,7 +378,7 @@ def test_a_log_that_is_killed_again_and_again_keeps_everything_once(
             lines = writer.stdout.read().splitlines()
         # a last line may have been cut off
         acknowledged |= {int(p): bytes.fromhex(data) for p, data in (line.split() for line in lines[:-1])}
-        audit = verify(tmp_path, key=LOG_VKEY)
+        audit = verify_ledger(tmp_path, key=LOG_VKEY)
         assert audit.ok
         reader = SqliteLedger.open(tmp_path)
         stored = dict(reader.entries())

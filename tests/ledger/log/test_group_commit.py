@@ -8,11 +8,11 @@ from threading import Thread
 import pytest
 
 from liberate.errors import RefusedEntry
-from liberate.ledger.interface import Offer, Outcome
+from liberate.ledger.interface import AppendResult, Offer
 from liberate.ledger.log import group_commit
 from liberate.ledger.log.group_commit import GroupCommit
 
-Outcomes = dict[str, list[Outcome] | BaseException]
+Outcomes = dict[str, list[AppendResult] | BaseException]
 
 
 def offers(*numbers: int) -> list[Offer]:
@@ -24,7 +24,7 @@ def numbers(block: Sequence[Offer]) -> list[int]:
 
 
 def appended_together(
-    calls: dict[str, list[Offer]], make_block: Callable[[Sequence[Offer]], Sequence[Outcome]]
+    calls: dict[str, list[Offer]], make_block: Callable[[Sequence[Offer]], Sequence[AppendResult]]
 ) -> Outcomes:
     """What each call gives or raises when all of them have waited, in this order."""
     queue, outcomes = GroupCommit(), Outcomes()
@@ -50,7 +50,7 @@ def appended_together(
 def test_calls_share_a_block_and_get_their_own_outcomes() -> None:
     blocks: list[list[int]] = []
 
-    def make_block(block: Sequence[Offer]) -> list[Outcome]:
+    def make_block(block: Sequence[Offer]) -> list[AppendResult]:
         blocks.append(numbers(block))
         return [*numbers(block)]
 
@@ -64,7 +64,7 @@ def test_a_group_is_bounded_but_a_call_is_never_split(monkeypatch: pytest.Monkey
     monkeypatch.setattr(group_commit, "_LARGEST_GROUP", 3)
     blocks: list[list[int]] = []
 
-    def make_block(block: Sequence[Offer]) -> list[Outcome]:
+    def make_block(block: Sequence[Offer]) -> list[AppendResult]:
         blocks.append(numbers(block))
         return [*numbers(block)]
 
@@ -76,7 +76,7 @@ def test_a_group_is_bounded_but_a_call_is_never_split(monkeypatch: pytest.Monkey
 def test_a_failure_is_raised_in_every_call_of_the_block() -> None:
     failure = ValueError("no")
 
-    def make_block(_: Sequence[Offer]) -> list[Outcome]:
+    def make_block(_: Sequence[Offer]) -> list[AppendResult]:
         raise failure
 
     assert appended_together({"a": offers(1), "b": offers(2)}, make_block) == {"a": failure, "b": failure}
@@ -85,7 +85,7 @@ def test_a_failure_is_raised_in_every_call_of_the_block() -> None:
 def test_an_interrupt_ends_one_call_and_another_thread_makes_the_block_of_the_rest() -> None:
     interrupt, blocks = KeyboardInterrupt(), []
 
-    def make_block(block: Sequence[Offer]) -> list[Outcome]:
+    def make_block(block: Sequence[Offer]) -> list[AppendResult]:
         blocks.append(numbers(block))
         if len(blocks) == 1:
             raise interrupt

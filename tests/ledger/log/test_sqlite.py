@@ -16,8 +16,8 @@ from liberate.ledger.format.records import Block
 from liberate.ledger.log import sqlite as log_module
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.rules.transition import apply_entry
+from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedClock
 from liberate.timing import Stopwatch
 from tests.ledger.rules.test_transition import snapshot
@@ -40,7 +40,7 @@ def replayed(ledger: SqliteLedger) -> State:
     """The state after all stored entries, from the rules alone."""
     state = State()
     for position, data in ledger.entries():
-        apply(state, decode_entry(data), position)
+        apply_entry(state, decode_entry(data), position)
     return state
 
 
@@ -367,11 +367,11 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, repository: Path,
         acknowledged = [int(p) for _ in range(n_blocks) for p in writer.stdout.readline().split()]
         writer.kill()
 
-    audit = verify(tmp_path, key=LOG_VKEY)
+    audit = verify_ledger(tmp_path, key=LOG_VKEY)
 
     assert audit.ok
     ledger = reopen(tmp_path)
     assert set(acknowledged) <= set(ledger.positions(kind="dataset"))
     World(ledger).add(World(ledger).round())
     ledger.close()
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok

@@ -14,12 +14,12 @@ from liberate.crypto.note import (
     SignatureType,
     WitnessPolicy,
     cosign,
-    open_checkpoint,
     sign_checkpoint,
     verifier_key,
+    verify_checkpoint,
 )
 from liberate.crypto.signing import SigningKey
-from liberate.ledger.format.records import Dataset
+from liberate.ledger.format.records import DatasetRecord
 from liberate.ledger.interface import Ledger
 from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, World, digest
 
@@ -33,7 +33,7 @@ def grow(ledger: Ledger, size: int) -> None:
     world = World(ledger)
     first = world.seq(AUTHOR)
     numbers = range(first, first + size - ledger.size - 1)  # the block is the last entry
-    world.add(*(Dataset(origin=ORIGIN, author=AUTHOR, seq=n, commitment=digest(n)) for n in numbers))
+    world.add(*(DatasetRecord(origin=ORIGIN, author=AUTHOR, seq=n, commitment=digest(n)) for n in numbers))
     assert ledger.size == size
 
 
@@ -44,7 +44,7 @@ def signed(checkpoint: Checkpoint) -> str:
 
 def cosigned(note: str, n_witnesses: int) -> str:
     """A note with the cosignatures of the first witnesses."""
-    checkpoint = open_checkpoint(note, LOG_VKEY)
+    checkpoint = verify_checkpoint(note, LOG_VKEY)
     return note + "".join(
         cosign(checkpoint, f"w{n}.example", witness_key(n), 1_700_000_000) for n in range(n_witnesses)
     )

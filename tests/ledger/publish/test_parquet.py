@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from liberate.crypto import merkle
-from liberate.crypto.note import open_checkpoint
-from liberate.crypto.signing import key_id, verify
+from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.signing import key_id, verify_signature
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, signed_bytes
@@ -54,7 +54,7 @@ def test_every_entry_is_a_row(ledger: SqliteLedger, tmp_path: Path) -> None:
             name: record[name] for name in ("kind", "author", "seq")
         }
         public = ledger.state.key_at(row["author"], row["position"])
-        verify(public, signed_bytes(entry.body), entry.signature)
+        verify_signature(public, signed_bytes(entry.body), entry.signature)
         assert row["key_id"] == key_id(public)
         assert row["subjects"] == list(entry.record.subjects())
 
@@ -94,7 +94,7 @@ def test_the_table_carries_its_checkpoint(ledger: SqliteLedger, tmp_path: Path) 
     exported = export_parquet(ledger, tmp_path)
 
     metadata = pq.read_schema(exported.path).metadata
-    checkpoint = open_checkpoint(metadata[b"liberate.checkpoint"].decode(), LOG_VKEY)
+    checkpoint = verify_checkpoint(metadata[b"liberate.checkpoint"].decode(), LOG_VKEY)
     assert (checkpoint.size, checkpoint.root) == (exported.entry_count, exported.root)
     assert metadata[b"liberate.log_vkey"].decode() == LOG_VKEY
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
+from liberate.crypto.note import Checkpoint, verifier_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.proof_files import (
-    open_consistency,
-    open_history,
-    open_inclusion,
-    prove_consistency,
-    prove_history,
-    prove_inclusion,
+    verify_completeness_proof,
+    verify_consistency_proof,
+    verify_inclusion_proof,
+    write_completeness_proof,
+    write_consistency_proof,
+    write_inclusion_proof,
 )
 from tests.ledger.publish.growing import cosigned, policy, signed
 from tests.ledger.world import LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, write_history
@@ -50,14 +50,14 @@ def ledger(tmp_path_factory: pytest.TempPathFactory, notes: list[str]) -> Iterat
 
 def test_every_entry_is_proved_without_the_ledger(ledger: SqliteLedger) -> None:
     for position, data in ledger.entries():
-        found = open_inclusion(prove_inclusion(ledger, position), LOG_VKEY)
+        found = verify_inclusion_proof(write_inclusion_proof(ledger, position), LOG_VKEY)
 
         assert (found.position, found.entry.data) == (position, data)
-        assert found.checkpoint == open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+        assert found.checkpoint == verify_checkpoint(ledger.checkpoint(), LOG_VKEY)
 
 
 def test_an_inclusion_proof_is_laid_out_as_c2sp_says(ledger: SqliteLedger) -> None:
-    head, _, note = prove_inclusion(ledger, 5).partition("\n\n")
+    head, _, note = write_inclusion_proof(ledger, 5).partition("\n\n")
     lines = head.split("\n")
 
     assert lines[0] == "c2sp.org/tlog-proof@v1"
@@ -68,72 +68,72 @@ def test_an_inclusion_proof_is_laid_out_as_c2sp_says(ledger: SqliteLedger) -> No
 
 
 def test_every_byte_of_an_inclusion_proof_counts(ledger: SqliteLedger) -> None:
-    proof = prove_inclusion(ledger, 4).encode()
+    proof = write_inclusion_proof(ledger, 4).encode()
 
     for at in range(len(proof)):
         changed = bytearray(proof)
         changed[at] ^= 1 << at % 8
         with pytest.raises((LedgerError, UnicodeDecodeError)):
-            open_inclusion(changed.decode(), LOG_VKEY)
+            verify_inclusion_proof(changed.decode(), LOG_VKEY)
 
 
 def test_a_proof_holds_for_its_own_entry_only(ledger: SqliteLedger) -> None:
-    one, other = prove_inclusion(ledger, 3).split("\n"), prove_inclusion(ledger, 4).split("\n")
+    one, other = write_inclusion_proof(ledger, 3).split("\n"), write_inclusion_proof(ledger, 4).split("\n")
 
     for line in (1, 2, 3):
         swapped = [*one]
         swapped[line] = other[line]
         with pytest.raises(ProofMismatch):
-            open_inclusion("\n".join(swapped), LOG_VKEY)
+            verify_inclusion_proof("\n".join(swapped), LOG_VKEY)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 9, 10, 11, 12, 13])
 def test_an_inclusion_proof_that_lacks_a_line_is_refused(ledger: SqliteLedger, cut: int) -> None:
-    lines = prove_inclusion(ledger, 5).split("\n")
+    lines = write_inclusion_proof(ledger, 5).split("\n")
     del lines[cut - 1]
 
     with pytest.raises(LedgerError):
-        open_inclusion("\n".join(lines), LOG_VKEY)
+        verify_inclusion_proof("\n".join(lines), LOG_VKEY)
 
 
 def test_proofs_under_another_key_are_refused(ledger: SqliteLedger, notes: list[str]) -> None:
     key = verifier_key(ORIGIN, SigningKey.from_seed(bytes(32)).public)
 
     with pytest.raises(InvalidRecord):
-        open_inclusion(prove_inclusion(ledger, 5), key)
+        verify_inclusion_proof(write_inclusion_proof(ledger, 5), key)
     with pytest.raises(InvalidRecord):
-        open_consistency(prove_consistency(ledger, notes[0]), key, notes[0])
+        verify_consistency_proof(write_consistency_proof(ledger, notes[0]), key, notes[0])
 
 
 @pytest.mark.parametrize("position", [-1, 10**6])
 def test_an_entry_that_is_not_there_has_no_proof(ledger: SqliteLedger, position: int) -> None:
     with pytest.raises(LedgerError, match="no entry"):
-        prove_inclusion(ledger, position)
+        write_inclusion_proof(ledger, position)
 
 
 def test_every_kept_checkpoint_is_continued(ledger: SqliteLedger, notes: list[str]) -> None:
     assert len(notes) > 10
     for kept in notes:
-        proof = prove_consistency(ledger, kept)
+        proof = write_consistency_proof(ledger, kept)
 
-        found = open_consistency(proof, LOG_VKEY, kept)
+        found = verify_consistency_proof(proof, LOG_VKEY, kept)
 
-        assert (found.checkpoint, found.note) == (open_checkpoint(ledger.checkpoint(), LOG_VKEY), ledger.checkpoint())
-        assert proof.startswith(f"old {open_checkpoint(kept, LOG_VKEY).size}\n")
+        assert (found.checkpoint, found.note) == (verify_checkpoint(ledger.checkpoint(), LOG_VKEY), ledger.checkpoint())
+        assert proof.startswith(f"old {verify_checkpoint(kept, LOG_VKEY).size}\n")
         for other in notes:
             if other != kept:
                 with pytest.raises(InvalidRecord, match="the proof begins at"):
-                    open_consistency(proof, LOG_VKEY, other)
+                    verify_consistency_proof(proof, LOG_VKEY, other)
 
 
 def test_every_byte_of_a_consistency_proof_counts(ledger: SqliteLedger, notes: list[str]) -> None:
-    proof = prove_consistency(ledger, notes[3]).encode()
+    proof = write_consistency_proof(ledger, notes[3]).encode()
 
     for at in range(len(proof)):
         changed = bytearray(proof)
         changed[at] ^= 1 << at % 8
         with pytest.raises((LedgerError, UnicodeDecodeError)):
-            open_consistency(changed.decode(), LOG_VKEY, notes[3])
+            verify_consistency_proof(changed.decode(), LOG_VKEY, notes[3])
 
 
 @pytest.mark.parametrize("size", [2, 39, 40, 0])
@@ -141,64 +141,64 @@ def test_another_history_is_not_continued(ledger: SqliteLedger, size: int) -> No
     kept = signed(Checkpoint(ORIGIN, size, digest("another history")))
 
     with pytest.raises(ProofMismatch):
-        prove_consistency(ledger, kept)
+        write_consistency_proof(ledger, kept)
 
 
 def test_proofs_carry_cosignatures_and_readers_may_demand_them(ledger: SqliteLedger, notes: list[str]) -> None:
     note = cosigned(ledger.checkpoint(), 2)
-    included, continued = prove_inclusion(ledger, 5, note), prove_consistency(ledger, notes[3], note)
+    included, continued = write_inclusion_proof(ledger, 5, note), write_consistency_proof(ledger, notes[3], note)
 
-    assert open_inclusion(included, LOG_VKEY, policy(2)).note == note
-    assert open_consistency(continued, LOG_VKEY, notes[3], policy(2)).note == note
+    assert verify_inclusion_proof(included, LOG_VKEY, policy(2)).note == note
+    assert verify_consistency_proof(continued, LOG_VKEY, notes[3], policy(2)).note == note
     with pytest.raises(NoQuorum):
-        open_inclusion(included, LOG_VKEY, policy(3))
+        verify_inclusion_proof(included, LOG_VKEY, policy(3))
     with pytest.raises(NoQuorum):
-        open_consistency(continued, LOG_VKEY, notes[3], policy(3))
+        verify_consistency_proof(continued, LOG_VKEY, notes[3], policy(3))
 
 
 def test_an_entry_can_be_proved_under_an_older_checkpoint(ledger: SqliteLedger, notes: list[str]) -> None:
-    size = open_checkpoint(notes[3], LOG_VKEY).size
+    size = verify_checkpoint(notes[3], LOG_VKEY).size
 
-    assert open_inclusion(prove_inclusion(ledger, size - 1, notes[3]), LOG_VKEY).checkpoint.size == size
+    assert verify_inclusion_proof(write_inclusion_proof(ledger, size - 1, notes[3]), LOG_VKEY).checkpoint.size == size
     with pytest.raises(LedgerError, match=f"the checkpoint {size}"):
-        prove_inclusion(ledger, size, notes[3])
+        write_inclusion_proof(ledger, size, notes[3])
 
 
 def test_every_history_is_proved_complete_without_the_ledger(ledger: SqliteLedger) -> None:
     for number in range(len(ledger.state.principals)):
-        found = open_history(prove_history(ledger, number), LOG_VKEY)
+        found = verify_completeness_proof(write_completeness_proof(ledger, number), LOG_VKEY)
 
         assert found.number == number
         assert list(found.entries) == [ledger.entry(position) for position in ledger.positions(about=number)]
     with pytest.raises(LedgerError, match="no principal"):
-        prove_history(ledger, len(ledger.state.principals))
+        write_completeness_proof(ledger, len(ledger.state.principals))
 
 
 def test_every_byte_of_a_completeness_proof_counts(ledger: SqliteLedger) -> None:
-    proof = prove_history(ledger, PARTICIPANTS[2]).encode()
+    proof = write_completeness_proof(ledger, PARTICIPANTS[2]).encode()
 
     for at in range(len(proof)):
         changed = bytearray(proof)
         changed[at] ^= 1 << at % 7  # the text is ASCII but for the dash of signatures
         with pytest.raises(LedgerError):
-            open_history(changed.decode(errors="replace"), LOG_VKEY)
+            verify_completeness_proof(changed.decode(errors="replace"), LOG_VKEY)
 
 
 def test_a_history_without_one_of_its_entries_is_refused(ledger: SqliteLedger) -> None:
-    file = json.loads(prove_history(ledger, PARTICIPANTS[0]))
+    file = json.loads(write_completeness_proof(ledger, PARTICIPANTS[0]))
 
     for left_out in range(len(file["entries"])):
         shorter = file | {"entries": [each for at, each in enumerate(file["entries"]) if at != left_out]}
         text = json.dumps(shorter, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         with pytest.raises(LedgerError):
-            open_history(text, LOG_VKEY)
+            verify_completeness_proof(text, LOG_VKEY)
 
 
 def test_a_complete_history_carries_cosignatures(ledger: SqliteLedger, notes: list[str]) -> None:
-    text = prove_history(ledger, PARTICIPANTS[0], cosigned(ledger.checkpoint(), 2))
+    text = write_completeness_proof(ledger, PARTICIPANTS[0], cosigned(ledger.checkpoint(), 2))
 
-    assert open_history(text, LOG_VKEY, policy(2)).number == PARTICIPANTS[0]
+    assert verify_completeness_proof(text, LOG_VKEY, policy(2)).number == PARTICIPANTS[0]
     with pytest.raises(NoQuorum):
-        open_history(text, LOG_VKEY, policy(3))
+        verify_completeness_proof(text, LOG_VKEY, policy(3))
     with pytest.raises(LedgerError, match="newest checkpoint only"):
-        prove_history(ledger, PARTICIPANTS[0], notes[0])
+        write_completeness_proof(ledger, PARTICIPANTS[0], notes[0])

@@ -13,10 +13,10 @@ from liberate.ledger.format.entries import sign
 from liberate.ledger.format.parts import Witnesses
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.parquet import export_parquet
-from liberate.ledger.publish.proof_files import prove_consistency, prove_history, prove_inclusion
+from liberate.ledger.publish.proof_files import write_completeness_proof, write_consistency_proof, write_inclusion_proof
 from liberate.ledger.publish.tiles import export_tiles
 from liberate.randomness import SimulatedClock
-from liberate.tracing.proofs import published
+from liberate.tracing.proofs import published_checkpoint
 from tests.ledger.publish.growing import cosigned, files, policy
 from tests.ledger.world import FOUNDER, LOG_KEY, create, genesis, key
 
@@ -25,9 +25,9 @@ Publish = Callable[[SqliteLedger, Path, str | None], object]
 WAYS: dict[str, Publish] = {
     "tiles": export_tiles,
     "table": export_parquet,
-    "entry": lambda ledger, _, note: prove_inclusion(ledger, 0, note),
-    "growth": lambda ledger, _, note: prove_consistency(ledger, ledger.checkpoint(), note),
-    "history": lambda ledger, _, note: prove_history(ledger, FOUNDER, note),
+    "entry": lambda ledger, _, note: write_inclusion_proof(ledger, 0, note),
+    "growth": lambda ledger, _, note: write_consistency_proof(ledger, ledger.checkpoint(), note),
+    "history": lambda ledger, _, note: write_completeness_proof(ledger, FOUNDER, note),
 }
 
 
@@ -60,11 +60,11 @@ def test_an_export_takes_the_cosignatures_along(ledger: SqliteLedger, tmp_path: 
 
 
 def test_a_run_gives_away_what_it_has_published(ledger: SqliteLedger, tmp_path: Path) -> None:
-    assert published(tmp_path, ledger) is None
+    assert published_checkpoint(tmp_path, ledger) is None
 
     (tmp_path / "checkpoint").write_text(cosigned(ledger.checkpoint(), 2), "utf-8")
 
-    assert published(tmp_path, ledger) == cosigned(ledger.checkpoint(), 2)
+    assert published_checkpoint(tmp_path, ledger) == cosigned(ledger.checkpoint(), 2)
     plain = create(tmp_path / "plain")
-    assert published(tmp_path, plain) is None
+    assert published_checkpoint(tmp_path, plain) is None
     plain.close()

@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 
 from liberate.crypto import merkle
-from liberate.crypto.note import Checkpoint, open_checkpoint, verifier_key
+from liberate.crypto.note import Checkpoint, verifier_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.tile_reader import TilesAudit, verify_tiles
+from liberate.ledger.publish.tile_reader import TileVerificationReport, verify_tiles
 from liberate.ledger.publish.tile_replay import replay_tiles
 from liberate.ledger.publish.tiles import export_tiles
 from tests.ledger.publish.growing import Quiet, cosigned, files, grow, policy, served, signed
@@ -54,7 +54,7 @@ def copy(large: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(large, tmp_path / "copy"))
 
 
-def names(audit: TilesAudit) -> str:
+def names(audit: TileVerificationReport) -> str:
     """All that an audit says."""
     return "\n".join(f"{finding.place}: {finding.reason}" for finding in audit.findings)
 
@@ -124,7 +124,7 @@ def test_entries_and_tiles_that_agree_must_agree_with_the_signed_root(small: Pat
     World(ledger).populate()
     World(ledger).add(World(ledger).round())
     export_tiles(ledger, tmp_path / "tiles")
-    checkpoint = open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+    checkpoint = verify_checkpoint(ledger.checkpoint(), LOG_VKEY)
     ledger.close()
     lie = Checkpoint(ORIGIN, checkpoint.size, digest("lie"))
     (tmp_path / "tiles" / "checkpoint").write_text(signed(lie), "utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from liberate.crypto import merkle
-from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.log import tables
@@ -80,7 +80,7 @@ def test_tiles_hold_the_hashes_of_the_specification(ledger: SqliteLedger, tmp_pa
 
     found = files(tmp_path / "tiles")
     assert (exported.path, exported.entry_count) == (tmp_path / "tiles", size)
-    assert exported.root == reference.tree_hash(entries) == open_checkpoint(ledger.checkpoint(), LOG_VKEY).root
+    assert exported.root == reference.tree_hash(entries) == verify_checkpoint(ledger.checkpoint(), LOG_VKEY).root
     assert found.pop("checkpoint").decode() == ledger.checkpoint()
     for index, width in tiles_of(size, 0):
         first = index * TILE_WIDTH
@@ -242,7 +242,7 @@ def test_a_damaged_ledger_is_not_published(ledger: SqliteLedger, tmp_path: Path,
 
 
 def test_a_checkpoint_of_another_key_is_not_published(ledger: SqliteLedger, tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(ledger.checkpoint(), LOG_VKEY)
+    checkpoint = verify_checkpoint(ledger.checkpoint(), LOG_VKEY)
     lie = signed(Checkpoint(ORIGIN, checkpoint.size, digest("lie")))
 
     with pytest.raises(LedgerError, match="the tiles lead to root"):

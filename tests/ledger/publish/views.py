@@ -8,7 +8,7 @@ from liberate.crypto.merkle import consistency_proof, leaf_hash, root
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.identifiers import Digest
-from liberate.ledger.witness.protocol import Submission
+from liberate.ledger.witness.protocol import AddCheckpointRequest
 
 ORIGIN = "example.org/views"
 KEY = SigningKey.from_seed(bytes([7] * 32))
@@ -37,7 +37,7 @@ class View:
         return consistency_proof(old, new, self._node) if 0 < old < new else []
 
     def submission(self, old: int, new: int) -> bytes:
-        return Submission(old, self.proof(old, new), self.note(new)).encode()
+        return AddCheckpointRequest(old, self.proof(old, new), self.note(new)).encode()
 
     def _node(self, level: int, index: int) -> Digest:
         return root(self.leaves[index << level : (index + 1) << level])

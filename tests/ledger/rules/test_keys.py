@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.crypto.signing import SigningKey
-from liberate.crypto.signing import verify as verify_signature
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign, signed_bytes
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import Admission, NewKey
-from liberate.ledger.format.records import Key, Record
+from liberate.ledger.format.records import KeyRecord, Record
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.rules.transition import apply, verify_signatures
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.rules.transition import apply_entry, verify_signatures
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -53,11 +52,11 @@ def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
     return outcome.reason
 
 
-def change(record: Key, **changes: object) -> Key:
+def change(record: KeyRecord, **changes: object) -> KeyRecord:
     return msgspec.structs.replace(record, **changes)
 
 
-def naming(world: World, number: int, following: SigningKey | NewKey, *, by: int | None = None) -> Key:
+def naming(world: World, number: int, following: SigningKey | NewKey, *, by: int | None = None) -> KeyRecord:
     """A record that gives a principal some key."""
     following = following if isinstance(following, NewKey) else new_key(following, ORIGIN, number)
     return change(world.new_key(number, by=by), key=following)
@@ -192,10 +191,10 @@ def test_nobody_revoked_takes_part_through_a_host_or_a_cohort() -> None:
     world = bare_world()
     world.add(world.revocation(4))
 
-    assert refused(world, msgspec.structs.replace(world.round(), cohort=ranges([3, 4]))) == "wrong_cohort"
+    assert refused(world, msgspec.structs.replace(world.round(), cohort=to_ranges([3, 4]))) == "wrong_cohort"
     world.add(world.round())
     assert refused(world, world.update(HOST)) == "not_in_cohort"
-    world.add(msgspec.structs.replace(world.update(HOST), people=ranges([3, 5])))
+    world.add(msgspec.structs.replace(world.update(HOST), people=to_ranges([3, 5])))
 
 
 @pytest.mark.parametrize("by", [COORDINATOR, 4, HOST])
@@ -256,7 +255,7 @@ def test_a_batch_may_rotate_a_key_in_its_middle(tmp_path: Path) -> None:
         outcomes = ledger.append(rotating_batch(World(ledger).populate()))
 
     assert [o.reason if isinstance(o, RefusedEntry) else "" for o in outcomes] == ["", "", "", "bad_signature", ""]
-    assert verify(tmp_path, key=LOG_VKEY).ok
+    assert verify_ledger(tmp_path, key=LOG_VKEY).ok
 
 
 def test_a_signature_verified_before_the_rotation_does_not_count_after_it() -> None:
@@ -268,9 +267,9 @@ def test_a_signature_verified_before_the_rotation_does_not_count_after_it() -> N
         entries[i].leaf_hash for i in (0, 1, 3)
     }
     for entry in entries[:3]:
-        apply(world.state, entry, world.state.size, verified_by=signed.get(entry.leaf_hash))
+        apply_entry(world.state, entry, world.state.size, verified_by=signed.get(entry.leaf_hash))
     with pytest.raises(RefusedEntry, match="bad_signature"):
-        apply(world.state, entries[3], world.state.size, verified_by=signed.get(entries[3].leaf_hash))
+        apply_entry(world.state, entries[3], world.state.size, verified_by=signed.get(entries[3].leaf_hash))
 
 
 def rotate_often(ledger: SqliteLedger) -> World:
@@ -308,7 +307,7 @@ def test_each_entry_is_signed_with_the_key_of_its_position(tmp_path: Path) -> No
         public = ledger.state.key_at(entry.record.author, position)
         verify_signature(public, signed_bytes(entry.body), entry.signature)
     ledger.close()
-    assert verify(tmp_path, key=LOG_VKEY).ok
+    assert verify_ledger(tmp_path, key=LOG_VKEY).ok
 
 
 ACTS = st.tuples(st.sampled_from(["rotate", "recover", "revoke", "write"]), st.sampled_from([3, 4, COORDINATOR]))

@@ -10,10 +10,10 @@ import pytest
 from liberate.crypto.merkle import root
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.refusals import Reason
-from liberate.ledger.format.sharing_records import Input
+from liberate.ledger.format.sharing_records import UsedCopy
 from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import prove_completeness, verify_completeness
 from tests.ledger.rules.test_transition import CROWD, SHARING_REASONS, Make, change, refused, snapshot
@@ -154,7 +154,12 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_recipient", "for a number that nobody has", as_it_is, lambda w: w.consent(3, 99)),
     ("wrong_recipient", "for somebody who left", left, lambda w: w.consent(4, 3)),
     ("wrong_recipient", "for a revoked key", revoked_in_round, lambda w: w.consent(4, 3)),
-    ("wrong_recipient", "disorder", as_it_is, lambda w: change(w.consent(3, 4), recipients=ranges([5]) + ranges([4]))),
+    (
+        "wrong_recipient",
+        "disorder",
+        as_it_is,
+        lambda w: change(w.consent(3, 4), recipients=to_ranges([5]) + to_ranges([4])),
+    ),
     ("too_many_people", "for a crowd", as_it_is, lambda w: change(w.consent(3, 4), recipients=CROWD)),
     ("no_consent", "withdraws another's", granted, lambda w: w.withdrawal(4, w.consents(3)[0])),
     ("no_consent", "withdraws nothing", as_it_is, lambda w: w.withdrawal(3, digest("no consent"))),
@@ -193,7 +198,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         "not_received",
         "a host for others",
         in_round,
-        lambda w: change(w.update(HOST, (3, share_of(w))), people=ranges([5])),
+        lambda w: change(w.update(HOST, (3, share_of(w))), people=to_ranges([5])),
     ),
     ("wrong_shares", "a share twice", in_round, lambda w: w.update(4, (3, share_of(w)), (3, share_of(w)))),
     ("wrong_shares", "disorder", in_round, lambda w: change(w.update(4), shares=disorder(w))),
@@ -201,7 +206,12 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("other_coordinator", "another's round", lambda w: second_coordinator(w), lambda w: by_second(w)),
     ("wrong_round", "another entry", in_pool_round, lambda w: change(w.pool(3), round_hash=digest("other"))),
     ("wrong_people", "a pool of nobody", in_pool_round, lambda w: w.pool()),
-    ("wrong_people", "a pool in disorder", in_pool_round, lambda w: change(w.pool(), people=ranges([4]) + ranges([3]))),
+    (
+        "wrong_people",
+        "a pool in disorder",
+        in_pool_round,
+        lambda w: change(w.pool(), people=to_ranges([4]) + to_ranges([3])),
+    ),
     ("too_many_people", "a pool of a crowd", in_pool_round, lambda w: change(w.pool(), people=CROWD)),
     ("second_pool", "named twice", in_used_pool, lambda w: w.pool(3)),
     ("not_received", "a pool of who shared with 4", in_round, lambda w: w.pool(3)),
@@ -216,7 +226,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("withdrawn", "a receipt of who left", receiver_left, lambda w: w.receipt(4, 3)),
     ("withdrawn", "an answer of who left", left_in_round, lambda w: w.update(3)),
     ("withdrawn", "a host answers for who left", left_in_round, lambda w: w.update(HOST)),
-    ("withdrawn", "a cohort with who left", left, lambda w: change(w.round(), cohort=ranges([3, 4]))),
+    ("withdrawn", "a cohort with who left", left, lambda w: change(w.round(), cohort=to_ranges([3, 4]))),
     ("wrong_erasure", "for another", left, lambda w: change(w.erasure(3), author=4, seq=w.seq(4))),
     ("wrong_erasure", "a participant's word", requested, lambda w: change(w.removal(3), author=4, seq=w.seq(4))),
     ("wrong_erasure", "a coordinator asks for somebody", left, lambda w: change(w.removal(3), removal=None)),
@@ -254,9 +264,9 @@ def on_the_way(world: World) -> World:
     return world
 
 
-def disorder(world: World) -> tuple[Input, ...]:
+def disorder(world: World) -> tuple[UsedCopy, ...]:
     hashes = sorted([share_of(world), digest("other")], reverse=True)
-    return tuple(Input(giver=3, share=hash) for hash in hashes)
+    return tuple(UsedCopy(giver=3, share=hash) for hash in hashes)
 
 
 def bogus_pool(world: World) -> Record:
@@ -396,7 +406,7 @@ def test_shares_cost_their_givers_accounts_nothing() -> None:
 def test_a_host_uses_the_shares_of_those_it_answers_for() -> None:
     world = in_round(bare_world())
     before = leaf(world, 3).about_count
-    world.add(change(world.update(HOST, (3, share_of(world))), people=ranges([4, 5])))
+    world.add(change(world.update(HOST, (3, share_of(world))), people=to_ranges([4, 5])))
 
     assert leaf(world, 3).about_count == before + 1
     assert world.open_round.answered.keys() == {4, 5}

@@ -16,16 +16,16 @@ from liberate.crypto.merkle import leaf_hash, root
 from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import Model, Record
-from liberate.ledger.format.sharing_records import Input, Receipt
+from liberate.ledger.format.records import ModelRecord, Record
+from liberate.ledger.format.sharing_records import Receipt, UsedCopy
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.queries.usable_copies import pooled_shares
+from liberate.ledger.queries.usable_copies import pooled_copies
 from liberate.ledger.trace.contributions import Contribution
-from liberate.ledger.trace.copies import Copy
-from liberate.ledger.trace.model_ancestry import trace_model
+from liberate.ledger.trace.copies import TracedCopy
+from liberate.ledger.trace.model_ancestry import model_ancestry
 from liberate.ledger.trace.participant import trace_participant, trace_received
 from liberate.ledger.trace.prover import ProvedEntry
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.rules.test_transition import change
 from tests.ledger.world import COORDINATOR, LOG_VKEY, ORIGIN, World, create, digest, key
 
@@ -247,7 +247,7 @@ class Acts(RuleBasedStateMachine):
             inputs = [self.given[index] for index in indexes if index < len(self.given)]
         keys = sorted({(given.consent.giver, given.hash) for given in inputs})
         record = self.world.update(author)
-        record = change(record, people=(), shares=tuple(Input(giver=giver, share=share) for giver, share in keys))
+        record = change(record, people=(), shares=tuple(UsedCopy(giver=giver, share=share) for giver, share in keys))
         is_fine = (
             author not in self.left
             and all(answer.author != author for answer in turn.answers)
@@ -314,7 +314,7 @@ class Acts(RuleBasedStateMachine):
                     self.check_trace(number)
                 self.check_models()
                 self.check_pools()
-                assert verify(Path(self.folder.name), key=LOG_VKEY).ok
+                assert verify_ledger(Path(self.folder.name), key=LOG_VKEY).ok
         finally:
             self.ledger.close()
             self.folder.cleanup()
@@ -322,7 +322,7 @@ class Acts(RuleBasedStateMachine):
     def check_pools(self) -> None:
         for opening, turn in zip(self.ledger.positions(kind="round"), self.turns, strict=True):
             wanted = [(number, given.hash) for _, of in turn.pools for number in of for given in of[number]]
-            assert pooled_shares(self.ledger, opening, turn.end or self.ledger.size) == sorted(wanted)
+            assert pooled_copies(self.ledger, opening, turn.end or self.ledger.size) == sorted(wanted)
 
     def check_state(self) -> None:
         sharing = self.ledger.state.sharing
@@ -367,7 +367,7 @@ class Acts(RuleBasedStateMachine):
 
     def check_models(self) -> None:
         for turn in self.versions:
-            steps = list(trace_model(self.ledger, turn.version or 0))
+            steps = list(model_ancestry(self.ledger, turn.version or 0))
             chain = list(self.ancestors(turn))
             assert [each.model.position for each in steps] == [each.end for each in chain]
             for step, made in zip(steps, chain, strict=True):
@@ -429,7 +429,7 @@ def is_used(turn: Turn, position: int) -> bool:
     return turn.version is not None and position not in turn.unused
 
 
-def told(copy: Copy) -> tuple[object, ...]:
+def told(copy: TracedCopy) -> tuple[object, ...]:
     """What the trace says of a copy."""
     return (
         copy.share.entry.leaf_hash,
@@ -448,8 +448,8 @@ def followed(contribution: Contribution) -> tuple[str, int | None, list[int]]:
     later = [each.entry.record for each in contribution.descendants]
     return (
         contribution.outcome,
-        model.version if isinstance(model, Model) else None,
-        [record.version for record in later if isinstance(record, Model)],
+        model.version if isinstance(model, ModelRecord) else None,
+        [record.version for record in later if isinstance(record, ModelRecord)],
     )
 
 

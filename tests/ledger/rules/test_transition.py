@@ -18,12 +18,12 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import Range, numbers, ranges
-from liberate.ledger.format.parts import Admission, Mechanism, Witnesses
+from liberate.ledger.format.number_sets import Range, numbers_in, to_ranges
+from liberate.ledger.format.parts import Admission, MechanismSpec, Witnesses
 from liberate.ledger.format.records import Genesis, Record, Update
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.rules.state import ModelReference, OpenRound
-from liberate.ledger.rules.transition import LARGEST_LEAP, apply
+from liberate.ledger.rules.transition import LARGEST_LEAP, apply_entry
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -53,7 +53,7 @@ def reason_for(world: World, data: bytes) -> str:
     """Why an entry is refused; checks that the refusal leaves no trace."""
     before = deepcopy(world.state)
     with pytest.raises(RefusedEntry) as caught:
-        apply(world.state, decode_entry(data), world.state.size)
+        apply_entry(world.state, decode_entry(data), world.state.size)
     assert snapshot(before) == snapshot(world.state)
     return caught.value.reason
 
@@ -115,7 +115,7 @@ def with_late_participant(world: World) -> World:
 
 
 def with_cohort(world: World) -> World:
-    world.add(change(world.round(), cohort=ranges([3, 5])))
+    world.add(change(world.round(), cohort=to_ranges([3, 5])))
     return world
 
 
@@ -207,10 +207,10 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_spend", "spend without account", as_it_is, lambda w: change(w.round(), account="none")),
     ("wrong_spend", "account without spend", as_it_is, lambda w: change(w.round(), spend=0)),
     ("too_late", "over when it opens", as_it_is, lambda w: change(w.round(), deadline=w.state.height)),
-    ("wrong_cohort", "a host", as_it_is, lambda w: change(w.round(), cohort=ranges([3, HOST]))),
-    ("wrong_cohort", "nobody", as_it_is, lambda w: change(w.round(), cohort=ranges([3, 7]))),
-    ("wrong_cohort", "overlap", as_it_is, lambda w: change(w.round(), cohort=ranges([3]) * 2)),
-    ("wrong_cohort", "disorder", as_it_is, lambda w: change(w.round(), cohort=ranges([5]) + ranges([3]))),
+    ("wrong_cohort", "a host", as_it_is, lambda w: change(w.round(), cohort=to_ranges([3, HOST]))),
+    ("wrong_cohort", "nobody", as_it_is, lambda w: change(w.round(), cohort=to_ranges([3, 7]))),
+    ("wrong_cohort", "overlap", as_it_is, lambda w: change(w.round(), cohort=to_ranges([3]) * 2)),
+    ("wrong_cohort", "disorder", as_it_is, lambda w: change(w.round(), cohort=to_ranges([5]) + to_ranges([3]))),
     (
         "wrong_cohort",
         "empty first bit",
@@ -239,16 +239,16 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("too_late", "an update after the deadline", past_deadline, lambda w: w.update(3)),
     ("wrong_spend", "less", in_round, lambda w: change(w.update(3), spend=1)),
     ("wrong_spend", "another account", in_round, lambda w: change(w.update(3), account="rho")),
-    ("wrong_people", "a participant for others", in_round, lambda w: change(w.update(3), people=ranges([4]))),
+    ("wrong_people", "a participant for others", in_round, lambda w: change(w.update(3), people=to_ranges([4]))),
     ("wrong_people", "a host for nobody", in_round, lambda w: change(w.update(HOST), people=())),
-    ("wrong_people", "a person twice", in_round, lambda w: change(w.update(HOST), people=ranges([3]) * 2)),
+    ("wrong_people", "a person twice", in_round, lambda w: change(w.update(HOST), people=to_ranges([3]) * 2)),
     ("not_in_cohort", "not chosen", with_cohort, lambda w: w.update(4)),
     ("not_in_cohort", "host's person not chosen", with_cohort, lambda w: w.update(HOST)),
     ("not_in_cohort", "enrolled later", with_late_participant, lambda w: w.update(7)),
-    ("not_in_cohort", "a host's coordinator", in_round, lambda w: change(w.update(HOST), people=ranges([2]))),
-    ("not_in_cohort", "a host's nobody", in_round, lambda w: change(w.update(HOST), people=ranges([70]))),
+    ("not_in_cohort", "a host's coordinator", in_round, lambda w: change(w.update(HOST), people=to_ranges([2]))),
+    ("not_in_cohort", "a host's nobody", in_round, lambda w: change(w.update(HOST), people=to_ranges([70]))),
     ("second_update", "a participant again", after_updates, lambda w: w.update(3)),
-    ("second_update", "by the host", after_updates, lambda w: change(w.update(HOST), people=ranges([5]))),
+    ("second_update", "by the host", after_updates, lambda w: change(w.update(HOST), people=to_ranges([5]))),
     ("over_budget", "more than is left", with_little_left, lambda w: w.update(3)),
     ("over_budget", "one of the host's people", with_little_left, lambda w: w.update(HOST)),
     ("wrong_parent", "another base", after_updates, lambda w: change(w.model(), parent=digest("other"))),
@@ -278,7 +278,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         "wrong_people",
         "survivors in disorder",
         masked,
-        lambda w: change(w.survivors(), people=ranges([5]) + ranges([3])),
+        lambda w: change(w.survivors(), people=to_ranges([5]) + to_ranges([3])),
     ),
     ("too_many_people", "too large a part", masked, lambda w: change(w.survivors(), people=CROWD)),
     ("no_answer", "who did not answer", masked_with_few, lambda w: w.survivors(3, 5)),
@@ -423,7 +423,7 @@ def test_masks_are_left_out_in_simulations_only() -> None:
     world = World(BareRules())
     world.add(genesis(simulated=False))
     world.populate()
-    bare = Mechanism(name="distributed_gaussian", parameters={"masked": 0})
+    bare = MechanismSpec(name="distributed_gaussian", parameters={"masked": 0})
 
     assert refused(world, change(world.round(masked=True), mechanism=bare)) == "not_simulated"
     world.add(world.round(masked=True))
@@ -489,7 +489,7 @@ def test_a_position_that_is_not_the_next_is_a_mistake() -> None:
     world = bare_world()
 
     with pytest.raises(ValueError, match="next position"):
-        apply(world.state, decode_entry(sign(world.dataset(3), key(3))), 0)
+        apply_entry(world.state, decode_entry(sign(world.dataset(3), key(3))), 0)
 
 
 def test_the_genesis_makes_the_first_principals() -> None:
@@ -586,7 +586,7 @@ def test_a_host_answers_for_its_people_and_each_of_them_pays() -> None:
 def test_the_minimum_counts_people() -> None:
     world = bare_world()
     world.add(change(world.round(), minimum=3))
-    world.add(change(world.update(HOST), people=ranges([3, 5])))
+    world.add(change(world.update(HOST), people=to_ranges([3, 5])))
 
     assert refused(world, world.model()) == "too_few_updates"
     world.add(world.update(4))
@@ -663,4 +663,4 @@ def test_a_host_of_many_is_named_by_ranges() -> None:
     update = in_round(bare_world()).update(HOST)
 
     assert isinstance(update, Update)
-    assert tuple(numbers(update.people)) == PARTICIPANTS
+    assert tuple(numbers_in(update.people)) == PARTICIPANTS

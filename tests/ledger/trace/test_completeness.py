@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.crypto.merkle import MutableTree, leaf_hash, root, verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint, sign_checkpoint, verifier_key
+from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key, verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import concerned, decode_entry, sign
+from liberate.ledger.format.entries import decode_entry, principals_of, sign
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.completeness import Completeness, prove_completeness, verify_completeness
 from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, key, write_history
@@ -39,7 +39,7 @@ def test_everybodys_history_is_proved_complete(ledger: SqliteLedger, number: int
 
     verify_completeness(proof, LOG_VKEY)
     assert list(proof.entries) == [
-        data for _, data in ledger.entries() if number in concerned(decode_entry(data).record)
+        data for _, data in ledger.entries() if number in principals_of(decode_entry(data).record)
     ]
 
 
@@ -143,7 +143,7 @@ def test_an_entry_that_its_author_did_not_sign_is_refused(ledger: SqliteLedger) 
 def test_the_key_is_known_from_elsewhere(ledger: SqliteLedger) -> None:
     proof = prove_completeness(ledger, 3)
 
-    assert open_checkpoint(proof.checkpoint, LOG_VKEY).size == ledger.size
+    assert verify_checkpoint(proof.checkpoint, LOG_VKEY).size == ledger.size
     with pytest.raises(LedgerError):
         verify_completeness(proof, verifier_key(ORIGIN, key(9).public))
 

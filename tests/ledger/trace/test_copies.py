@@ -11,15 +11,15 @@ import msgspec
 import pytest
 
 from liberate.crypto.merkle import verify_inclusion
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model
+from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.completeness import verify_completeness
-from liberate.ledger.trace.copies import Copy
-from liberate.ledger.trace.model_ancestry import Step, trace_model
-from liberate.ledger.trace.participant import Trace, trace_participant, trace_received
+from liberate.ledger.trace.copies import TracedCopy
+from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry
+from liberate.ledger.trace.participant import ParticipantTrace, trace_participant, trace_received
 from tests.ledger.world import AUDITOR, COORDINATOR, HOST, LOG_VKEY, World, create, digest, write_sharing
 
 TWO = 2_000_000_000
@@ -33,17 +33,17 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
     ledger.close()
 
 
-def told(copy: Copy) -> tuple[int, int, bool, bool]:
+def told(copy: TracedCopy) -> tuple[int, int, bool, bool]:
     """Giver, recipient, whether it was received and whether its consent holds."""
     return copy.giver, copy.recipient, copy.receipt is not None, copy.grant.holds
 
 
-def uses(trace: Trace) -> list[tuple[int, int, str, int | None]]:
+def uses(trace: ParticipantTrace) -> list[tuple[int, int, str, int | None]]:
     """By whom, number of copies, what became of it, and the version of the model."""
     found: list[tuple[int, int, str, int | None]] = []
     for use in trace.uses:
         model = use.contribution.model.entry.record if use.contribution.model else None
-        version = model.version if isinstance(model, Model) else None
+        version = model.version if isinstance(model, ModelRecord) else None
         found.append((use.by, len(use.copies), use.contribution.outcome, version))
     return found
 
@@ -135,7 +135,7 @@ def test_recipients_see_what_they_received_from_whom(ledger: SqliteLedger) -> No
 
 def test_every_proof_of_copies_and_uses_can_be_checked_again(ledger: SqliteLedger) -> None:
     trace = trace_participant(ledger, 3)
-    checkpoint = open_checkpoint(trace.checkpoint, LOG_VKEY)
+    checkpoint = verify_checkpoint(trace.checkpoint, LOG_VKEY)
     entries = [entry for copy in (*trace.copies, *trace.received) for entry in (copy.share, copy.grant.consent)]
     entries += [entry for copy in trace.copies for entry in (copy.receipt, copy.grant.end) if entry]
     for use in trace.uses:
@@ -147,10 +147,10 @@ def test_every_proof_of_copies_and_uses_can_be_checked_again(ledger: SqliteLedge
         verify_inclusion(each.entry.leaf_hash, each.position, checkpoint.size, each.proof, checkpoint.root)
 
 
-def shaped(step: Step) -> tuple[int, set[int], dict[int, int], set[int]]:
+def shaped(step: ModelAncestor) -> tuple[int, set[int], dict[int, int], set[int]]:
     """Version, people, for each giver how many updates used copies, and the pool."""
     model = step.model.entry.record
-    assert isinstance(model, Model)
+    assert isinstance(model, ModelRecord)
     return model.version, set(step.people), {giver: len(at) for giver, at in step.givers.items()}, set(step.pooled)
 
 
@@ -158,8 +158,8 @@ def test_a_model_is_followed_back_to_whoever_shaped_it(ledger: SqliteLedger) -> 
     first = (1, {3, 4, 5}, {3: 2, 5: 1}, {3, 4})
     second = (2, {3, 4, 5}, {5: 1}, {4})
 
-    assert [shaped(step) for step in trace_model(ledger, 2)] == [second, first]
-    assert [shaped(step) for step in trace_model(ledger, 1)] == [first]
+    assert [shaped(step) for step in model_ancestry(ledger, 2)] == [second, first]
+    assert [shaped(step) for step in model_ancestry(ledger, 1)] == [first]
 
 
 def test_a_fresh_start_ends_the_lineage(ledger: SqliteLedger) -> None:
@@ -170,13 +170,13 @@ def test_a_fresh_start_ends_the_lineage(ledger: SqliteLedger) -> None:
     world.add(world.update(3))
     world.add(world.model())
 
-    assert [shaped(step)[0] for step in trace_model(ledger, 3)] == [3]
+    assert [shaped(step)[0] for step in model_ancestry(ledger, 3)] == [3]
 
 
 @pytest.mark.parametrize("version", [0, 3])
 def test_a_model_that_is_not_there_is_not_traced(ledger: SqliteLedger, version: int) -> None:
     with pytest.raises(LedgerError, match="there is no model"):
-        next(trace_model(ledger, version))
+        next(model_ancestry(ledger, version))
 
 
 @pytest.mark.parametrize("kind", ["update", "share", "receipt", "consent", "pool", "withdrawal"])
@@ -207,5 +207,5 @@ def test_a_model_whose_updates_are_not_there_is_not_believed(tmp_path: Path) -> 
     ledger = SqliteLedger.open(tmp_path)
 
     with pytest.raises(ProofMismatch, match="the updates lead to"):
-        next(trace_model(ledger, 1))
+        next(model_ancestry(ledger, 1))
     ledger.close()

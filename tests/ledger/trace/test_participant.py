@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LedgerError
-from liberate.ledger.format.entries import concerned, decode_entry
-from liberate.ledger.format.records import Enrol, Model
+from liberate.ledger.format.entries import decode_entry, principals_of
+from liberate.ledger.format.records import Enrol, ModelRecord
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.participant import trace_participant
@@ -42,8 +42,8 @@ def said(contribution: Contribution) -> tuple[int, str, int | None, list[int]]:
     return (
         getattr(round_number, "number", 0),
         contribution.outcome,
-        model.version if isinstance(model, Model) else None,
-        [record.version for record in later if isinstance(record, Model)],
+        model.version if isinstance(model, ModelRecord) else None,
+        [record.version for record in later if isinstance(record, ModelRecord)],
     )
 
 
@@ -88,7 +88,7 @@ def test_an_update_of_an_open_round_waits(ledger: SqliteLedger) -> None:
 def test_the_history_is_all_that_concerns_the_participant(ledger: SqliteLedger) -> None:
     trace = trace_participant(ledger, 4)
 
-    expected = [p for p, data in ledger.entries() if 4 in concerned(decode_entry(data).record)]
+    expected = [p for p, data in ledger.entries() if 4 in principals_of(decode_entry(data).record)]
     assert [each.position for each in trace.history] == expected
     assert isinstance(trace.history[0].entry.record, Enrol)
     assert trace.key == key(4).public
@@ -97,7 +97,7 @@ def test_the_history_is_all_that_concerns_the_participant(ledger: SqliteLedger) 
 
 def test_every_proof_that_is_given_out_can_be_checked_again(ledger: SqliteLedger) -> None:
     trace = trace_participant(ledger, 5)
-    checkpoint = open_checkpoint(trace.checkpoint, LOG_VKEY)
+    checkpoint = verify_checkpoint(trace.checkpoint, LOG_VKEY)
 
     for contribution in trace.contributions:
         for step in (contribution.update, contribution.round, contribution.model, *contribution.descendants):
@@ -110,7 +110,7 @@ def test_every_proof_that_is_given_out_can_be_checked_again(ledger: SqliteLedger
         assert membership is not None
         assert contribution.model is not None
         model = contribution.model.entry.record
-        assert isinstance(model, Model)
+        assert isinstance(model, ModelRecord)
         update = contribution.update.entry.leaf_hash
         verify_inclusion(update, membership.index, membership.size, membership.proof, model.updates_root)
     assert [c.membership.size for c in trace.contributions if c.membership] == [2, 1]

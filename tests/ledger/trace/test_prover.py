@@ -10,7 +10,7 @@ import pytest
 from liberate.crypto.merkle import inclusion_proof, root, verify_inclusion
 from liberate.errors import ProofMismatch
 from liberate.identifiers import Digest
-from liberate.ledger.trace.prover import CheckedTree
+from liberate.ledger.trace.prover import VerifiedTreeReader
 from tests.ledger.world import digest
 
 
@@ -34,7 +34,7 @@ class Leaves:
 def test_proofs_are_those_of_the_rfc_in_any_order(size: int) -> None:
     leaves = Leaves(size)
     whole = root(leaves.hashes)
-    tree = CheckedTree(leaves, size, whole)
+    tree = VerifiedTreeReader(leaves, size, whole)
     order = random.Random(size).sample(range(size), size)
     tree.read(order[: size // 2])
 
@@ -47,7 +47,7 @@ def test_proofs_are_those_of_the_rfc_in_any_order(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 13])
 def test_another_leaf_is_never_proved(size: int) -> None:
     leaves = Leaves(size)
-    tree = CheckedTree(leaves, size, root(leaves.hashes))
+    tree = VerifiedTreeReader(leaves, size, root(leaves.hashes))
 
     for index in range(size):
         for _ in range(2):
@@ -61,7 +61,7 @@ def test_a_wrong_node_spoils_the_proofs_that_need_it(wrong: tuple[int, int]) -> 
     leaves = Leaves(13, wrong)
     whole = root(leaves.hashes)
     for index in range(13):
-        tree = CheckedTree(leaves, 13, whole)
+        tree = VerifiedTreeReader(leaves, 13, whole)
 
         if wrong in tree.siblings(index):
             with pytest.raises(ProofMismatch):
@@ -72,7 +72,7 @@ def test_a_wrong_node_spoils_the_proofs_that_need_it(wrong: tuple[int, int]) -> 
 
 def test_a_tree_of_another_root_proves_nothing() -> None:
     leaves = Leaves(5)
-    tree = CheckedTree(leaves, 5, digest("root"))
+    tree = VerifiedTreeReader(leaves, 5, digest("root"))
 
     for index in range(5):
         with pytest.raises(ProofMismatch):

@@ -13,7 +13,7 @@ import pytest
 from liberate.errors import LedgerError
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.backup import backup
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.verification.test_verify import damage
 from tests.ledger.world import LOG_VKEY, World, create, reopen, write_history
 
@@ -32,7 +32,7 @@ def test_a_backup_is_the_ledger_and_can_be_gone_on_with(tmp_path: Path) -> None:
     assert again.checkpoint() == note
     World(again).add(World(again).dataset(3))
     again.close()
-    assert verify(tmp_path / "copy", checkpoint=note).ok
+    assert verify_ledger(tmp_path / "copy", checkpoint=note).ok
     ledger.close()
 
 
@@ -52,7 +52,7 @@ def test_a_backup_of_a_ledger_that_grows_ends_with_a_block(tmp_path: Path) -> No
     writer.join()
 
     assert sizes == sorted(sizes)
-    assert verify(tmp_path / "ledger", checkpoint=checkpoint_of(tmp_path / "copy4")).ok
+    assert verify_ledger(tmp_path / "ledger", checkpoint=checkpoint_of(tmp_path / "copy4")).ok
     ledger.close()
 
 
@@ -114,5 +114,5 @@ def test_a_backup_that_is_killed_is_whole_or_absent(tmp_path: Path, n: int) -> N
     assert done.returncode == (9 if n <= 4 else 0)
     assert (tmp_path / "copy").exists() == (n >= 4)
     if (tmp_path / "copy").exists():
-        assert verify(tmp_path / "copy", checkpoint=ledger.checkpoint()).ok
+        assert verify_ledger(tmp_path / "copy", checkpoint=ledger.checkpoint()).ok
     ledger.close()

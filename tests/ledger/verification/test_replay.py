@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from liberate.ledger.verification import replay
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.publish.growing import grow
 from tests.ledger.verification.test_verify import copied, damage, places
 from tests.ledger.world import World, create, write_history
@@ -19,14 +19,14 @@ def test_with_processes_the_findings_are_the_same(tmp_path: Path, monkeypatch: p
     write_history(ledger)
     ledger.close()
     folder = copied(tmp_path / "sound", tmp_path / "copy")
-    expected = verify(folder)
+    expected = verify_ledger(folder)
     damage(folder, "UPDATE entry SET entry = CAST(zeroblob(64) || substr(entry, 65) AS BLOB) WHERE position = 9")
-    found = verify(folder)
+    found = verify_ledger(folder)
 
     monkeypatch.setattr(replay, "_WORTH_PROCESSES", 1)
 
-    assert verify(tmp_path / "sound") == expected
-    assert verify(folder) == found
+    assert verify_ledger(tmp_path / "sound") == expected
+    assert verify_ledger(folder) == found
     assert "entry 9" in places(found)
 
 
@@ -41,9 +41,9 @@ def test_memory_does_not_grow_with_the_number_of_entries(
     peaks = []
     for size in (1_500, 6_000):
         grow(ledger, size)
-        verify(tmp_path)  # what is imported and kept for good
+        verify_ledger(tmp_path)  # what is imported and kept for good
         tracemalloc.start()
-        assert verify(tmp_path).entry_count == size
+        assert verify_ledger(tmp_path).entry_count == size
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     ledger.close()

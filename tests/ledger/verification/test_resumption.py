@@ -8,7 +8,7 @@ import pytest
 
 from liberate.errors import LedgerError
 from liberate.ledger.verification.resumption import load
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.log.test_sqlite import steps
 from tests.ledger.rules.test_transition import snapshot
 from tests.ledger.verification.test_verify import damage, places
@@ -21,8 +21,8 @@ def test_after_every_block_a_resumed_check_ends_in_the_state_of_a_full_one(tmp_p
     for step in [lambda: None, *steps(World(ledger).populate())]:
         step()
 
-        resumed = verify(tmp_path, key=LOG_VKEY, resume=kept)
-        full = verify(tmp_path, key=LOG_VKEY, resume=tmp_path / f"full{ledger.size}")
+        resumed = verify_ledger(tmp_path, key=LOG_VKEY, resume=kept)
+        full = verify_ledger(tmp_path, key=LOG_VKEY, resume=tmp_path / f"full{ledger.size}")
 
         assert resumed.ok
         assert (resumed.resumed_at, full.resumed_at) == (before, 0)
@@ -41,7 +41,7 @@ def kept(tmp_path: Path) -> Path:
     """What an auditor kept of a ledger in `tmp_path / "ledger"` that has grown since."""
     ledger = create(tmp_path / "ledger")
     World(ledger).populate()
-    assert verify(tmp_path / "ledger", resume=tmp_path / "kept").ok
+    assert verify_ledger(tmp_path / "ledger", resume=tmp_path / "kept").ok
     World(ledger).add(World(ledger).round())
     ledger.close()
     return tmp_path / "kept"
@@ -61,7 +61,7 @@ def test_what_was_changed_later_is_found_and_not_kept(kept: Path, statement: str
     before = kept.read_bytes()
     damage(kept.parent / "ledger", statement)
 
-    audit = verify(kept.parent / "ledger", resume=kept)
+    audit = verify_ledger(kept.parent / "ledger", resume=kept)
 
     assert any(found.startswith(place) for found in places(audit))
     assert kept.read_bytes() == before
@@ -70,8 +70,8 @@ def test_what_was_changed_later_is_found_and_not_kept(kept: Path, statement: str
 def test_what_was_verified_is_not_read_again(kept: Path) -> None:
     damage(kept.parent / "ledger", "DELETE FROM entry WHERE position = 3")
 
-    assert verify(kept.parent / "ledger", resume=kept).ok
-    assert not verify(kept.parent / "ledger").ok
+    assert verify_ledger(kept.parent / "ledger", resume=kept).ok
+    assert not verify_ledger(kept.parent / "ledger").ok
 
 
 def test_another_history_does_not_follow_what_was_verified(kept: Path, tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_another_history_does_not_follow_what_was_verified(kept: Path, tmp_path:
     World(ledger).add(World(ledger).enrol(3, "host"))
     ledger.close()
 
-    assert not verify(tmp_path / "changed", resume=kept).ok
+    assert not verify_ledger(tmp_path / "changed", resume=kept).ok
 
 
 def test_an_older_checkpoint_is_checked_by_a_proof(tmp_path: Path) -> None:
     ledger = create(tmp_path / "ledger")
     first = ledger.checkpoint()
     World(ledger).populate()
-    assert verify(tmp_path / "ledger", resume=tmp_path / "kept").ok
+    assert verify_ledger(tmp_path / "ledger", resume=tmp_path / "kept").ok
     same = ledger.checkpoint()
     World(ledger).add(World(ledger).round())
     other = create(tmp_path / "other")
@@ -98,8 +98,8 @@ def test_an_older_checkpoint_is_checked_by_a_proof(tmp_path: Path) -> None:
     stranger = other.checkpoint()
 
     for note in (first, same, ledger.checkpoint()):
-        assert verify(tmp_path / "ledger", resume=tmp_path / "kept", checkpoint=note).ok
-    found = verify(tmp_path / "ledger", resume=tmp_path / "kept", checkpoint=stranger)
+        assert verify_ledger(tmp_path / "ledger", resume=tmp_path / "kept", checkpoint=note).ok
+    found = verify_ledger(tmp_path / "ledger", resume=tmp_path / "kept", checkpoint=stranger)
 
     assert places(found) == ["remembered checkpoint"]
     ledger.close()
@@ -111,7 +111,7 @@ def test_a_file_that_says_nothing_is_an_error(kept: Path, content: bytes) -> Non
     kept.write_bytes(content)
 
     with pytest.raises(LedgerError, match="does not say what was verified") as caught:
-        verify(kept.parent / "ledger", resume=kept)
+        verify_ledger(kept.parent / "ledger", resume=kept)
 
     assert "without the file" in caught.value.hint
 
@@ -119,6 +119,6 @@ def test_a_file_that_says_nothing_is_an_error(kept: Path, content: bytes) -> Non
 def test_progress_comes_to_its_end(kept: Path) -> None:
     seen: list[tuple[int, int]] = []
 
-    audit = verify(kept.parent / "ledger", progress=lambda done, total: seen.append((done, total)))
+    audit = verify_ledger(kept.parent / "ledger", progress=lambda done, total: seen.append((done, total)))
 
     assert seen[-1] == (audit.entry_count, audit.entry_count)

@@ -22,9 +22,9 @@ from liberate.ledger.format.records import Block
 from liberate.ledger.log import tables
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply
+from liberate.ledger.rules.transition import apply_entry
 from liberate.ledger.verification.findings import Finding
-from liberate.ledger.verification.verify import Audit, verify
+from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 from liberate.randomness import SimulatedClock
 from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, genesis, key, write_history
 
@@ -57,18 +57,18 @@ def copy(sound: Path, tmp_path: Path) -> Path:
 def copied(folder: Path, to: Path) -> Path:
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
-    shutil.copy(folder / tables.FILE_NAME, to)
+    shutil.copy(folder / tables.LEDGER_FILE, to)
     return to
 
 
 def damage(folder: Path, *statements: str) -> None:
     """Run SQL on the file, without any of the ledger's care."""
-    with closing(sqlite3.connect(folder / tables.FILE_NAME)) as connection, connection:
+    with closing(sqlite3.connect(folder / tables.LEDGER_FILE)) as connection, connection:
         for statement in statements:
             assert connection.execute(statement).rowcount, "the statement changes something"
 
 
-def places(audit: Audit) -> list[str]:
+def places(audit: VerificationReport) -> list[str]:
     return [finding.place for finding in audit.findings]
 
 
@@ -79,9 +79,9 @@ def test_a_sound_ledger_is_ok(sound: Path) -> None:
     with closing(SqliteLedger.open(sound)) as ledger:
         leaves = [leaf_hash(data) for _, data in ledger.entries()]
 
-    audit = verify(sound)
+    audit = verify_ledger(sound)
 
-    assert audit == Audit(
+    assert audit == VerificationReport(
         ok=True,
         trusted=False,
         simulated=True,
@@ -94,7 +94,7 @@ def test_a_sound_ledger_is_ok(sound: Path) -> None:
 
 
 def test_with_the_logs_key_a_sound_ledger_is_trusted(sound: Path) -> None:
-    assert verify(sound, key=LOG_VKEY).trusted
+    assert verify_ledger(sound, key=LOG_VKEY).trusted
 
 
 def test_every_checkpoint_that_was_ever_given_out_still_holds(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_every_checkpoint_that_was_ever_given_out_still_holds(tmp_path: Path) ->
     world.add(world.round())
     notes.append(ledger.checkpoint())
 
-    assert all(verify(tmp_path, key=LOG_VKEY, checkpoint=note).ok for note in notes)
+    assert all(verify_ledger(tmp_path, key=LOG_VKEY, checkpoint=note).ok for note in notes)
     ledger.close()
 
 
@@ -113,7 +113,7 @@ def test_a_ledger_in_use_can_be_checked(tmp_path: Path) -> None:
     ledger = create(tmp_path)
     World(ledger).populate()
 
-    assert verify(tmp_path).ok
+    assert verify_ledger(tmp_path).ok
     ledger.close()
 
 
@@ -121,17 +121,17 @@ def test_a_ledger_that_is_not_simulated_says_so(tmp_path: Path) -> None:
     entry = sign(genesis(simulated=False), key(0))
     SqliteLedger.create(tmp_path, entry, LOG_KEY, SimulatedClock()).close()
 
-    assert verify(tmp_path).simulated is False
+    assert verify_ledger(tmp_path).simulated is False
 
 
 def test_a_folder_without_a_ledger_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no ledger"):
-        verify(tmp_path)
+        verify_ledger(tmp_path)
 
 
 def test_a_key_that_is_none_is_an_error(sound: Path) -> None:
     with pytest.raises(InvalidRecord):
-        verify(sound, key="no key")
+        verify_ledger(sound, key="no key")
 
 
 # --- any bit of any cell ---------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Cell:
         stored = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         condition = " AND ".join(f"{name} = ?" for name in KEYS[self.table])
         statement = f"UPDATE {self.table} SET {self.column} = {place} WHERE {condition}"
-        with closing(sqlite3.connect(folder / tables.FILE_NAME)) as connection, connection:
+        with closing(sqlite3.connect(folder / tables.LEDGER_FILE)) as connection, connection:
             assert connection.execute(statement, (stored, *self.keys)).rowcount == 1
 
     def places(self, value: int | str | bytes) -> set[str]:
@@ -184,7 +184,7 @@ def _flip(data: bytes, bit: int) -> bytes:
 def cells(folder: Path) -> list[Cell]:
     """Every value of every row of every table."""
     found = []
-    with closing(sqlite3.connect(folder / tables.FILE_NAME)) as connection:
+    with closing(sqlite3.connect(folder / tables.LEDGER_FILE)) as connection:
         connection.row_factory = sqlite3.Row
         for table, keys in KEYS.items():
             for row in connection.execute(f"SELECT * FROM {table}"):
@@ -198,7 +198,7 @@ def check_flip(sound: Path, folder: Path, cell: Cell, bit: int) -> None:
         cell.write(copied(sound, folder), value)
     except sqlite3.IntegrityError:
         return  # another row has this key: the file cannot hold such a change
-    audit = verify(folder)
+    audit = verify_ledger(folder)
 
     assert not audit.ok
     assert cell.places(value) & set(places(audit)), audit.findings[:5]
@@ -227,12 +227,12 @@ def test_a_flipped_bit_of_the_file_is_found_unless_no_cell_changed(
     sound: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     folder = copied(sound, tmp_path / "copy")
-    original = (folder / tables.FILE_NAME).read_bytes()
+    original = (folder / tables.LEDGER_FILE).read_bytes()
     offset = data.draw(st.integers(0, len(original) - 1))
     bit = data.draw(st.integers(0, 7))
-    (folder / tables.FILE_NAME).write_bytes(_flip(original, 8 * offset + bit))
+    (folder / tables.LEDGER_FILE).write_bytes(_flip(original, 8 * offset + bit))
 
-    audit = verify(folder)
+    audit = verify_ledger(folder)
 
     if audit.ok:
         assert cells(folder) == cells(sound)
@@ -240,10 +240,10 @@ def test_a_flipped_bit_of_the_file_is_found_unless_no_cell_changed(
 
 @pytest.mark.parametrize("length", [0, 1, 100, 4096, 5000, 20_000])
 def test_a_file_that_is_cut_short_is_found(copy: Path, length: int) -> None:
-    path = copy / tables.FILE_NAME
+    path = copy / tables.LEDGER_FILE
     path.write_bytes(path.read_bytes()[:length])
 
-    audit = verify(copy, key=LOG_VKEY)
+    audit = verify_ledger(copy, key=LOG_VKEY)
 
     assert not audit.ok
     assert audit.findings
@@ -284,13 +284,13 @@ def test_a_file_that_is_cut_short_is_found(copy: Path, length: int) -> None:
         ("DROP TABLE about", "schema about"),
         ("DROP TABLE entry", "schema entry"),
         ("DROP TABLE checkpoint", "schema checkpoint"),
-        ("PRAGMA user_version = 2", tables.FILE_NAME),
+        ("PRAGMA user_version = 2", tables.LEDGER_FILE),
     ],
 )
 def test_rows_and_tables_that_should_not_be_so_are_found(copy: Path, statement: str, place: str) -> None:
     damage(copy, statement)
 
-    audit = verify(copy)
+    audit = verify_ledger(copy)
 
     assert not audit.ok
     assert any(found.startswith(place) for found in places(audit)), audit.findings
@@ -328,13 +328,13 @@ def test_values_of_another_type_are_found(copy: Path, table: str, change: str) -
     damage(copy, f"UPDATE {table} SET {change} WHERE ({row}) = (SELECT {row} FROM {table} LIMIT 1)")
     redefine(copy, table, definition)
 
-    audit = verify(copy)
+    audit = verify_ledger(copy)
 
     assert any(found.startswith(table) for found in places(audit)), audit.findings
 
 
 def redefine(folder: Path, table: str, definition: str) -> None:
-    with closing(sqlite3.connect(folder / tables.FILE_NAME)) as connection, connection:
+    with closing(sqlite3.connect(folder / tables.LEDGER_FILE)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (definition, table))
 
@@ -346,7 +346,7 @@ def test_of_very_many_findings_a_thousand_are_listed(tmp_path: Path) -> None:
     ledger.close()
     damage(tmp_path, "UPDATE entry SET kind = 'update'")
 
-    audit = verify(tmp_path)
+    audit = verify_ledger(tmp_path)
 
     assert len(audit.findings) == 1_001
     assert audit.findings[-1].reason.endswith("more findings are not listed")
@@ -365,7 +365,7 @@ def rewrite(folder: Path, entries: list[bytes]) -> None:
         for position, data in enumerate(entries):
             entry = decode_entry(data)
             with suppress(RefusedEntry, ValueError):
-                apply(state, entry, position)
+                apply_entry(state, entry, position)
             tables.insert(connection, "entry", [tables.entry_row(position, entry)], replace=True)
             tables.insert(connection, "node", tables.node_rows(position, edge.append(entry.leaf_hash)))
             tables.insert(connection, "about", tables.about_rows(position, entry.record))
@@ -390,7 +390,7 @@ def test_a_faithful_copy_is_ok(sound: Path, copy: Path) -> None:
     """So what the next tests find is what they changed."""
     rewrite(copy, entries_of(sound))
 
-    assert verify(copy, key=LOG_VKEY, checkpoint=checkpoint_of(sound)).ok
+    assert verify_ledger(copy, key=LOG_VKEY, checkpoint=checkpoint_of(sound)).ok
 
 
 @pytest.mark.parametrize("position", range(39))
@@ -399,7 +399,7 @@ def test_a_dropped_entry_is_found(sound: Path, copy: Path, position: int) -> Non
     del entries[position]
     rewrite(copy, entries)
 
-    audit = verify(copy, checkpoint=checkpoint_of(sound))
+    audit = verify_ledger(copy, checkpoint=checkpoint_of(sound))
 
     assert "remembered checkpoint" in places(audit)
     if position != 38:
@@ -412,7 +412,7 @@ def test_swapped_entries_are_found(sound: Path, copy: Path, position: int) -> No
     entries[position : position + 2] = entries[position : position + 2][::-1]
     rewrite(copy, entries)
 
-    audit = verify(copy, checkpoint=checkpoint_of(sound))
+    audit = verify_ledger(copy, checkpoint=checkpoint_of(sound))
 
     assert "remembered checkpoint" in places(audit)
 
@@ -423,7 +423,7 @@ def test_a_duplicated_entry_is_found(sound: Path, copy: Path, position: int) -> 
     entries.insert(position, entries[position])
     rewrite(copy, entries)
 
-    assert not verify(copy).ok
+    assert not verify_ledger(copy).ok
 
 
 def test_an_entry_by_another_key_is_found_and_so_are_later_ones(sound: Path, copy: Path) -> None:
@@ -432,7 +432,7 @@ def test_an_entry_by_another_key_is_found_and_so_are_later_ones(sound: Path, cop
         entries[position] = sign(decode_entry(entries[position]).record, key(99))
     rewrite(copy, entries)
 
-    assert {"entry 9", "entry 20"} <= set(places(verify(copy)))
+    assert {"entry 9", "entry 20"} <= set(places(verify_ledger(copy)))
 
 
 def test_a_log_that_is_cut_short_is_found_by_who_remembers_more(sound: Path, copy: Path) -> None:
@@ -440,9 +440,9 @@ def test_a_log_that_is_cut_short_is_found_by_who_remembers_more(sound: Path, cop
     ends = [position + 1 for position, data in enumerate(entries) if isinstance(decode_entry(data).record, Block)]
     rewrite(copy, entries[: ends[-2]])
 
-    audit = verify(copy, key=LOG_VKEY, checkpoint=checkpoint_of(sound))
+    audit = verify_ledger(copy, key=LOG_VKEY, checkpoint=checkpoint_of(sound))
 
-    assert verify(copy, key=LOG_VKEY).ok
+    assert verify_ledger(copy, key=LOG_VKEY).ok
     assert audit.findings == (
         Finding("remembered checkpoint", f"the ledger was cut short: {ends[-2]} entries are left of {ends[-1]}"),
     )
@@ -451,7 +451,7 @@ def test_a_log_that_is_cut_short_is_found_by_who_remembers_more(sound: Path, cop
 def test_a_log_that_ends_within_a_batch_is_found(sound: Path, copy: Path) -> None:
     rewrite(copy, entries_of(sound)[:-1])
 
-    assert places(verify(copy)) == ["entry 44"]
+    assert places(verify_ledger(copy)) == ["entry 44"]
 
 
 def test_another_history_by_the_same_log_is_found_by_who_remembers(sound: Path, tmp_path: Path) -> None:
@@ -461,9 +461,9 @@ def test_another_history_by_the_same_log_is_found_by_who_remembers(sound: Path, 
         world.add(world.dataset(3))
     ledger.close()
 
-    audit = verify(tmp_path, key=LOG_VKEY, checkpoint=checkpoint_of(sound))
+    audit = verify_ledger(tmp_path, key=LOG_VKEY, checkpoint=checkpoint_of(sound))
 
-    assert verify(tmp_path, key=LOG_VKEY).ok
+    assert verify_ledger(tmp_path, key=LOG_VKEY).ok
     assert [finding.reason for finding in audit.findings] == ["the first 46 entries are not those of then"]
 
 
@@ -472,25 +472,25 @@ def test_a_ledger_signed_again_with_fresh_keys_is_found_by_who_knows_the_key(sou
     record = msgspec.structs.replace(genesis(), log_vkey=verifier_key(ORIGIN, fresh.public))
     SqliteLedger.create(tmp_path, sign(record, key(0)), fresh, SimulatedClock()).close()
 
-    audit = verify(tmp_path, key=LOG_VKEY)
+    audit = verify_ledger(tmp_path, key=LOG_VKEY)
 
-    assert verify(tmp_path).ok
-    assert not verify(tmp_path).trusted
+    assert verify_ledger(tmp_path).ok
+    assert not verify_ledger(tmp_path).trusted
     assert not audit.ok
     assert not audit.trusted
     assert places(audit) == ["entry 0"]
-    assert places(verify(tmp_path, checkpoint=checkpoint_of(sound))) == ["remembered checkpoint"]
+    assert places(verify_ledger(tmp_path, checkpoint=checkpoint_of(sound))) == ["remembered checkpoint"]
 
 
 @pytest.mark.parametrize("note", ["", "no note", "origin\n1\nAAAA\n\n"])
 def test_a_remembered_checkpoint_that_is_none_is_found(sound: Path, note: str) -> None:
-    assert places(verify(sound, checkpoint=note)) == ["remembered checkpoint"]
+    assert places(verify_ledger(sound, checkpoint=note)) == ["remembered checkpoint"]
 
 
 def test_a_stored_note_with_more_signatures_is_found(copy: Path) -> None:
     note = checkpoint_of(copy)
     signature = note.rpartition("\n\n")[2]
-    with closing(sqlite3.connect(copy / tables.FILE_NAME)) as connection, connection:
+    with closing(sqlite3.connect(copy / tables.LEDGER_FILE)) as connection, connection:
         connection.execute("UPDATE checkpoint SET note = ?", ((note + signature).encode(),))
 
-    assert places(verify(copy)) == ["checkpoint 0"]
+    assert places(verify_ledger(copy)) == ["checkpoint 0"]

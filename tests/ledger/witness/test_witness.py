@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liberate.crypto.merkle import EMPTY_ROOT, leaf_hash, root
-from liberate.crypto.note import Checkpoint, WitnessPolicy, open_cosigned, sign_checkpoint
+from liberate.crypto.note import Checkpoint, WitnessPolicy, sign_checkpoint, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, NoQuorum
 from liberate.ledger.evidence.split_view import verify_evidence
@@ -25,7 +25,7 @@ from liberate.ledger.format.records import Block
 from liberate.ledger.publish.tile_replay import entries_in_tiles
 from liberate.ledger.publish.tiles import export_tiles
 from liberate.ledger.witness.follower import Follower, entries_in_folder
-from liberate.ledger.witness.protocol import MAX_BODY_BYTES, Answer, Submission
+from liberate.ledger.witness.protocol import MAX_BODY_BYTES, AddCheckpointRequest, AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
 from tests.ledger.publish.views import KEY, ORIGIN, VKEY, View
 from tests.ledger.world import LOG_KEY, LOG_VKEY, World, create, write_history
@@ -48,9 +48,9 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     found.close()
 
 
-def check_cosigned(answer: Answer, witness: Witness, note: str, vkey: str = VKEY) -> Checkpoint:
+def check_cosigned(answer: AddCheckpointResponse, witness: Witness, note: str, vkey: str = VKEY) -> Checkpoint:
     assert answer.status == 200, answer
-    return open_cosigned(note + answer.body, vkey, WitnessPolicy((witness.verifier_key,), 1))
+    return verify_cosigned_checkpoint(note + answer.body, vkey, WitnessPolicy((witness.verifier_key,), 1))
 
 
 def test_a_growing_log_is_cosigned(witness: Witness) -> None:
@@ -62,25 +62,27 @@ def test_a_growing_log_is_cosigned(witness: Witness) -> None:
 
 def test_an_empty_log_is_cosigned_once_it_is_known_as_such(witness: Witness) -> None:
     empty = sign_checkpoint(Checkpoint(ORIGIN, 0, EMPTY_ROOT), KEY)
-    check_cosigned(witness.add_checkpoint(Submission(0, [], empty).encode()), witness, empty)
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(0, [], empty).encode()), witness, empty)
     check_cosigned(witness.add_checkpoint(HONEST.submission(0, 5)), witness, HONEST.note(5))
 
     false = sign_checkpoint(Checkpoint(WORLD_ORIGIN, 0, HONEST.checkpoint(1).root), LOG_KEY)
-    assert witness.add_checkpoint(Submission(0, [], false).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], false).encode()).status == 422
 
 
 def test_a_wrong_old_size_is_told_the_right_one(witness: Witness) -> None:
     witness.add_checkpoint(HONEST.submission(0, 9))
 
     for old, new in ((0, 9), (0, 12), (3, 9), (10, 12)):
-        assert witness.add_checkpoint(HONEST.submission(old, new)) == Answer(409, "9\n", "text/x.tlog.size")
+        assert witness.add_checkpoint(HONEST.submission(old, new)) == AddCheckpointResponse(
+            409, "9\n", "text/x.tlog.size"
+        )
 
 
 def test_a_smaller_tree_is_refused(witness: Witness) -> None:
     witness.add_checkpoint(HONEST.submission(0, 9))
 
     assert witness.add_checkpoint(HONEST.submission(0, 8)).status == 409
-    assert witness.add_checkpoint(Submission(9, [], HONEST.note(8)).encode()).status == 400
+    assert witness.add_checkpoint(AddCheckpointRequest(9, [], HONEST.note(8)).encode()).status == 400
 
 
 def test_another_root_for_a_cosigned_size_is_refused_and_kept_as_evidence(witness: Witness, tmp_path: Path) -> None:
@@ -88,9 +90,9 @@ def test_another_root_for_a_cosigned_size_is_refused_and_kept_as_evidence(witnes
         witness.add_checkpoint(HONEST.submission(old, new))
 
     for size in (5, 9, 20):
-        answer = witness.add_checkpoint(Submission(20 if size == 20 else 0, [], OTHER.note(size)).encode())
-        assert answer == Answer(409, "20\n", "text/x.tlog.size")
-    assert witness.add_checkpoint(Submission(0, [], OTHER.note(4)).encode()).status == 409
+        answer = witness.add_checkpoint(AddCheckpointRequest(20 if size == 20 else 0, [], OTHER.note(size)).encode())
+        assert answer == AddCheckpointResponse(409, "20\n", "text/x.tlog.size")
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], OTHER.note(4)).encode()).status == 409
 
     files = sorted((tmp_path / "evidence").glob("*.json"))
     conflicts = [verify_evidence(file.read_bytes(), VKEY) for file in files]
@@ -101,7 +103,7 @@ def test_a_fork_is_never_cosigned_whatever_the_proof(witness: Witness) -> None:
     witness.add_checkpoint(HONEST.submission(0, 9))
 
     for proof in (OTHER.proof(9, 12), HONEST.proof(9, 12), [], HONEST.proof(9, 12)[1:]):
-        assert witness.add_checkpoint(Submission(9, proof, OTHER.note(12)).encode()).status == 422
+        assert witness.add_checkpoint(AddCheckpointRequest(9, proof, OTHER.note(12)).encode()).status == 422
 
 
 def test_anybody_may_read_what_was_cosigned_last(witness: Witness) -> None:
@@ -114,21 +116,24 @@ def test_anybody_may_read_what_was_cosigned_last(witness: Witness) -> None:
 
     assert answer.status == 200
     policy = WitnessPolicy((witness.verifier_key,), 1)
-    assert open_cosigned(answer.body, VKEY, policy) == HONEST.checkpoint(9)
+    assert verify_cosigned_checkpoint(answer.body, VKEY, policy) == HONEST.checkpoint(9)
     assert witness.newest("example.org/other").status == 404
 
 
 def test_what_is_read_can_be_submitted_and_read_again(witness: Witness) -> None:
     witness.add_checkpoint(HONEST.submission(0, 5))
 
-    again = Submission(5, [], witness.newest(ORIGIN).body).encode()
+    again = AddCheckpointRequest(5, [], witness.newest(ORIGIN).body).encode()
 
     check_cosigned(witness.add_checkpoint(again), witness, HONEST.note(5))
-    assert open_cosigned(witness.newest(ORIGIN).body, VKEY, WitnessPolicy((witness.verifier_key,), 1)).size == 5
+    assert (
+        verify_cosigned_checkpoint(witness.newest(ORIGIN).body, VKEY, WitnessPolicy((witness.verifier_key,), 1)).size
+        == 5
+    )
 
 
 def test_a_proof_from_nothing_is_empty(witness: Witness) -> None:
-    assert witness.add_checkpoint(Submission(0, HONEST.proof(3, 9), HONEST.note(9)).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, HONEST.proof(3, 9), HONEST.note(9)).encode()).status == 422
 
 
 def test_unknown_logs_and_keys_are_refused(witness: Witness) -> None:
@@ -136,11 +141,11 @@ def test_unknown_logs_and_keys_are_refused(witness: Witness) -> None:
     forged = sign_checkpoint(HONEST.checkpoint(1), SigningKey.from_seed(bytes(32)))
     bad_signature = HONEST.note(1).replace("\n1\n", "\n2\n")
 
-    assert witness.add_checkpoint(Submission(0, [], stranger).encode()).status == 404
-    assert witness.add_checkpoint(Submission(0, [], forged).encode()).status == 403
-    assert witness.add_checkpoint(Submission(0, [], bad_signature).encode()).status == 403
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], stranger).encode()).status == 404
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], forged).encode()).status == 403
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], bad_signature).encode()).status == 403
     both = HONEST.note(1) + forged.partition("\n\n")[2]
-    check_cosigned(witness.add_checkpoint(Submission(0, [], both).encode()), witness, HONEST.note(1))
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(0, [], both).encode()), witness, HONEST.note(1))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_what_is_no_request_is_refused(witness: Witness, body: bytes) -> None:
 @given(st.binary(max_size=400))
 def test_a_body_is_read_in_its_one_form_or_refused(body: bytes) -> None:
     with contextlib.suppress(InvalidRecord):
-        assert Submission.decode(b"old 3\n" + body).encode() == b"old 3\n" + body
+        assert AddCheckpointRequest.decode(b"old 3\n" + body).encode() == b"old 3\n" + body
 
 
 @settings(max_examples=30)
@@ -274,7 +279,7 @@ def test_two_processes_on_one_folder_exclude_each_other(tmp_path: Path) -> None:
     one.add_checkpoint(HONEST.submission(0, 5))
 
     assert not two._cosigned.advance(known, OTHER.checkpoint(9), OTHER.note(9)), "what it knew is no longer so"
-    assert two.add_checkpoint(OTHER.submission(0, 9)) == Answer(409, "5\n", "text/x.tlog.size")
+    assert two.add_checkpoint(OTHER.submission(0, 9)) == AddCheckpointResponse(409, "5\n", "text/x.tlog.size")
     one.close()
     two.close()
 
@@ -290,12 +295,12 @@ def test_a_replaying_witness_follows_the_entries(tmp_path: Path) -> None:
     ledger = create(tmp_path / "ledger")
     witness = replaying(tmp_path / "witness", tmp_path / "ledger")
     first = ledger.checkpoint()
-    check_cosigned(witness.add_checkpoint(Submission(0, [], first).encode()), witness, first, LOG_VKEY)
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(0, [], first).encode()), witness, first, LOG_VKEY)
     write_history(ledger)
 
     note, proof = ledger.checkpoint(), ledger.consistency_proof(2, ledger.size)
 
-    check_cosigned(witness.add_checkpoint(Submission(2, proof, note).encode()), witness, note, LOG_VKEY)
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(2, proof, note).encode()), witness, note, LOG_VKEY)
     witness.close()
     ledger.close()
 
@@ -309,10 +314,10 @@ def test_a_replaying_witness_reads_published_tiles(tmp_path: Path, n_more: int) 
     witness = new_witness(
         tmp_path / "witness", followers={WORLD_ORIGIN: Follower(LOG_VKEY, entries_in_tiles(tmp_path / "tiles"))}
     )
-    check_cosigned(witness.add_checkpoint(Submission(0, [], first).encode()), witness, first, LOG_VKEY)
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(0, [], first).encode()), witness, first, LOG_VKEY)
     world.add(*(world.enrol(2 + i, "participant", seq=2 + i) for i in range(n_more)))
     note, proof = ledger.checkpoint(), ledger.consistency_proof(2, ledger.size)
-    body = Submission(2, proof, note).encode()
+    body = AddCheckpointRequest(2, proof, note).encode()
 
     assert witness.add_checkpoint(body).status == 503, "the tiles are behind"
     export_tiles(ledger, tmp_path / "tiles")
@@ -330,12 +335,12 @@ def test_a_replaying_witness_refuses_a_root_that_the_entries_do_not_lead_to(tmp_
     inside_a_block = sign_checkpoint(Checkpoint(WORLD_ORIGIN, 1, HONEST.checkpoint(1).root), LOG_KEY)
     ahead = sign_checkpoint(Checkpoint(WORLD_ORIGIN, ledger.size + 1, HONEST.checkpoint(1).root), LOG_KEY)
 
-    assert witness.add_checkpoint(Submission(0, [], other_root).encode()).status == 422
-    assert witness.add_checkpoint(Submission(0, [], empty).encode()).status == 422
-    assert witness.add_checkpoint(Submission(0, [], inside_a_block).encode()).status == 422
-    assert witness.add_checkpoint(Submission(0, [], ahead).encode()).status == 503
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], other_root).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], empty).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], inside_a_block).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], ahead).encode()).status == 503
     note = ledger.checkpoint()
-    check_cosigned(witness.add_checkpoint(Submission(0, [], note).encode()), witness, note, LOG_VKEY)
+    check_cosigned(witness.add_checkpoint(AddCheckpointRequest(0, [], note).encode()), witness, note, LOG_VKEY)
     witness.close()
     ledger.close()
 
@@ -352,8 +357,8 @@ def test_a_replaying_witness_refuses_a_state_root_that_does_not_follow(tmp_path:
     follower = Follower(LOG_VKEY, lambda begin, end: (entry for entry in entries[begin:end]))
     trusting, witness = new_witness(tmp_path / "a"), new_witness(tmp_path / "b", followers={WORLD_ORIGIN: follower})
 
-    check_cosigned(trusting.add_checkpoint(Submission(0, [], note).encode()), trusting, note, LOG_VKEY)
-    answer = witness.add_checkpoint(Submission(0, [], note).encode())
+    check_cosigned(trusting.add_checkpoint(AddCheckpointRequest(0, [], note).encode()), trusting, note, LOG_VKEY)
+    answer = witness.add_checkpoint(AddCheckpointRequest(0, [], note).encode())
 
     assert answer.status == 422
     assert "wrong_state" in answer.body
@@ -367,7 +372,7 @@ def test_a_replaying_witness_wants_the_log_that_the_genesis_names(tmp_path: Path
     follower = Follower(VKEY, entries_in_folder(tmp_path / "ledger"))
     witness = new_witness(tmp_path / "witness", followers={WORLD_ORIGIN: follower})
 
-    assert witness.add_checkpoint(Submission(0, [], note).encode()).status == 422
+    assert witness.add_checkpoint(AddCheckpointRequest(0, [], note).encode()).status == 422
     witness.close()
     ledger.close()
 
@@ -383,7 +388,9 @@ def test_two_views_never_both_reach_a_majority(tmp_path: Path, n: int, k: int) -
         notes = {"A": HONEST.note(9), "B": OTHER.note(9)}
         for witness, first in zip(witnesses, split, strict=True):
             for view in sorted(notes, reverse=first == "B"):
-                submission = Submission(0, [], notes[view].partition("\n\n")[0] + "\n\n" + signature_line(notes[view]))
+                submission = AddCheckpointRequest(
+                    0, [], notes[view].partition("\n\n")[0] + "\n\n" + signature_line(notes[view])
+                )
                 answer = witness.add_checkpoint(submission.encode())
                 notes[view] += answer.body if answer.status == 200 else ""
             witness.close()
@@ -401,7 +408,7 @@ def signature_line(note: str) -> str:
 
 def is_accepted(note: str, policy: WitnessPolicy) -> bool:
     try:
-        open_cosigned(note, VKEY, policy)
+        verify_cosigned_checkpoint(note, VKEY, policy)
     except NoQuorum:
         return False
     return True
@@ -424,7 +431,7 @@ def test_fewer_colluding_witnesses_than_needed_deceive_nobody(
             if number < colluding:
                 witness.close()
                 witness = new_witness(tmp_path / f"{number}-{view}", number)
-            submission = Submission(0, [], (HONEST if view == "A" else OTHER).note(9))
+            submission = AddCheckpointRequest(0, [], (HONEST if view == "A" else OTHER).note(9))
             answer = witness.add_checkpoint(submission.encode())
             notes[view] += answer.body if answer.status == 200 else ""
         witness.close()

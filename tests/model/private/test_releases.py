@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liberate.arrays import Float32Array, Float64Array, RealRows
+from liberate.arrays import Float32Array, Float64Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError
 from liberate.model.cooccurrence import Gram
@@ -26,8 +26,8 @@ from liberate.model.private.statistics import (
     initial_features,
 )
 from liberate.model.profiles import fit_devices, predict
-from liberate.model.registry import sum_of
-from liberate.model.solvers import Solver, Total
+from liberate.model.registry import aggregate_statistics
+from liberate.model.solvers import AggregatedStatistics, Solver
 from liberate.model.spectral import packed, unpacked
 from liberate.model.statistics import Statistic
 from tests.reference import releases as plain
@@ -74,13 +74,13 @@ def learned(own: Ratings, features: Float32Array, noise: float = 0.0, rounds: in
         (Residuals(n, D), ItemResiduals(nano), noise),
     ]
     for statistic, solver, deviation in steps:
-        total = sum_of(statistic, models[-1], own)
+        total = aggregate_statistics(statistic, models[-1], own)
         total.rows[:] += rng.normal(0, deviation, total.rows.shape)
         models.append(solver.solve(models[-1], total))
     return models
 
 
-def norms(batch: RealRows) -> Float64Array:
+def norms(batch: RealStatistics) -> Float64Array:
     """The L2 norm of what each device sends."""
     owners = np.repeat(np.arange(len(batch.tails)), np.diff(batch.indptr))
     squares = (batch.rows.astype(np.float64) ** 2).sum(axis=1)
@@ -147,7 +147,7 @@ def test_people_of_two_worlds_move_the_gram_by_its_norm_at_most() -> None:
     model = learned(own, genres)[1]
     without = own.where(own.users() != 7)
 
-    difference = sum_of(Gram(60), model, own).rows - sum_of(Gram(60), model, without).rows
+    difference = aggregate_statistics(Gram(60), model, own).rows - aggregate_statistics(Gram(60), model, without).rows
 
     assert np.linalg.norm(difference) == pytest.approx(GRAM_NORM, rel=1e-5)
 
@@ -214,7 +214,7 @@ def test_one_persons_other_ratings_move_a_clipped_sum_by_twice_the_clip_at_most(
     changed[own.users() == 3] = 1.0
     other = Ratings(own.indptr, own.items, changed, own.n_items)
 
-    def clipped_sum(batch: RealRows) -> Float64Array:
+    def clipped_sum(batch: RealStatistics) -> Float64Array:
         found = norms(batch)
         shares = np.minimum(1, MOMENTS_CLIP / np.maximum(found, 1e-12))
         total: Float64Array = (batch.rows.reshape(len(found), -1) * shares[:, None]).sum(axis=0)
@@ -280,7 +280,7 @@ def test_the_gram_is_over_the_most_popular_items() -> None:
     counts = np.bincount(own.items, minlength=60)
     model = initial_features(genres, 1.0, 5.0, statistic="bias")
 
-    after = ItemBiases(0, 10).solve(model, sum_of(BiasSums(60), model, own))
+    after = ItemBiases(0, 10).solve(model, aggregate_statistics(BiasSums(60), model, own))
 
     chosen = after.arrays["gram_items"].astype(int)
     assert list(chosen) == sorted(chosen)
@@ -293,7 +293,7 @@ def test_without_a_gram_residuals_come_next() -> None:
     own, _, genres = world()
     model = initial_features(genres, 1.0, 5.0, statistic="bias")
 
-    after = ItemBiases(0, 0).solve(model, sum_of(BiasSums(60), model, own))
+    after = ItemBiases(0, 0).solve(model, aggregate_statistics(BiasSums(60), model, own))
 
     assert after.statistic == "residuals"
     assert "gram_items" not in after.arrays
@@ -308,8 +308,8 @@ def test_residuals_correct_what_the_bias_sums_got_wrong() -> None:
     off = Model.of(4, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
     statistic = Residuals(60, D)
 
-    after = ItemResiduals(0).solve(off, sum_of(statistic, off, own))
-    undisturbed = ItemResiduals(0).solve(model, sum_of(statistic, model, own))
+    after = ItemResiduals(0).solve(off, aggregate_statistics(statistic, off, own))
+    undisturbed = ItemResiduals(0).solve(model, aggregate_statistics(statistic, model, own))
 
     moved = after.item_means[:, -1] - undisturbed.item_means[:, -1]
     assert 0 <= moved[7] < 0.3
@@ -324,7 +324,7 @@ def test_residuals_correct_whom_an_item_suits() -> None:
     means[7, :-1] = means[8, :-1]
     off = Model.of(4, "residuals", 1.0, 5.0, dict(model.arrays) | {"item_means": means})
 
-    after = ItemResiduals(0).solve(off, sum_of(Residuals(60, D), off, own))
+    after = ItemResiduals(0).solve(off, aggregate_statistics(Residuals(60, D), off, own))
 
     covariance = np.linalg.inv(model.float64("user_precision"))[:-1, :-1]
     before, now = ((m[7] - model.item_means[7])[:-1] for m in (means, after.item_means))
@@ -336,7 +336,7 @@ def test_residuals_full_of_noise_leave_items_as_they_were() -> None:
     model = learned(own, genres)[4]
     noise = np.random.default_rng(0).normal(0, 1e4, (60, 1 + D))
 
-    after = ItemResiduals(round(1e4 / np.sqrt(400) * 1e9)).solve(model, Total(noise, np.zeros(0), 400))
+    after = ItemResiduals(round(1e4 / np.sqrt(400) * 1e9)).solve(model, AggregatedStatistics(noise, np.zeros(0), 400))
 
     np.testing.assert_allclose(after.item_means, model.item_means, atol=0.01)
 
@@ -355,7 +355,7 @@ def test_without_moments_residuals_follow_the_gram() -> None:
     own, _, genres = world(50)
     before = learned(own, genres)[1]
 
-    after = Embeddings(0, 0, D).solve(before, sum_of(Gram(60), before, own))
+    after = Embeddings(0, 0, D).solve(before, aggregate_statistics(Gram(60), before, own))
 
     assert after.statistic == "residuals"
     assert after.arrays["directions"].shape == (3 + N_EMBEDDINGS, D)
@@ -367,7 +367,7 @@ def test_embeddings_tell_the_camps_apart_and_leave_other_items_at_zero() -> None
     chosen = np.arange(40.0)
     before = Model.of(1, "gram", 1.0, 5.0, dict(before.arrays) | {"gram_items": chosen})
 
-    after = Embeddings(0, 2, D).solve(before, sum_of(Gram(40), before, own))
+    after = Embeddings(0, 2, D).solve(before, aggregate_statistics(Gram(40), before, own))
 
     embeddings = after.item_means[:, 3:-1]
     assert embeddings.shape == (60, N_EMBEDDINGS)
@@ -390,7 +390,7 @@ def test_the_prior_becomes_the_covariance_that_its_moments_say() -> None:
     """Whoever has the sum sees the step: covariance L (I + D / N)² Lᵀ."""
     model = moments_model(5)
     moved = np.array([[1.5, 0.2, 0.0], [0.2, 0.8, 0.1], [0.0, 0.1, 0.5]])
-    total = Total(packed(moved - np.eye(3))[:, None] * 10, np.zeros(0), 10)
+    total = AggregatedStatistics(packed(moved - np.eye(3))[:, None] * 10, np.zeros(0), 10)
 
     after = LearnedPrior(D).solve(model, total)
 
@@ -405,7 +405,7 @@ def test_noise_cannot_carry_the_prior_away(scale: float) -> None:
     noise = scale * np.random.default_rng(0).normal(size=(6, 1))
 
     for _ in range(5):
-        model = LearnedPrior(D).solve(model, Total(noise, np.zeros(0), 3))
+        model = LearnedPrior(D).solve(model, AggregatedStatistics(noise, np.zeros(0), 3))
 
     assert np.linalg.eigvalsh(model.float64("user_precision")).min() > 0
 
@@ -421,11 +421,11 @@ def test_a_model_of_another_statistic_is_refused(statistic: Statistic) -> None:
 @pytest.mark.parametrize("solver", [ItemBiases(0, 2), Embeddings(0, 2, D), ItemResiduals(0), LearnedPrior(D)])
 def test_a_solver_refuses_a_model_of_another_statistic(solver: Solver) -> None:
     with pytest.raises(ValueError, match="the model is of normal"):
-        solver.solve(first_model(5, 2, "normal"), Total(np.zeros((6, 2)), np.zeros(0), 1))
+        solver.solve(first_model(5, 2, "normal"), AggregatedStatistics(np.zeros((6, 2)), np.zeros(0), 1))
 
 
 def test_a_sum_that_no_ratings_give_is_refused() -> None:
     model = first_model(5, 2)
 
     with pytest.raises(FederationError, match="no model follows"):
-        ItemBiases(0, 0).solve(model, Total(np.full((5, 2), np.nan), np.zeros(0), 1))
+        ItemBiases(0, 0).solve(model, AggregatedStatistics(np.full((5, 2), np.nan), np.zeros(0), 1))

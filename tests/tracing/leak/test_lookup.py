@@ -14,32 +14,32 @@ import msgspec
 import numpy as np
 import pytest
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import open_checkpoint
-from liberate.crypto.signing import verify
-from liberate.data.rating_scale import Scale
+from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.signing import verify_signature
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
-from liberate.federation.setup import open_standing
-from liberate.federation.sharing.actions import Handed, handed
-from liberate.federation.sharing.copies import make_copy
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Base
+from liberate.federation.setup import open_federation
+from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
+from liberate.federation.sharing.copies import fingerprinted_copy
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.ledger.format.entries import decode_entry, signed_bytes
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.sharing_records import Disclosure, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher
-from liberate.ledger.verification.verify import verify as verify_ledger
-from liberate.privacy.fingerprinting import attribute
+from liberate.ledger.verification.verify import verify_ledger
+from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.people import find_person
-from liberate.tracing.answers import trace_person, trace_received_by, trace_share
+from liberate.tracing.answers import trace_person, trace_recipient, trace_share
 from liberate.tracing.leak import attribution
-from liberate.tracing.leak.attribution import Bases, Leak, match, read_leak, weigh
+from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.lookup import trace_leak
 from tests.runs.sharing import GIVERS, N_ITEMS, RATINGS, copies_of, leaky_run, rows_of, sharing_run, write_leak
 
@@ -71,7 +71,7 @@ def disclosures(run: Run) -> list[tuple[int, list[int]]]:
     """Position of each disclosure, and whom it names."""
     with closing(run.open_ledger()) as ledger:
         records = [(at, decode_entry(ledger.entry(at)).record) for at in ledger.positions(kind="disclosure")]
-    return [(at, list(numbers(record.people))) for at, record in records if isinstance(record, Disclosure)]
+    return [(at, list(numbers_in(record.people))) for at, record in records if isinstance(record, Disclosure)]
 
 
 def number(run: Run, user: int) -> int:
@@ -110,7 +110,7 @@ def test_a_disclosure_by_an_auditor_stands_on_the_ledger_before_the_answer(run: 
         record = decode_entry(ledger.entry(entry[0])).record
         assert isinstance(record, Disclosure)
         assert ledger.state.principals[record.author].role == "auditor"
-        assert record.reason == commitment(b64decode(told["salt"]), told["reason"].encode())
+        assert record.reason == salted_commitment(b64decode(told["salt"]), told["reason"].encode())
     assert found["leak"]["sha256"] in told["reason"]
     assert (run.folder / "keys" / "auditor.key").stat().st_mode & 0o777 == 0o600
     assert verify_ledger(run.ledger_folder, key=run.verifier_key).ok
@@ -125,7 +125,7 @@ def test_nothing_is_opened_before_the_witnesses_have_seen_the_disclosure(
         raise NoQuorum("no witness answers")
 
     monkeypatch.setattr(Publisher, "publish", refuse)
-    monkeypatch.setattr("liberate.tracing.leak.lookup.handed", lambda *_: pytest.fail("copies were opened"))
+    monkeypatch.setattr("liberate.tracing.leak.lookup.handed_over_copies", lambda *_: pytest.fail("copies were opened"))
     with pytest.raises(NoQuorum):
         trace_leak(run, leak)
     assert len(disclosures(run)) == 1
@@ -162,11 +162,11 @@ def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path, m
     leak = leak_of(run, tmp_path / "leak.csv", 3, givers=(1,), n=200)
     opened: list[int | None] = []
 
-    def opening(devices: Devices, slot: int | None = None) -> Iterator[Handed]:
+    def opening(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
         opened.append(slot)
-        return handed(devices, slot)
+        return handed_over_copies(devices, slot)
 
-    monkeypatch.setattr("liberate.tracing.leak.lookup.handed", opening)
+    monkeypatch.setattr("liberate.tracing.leak.lookup.handed_over_copies", opening)
 
     found = trace_leak(run, leak)
 
@@ -209,11 +209,11 @@ def test_copies_of_others_accuse_nobody(run: Run) -> None:
     """200 leaks, each of all rows of copies that somebody who is no candidate might have got of the same givers."""
     copies = list(copies_of(run).values())
     held = {each.share.base: each.base for each in copies}
-    bases = Bases(list(held.values()), N_ITEMS)
+    bases = BaseCopyIndex(list(held.values()), N_ITEMS)
     named = []
     for outsider in range(1000, 1200):
-        rows = [Ratings.from_user_bytes([make_copy(base, outsider)], N_ITEMS) for base in held.values()]
-        leak = Leak(
+        rows = [Ratings.from_user_bytes([fingerprinted_copy(base, outsider)], N_ITEMS) for base in held.values()]
+        leak = LeakedRows(
             digest="",
             n_rows=sum(each.n_ratings for each in rows),
             n_items=N_ITEMS,
@@ -224,7 +224,7 @@ def test_copies_of_others_accuse_nobody(run: Run) -> None:
         )
         chosen = [int(bases.near(leak, user).argmax()) for user in range(3)]
         assert chosen == [0, 1, 2], "each copy fits its own base copy best"
-        named += [each for each in weigh(match(leak, bases, chosen), copies) if each.is_accused]
+        named += [each for each in rank_candidates(match(leak, bases, chosen), copies) if each.is_accused]
 
     assert named == []
 
@@ -262,7 +262,7 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
     users = {f"u{user}": number(run, user) for user in GIVERS}
     with closing(run.open_ledger()) as ledger:
         keys = {giver: ledger.state.principals[giver].key for giver in users.values()}
-    checkpoint = open_checkpoint(found["checkpoint"], run.verifier_key)
+    checkpoint = verify_checkpoint(found["checkpoint"], run.verifier_key)
     evidence = found["candidates"][0]["evidence"]
     assert len(evidence) == len(GIVERS)
     leak = read_leak(path, [f"i{item}" for item in range(N_ITEMS)])
@@ -272,28 +272,28 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
         entry = decode_entry(data)
         proof = tuple(map(b64decode, each["proof"]))
         verify_inclusion(leaf_hash(data), each["position"], checkpoint.size, proof, checkpoint.root)
-        verify(keys[each["giver"]], signed_bytes(entry.body), entry.signature)
+        verify_signature(keys[each["giver"]], signed_bytes(entry.body), entry.signature)
         assert isinstance(entry.record, Share)
         assert entry.record.recipient == found["candidates"][0]["number"]
-        assert commitment(b64decode(each["salt"]), b64decode(each["copy"])) == entry.record.copy
-        assert commitment(b64decode(each["base_salt"]), b64decode(each["base"])) == entry.record.base
+        assert salted_commitment(b64decode(each["salt"]), b64decode(each["copy"])) == entry.record.copy
+        assert salted_commitment(b64decode(each["base_salt"]), b64decode(each["base"])) == entry.record.base
         assert each["receipt"]["kind"] == "receipt"
-        scale = Scale(low=each["scale"]["low"], step=each["scale"]["step"], n_levels=each["scale"]["levels"])
+        scale = RatingScale(low=each["scale"]["low"], step=each["scale"]["step"], n_levels=each["scale"]["levels"])
         mine = leak.users == [users[name] for name in leak.user_ids].index(each["giver"])
         for name in ("base", "copy"):
             own = Ratings.from_user_bytes([b64decode(each[name])], N_ITEMS)
             levels[name] += scale.places(own.values[np.searchsorted(own.items, leak.items[mine])]).tolist()
         levels["leaked"] += scale.places(leak.values[mine].astype(np.float32)).tolist()
     leaked, base, copy = (np.array(each, np.int32) for each in levels.values())
-    again = attribute(leaked, base, copy[None], 5)
+    again = score_recipient(leaked, base, copy[None], 5)
     assert again.log10_likelihood[0] == pytest.approx(found["candidates"][0]["log10_likelihood"])
     assert again.bound[0] * len(found["candidates"]) == pytest.approx(found["candidates"][0]["bound"])
 
 
 def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
-    with Devices(run.devices_folder) as devices:
-        slot, _, base = next(devices.all_kept(Base))
+    with DeviceStore(run.devices_folder) as devices:
+        slot, _, base = next(devices.all_kept(BaseCopy))
         devices.prepare_acts([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
     found = trace_leak(run, leak)
@@ -309,11 +309,11 @@ def test_the_verdict_does_not_depend_on_how_many_are_weighed_at_a_time(
     leak = read_leak(leak_of(run, tmp_path / "leak.csv", 4), [f"i{item}" for item in range(N_ITEMS)])
     copies = list(copies_of(run).values())
     by_giver = {each.giver: each.base for each in copies}
-    matched = match(leak, Bases(list(by_giver.values()), N_ITEMS), range(3))
+    matched = match(leak, BaseCopyIndex(list(by_giver.values()), N_ITEMS), range(3))
 
-    whole = weigh(matched, copies)
+    whole = rank_candidates(matched, copies)
     monkeypatch.setattr(attribution, "_CELLS", 2 * len(matched.items))
-    parts = weigh(matched, copies)
+    parts = rank_candidates(matched, copies)
 
     assert [each.number for each in parts] == [each.number for each in whole]
     assert [each.bound for each in parts] == pytest.approx([each.bound for each in whole])
@@ -346,16 +346,16 @@ def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> Non
 def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
 
-    with open_standing(run.folder, charter_of(run.settings)), pytest.raises(LedgerLocked):
+    with open_federation(run.folder, federation_terms(run.settings)), pytest.raises(LedgerLocked):
         trace_leak(run, leak)
 
 
 def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
     person = str(number(run, 0))
 
-    with open_standing(run.folder, charter_of(run.settings)):
+    with open_federation(run.folder, federation_terms(run.settings)):
         share = trace_person(run, person)["shares"][0]
-        received = trace_received_by(run, str(share["recipient"]))
+        received = trace_recipient(run, str(share["recipient"]))
 
         assert trace_share(run, share["position"])["shares"] == [share]
         assert len(received["givers"]) == len(GIVERS)

@@ -16,15 +16,15 @@ from hashlib import sha256
 
 import numpy as np
 
-from liberate.arrays import GridRows, Int64Array
+from liberate.arrays import FixedPointStatistics, Int64Array
 from liberate.identifiers import Digest
 from liberate.ledger.format.records import Round
 from liberate.model.kernels.server import add_rows, trimmed_sums
-from liberate.model.solvers import Total
+from liberate.model.solvers import AggregatedStatistics
 
 
 @dataclass(slots=True)
-class Sum:
+class UploadAggregate:
     """What has been added up so far, in grid units; of a trimmed sum, what has been settled.
 
     Attributes:
@@ -40,20 +40,20 @@ class Sum:
     trim_nano: int = 0
     n_uploads: int = 0
     n_copies: Fraction = Fraction(0)
-    _waiting: list[GridRows] = field(default_factory=list)
+    _waiting: list[FixedPointStatistics] = field(default_factory=list)
 
     @classmethod
-    def of(cls, record: Round) -> Sum:
+    def of(cls, record: Round) -> UploadAggregate:
         """Give the sum of nothing, as a round wants it."""
         return cls.empty(record.shape, record.mechanism.parameters.get("trim_nano", 0))
 
     @classmethod
-    def empty(cls, shape: tuple[int, int, int], trim_nano: int = 0) -> Sum:
+    def empty(cls, shape: tuple[int, int, int], trim_nano: int = 0) -> UploadAggregate:
         """Give the sum of nothing; `shape` is (n_rows, width, n_tail) of the round entry."""
         n_rows, width, n_tail = shape
         return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trim_nano)
 
-    def add(self, upload: GridRows, n_copies: Fraction = Fraction(0)) -> None:
+    def add(self, upload: FixedPointStatistics, n_copies: Fraction = Fraction(0)) -> None:
         """Add a batch of one upload, with copies of so much weight; a trimmed sum keeps it until it is settled."""
         self.n_uploads += 1
         self.n_copies += n_copies
@@ -81,7 +81,7 @@ class Sum:
         """Give what the model entry says of the sum: SHA-256 over rows, then tail, as little-endian 64-bit integers."""
         return Digest(sha256(self.rows.astype("<i8").tobytes() + self.tail.astype("<i8").tobytes()).digest())
 
-    def total(self, grid_bits: int) -> Total:
+    def total(self, grid_bits: int) -> AggregatedStatistics:
         """Give the sum in the statistic's unit; a value v stands for v * 2**-grid_bits."""
         unit = np.float64(2.0**-grid_bits)
-        return Total(self.rows * unit, self.tail * unit, self.n_uploads, float(self.n_copies))
+        return AggregatedStatistics(self.rows * unit, self.tail * unit, self.n_uploads, float(self.n_copies))

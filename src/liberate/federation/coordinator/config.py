@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from liberate.model.solvers import Solver
 from liberate.model.statistics import Statistic
 from liberate.privacy.mechanism_base import Mechanism
 
-Fidelity = Literal["uploads", "sum"]
-"""Where a simulation draws noise: on each upload, as devices do, or once on the sum."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederationConfig:
+class RoundConfig:
     """How rounds are run.
 
     Attributes:
@@ -54,7 +50,7 @@ class FederationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RoundMethod:
     """What happens in a round.
 
     Attributes:

@@ -18,28 +18,28 @@ from functools import cache, partial
 
 import numpy as np
 
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadUpload, FederationError, InsufficientCohort, RefusedEntry
-from liberate.federation.coordinator.aggregate import Sum
-from liberate.federation.coordinator.config import FederationConfig, Fidelity, Stage
-from liberate.federation.coordinator.exchange import Asking, View
-from liberate.federation.coordinator.pool_round import run_pool
-from liberate.federation.coordinator.secure_aggregation import SecureAggregation, Shortfall, survivor_parts
-from liberate.federation.coordinator.upload_validation import Gate
-from liberate.federation.entry_writer import Clerk
+from liberate.federation.coordinator.aggregate import UploadAggregate
+from liberate.federation.coordinator.config import RoundConfig, RoundMethod
+from liberate.federation.coordinator.exchange import CheckpointView, RoundExchange
+from liberate.federation.coordinator.pool_round import run_pool_round
+from liberate.federation.coordinator.secure_aggregation import RoundAborted, SecureAggregation, survivor_parts
+from liberate.federation.coordinator.upload_validation import UploadValidator
+from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.uploads import KeptUpload, Uploads
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.uploads import StoredUpload, UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_reply, encode_message
 from liberate.federation.wire.transport import Request, Transport
-from liberate.identifiers import Digest
+from liberate.identifiers import Digest, NoisePlacement
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import ranges
-from liberate.ledger.format.parts import Mechanism as MechanismRecord
+from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Aborted, Round, Survivors
 from liberate.ledger.interface import Ledger
-from liberate.ledger.queries.usable_copies import Weights, usable_inputs
+from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
@@ -59,9 +59,9 @@ class _Collected:
     """What a round has brought in so far."""
 
     record: Round
-    gate: Gate
-    sum: Sum
-    asking: Asking
+    gate: UploadValidator
+    sum: UploadAggregate
+    asking: RoundExchange
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
 
 
@@ -91,17 +91,17 @@ class Coordinator:
         number: int,
         transport: Transport,
         store: ModelStore,
-        config: FederationConfig,
-        fidelity: Fidelity,
+        config: RoundConfig,
+        fidelity: NoisePlacement,
         randomness: Randomness,
         stopwatch: Stopwatch,
         publish: Callable[[], str],
         people: Sequence[int] | None = None,
-        uploads: Uploads | None = None,
+        uploads: UploadStore | None = None,
     ) -> None:
         self._ledger = ledger
         self._key = key
-        self._clerk = Clerk(ledger, key, number, stopwatch)
+        self._clerk = EntryWriter(ledger, key, number, stopwatch)
         self._transport = transport
         self._store = store
         self._config = config
@@ -112,7 +112,7 @@ class Coordinator:
         self._people = None if people is None else frozenset(people)
         self._uploads = uploads
         self._known_size = 0
-        self._weights = Weights(ledger)
+        self._weights = CopyWeights(ledger)
         self._refused: Counter[str] = Counter()
         genesis = ledger.state.genesis
         if genesis is None:
@@ -124,7 +124,7 @@ class Coordinator:
         """Answers left out so far because no honest device gives them, by reason."""
         return self._refused
 
-    def run_round(self, base: Model, stage: Stage, *, run: int, rounds: int | None) -> Model:
+    def run_round(self, base: Model, stage: RoundMethod, *, run: int, rounds: int | None) -> Model:
         """Carry out one round, or finish the one a crash left open.
 
         Args:
@@ -147,10 +147,10 @@ class Coordinator:
         record = entry.record
         if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
-        asking = Asking(self._transport, self._config.timeout_s)
+        asking = RoundExchange(self._transport, self._config.timeout_s)
         try:
             collected = self._collect(record, stage, position, base, base_bytes, asking)
-        except Shortfall as shortfall:
+        except RoundAborted as shortfall:
             self._abort(record, shortfall.reason)
             raise InsufficientCohort(
                 f"round {record.number}: {shortfall.detail}{asking.reasons()}",
@@ -167,12 +167,14 @@ class Coordinator:
         self._store.masks_path.unlink(missing_ok=True)
         return model
 
-    def run_pool(self, base: Model, learner: PoolLearner, pool: Pool, *, run: int, rounds: int | None) -> Model:
+    def run_pool(self, base: Model, learner: PoolLearner, pool: PoolStore, *, run: int, rounds: int | None) -> Model:
         """Carry out the round of the pool; see `pooling.run_pool`."""
         deadline = self._config.deadline_blocks
-        return run_pool(self._clerk, self._store, pool, base, learner, run=run, rounds=rounds, deadline_blocks=deadline)
+        return run_pool_round(
+            self._clerk, self._store, pool, base, learner, run=run, rounds=rounds, deadline_blocks=deadline
+        )
 
-    def _open(self, base: Model, base_bytes: bytes, stage: Stage, run: int, rounds: int | None) -> int:
+    def _open(self, base: Model, base_bytes: bytes, stage: RoundMethod, run: int, rounds: int | None) -> int:
         """Record the round, or find the one left open; give its place in the ledger."""
         state = self._ledger.state
         if state.open_round is not None:
@@ -187,10 +189,10 @@ class Coordinator:
             rounds=rounds,
             base_version=base.version,
             base_digest=model_digest(base_bytes),
-            cohort=ranges(cohort) if is_named else (),
+            cohort=to_ranges(cohort) if is_named else (),
             statistic=stage.statistic.name,
             shape=stage.statistic.shape,
-            mechanism=MechanismRecord(name=mechanism.name, parameters=dict(mechanism.parameters)),
+            mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
             fidelity=fidelity,
             grid_bits=mechanism.grid_bits,
             modulus_bits=32,
@@ -214,11 +216,11 @@ class Coordinator:
         return [number for number, person in people if person.role == "participant" and person.is_active]
 
     def _collect(
-        self, record: Round, stage: Stage, position: int, base: Model, base_bytes: bytes, asking: Asking
+        self, record: Round, stage: RoundMethod, position: int, base: Model, base_bytes: bytes, asking: RoundExchange
     ) -> _Collected:
         n_rows, width, n_tail = record.shape
-        gate = Gate.of(record, stage.mechanism, base, self._weights, self._stopwatch)
-        collected = _Collected(record, gate, Sum.of(record), asking)
+        gate = UploadValidator.of(record, stage.mechanism, base, self._weights, self._stopwatch)
+        collected = _Collected(record, gate, UploadAggregate.of(record), asking)
         chunk_size = self._config.chunk
         if gate.is_dense:
             chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
@@ -243,7 +245,7 @@ class Coordinator:
         with self._stopwatch.measure("sum"):
             collected.sum.settle()
         if len(collected.leaves) < record.minimum:
-            raise Shortfall("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
+            raise RoundAborted("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
         if masks is not None:
             self._unmask(masks, collected, position)
         if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
@@ -254,7 +256,7 @@ class Coordinator:
         return collected
 
     def _tell_inputs(
-        self, people: Sequence[int], record: Round, chunk_size: int, asking: Asking
+        self, people: Sequence[int], record: Round, chunk_size: int, asking: RoundExchange
     ) -> list[Sequence[int]]:
         """Tell those who have received copies which of them they may learn from in the round: those that live.
 
@@ -262,8 +264,8 @@ class Coordinator:
             Who is asked together: as many people and copies as a chunk has people without copies.
         """
         state = self._ledger.state
-        chunks = _chunks(people, usable_inputs(state, people, 1), chunk_size)
-        inputs = usable_inputs(state, people, max(1, len(chunks)))
+        chunks = _chunks(people, usable_copies(state, people, 1), chunk_size)
+        inputs = usable_copies(state, people, max(1, len(chunks)))
         requests = [
             Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=list(inputs[number]))))
             for number in people
@@ -273,11 +275,11 @@ class Coordinator:
             asking.transport.exchange(requests, asking.timeout_s)
         return chunks
 
-    def _view(self) -> View:
+    def _view(self) -> CheckpointView:
         note = self._publish()
-        return View(self._ledger, note, open_checkpoint(note, self._log_key).size)
+        return CheckpointView(self._ledger, note, verify_checkpoint(note, self._log_key).size)
 
-    def _masks(self, view: View, position: int, asking: Asking) -> SecureAggregation:
+    def _masks(self, view: CheckpointView, position: int, asking: RoundExchange) -> SecureAggregation:
         chunk, path = self._config.chunk, self._store.masks_path
         return SecureAggregation(asking, view, position, chunk=chunk, path=path)
 
@@ -294,7 +296,7 @@ class Coordinator:
         if not current.has_survivors:
             self._name_survivors(current.record, current.hash, people)
         if len(people) < len(current.survivors):
-            raise Shortfall(
+            raise RoundAborted(
                 "survivors_lost", f"{len(people)} of {len(current.survivors)} survivors sent their uploads again"
             )
         total = collected.sum.rows.astype(np.uint32).ravel()
@@ -349,7 +351,7 @@ class Coordinator:
                 entry = decode_entry(answer.entry)
                 collected.leaves[outcome] = entry.leaf_hash
                 collected.sum.add(upload, self._weights.of(entry.record))
-                kept.append(KeptUpload(outcome, sender, answer.salt, answer.upload))
+                kept.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
         if self._uploads is not None:
             with self._stopwatch.measure("keep"):
                 self._uploads.keep(collected.record.number, kept)

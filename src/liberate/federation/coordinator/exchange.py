@@ -18,7 +18,7 @@ _CODE = re.compile("[a-z_]{1,32}")
 
 
 @dataclass(slots=True)
-class Asking:
+class RoundExchange:
     """Asks for one round, and counts why participants did not answer.
 
     Attributes:
@@ -86,7 +86,7 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CheckpointView:
     """What participants are shown of the ledger: a checkpoint, and what lies under it.
 
     Attributes:

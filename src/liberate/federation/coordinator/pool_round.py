@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.errors import FederationError, InsufficientCohort
-from liberate.federation.entry_writer import Clerk
+from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.models import ModelStore
-from liberate.federation.store.pool import Pool
+from liberate.federation.store.pool import PoolStore
 from liberate.identifiers import Digest
-from liberate.ledger.format.number_sets import ranges
-from liberate.ledger.format.parts import Mechanism
+from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Aborted, Round
-from liberate.ledger.format.sharing_records import Pool as PoolRecord
-from liberate.ledger.queries.usable_copies import pooled_shares
+from liberate.ledger.format.sharing_records import PoolRecord
+from liberate.ledger.queries.usable_copies import pooled_copies
 from liberate.ledger.rules.participants import MAX_PEOPLE
 from liberate.ledger.rules.state import OpenRound
 from liberate.model.codec import model_digest
@@ -25,10 +25,10 @@ from liberate.model.pool_learner import PoolLearner
 from liberate.privacy.mechanism_base import Plain
 
 
-def run_pool(
-    clerk: Clerk,
+def run_pool_round(
+    clerk: EntryWriter,
     store: ModelStore,
-    pool: Pool,
+    pool: PoolStore,
     base: Model,
     learner: PoolLearner,
     *,
@@ -64,7 +64,7 @@ def run_pool(
     if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
         raise FederationError("the open round on the ledger starts from another model than this run has")
     _name_givers(clerk, pool, current)
-    shares = pooled_shares(clerk.ledger, current.position, clerk.ledger.size)
+    shares = pooled_copies(clerk.ledger, current.position, clerk.ledger.size)
     try:
         received = list(pool.copies([share for _, share in shares]))
         with clerk.stopwatch.measure("solve"):
@@ -78,7 +78,7 @@ def run_pool(
             hint="the round is closed as aborted; the same command tries again with the copies that may be used now",
         ) from error
     digest = model_digest(store.save(model))
-    sum_digest = copies_digest(commitment(each.salt, each.copy) for each in received)
+    sum_digest = copies_digest(salted_commitment(each.salt, each.copy) for each in received)
     clerk.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
     return model
 
@@ -91,7 +91,7 @@ def copies_digest(commitments: Iterable[Digest]) -> Digest:
     return Digest(sha256(b"".join(commitments)).digest())
 
 
-def _usable_givers(clerk: Clerk, pool: Pool) -> list[int]:
+def _usable_givers(clerk: EntryWriter, pool: PoolStore) -> list[int]:
     """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
     shares = clerk.ledger.state.usable_shares()
     own = [(share.giver, hash) for hash, share in shares if share.record.recipient == clerk.number]
@@ -99,7 +99,9 @@ def _usable_givers(clerk: Clerk, pool: Pool) -> list[int]:
     return sorted({giver for giver, _ in own} - {giver for giver, hash in own if hash not in held})
 
 
-def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int) -> Round:
+def _round(
+    clerk: EntryWriter, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int
+) -> Round:
     mechanism = Plain()
     return Round(
         **clerk.header(),
@@ -111,7 +113,7 @@ def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int
         cohort=(),
         statistic=base.statistic,
         shape=(base.n_items, 0, 0),
-        mechanism=Mechanism(name=mechanism.name, parameters=dict(mechanism.parameters)),
+        mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
         fidelity="uploads",
         grid_bits=mechanism.grid_bits,
         modulus_bits=32,
@@ -122,12 +124,12 @@ def _round(clerk: Clerk, base: Model, base_digest: Digest, run: int, rounds: int
     )
 
 
-def _name_givers(clerk: Clerk, pool: Pool, current: OpenRound) -> None:
+def _name_givers(clerk: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
     givers = [giver for giver in _usable_givers(clerk, pool) if giver not in current.pool]
     for begin in range(0, len(givers), MAX_PEOPLE):
-        people = ranges(givers[begin : begin + MAX_PEOPLE])
+        people = to_ranges(givers[begin : begin + MAX_PEOPLE])
         clerk.append(PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, people=people))
     if not current.pool:
         clerk.append(Aborted(**clerk.header(), round=record.number, reason="insufficient_updates"))

@@ -17,23 +17,23 @@ import msgspec
 
 from liberate.arrays import UInt32Array
 from liberate.errors import LiberateError
-from liberate.federation.coordinator.exchange import AnswerT, Asking, View
-from liberate.federation.coordinator.unmasking import publish, published, take_masks_out
-from liberate.federation.store.unmasking_shares import Unmasking
+from liberate.federation.coordinator.exchange import AnswerT, CheckpointView, RoundExchange
+from liberate.federation.coordinator.unmasking import publish, published_half, take_masks_out
+from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.wire.masked_round import masked_round
 from liberate.federation.wire.round_messages import RoundRefusal, encode_message
 from liberate.federation.wire.secagg_messages import (
-    MaskKeys,
+    AdvertisedKeys,
+    EncryptedShares,
     MaskRequest,
     Neighbour,
-    Opened,
-    ShareRequest,
-    Shares,
+    RevealedShares,
+    ShareKeysRequest,
     UnmaskRequest,
     decode_answer,
     verify_keys,
 )
-from liberate.ledger.format.number_sets import Range, ranges
+from liberate.ledger.format.number_sets import Range, to_ranges
 from liberate.ledger.rules.participants import MAX_PEOPLE
 from liberate.privacy import secure_aggregation
 
@@ -42,7 +42,7 @@ _LARGEST_PART = 40_000
 """Bytes of bitmaps and overhead that fit a survivors entry with room to spare."""
 
 
-class Shortfall(Exception):
+class RoundAborted(Exception):
     """Too few participants are left to go on with a masked round.
 
     Args:
@@ -66,7 +66,7 @@ class _Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     round_hash: bytes
-    keys: dict[int, MaskKeys]
+    keys: dict[int, AdvertisedKeys]
     sealed: dict[int, list[bytes]] | None = None
 
 
@@ -81,7 +81,7 @@ class SecureAggregation:
         path: Where what they are told is kept.
     """
 
-    def __init__(self, asking: Asking, view: View, position: int, *, chunk: int, path: Path) -> None:
+    def __init__(self, asking: RoundExchange, view: CheckpointView, position: int, *, chunk: int, path: Path) -> None:
         self._asking = asking
         self._view = view
         self._position = position
@@ -89,7 +89,7 @@ class SecureAggregation:
         self._round = masked_round(self._entry)
         self._chunk = chunk
         self._path = path
-        self._keys: dict[int, MaskKeys] = {}
+        self._keys: dict[int, AdvertisedKeys] = {}
         self._sealed: dict[int, list[bytes]] = {}
 
     # --- keys and shares ----------------------------------------------------------------------------------------------
@@ -127,19 +127,19 @@ class SecureAggregation:
         self._require(len(uploading), "shares")
         return sorted(uploading)
 
-    def _advertise(self, known_size: int) -> dict[int, MaskKeys]:
+    def _advertise(self, known_size: int) -> dict[int, AdvertisedKeys]:
         request = cache(partial(self._view.round_request, self._position, b""))
         answers = self._ask(
             "advertise",
             sorted(self._round.people),
             lambda _, known: request(known),
-            lambda body: decode_answer(body, MaskKeys),
+            lambda body: decode_answer(body, AdvertisedKeys),
             known_size,
             self._view.size,
         )
         return {number: keys for number, keys in answers if self._is_sound(number, keys)}
 
-    def _is_sound(self, number: int, keys: MaskKeys) -> bool:
+    def _is_sound(self, number: int, keys: AdvertisedKeys) -> bool:
         state = self._view.ledger.state
         try:
             verify_keys(keys, state.principals[number].key, state.origin, self._round.hash, number)
@@ -169,7 +169,7 @@ class SecureAggregation:
             "share",
             able,
             lambda number, _: encode_message(
-                ShareRequest(
+                ShareKeysRequest(
                     entry=self._entry,
                     block=block,
                     block_proof=block_proof,
@@ -177,7 +177,7 @@ class SecureAggregation:
                     neighbours=[neighbours[peer] for peer in self._peers(number)],
                 )
             ),
-            lambda body: decode_answer(body, Shares),
+            lambda body: decode_answer(body, EncryptedShares),
             self._view.size,
             self._view.size,
         )
@@ -203,8 +203,8 @@ class SecureAggregation:
     # --- what undoes masks --------------------------------------------------------------------------------------------
 
     def unmask(
-        self, total: UInt32Array, survivors: frozenset[int], view: View, known_size: int
-    ) -> dict[int, Unmasking]:
+        self, total: UInt32Array, survivors: frozenset[int], view: CheckpointView, known_size: int
+    ) -> dict[int, UnmaskingShares]:
         """Get the survivors' shares and take all masks that are left out of a sum.
 
         Args:
@@ -221,17 +221,19 @@ class SecureAggregation:
         """
         shares = self._collect_shares(survivors, view, known_size)
         secrets: dict[int, bytes] = {}
-        used: dict[int, Unmasking] = {}
+        used: dict[int, UnmaskingShares] = {}
         for number in sorted(self._sealed):
             chosen: dict[int, bytes] = {}
             if number in survivors or survivors.intersection(self._senders(number)):
                 secrets[number], chosen = self._rebuild(number, shares[number], in_sum=number in survivors)
-            used[number] = Unmasking(keys=self._keys[number], shares=chosen)
+            used[number] = UnmaskingShares(keys=self._keys[number], shares=chosen)
         keys = {number: each.keys for number, each in used.items()}
         take_masks_out(total, self._round, survivors, keys, secrets)
         return used
 
-    def _collect_shares(self, survivors: frozenset[int], view: View, known_size: int) -> Mapping[int, dict[int, bytes]]:
+    def _collect_shares(
+        self, survivors: frozenset[int], view: CheckpointView, known_size: int
+    ) -> Mapping[int, dict[int, bytes]]:
         """Give shares by owner and index."""
         positions = [p for p in view.ledger.positions(kind="survivors") if p > self._position]
 
@@ -249,7 +251,7 @@ class SecureAggregation:
             )
 
         answers = self._ask(
-            "unmask", sorted(survivors), body, lambda data: decode_answer(data, Opened), known_size, view.size
+            "unmask", sorted(survivors), body, lambda data: decode_answer(data, RevealedShares), known_size, view.size
         )
         shares: dict[int, dict[int, bytes]] = {number: {} for number in self._sealed}
         for holder, opened in answers:
@@ -264,15 +266,15 @@ class SecureAggregation:
         needed = self._round.needed(number)
         if len(found) < needed:
             detail = f"{len(found)} shares of a secret of participant {number}, {needed} were needed"
-            raise Shortfall("too_few_shares", detail)
+            raise RoundAborted("too_few_shares", detail)
         for left_out in (None, *found):
             chosen = {index: share for index, share in found.items() if index != left_out}
             chosen = dict(list(chosen.items())[:needed])
             if len(chosen) == needed:
-                secret = secure_aggregation.combine(chosen)
-                if publish(secret, in_sum=in_sum) == published(self._keys[number], in_sum=in_sum):
+                secret = secure_aggregation.shamir_combine(chosen)
+                if publish(secret, in_sum=in_sum) == published_half(self._keys[number], in_sum=in_sum):
                     return secret, chosen
-        raise Shortfall("false_shares", f"the shares of a secret of participant {number} do not fit together")
+        raise RoundAborted("false_shares", f"the shares of a secret of participant {number} do not fit together")
 
     # --- what is kept, and asking -------------------------------------------------------------------------------------
 
@@ -285,7 +287,7 @@ class SecureAggregation:
         known_size: int,
         size: int,
     ) -> list[tuple[int, AnswerT]]:
-        """Ask in chunks; see `Asking.ask`."""
+        """Ask in chunks; see `RoundExchange.ask`."""
         answers: list[tuple[int, AnswerT]] = []
         for begin in range(0, len(numbers), self._chunk):
             answers += self._asking.ask(phase, numbers[begin : begin + self._chunk], body, decode, known_size, size)
@@ -293,7 +295,7 @@ class SecureAggregation:
 
     def _require(self, count: int, what: str) -> None:
         if count < self._round.record.minimum:
-            raise Shortfall(f"too_few_{what}", f"{count} gave {what}, {self._round.record.minimum} were needed")
+            raise RoundAborted(f"too_few_{what}", f"{count} gave {what}, {self._round.record.minimum} were needed")
 
     def _load(self) -> _Agreement | None:
         if not self._path.exists():
@@ -316,7 +318,7 @@ class SecureAggregation:
 
 def survivor_parts(people: Sequence[int]) -> Iterator[tuple[Range, ...]]:
     """Write a survivor set as ranges, in as many parts as entries need; numbers strictly increasing."""
-    named = ranges(people)
+    named = to_ranges(people)
     if len(people) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
         yield named
         return

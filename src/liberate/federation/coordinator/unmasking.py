@@ -6,30 +6,30 @@ from collections.abc import Mapping, Set
 
 from liberate.arrays import UInt32Array
 from liberate.errors import FederationError
-from liberate.federation.store.unmasking_shares import Unmasking
+from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.wire.masked_round import MaskedRound
-from liberate.federation.wire.secagg_messages import MaskKeys
+from liberate.federation.wire.secagg_messages import AdvertisedKeys
 from liberate.privacy import secure_aggregation
 
 
-def published(keys: MaskKeys, *, in_sum: bool) -> bytes:
+def published_half(keys: AdvertisedKeys, *, in_sum: bool) -> bytes:
     """Give what a person has published of the secret that its shares give back."""
     return keys.own if in_sum else keys.mask
 
 
 def publish(secret: bytes, *, in_sum: bool) -> bytes:
     """Give what is published of a secret."""
-    return secure_aggregation.fingerprint(secret) if in_sum else secure_aggregation.public_key(secret)
+    return secure_aggregation.key_commitment(secret) if in_sum else secure_aggregation.public_key(secret)
 
 
-def rebuilt(number: int, unmasking: Unmasking, *, in_sum: bool) -> bytes:
+def rebuilt(number: int, unmasking: UnmaskingShares, *, in_sum: bool) -> bytes:
     """Give back a secret from its shares.
 
     Raises:
         FederationError: It is not the one whose owner has published something of it.
     """
-    secret = secure_aggregation.combine(unmasking.shares)
-    if publish(secret, in_sum=in_sum) != published(unmasking.keys, in_sum=in_sum):
+    secret = secure_aggregation.shamir_combine(unmasking.shares)
+    if publish(secret, in_sum=in_sum) != published_half(unmasking.keys, in_sum=in_sum):
         raise FederationError(f"the shares of a secret of participant {number} do not fit together")
     return secret
 
@@ -38,7 +38,7 @@ def take_masks_out(
     total: UInt32Array,
     current: MaskedRound,
     survivors: Set[int],
-    keys: Mapping[int, MaskKeys],
+    keys: Mapping[int, AdvertisedKeys],
     secrets: Mapping[int, bytes],
 ) -> None:
     """Take all masks that are left out of a sum, in place.

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from liberate.arrays import GridRows
-from liberate.crypto.commitments import SALT_BYTES, commitment
+from liberate.arrays import FixedPointStatistics
+from liberate.crypto.commitments import SALT_BYTES, salted_commitment
 from liberate.errors import BadCommitment, BadUpload, RefusedEntry
 from liberate.federation.wire.round_messages import RoundAnswer, decode_upload
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round, Update
-from liberate.ledger.queries.usable_copies import Weights
+from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.model import Model
-from liberate.model.upload_bounds import Limits, limits_of
+from liberate.model.upload_bounds import RatingBounds, rating_bounds
 from liberate.privacy.mechanism_base import Mechanism
-from liberate.privacy.upload_bounds import Ceiling
+from liberate.privacy.upload_bounds import NoiseBound
 from liberate.timing import Stopwatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class UploadValidator:
     """Lets answers to one round pass that an honest device could have given.
 
     Attributes:
@@ -38,26 +38,28 @@ class Gate:
 
     record: Round
     is_dense: bool
-    limits: Limits | None
-    ceiling: Ceiling | None
-    weights: Weights
+    limits: RatingBounds | None
+    ceiling: NoiseBound | None
+    weights: CopyWeights
     stopwatch: Stopwatch
 
     @classmethod
-    def of(cls, record: Round, mechanism: Mechanism, base: Model, weights: Weights, stopwatch: Stopwatch) -> Gate:
+    def of(
+        cls, record: Round, mechanism: Mechanism, base: Model, weights: CopyWeights, stopwatch: Stopwatch
+    ) -> UploadValidator:
         """Make the gate of a round that starts from a model."""
         n_rows, width, n_tail = record.shape
         noised = record.fidelity == "uploads"
         return cls(
             record=record,
             is_dense=mechanism.is_dense and noised,
-            limits=limits_of(base) if mechanism.account == "none" else None,
+            limits=rating_bounds(base) if mechanism.account == "none" else None,
             ceiling=None if record.is_masked else mechanism.ceiling(n_rows * width + n_tail, noised=noised),
             weights=weights,
             stopwatch=stopwatch,
         )
 
-    def check(self, sender: int, answer: RoundAnswer) -> GridRows:
+    def check(self, sender: int, answer: RoundAnswer) -> FixedPointStatistics:
         """Give the upload of an answer.
 
         Raises:
@@ -67,7 +69,7 @@ class Gate:
         if len(answer.salt) != SALT_BYTES:
             raise BadUpload("bad_salt", f"{len(answer.salt)} bytes, {SALT_BYTES} are wanted")
         with self.stopwatch.measure("hash"):
-            opened = commitment(answer.salt, answer.upload)
+            opened = salted_commitment(answer.salt, answer.upload)
         if opened != update.commitment:
             raise BadUpload("not_opened", "the upload does not open the update's commitment")
         try:

@@ -12,19 +12,19 @@ from fractions import Fraction
 
 import numpy as np
 
-from liberate.arrays import Float32Array, GridRows
-from liberate.crypto.commitments import commitment
+from liberate.arrays import FixedPointStatistics, Float32Array
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.merkle import verify_consistency, verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint, open_cosigned
-from liberate.crypto.signing import SigningKey, verify
+from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_checkpoint
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
-from liberate.federation.participant.masking import Masks
-from liberate.federation.participant.policy import Policy
-from liberate.federation.participant.received_copies import Inputs
-from liberate.federation.store.device_rows import Device, Outgoing
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.held_ratings import NO_RATINGS
+from liberate.federation.participant.masking import MaskingClient
+from liberate.federation.participant.policy import ParticipationPolicy
+from liberate.federation.participant.received_copies import ReceivedCopies
+from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import (
     Refused,
@@ -36,19 +36,24 @@ from liberate.federation.wire.round_messages import (
     encode_message,
     encode_upload,
 )
-from liberate.federation.wire.secagg_messages import MaskRequest, MessageT, ShareRequest, UnmaskRequest, decode_message
+from liberate.federation.wire.secagg_messages import (
+    MaskRequest,
+    MessageT,
+    ShareKeysRequest,
+    UnmaskRequest,
+    decode_message,
+)
 from liberate.federation.wire.transport import Reply, Request
-from liberate.identifiers import Digest
+from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
-from liberate.ledger.format.number_sets import numbers as people_of
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round, Update
-from liberate.ledger.format.sharing_records import Input
-from liberate.model.codec import decode, model_digest
+from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
 from liberate.model.registry import statistic_of
 from liberate.model.statistics import Statistic
-from liberate.privacy.grid import Account
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
 from liberate.privacy.mechanisms import mechanism_from
 from liberate.randomness import Randomness
@@ -94,7 +99,12 @@ class Host:
     """
 
     def __init__(
-        self, devices: Devices, policy: Policy, n_items: int, randomness: Randomness, stopwatch: Stopwatch
+        self,
+        devices: DeviceStore,
+        policy: ParticipationPolicy,
+        n_items: int,
+        randomness: Randomness,
+        stopwatch: Stopwatch,
     ) -> None:
         self._devices = devices
         self._policy = policy
@@ -109,13 +119,13 @@ class Host:
         known = devices.devices()
         holdings = [None if device.is_erased else devices.holding(device.slot) for device in known]
         self._keys = {slot: SigningKey.from_seed(held.signing_seed) for slot, held in enumerate(holdings) if held}
-        own = [NO_RATINGS if held is None else held.ratings for held in holdings]
+        own = [EMPTY_RATINGS if held is None else held.ratings for held in holdings]
         self._ratings = Ratings.from_user_bytes(own, self._n_items)
         note = devices.checkpoint()
-        self._checkpoint = None if note is None else open_checkpoint(note, policy.log_key)
-        self._masks = Masks(devices, self._keys, policy.origin, policy.coordinator_key, self._randomness)
+        self._checkpoint = None if note is None else verify_checkpoint(note, policy.log_key)
+        self._masks = MaskingClient(devices, self._keys, policy.origin, policy.coordinator_key, self._randomness)
         self._by_number = {d.number: d for d in known if d.number is not None and not d.is_erased}
-        self._inputs = Inputs(devices)
+        self._inputs = ReceivedCopies(devices)
 
     @property
     def numbers(self) -> list[int]:
@@ -191,7 +201,7 @@ class Host:
         return replies + [Reply(number, encode_message(own)) for (_, number), own in zip(able, keys, strict=True)]
 
     def _share(self, body: bytes, numbers: list[int]) -> list[Reply]:
-        request = _read(ShareRequest, body)
+        request = _read(ShareKeysRequest, body)
         if self._checkpoint is None:
             raise Refused("phase", "no checkpoint was accepted")
         current, checkpoint = _masked(request.entry), self._checkpoint
@@ -233,7 +243,7 @@ class Host:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
         replies: list[Reply] = []
         fresh: list[Device] = []
-        again: list[tuple[Device, Outgoing]] = []
+        again: list[tuple[Device, OutboxMessage]] = []
         round_number = task.record.number
         for number in numbers:
             device = self._by_number[number]
@@ -258,7 +268,7 @@ class Host:
         if model_digest(request.model) != record.base_digest:
             raise Refused("model", f"the model's bytes do not match the digest of round {record.number}")
         try:
-            model = decode(request.model)
+            model = decode_model(request.model)
         except LiberateError as error:
             raise Refused("model", str(error)) from error
         return _Task(
@@ -290,7 +300,7 @@ class Host:
 
     def _check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
         try:
-            checkpoint = open_cosigned(request.checkpoint, self._policy.log_key, self._policy.witnesses)
+            checkpoint = verify_cosigned_checkpoint(request.checkpoint, self._policy.log_key, self._policy.witnesses)
         except NoQuorum as error:
             raise Refused("quorum", str(error)) from error
         except LiberateError as error:
@@ -317,7 +327,7 @@ class Host:
         if not isinstance(record, Round) or record.origin != self._policy.origin:
             raise Refused("record", f"a round of {self._policy.origin} was wanted")
         try:
-            verify(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
+            verify_signature(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
         except LiberateError as error:
             raise Refused("record", str(error)) from error
         return record
@@ -343,7 +353,7 @@ class Host:
         if isinstance(mechanism, SumMechanism) and record.minimum < mechanism.honest:
             raise Refused("policy", f"{record.minimum} people may not hold the noise of {mechanism.honest}")
         if isinstance(mechanism, SumMechanism) and record.is_masked:
-            self._check_cohort(mechanism.honest, len(set(people_of(record.cohort))))
+            self._check_cohort(mechanism.honest, len(set(numbers_in(record.cohort))))
         return mechanism
 
     def _check_cohort(self, honest: int, n_people: int) -> None:
@@ -399,8 +409,8 @@ class Host:
         for index, (device, person) in enumerate(own):
             upload = encode_upload(release, index, is_dense=task.is_dense)
             with self._stopwatch.measure("hash"):
-                opened = commitment(upload_salts[index], upload)
-                profile = commitment(profile_salts[index], profiles[index].astype("<f4").tobytes())
+                opened = salted_commitment(upload_salts[index], upload)
+                profile = salted_commitment(profile_salts[index], profiles[index].astype("<f4").tobytes())
             record = Update(
                 origin=self._policy.origin,
                 author=person,
@@ -417,7 +427,7 @@ class Host:
             with self._stopwatch.measure("sign"):
                 entry = sign(record, self._keys[device.slot])
             outgoing.append(
-                Outgoing(
+                OutboxMessage(
                     entry=entry,
                     noise_key=noise_keys[index],
                     upload_salt=upload_salts[index],
@@ -431,7 +441,7 @@ class Host:
         with self._stopwatch.measure("store"):
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
             self._devices.post(number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note)
-        self._checkpoint = open_checkpoint(task.note, self._policy.log_key)
+        self._checkpoint = verify_checkpoint(task.note, self._policy.log_key)
         for device, person in own:
             self._by_number[person] = replace(
                 device,
@@ -442,7 +452,7 @@ class Host:
             )
         return replies
 
-    def _answer_again(self, task: _Task, waiting: list[tuple[Device, Outgoing]]) -> list[Reply]:
+    def _answer_again(self, task: _Task, waiting: list[tuple[Device, OutboxMessage]]) -> list[Reply]:
         if not waiting:
             return []
         updates = [_update(message.entry) for _, message in waiting]
@@ -452,7 +462,7 @@ class Host:
         replies = []
         for index, (device, message) in enumerate(waiting):
             upload = encode_upload(release, index, is_dense=task.is_dense)
-            if updates[index].commitment != commitment(message.upload_salt, upload):
+            if updates[index].commitment != salted_commitment(message.upload_salt, upload):
                 raise FederationError(
                     f"device {device.slot} cannot regenerate its upload to round {task.record.number}",
                     hint="was the model, the code or the machine changed in the middle of a round?",
@@ -461,7 +471,7 @@ class Host:
             replies.append(Reply(device.enrolled_number, encode_message(answer)))
         return replies
 
-    def _mask(self, task: _Task, own: Sequence[tuple[Device, int]], release: GridRows) -> None:
+    def _mask(self, task: _Task, own: Sequence[tuple[Device, int]], release: FixedPointStatistics) -> None:
         """Add each device's masks to its part of a release, in place, if the round is masked."""
         if task.masked is None:
             return
@@ -471,8 +481,8 @@ class Host:
                 self._masks.add(device.slot, number, task.masked, values)
 
     def _compute(
-        self, task: _Task, uses: Sequence[tuple[int, tuple[Input, ...]]], noise_keys: list[bytes]
-    ) -> tuple[GridRows, Float32Array]:
+        self, task: _Task, uses: Sequence[tuple[int, tuple[UsedCopy, ...]]], noise_keys: list[bytes]
+    ) -> tuple[FixedPointStatistics, Float32Array]:
         own = self._ratings.select(np.array([slot for slot, _ in uses]))
         with self._stopwatch.measure("fit"):
             rows = self._inputs.compute(task.statistic, task.model, own, uses)

@@ -17,26 +17,26 @@ import numpy as np
 from liberate.arrays import UInt32Array
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
-from liberate.crypto.signing import SigningKey, verify
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import LiberateError, PrivacyError
-from liberate.federation.store.device_rows import Masking, Peer
-from liberate.federation.store.devices import Devices
+from liberate.federation.store.device_rows import NeighbourKeys, SecAggState
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.round_messages import Refused
 from liberate.federation.wire.secagg_messages import (
-    MaskKeys,
+    AdvertisedKeys,
+    EncryptedShares,
     MaskRequest,
     Neighbour,
-    Opened,
-    ShareRequest,
-    Shares,
+    RevealedShares,
+    ShareKeysRequest,
     UnmaskRequest,
     sign_keys,
     verify_keys,
 )
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, signed_bytes
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Survivors
 from liberate.ledger.rules.state import Principal
 from liberate.privacy import secure_aggregation
@@ -45,7 +45,7 @@ from liberate.randomness import Randomness
 _SHARE = secure_aggregation.SHARE_BYTES
 
 
-class Masks:
+class MaskingClient:
     """What the devices of a host do in masked rounds.
 
     Args:
@@ -57,7 +57,12 @@ class Masks:
     """
 
     def __init__(
-        self, devices: Devices, keys: Mapping[int, SigningKey], origin: str, coordinator: bytes, randomness: Randomness
+        self,
+        devices: DeviceStore,
+        keys: Mapping[int, SigningKey],
+        origin: str,
+        coordinator: bytes,
+        randomness: Randomness,
     ) -> None:
         self._devices = devices
         self._keys = keys
@@ -65,7 +70,7 @@ class Masks:
         self._coordinator = coordinator
         self._randomness = randomness
 
-    def advertise(self, current: MaskedRound, who: Sequence[tuple[int, int]], note: str) -> list[MaskKeys]:
+    def advertise(self, current: MaskedRound, who: Sequence[tuple[int, int]], note: str) -> list[AdvertisedKeys]:
         """Draw keys for a round and sign them; the same keys when asked again.
 
         Args:
@@ -82,7 +87,7 @@ class Masks:
             state = self._devices.masking(slot, number_of_round)
             if state is None:
                 secret = self._randomness.secret("masks", number_of_round, number)
-                state = Masking(round_hash=current.hash, secret=secret)
+                state = SecAggState(round_hash=current.hash, secret=secret)
                 fresh.append((slot, state))
             elif state.round_hash != current.hash:
                 raise Refused("answered", f"keys were advertised for another entry of round {number_of_round}")
@@ -90,8 +95,8 @@ class Masks:
         self._devices.keep_masking(number_of_round, fresh, note=note)
         return [self._advertised(current, *device, state) for device, state in zip(who, states, strict=True)]
 
-    def _advertised(self, current: MaskedRound, slot: int, number: int, state: Masking) -> MaskKeys:
-        own = secure_aggregation.MaskKeys.derive(state.secret)
+    def _advertised(self, current: MaskedRound, slot: int, number: int, state: SecAggState) -> AdvertisedKeys:
+        own = secure_aggregation.MaskSecrets.derive(state.secret)
         return sign_keys(
             self._keys[slot],
             self._origin,
@@ -99,12 +104,12 @@ class Masks:
             number,
             mask=secure_aggregation.public_key(own.mask),
             seal=secure_aggregation.public_key(own.seal),
-            own=secure_aggregation.fingerprint(own.own),
+            own=secure_aggregation.key_commitment(own.own),
         )
 
     def share(
-        self, slot: int, number: int, current: MaskedRound, request: ShareRequest, checkpoint: Checkpoint
-    ) -> Shares:
+        self, slot: int, number: int, current: MaskedRound, request: ShareKeysRequest, checkpoint: Checkpoint
+    ) -> EncryptedShares:
         """Share the own secrets with neighbours, having checked that their keys are theirs.
 
         Args:
@@ -117,22 +122,24 @@ class Masks:
             Refused: Not what this device goes on with.
         """
         state = self._state(current, slot)
-        peers = tuple(Peer(number=each.number, mask=each.keys.mask, seal=each.keys.seal) for each in request.neighbours)
+        peers = tuple(
+            NeighbourKeys(number=each.number, mask=each.keys.mask, seal=each.keys.seal) for each in request.neighbours
+        )
         if state.peers:
             if state.peers != peers:
                 raise Refused("answered", "secrets were shared with other neighbours before")
-            return Shares(sealed=list(state.sent))
+            return EncryptedShares(sealed=list(state.sent))
         self._check_neighbours(current, number, request, checkpoint)
-        secrets = secure_aggregation.MaskKeys.derive(state.secret)
+        secrets = secure_aggregation.MaskSecrets.derive(state.secret)
         needed = current.needed(number)
-        split = [secure_aggregation.split(secret, needed, len(peers)) for secret in (secrets.mask, secrets.own)]
+        split = [secure_aggregation.shamir_split(secret, needed, len(peers)) for secret in (secrets.mask, secrets.own)]
         try:
             for peer in peers:
                 secure_aggregation.pair_key(
                     secrets.mask, peer.mask, current.hash
                 )  # refused now if it could not be used later
             sent = tuple(
-                secure_aggregation.seal_to(
+                secure_aggregation.encrypt_share(
                     secrets.seal,
                     peer.seal,
                     split[0][index] + split[1][index],
@@ -144,7 +151,7 @@ class Masks:
             raise Refused("keys", str(error)) from error
         kept = msgspec.structs.replace(state, peers=peers, sent=sent)
         self._devices.keep_masking(current.record.number, [(slot, kept)])
-        return Shares(sealed=list(sent))
+        return EncryptedShares(sealed=list(sent))
 
     def receive(self, slot: int, number: int, current: MaskedRound, request: MaskRequest) -> None:
         """Take the shares of neighbours' secrets: with these neighbours the device masks.
@@ -183,7 +190,7 @@ class Masks:
             values: Its upload, one-dimensional and contiguous; changed.
         """
         state = self._state(current, slot)
-        secrets = secure_aggregation.MaskKeys.derive(state.secret)
+        secrets = secure_aggregation.MaskSecrets.derive(state.secret)
         secure_aggregation.add_mask(values, secrets.own)
         by_number = {peer.number: peer for peer in state.peers}
         for sender, _ in state.received:
@@ -196,7 +203,7 @@ class Masks:
         current: MaskedRound,
         request: UnmaskRequest,
         checkpoint: Checkpoint,
-    ) -> list[Opened | Refused]:
+    ) -> list[RevealedShares | Refused]:
         """Give shares away for one survivor set: of who survived that of the own mask, else that of the shared masks.
 
         Args:
@@ -210,7 +217,7 @@ class Masks:
         """
         survivors = self._survivors(current, request, checkpoint)
         digest = sha256(np.array(sorted(survivors), "<u8").tobytes()).digest()
-        answers: list[Opened | Refused] = []
+        answers: list[RevealedShares | Refused] = []
         kept = []
         for slot, number in who:
             try:
@@ -224,7 +231,7 @@ class Masks:
 
     def _check_unmask(
         self, current: MaskedRound, slot: int, number: int, survivors: frozenset[int], digest: bytes
-    ) -> Masking:
+    ) -> SecAggState:
         state = self._state(current, slot)
         if state.survivors not in (None, digest):
             raise Refused("survivors", "shares were given away for another survivor set")
@@ -235,12 +242,14 @@ class Masks:
             raise Refused("survivors", f"{staying} neighbours survive, {current.needed(number)} are wanted")
         return state
 
-    def _opened(self, current: MaskedRound, number: int, state: Masking, survivors: frozenset[int]) -> Opened:
+    def _opened(
+        self, current: MaskedRound, number: int, state: SecAggState, survivors: frozenset[int]
+    ) -> RevealedShares:
         shares = []
         for sender, sealed in state.received:
             of_mask, of_own = self._open(current, number, state, sender, sealed)
             shares.append((sender, of_own if sender in survivors else of_mask))
-        return Opened(shares=shares)
+        return RevealedShares(shares=shares)
 
     def _survivors(self, current: MaskedRound, request: UnmaskRequest, checkpoint: Checkpoint) -> frozenset[int]:
         """Check a survivor set: signed, on the ledger, whole, of the cohort, and not below the round's minimum."""
@@ -252,7 +261,7 @@ class Masks:
         for part, (data, position, proof) in enumerate(proofs, start=1):
             try:
                 entry = decode_entry(data)
-                verify(self._coordinator, signed_bytes(entry.body), entry.signature)
+                verify_signature(self._coordinator, signed_bytes(entry.body), entry.signature)
                 steps = [Digest(step) for step in proof]
                 verify_inclusion(entry.leaf_hash, position, checkpoint.size, steps, checkpoint.root)
             except LiberateError as error:
@@ -264,7 +273,7 @@ class Masks:
                 or (record.part, record.parts) != (part, n_parts)
             ):
                 raise Refused("survivors", f"part {part} of {n_parts} of the round's survivor set was wanted")
-            people += numbers(record.people)
+            people += numbers_in(record.people)
         if any(a >= b for a, b in pairwise(people)) or not current.people.issuperset(people):
             raise Refused("survivors", "survivors must be of the cohort, their numbers increasing")
         if len(people) < current.record.minimum:
@@ -272,7 +281,7 @@ class Masks:
         return frozenset(people)
 
     def _check_neighbours(
-        self, current: MaskedRound, number: int, request: ShareRequest, checkpoint: Checkpoint
+        self, current: MaskedRound, number: int, request: ShareKeysRequest, checkpoint: Checkpoint
     ) -> None:
         told = [each.number for each in request.neighbours]
         if told != sorted(set(current.neighbours(number)).intersection(told)):
@@ -299,20 +308,20 @@ class Masks:
             raise Refused("keys", f"principal {neighbour.number} is no active participant")
         verify_keys(neighbour.keys, principal.key, self._origin, current.hash, neighbour.number)
 
-    def _state(self, current: MaskedRound, slot: int) -> Masking:
+    def _state(self, current: MaskedRound, slot: int) -> SecAggState:
         state = self._devices.masking(slot, current.record.number)
         if state is None or state.round_hash != current.hash:
             raise Refused("phase", "no keys were advertised for this round")
         return state
 
     def _open(
-        self, current: MaskedRound, number: int, state: Masking, sender: int, sealed: bytes
+        self, current: MaskedRound, number: int, state: SecAggState, sender: int, sealed: bytes
     ) -> tuple[bytes, bytes]:
         """Open what a neighbour sealed: a share of the secret of its shared masks, and one of its own mask's key."""
         (peer,) = (peer for peer in state.peers if peer.number == sender)
-        secret = secure_aggregation.MaskKeys.derive(state.secret).seal
+        secret = secure_aggregation.MaskSecrets.derive(state.secret).seal
         try:
-            message = secure_aggregation.open_from(secret, peer.seal, sealed, _context(current, sender, number))
+            message = secure_aggregation.decrypt_share(secret, peer.seal, sealed, _context(current, sender, number))
         except PrivacyError as error:
             raise Refused("shares", str(error)) from error
         if len(message) != 2 * _SHARE:

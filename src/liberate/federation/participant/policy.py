@@ -8,7 +8,7 @@ from liberate.crypto.note import WitnessPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class ParticipationPolicy:
     """What the people of a host agreed to; a round that asks for more is refused.
 
     In which run each takes part, and what it may cost, stands on the devices: see `Devices.agree`.

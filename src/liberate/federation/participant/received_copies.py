@@ -12,42 +12,42 @@ from dataclasses import replace
 
 import numpy as np
 
-from liberate.arrays import Float64Array, Int64Array, RealRows
+from liberate.arrays import Float64Array, Int64Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.sharing_records import Input
+from liberate.ledger.format.sharing_records import UsedCopy
 from liberate.model.kernels.server import add_rows
 from liberate.model.model import Model
 from liberate.model.statistics import Statistic
 
-MOST_INPUTS = 800
+MAX_COPIES_PER_ROUND = 800
 """Copies that one answer may use: so many fit into its entry."""
 
 
-class Inputs:
+class ReceivedCopies:
     """The copies that lie on the devices of a host.
 
     Args:
         devices: Their store.
     """
 
-    def __init__(self, devices: Devices) -> None:
-        self._received: dict[int, dict[Digest, Received]] = {}
-        self._usable: dict[int, tuple[int, tuple[Input, ...]]] = {}
-        for slot, share, received in devices.all_kept(Received):
+    def __init__(self, devices: DeviceStore) -> None:
+        self._received: dict[int, dict[Digest, ReceivedCopy]] = {}
+        self._usable: dict[int, tuple[int, tuple[UsedCopy, ...]]] = {}
+        for slot, share, received in devices.all_kept(ReceivedCopy):
             self._received.setdefault(slot, {})[share] = received
 
     def tell(self, slot: int, round_number: int, shares: Sequence[bytes]) -> None:
         """Note which shares a device may use in a round; those it does not hold are left out."""
         own = self._received.get(slot, {})
         held = sorted((own[Digest(share)].giver, Digest(share)) for share in set(shares) if share in own)
-        usable = tuple(Input(giver=giver, share=share) for giver, share in held[:MOST_INPUTS])
+        usable = tuple(UsedCopy(giver=giver, share=share) for giver, share in held[:MAX_COPIES_PER_ROUND])
         self._usable[slot] = (round_number, usable)
 
-    def of(self, slot: int, round_number: int) -> tuple[Input, ...]:
+    def of(self, slot: int, round_number: int) -> tuple[UsedCopy, ...]:
         """Give the shares that a device uses in a round, increasing by giver and hash."""
         told, usable = self._usable.get(slot, (0, ()))
         return usable if told == round_number else ()
@@ -57,8 +57,8 @@ class Inputs:
         statistic: Statistic,
         model: Model,
         own: Ratings,
-        uses: Sequence[tuple[int, tuple[Input, ...]]],
-    ) -> RealRows:
+        uses: Sequence[tuple[int, tuple[UsedCopy, ...]]],
+    ) -> RealStatistics:
         """Compute a statistic of devices' own ratings and the copies they use.
 
         Whatever a giver has put in a copy, ratings beyond the scale count as its ends.
@@ -81,14 +81,14 @@ class Inputs:
         others = statistic.compute(model, replace(received, values=received.values.clip(model.low, model.high)))
         return _added(rows, others, owners, np.array([1 / each.max_shares for each in copies]))
 
-    def _copy(self, slot: int, used: Input) -> Received:
+    def _copy(self, slot: int, used: UsedCopy) -> ReceivedCopy:
         received = self._received.get(slot, {}).get(used.share)
         if received is None:
             raise FederationError(f"device {slot} does not hold the copy of participant {used.giver} any more")
         return received
 
 
-def _added(rows: RealRows, others: RealRows, owners: Int64Array, weights: Float64Array) -> RealRows:
+def _added(rows: RealStatistics, others: RealStatistics, owners: Int64Array, weights: Float64Array) -> RealStatistics:
     """Add what was computed of copies, each with its weight, to what was computed of their owners' ratings."""
     n, counts = len(rows.indptr) - 1, np.diff(others.indptr)
     device = np.concatenate([np.repeat(np.arange(n), np.diff(rows.indptr)), np.repeat(owners, counts)])
@@ -103,7 +103,7 @@ def _added(rows: RealRows, others: RealRows, owners: Int64Array, weights: Float6
     add_rows(summed, places[len(rows.rows) :], others.rows * np.repeat(weights, counts)[:, None])
     tails = rows.tails.copy()
     np.add.at(tails, owners, others.tails * weights[:, None])
-    return RealRows(
+    return RealStatistics(
         indptr=np.searchsorted(device[starts], np.arange(n + 1)),
         indices=indices[starts],
         rows=summed.astype(np.float32),

@@ -17,18 +17,18 @@ from typing import TypedDict
 import msgspec
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.errors import CopyDeclined, FederationError, LiberateError, RefusedEntry
-from liberate.federation.sharing.copies import make_base, make_copy, pack, unpack
+from liberate.federation.sharing.copies import fingerprinted_copy, make_base_copy, open_copy, seal_copy
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Act, Base, Given, Granted, Received
-from liberate.federation.wire.copies import Parcel, Scope
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, PendingEntry, ReceivedCopy
+from liberate.federation.wire.copies import ConsentScope, SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import ranges
+from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.sharing_records import Consent, Receipt, Share, Withdrawal
 from liberate.ledger.interface import Ledger
@@ -39,7 +39,7 @@ _ACTS_IN_A_BLOCK = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ConsentTerms:
     """What a consent allows.
 
     Attributes:
@@ -72,7 +72,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
+class HandedOverCopy:
     """What a giver keeps of a copy: enough to make it again, and to open its commitments.
 
     Attributes:
@@ -87,22 +87,24 @@ class Handed:
     share: Share
     hash: Digest
     salt: bytes
-    base: Base
+    base: BaseCopy
 
     @property
     def copy(self) -> bytes:
         """The copy, as `Ratings.user_bytes` writes it."""
-        return make_copy(self.base, self.share.recipient)
+        return fingerprinted_copy(self.base, self.share.recipient)
 
 
-Outcome = int | LiberateError
+EntryOutcome = int | LiberateError
 """The position of an act's entry, or why there is none."""
 
 
 # --- acts of one person -----------------------------------------------------------------------------------------------
 
 
-def grant(ledger: Ledger, devices: Devices, device: Device, terms: Terms, randomness: Randomness) -> int:
+def give_consent(
+    ledger: Ledger, devices: DeviceStore, device: Device, terms: ConsentTerms, randomness: Randomness
+) -> int:
     """Consent to copies; give the position of the entry.
 
     Args:
@@ -115,29 +117,29 @@ def grant(ledger: Ledger, devices: Devices, device: Device, terms: Terms, random
     Raises:
         FederationError: An answer of the device is on its way, or the ledger refuses.
     """
-    return _position(grant_all(ledger, devices, [(device, terms)], randomness), "consent")
+    return _position(give_consents(ledger, devices, [(device, terms)], randomness), "consent")
 
 
-def withdraw(ledger: Ledger, devices: Devices, device: Device, consent: Digest | None) -> int:
+def withdraw(ledger: Ledger, devices: DeviceStore, device: Device, consent: Digest | None) -> int:
     """Take one consent back, by the leaf hash of its entry, or everything for good; give the position of the entry.
 
     Raises:
         FederationError: An answer of the device is on its way, or the ledger refuses.
     """
     acting = _Acting(ledger, devices)
-    acting.add(device, Act(entry=acting.sign(device, Withdrawal(**acting.header(device), consent=consent))))
+    acting.add(device, PendingEntry(entry=acting.sign(device, Withdrawal(**acting.header(device), consent=consent))))
     return _position(acting.carry_out(), "withdrawal")
 
 
 def hand_over(
     ledger: Ledger,
-    devices: Devices,
+    devices: DeviceStore,
     device: Device,
     consent: Digest,
     recipient: int,
-    scale: Scale,
+    scale: RatingScale,
     randomness: Randomness,
-) -> tuple[int, Parcel]:
+) -> tuple[int, SealedCopy]:
     """Hand a copy over; give the position of the entry, and the copy for the recipient.
 
     Args:
@@ -153,10 +155,10 @@ def hand_over(
         FederationError: An answer of the device is on its way, there is no such consent, or the ledger refuses.
     """
     position = _position(hand_over_all(ledger, devices, [(device, consent, recipient)], scale, randomness), "share")
-    return position, parcel_of(ledger, devices, device.slot, decode_entry(ledger.entry(position)).leaf_hash)
+    return position, sealed_copy_of(ledger, devices, device.slot, decode_entry(ledger.entry(position)).leaf_hash)
 
 
-def receive(ledger: Ledger, devices: Devices, device: Device, parcel: Parcel, n_items: int) -> int:
+def accept_copy(ledger: Ledger, devices: DeviceStore, device: Device, parcel: SealedCopy, n_items: int) -> int:
     """Take a copy; give the position of the receipt.
 
     Args:
@@ -177,38 +179,38 @@ def receive(ledger: Ledger, devices: Devices, device: Device, parcel: Parcel, n_
 # --- acts of many people ----------------------------------------------------------------------------------------------
 
 
-def grant_all(
-    ledger: Ledger, devices: Devices, grants: Sequence[tuple[Device, Terms]], randomness: Randomness
-) -> list[Outcome]:
-    """Let people consent, a block at a time; see `grant`."""
+def give_consents(
+    ledger: Ledger, devices: DeviceStore, grants: Sequence[tuple[Device, ConsentTerms]], randomness: Randomness
+) -> list[EntryOutcome]:
+    """Let people consent, a block at a time; see `give_consent`."""
     acting = _Acting(ledger, devices)
     for device, terms in grants:
         header = acting.header(device)
         scope = msgspec.msgpack.encode(
-            Scope(purpose=terms.purpose, rating_fraction=terms.rating_fraction, items=terms.items)
+            ConsentScope(purpose=terms.purpose, rating_fraction=terms.rating_fraction, items=terms.items)
         )
         salt = randomness.secret("consent salt", header["author"], header["seq"])
         record = Consent(
             **header,
-            recipients=ranges(sorted(terms.recipients)),
+            recipients=to_ranges(sorted(terms.recipients)),
             expiry=terms.expiry,
             max_shares=terms.max_shares,
             epsilon_nano=None if terms.epsilon is None else round(terms.epsilon * _NANO),
-            terms=commitment(salt, scope),
+            terms=salted_commitment(salt, scope),
         )
         entry = acting.sign(device, record)
-        kept = Granted(entry=entry, scope=scope, salt=salt)
-        acting.add(device, Act(entry=entry, key=decode_entry(entry).leaf_hash, kept=kept))
+        kept = GivenConsent(entry=entry, scope=scope, salt=salt)
+        acting.add(device, PendingEntry(entry=entry, key=decode_entry(entry).leaf_hash, kept=kept))
     return acting.carry_out()
 
 
 def hand_over_all(
     ledger: Ledger,
-    devices: Devices,
+    devices: DeviceStore,
     shares: Sequence[tuple[Device, Digest, int]],
-    scale: Scale,
+    scale: RatingScale,
     randomness: Randomness,
-) -> list[Outcome]:
+) -> list[EntryOutcome]:
     """Let people hand copies over, a block at a time; see `hand_over`.
 
     Args:
@@ -219,7 +221,7 @@ def hand_over_all(
         randomness: Source of keys and salts.
     """
     acting = _Acting(ledger, devices)
-    bases: dict[tuple[int, Digest], Base] = {}
+    bases: dict[tuple[int, Digest], BaseCopy] = {}
     for device, consent, recipient in shares:
         header = acting.header(device)
         author, seq = header["author"], header["seq"]
@@ -233,32 +235,33 @@ def hand_over_all(
             recipient=recipient,
             base=base.commitment,
             epsilon_nano=base.epsilon_nano,
-            copy=commitment(salt, make_copy(base, recipient)),
+            copy=salted_commitment(salt, fingerprinted_copy(base, recipient)),
         )
         entry = acting.sign(device, record)
-        act = Act(entry=entry, key=decode_entry(entry).leaf_hash, kept=Given(entry=entry, salt=salt))
+        act = PendingEntry(entry=entry, key=decode_entry(entry).leaf_hash, kept=GivenCopy(entry=entry, salt=salt))
         acting.add(device, act, base)
     return acting.carry_out()
 
 
 def receive_all(
-    ledger: Ledger, devices: Devices, parcels: Sequence[tuple[Device, Parcel]], n_items: int
-) -> list[Outcome]:
-    """Let people take copies, a block at a time; see `receive`. One that is not what it should be, or is not wanted, is
-    left: a `CopyDeclined` says that somebody takes no more.
+    ledger: Ledger, devices: DeviceStore, parcels: Sequence[tuple[Device, SealedCopy]], n_items: int
+) -> list[EntryOutcome]:
+    """Let people take copies, a block at a time; see `accept_copy`.
+
+    One that is not what it should be, or is not wanted, is left: a `CopyDeclined` says that somebody takes no more.
     """
     acting, room = _Acting(ledger, devices), _Room(devices)
-    outcomes: list[Outcome | None] = []
+    outcomes: list[EntryOutcome | None] = []
     for device, parcel in parcels:
         try:
-            opened = unpack(parcel, acting.key(device), device.enrolled_number, n_items)
+            opened = open_copy(parcel, acting.key(device), device.enrolled_number, n_items)
             room.take(device)
         except LiberateError as error:
             outcomes.append(error)
             continue
         share = opened.share
         record = Receipt(**acting.header(device), giver=share.author, share=opened.hash, copy=share.copy)
-        acting.add(device, Act(entry=acting.sign(device, record), key=opened.hash, kept=opened.received))
+        acting.add(device, PendingEntry(entry=acting.sign(device, record), key=opened.hash, kept=opened.received))
         outcomes.append(None)
     taken = iter(acting.carry_out())
     return [next(taken) if outcome is None else outcome for outcome in outcomes]
@@ -267,7 +270,7 @@ def receive_all(
 class _Room:
     """How many more copies people want."""
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: DeviceStore) -> None:
         self._devices = devices
         self._left: dict[int, int | None] = {}
 
@@ -280,7 +283,7 @@ class _Room:
         slot = device.slot
         if slot not in self._left:
             most = self._devices.most_accepted(slot)
-            held = 0 if most is None else sum(1 for _ in self._devices.all_kept(Received, slot))
+            held = 0 if most is None else sum(1 for _ in self._devices.all_kept(ReceivedCopy, slot))
             self._left[slot] = None if most is None else max(0, most - held)
         left = self._left[slot]
         if left == 0:
@@ -288,7 +291,7 @@ class _Room:
         self._left[slot] = None if left is None else left - 1
 
 
-def finish_acts(ledger: Ledger, devices: Devices) -> None:
+def resume_pending_entries(ledger: Ledger, devices: DeviceStore) -> None:
     """End the acts that a crash left under way: they stand on the ledger, or it refuses them."""
     _carry_out(ledger, devices, devices.acts())
 
@@ -296,47 +299,49 @@ def finish_acts(ledger: Ledger, devices: Devices) -> None:
 # --- what givers keep -------------------------------------------------------------------------------------------------
 
 
-def parcel_of(ledger: Ledger, devices: Devices, slot: int, share: Digest) -> Parcel:
+def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Digest) -> SealedCopy:
     """Make the parcel of a share that stands on the ledger, by its leaf hash; again, with the same copy in it.
 
     Raises:
         FederationError: The device has not handed over such a copy.
     """
-    given = devices.kept(Given, slot, share)
+    given = devices.kept(GivenCopy, slot, share)
     record = None if given is None else decode_entry(given.entry).record
     if given is None or not isinstance(record, Share):
         raise FederationError(f"device {slot} keeps no share {share.hex()[:16]}")
-    base, granted = devices.kept(Base, slot, record.base), devices.kept(Granted, slot, record.consent)
+    base, granted = devices.kept(BaseCopy, slot, record.base), devices.kept(GivenConsent, slot, record.consent)
     if base is None or granted is None:
         raise FederationError(f"device {slot} does not keep what share {share.hex()[:16]} was made of")
-    return pack(granted, given, base, record, ledger.state.principals[record.recipient].key)
+    return seal_copy(granted, given, base, record, ledger.state.principals[record.recipient].key)
 
 
-def handed(devices: Devices, slot: int | None = None) -> Iterator[Handed]:
+def handed_over_copies(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
     """Give what all givers, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
-    bases = {(owner, key): base for owner, key, base in devices.all_kept(Base, slot)}
-    for owner, hash, given in devices.all_kept(Given, slot):
+    bases = {(owner, key): base for owner, key, base in devices.all_kept(BaseCopy, slot)}
+    for owner, hash, given in devices.all_kept(GivenCopy, slot):
         share = decode_entry(given.entry).record
         if isinstance(share, Share):
-            yield Handed(giver=share.author, share=share, hash=hash, salt=given.salt, base=bases[owner, share.base])
+            yield HandedOverCopy(
+                giver=share.author, share=share, hash=hash, salt=given.salt, base=bases[owner, share.base]
+            )
 
 
 def _base_for(
-    devices: Devices, device: Device, consent: Digest, scale: Scale, randomness: Randomness, seq: int
-) -> Base:
+    devices: DeviceStore, device: Device, consent: Digest, scale: RatingScale, randomness: Randomness, seq: int
+) -> BaseCopy:
     """Give the base copy of a consent: the one that is kept if it was made of the same ratings in the same way."""
-    granted = devices.kept(Granted, device.slot, consent)
+    granted = devices.kept(GivenConsent, device.slot, consent)
     terms = None if granted is None else decode_entry(granted.entry).record
     if granted is None or not isinstance(terms, Consent):
         raise FederationError(f"participant {device.number} keeps no consent {consent.hex()[:16]}")
-    scope = msgspec.msgpack.decode(granted.scope, type=Scope)
+    scope = msgspec.msgpack.decode(granted.scope, type=ConsentScope)
     ratings = devices.holding(device.slot).ratings
     covered = scope.rating_fraction, scope.items
     wanted = terms.epsilon_nano, covered, (scale.low, scale.step, scale.n_levels), sha256(ratings).digest()
-    for _, _, base in devices.all_kept(Base, device.slot):
+    for _, _, base in devices.all_kept(BaseCopy, device.slot):
         if (base.epsilon_nano, (base.fraction, base.items), base.scale, base.source) == wanted:
             return base
-    return make_base(
+    return make_base_copy(
         ratings,
         scale,
         scope,
@@ -360,9 +365,9 @@ class _Acting:
     """Acts of people that are being prepared, each with the next sequence number of its author."""
 
     ledger: Ledger
-    devices: Devices
-    _acts: list[tuple[int, int, Act]] = field(default_factory=list)
-    _bases: dict[tuple[int, Digest], Base] = field(default_factory=dict)
+    devices: DeviceStore
+    _acts: list[tuple[int, int, PendingEntry]] = field(default_factory=list)
+    _bases: dict[tuple[int, Digest], BaseCopy] = field(default_factory=dict)
     _keys: dict[int, SigningKey] = field(default_factory=dict)
     _seqs: dict[int, int] = field(default_factory=dict)
 
@@ -381,21 +386,23 @@ class _Acting:
     def sign(self, device: Device, record: Record) -> bytes:
         return sign(record, self.key(device))
 
-    def add(self, device: Device, act: Act, base: Base | None = None) -> None:
+    def add(self, device: Device, act: PendingEntry, base: BaseCopy | None = None) -> None:
         self._seqs[device.slot] += 1
         self._acts.append((device.slot, self._seqs[device.slot], act))
         if base is not None:
             self._bases[device.slot, base.commitment] = base
 
-    def carry_out(self) -> list[Outcome]:
+    def carry_out(self) -> list[EntryOutcome]:
         """Keep all acts, then append them a block at a time, then put them into force."""
         bases = [(slot, base) for (slot, _), base in self._bases.items()]
         self.devices.prepare_acts(self._acts, bases)
         return _carry_out(self.ledger, self.devices, self._acts)
 
 
-def _carry_out(ledger: Ledger, devices: Devices, acts: Sequence[tuple[int, int, Act]]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def _carry_out(
+    ledger: Ledger, devices: DeviceStore, acts: Sequence[tuple[int, int, PendingEntry]]
+) -> list[EntryOutcome]:
+    outcomes: list[EntryOutcome] = []
     for begin in range(0, len(acts), _ACTS_IN_A_BLOCK):
         some = acts[begin : begin + _ACTS_IN_A_BLOCK]
         appended = ledger.append([act.entry for _, _, act in some])
@@ -417,7 +424,7 @@ def _check_no_answer_waits(ledger: Ledger, device: Device) -> None:
         )
 
 
-def _position(outcomes: Sequence[Outcome], what: str) -> int:
+def _position(outcomes: Sequence[EntryOutcome], what: str) -> int:
     (outcome,) = outcomes
     if isinstance(outcome, RefusedEntry):
         raise FederationError(f"the ledger refuses the {what}: {outcome}") from outcome

@@ -11,20 +11,20 @@ import msgspec
 import numpy as np
 
 from liberate.arrays import Float32Array, Int32Array
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.sealing import open_with, seal_to
 from liberate.crypto.signing import SigningKey
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import BadCommitment, FederationError
-from liberate.federation.store.sharing_rows import Base, Given, Granted, Received
-from liberate.federation.wire.copies import Contents, Parcel, Scope
+from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
+from liberate.federation.wire.copies import ConsentScope, CopyPayload, SealedCopy
 from liberate.federation.wire.round_messages import UNREADABLE
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import includes
 from liberate.ledger.format.sharing_records import Consent, Share
-from liberate.privacy.fingerprinting import mark
+from liberate.privacy.fingerprinting import fingerprint
 from liberate.privacy.randomised_response import respond
 from liberate.randomness import stream_words
 
@@ -35,7 +35,7 @@ _PART = b"liberate part of ratings 1\0"
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedCopy:
     """A parcel that is what it should be.
 
     Attributes:
@@ -49,13 +49,13 @@ class Opened:
     share: Share
     hash: Digest
     consent: Consent
-    contents: Contents
-    scope: Scope
+    contents: CopyPayload
+    scope: ConsentScope
 
     @property
-    def received(self) -> Received:
+    def received(self) -> ReceivedCopy:
         """What its recipient keeps of it."""
-        return Received(
+        return ReceivedCopy(
             giver=self.share.author,
             copy=self.contents.copy,
             salt=self.contents.salt,
@@ -64,7 +64,9 @@ class Opened:
         )
 
 
-def make_base(ratings: bytes, scale: Scale, scope: Scope, *, key: bytes, salt: bytes, epsilon: float | None) -> Base:
+def make_base_copy(
+    ratings: bytes, scale: RatingScale, scope: ConsentScope, *, key: bytes, salt: bytes, epsilon: float | None
+) -> BaseCopy:
     """Make the base copy of which all copies are made: some of the ratings, each perturbed once if there is an epsilon.
 
     Args:
@@ -83,7 +85,7 @@ def make_base(ratings: bytes, scale: Scale, scope: Scope, *, key: bytes, salt: b
     places = scale.places(own.values)
     if epsilon is not None:
         places = respond(places, own.items, scale.n_levels, epsilon, _derived(key, b"respond"))
-    return Base(
+    return BaseCopy(
         ratings=_bytes(own.items, scale.values(places)),
         salt=salt,
         key=key,
@@ -95,26 +97,28 @@ def make_base(ratings: bytes, scale: Scale, scope: Scope, *, key: bytes, salt: b
     )
 
 
-def make_copy(base: Base, recipient: int) -> bytes:
+def fingerprinted_copy(base: BaseCopy, recipient: int) -> bytes:
     """Make one recipient's copy of a base copy, as `Ratings.user_bytes` writes it."""
     low, step, n_levels = base.scale
-    scale = Scale(low=low, step=step, n_levels=n_levels)
+    scale = RatingScale(low=low, step=step, n_levels=n_levels)
     own = Ratings.from_user_bytes([base.ratings], _LARGEST_CATALOGUE)
-    places = mark(scale.places(own.values), own.items, n_levels, _derived(base.key, b"mark"), recipient)
+    places = fingerprint(scale.places(own.values), own.items, n_levels, _derived(base.key, b"mark"), recipient)
     return _bytes(own.items, scale.values(places))
 
 
-def pack(granted: Granted, given: Given, base: Base, share: Share, recipient_key: bytes) -> Parcel:
+def seal_copy(
+    granted: GivenConsent, given: GivenCopy, base: BaseCopy, share: Share, recipient_key: bytes
+) -> SealedCopy:
     """Make the parcel of a share, sealed to the recipient's public key."""
-    contents = Contents(
-        copy=make_copy(base, share.recipient), salt=given.salt, scope=granted.scope, scope_salt=granted.salt
+    contents = CopyPayload(
+        copy=fingerprinted_copy(base, share.recipient), salt=given.salt, scope=granted.scope, scope_salt=granted.salt
     )
-    return Parcel(
+    return SealedCopy(
         consent=granted.entry, share=given.entry, sealed=seal_to(recipient_key, msgspec.msgpack.encode(contents))
     )
 
 
-def unpack(parcel: Parcel, key: SigningKey, recipient: int, n_items: int) -> Opened:
+def open_copy(parcel: SealedCopy, key: SigningKey, recipient: int, n_items: int) -> OpenedCopy:
     """Open a parcel, and check all that can be checked without the ledger.
 
     That its entries stand on the ledger, signed by the giver, is checked by the rules when the receipt gets there.
@@ -142,18 +146,18 @@ def unpack(parcel: Parcel, key: SigningKey, recipient: int, n_items: int) -> Ope
     ):
         raise FederationError(f"the entries of the parcel are not those of a share for participant {recipient}")
     try:
-        contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=Contents)
-        scope = msgspec.msgpack.decode(contents.scope, type=Scope)
+        contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=CopyPayload)
+        scope = msgspec.msgpack.decode(contents.scope, type=ConsentScope)
         copy = Ratings.from_user_bytes([contents.copy], n_items)
     except (*UNREADABLE, ValueError) as error:
         raise BadCommitment(f"the parcel of participant {record.author} cannot be read: {error}") from error
     if not np.isfinite(copy.values).all():
         raise BadCommitment(f"the copy of participant {record.author} has ratings that are no numbers")
-    if commitment(contents.salt, contents.copy) != record.copy:
+    if salted_commitment(contents.salt, contents.copy) != record.copy:
         raise BadCommitment(f"the copy of participant {record.author} does not open the share's commitment")
-    if commitment(contents.scope_salt, contents.scope) != terms.terms:
+    if salted_commitment(contents.scope_salt, contents.scope) != terms.terms:
         raise BadCommitment(f"the scope of participant {record.author} does not open the consent's commitment")
-    return Opened(record, share.leaf_hash, terms, contents, scope)
+    return OpenedCopy(record, share.leaf_hash, terms, contents, scope)
 
 
 def as_ratings(copies: Iterable[bytes], n_items: int) -> Ratings:

@@ -6,19 +6,19 @@ from collections.abc import Sequence, Set
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import CopyDeclined, FederationError, LiberateError
-from liberate.federation.sharing.actions import Outcome
-from liberate.federation.sharing.copies import Opened, unpack
-from liberate.federation.store.pool import Pool
-from liberate.federation.wire.copies import Parcel
+from liberate.federation.sharing.actions import EntryOutcome
+from liberate.federation.sharing.copies import OpenedCopy, open_copy
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.wire.copies import SealedCopy
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.sharing_records import Receipt
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.state import State
 
 
-def receive_into_pool(
-    ledger: Ledger, pool: Pool, key: SigningKey, number: int, parcels: Sequence[Parcel], n_items: int
-) -> list[Outcome]:
+def accept_into_pool(
+    ledger: Ledger, pool: PoolStore, key: SigningKey, number: int, parcels: Sequence[SealedCopy], n_items: int
+) -> list[EntryOutcome]:
     """Let a coordinator take copies for its pool, in one block; one that is not what it should be is left.
 
     Of one giver it takes one copy as long as that lives: in a pool each copy counts as a person. A copy is kept before
@@ -35,18 +35,18 @@ def receive_into_pool(
     Returns:
         For each, the position of the receipt, or why there is none.
     """
-    results: list[Opened | LiberateError] = []
+    results: list[OpenedCopy | LiberateError] = []
     givers: set[int] = set()
     for parcel in parcels:
         try:
-            opened = unpack(parcel, key, number, n_items)
+            opened = open_copy(parcel, key, number, n_items)
             _check_wanted(ledger.state, opened, givers)
         except LiberateError as error:
             results.append(error)
         else:
             results.append(opened)
             givers.add(opened.share.author)
-    sound = [each for each in results if isinstance(each, Opened)]
+    sound = [each for each in results if isinstance(each, OpenedCopy)]
     pool.keep([(opened.hash, opened.received) for opened in sound])
     seq = ledger.state.principals[number].sequence
     entries = [
@@ -64,10 +64,10 @@ def receive_into_pool(
         for index, opened in enumerate(sound, 1)
     ]
     appended = iter(ledger.append(entries) if entries else [])
-    return [next(appended) if isinstance(each, Opened) else each for each in results]
+    return [next(appended) if isinstance(each, OpenedCopy) else each for each in results]
 
 
-def _check_wanted(state: State, opened: Opened, givers: Set[int]) -> None:
+def _check_wanted(state: State, opened: OpenedCopy, givers: Set[int]) -> None:
     """Check that a copy may be received, and that its giver's is neither in the pool nor among those being taken.
 
     Raises:

@@ -6,7 +6,7 @@ have changed since is taken back before another one is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,28 +14,29 @@ import msgspec
 import numpy as np
 
 from liberate.crypto.signing import SigningKey
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.errors import CopyDeclined, FederationError, LiberateError
 from liberate.federation.sharing.actions import (
-    Outcome,
-    Terms,
-    grant_all,
+    ConsentTerms,
+    EntryOutcome,
+    give_consents,
     hand_over_all,
-    parcel_of,
     receive_all,
+    sealed_copy_of,
     withdraw,
 )
 from liberate.federation.sharing.config import SharingConfig
-from liberate.federation.sharing.pool_intake import receive_into_pool
+from liberate.federation.sharing.pool_intake import accept_into_pool
 from liberate.federation.store.device_rows import Device
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.pool import Pool
-from liberate.federation.store.sharing_rows import Base, Given, Granted
-from liberate.federation.wire.copies import Parcel, Scope
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy
+from liberate.federation.wire.copies import ConsentScope, SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
 from liberate.ledger.interface import Ledger
 from liberate.randomness import Randomness, stream_words
+from liberate.timing import Progress
 
 _AT_A_TIME = 1000
 _LASTS = 1_000_000
@@ -45,7 +46,7 @@ _PURPOSE = "recommendations for all who take part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrangement:
+class SharingSimulation:
     """Where sharing is arranged.
 
     Attributes:
@@ -62,18 +63,18 @@ class Arrangement:
     """
 
     ledger: Ledger
-    devices: Devices
+    devices: DeviceStore
     people: Sequence[int]
     coordinator: int
     coordinator_key: SigningKey
-    pool: Pool
+    pool: PoolStore
     n_items: int
-    scale: Scale
+    scale: RatingScale
     chosen: Randomness
     randomness: Randomness
 
 
-def arrange(where: Arrangement, config: SharingConfig, progress: Callable[[str], None]) -> None:
+def arrange(where: SharingSimulation, config: SharingConfig, progress: Progress) -> None:
     """Let people share as settings say.
 
     Raises:
@@ -92,13 +93,13 @@ def arrange(where: Arrangement, config: SharingConfig, progress: Callable[[str],
     _deliver(where)
 
 
-def _givers(where: Arrangement, config: SharingConfig) -> list[int]:
+def _givers(where: SharingSimulation, config: SharingConfig) -> list[int]:
     """Choose who shares: in each run the same people, as far as they take part."""
     n = round(config.user_fraction * len(where.people))
     return sorted(sorted(where.people, key=lambda number: where.chosen.secret("sharer", number))[:n])
 
 
-def _recipients(where: Arrangement, config: SharingConfig, giver: int) -> tuple[int, ...]:
+def _recipients(where: SharingSimulation, config: SharingConfig, giver: int) -> tuple[int, ...]:
     """Choose to whom somebody gives copies: in each run the same people, as far as they take part."""
     if config.recipients == "pool":
         return (where.coordinator,)
@@ -107,7 +108,7 @@ def _recipients(where: Arrangement, config: SharingConfig, giver: int) -> tuple[
     return tuple(sorted(others[order[: config.n_recipients]].tolist()))
 
 
-def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
+def _lacking(where: SharingSimulation, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
     """Give those of the recipients who have no copy of the present ratings on these terms, under a consent that lives.
 
     What they have of other ratings, or on other terms, is taken back; what the person has shared by the own decision
@@ -117,11 +118,11 @@ def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: 
     ratings, nano = sha256(where.devices.holding(device.slot).ratings).digest(), _nano(config)
     for hash, consent in sharing.consents.get(device.number or 0, {}).items():
         for share in (sharing.shares[each].record for each in consent.shares):
-            base = where.devices.kept(Base, device.slot, share.base)
+            base = where.devices.kept(BaseCopy, device.slot, share.base)
             if base is None or share.recipient not in wanted:
                 continue
             is_current = (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, nano)
-            if is_current or not _is_arranged(where.devices.kept(Granted, device.slot, hash)):
+            if is_current or not _is_arranged(where.devices.kept(GivenConsent, device.slot, hash)):
                 current.add(share.recipient)
             else:
                 stale.append(hash)
@@ -130,13 +131,15 @@ def _lacking(where: Arrangement, config: SharingConfig, device: Device, wanted: 
     return tuple(number for number in wanted if number not in current)
 
 
-def _share(where: Arrangement, config: SharingConfig, lacking: Sequence[tuple[Device, tuple[int, ...]]]) -> None:
+def _share(where: SharingSimulation, config: SharingConfig, lacking: Sequence[tuple[Device, tuple[int, ...]]]) -> None:
     """Let people consent, where no consent on these terms is left, and hand their copies over."""
     fresh = {device.user_id: device for device in where.devices.devices()}
     wanted = [(fresh[device.user_id], recipients) for device, recipients in lacking]
     asked = [(device, to) for device, to in wanted if _granted(where, config, device, to) is None]
     _raise_first(
-        grant_all(where.ledger, where.devices, [(d, _terms(where, config, to)) for d, to in asked], where.randomness)
+        give_consents(
+            where.ledger, where.devices, [(d, _terms(where, config, to)) for d, to in asked], where.randomness
+        )
     )
     fresh = {device.user_id: device for device in where.devices.devices()}
     shares = [
@@ -148,8 +151,8 @@ def _share(where: Arrangement, config: SharingConfig, lacking: Sequence[tuple[De
     _raise_first(hand_over_all(where.ledger, where.devices, shares, where.scale, where.randomness))
 
 
-def _terms(where: Arrangement, config: SharingConfig, recipients: tuple[int, ...]) -> Terms:
-    return Terms(
+def _terms(where: SharingSimulation, config: SharingConfig, recipients: tuple[int, ...]) -> ConsentTerms:
+    return ConsentTerms(
         recipients=recipients,
         expiry=where.ledger.height + _LASTS,
         max_shares=_n_recipients(where, config),
@@ -159,19 +162,21 @@ def _terms(where: Arrangement, config: SharingConfig, recipients: tuple[int, ...
     )
 
 
-def _n_recipients(where: Arrangement, config: SharingConfig) -> int:
+def _n_recipients(where: SharingSimulation, config: SharingConfig) -> int:
     """Give to how many each giver gives copies: each of them weighs one of so many parts of a person."""
     return 1 if config.recipients == "pool" else max(1, min(config.n_recipients, len(where.people) - 1))
 
 
-def _granted(where: Arrangement, config: SharingConfig, device: Device, recipients: tuple[int, ...]) -> Digest | None:
+def _granted(
+    where: SharingSimulation, config: SharingConfig, device: Device, recipients: tuple[int, ...]
+) -> Digest | None:
     """Give a consent that lives, on these terms, and that enough shares are left of."""
     for hash, consent in where.ledger.state.sharing.consents.get(device.number or 0, {}).items():
-        granted = where.devices.kept(Granted, device.slot, hash)
-        scope = None if granted is None else msgspec.msgpack.decode(granted.scope, type=Scope)
+        granted = where.devices.kept(GivenConsent, device.slot, hash)
+        scope = None if granted is None else msgspec.msgpack.decode(granted.scope, type=ConsentScope)
         terms = consent.record
         if (
-            scope == Scope(purpose=_PURPOSE, rating_fraction=config.rating_fraction)
+            scope == ConsentScope(purpose=_PURPOSE, rating_fraction=config.rating_fraction)
             and terms.epsilon_nano == _nano(config)
             and all(includes(terms.recipients, number) for number in recipients)
             and len(consent.shares) + len(recipients) <= terms.max_shares
@@ -181,7 +186,7 @@ def _granted(where: Arrangement, config: SharingConfig, device: Device, recipien
     return None
 
 
-def _deliver(where: Arrangement) -> None:
+def _deliver(where: SharingSimulation) -> None:
     """Bring every copy that was handed over, and may still be received, to its recipient, who takes it."""
     state = where.ledger.state
     waiting = [
@@ -193,13 +198,13 @@ def _deliver(where: Arrangement) -> None:
     held = [
         (share.record.recipient, slot, hash)
         for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
-        if (slot := slots.get(share.giver)) is not None and where.devices.kept(Given, slot, hash) is not None
+        if (slot := slots.get(share.giver)) is not None and where.devices.kept(GivenCopy, slot, hash) is not None
     ]
     own = [each for each in held if each[0] == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):
         some = [parcel for _, parcel in _parcels(where, own[begin : begin + _AT_A_TIME])]
         key, number = where.coordinator_key, where.coordinator
-        _raise_first(receive_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
+        _raise_first(accept_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
     others = [each for each in held if each[0] in slots]
     for begin in range(0, len(others), _AT_A_TIME):
         fresh = {device.number: device for device in where.devices.devices()}
@@ -208,18 +213,18 @@ def _deliver(where: Arrangement) -> None:
         _raise_first(receive_all(where.ledger, where.devices, taking, where.n_items))
 
 
-def _parcels(where: Arrangement, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, Parcel]]:
+def _parcels(where: SharingSimulation, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, SealedCopy]]:
     """Make the parcels of shares, given by recipient, slot of the giver, and leaf hash."""
     for recipient, slot, hash in shares:
-        yield recipient, parcel_of(where.ledger, where.devices, slot, hash)
+        yield recipient, sealed_copy_of(where.ledger, where.devices, slot, hash)
 
 
-def _is_arranged(granted: Granted | None) -> bool:
+def _is_arranged(granted: GivenConsent | None) -> bool:
     """Whether a consent was given here, not by a person's own decision."""
-    return granted is not None and msgspec.msgpack.decode(granted.scope, type=Scope).purpose == _PURPOSE
+    return granted is not None and msgspec.msgpack.decode(granted.scope, type=ConsentScope).purpose == _PURPOSE
 
 
-def _raise_first(outcomes: Sequence[Outcome]) -> None:
+def _raise_first(outcomes: Sequence[EntryOutcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, LiberateError) and not isinstance(outcome, CopyDeclined):
             raise FederationError(f"sharing could not be arranged: {outcome}") from outcome

@@ -10,7 +10,7 @@ from liberate.errors import FederationError
 from liberate.ledger.rules.state import OpenRound
 
 
-class Holding(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     """What one device keeps for good.
 
     Attributes:
@@ -26,7 +26,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     dataset_seq: int = 1
 
 
-class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it lies in the outbox: enough to send the same bytes again.
 
     Attributes:
@@ -42,7 +42,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     profile_salt: bytes
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
+class NeighbourKeys(msgspec.Struct, frozen=True, kw_only=True):
     """A neighbour in a masked round, and the public keys it signed for.
 
     Attributes:
@@ -56,7 +56,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     seal: bytes
 
 
-class Masking(msgspec.Struct, frozen=True, kw_only=True):
+class SecAggState(msgspec.Struct, frozen=True, kw_only=True):
     """How far a device is in a masked round. What is set is never changed: that binds it to one answer in each phase.
 
     Attributes:
@@ -70,13 +70,13 @@ class Masking(msgspec.Struct, frozen=True, kw_only=True):
 
     round_hash: bytes
     secret: bytes
-    peers: tuple[Peer, ...] = ()
+    peers: tuple[NeighbourKeys, ...] = ()
     sent: tuple[bytes, ...] = ()
     received: tuple[tuple[int, bytes], ...] = ()
     survivors: bytes | None = None
 
 
-class PendingKey(msgspec.Struct, frozen=True, kw_only=True):
+class PendingKeyChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of key that is not known to stand on the ledger yet: enough to bring it to its end.
 
     Attributes:

@@ -17,10 +17,10 @@ import msgspec
 
 from liberate.crypto.sealing import open_sealed
 from liberate.errors import FederationError
-from liberate.federation.store.device_rows import Device, Holding, Masking, Outgoing, PendingKey
+from liberate.federation.store.device_rows import Device, DeviceData, OutboxMessage, PendingKeyChange, SecAggState
 from liberate.federation.store.sealed_rows import NO_KEY, context, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingRows
-from liberate.ledger.evidence.split_view import keep_evidence, of_one_size
+from liberate.ledger.evidence.split_view import evidence_same_size, keep_evidence
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = f"""
@@ -67,7 +67,7 @@ _OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "ke
 """Tables whose rows belong to a person, beside `device`."""
 
 
-class Devices(SharingRows):
+class DeviceStore(SharingRows):
     """The store of one host; one transaction per batch, durable on return.
 
     Args:
@@ -88,7 +88,7 @@ class Devices(SharingRows):
         return (folder / "devices.sqlite").exists()
 
     @classmethod
-    def create(cls, folder: Path, holdings: Iterable[tuple[str, Holding]]) -> Devices:
+    def create(cls, folder: Path, holdings: Iterable[tuple[str, DeviceData]]) -> DeviceStore:
         """Set up a store; it exists whole or not at all.
 
         Args:
@@ -133,10 +133,10 @@ class Devices(SharingRows):
         row = self._db.execute(f"{_SELECT_DEVICES} WHERE user_id = ? OR number = ?", (user_id, number)).fetchone()
         return None if row is None else self._device(row)
 
-    def holding(self, slot: int) -> Holding:
+    def holding(self, slot: int) -> DeviceData:
         """Unseal what a device keeps that was not erased."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
-        return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("device", slot)), type=Holding)
+        return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("device", slot)), type=DeviceData)
 
     def erase(self, slot: int) -> None:
         """Destroy what a device keeps: its sealing key in place, then its rows; again, nothing more happens.
@@ -156,7 +156,7 @@ class Devices(SharingRows):
             self._db.execute("UPDATE device SET sealed = x'' WHERE slot = ?", (slot,))
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def add(self, holdings: Sequence[tuple[str, Holding]]) -> None:
+    def add(self, holdings: Sequence[tuple[str, DeviceData]]) -> None:
         """Add devices in the slots after the last one; all of them or none.
 
         Args:
@@ -180,7 +180,7 @@ class Devices(SharingRows):
                 ],
             )
 
-    def hold(self, holdings: Sequence[tuple[int, Holding]]) -> None:
+    def hold(self, holdings: Sequence[tuple[int, DeviceData]]) -> None:
         """Replace what devices keep, by slot; all of them or none.
 
         The sequence number of each holding's commitment counts as signed from now on.
@@ -227,20 +227,20 @@ class Devices(SharingRows):
                 [(*terms, slot) for slot in slots],
             )
 
-    def outgoing(self, slot: int, round_number: int) -> Outgoing | None:
+    def outgoing(self, slot: int, round_number: int) -> OutboxMessage | None:
         """Give a device's answer to a round, if it lies in the outbox."""
         query = "SELECT sealed FROM outbox WHERE slot = ? AND round = ?"
         row = self._db.execute(query, (slot, round_number)).fetchone()
         if row is None:
             return None
         opened = open_sealed(self._key(slot), row[0], context("outbox", slot, round_number))
-        return msgspec.msgpack.decode(opened, type=Outgoing)
+        return msgspec.msgpack.decode(opened, type=OutboxMessage)
 
     def post(
         self,
         round_number: int,
         seqs: Sequence[tuple[int, int]],
-        outgoing: Sequence[Outgoing],
+        outgoing: Sequence[OutboxMessage],
         *,
         epsilon_nano: int = 0,
         rho_nano: int = 0,
@@ -272,17 +272,17 @@ class Devices(SharingRows):
             )
             self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
 
-    def masking(self, slot: int, round_number: int) -> Masking | None:
+    def masking(self, slot: int, round_number: int) -> SecAggState | None:
         """Give how far a device is in a masked round."""
         query = "SELECT sealed FROM masking WHERE slot = ? AND round = ?"
         row = self._db.execute(query, (slot, round_number)).fetchone()
         if row is None:
             return None
         opened = open_sealed(self._key(slot), row[0], context("masking", slot, round_number))
-        return msgspec.msgpack.decode(opened, type=Masking)
+        return msgspec.msgpack.decode(opened, type=SecAggState)
 
     def keep_masking(
-        self, round_number: int, states: Sequence[tuple[int, Masking]], *, note: str | None = None
+        self, round_number: int, states: Sequence[tuple[int, SecAggState]], *, note: str | None = None
     ) -> None:
         """Keep how far devices are in a masked round, and forget what they kept of earlier ones.
 
@@ -303,16 +303,21 @@ class Devices(SharingRows):
             if note is not None:
                 self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
 
-    def pending_keys(self) -> list[tuple[int, PendingKey]]:
+    def pending_keys(self) -> list[tuple[int, PendingKeyChange]]:
         """Give the changes of keys under way, each with its slot."""
         rows = self._db.execute("SELECT slot, sealed FROM pending_key ORDER BY slot").fetchall()
         return [
-            (slot, msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("key", slot)), type=PendingKey))
+            (
+                slot,
+                msgspec.msgpack.decode(
+                    open_sealed(self._key(slot), sealed, context("key", slot)), type=PendingKeyChange
+                ),
+            )
             for slot, sealed in rows
             if self._key(slot) != NO_KEY
         ]
 
-    def prepare_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
+    def prepare_key(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
         """Keep a change of key before anybody sees it.
 
         Args:
@@ -325,7 +330,7 @@ class Devices(SharingRows):
             self._db.execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
             self._advance(slot, seq)
 
-    def settle_key(self, slot: int, pending: PendingKey, *, seq: int) -> None:
+    def settle_key(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
         """Carry out a change of key that stands on the ledger.
 
         Args:
@@ -360,7 +365,9 @@ class Devices(SharingRows):
             The file; None if no checkpoint was accepted.
         """
         accepted = self.checkpoint()
-        return None if accepted is None else keep_evidence(self._folder / "evidence", of_one_size(accepted, note))
+        return (
+            None if accepted is None else keep_evidence(self._folder / "evidence", evidence_same_size(accepted, note))
+        )
 
     def _device(self, row: tuple[int, str, int | None, int, int, int, int, int, int, int, int]) -> Device:
         slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *agreed, is_revoked = row

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from liberate.errors import StaleModel
-from liberate.model.codec import decode, encode, model_digest
+from liberate.model.codec import decode_model, encode_model, model_digest
 from liberate.model.model import Model
 
 
@@ -31,7 +31,7 @@ class ModelStore:
 
     def save(self, model: Model) -> bytes:
         """Make a model durable under its version and give its bytes."""
-        data = encode(model)
+        data = encode_model(model)
         draft = self._folder / ".draft"
         with draft.open("wb") as file:
             file.write(data)
@@ -56,4 +56,4 @@ class ModelStore:
         data = path.read_bytes()
         if digest is not None and model_digest(data) != digest:
             raise StaleModel(f"{path} does not match the digest on the ledger")
-        return decode(data)
+        return decode_model(data)

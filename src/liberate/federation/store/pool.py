@@ -15,7 +15,7 @@ from types import TracebackType
 import msgspec
 
 from liberate.crypto.sealing import open_sealed, seal
-from liberate.federation.store.sharing_rows import Received
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.randomness import SECRET_BYTES
 
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS copy (
 _NO_KEY = bytes(SECRET_BYTES)
 
 
-class Pool:
+class PoolStore:
     """The store of one coordinator, durable on return.
 
     Args:
@@ -47,7 +47,7 @@ class Pool:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> PoolStore:
         return self
 
     def __exit__(
@@ -59,7 +59,7 @@ class Pool:
         """Release the files."""
         self._db.close()
 
-    def keep(self, copies: Sequence[tuple[Digest, Received]]) -> None:
+    def keep(self, copies: Sequence[tuple[Digest, ReceivedCopy]]) -> None:
         """Keep copies by the leaf hash of their share; all of them or none."""
         keys = self._keys_for([copy.giver for _, copy in copies])
         with self._db:
@@ -72,7 +72,7 @@ class Pool:
                 ],
             )
 
-    def copies(self, shares: Sequence[Digest]) -> Iterator[Received]:
+    def copies(self, shares: Sequence[Digest]) -> Iterator[ReceivedCopy]:
         """Give the copies of shares, in their order.
 
         Raises:
@@ -85,7 +85,7 @@ class Pool:
             ).fetchone()
             if row is None or keys[row[0]] == _NO_KEY:
                 raise KeyError(share)
-            yield msgspec.msgpack.decode(open_sealed(keys[row[0]], row[1], b"pool:" + share), type=Received)
+            yield msgspec.msgpack.decode(open_sealed(keys[row[0]], row[1], b"pool:" + share), type=ReceivedCopy)
 
     def shares(self) -> frozenset[Digest]:
         """Give the leaf hashes of the shares whose copies are here."""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 
-class WishToConsent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
+class ConsentRequest(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
     """Let others have copies.
 
     Attributes:
@@ -29,7 +29,7 @@ class WishToConsent(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
     purpose: str
 
 
-class WishToShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
+class ShareCopyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
     """Hand a copy over.
 
     Attributes:
@@ -41,7 +41,7 @@ class WishToShare(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
     recipient: int
 
 
-class WishToWithdraw(msgspec.Struct, frozen=True, kw_only=True, tag="withdrawal"):
+class WithdrawalRequest(msgspec.Struct, frozen=True, kw_only=True, tag="withdrawal"):
     """Take a consent back.
 
     Attributes:
@@ -51,15 +51,15 @@ class WishToWithdraw(msgspec.Struct, frozen=True, kw_only=True, tag="withdrawal"
     consent: int | None
 
 
-class WishToBeForgotten(msgspec.Struct, frozen=True, kw_only=True, tag="erasure"):
+class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True, tag="erasure"):
     """Leave for good."""
 
 
-Wish: TypeAlias = WishToConsent | WishToShare | WishToWithdraw | WishToBeForgotten
+DataSubjectRequest: TypeAlias = ConsentRequest | ShareCopyRequest | WithdrawalRequest | ErasureRequest
 """What a person wants to be done by whoever owns the ledger next."""
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A wish that is not known to be carried out.
 
     Attributes:
@@ -71,5 +71,5 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     slot: int
-    wish: Wish
+    wish: DataSubjectRequest
     seq: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.identifiers import Digest
 
 
-class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
+class GivenConsent(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
     """A consent that was given.
 
     Attributes:
@@ -22,7 +22,7 @@ class Granted(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
     salt: bytes
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
+class BaseCopy(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
     """A base copy, made once and kept while it is in use: every recipient's copy is made of it.
 
     Attributes:
@@ -48,10 +48,10 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
     @property
     def commitment(self) -> Digest:
         """What shares say of it."""
-        return commitment(self.salt, self.ratings)
+        return salted_commitment(self.salt, self.ratings)
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
+class GivenCopy(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
     """A copy that was handed over; the copy itself is made again from its base copy.
 
     Attributes:
@@ -63,7 +63,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, tag="given"):
     salt: bytes
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
+class ReceivedCopy(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
     """A copy that was received.
 
     Attributes:
@@ -81,11 +81,11 @@ class Received(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
     epsilon_nano: int
 
 
-Kept = Granted | Base | Given | Received
+SharingRow = GivenConsent | BaseCopy | GivenCopy | ReceivedCopy
 """What a device keeps of sharing, by a digest: the leaf hash of a consent or share, the commitment of a base copy."""
 
 
-class Act(msgspec.Struct, frozen=True, kw_only=True):
+class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An act that is not known to stand on the ledger yet: enough to bring it to its end.
 
     Attributes:
@@ -96,4 +96,4 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: bytes
     key: bytes = b""
-    kept: Granted | Given | Received | None = None
+    kept: GivenConsent | GivenCopy | ReceivedCopy | None = None

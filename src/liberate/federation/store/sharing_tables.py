@@ -8,9 +8,16 @@ from typing import TypeVar
 import msgspec
 
 from liberate.crypto.sealing import open_sealed
-from liberate.federation.store.requests import Waiting, Wish
+from liberate.federation.store.requests import DataSubjectRequest, QueuedRequest
 from liberate.federation.store.sealed_rows import NO_KEY, SealedRows, context, seal_row
-from liberate.federation.store.sharing_rows import Act, Base, Given, Granted, Kept, Received
+from liberate.federation.store.sharing_rows import (
+    BaseCopy,
+    GivenConsent,
+    GivenCopy,
+    PendingEntry,
+    ReceivedCopy,
+    SharingRow,
+)
 from liberate.identifiers import Digest
 
 SHARING_SCHEMA = """
@@ -41,29 +48,31 @@ CREATE TABLE IF NOT EXISTS wish (
 """
 """Tables beside `device`; each row belongs to one."""
 
-_KeptT = TypeVar("_KeptT", Granted, Base, Given, Received)
-_kept_decoder: msgspec.msgpack.Decoder[Kept] = msgspec.msgpack.Decoder(Kept)
+_KeptT = TypeVar("_KeptT", GivenConsent, BaseCopy, GivenCopy, ReceivedCopy)
+_kept_decoder: msgspec.msgpack.Decoder[SharingRow] = msgspec.msgpack.Decoder(SharingRow)
 
 
 class SharingRows(SealedRows):
     """The part of a store that is about sharing."""
 
-    def put_wish(self, slot: int, wish: Wish) -> int:
+    def put_wish(self, slot: int, wish: DataSubjectRequest) -> int:
         """Keep what a person wants to be done, and forget the person's wishes that were dealt with; give its id."""
         with self._transaction():
             self._db.execute("DELETE FROM wish WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
             sealed = seal_row(self._key(slot), "wish", slot, wish)
             return self._db.execute("INSERT INTO wish (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
 
-    def wishes(self) -> list[Waiting]:
+    def wishes(self) -> list[QueuedRequest]:
         """Give the wishes that were not dealt with, in the order they were put."""
         query = "SELECT id, slot, seq, sealed FROM wish WHERE position IS NULL AND refusal IS NULL ORDER BY id"
         return [
-            Waiting(
+            QueuedRequest(
                 id=id,
                 slot=slot,
                 seq=seq,
-                wish=msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("wish", slot)), type=Wish),
+                wish=msgspec.msgpack.decode(
+                    open_sealed(self._key(slot), sealed, context("wish", slot)), type=DataSubjectRequest
+                ),
             )
             for id, slot, seq, sealed in self._db.execute(query).fetchall()
             if self._key(slot) != NO_KEY
@@ -87,20 +96,24 @@ class SharingRows(SealedRows):
         found: int | str | None = None if row is None else row[0]
         return found
 
-    def acts(self) -> list[tuple[int, int, Act]]:
+    def acts(self) -> list[tuple[int, int, PendingEntry]]:
         """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
         rows = self._db.execute("SELECT slot, seq, sealed FROM act ORDER BY slot, seq").fetchall()
         return [
             (
                 slot,
                 seq,
-                msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("act", slot, seq)), type=Act),
+                msgspec.msgpack.decode(
+                    open_sealed(self._key(slot), sealed, context("act", slot, seq)), type=PendingEntry
+                ),
             )
             for slot, seq, sealed in rows
             if self._key(slot) != NO_KEY
         ]
 
-    def prepare_acts(self, acts: Sequence[tuple[int, int, Act]], bases: Sequence[tuple[int, Base]] = ()) -> None:
+    def prepare_acts(
+        self, acts: Sequence[tuple[int, int, PendingEntry]], bases: Sequence[tuple[int, BaseCopy]] = ()
+    ) -> None:
         """Keep acts before anybody sees them, all of them or none.
 
         Args:
@@ -117,7 +130,9 @@ class SharingRows(SealedRows):
             for slot, seq, _ in acts:
                 self._advance(slot, seq)
 
-    def settle_acts(self, standing: Sequence[tuple[int, int, Act]], refused: Sequence[tuple[int, int]] = ()) -> None:
+    def settle_acts(
+        self, standing: Sequence[tuple[int, int, PendingEntry]], refused: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """Put acts that stand on the ledger into force, and forget those that it has refused.
 
         Args:
@@ -166,9 +181,9 @@ class SharingRows(SealedRows):
             self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _keep(self, slot: int, key: bytes, row: Kept) -> None:
+    def _keep(self, slot: int, key: bytes, row: SharingRow) -> None:
         sealed = seal_row(self._key(slot), "kept", slot, row, key.hex())
         self._db.execute("INSERT OR REPLACE INTO kept (slot, key, sealed) VALUES (?, ?, ?)", (slot, key, sealed))
 
-    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> Kept:
+    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> SharingRow:
         return _kept_decoder.decode(open_sealed(self._key(slot), sealed, context("kept", slot, key.hex())))

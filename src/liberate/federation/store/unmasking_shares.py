@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from liberate.federation.wire.secagg_messages import MaskKeys
+from liberate.federation.wire.secagg_messages import AdvertisedKeys
 
 
-class Unmasking(msgspec.Struct, frozen=True, kw_only=True):
+class UnmaskingShares(msgspec.Struct, frozen=True, kw_only=True):
     """What undoes one person's masks.
 
     Attributes:
@@ -16,5 +16,5 @@ class Unmasking(msgspec.Struct, frozen=True, kw_only=True):
             sum, and else of the secret of the masks shared with neighbours; none where none of these is in it.
     """
 
-    keys: MaskKeys
+    keys: AdvertisedKeys
     shares: dict[int, bytes]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from liberate.federation.store.unmasking_shares import Unmasking
+from liberate.federation.store.unmasking_shares import UnmaskingShares
 
 _FILE = "uploads.sqlite"
 _LONGEST_WAIT_S = 600
@@ -44,7 +44,7 @@ COMMIT;
 
 
 @dataclass(frozen=True, slots=True)
-class KeptUpload:
+class StoredUpload:
     """An upload as it arrived.
 
     Attributes:
@@ -60,7 +60,7 @@ class KeptUpload:
     upload: bytes
 
 
-class Uploads:
+class UploadStore:
     """The uploads that a run keeps.
 
     Args:
@@ -79,7 +79,7 @@ class Uploads:
         """Whether a folder holds kept uploads."""
         return (folder / _FILE).exists()
 
-    def __enter__(self) -> Uploads:
+    def __enter__(self) -> UploadStore:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +89,7 @@ class Uploads:
         """Release the file."""
         self._db.close()
 
-    def keep(self, round_number: int, uploads: Iterable[KeptUpload]) -> None:
+    def keep(self, round_number: int, uploads: Iterable[StoredUpload]) -> None:
         """Keep uploads to a round; durable on return. The same ones again change nothing."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -98,7 +98,7 @@ class Uploads:
                 ((each.position, round_number, each.number, each.salt, each.upload) for each in uploads),
             )
 
-    def keep_unmasking(self, round_number: int, unmasking: Mapping[int, Unmasking]) -> None:
+    def keep_unmasking(self, round_number: int, unmasking: Mapping[int, UnmaskingShares]) -> None:
         """Keep what took the masks out of a round's sum, by whose masks they were."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -107,22 +107,22 @@ class Uploads:
                 ((round_number, number, msgspec.msgpack.encode(each)) for number, each in unmasking.items()),
             )
 
-    def of_round(self, round_number: int) -> Iterator[KeptUpload]:
+    def of_round(self, round_number: int) -> Iterator[StoredUpload]:
         """Give the uploads to a round in the order of the ledger, one at a time."""
         query = "SELECT position, number, salt, upload FROM upload WHERE round = ? ORDER BY position"
         with closing(self._db.execute(query, (round_number,))) as rows:
             for row in rows:
-                yield KeptUpload(*row)
+                yield StoredUpload(*row)
 
     def count(self, round_number: int) -> int:
         """Give how many uploads to a round there are."""
         (found,) = self._db.execute("SELECT count(*) FROM upload WHERE round = ?", (round_number,)).fetchone()
         return int(found)
 
-    def unmasking(self, round_number: int) -> dict[int, Unmasking]:
+    def unmasking(self, round_number: int) -> dict[int, UnmaskingShares]:
         """Give what took the masks out of a round's sum; nothing of a round without masks."""
         rows = self._db.execute("SELECT number, shares FROM unmasking WHERE round = ?", (round_number,))
-        return {number: msgspec.msgpack.decode(shares, type=Unmasking) for number, shares in rows}
+        return {number: msgspec.msgpack.decode(shares, type=UnmaskingShares) for number, shares in rows}
 
     def forget(self, number: int) -> int:
         """Overwrite all that one person sent, in all rounds; give how many uploads that were."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
+class ConsentScope(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a consent that only recipients are told; the ledger has a salted commitment to it.
 
     Attributes:
@@ -19,13 +19,13 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[int, ...] | None = None
 
 
-class Contents(msgspec.Struct, frozen=True, kw_only=True):
+class CopyPayload(msgspec.Struct, frozen=True, kw_only=True):
     """What a parcel holds for its recipient.
 
     Attributes:
         copy: The copy, as `Ratings.user_bytes` writes it.
         salt: Opens the share's commitment to it.
-        scope: A `Scope`, as MessagePack.
+        scope: A `ConsentScope`, as MessagePack.
         scope_salt: Opens the consent's commitment to it.
     """
 
@@ -35,13 +35,13 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     scope_salt: bytes
 
 
-class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+class SealedCopy(msgspec.Struct, frozen=True, kw_only=True):
     """A copy on its way.
 
     Attributes:
         consent: Entry of the consent that covers it.
         share: Entry of the share.
-        sealed: `Contents`, sealed to the recipient's signing key.
+        sealed: `CopyPayload`, sealed to the recipient's signing key.
     """
 
     consent: bytes

@@ -8,11 +8,11 @@ from functools import lru_cache
 from liberate.errors import FederationError, LiberateError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round
 from liberate.privacy import secure_aggregation
 
-SMALLEST_COHORT = 3
+MIN_COHORT_SIZE = 3
 """With fewer people, one of them and the coordinator would read another's upload."""
 
 
@@ -30,7 +30,7 @@ class MaskedRound:
     record: Round
     hash: Digest
     people: frozenset[int]
-    graph: secure_aggregation.Graph
+    graph: secure_aggregation.NeighbourGraph
 
     def neighbours(self, number: int) -> tuple[int, ...]:
         """Give a person's neighbours, whether they take part or not."""
@@ -55,7 +55,7 @@ def masked_round(entry: bytes) -> MaskedRound:
     record = opened.record
     if not isinstance(record, Round) or not record.is_masked:
         raise FederationError("a masked round was wanted")
-    people = sorted(set(numbers(record.cohort)))
-    if len(people) < SMALLEST_COHORT:
-        raise FederationError(f"a masked round is for {SMALLEST_COHORT} people or more, and names them")
+    people = sorted(set(numbers_in(record.cohort)))
+    if len(people) < MIN_COHORT_SIZE:
+        raise FederationError(f"a masked round is for {MIN_COHORT_SIZE} people or more, and names them")
     return MaskedRound(record, opened.leaf_hash, frozenset(people), secure_aggregation.graph(people, opened.leaf_hash))

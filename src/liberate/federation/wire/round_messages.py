@@ -7,7 +7,7 @@ import struct
 import msgspec
 import numpy as np
 
-from liberate.arrays import GridRows
+from liberate.arrays import FixedPointStatistics
 from liberate.errors import BadCommitment, FederationError
 
 _HEADER = struct.Struct("<BBHII")  # layout version, dense flag, tail length, width, rows
@@ -119,7 +119,7 @@ def decode_reply(body: bytes) -> RoundAnswer | RoundRefusal:
         raise FederationError(f"a reply to a round cannot be read: {error}") from error
 
 
-def encode_upload(release: GridRows, device: int, *, is_dense: bool) -> bytes:
+def encode_upload(release: FixedPointStatistics, device: int, *, is_dense: bool) -> bytes:
     """Write one device's release as bytes; a dense release leaves out the indices.
 
     Args:
@@ -135,7 +135,7 @@ def encode_upload(release: GridRows, device: int, *, is_dense: bool) -> bytes:
     return b"".join((header, indices, rows, tail.astype("<i8", copy=False).tobytes()))
 
 
-def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -> GridRows:
+def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -> FixedPointStatistics:
     """Read an upload and check it against the round's shape.
 
     Args:
@@ -168,4 +168,4 @@ def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -
             raise BadCommitment(f"indices must increase strictly within 0 <= index < {largest}")
     rows = np.frombuffer(data, "<i4", n_rows * width, _HEADER.size + index_bytes).reshape(n_rows, width)
     tail = np.frombuffer(data, "<i8", n_tail, len(data) - 8 * n_tail).reshape(1, n_tail)
-    return GridRows(indptr=np.array([0, n_rows], dtype=np.int64), indices=indices, rows=rows, tails=tail)
+    return FixedPointStatistics(indptr=np.array([0, n_rows], dtype=np.int64), indices=indices, rows=rows, tails=tail)

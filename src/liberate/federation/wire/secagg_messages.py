@@ -16,8 +16,8 @@ from typing import TypeVar
 import msgspec
 
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, encode
-from liberate.crypto.dsse import pre_authentication_encoding
-from liberate.crypto.signing import SigningKey, verify
+from liberate.crypto.dsse import dsse_pae
+from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import FederationError
 from liberate.federation.wire.round_messages import UNREADABLE, RoundRefusal
 from liberate.identifiers import Digest
@@ -28,7 +28,7 @@ KEYS_TYPE = "application/vnd.liberate.mask-keys+json"
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 
-class MaskKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
+class AdvertisedKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
     """A participant's public keys for one round, signed with its ledger key.
 
     Attributes:
@@ -55,12 +55,12 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     number: int
-    keys: MaskKeys
+    keys: AdvertisedKeys
     leaf: bytes
     proof: list[bytes]
 
 
-class ShareRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ShareKeysRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The coordinator hands out the keys of those neighbours who advertised some.
 
     Attributes:
@@ -78,7 +78,7 @@ class ShareRequest(msgspec.Struct, frozen=True, kw_only=True):
     neighbours: list[Neighbour]
 
 
-class Shares(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
+class EncryptedShares(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
     """Shares of a participant's secrets, sealed for each neighbour it was told of, in their order."""
 
     sealed: list[bytes]
@@ -118,7 +118,7 @@ class UnmaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     consistency: list[bytes]
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
+class RevealedShares(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     """For each neighbour whose shares were received: (neighbour, share).
 
     The share is one of its own mask's key if it survived, and else one of the secret of the masks shared with it.
@@ -140,26 +140,26 @@ class _Advertised(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def sign_keys(
     key: SigningKey, origin: str, round_hash: bytes, number: int, *, mask: bytes, seal: bytes, own: bytes
-) -> MaskKeys:
-    """Sign public keys for a round of a ledger; the arguments are as in `MaskKeys`."""
-    unsigned = MaskKeys(mask=mask, seal=seal, own=own, signature=b"")
+) -> AdvertisedKeys:
+    """Sign public keys for a round of a ledger; the arguments are as in `AdvertisedKeys`."""
+    unsigned = AdvertisedKeys(mask=mask, seal=seal, own=own, signature=b"")
     return msgspec.structs.replace(unsigned, signature=key.sign(_signed(unsigned, origin, round_hash, number)))
 
 
-def verify_keys(keys: MaskKeys, public: bytes, origin: str, round_hash: bytes, number: int) -> None:
+def verify_keys(keys: AdvertisedKeys, public: bytes, origin: str, round_hash: bytes, number: int) -> None:
     """Check that a participant signed its keys for a round of a ledger.
 
     Raises:
         InvalidRecord: The signature is another's, or for other keys, another round, participant or ledger.
     """
-    verify(public, _signed(keys, origin, round_hash, number), keys.signature)
+    verify_signature(public, _signed(keys, origin, round_hash, number), keys.signature)
 
 
-def _signed(keys: MaskKeys, origin: str, round_hash: bytes, number: int) -> bytes:
+def _signed(keys: AdvertisedKeys, origin: str, round_hash: bytes, number: int) -> bytes:
     advertised = _Advertised(
         mask=keys.mask, number=number, origin=origin, own=keys.own, round_hash=Digest(round_hash), seal=keys.seal
     )
-    return pre_authentication_encoding(KEYS_TYPE, encode(advertised))
+    return dsse_pae(KEYS_TYPE, encode(advertised))
 
 
 def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from liberate.crypto.canonical_json import Bytes32, decode, encode
-from liberate.crypto.signing import check_public_key, verify
+from liberate.crypto.signing import check_public_key, verify_signature
 from liberate.errors import InvalidRecord, ProofMismatch
 from liberate.ledger.format.entries import MAX_ENTRY_BYTES, Entry, decode_entry, signed_bytes
 
@@ -57,7 +57,7 @@ def check_equivocation(key: bytes, first: Entry, second: Entry) -> None:
     if first.body == second.body:
         raise ProofMismatch("both entries carry the same record")
     for entry in (first, second):
-        verify(key, signed_bytes(entry.body), entry.signature)
+        verify_signature(key, signed_bytes(entry.body), entry.signature)
 
 
 def equivocation_file(key: bytes, first: bytes, second: bytes) -> bytes:

@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, decode, encode
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
-from liberate.files import write_durably
+from liberate.files import write_atomic
 from liberate.ledger.interface import Ledger
 
 
-class Branch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DivergentLeaf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An entry's leaf hash, and the proof that it stands in a tree."""
 
     leaf: Hash
@@ -32,11 +32,11 @@ class Divergence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A position at which two trees hold different entries."""
 
     position: Natural
-    first: Branch
-    second: Branch
+    first: DivergentLeaf
+    second: DivergentLeaf
 
 
-class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SplitViewEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Two signed notes, and where their trees differ if their sizes do.
 
     Attributes:
@@ -53,14 +53,14 @@ class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class VerifiedSplitView:
     """Two checkpoints that one log has signed and that cannot both be true."""
 
     first: Checkpoint
     second: Checkpoint
 
 
-def verify_evidence(data: bytes, vkey: str) -> Conflict:
+def verify_evidence(data: bytes, vkey: str) -> VerifiedSplitView:
     """Check that a file proves a log's misbehaviour to whoever knows the log's key.
 
     Args:
@@ -71,8 +71,8 @@ def verify_evidence(data: bytes, vkey: str) -> Conflict:
         InvalidRecord: it is no evidence file, or not both checkpoints are signed by this key.
         ProofMismatch: both are signed, but nothing here shows that they contradict each other.
     """
-    evidence = decode(data, Evidence)
-    found = Conflict(open_checkpoint(evidence.first, vkey), open_checkpoint(evidence.second, vkey))
+    evidence = decode(data, SplitViewEvidence)
+    found = VerifiedSplitView(verify_checkpoint(evidence.first, vkey), verify_checkpoint(evidence.second, vkey))
     if evidence.divergence is not None:
         _verify_divergence(found, evidence.divergence)
     elif found.first.size != found.second.size:
@@ -83,12 +83,12 @@ def verify_evidence(data: bytes, vkey: str) -> Conflict:
     return found
 
 
-def of_one_size(first: str, second: str) -> bytes:
+def evidence_same_size(first: str, second: str) -> bytes:
     """Give the evidence file of two notes with one size and two roots."""
-    return encode(Evidence(first=first, second=second, divergence=None))
+    return encode(SplitViewEvidence(first=first, second=second, divergence=None))
 
 
-def between(first: Ledger, second: Ledger) -> bytes | None:
+def evidence_between(first: Ledger, second: Ledger) -> bytes | None:
     """Compare two copies that claim to be one ledger.
 
     Returns:
@@ -99,7 +99,9 @@ def between(first: Ledger, second: Ledger) -> bytes | None:
             divergence = Divergence(
                 position=position, first=_branch(first, position, one), second=_branch(second, position, other)
             )
-            return encode(Evidence(first=first.checkpoint(), second=second.checkpoint(), divergence=divergence))
+            return encode(
+                SplitViewEvidence(first=first.checkpoint(), second=second.checkpoint(), divergence=divergence)
+            )
     return None
 
 
@@ -107,7 +109,7 @@ def keep_evidence(folder: Path, data: bytes) -> Path:
     """Write an evidence file, named by its content; returns when it is on the disk."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"evidence-{sha256(data).hexdigest()[:16]}.json"
-    write_durably(path, data)
+    write_atomic(path, data)
     return path
 
 
@@ -123,11 +125,11 @@ def read_evidence(path: Path) -> bytes:
         raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _branch(ledger: Ledger, position: int, entry: bytes) -> Branch:
-    return Branch(leaf=leaf_hash(entry), proof=tuple(ledger.inclusion_proof(position)))
+def _branch(ledger: Ledger, position: int, entry: bytes) -> DivergentLeaf:
+    return DivergentLeaf(leaf=leaf_hash(entry), proof=tuple(ledger.inclusion_proof(position)))
 
 
-def _verify_divergence(found: Conflict, divergence: Divergence) -> None:
+def _verify_divergence(found: VerifiedSplitView, divergence: Divergence) -> None:
     for checkpoint, branch in ((found.first, divergence.first), (found.second, divergence.second)):
         verify_inclusion(branch.leaf, divergence.position, checkpoint.size, branch.proof, checkpoint.root)
     if divergence.first.leaf == divergence.second.leaf:

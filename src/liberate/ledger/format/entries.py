@@ -9,16 +9,16 @@ import msgspec
 from msgspec import Struct
 
 from liberate.crypto.canonical_json import Natural, decode, encode
-from liberate.crypto.dsse import pre_authentication_encoding
+from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.merkle import leaf_hash
 from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
 from liberate.errors import InvalidRecord, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
-from liberate.ledger.format.parts import Common, NewKey, Origin
+from liberate.ledger.format.parts import NewKey, Origin, RecordBase
 from liberate.ledger.format.records import KINDS, Block, Record
-from liberate.ledger.format.refusals import refusal
-from liberate.ledger.format.sharing_records import Pool
+from liberate.ledger.format.refusals import refused
+from liberate.ledger.format.sharing_records import PoolRecord
 
 FORMAT_VERSION = 1
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
@@ -61,12 +61,12 @@ class _Header(Struct):
 
 def signed_bytes(body: bytes) -> bytes:
     """Give what an entry's signature covers: DSSE's pre-authentication encoding of the record's bytes."""
-    return pre_authentication_encoding(PAYLOAD_TYPE, body)
+    return dsse_pae(PAYLOAD_TYPE, body)
 
 
 def possession_bytes(origin: str, number: int) -> bytes:
     """Give what a new key signs to show that it is held: for which principal of which ledger it is meant."""
-    return pre_authentication_encoding(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
+    return dsse_pae(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
 
 
 def new_key(key: SigningKey, origin: str, number: int) -> NewKey:
@@ -93,17 +93,17 @@ def decode_entry(data: bytes) -> Entry:
         RefusedEntry: `too_large`, `malformed`, `unknown_kind` or `unknown_version`.
     """
     if len(data) > MAX_ENTRY_BYTES:
-        raise refusal("too_large", f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {len(data)}")
+        raise refused("too_large", f"an entry has at most {MAX_ENTRY_BYTES} bytes, not {len(data)}")
     signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
     try:
         # mypy has no way to say "a union of structs" where a type is passed as a value
-        record = cast("Record", decode(body, cast("type[Common]", Record)))
+        record = cast("Record", decode(body, cast("type[RecordBase]", Record)))
     except InvalidRecord as error:
         raise _undecodable(body, error) from error
     return Entry(data=data, signature=signature, body=body, record=record, leaf_hash=leaf_hash(data))
 
 
-def concerned(record: Record) -> list[int]:
+def principals_of(record: Record) -> list[int]:
     """Give the numbers of all principals whose history a record belongs to, increasing.
 
     Those are author and subjects; a block belongs to nobody's.
@@ -111,12 +111,12 @@ def concerned(record: Record) -> list[int]:
     return [] if isinstance(record, Block) else sorted({record.author, *record.subjects()})
 
 
-def concerns(record: Record, number: int) -> bool:
+def involves(record: Record, number: int) -> bool:
     """Whether a record belongs to a principal's history; without listing everybody else whose it is."""
     match record:
         case Block():
             return False
-        case Pool(people=people) if record.author != number:
+        case PoolRecord(people=people) if record.author != number:
             return includes(people, number)
         case _:
             return record.author == number or number in record.subjects()
@@ -126,9 +126,9 @@ def _undecodable(body: bytes, error: InvalidRecord) -> RefusedEntry:
     try:
         header = msgspec.json.decode(body, type=_Header)
     except (ValueError, RecursionError):
-        return refusal("malformed", error.message)
+        return refused("malformed", error.message)
     if header.kind not in KINDS:
-        return refusal("unknown_kind", f"no rule for records of kind {header.kind!r}")
+        return refused("unknown_kind", f"no rule for records of kind {header.kind!r}")
     if header.v != FORMAT_VERSION:
-        return refusal("unknown_version", f"format {header.v}, wanted {FORMAT_VERSION}")
-    return refusal("malformed", error.message)
+        return refused("unknown_version", f"format {header.v}, wanted {FORMAT_VERSION}")
+    return refused("malformed", error.message)

@@ -23,7 +23,7 @@ class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bitmap: Annotated[bytes, Meta(min_length=1, max_length=32_768)]
 
 
-def ranges(people: Iterable[int]) -> tuple[Range, ...]:
+def to_ranges(people: Iterable[int]) -> tuple[Range, ...]:
     """Write a set of principal numbers as ranges."""
     parts: list[list[int]] = []
     for number in sorted(set(people)):
@@ -33,7 +33,7 @@ def ranges(people: Iterable[int]) -> tuple[Range, ...]:
     return tuple(Range(first=part[0], bitmap=_bitmap(part)) for part in parts)
 
 
-def numbers(people: Iterable[Range]) -> Iterator[int]:
+def numbers_in(people: Iterable[Range]) -> Iterator[int]:
     """Give the principal numbers that ranges stand for, in their order."""
     for part in people:
         for offset, byte in enumerate(part.bitmap):

@@ -13,9 +13,7 @@ from liberate.crypto.signing import SIGNATURE_BYTES
 Origin = Annotated[str, Meta(min_length=1, max_length=255)]
 Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
-Role = Literal["admitter", "log"] | AdmittedRole
-Account = Literal["none", "epsilon", "rho"]
-Fidelity = Literal["uploads", "sum"]
+PrincipalRole = Literal["admitter", "log"] | AdmittedRole
 
 
 class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +30,7 @@ class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threshold: Natural
 
 
-class Mechanism(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MechanismSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The privacy mechanism of a round, by name and public integers."""
 
     name: Token
@@ -46,7 +44,7 @@ class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     possession: Signature
 
 
-class Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+class RecordBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """What every record says.
 
     Attributes:

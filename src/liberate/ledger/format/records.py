@@ -11,25 +11,25 @@ from itertools import chain
 from typing import Literal, TypeAlias, get_args
 
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Token
-from liberate.identifiers import Digest
-from liberate.ledger.format.number_sets import Range, numbers
-from liberate.ledger.format.parts import (
-    Account,
-    Admission,
-    AdmittedRole,
-    Common,
-    Fidelity,
-    Mechanism,
-    NewKey,
-    Witnesses,
+from liberate.identifiers import Account, Digest, NoisePlacement
+from liberate.ledger.format.number_sets import Range, numbers_in
+from liberate.ledger.format.parts import Admission, AdmittedRole, MechanismSpec, NewKey, RecordBase, Witnesses
+from liberate.ledger.format.sharing_records import (
+    Consent,
+    Disclosure,
+    Erasure,
+    PoolRecord,
+    Receipt,
+    Share,
+    UsedCopy,
+    Withdrawal,
 )
-from liberate.ledger.format.sharing_records import Consent, Disclosure, Erasure, Input, Pool, Receipt, Share, Withdrawal
 
 ZERO = Digest(bytes(32))
 """Stands where there is no digest yet."""
 
 
-class Genesis(Common, frozen=True, tag="genesis"):
+class Genesis(RecordBase, frozen=True, tag="genesis"):
     """Entry 0: who may admit whom, the log's key, and the limits of privacy. Signed by the founder, principal 0.
 
     The admitters are principals 0, 1, ..., n - 1; the log is principal n.
@@ -61,7 +61,7 @@ class Genesis(Common, frozen=True, tag="genesis"):
         return range(len(self.admitters) + 1)
 
 
-class Enrol(Common, frozen=True, tag="enrol"):
+class Enrol(RecordBase, frozen=True, tag="enrol"):
     """A new principal. Signed by an admitter of its role.
 
     Attributes:
@@ -79,7 +79,7 @@ class Enrol(Common, frozen=True, tag="enrol"):
         return (self.number,)
 
 
-class Key(Common, frozen=True, tag="key"):
+class KeyRecord(RecordBase, frozen=True, tag="key"):
     """A principal's key is replaced or revoked. Signed by its owner, or by an admitter of its role.
 
     A new key signed for by the old one is a rotation, by an admitter a recovery.
@@ -99,7 +99,7 @@ class Key(Common, frozen=True, tag="key"):
         return (self.number,)
 
 
-class Dataset(Common, frozen=True, tag="dataset"):
+class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
     """A participant commits to the own ratings; again whenever ratings are added.
 
     Attributes:
@@ -109,7 +109,7 @@ class Dataset(Common, frozen=True, tag="dataset"):
     commitment: Hash
 
 
-class Round(Common, frozen=True, tag="round"):
+class Round(RecordBase, frozen=True, tag="round"):
     """A coordinator opens a round.
 
     Attributes:
@@ -139,8 +139,8 @@ class Round(Common, frozen=True, tag="round"):
     cohort: tuple[Range, ...]
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
-    mechanism: Mechanism
-    fidelity: Fidelity
+    mechanism: MechanismSpec
+    fidelity: NoisePlacement
     grid_bits: Natural
     modulus_bits: Natural
     account: Account
@@ -154,7 +154,7 @@ class Round(Common, frozen=True, tag="round"):
         return self.mechanism.parameters.get("masked") == 1
 
 
-class Update(Common, frozen=True, tag="update"):
+class Update(RecordBase, frozen=True, tag="update"):
     """A participant's answer to a round, or a host's for its people.
 
     Attributes:
@@ -172,21 +172,21 @@ class Update(Common, frozen=True, tag="update"):
     round_hash: Hash
     commitment: Hash
     profile: Hash
-    shares: tuple[Input, ...]
+    shares: tuple[UsedCopy, ...]
     account: Account
     spend: Natural
     people: tuple[Range, ...]
 
     def subjects(self) -> Iterable[int]:
         """`people`, and the givers of `shares`."""
-        return chain(numbers(self.people), (each.giver for each in self.shares))
+        return chain(numbers_in(self.people), (each.giver for each in self.shares))
 
     def answers_for(self) -> tuple[int, ...]:
         """Give the participants whose answer this is: a host's people, or else the author."""
-        return tuple(numbers(self.people)) or (self.author,)
+        return tuple(numbers_in(self.people)) or (self.author,)
 
 
-class Survivors(Common, frozen=True, tag="survivors"):
+class Survivors(RecordBase, frozen=True, tag="survivors"):
     """The coordinator of a masked round says whose uploads are in its sum: the one set for which masks are undone.
 
     A set too large for one record spans several, one after the other. No update is accepted after the first.
@@ -206,7 +206,7 @@ class Survivors(Common, frozen=True, tag="survivors"):
     people: tuple[Range, ...]
 
 
-class Model(Common, frozen=True, tag="model"):
+class ModelRecord(RecordBase, frozen=True, tag="model"):
     """The round's coordinator closes it with a model.
 
     Attributes:
@@ -233,7 +233,7 @@ class Model(Common, frozen=True, tag="model"):
     parameters: dict[Token, Natural]
 
 
-class Aborted(Common, frozen=True, tag="aborted"):
+class Aborted(RecordBase, frozen=True, tag="aborted"):
     """The round's coordinator closes it without a model; what was spent stays spent.
 
     Attributes:
@@ -245,7 +245,7 @@ class Aborted(Common, frozen=True, tag="aborted"):
     reason: Token
 
 
-class Block(Common, frozen=True, tag="block"):
+class Block(RecordBase, frozen=True, tag="block"):
     """The log ends an atomic batch. Its sequence is its height; the first block's is 1.
 
     A block belongs to nobody's history and leaves the state tree as it is: heights and parents chain the blocks.
@@ -266,17 +266,17 @@ class Block(Common, frozen=True, tag="block"):
 Record: TypeAlias = (
     Genesis
     | Enrol
-    | Key
-    | Dataset
+    | KeyRecord
+    | DatasetRecord
     | Consent
     | Withdrawal
     | Share
     | Receipt
     | Round
     | Update
-    | Pool
+    | PoolRecord
     | Survivors
-    | Model
+    | ModelRecord
     | Aborted
     | Erasure
     | Disclosure

@@ -79,6 +79,6 @@ Reason = Literal[
 """Every reason code that the rules know."""
 
 
-def refusal(reason: Reason, detail: str) -> RefusedEntry:
+def refused(reason: Reason, detail: str) -> RefusedEntry:
     """Give the error that refuses an entry for a reason."""
     return RefusedEntry(reason, detail)

@@ -8,11 +8,11 @@ from itertools import chain
 from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, Positive, Token
-from liberate.ledger.format.number_sets import Range, numbers
-from liberate.ledger.format.parts import Common
+from liberate.ledger.format.number_sets import Range, numbers_in
+from liberate.ledger.format.parts import RecordBase
 
 
-class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UsedCopy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A share that was used.
 
     Attributes:
@@ -24,7 +24,7 @@ class Input(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     share: Hash
 
 
-class Removal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ErasureReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was done for somebody who asked to be forgotten.
 
     Attributes:
@@ -40,7 +40,7 @@ class Removal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: tuple[Range, ...]
 
 
-class Consent(Common, frozen=True, tag="consent"):
+class Consent(RecordBase, frozen=True, tag="consent"):
     """A participant lets others have copies of ratings, within limits, until the consent expires or is withdrawn.
 
     Attributes:
@@ -60,10 +60,10 @@ class Consent(Common, frozen=True, tag="consent"):
 
     def subjects(self) -> Iterable[int]:
         """`recipients`."""
-        return numbers(self.recipients)
+        return numbers_in(self.recipients)
 
 
-class Withdrawal(Common, frozen=True, tag="withdrawal"):
+class Withdrawal(RecordBase, frozen=True, tag="withdrawal"):
     """A participant takes a consent back, or everything: then no later round, answer or share is the participant's.
 
     Order decides: a model may use what was accepted before.
@@ -75,7 +75,7 @@ class Withdrawal(Common, frozen=True, tag="withdrawal"):
     consent: Hash | None
 
 
-class Share(Common, frozen=True, tag="share"):
+class Share(RecordBase, frozen=True, tag="share"):
     """A participant hands a copy of own ratings to somebody.
 
     Attributes:
@@ -98,7 +98,7 @@ class Share(Common, frozen=True, tag="share"):
         return (self.recipient,)
 
 
-class Receipt(Common, frozen=True, tag="receipt"):
+class Receipt(RecordBase, frozen=True, tag="receipt"):
     """Whom a share is for has received it and accepts it; nobody uses a share without.
 
     Attributes:
@@ -116,7 +116,7 @@ class Receipt(Common, frozen=True, tag="receipt"):
         return (self.giver,)
 
 
-class Pool(Common, frozen=True, tag="pool"):
+class PoolRecord(RecordBase, frozen=True, tag="pool"):
     """The coordinator of the open round says whose shares it uses beside the answers.
 
     They enter the base model of a run's first round, or the model that closes the round.
@@ -135,10 +135,10 @@ class Pool(Common, frozen=True, tag="pool"):
 
     def subjects(self) -> Iterable[int]:
         """`people`."""
-        return numbers(self.people)
+        return numbers_in(self.people)
 
 
-class Erasure(Common, frozen=True, tag="erasure"):
+class Erasure(RecordBase, frozen=True, tag="erasure"):
     """Somebody who has withdrawn everything asks to be forgotten; later, a coordinator says what was done.
 
     Attributes:
@@ -147,14 +147,14 @@ class Erasure(Common, frozen=True, tag="erasure"):
     """
 
     number: Natural
-    removal: Removal | None
+    removal: ErasureReport | None
 
     def subjects(self) -> Iterable[int]:
         """`number`, and those who were told."""
-        return chain((self.number,), numbers(self.removal.told) if self.removal else ())
+        return chain((self.number,), numbers_in(self.removal.told) if self.removal else ())
 
 
-class Disclosure(Common, frozen=True, tag="disclosure"):
+class Disclosure(RecordBase, frozen=True, tag="disclosure"):
     """An auditor is going to look up who is behind something, and says so before it is answered.
 
     Attributes:
@@ -167,4 +167,4 @@ class Disclosure(Common, frozen=True, tag="disclosure"):
 
     def subjects(self) -> Iterable[int]:
         """`people`."""
-        return numbers(self.people)
+        return numbers_in(self.people)

@@ -15,11 +15,11 @@ from liberate.ledger.rules.state import State
 
 _logger = logging.getLogger(__name__)
 
-Taken = Mapping[tuple[int, int], tuple[int, Entry]]
+SequenceIndex = Mapping[tuple[int, int], tuple[int, Entry]]
 """By author and sequence: positions and entries that were accepted but are not stored yet."""
 
 
-def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, taken: Taken) -> bool:
+def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, taken: SequenceIndex) -> bool:
     """Whether the author of a refused entry signed an accepted one with the same sequence, and none is kept yet."""
     author, sequence = entry.record.author, entry.record.seq
     if author >= len(state.principals) or sequence > state.last_sequence(author):

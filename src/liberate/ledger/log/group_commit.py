@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 
-from liberate.ledger.interface import Offer, Outcome
+from liberate.ledger.interface import AppendResult, Offer
 
-MakeBlock = Callable[[Sequence[Offer]], Sequence[Outcome]]
+MakeBlock = Callable[[Sequence[Offer]], Sequence[AppendResult]]
 """Makes a block of some offers and gives the outcome of each once it is durable; or raises and leaves nothing."""
 
 _LARGEST_GROUP = 10_000
@@ -29,7 +29,7 @@ class _Call:
     """
 
     offers: Sequence[Offer]
-    outcomes: list[Outcome] | None = None
+    outcomes: list[AppendResult] | None = None
     failure: Exception | None = None
 
     @property
@@ -44,7 +44,7 @@ class GroupCommit:
         self._appending = Lock()
         self._waiting: deque[_Call] = deque()
 
-    def append(self, offers: Sequence[Offer], make_block: MakeBlock) -> list[Outcome]:
+    def append(self, offers: Sequence[Offer], make_block: MakeBlock) -> list[AppendResult]:
         """Have offers appended, alone or in one block with those of other threads.
 
         Args:

@@ -23,12 +23,12 @@ from liberate.errors import LedgerError, LedgerLocked, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry, sign
 from liberate.ledger.format.records import Block
-from liberate.ledger.format.refusals import refusal
-from liberate.ledger.interface import Offer, Outcome
+from liberate.ledger.format.refusals import refused
+from liberate.ledger.interface import AppendResult, Offer
 from liberate.ledger.log import equivocations, tables
 from liberate.ledger.log.group_commit import GroupCommit
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply, verify_signatures
+from liberate.ledger.rules.transition import apply_entry, verify_signatures
 from liberate.randomness import Clock
 from liberate.timing import Stopwatch
 
@@ -100,7 +100,7 @@ class SqliteLedger:
             ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rwc")))
             if not tables.is_empty(ledger._connection):
                 raise LedgerError(f"there is a ledger in {folder} already")
-            apply(ledger._state, entry, 0)
+            apply_entry(ledger._state, entry, 0)
             ledger._check_log_key()
             ledger._connection.execute("PRAGMA journal_mode = WAL")
             ledger._commit([(0, entry)], is_first=True)
@@ -123,7 +123,7 @@ class SqliteLedger:
         """
         if (log_key is None) != (clock is None):
             raise ValueError("whoever appends needs both the log's key and a clock")
-        if not (folder / tables.FILE_NAME).is_file():
+        if not (folder / tables.LEDGER_FILE).is_file():
             raise LedgerError(f"there is no ledger in {folder}")
         with ExitStack() as undo, tables.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
@@ -221,7 +221,7 @@ class SqliteLedger:
         with self._reading, tables.translated():
             yield self._reader
 
-    def _append_or_take_back(self, offers: Sequence[Offer]) -> list[Outcome]:
+    def _append_or_take_back(self, offers: Sequence[Offer]) -> list[AppendResult]:
         """Append offers as one block; without a block, the state is what it was."""
         try:
             if self._is_stale:
@@ -238,10 +238,10 @@ class SqliteLedger:
             self._connection.rollback()
             self._restore()
 
-    def _append(self, offers: Sequence[Offer]) -> list[Outcome]:
+    def _append(self, offers: Sequence[Offer]) -> list[AppendResult]:
         with self._stopwatch.measure("verify"):
             signed = verify_signatures(self._state, [entry for entry in offers if isinstance(entry, Entry)])
-        results: list[Outcome] = []
+        results: list[AppendResult] = []
         batch: list[tuple[int, Entry]] = []
         positions: dict[bytes, int] = {}
         taken: dict[tuple[int, int], tuple[int, Entry]] = {}
@@ -253,7 +253,7 @@ class SqliteLedger:
                 position = positions.get(entry.data, self._first_position(entry))
                 if position is None:
                     position = self._state.size
-                    apply(self._state, _offered(entry), position, verified_by=signed.get(entry.leaf_hash))
+                    apply_entry(self._state, _offered(entry), position, verified_by=signed.get(entry.leaf_hash))
                     positions[entry.data] = position
                     batch.append((position, entry))
                     taken[entry.record.author, entry.record.seq] = position, entry
@@ -284,7 +284,7 @@ class SqliteLedger:
         state, owner = self._state, self._require_owner()
         block = self._block(len(batch))
         position = state.size
-        apply(state, block, position, verified_by=owner.key.public)
+        apply_entry(state, block, position, verified_by=owner.key.public)
         batch = [*batch, (position, block)]
         nodes = [row for at, entry in batch for row in tables.node_rows(at, self._edge.append(entry.leaf_hash))]
         about = [row for at, entry in batch for row in tables.about_rows(at, entry.record)]
@@ -349,5 +349,5 @@ def _decoded(data: bytes) -> Offer:
 
 def _offered(entry: Entry) -> Entry:
     if isinstance(entry.record, Block):
-        raise refusal("log_only", "blocks are written by the log itself")
+        raise refused("log_only", "blocks are written by the log itself")
     return entry

@@ -17,14 +17,25 @@ from typing import TypeAlias
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, concerned, decode_entry
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.records import ZERO, Block, Enrol, Genesis, Key, Model, Record, Round, Survivors, Update
-from liberate.ledger.format.sharing_records import Consent, Pool, Receipt, Share, Withdrawal
-from liberate.ledger.rules.sharing_state import Sharing
-from liberate.ledger.rules.state import ModelReference, OpenRound, Principal, Run, State
+from liberate.ledger.format.entries import Entry, decode_entry, principals_of
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import (
+    ZERO,
+    Block,
+    Enrol,
+    Genesis,
+    KeyRecord,
+    ModelRecord,
+    Record,
+    Round,
+    Survivors,
+    Update,
+)
+from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
+from liberate.ledger.rules.sharing_state import SharingState
+from liberate.ledger.rules.state import ModelReference, OpenRound, Principal, RunState, State
 
-FILE_NAME = "ledger.sqlite"
+LEDGER_FILE = "ledger.sqlite"
 LAYOUT_VERSION = 1
 
 Row: TypeAlias = tuple[int | str | bytes, ...]
@@ -67,7 +78,7 @@ def node_rows(position: int, completed: Sequence[Digest]) -> list[tuple[int, int
 
 def about_rows(position: int, record: Record) -> list[tuple[int, int]]:
     """Give the rows that say whose history a record belongs to."""
-    return [(number, position) for number in concerned(record)]
+    return [(number, position) for number in principals_of(record)]
 
 
 def principal_row(number: int, principal: Principal) -> Row:
@@ -96,13 +107,13 @@ def connect(folder: Path, *, mode: str) -> sqlite3.Connection:
         A connection that any thread may use, one at a time.
     """
     unchanging = "&immutable=1" if mode == "ro" and _is_on_read_only_media(folder) else ""
-    uri = f"{(folder / FILE_NAME).absolute().as_uri()}?mode={mode}{unchanging}"
+    uri = f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode={mode}{unchanging}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _is_on_read_only_media(folder: Path) -> bool:
     """Whether nobody can be writing: then SQLite needs no files beside its own, unless some were left there."""
-    log = folder / f"{FILE_NAME}-wal"
+    log = folder / f"{LEDGER_FILE}-wal"
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY) and not (log.exists() and log.stat().st_size)
 
 
@@ -253,7 +264,7 @@ def _restore_keys(connection: sqlite3.Connection, state: State) -> None:
     latest: dict[int, bytes] = {}
     for position, data in connection.execute("SELECT position, entry FROM entry WHERE kind = 'key' ORDER BY position"):
         record = decode_entry(data).record
-        if isinstance(record, Key) and record.key is not None:
+        if isinstance(record, KeyRecord) and record.key is not None:
             former = latest.get(record.number) or _first_key(connection, record.number)
             state.note_former_key(record.number, former, position)
             latest[record.number] = record.key.public
@@ -282,7 +293,7 @@ def _restore_sharing(connection: sqlite3.Connection, state: State) -> None:
             raise LedgerError("a share or its end does not follow from the consents before") from error
 
 
-def _take_up(sharing: Sharing, entry: Entry) -> None:
+def _take_up(sharing: SharingState, entry: Entry) -> None:
     match entry.record:
         case Consent() as consent:
             sharing.grant(consent, entry.leaf_hash)
@@ -307,13 +318,13 @@ def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
         if not isinstance(earlier.record, Round) or earlier.record.run != record.run:
             break
         opened += 1
-    state.run = Run(record.run, record.rounds, opened)
+    state.run = RunState(record.run, record.rounds, opened)
     state.round_number = record.number
     state.model = ModelReference(record.base_version, record.base_digest)
     for kind in ("model", "aborted"):
         closed_at, closing = next(_newest(connection, kind), (-1, None))
         if closing is not None and closed_at > position:
-            if isinstance(closing.record, Model):
+            if isinstance(closing.record, ModelRecord):
                 state.model = ModelReference(closing.record.version, closing.record.digest)
             return
     state.open_round = _restore_open_round(connection, entry, record, position, state.founding)
@@ -334,12 +345,12 @@ def _restore_open_round(
     for (data,) in connection.execute(named, (position,)):
         survivors = decode_entry(data).record
         if isinstance(survivors, Survivors):
-            current.name_survivors(tuple(numbers(survivors.people)), survivors.parts)
+            current.name_survivors(tuple(numbers_in(survivors.people)), survivors.parts)
     used = "SELECT entry FROM entry WHERE kind = 'pool' AND position > ? ORDER BY position"
     for (data,) in connection.execute(used, (position,)):
         pool = decode_entry(data).record
-        if isinstance(pool, Pool):
-            current.pool.update(numbers(pool.people))
+        if isinstance(pool, PoolRecord):
+            current.pool.update(numbers_in(pool.people))
     return current
 
 

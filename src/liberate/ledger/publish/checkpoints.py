@@ -19,21 +19,21 @@ from liberate.crypto.note import (
     WitnessPolicy,
     add_cosignature,
     cosignature_times,
-    open_checkpoint,
-    open_cosigned,
     parse_witness_key,
     read_unverified,
+    verify_checkpoint,
+    verify_cosigned_checkpoint,
 )
 from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
-from liberate.files import write_durably
+from liberate.files import write_atomic
 from liberate.ledger.interface import Ledger
-from liberate.ledger.witness.protocol import MAX_BODY_BYTES, SIZE_TYPE, Answer, Submission
+from liberate.ledger.witness.protocol import MAX_BODY_BYTES, SIZE_TYPE, AddCheckpointRequest, AddCheckpointResponse
 
 TIME_LIMIT_S = 10.0
 _ATTEMPTS = 3
 _LONGEST_REASON = 200
 
-Submit = Callable[[str, bytes], Answer]
+Submit = Callable[[str, bytes], AddCheckpointResponse]
 """Sends the body of a request to a witness by its URL; raises LedgerError where there is no answer."""
 
 
@@ -58,7 +58,7 @@ def parse_address(text: str) -> WitnessAddress:
     return WitnessAddress(url.rstrip("/"), vkey)
 
 
-def submit(url: str, body: bytes) -> Answer:
+def submit(url: str, body: bytes) -> AddCheckpointResponse:
     """Send a request over HTTP."""
     request = urllib.request.Request(f"{url}/add-checkpoint", data=body, headers={"Content-Type": "text/plain"})
     try:
@@ -107,7 +107,7 @@ class Publisher:
         note = self._ledger.checkpoint()
         if note != self._published[0]:
             published = self._cosigned(note) if self._witnesses else note
-            write_durably(self._kept, published.encode())
+            write_atomic(self._kept, published.encode())
             self._published = (note, published)
         return self._published[1]
 
@@ -140,12 +140,12 @@ class Publisher:
     def _count(self, note: str) -> int:
         return len(cosignature_times(note, [witness.key for witness in self._witnesses]))
 
-    def _ask(self, pool: ThreadPoolExecutor, witness: WitnessAddress, note: str) -> Future[Answer]:
+    def _ask(self, pool: ThreadPoolExecutor, witness: WitnessAddress, note: str) -> Future[AddCheckpointResponse]:
         old, new = self._sizes[witness], read_unverified(note).size
         proof = self._ledger.consistency_proof(old, new) if 0 < old < new else []
-        return pool.submit(self._send, witness.url, Submission(old, proof, note).encode())
+        return pool.submit(self._send, witness.url, AddCheckpointRequest(old, proof, note).encode())
 
-    def _take(self, note: str, witness: WitnessAddress, done: Future[Answer]) -> str:
+    def _take(self, note: str, witness: WitnessAddress, done: Future[AddCheckpointResponse]) -> str:
         """Add what a witness has answered, or say why there is nothing to add."""
         answer, own = done.result(), read_unverified(note).size
         if answer.status == 200:
@@ -176,7 +176,7 @@ class _OtherSize(Exception):
     """The witness wants a proof from another size."""
 
 
-def to_publish(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint]:
+def checkpoint_for_publication(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint]:
     """Give a checkpoint under which a ledger may be given away: the note, or the newest one.
 
     Raises:
@@ -185,7 +185,7 @@ def to_publish(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint
     """
     founding, text = ledger.state.founding, note or ledger.checkpoint()
     policy = WitnessPolicy(founding.witnesses.keys, founding.witnesses.threshold)
-    return text, open_cosigned(text, founding.log_vkey, policy)
+    return text, verify_cosigned_checkpoint(text, founding.log_vkey, policy)
 
 
 def check_published(ledger: Ledger, note: str, vkey: str) -> None:
@@ -195,7 +195,7 @@ def check_published(ledger: Ledger, note: str, vkey: str) -> None:
         RolledBack: it is smaller, or holds other entries.
         InvalidRecord: the note is no checkpoint of this log.
     """
-    published, present = open_checkpoint(note, vkey), open_checkpoint(ledger.checkpoint(), vkey)
+    published, present = verify_checkpoint(note, vkey), verify_checkpoint(ledger.checkpoint(), vkey)
     hint = "put the newest copy of the ledger back; one that was published cannot be taken back"
     if published.size > present.size:
         words = f"the ledger has {present.size} entries, but {published.size} were published: it was rolled back"
@@ -210,5 +210,7 @@ def check_published(ledger: Ledger, note: str, vkey: str) -> None:
         raise RolledBack(words, size=present.size, published=published.size, hint=hint) from error
 
 
-def _answer(status: int, body: bytes, content_type: str | None) -> Answer:
-    return Answer(status, body.decode("utf-8", "replace"), (content_type or "").partition(";")[0].strip())
+def _answer(status: int, body: bytes, content_type: str | None) -> AddCheckpointResponse:
+    return AddCheckpointResponse(
+        status, body.decode("utf-8", "replace"), (content_type or "").partition(";")[0].strip()
+    )

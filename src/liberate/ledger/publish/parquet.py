@@ -14,8 +14,8 @@ from liberate.errors import LedgerError
 from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.format.records import Block, Round
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.checkpoints import to_publish
-from liberate.ledger.publish.tiles import Exported
+from liberate.ledger.publish.checkpoints import checkpoint_for_publication
+from liberate.ledger.publish.tiles import ExportReport
 
 ENTRIES = "entries.parquet"
 _ROW_GROUP = 20_000
@@ -54,7 +54,7 @@ SCHEMA = pa.schema(
 """`height` and `time` are the block's, `record` is the JSON text that was signed, `entry` what was hashed."""
 
 
-def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> Exported:
+def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> ExportReport:
     """Write all entries under a checkpoint as `entries.parquet`, whole or not at all.
 
     Args:
@@ -66,7 +66,7 @@ def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> Exp
         NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: the ledger is damaged.
     """
-    note, checkpoint = to_publish(ledger, note)
+    note, checkpoint = checkpoint_for_publication(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
     path, draft = folder / ENTRIES, folder / f".{ENTRIES}.draft"
     schema = SCHEMA.with_metadata({"liberate.checkpoint": note, "liberate.log_vkey": ledger.state.founding.log_vkey})
@@ -74,7 +74,7 @@ def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> Exp
         for rows in _groups(_rows(ledger, checkpoint.size)):
             writer.write_table(pa.Table.from_pylist(rows, schema))
     draft.replace(path)
-    return Exported(path, checkpoint.size, checkpoint.root)
+    return ExportReport(path, checkpoint.size, checkpoint.root)
 
 
 def _rows(ledger: Ledger, size: int) -> Iterator[dict[str, Any]]:

@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, decode, encode
 from liberate.crypto.merkle import DIGEST_BYTES, verify_consistency, verify_inclusion
-from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned
+from liberate.crypto.note import Checkpoint, WitnessPolicy, verify_checkpoint, verify_cosigned_checkpoint
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.checkpoints import to_publish
+from liberate.ledger.publish.checkpoints import checkpoint_for_publication
 from liberate.ledger.trace.completeness import Completeness, prove_completeness, verify_completeness
-from liberate.ledger.witness.protocol import Submission
+from liberate.ledger.witness.protocol import AddCheckpointRequest
 
 INCLUSION = "c2sp.org/tlog-proof@v1"
 """First line of an inclusion proof."""
@@ -40,7 +40,7 @@ _INCLUSION = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Included:
+class VerifiedInclusion:
     """What an inclusion proof shows: the log signed a tree in which this entry stands at this position."""
 
     position: int
@@ -51,7 +51,7 @@ class Included:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Continued:
+class VerifiedConsistency:
     """What a consistency proof shows: the log signed a tree that begins with the tree of a kept checkpoint."""
 
     old_size: int
@@ -60,7 +60,7 @@ class Continued:
     note: str
 
 
-def prove_inclusion(ledger: Ledger, position: int, note: str | None = None) -> str:
+def write_inclusion_proof(ledger: Ledger, position: int, note: str | None = None) -> str:
     """Give the proof file of an entry, checked.
 
     Args:
@@ -73,17 +73,17 @@ def prove_inclusion(ledger: Ledger, position: int, note: str | None = None) -> s
         LedgerError: there is no such entry.
         ProofMismatch: the ledger cannot prove it.
     """
-    note, checkpoint = to_publish(ledger, note)
+    note, checkpoint = checkpoint_for_publication(ledger, note)
     if not 0 <= position < min(checkpoint.size, ledger.size):
         raise LedgerError(f"no entry {position}: the ledger has {ledger.size}, the checkpoint {checkpoint.size}")
     entry, proof = ledger.entry(position), ledger.inclusion_proof(position, checkpoint.size)
     lines = [INCLUSION, f"extra {b64encode(entry).decode()}", f"index {position}", *map(_line, proof)]
     text = "\n".join([*lines, "", note])
-    open_inclusion(text, ledger.state.founding.log_vkey)
+    verify_inclusion_proof(text, ledger.state.founding.log_vkey)
     return text
 
 
-def open_inclusion(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> Included:
+def verify_inclusion_proof(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> VerifiedInclusion:
     """Check an inclusion proof; its author's signature is the log's to check, and not in question here.
 
     Raises:
@@ -95,14 +95,14 @@ def open_inclusion(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -
     match = _INCLUSION.fullmatch(text)
     if match is None:
         raise InvalidRecord(f"not an inclusion proof: {INCLUSION}, extra, index, hashes and a checkpoint are wanted")
-    checkpoint = open_cosigned(match["note"], vkey, policy)
+    checkpoint = verify_cosigned_checkpoint(match["note"], vkey, policy)
     entry, position = decode_entry(_bytes(match["extra"])), int(match["index"])
     proof = _hashes(match["hashes"])
     verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
-    return Included(position=position, entry=entry, proof=proof, checkpoint=checkpoint, note=match["note"])
+    return VerifiedInclusion(position=position, entry=entry, proof=proof, checkpoint=checkpoint, note=match["note"])
 
 
-def prove_consistency(ledger: Ledger, kept: str, note: str | None = None) -> str:
+def write_consistency_proof(ledger: Ledger, kept: str, note: str | None = None) -> str:
     """Give the proof file that the ledger continues a kept checkpoint, checked.
 
     Args:
@@ -116,14 +116,16 @@ def prove_consistency(ledger: Ledger, kept: str, note: str | None = None) -> str
         ProofMismatch: the ledger does not continue the kept one.
     """
     vkey = ledger.state.founding.log_vkey
-    old, (note, new) = open_checkpoint(kept, vkey), to_publish(ledger, note)
+    old, (note, new) = verify_checkpoint(kept, vkey), checkpoint_for_publication(ledger, note)
     proof = ledger.consistency_proof(old.size, new.size) if 0 < old.size <= new.size <= ledger.size else []
-    text = Submission(old.size, proof, note).encode().decode()
-    open_consistency(text, vkey, kept)
+    text = AddCheckpointRequest(old.size, proof, note).encode().decode()
+    verify_consistency_proof(text, vkey, kept)
     return text
 
 
-def open_consistency(text: str, vkey: str, kept: str, policy: WitnessPolicy = NO_WITNESSES) -> Continued:
+def verify_consistency_proof(
+    text: str, vkey: str, kept: str, policy: WitnessPolicy = NO_WITNESSES
+) -> VerifiedConsistency:
     """Check a consistency proof against the checkpoint that one has kept; its newer one is to be kept from now on.
 
     Raises:
@@ -131,12 +133,12 @@ def open_consistency(text: str, vkey: str, kept: str, policy: WitnessPolicy = NO
         NoQuorum: too few witnesses have cosigned the newer checkpoint.
         ProofMismatch: the newer checkpoint does not continue the kept one.
     """
-    found = Submission.decode(text.encode())
-    old, new = open_checkpoint(kept, vkey), open_cosigned(found.note, vkey, policy)
+    found = AddCheckpointRequest.decode(text.encode())
+    old, new = verify_checkpoint(kept, vkey), verify_cosigned_checkpoint(found.note, vkey, policy)
     if found.old != old.size:
         raise InvalidRecord(f"the proof begins at {found.old} entries, the kept checkpoint has {old.size}")
     verify_consistency(old.size, new.size, found.proof, old.root, new.root)
-    return Continued(old_size=old.size, proof=tuple(found.proof), checkpoint=new, note=found.note)
+    return VerifiedConsistency(old_size=old.size, proof=tuple(found.proof), checkpoint=new, note=found.note)
 
 
 class CompletenessFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,7 +154,7 @@ class CompletenessFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state_proof: tuple[Hash, ...]
 
 
-def prove_history(ledger: Ledger, number: int, note: str | None = None) -> str:
+def write_completeness_proof(ledger: Ledger, number: int, note: str | None = None) -> str:
     """Give the proof file that holds all entries that name a principal, checked.
 
     Args:
@@ -169,17 +171,17 @@ def prove_history(ledger: Ledger, number: int, note: str | None = None) -> str:
     if not 0 <= number < len(ledger.state.principals):
         raise LedgerError(f"no principal {number}: the ledger has {len(ledger.state.principals)}, counted from 0")
     found = prove_completeness(ledger, number)
-    note, checkpoint = to_publish(ledger, note)
-    if checkpoint != open_checkpoint(found.checkpoint, vkey):
+    note, checkpoint = checkpoint_for_publication(ledger, note)
+    if checkpoint != verify_checkpoint(found.checkpoint, vkey):
         raise LedgerError("a history is complete under the newest checkpoint only, and this is another one")
     found = replace(found, checkpoint=note)
     fields = {name: getattr(found, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
     text = encode(CompletenessFile(**fields)).decode()
-    open_history(text, vkey)
+    verify_completeness_proof(text, vkey)
     return text
 
 
-def open_history(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> Completeness:
+def verify_completeness_proof(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> Completeness:
     """Check a completeness proof.
 
     Raises:
@@ -191,7 +193,7 @@ def open_history(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> 
     file = decode(text.encode(), CompletenessFile)
     fields = {name: getattr(file, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
     found = Completeness(**fields)
-    open_cosigned(found.checkpoint, vkey, policy)
+    verify_cosigned_checkpoint(found.checkpoint, vkey, policy)
     verify_completeness(found, vkey)
     return found
 

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from liberate.crypto import merkle
 from liberate.crypto.merkle import CompactRange
-from liberate.crypto.note import Checkpoint, WitnessPolicy, open_checkpoint, open_cosigned, parse_verifier_key
+from liberate.crypto.note import (
+    Checkpoint,
+    WitnessPolicy,
+    parse_verifier_key,
+    verify_checkpoint,
+    verify_cosigned_checkpoint,
+)
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import MAX_ENTRY_BYTES
@@ -31,7 +37,7 @@ from liberate.ledger.publish.tiles import (
     tile_path,
     tiles_of,
 )
-from liberate.ledger.verification.findings import Finding, Findings
+from liberate.ledger.verification.findings import Finding, FindingCollector
 
 Read = Callable[[str], bytes | None]
 """Gives the content of a file by its path within the export, or None where there is no such file."""
@@ -45,7 +51,7 @@ _PART = re.compile(r"tile/(?P<level>entries|[0-9]{1,2})/(?P<index>(?:x[0-9]{3}/)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TilesAudit:
+class TileVerificationReport:
     """What a check of published tiles found.
 
     Attributes:
@@ -65,7 +71,7 @@ class TilesAudit:
 
 def verify_tiles(
     place: Path | str, vkey: str, *, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES
-) -> TilesAudit:
+) -> TileVerificationReport:
     """Compute the root again from all entries and from all tiles, and compare them with the signed one.
 
     In a folder, the partial tiles of older checkpoints are checked too; a server cannot be asked for them.
@@ -81,8 +87,8 @@ def verify_tiles(
         InvalidRecord: the key, or the kept checkpoint under it, is none.
     """
     parse_verifier_key(vkey)
-    remembered = None if kept is None else open_checkpoint(kept, vkey)
-    findings = Findings()
+    remembered = None if kept is None else verify_checkpoint(kept, vkey)
+    findings = FindingCollector()
     reader = _Reader(source(place), findings)
     checkpoint = reader.checkpoint(vkey, policy)
     if checkpoint is not None:
@@ -92,7 +98,7 @@ def verify_tiles(
         if not _is_address(place):
             reader.check_parts(Path(place), checkpoint.size)
     found = findings.listed()
-    return TilesAudit(
+    return TileVerificationReport(
         ok=not found,
         origin=checkpoint.origin if checkpoint else None,
         entry_count=checkpoint.size if checkpoint else 0,
@@ -104,7 +110,7 @@ def verify_tiles(
 class _Reader:
     """Reads tiles and notes what is wrong with them; holds a few tiles at a time."""
 
-    def __init__(self, read: Read, findings: Findings) -> None:
+    def __init__(self, read: Read, findings: FindingCollector) -> None:
         self._read = read
         self._findings = findings
         self._n_missing = 0
@@ -115,7 +121,7 @@ class _Reader:
         try:
             if data is None:
                 raise LedgerError("is missing")
-            return open_cosigned(data.decode(errors="replace"), vkey, policy)
+            return verify_cosigned_checkpoint(data.decode(errors="replace"), vkey, policy)
         except LedgerError as error:
             self._findings.add(CHECKPOINT, error.message)
             return None

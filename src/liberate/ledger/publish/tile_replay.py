@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liberate.crypto.note import Checkpoint, read_unverified
 from liberate.errors import LedgerError
-from liberate.ledger.publish.tile_reader import TilesAudit, source
+from liberate.ledger.publish.tile_reader import TileVerificationReport, source
 from liberate.ledger.publish.tiles import CHECKPOINT, TILE_WIDTH, split_bundle, tile_path
 from liberate.ledger.verification.findings import Finding
 from liberate.ledger.witness.follower import Follower, ReadEntries
@@ -39,7 +39,7 @@ def entries_in_tiles(place: Path | str) -> ReadEntries:
     return read
 
 
-def replay_tiles(place: Path | str, vkey: str, audit: TilesAudit) -> TilesAudit:
+def replay_tiles(place: Path | str, vkey: str, audit: TileVerificationReport) -> TileVerificationReport:
     """Add to what a check of published tiles found what a replay of their entries by the rules finds.
 
     Args:

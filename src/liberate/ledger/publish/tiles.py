@@ -16,11 +16,11 @@ from pathlib import Path
 
 from liberate.crypto import merkle
 from liberate.crypto.merkle import DIGEST_BYTES, CompactRange, Node
-from liberate.crypto.note import Checkpoint, open_checkpoint
+from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.checkpoints import to_publish
+from liberate.ledger.publish.checkpoints import checkpoint_for_publication
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -30,7 +30,7 @@ LENGTH_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportReport:
     """What an export holds now.
 
     Attributes:
@@ -44,7 +44,7 @@ class Exported:
     root: Digest
 
 
-def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Exported:
+def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> ExportReport:
     """Write a ledger as tiles, or add to an earlier export what has come since.
 
     Args:
@@ -56,7 +56,7 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
         NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
         LedgerError: the folder holds another ledger or another history of this one, or the ledger is damaged.
     """
-    text, checkpoint = to_publish(ledger, note)
+    text, checkpoint = checkpoint_for_publication(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole_writer(folder):
         old = _exported_size(ledger, folder, checkpoint)
@@ -71,7 +71,7 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
         draft = _write_draft(folder / CHECKPOINT, text.encode())
         os.sync()  # in a power failure the checkpoint must not outlive the tiles
         draft.replace(folder / CHECKPOINT)
-    return Exported(folder, checkpoint.size, checkpoint.root)
+    return ExportReport(folder, checkpoint.size, checkpoint.root)
 
 
 def tile_path(level: int | None, index: int, width: int = TILE_WIDTH) -> str:
@@ -160,7 +160,7 @@ def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
         return 0
     hint = "export into a new folder and keep both: checkpoints that contradict each other are evidence"
     try:
-        old = open_checkpoint(text, ledger.state.founding.log_vkey)
+        old = verify_checkpoint(text, ledger.state.founding.log_vkey)
     except LedgerError as error:
         raise LedgerError(f"{folder} holds no export of {ledger.origin}: {error}", hint=hint) from error
     if old.size > checkpoint.size:

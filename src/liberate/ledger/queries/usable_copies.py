@@ -8,14 +8,14 @@ from fractions import Fraction
 
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry
-from liberate.ledger.format.number_sets import numbers
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Record, Update
-from liberate.ledger.format.sharing_records import Consent, Input, Pool, Receipt, Share, Withdrawal
+from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, UsedCopy, Withdrawal
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.state import State
 
 
-def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
+def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
     """Give the shares that a round's pools mean: received by the coordinator, and alive, where the giver was named.
 
     Args:
@@ -30,14 +30,14 @@ def pooled_shares(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
     found: list[tuple[int, Digest]] = []
     for position in ledger.positions(kind="pool"):
         pool = decode_entry(ledger.entry(position)).record
-        if opening < position < closing and isinstance(pool, Pool):
+        if opening < position < closing and isinstance(pool, PoolRecord):
             height = bisect_left(blocks, position) + 1
-            for giver in numbers(pool.people):
+            for giver in numbers_in(pool.people):
                 found += ((giver, hash) for hash in _alive(ledger, giver, pool.author, position, height))
     return sorted(found)
 
 
-def usable_inputs(state: State, people: Collection[int], blocks: int) -> dict[int, list[Digest]]:
+def usable_copies(state: State, people: Collection[int], blocks: int) -> dict[int, list[Digest]]:
     """Give the shares that people who answer may learn from in each of the next blocks, by their numbers.
 
     One giver's weigh together no more than one person; where they would, the newest are taken.
@@ -57,7 +57,7 @@ def usable_inputs(state: State, people: Collection[int], blocks: int) -> dict[in
     return found
 
 
-class Weights:
+class CopyWeights:
     """What answers weigh in a sum, by what the ledger says of the shares they used.
 
     Args:
@@ -76,7 +76,7 @@ class Weights:
         used = answer.shares if isinstance(answer, Update) else ()
         return sum((self._of(each) for each in used), Fraction(0))
 
-    def _of(self, used: Input) -> Fraction:
+    def _of(self, used: UsedCopy) -> Fraction:
         known = self._of_shares.get(used.giver, {})
         if used.share not in known:
             known = self._of_shares[used.giver] = self._read(used.giver)

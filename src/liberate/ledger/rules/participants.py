@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from liberate.ledger.format.number_sets import Range, numbers
-from liberate.ledger.format.refusals import Reason, refusal
+from liberate.ledger.format.number_sets import Range, numbers_in
+from liberate.ledger.format.refusals import Reason, refused
 from liberate.ledger.rules.state import State
 
 MAX_PEOPLE = 262_144
 """People whom one record may name."""
 
 
-def named(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
+def checked_participants(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
     """List the people of some ranges, refusing ranges that could be written in another way or out of order."""
     end = 0
     for part in parts:
         if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
-            raise refusal(reason, f"the range from {part.first} overlaps another, or has empty ends")
+            raise refused(reason, f"the range from {part.first} overlaps another, or has empty ends")
         end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
-    people = tuple(numbers(parts))
+    people = tuple(numbers_in(parts))
     if len(people) > MAX_PEOPLE:
-        raise refusal("too_many_people", f"{len(people)} people, at most {MAX_PEOPLE} are wanted")
+        raise refused("too_many_people", f"{len(people)} people, at most {MAX_PEOPLE} are wanted")
     return people
 
 
@@ -30,9 +30,9 @@ def check_participants(state: State, people: Iterable[int], reason: Reason) -> N
     people = tuple(people)
     for number in people:
         if number >= len(state.principals) or state.principals[number].role != "participant":
-            raise refusal(reason, f"principal {number} is no participant")
+            raise refused(reason, f"principal {number} is no participant")
         if state.principals[number].is_revoked:
-            raise refusal(reason, f"the key of principal {number} was revoked")
+            raise refused(reason, f"the key of principal {number} was revoked")
     for number in people:
         if state.principals[number].has_withdrawn:
-            raise refusal("withdrawn", f"principal {number} has withdrawn from everything")
+            raise refused("withdrawn", f"principal {number} has withdrawn from everything")

@@ -9,33 +9,33 @@ from collections.abc import Collection
 
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
-from liberate.ledger.format.records import Key, Record
-from liberate.ledger.format.refusals import refusal
+from liberate.ledger.format.records import KeyRecord, Record
+from liberate.ledger.format.refusals import refused
 from liberate.ledger.format.sharing_records import (
     Consent,
     Disclosure,
     Erasure,
-    Input,
+    ErasureReport,
     Receipt,
-    Removal,
     Share,
+    UsedCopy,
     Withdrawal,
 )
-from liberate.ledger.rules.participants import named
+from liberate.ledger.rules.participants import checked_participants
 from liberate.ledger.rules.sharing_state import LiveShare
 from liberate.ledger.rules.state import State
 
-AFTER_WITHDRAWAL: tuple[type[Record], ...] = (Key, Erasure)
+AFTER_WITHDRAWAL: tuple[type[Record], ...] = (KeyRecord, Erasure)
 """What somebody who has withdrawn everything may still sign."""
 
 
 def grant(state: State, record: Consent, hash: Digest) -> None:
     """Let a consent live."""
     if state.height >= record.expiry:
-        raise refusal("too_late", f"expires at height {record.expiry}, the next block is {state.height + 1}")
-    recipients = named(record.recipients, "wrong_recipient")
+        raise refused("too_late", f"expires at height {record.expiry}, the next block is {state.height + 1}")
+    recipients = checked_participants(record.recipients, "wrong_recipient")
     if not recipients or record.author in recipients:
-        raise refusal("wrong_recipient", "a consent names others than its giver, one at least")
+        raise refused("wrong_recipient", "a consent names others than its giver, one at least")
     for number in recipients:
         _check_recipient(state, number)
     state.grant(record, hash)
@@ -44,7 +44,7 @@ def grant(state: State, record: Consent, hash: Digest) -> None:
 def withdraw(state: State, record: Withdrawal) -> None:
     """Let a consent end, or everything."""
     if record.consent is not None and record.consent not in state.sharing.consents.get(record.author, {}):
-        raise refusal("no_consent", f"principal {record.author} has no such consent that lives")
+        raise refused("no_consent", f"principal {record.author} has no such consent that lives")
     state.withdraw(record)
 
 
@@ -52,21 +52,21 @@ def hand_over(state: State, record: Share, hash: Digest) -> None:
     """Let a share live, under the consent that covers it."""
     consent = state.sharing.consents.get(record.author, {}).get(record.consent)
     if consent is None:
-        raise refusal("no_consent", f"principal {record.author} has no such consent that lives")
+        raise refused("no_consent", f"principal {record.author} has no such consent that lives")
     terms = consent.record
     if state.height >= terms.expiry:
-        raise refusal("consent_expired", f"expired at height {terms.expiry}, the next block is {state.height + 1}")
+        raise refused("consent_expired", f"expired at height {terms.expiry}, the next block is {state.height + 1}")
     if not includes(terms.recipients, record.recipient):
-        raise refusal("wrong_recipient", f"the consent does not name principal {record.recipient}")
+        raise refused("wrong_recipient", f"the consent does not name principal {record.recipient}")
     _check_recipient(state, record.recipient)
     if len(consent.shares) >= terms.max_shares:
-        raise refusal(
+        raise refused(
             "consent_used_up", f"{len(consent.shares)} shares were made, at most {terms.max_shares} are wanted"
         )
     if consent.bases.get(record.base, record.epsilon_nano) != record.epsilon_nano:
-        raise refusal("wrong_spend", "the same base copy was perturbed at another epsilon before")
+        raise refused("wrong_spend", "the same base copy was perturbed at another epsilon before")
     if not consent.covers(record.base, record.epsilon_nano):
-        raise refusal("over_consent", f"copies may reveal {terms.epsilon_nano} in all, with this one they reveal more")
+        raise refused("over_consent", f"copies may reveal {terms.epsilon_nano} in all, with this one they reveal more")
     state.sharing.hand_over(record, hash)
 
 
@@ -74,24 +74,24 @@ def acknowledge(state: State, record: Receipt) -> None:
     """Let a share be used by who has received it."""
     share = _usable(state, record.giver, record.share)
     if share.record.recipient != record.author:
-        raise refusal("wrong_recipient", f"the share is for principal {share.record.recipient}")
+        raise refused("wrong_recipient", f"the share is for principal {share.record.recipient}")
     if share.record.copy != record.copy:
-        raise refusal("wrong_copy", "what arrived is not what was handed over")
+        raise refused("wrong_copy", "what arrived is not what was handed over")
     if share.is_received:
-        raise refusal("second_receipt", "the share was received before")
+        raise refused("second_receipt", "the share was received before")
     state.sharing.acknowledge(record.share)
 
 
-def check_inputs(state: State, inputs: tuple[Input, ...], people: Collection[int]) -> None:
+def check_inputs(state: State, inputs: tuple[UsedCopy, ...], people: Collection[int]) -> None:
     """Check the shares that an answer used: each lives, and one of those who answer has received it."""
     keys = [(each.giver, each.share) for each in inputs]
     if keys != sorted(set(keys)):
-        raise refusal("wrong_shares", "shares must increase by giver and hash, and each stand once")
+        raise refused("wrong_shares", "shares must increase by giver and hash, and each stand once")
     answering = frozenset(people if inputs else ())
     for giver, hash in keys:
         share = _usable(state, giver, hash)
         if not share.is_received or share.record.recipient not in answering:
-            raise refusal("not_received", f"a share of principal {giver} was not received by who uses it")
+            raise refused("not_received", f"a share of principal {giver} was not received by who uses it")
 
 
 def check_pool(state: State, people: Collection[int], coordinator: int) -> None:
@@ -99,7 +99,7 @@ def check_pool(state: State, people: Collection[int], coordinator: int) -> None:
     for number in people:
         shares = state.sharing.received(number, coordinator, state.height)
         if next(shares, None) is None or state.principals[number].is_revoked:
-            raise refusal("not_received", f"principal {coordinator} has no share of principal {number} that lives")
+            raise refused("not_received", f"principal {coordinator} has no share of principal {number} that lives")
 
 
 def erase(state: State, record: Erasure) -> None:
@@ -108,38 +108,41 @@ def erase(state: State, record: Erasure) -> None:
         _check_removal(state, record, record.removal)
         return
     if record.number != record.author:
-        raise refusal("wrong_erasure", "whoever asks to be forgotten asks for no one else")
+        raise refused("wrong_erasure", "whoever asks to be forgotten asks for no one else")
     person = state.principals[record.author]
     if not person.has_withdrawn:
-        raise refusal("not_withdrawn", f"principal {record.author} has not withdrawn everything")
+        raise refused("not_withdrawn", f"principal {record.author} has not withdrawn everything")
     if person.is_to_be_forgotten:
-        raise refusal("second_request", f"principal {record.author} has asked before")
+        raise refused("second_request", f"principal {record.author} has asked before")
     person.is_to_be_forgotten = True
 
 
 def check_disclosure(state: State, record: Disclosure) -> None:
     """Check that an auditor names participants, whatever has become of them."""
-    people = named(record.people, "wrong_people")
+    people = checked_participants(record.people, "wrong_people")
     if not people:
-        raise refusal("wrong_people", "a disclosure names people")
+        raise refused("wrong_people", "a disclosure names people")
     for number in people:
         if number >= len(state.principals) or state.principals[number].role != "participant":
-            raise refusal("wrong_people", f"principal {number} is no participant")
+            raise refused("wrong_people", f"principal {number} is no participant")
 
 
-def _check_removal(state: State, record: Erasure, removal: Removal) -> None:
+def _check_removal(state: State, record: Erasure, removal: ErasureReport) -> None:
     if state.principals[record.author].role != "coordinator":
-        raise refusal("wrong_erasure", "what was done is said by a coordinator")
+        raise refused("wrong_erasure", "what was done is said by a coordinator")
     n_principals = len(state.principals)
     if record.number >= n_principals or not state.principals[record.number].is_to_be_forgotten:
-        raise refusal("not_requested", f"principal {record.number} has not asked to be forgotten")
-    told, answered = named(removal.told, "wrong_people"), named(removal.answered, "wrong_people")
+        raise refused("not_requested", f"principal {record.number} has not asked to be forgotten")
+    told, answered = (
+        checked_participants(removal.told, "wrong_people"),
+        checked_participants(removal.answered, "wrong_people"),
+    )
     if any(number >= n_principals for number in told) or not set(answered) <= set(told):
-        raise refusal("wrong_people", "whoever was told is a principal, and nobody else answers")
-    versions = named(removal.models, "wrong_version")
+        raise refused("wrong_people", "whoever was told is a principal, and nobody else answers")
+    versions = checked_participants(removal.models, "wrong_version")
     newest = state.model.version if state.model else 0
     if versions and not (versions[0] > 0 and versions[-1] <= newest):
-        raise refusal("wrong_version", f"versions from {versions[0]} to {versions[-1]}, there are 1 to {newest}")
+        raise refused("wrong_version", f"versions from {versions[0]} to {versions[-1]}, there are 1 to {newest}")
 
 
 def _check_recipient(state: State, number: int) -> None:
@@ -147,11 +150,11 @@ def _check_recipient(state: State, number: int) -> None:
         principal = state.principals[number]
         if principal.role in ("participant", "coordinator") and principal.is_active:
             return
-    raise refusal("wrong_recipient", f"principal {number} may not receive copies")
+    raise refused("wrong_recipient", f"principal {number} may not receive copies")
 
 
 def _usable(state: State, giver: int, hash: Digest) -> LiveShare:
     share = state.sharing.usable(hash, giver, state.height)
     if share is None or state.principals[giver].is_revoked:
-        raise refusal("share_without_consent", f"no consent of principal {giver} covers such a share now")
+        raise refused("share_without_consent", f"no consent of principal {giver} covers such a share now")
     return share

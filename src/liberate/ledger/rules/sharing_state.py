@@ -48,7 +48,7 @@ class LiveShare:
 
 
 @dataclass(slots=True)
-class Sharing:
+class SharingState:
     """All consents and shares that were not withdrawn.
 
     Attributes:

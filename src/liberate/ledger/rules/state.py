@@ -14,15 +14,15 @@ from typing import assert_never, get_args
 from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.errors import InvalidRecord
-from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, concerned
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.parts import Account, AdmittedRole, Role
+from liberate.identifiers import Account, Digest
+from liberate.ledger.format.entries import Entry, principals_of
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.parts import AdmittedRole, PrincipalRole
 from liberate.ledger.format.records import ZERO, Genesis, Round
 from liberate.ledger.format.sharing_records import Consent, Withdrawal
-from liberate.ledger.rules.sharing_state import LiveShare, Sharing
+from liberate.ledger.rules.sharing_state import LiveShare, SharingState
 
-ROLES: tuple[Role, ...] = ("admitter", "log", *get_args(AdmittedRole))
+ROLES: tuple[PrincipalRole, ...] = ("admitter", "log", *get_args(AdmittedRole))
 """Roles in the order of their codes in a state leaf."""
 
 _LEAF = Struct(">32sBBQQQ32sQ32s")
@@ -50,7 +50,7 @@ class Principal:
     """
 
     key: bytes
-    role: Role
+    role: PrincipalRole
     is_revoked: bool = False
     has_withdrawn: bool = False
     is_to_be_forgotten: bool = False
@@ -188,7 +188,7 @@ class OpenRound:
     _cohort: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        self._cohort = frozenset(numbers(self.record.cohort))
+        self._cohort = frozenset(numbers_in(self.record.cohort))
 
     def admits(self, number: int) -> bool:
         """Whether a participant belongs to the cohort."""
@@ -224,7 +224,7 @@ class OpenRound:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunState:
     """The rounds that have been opened for one training run.
 
     Attributes:
@@ -272,8 +272,8 @@ class State:
     block_size: int = 0
     time_us: int = 0
     principals: list[Principal] = field(default_factory=list)
-    sharing: Sharing = field(default_factory=Sharing)
-    run: Run | None = None
+    sharing: SharingState = field(default_factory=SharingState)
+    run: RunState | None = None
     round_number: int = 0
     open_round: OpenRound | None = None
     model: ModelReference | None = None
@@ -373,7 +373,7 @@ class State:
 
     def advance(self, entry: Entry) -> None:
         """Count an accepted entry, in its author's sequence and in the history of everybody it concerns."""
-        for number in concerned(entry.record):
+        for number in principals_of(entry.record):
             self.principals[number].count(entry.leaf_hash)
             self._changed.add(number)
             if number == entry.record.author:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import open_checkpoint, parse_verifier_key
-from liberate.crypto.signing import verify
+from liberate.crypto.note import parse_verifier_key, verify_checkpoint
+from liberate.crypto.signing import verify_signature
 from liberate.errors import ProofMismatch
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import concerns, decode_entry, signed_bytes
-from liberate.ledger.format.records import Block, Enrol, Genesis, Key, Record, Update
+from liberate.ledger.format.entries import decode_entry, involves, signed_bytes
+from liberate.ledger.format.records import Block, Enrol, Genesis, KeyRecord, Record, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.sharing_state import consents_digest
@@ -76,24 +76,24 @@ def verify_completeness(proof: Completeness, key: str) -> None:
         InvalidRecord: the checkpoint is not signed with the key, or an entry not by the principal that it names.
         RefusedEntry: something is no entry.
     """
-    shown_principal(proof, key)
+    proven_principal(proof, key)
 
 
-def shown_principal(proof: Completeness, key: str) -> Principal:
+def proven_principal(proof: Completeness, key: str) -> Principal:
     """Do as `verify_completeness`, and give the principal's leaf that the entries lead to."""
-    checkpoint = open_checkpoint(proof.checkpoint, key)
+    checkpoint = verify_checkpoint(proof.checkpoint, key)
     block = decode_entry(proof.block)
     if not isinstance(block.record, Block):
         raise ProofMismatch("the state root of a block is wanted")
     last = checkpoint.size - 1
     verify_inclusion(block.leaf_hash, last, checkpoint.size, proof.block_proof, checkpoint.root)
-    principal = follow(proof.number, proof.entries, checkpoint.origin)
+    principal = replay_principal(proof.number, proof.entries, checkpoint.origin)
     leaf = leaf_hash(principal.encode())
     verify_inclusion(leaf, proof.number, proof.principal_count, proof.state_proof, block.record.state_root)
     return principal
 
 
-def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
+def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Principal:
     """Make a principal of all entries that name it, as the rules do, and check what it signed.
 
     Raises:
@@ -108,15 +108,15 @@ def follow(number: int, entries: Sequence[bytes], origin: str) -> Principal:
     for data in entries:
         entry = decode_entry(data)
         record = entry.record
-        if record.origin != origin or not concerns(record, number):
+        if record.origin != origin or not involves(record, number):
             raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
         if record.author == number:
-            verify(principal.key, signed_bytes(entry.body), entry.signature)
+            verify_signature(principal.key, signed_bytes(entry.body), entry.signature)
             principal.sequence = record.seq
         match record:
-            case Key(number=owner, key=None) if owner == number:
+            case KeyRecord(number=owner, key=None) if owner == number:
                 principal.revoke()
-            case Key(number=owner, key=following) if owner == number and following is not None:
+            case KeyRecord(number=owner, key=following) if owner == number and following is not None:
                 principal.replace_key(following.public)
             case Update() if number in record.answers_for():
                 principal.spend(record.account, record.spend)

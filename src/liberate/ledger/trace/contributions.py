@@ -12,12 +12,12 @@ from liberate.crypto.merkle import Node, inclusion_proof, leaf_hash, node_hash, 
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Model, Round, Update
-from liberate.ledger.format.sharing_records import Pool
+from liberate.ledger.format.records import ModelRecord, Round, Update
+from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.trace.prover import ProvedEntry, Prover
 
-Outcome = Literal["used", "unused", "aborted", "open"]
+ContributionStatus = Literal["used", "unused", "aborted", "open"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,13 @@ class Contribution:
 
     update: ProvedEntry
     round: ProvedEntry
-    outcome: Outcome
+    outcome: ContributionStatus
     model: ProvedEntry | None = None
     membership: Membership | None = None
     descendants: tuple[ProvedEntry, ...] = ()
 
 
-class Lineage:
+class ContributionTracer:
     """Follows updates and pools into models, and models into later ones."""
 
     def __init__(self, ledger: Ledger, prover: Prover, with_memberships: bool) -> None:
@@ -77,14 +77,14 @@ class Lineage:
             raise LedgerError(f"entry {proved.position} is no round")
         return proved, proved.entry.record
 
-    def contribution(self, update: ProvedEntry, record: Update | Pool) -> Contribution:
+    def contribution(self, update: ProvedEntry, record: Update | PoolRecord) -> Contribution:
         """Follow an update, or a pool, into the model that used it."""
         opening, _ = self.round(record.round)
         if record.round > len(self._closings):
             return Contribution(update=update, round=opening, outcome="open")
         closing = self._prover.prove(self._closings[record.round - 1])
         model = closing.entry.record
-        if not isinstance(model, Model):
+        if not isinstance(model, ModelRecord):
             return Contribution(update=update, round=opening, outcome="aborted")
         if update.position in model.unused:
             return Contribution(update=update, round=opening, outcome="unused")
@@ -98,7 +98,7 @@ class Lineage:
             descendants=self._descendants(closing.position, model),
         )
 
-    def _membership(self, update: ProvedEntry, opening: int, closing: int, model: Model) -> Membership:
+    def _membership(self, update: ProvedEntry, opening: int, closing: int, model: ModelRecord) -> Membership:
         if closing not in self._used:
             self._used[closing] = used_updates(self._ledger, opening, closing, model)
         used = self._used[closing]
@@ -109,7 +109,7 @@ class Lineage:
         self.membership_count += 1
         return Membership(index=index, size=len(leaves), proof=tuple(proof))
 
-    def _descendants(self, position: int, model: Model) -> tuple[ProvedEntry, ...]:
+    def _descendants(self, position: int, model: ModelRecord) -> tuple[ProvedEntry, ...]:
         if position not in self._later:
             lineage, later = {model.digest}, []
             for at, record in self._all_models[bisect_left(self._models, position) + 1 :]:
@@ -120,12 +120,12 @@ class Lineage:
         return self._later[position]
 
     @cached_property
-    def _all_models(self) -> list[tuple[int, Model]]:
+    def _all_models(self) -> list[tuple[int, ModelRecord]]:
         records = ((position, decode_entry(self._ledger.entry(position)).record) for position in self._models)
-        return [(position, record) for position, record in records if isinstance(record, Model)]
+        return [(position, record) for position, record in records if isinstance(record, ModelRecord)]
 
 
-def used_updates(ledger: Ledger, opening: int, closing: int, model: Model) -> dict[int, Digest]:
+def used_updates(ledger: Ledger, opening: int, closing: int, model: ModelRecord) -> dict[int, Digest]:
     """Give the leaf hashes of the updates that a model used, by position, in ledger order.
 
     Args:

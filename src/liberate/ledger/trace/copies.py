@@ -12,7 +12,7 @@ from liberate.ledger.trace.prover import ProvedEntry, Prover, of_kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class TracedConsent:
     """A consent, and how it ended.
 
     Attributes:
@@ -27,7 +27,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class TracedCopy:
     """A copy of somebody's ratings: who gave it to whom, under which consent.
 
     Attributes:
@@ -41,11 +41,11 @@ class Copy:
     giver: int
     recipient: int
     share: ProvedEntry
-    grant: Grant
+    grant: TracedConsent
     receipt: ProvedEntry | None
 
 
-class Sharing:
+class CopyHistory:
     """Puts together what a history says of consents and copies.
 
     Args:
@@ -62,10 +62,10 @@ class Sharing:
         self._receipts = {record.share: each for each, record in of_kind(history, Receipt)}
         self._withdrawals: dict[int, list[tuple[ProvedEntry, Withdrawal]]] = {}
 
-    def copies(self) -> list[Copy]:
+    def copies(self) -> list[TracedCopy]:
         """Give all copies that the history knows of."""
         return [
-            Copy(
+            TracedCopy(
                 giver=record.author,
                 recipient=record.recipient,
                 share=each,
@@ -75,7 +75,7 @@ class Sharing:
             for each, record in self._shares
         ]
 
-    def grant(self, consent: ProvedEntry) -> Grant:
+    def grant(self, consent: ProvedEntry) -> TracedConsent:
         """Say what became of a consent."""
         record = consent.entry.record
         if not isinstance(record, Consent):
@@ -83,7 +83,7 @@ class Sharing:
         ended = (consent.entry.leaf_hash, None)
         ends = (end for end, withdrawal in self._withdrawals_of(record.author) if withdrawal.consent in ended)
         end = next((each for each in ends if each.position > consent.position), None)
-        return Grant(consent=consent, end=end, holds=end is None and self._ledger.height < record.expiry)
+        return TracedConsent(consent=consent, end=end, holds=end is None and self._ledger.height < record.expiry)
 
     def _withdrawals_of(self, giver: int) -> list[tuple[ProvedEntry, Withdrawal]]:
         if giver not in self._withdrawals:

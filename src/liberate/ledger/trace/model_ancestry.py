@@ -10,15 +10,15 @@ from liberate.crypto.merkle import root
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry
-from liberate.ledger.format.number_sets import numbers
-from liberate.ledger.format.records import Model, Update
-from liberate.ledger.format.sharing_records import Pool
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import ModelRecord, Update
+from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.trace.prover import ProvedEntry, Prover, of_kind, verify_signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ModelAncestor:
     """One model on the way, and who shaped it beside those who shaped its parent.
 
     Attributes:
@@ -42,7 +42,7 @@ class Step:
     pooled: frozenset[int]
 
 
-def trace_model(ledger: Ledger, version: int) -> Iterator[Step]:
+def model_ancestry(ledger: Ledger, version: int) -> Iterator[ModelAncestor]:
     """Follow a model back to where its lineage begins, one step at a time.
 
     Args:
@@ -63,18 +63,20 @@ def trace_model(ledger: Ledger, version: int) -> Iterator[Step]:
         raise LedgerError(f"there is no model {version}, the newest is {len(models)}")
     prover = Prover(ledger)
     rounds = ledger.positions(kind="round")
-    digests = [record.digest for _, record in of_kind(prover.prove_all(models[:version]), Model)]
+    digests = [record.digest for _, record in of_kind(prover.prove_all(models[:version]), ModelRecord)]
     at = version - 1
     while at >= 0:
-        ((proved, model),) = of_kind([prover.prove(models[at])], Model)
+        ((proved, model),) = of_kind([prover.prove(models[at])], ModelRecord)
         opening = rounds[bisect_left(rounds, proved.position) - 1]
         yield _step(ledger, prover, prover.prove(opening), proved, model)
         at = _last_index(digests[:at], model.parent)
 
 
-def _step(ledger: Ledger, prover: Prover, opening: ProvedEntry, closing: ProvedEntry, model: Model) -> Step:
+def _step(
+    ledger: Ledger, prover: Prover, opening: ProvedEntry, closing: ProvedEntry, model: ModelRecord
+) -> ModelAncestor:
     entries = {at: decode_entry(data) for at, data in ledger.entries(opening.position + 1, closing.position)}
-    pools = prover.prove_all(at for at, entry in entries.items() if isinstance(entry.record, Pool))
+    pools = prover.prove_all(at for at, entry in entries.items() if isinstance(entry.record, PoolRecord))
     unused = set(model.unused)
     updates = {at: entry for at, entry in entries.items() if isinstance(entry.record, Update) and at not in unused}
     _check_updates(ledger, updates, model.updates_root)
@@ -85,7 +87,7 @@ def _step(ledger: Ledger, prover: Prover, opening: ProvedEntry, closing: ProvedE
             people.update(entry.record.answers_for())
             for giver in {each.giver for each in entry.record.shares}:
                 givers[giver] = (*givers.get(giver, ()), position)
-    return Step(
+    return ModelAncestor(
         checkpoint=prover.note,
         model=closing,
         round=opening,
@@ -93,7 +95,7 @@ def _step(ledger: Ledger, prover: Prover, opening: ProvedEntry, closing: ProvedE
         people=frozenset(people),
         givers=givers,
         pools=tuple(pools),
-        pooled=frozenset(number for _, pool in of_kind(pools, Pool) for number in numbers(pool.people)),
+        pooled=frozenset(number for _, pool in of_kind(pools, PoolRecord) for number in numbers_in(pool.people)),
     )
 
 

@@ -9,20 +9,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from liberate.errors import LedgerError
-from liberate.identifiers import Digest
+from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.parts import Account
 from liberate.ledger.format.records import Update
-from liberate.ledger.format.sharing_records import Consent, Disclosure, Erasure, Pool, Receipt, Share, Withdrawal
+from liberate.ledger.format.sharing_records import Consent, Disclosure, Erasure, PoolRecord, Receipt, Share, Withdrawal
 from liberate.ledger.interface import Ledger
-from liberate.ledger.trace.completeness import Completeness, prove_completeness, shown_principal
-from liberate.ledger.trace.contributions import Contribution, Lineage
-from liberate.ledger.trace.copies import Copy, Grant, Sharing
+from liberate.ledger.trace.completeness import Completeness, prove_completeness, proven_principal
+from liberate.ledger.trace.contributions import Contribution, ContributionTracer
+from liberate.ledger.trace.copies import CopyHistory, TracedConsent, TracedCopy
 from liberate.ledger.trace.prover import ProvedEntry, Prover, of_kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class CopyUse:
     """Somebody's copies were used by who received them.
 
     Attributes:
@@ -32,12 +31,12 @@ class Use:
     """
 
     by: int
-    copies: tuple[Copy, ...]
+    copies: tuple[TracedCopy, ...]
     contribution: Contribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class RunSpend:
     """What a run's answers have cost, in 1e-9 of an account."""
 
     run: int
@@ -46,7 +45,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class RecipientTrace:
     """What somebody received, from whom, under which consent.
 
     Attributes:
@@ -59,11 +58,11 @@ class Received:
     number: int
     checkpoint: str
     completeness: Completeness
-    copies: tuple[Copy, ...]
+    copies: tuple[TracedCopy, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class ParticipantTrace:
     """A participant's history.
 
     Attributes:
@@ -93,16 +92,16 @@ class Trace:
     history: tuple[ProvedEntry, ...]
     completeness: Completeness
     contributions: tuple[Contribution, ...]
-    grants: tuple[Grant, ...]
-    copies: tuple[Copy, ...]
-    uses: tuple[Use, ...]
-    received: tuple[Copy, ...]
+    grants: tuple[TracedConsent, ...]
+    copies: tuple[TracedCopy, ...]
+    uses: tuple[CopyUse, ...]
+    received: tuple[TracedCopy, ...]
     withdrawal: ProvedEntry | None
     erasures: tuple[ProvedEntry, ...]
     disclosures: tuple[ProvedEntry, ...]
     epsilon_nano: int
     rho_nano: int
-    spent: tuple[Spent, ...]
+    spent: tuple[RunSpend, ...]
     bases: dict[Digest, int | None]
     proof_count: int
 
@@ -121,7 +120,7 @@ class Trace:
         return (*own, *shared)
 
 
-def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = True) -> Trace:
+def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = True) -> ParticipantTrace:
     """Follow a participant's data through a ledger.
 
     Args:
@@ -139,16 +138,16 @@ def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = T
     if number >= len(principals) or principals[number].role != "participant":
         raise LedgerError(f"principal {number} is no participant")
     completeness = prove_completeness(ledger, number)
-    principal = shown_principal(completeness, ledger.state.founding.log_vkey)
+    principal = proven_principal(completeness, ledger.state.founding.log_vkey)
     positions = ledger.positions(about=number)
     prover = Prover(ledger, follower=number, history=positions)
     history = prover.prove_all(positions)
-    sharing = Sharing(ledger, prover, history)
-    lineage = Lineage(ledger, prover, with_memberships)
-    lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | Pool))
+    sharing = CopyHistory(ledger, prover, history)
+    lineage = ContributionTracer(ledger, prover, with_memberships)
+    lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | PoolRecord))
     given = tuple(copy for copy in sharing.copies() if copy.giver == number)
     answers = [(each, record) for each, record in of_kind(history, Update) if number in record.answers_for()]
-    return Trace(
+    return ParticipantTrace(
         number=number,
         key=principal.key,
         checkpoint=prover.note,
@@ -170,7 +169,7 @@ def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = T
     )
 
 
-def trace_received(ledger: Ledger, number: int) -> Received:
+def trace_received(ledger: Ledger, number: int) -> RecipientTrace:
     """Say what a participant, or a coordinator for its pool, received, from whom, and under which consents.
 
     Raises:
@@ -182,15 +181,15 @@ def trace_received(ledger: Ledger, number: int) -> Received:
     if number >= len(principals) or principals[number].role not in ("participant", "coordinator"):
         raise LedgerError(f"principal {number} receives nothing")
     completeness = prove_completeness(ledger, number)
-    shown_principal(completeness, ledger.state.founding.log_vkey)
+    proven_principal(completeness, ledger.state.founding.log_vkey)
     positions = ledger.positions(about=number)
     prover = Prover(ledger, follower=number, history=positions)
     entries = zip(positions, completeness.entries, strict=True)
     history = prover.prove_all(
         at for at, data in entries if isinstance(decode_entry(data).record, Consent | Share | Receipt)
     )
-    copies = Sharing(ledger, prover, history).copies()
-    return Received(
+    copies = CopyHistory(ledger, prover, history).copies()
+    return RecipientTrace(
         number=number,
         checkpoint=prover.note,
         completeness=completeness,
@@ -198,7 +197,9 @@ def trace_received(ledger: Ledger, number: int) -> Received:
     )
 
 
-def _uses(history: Sequence[ProvedEntry], given: Sequence[Copy], giver: int, lineage: Lineage) -> Iterator[Use]:
+def _uses(
+    history: Sequence[ProvedEntry], given: Sequence[TracedCopy], giver: int, lineage: ContributionTracer
+) -> Iterator[CopyUse]:
     """Give each use of somebody's copies by others, in ledger order."""
     by_hash = {copy.share.entry.leaf_hash: copy for copy in given}
     for each in history:
@@ -207,15 +208,15 @@ def _uses(history: Sequence[ProvedEntry], given: Sequence[Copy], giver: int, lin
                 copies = [by_hash[one.share] for one in inputs if one.giver == giver]
                 for recipient in sorted({copy.recipient for copy in copies}):
                     of_one = tuple(copy for copy in copies if copy.recipient == recipient)
-                    yield Use(by=recipient, copies=of_one, contribution=lineage.contribution(each, update))
-            case Pool(author=coordinator) as pool if coordinator != giver:
+                    yield CopyUse(by=recipient, copies=of_one, contribution=lineage.contribution(each, update))
+            case PoolRecord(author=coordinator) as pool if coordinator != giver:
                 pooled = tuple(copy for copy in given if copy.recipient == coordinator and _is_usable(copy, each))
-                yield Use(by=coordinator, copies=pooled, contribution=lineage.contribution(each, pool))
+                yield CopyUse(by=coordinator, copies=pooled, contribution=lineage.contribution(each, pool))
             case _:
                 pass
 
 
-def _is_usable(copy: Copy, by: ProvedEntry) -> bool:
+def _is_usable(copy: TracedCopy, by: ProvedEntry) -> bool:
     """Whether a copy could be used by an entry."""
     consent, end, receipt = copy.grant.consent.entry.record, copy.grant.end, copy.receipt
     if receipt is None or receipt.position > by.position or not isinstance(consent, Consent):
@@ -223,14 +224,14 @@ def _is_usable(copy: Copy, by: ProvedEntry) -> bool:
     return by.height <= consent.expiry and (end is None or end.position > by.position)
 
 
-def _spent(lineage: Lineage, answers: Iterable[Update]) -> Iterator[Spent]:
+def _spent(lineage: ContributionTracer, answers: Iterable[Update]) -> Iterator[RunSpend]:
     by_run: dict[tuple[int, Account], int] = {}
     for answer in answers:
         key = lineage.round(answer.round)[1].run, answer.account
         by_run[key] = by_run.get(key, 0) + answer.spend
     for (run, account), nano in by_run.items():
         if nano:
-            yield Spent(run=run, account=account, nano=nano)
+            yield RunSpend(run=run, account=account, nano=nano)
 
 
 def _is_used_after(contribution: Contribution, end: ProvedEntry | None) -> bool:

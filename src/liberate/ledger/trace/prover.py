@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from liberate.crypto.merkle import node_hash
-from liberate.crypto.note import open_checkpoint
-from liberate.crypto.signing import Claim, verify, verify_batch
+from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.signing import SignatureClaim, verify_batch, verify_signature
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry, signed_bytes
@@ -53,8 +53,8 @@ class Prover:
         self._follower = follower
         self._history = frozenset(history)
         self._blocks = ledger.positions(kind="block")
-        checkpoint = open_checkpoint(self.note, ledger.state.founding.log_vkey)
-        self._tree = CheckedTree(ledger, checkpoint.size, checkpoint.root)
+        checkpoint = verify_checkpoint(self.note, ledger.state.founding.log_vkey)
+        self._tree = VerifiedTreeReader(ledger, checkpoint.size, checkpoint.root)
         self._checked: dict[int, tuple[Entry, tuple[Digest, ...]]] = {}
         self._proved: dict[int, ProvedEntry] = {}
 
@@ -99,7 +99,7 @@ class Prover:
         return isinstance(entry.record, Block) or (entry.record.author == self._follower and position in self._history)
 
 
-class Readable(Protocol):
+class NodeReader(Protocol):
     """Where the nodes of a tree are read from."""
 
     def nodes(self, places: Sequence[tuple[int, int]]) -> list[Digest]:
@@ -107,7 +107,7 @@ class Readable(Protocol):
         ...
 
 
-class CheckedTree:
+class VerifiedTreeReader:
     """Proves leaves of a tree with a given root; what one proof has shown of the tree need not be shown again.
 
     Args:
@@ -116,7 +116,7 @@ class CheckedTree:
         root: Its root, known from elsewhere.
     """
 
-    def __init__(self, readable: Readable, size: int, root: Digest) -> None:
+    def __init__(self, readable: NodeReader, size: int, root: Digest) -> None:
         self._readable = readable
         self._widths = [size]
         while self._widths[-1] > 1:
@@ -186,12 +186,12 @@ def verify_signed(ledger: Ledger, entries: Mapping[int, Entry]) -> None:
         InvalidRecord: a signature is wrong.
     """
     claims = [
-        Claim(ledger.state.key_at(entry.record.author, position), signed_bytes(entry.body), entry.signature)
+        SignatureClaim(ledger.state.key_at(entry.record.author, position), signed_bytes(entry.body), entry.signature)
         for position, entry in entries.items()
     ]
     for claim, is_valid in zip(claims, verify_batch(claims), strict=True):
         if not is_valid:
-            verify(claim.public, claim.message, claim.signature)
+            verify_signature(claim.public, claim.message, claim.signature)
 
 
 def of_kind(history: Iterable[ProvedEntry], kind: type[RecordT]) -> Iterator[tuple[ProvedEntry, RecordT]]:

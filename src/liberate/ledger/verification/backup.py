@@ -8,13 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 from liberate.errors import LedgerError
-from liberate.files import make_durable
+from liberate.files import fsync_path
 from liberate.ledger.log import tables
-from liberate.ledger.verification.replay import Progress
-from liberate.ledger.verification.verify import Audit, verify
+from liberate.ledger.verification.replay import EntryProgress
+from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 
 
-def backup(folder: Path, to: Path, *, key: str | None = None, progress: Progress | None = None) -> Audit:
+def backup(
+    folder: Path, to: Path, *, key: str | None = None, progress: EntryProgress | None = None
+) -> VerificationReport:
     """Copy a ledger, in use or not, as it stands at one block.
 
     Args:
@@ -29,7 +31,7 @@ def backup(folder: Path, to: Path, *, key: str | None = None, progress: Progress
     Raises:
         LedgerError: there is no ledger in the folder, `to` exists, the copy cannot be written, or a fault was found.
     """
-    if not (folder / tables.FILE_NAME).is_file():
+    if not (folder / tables.LEDGER_FILE).is_file():
         raise LedgerError(f"there is no ledger in {folder}")
     if to.exists():
         raise LedgerError(f"{to} exists already", hint="backups are never overwritten: choose another folder")
@@ -38,14 +40,14 @@ def backup(folder: Path, to: Path, *, key: str | None = None, progress: Progress
         partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.partial-", dir=to.parent))
         try:
             _copy(folder, partial)
-            audit = verify(partial, key=key, progress=progress)
+            audit = verify_ledger(partial, key=key, progress=progress)
             if not audit.ok:
                 first = audit.findings[0]
                 raise LedgerError(f"not backed up: {first.place}: {first.reason}", hint="liberate ledger verify")
-            make_durable(partial / tables.FILE_NAME)
-            make_durable(partial)
+            fsync_path(partial / tables.LEDGER_FILE)
+            fsync_path(partial)
             partial.rename(to)
-            make_durable(to.parent)
+            fsync_path(to.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return audit

@@ -27,7 +27,7 @@ class Finding:
     reason: str
 
 
-class Findings:
+class FindingCollector:
     """Collects findings, the first thousand of them word for word."""
 
     def __init__(self) -> None:
@@ -55,14 +55,20 @@ class Findings:
             self.add(place, f"cannot be read: {error}")
 
 
-class Comparison:
+class RowComparison:
     """The stored rows of a table, in the order of their integer keys, beside the rows that should be there.
 
     Rows whose first key is smaller than `begin` are left out.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, table: str, keys: Sequence[str], findings: Findings, *, begin: int = 0
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        keys: Sequence[str],
+        findings: FindingCollector,
+        *,
+        begin: int = 0,
     ) -> None:
         self._table = table
         self._n_keys = len(keys)

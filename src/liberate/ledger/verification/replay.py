@@ -16,21 +16,21 @@ from hashlib import sha256
 
 from liberate.crypto.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 from liberate.crypto.note import Checkpoint, parse_verifier_key
-from liberate.crypto.signing import Claim, verify_batch
-from liberate.crypto.verifier_pool import Verifiers
+from liberate.crypto.signing import SignatureClaim, verify_batch
+from liberate.crypto.verifier_pool import SignatureVerifierPool
 from liberate.errors import InvalidRecord, RefusedEntry
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, concerned, decode_entry, signed_bytes
+from liberate.ledger.format.entries import Entry, decode_entry, principals_of, signed_bytes
 from liberate.ledger.format.parts import NewKey
-from liberate.ledger.format.records import ZERO, Enrol, Genesis, Key
+from liberate.ledger.format.records import ZERO, Enrol, Genesis, KeyRecord
 from liberate.ledger.log import tables
 from liberate.ledger.log.tables import Row
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply, verify_signatures
-from liberate.ledger.verification.findings import Comparison, Findings, describe_difference
-from liberate.ledger.verification.resumption import Verified
+from liberate.ledger.rules.transition import apply_entry, verify_signatures
+from liberate.ledger.verification.findings import FindingCollector, RowComparison, describe_difference
+from liberate.ledger.verification.resumption import VerifiedPrefix
 
-Progress = Callable[[int, int], None]
+EntryProgress = Callable[[int, int], None]
 """Is told how many entries are done, of how many."""
 
 _BATCH = 250
@@ -54,7 +54,7 @@ class _Batch:
 
     rows: Sequence[Row]
     entries: Sequence[Entry | None]
-    claims: Sequence[Claim]
+    claims: Sequence[SignatureClaim]
     verdicts: Future[list[bool]] | None
 
     @property
@@ -67,7 +67,7 @@ class _Batch:
         return [claim.public if is_true else None for claim, is_true in zip(self.claims, verdicts, strict=True)]
 
 
-_NO_CLAIM = Claim(ZERO, b"", b"")
+_NO_CLAIM = SignatureClaim(ZERO, b"", b"")
 
 
 class Replay:
@@ -82,7 +82,7 @@ class Replay:
         remembered_root: Root of the tree when it had the remembered size.
     """
 
-    def __init__(self, findings: Findings, verified: Verified | None) -> None:
+    def __init__(self, findings: FindingCollector, verified: VerifiedPrefix | None) -> None:
         self.state = verified.state if verified else State()
         self.edge = CompactRange(verified.size, verified.roots) if verified else CompactRange()
         self.begin = self.edge.size
@@ -94,14 +94,16 @@ class Replay:
         self._is_dense = True
         self._announced = {number: principal.key for number, principal in enumerate(self.state.principals)}
 
-    def run(self, connection: sqlite3.Connection, remembered: Checkpoint | None, progress: Progress | None) -> None:
+    def run(
+        self, connection: sqlite3.Connection, remembered: Checkpoint | None, progress: EntryProgress | None
+    ) -> None:
         """Check all entries to come and the nodes over them."""
         last = connection.execute("SELECT max(position) FROM entry").fetchone()[0]
         size = last + 1 if isinstance(last, int) else 0
-        nodes = Comparison(connection, "node", ("position", "level"), self._findings, begin=self.begin)
+        nodes = RowComparison(connection, "node", ("position", "level"), self._findings, begin=self.begin)
         n_processes = 2 if size - self.begin >= _WORTH_PROCESSES else 0
         with self._findings.reading("entry"), _without_cycle_search(), ExitStack() as stack:
-            verifiers = stack.enter_context(closing(Verifiers(n_processes))) if n_processes else None
+            verifiers = stack.enter_context(closing(SignatureVerifierPool(n_processes))) if n_processes else None
             for batch in self._batches(connection, verifiers):
                 for row, entry, key in zip(batch.rows, batch.entries, batch.keys(), strict=True):
                     self._take(row, entry, key, nodes)
@@ -118,7 +120,7 @@ class Replay:
         if not self.edge.size:
             self._findings.add("entry", "there are no entries")
 
-    def _batches(self, connection: sqlite3.Connection, verifiers: Verifiers | None) -> Iterator[_Batch]:
+    def _batches(self, connection: sqlite3.Connection, verifiers: SignatureVerifierPool | None) -> Iterator[_Batch]:
         """Read entries and have their signatures verified some megabytes before they are replayed."""
         columns = ", ".join(_ENTRY_COLUMNS)
         statement = f"SELECT {columns} FROM entry WHERE position >= ? OR ? = 0 ORDER BY position"
@@ -136,7 +138,7 @@ class Replay:
                 yield ahead.popleft()
         yield from ahead
 
-    def _claim(self, entry: Entry | None) -> Claim:
+    def _claim(self, entry: Entry | None) -> SignatureClaim:
         """Give what an entry's signature says, if its author's key is the one that was announced last.
 
         Whether it is, the rules decide: they are told by whose key the signature is.
@@ -151,11 +153,11 @@ class Replay:
                     self._announced[len(admitters)] = parse_verifier_key(log_vkey).public
             case Enrol(number=number, key=key):
                 self._announced[number] = key
-            case Key(number=number, key=NewKey(public=key)):
+            case KeyRecord(number=number, key=NewKey(public=key)):
                 self._announced[number] = key
             case _:
                 pass
-        return Claim(author_key, signed_bytes(entry.body), entry.signature)
+        return SignatureClaim(author_key, signed_bytes(entry.body), entry.signature)
 
     def _decode(self, row: Row) -> Entry | None:
         position, data = int(row[0]), row[1]
@@ -173,7 +175,7 @@ class Replay:
             self._findings.add(place, difference)
         return entry
 
-    def _take(self, row: Row, entry: Entry | None, verified_by: bytes | None, nodes: Comparison) -> None:
+    def _take(self, row: Row, entry: Entry | None, verified_by: bytes | None, nodes: RowComparison) -> None:
         position, data = int(row[0]), row[1]
         wanted = self.edge.size
         if self._is_dense and position != wanted:
@@ -190,11 +192,11 @@ class Replay:
 
     def _follow(self, position: int, entry: Entry, verified_by: bytes | None) -> None:
         """Apply an entry; after the first one that does not follow, only signatures can be checked."""
-        for number in concerned(entry.record):
+        for number in principals_of(entry.record):
             self.about[number] = chain(self.about[number], position)
         if self.is_following:
             try:
-                apply(self.state, entry, position, verified_by=verified_by)
+                apply_entry(self.state, entry, position, verified_by=verified_by)
             except RefusedEntry as refused:
                 self._findings.add(f"entry {position}", str(refused))
                 self.is_following = False

@@ -11,14 +11,14 @@ import msgspec
 
 from liberate.crypto.merkle import MutableTree
 from liberate.errors import LedgerError
-from liberate.files import write_durably
+from liberate.files import write_atomic
 from liberate.identifiers import Digest
 from liberate.ledger.rules.state import State
 
 _LAYOUT = "liberate/verified/1"
 
 
-class Verified(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VerifiedPrefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A ledger as far as it was checked, up to the end of a block.
 
     Attributes:
@@ -34,12 +34,12 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state: State
 
 
-def save(path: Path, verified: Verified) -> None:
+def save(path: Path, verified: VerifiedPrefix) -> None:
     """Write the file, or replace it as a whole."""
-    write_durably(path, msgspec.msgpack.encode(verified, enc_hook=_levels))
+    write_atomic(path, msgspec.msgpack.encode(verified, enc_hook=_levels))
 
 
-def load(path: Path) -> Verified | None:
+def load(path: Path) -> VerifiedPrefix | None:
     """Read the file, or give None when there is none.
 
     Raises:
@@ -47,7 +47,7 @@ def load(path: Path) -> Verified | None:
     """
     try:
         data = path.read_bytes()
-        verified = msgspec.msgpack.decode(data, type=Verified, dec_hook=_tree)
+        verified = msgspec.msgpack.decode(data, type=VerifiedPrefix, dec_hook=_tree)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

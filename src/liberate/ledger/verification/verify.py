@@ -15,22 +15,22 @@ from functools import partial
 from pathlib import Path
 
 from liberate.crypto.merkle import CompactRange, consistency_proof, verify_consistency
-from liberate.crypto.note import Checkpoint, open_checkpoint, parse_verifier_key
+from liberate.crypto.note import Checkpoint, parse_verifier_key, verify_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
 from liberate.identifiers import Digest, KeyId
 from liberate.ledger.evidence.equivocation import check_equivocation
-from liberate.ledger.format.entries import concerned, decode_entry
+from liberate.ledger.format.entries import decode_entry, principals_of
 from liberate.ledger.format.records import ZERO, Genesis
 from liberate.ledger.log import tables
 from liberate.ledger.log.tables import Row
-from liberate.ledger.verification.findings import Comparison, Finding, Findings
-from liberate.ledger.verification.replay import Progress, Replay, chain
-from liberate.ledger.verification.resumption import Verified, load, save
+from liberate.ledger.verification.findings import Finding, FindingCollector, RowComparison
+from liberate.ledger.verification.replay import EntryProgress, Replay, chain
+from liberate.ledger.verification.resumption import VerifiedPrefix, load, save
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
+class VerificationReport:
     """What a full check found.
 
     Attributes:
@@ -57,14 +57,14 @@ class Audit:
     findings: tuple[Finding, ...]
 
 
-def verify(
+def verify_ledger(
     folder: Path,
     *,
     key: str | None = None,
     checkpoint: str | None = None,
     resume: Path | None = None,
-    progress: Progress | None = None,
-) -> Audit:
+    progress: EntryProgress | None = None,
+) -> VerificationReport:
     """Check a ledger, in memory that grows with the number of principals, not of entries.
 
     Args:
@@ -79,13 +79,13 @@ def verify(
         LedgerError: there is no ledger in the folder, or `resume` cannot be read or written.
         InvalidRecord: `key` is no verifier key.
     """
-    if not (folder / tables.FILE_NAME).is_file():
+    if not (folder / tables.LEDGER_FILE).is_file():
         raise LedgerError(f"there is no ledger in {folder}")
     if key is not None:
         parse_verifier_key(key)
-    findings = Findings()
+    findings = FindingCollector()
     replay = Replay(findings, load(resume) if resume else None)
-    with findings.reading(tables.FILE_NAME), closing(tables.connect(folder, mode="ro")) as connection:
+    with findings.reading(tables.LEDGER_FILE), closing(tables.connect(folder, mode="ro")) as connection:
         # text that is no longer UTF-8 must be read, to be found different
         connection.text_factory = lambda data: str(data, "utf-8", "surrogateescape")
         connection.execute("BEGIN")
@@ -95,7 +95,7 @@ def verify(
             remembered = _open_remembered(connection, checkpoint, key, findings)
             replay.run(connection, remembered, progress)
         for damage in damages.result() if damages else ():
-            findings.add(tables.FILE_NAME, damage)
+            findings.add(tables.LEDGER_FILE, damage)
         _check_remembered(connection, remembered, replay, findings)
         _check_about(connection, replay, findings)
         _check_principals(connection, replay, findings)
@@ -104,17 +104,17 @@ def verify(
     audit = _outcome(key, replay, findings)
     if audit.ok and resume:
         with tables.translated():
-            save(resume, Verified(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
+            save(resume, VerifiedPrefix(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
     return audit
 
 
-def _outcome(key: str | None, replay: Replay, findings: Findings) -> Audit:
+def _outcome(key: str | None, replay: Replay, findings: FindingCollector) -> VerificationReport:
     genesis = replay.state.genesis
     log_vkey = genesis.log_vkey if genesis else None
     if key is not None and key != log_vkey:
         findings.add("entry 0", f"the log's key is {log_vkey}, wanted {key}")
     found = findings.listed()
-    return Audit(
+    return VerificationReport(
         ok=not found,
         trusted=key is not None and key == log_vkey,
         simulated=genesis.simulated if genesis else None,
@@ -130,11 +130,11 @@ def _outcome(key: str | None, replay: Replay, findings: Findings) -> Audit:
 # --- the file and what is derived ------------------------------------------------------------------------------------
 
 
-def _check_layout(connection: sqlite3.Connection, findings: Findings) -> None:
+def _check_layout(connection: sqlite3.Connection, findings: FindingCollector) -> None:
     """Check that there are the tables and indexes of a ledger, and no others."""
     (layout,) = connection.execute("PRAGMA user_version").fetchone()
     if layout != tables.LAYOUT_VERSION:
-        findings.add(tables.FILE_NAME, f"the layout is {layout}, wanted {tables.LAYOUT_VERSION}")
+        findings.add(tables.LEDGER_FILE, f"the layout is {layout}, wanted {tables.LAYOUT_VERSION}")
     with closing(sqlite3.connect(":memory:")) as sample:
         tables.create_tables(sample)
         wanted, found = _schema(sample), _schema(connection)
@@ -161,7 +161,7 @@ def _schema(connection: sqlite3.Connection) -> dict[str, Row]:
     return {str(name): tuple(definition) for name, *definition in rows}
 
 
-def _check_about(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+def _check_about(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
     """Compare, principal by principal, whose history the rows say an entry belongs to."""
     stored: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
     with findings.reading("about"):
@@ -178,7 +178,7 @@ def _check_about(connection: sqlite3.Connection, replay: Replay, findings: Findi
             _locate_about(connection, wrong, replay.begin, findings)
 
 
-def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, findings: Findings) -> None:
+def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, findings: FindingCollector) -> None:
     """Say which rows about some principals are missing, and which should not be there."""
     wanted: defaultdict[int, set[int]] = defaultdict(set)
     for position, data in connection.execute("SELECT position, entry FROM entry WHERE position >= ?", (begin,)):
@@ -196,23 +196,23 @@ def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, f
 
 def _concerned(data: object) -> list[int]:
     try:
-        return concerned(decode_entry(data).record) if isinstance(data, bytes) else []
+        return principals_of(decode_entry(data).record) if isinstance(data, bytes) else []
     except RefusedEntry:
         return []
 
 
-def _check_principals(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+def _check_principals(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
     """Compare the state leaves, if the replay came to its end."""
     if not replay.is_following:
         findings.add("principal", "not compared: the entries could not be replayed to the end")
         return
-    rows = Comparison(connection, "principal", ("number",), findings)
+    rows = RowComparison(connection, "principal", ("number",), findings)
     for number, principal in enumerate(replay.state.principals):
         rows.expect(tables.principal_row(number, principal))
     rows.end()
 
 
-def _check_evidence(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+def _check_evidence(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
     """Check that each refused entry that is kept contradicts an accepted one."""
     statement = (
         "SELECT evidence.author, evidence.seq, evidence.entry, entry.position, entry.entry"
@@ -229,7 +229,7 @@ def _check_evidence(connection: sqlite3.Connection, replay: Replay, findings: Fi
                 findings.add(f"evidence {author}/{seq}", str(error))
 
 
-def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay, findings: Findings) -> None:
+def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
     """Check that there is one note, the log's, over exactly the stored entries."""
     with findings.reading("checkpoint"):
         rows = connection.execute("SELECT number, note FROM checkpoint").fetchall()
@@ -247,7 +247,7 @@ def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
         note = data.decode() if isinstance(data, bytes) else ""
     except UnicodeDecodeError as error:
         raise InvalidRecord("the note is not UTF-8") from error
-    found = open_checkpoint(note, genesis.log_vkey)
+    found = verify_checkpoint(note, genesis.log_vkey)
     if found.size != edge.size or found.root != edge.root():
         raise InvalidRecord(f"is over {found.size} entries and root {found.root.hex()}, not over the stored entries")
     if note.rpartition("\n\n")[2].count("\n") != 1:
@@ -255,12 +255,12 @@ def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
 
 
 def _open_remembered(
-    connection: sqlite3.Connection, note: str | None, key: str | None, findings: Findings
+    connection: sqlite3.Connection, note: str | None, key: str | None, findings: FindingCollector
 ) -> Checkpoint | None:
     if note is None:
         return None
     try:
-        return open_checkpoint(note, key or _stored_log_vkey(connection))
+        return verify_checkpoint(note, key or _stored_log_vkey(connection))
     except LedgerError as error:
         findings.add("remembered checkpoint", error.message)
         return None
@@ -274,7 +274,7 @@ def _stored_log_vkey(connection: sqlite3.Connection) -> str:
 
 
 def _check_remembered(
-    connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay, findings: Findings
+    connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay, findings: FindingCollector
 ) -> None:
     if remembered is None:
         return

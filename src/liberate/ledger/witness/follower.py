@@ -13,7 +13,7 @@ from liberate.errors import LedgerError, ProofMismatch, RefusedEntry
 from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import apply, verify_signatures
+from liberate.ledger.rules.transition import apply_entry, verify_signatures
 
 _BATCH = 1_000
 
@@ -71,7 +71,7 @@ class Follower:
         signed = verify_signatures(self._state, page)
         for entry in page:
             try:
-                apply(self._state, entry, self._edge.size, verified_by=signed.get(entry.leaf_hash))
+                apply_entry(self._state, entry, self._edge.size, verified_by=signed.get(entry.leaf_hash))
             except RefusedEntry as refused:
                 raise RefusedEntry(refused.reason, f"entry {self._edge.size}: {refused.detail}") from refused
             self._edge.append(entry.leaf_hash)

@@ -22,7 +22,7 @@ _OLD = re.compile(r"old (0|[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class AddCheckpointRequest:
     """The body of a request.
 
     Attributes:
@@ -41,7 +41,7 @@ class Submission:
         return f"old {self.old}\n{proof}\n{self.note}".encode()
 
     @classmethod
-    def decode(cls, body: bytes) -> Submission:
+    def decode(cls, body: bytes) -> AddCheckpointRequest:
         """Read a body.
 
         Raises:
@@ -59,7 +59,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AddCheckpointResponse:
     """What a witness answers.
 
     Attributes:

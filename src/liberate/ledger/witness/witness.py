@@ -19,17 +19,23 @@ from liberate.crypto.note import (
     SignatureType,
     add_cosignature,
     cosign,
-    open_checkpoint,
     parse_verifier_key,
     read_unverified,
     verifier_key,
+    verify_checkpoint,
 )
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.evidence import split_view
 from liberate.ledger.witness.follower import Follower
-from liberate.ledger.witness.protocol import MAX_BODY_BYTES, SIZE_TYPE, TEXT_TYPE, Answer, Submission
+from liberate.ledger.witness.protocol import (
+    MAX_BODY_BYTES,
+    SIZE_TYPE,
+    TEXT_TYPE,
+    AddCheckpointRequest,
+    AddCheckpointResponse,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -43,10 +49,10 @@ CREATE TABLE IF NOT EXISTS cosigned (
 class _Rejected(Exception):
     def __init__(self, status: int, body: str, content_type: str = TEXT_TYPE) -> None:
         super().__init__(body)
-        self.answer = Answer(status, f"{body}\n", content_type)
+        self.answer = AddCheckpointResponse(status, f"{body}\n", content_type)
 
 
-class Cosigned:
+class CosignedCheckpoints:
     """The checkpoints that a witness has cosigned, each durable before its cosignature leaves.
 
     Rows are only ever added. Two processes that share the file exclude each other for the time of an addition.
@@ -122,33 +128,35 @@ class Witness:
         self._now = now
         self._followers = dict(followers or {})
         self._lock = Lock()
-        self._cosigned = Cosigned(folder)
+        self._cosigned = CosignedCheckpoints(folder)
 
-    def add_checkpoint(self, body: bytes) -> Answer:
+    def add_checkpoint(self, body: bytes) -> AddCheckpointResponse:
         """Answer a request; may be called from several threads."""
         try:
             submission = _decoded(body)
             with self._lock:
                 checkpoint = self._accept(submission)
-            return Answer(200, cosign(checkpoint, self._name, self._key, self._now()))
+            return AddCheckpointResponse(200, cosign(checkpoint, self._name, self._key, self._now()))
         except _Rejected as rejected:
             _logger.info("rejected: %d %s", rejected.answer.status, rejected)
             return rejected.answer
 
-    def newest(self, origin: str) -> Answer:
+    def newest(self, origin: str) -> AddCheckpointResponse:
         """Give the newest checkpoint cosigned for a log, cosigned again now; may be called from several threads."""
         with self._lock:
             known = self._cosigned.latest(origin)
             note = None if known is None else self._cosigned.note(origin, known.size)
         if known is None or note is None:
-            return Answer(404, f"nothing was cosigned for {origin}\n")
-        return Answer(200, add_cosignature(note, cosign(known, self._name, self._key, self._now()), self.verifier_key))
+            return AddCheckpointResponse(404, f"nothing was cosigned for {origin}\n")
+        return AddCheckpointResponse(
+            200, add_cosignature(note, cosign(known, self._name, self._key, self._now()), self.verifier_key)
+        )
 
     def close(self) -> None:
         """Release the files."""
         self._cosigned.close()
 
-    def _accept(self, submission: Submission) -> Checkpoint:
+    def _accept(self, submission: AddCheckpointRequest) -> Checkpoint:
         """Make durable that a checkpoint is the latest one of its log."""
         checkpoint = self._open(submission.note)
         if submission.old > checkpoint.size:
@@ -173,7 +181,7 @@ class Witness:
         if origin not in self._logs:
             raise _Rejected(404, f"no log {origin} is known here")
         try:
-            return open_checkpoint(note, self._logs[origin])
+            return verify_checkpoint(note, self._logs[origin])
         except InvalidRecord as error:
             raise _Rejected(403, error.message) from error
 
@@ -181,7 +189,7 @@ class Witness:
         """Refuse, and keep as evidence, another root for a size that was cosigned."""
         earlier = self._cosigned.note(checkpoint.origin, checkpoint.size)
         if earlier is not None and read_unverified(earlier).root != checkpoint.root:
-            path = split_view.keep_evidence(self._folder / "evidence", split_view.of_one_size(earlier, note))
+            path = split_view.keep_evidence(self._folder / "evidence", split_view.evidence_same_size(earlier, note))
             _logger.warning("%s has signed two roots for size %d: %s", checkpoint.origin, checkpoint.size, path)
             latest = self._cosigned.latest(checkpoint.origin)
             raise _conflict(0 if latest is None else latest.size)
@@ -198,11 +206,11 @@ class Witness:
             raise _Rejected(503, f"the entries cannot be replayed now: {error}") from error
 
 
-def _decoded(body: bytes) -> Submission:
+def _decoded(body: bytes) -> AddCheckpointRequest:
     if len(body) > MAX_BODY_BYTES:
         raise _Rejected(400, f"a request has at most {MAX_BODY_BYTES} bytes")
     try:
-        return Submission.decode(body)
+        return AddCheckpointRequest.decode(body)
     except InvalidRecord as error:
         raise _Rejected(400, error.message) from error
 

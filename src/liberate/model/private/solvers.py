@@ -20,7 +20,7 @@ from liberate.model.private.statistics import (
     precision_factor,
     require,
 )
-from liberate.model.solvers import Total
+from liberate.model.solvers import AggregatedStatistics
 from liberate.model.spectral import shrunk, signed, unpacked
 
 REPEATS_WITHIN = 1e-4
@@ -73,7 +73,7 @@ class ItemBiases:
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "bias")
         deviation = _deviation(self.client_noise_nano, total.n_devices)
         features = model.float64("item_means")[:, :-1]
@@ -171,7 +171,7 @@ class Embeddings:
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gram")
         deviation = _deviation(self.client_noise_nano, total.n_devices)
         chosen = model.arrays["gram_items"].astype(np.int64)
@@ -241,7 +241,7 @@ class LearnedPrior:
     def parameters(self) -> dict[str, int]:
         return {"n_directions": self.n_directions, "repeats_within_nano": round(REPEATS_WITHIN * _NANO)}
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "moments")
         factor = precision_factor(model)
         moved = np.eye(len(factor)) + unpacked(total.rows[:, 0]) / max(1, total.n_devices)
@@ -276,7 +276,7 @@ class ItemResiduals:
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
         }
 
-    def solve(self, model: Model, total: Total) -> Model:
+    def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "residuals")
         deviation = _deviation(self.client_noise_nano, total.n_devices)
         popularity = model.float64("popularity")

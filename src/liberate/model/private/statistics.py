@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array, RealRows
+from liberate.arrays import Float32Array, Float64Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import device, ranking
 from liberate.model.model import Array, Model, packed_size
@@ -95,7 +95,7 @@ class BiasSums:
     def shape(self) -> tuple[int, int, int]:
         return self.n_items, 2, 0
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name)
         owners, n = ratings.users(), ratings.n_users
         targets = model.targets(ratings).astype(np.float64)
@@ -104,7 +104,7 @@ class BiasSums:
         residuals = np.clip(targets - means[owners], -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL) / 2
         norms = np.sqrt(np.bincount(owners, residuals**2 + COUNT_WEIGHT**2, n))
         rows = np.stack([residuals, np.full_like(residuals, COUNT_WEIGHT)], axis=1) * BIAS_NORM / norms[owners, None]
-        return RealRows(
+        return RealStatistics(
             indptr=ratings.indptr, indices=ratings.items, rows=rows.astype(np.float32), tails=np.zeros((n, 0))
         )
 
@@ -130,7 +130,7 @@ class Moments:
     def shape(self) -> tuple[int, int, int]:
         return packed_size(self.n_factors + 1), 1, 0
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name)
         if model.n_factors != self.n_factors:
             raise ValueError(f"the model has {model.n_factors} factors, not {self.n_factors}")
@@ -139,7 +139,7 @@ class Moments:
         rows = np.empty((n * n_packed, 1), np.float32)
         whitener = np.ascontiguousarray(precision_factor(model).T).astype(np.float32)
         device.moment_rows(own.moments, whitener, rows.reshape(n, n_packed))
-        return RealRows(
+        return RealStatistics(
             indptr=np.arange(n + 1, dtype=np.int64) * n_packed,
             indices=np.tile(np.arange(n_packed, dtype=np.int32), n),
             rows=rows,
@@ -172,7 +172,7 @@ class Residuals:
     def shape(self) -> tuple[int, int, int]:
         return self.n_items, 1 + self.n_directions, 0
 
-    def compute(self, model: Model, ratings: Ratings) -> RealRows:
+    def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name)
         if n_directions(model) != self.n_directions:
             raise ValueError(f"the model names {n_directions(model)} directions, not {self.n_directions}")
@@ -185,7 +185,7 @@ class Residuals:
         squares = (factors**2).cumsum(axis=1)[:, -1]
         norms = np.sqrt(np.bincount(owners, errors**2 * squares[owners] + _RESIDUAL_FLOOR, n))
         rows = (errors / norms[owners] * RESIDUALS_NORM)[:, None] * factors[owners]
-        return RealRows(
+        return RealStatistics(
             indptr=ratings.indptr, indices=ratings.items, rows=rows.astype(np.float32), tails=np.zeros((n, 0))
         )
 

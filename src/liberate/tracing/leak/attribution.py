@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from liberate.arrays import Float64Array, Int32Array, Int64Array
-from liberate.data.rating_scale import Scale
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.data.tabular import RATING_ROLES, read_table
 from liberate.errors import DataError
-from liberate.federation.sharing.actions import Handed
+from liberate.federation.sharing.actions import HandedOverCopy
 from liberate.federation.sharing.copies import as_ratings
-from liberate.federation.store.sharing_rows import Base
-from liberate.privacy.fingerprinting import FALSE_ACCUSATION, attribute
+from liberate.federation.store.sharing_rows import BaseCopy
+from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 
 _ROLES = {**RATING_ROLES, "user": False}
 """What a column of rows that leaked can be: whoever spreads them may have left the users out."""
@@ -31,7 +31,7 @@ _CELLS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
+class LeakedRows:
     """Rows that leaked, as far as the catalogue knows their items.
 
     Attributes:
@@ -53,7 +53,7 @@ class Leak:
     values: Float64Array
 
 
-class Bases:
+class BaseCopyIndex:
     """Base copies side by side.
 
     Args:
@@ -61,7 +61,7 @@ class Bases:
         n_items: Size of the catalogue.
     """
 
-    def __init__(self, bases: Sequence[Base], n_items: int) -> None:
+    def __init__(self, bases: Sequence[BaseCopy], n_items: int) -> None:
         self.bases = tuple(bases)
         self._ratings = as_ratings([base.ratings for base in bases], n_items)
         self._owners = self._ratings.users()
@@ -69,7 +69,7 @@ class Bases:
         self._top = n_levels - 1
         self._places = self._levels(self._owners, self._ratings.values.astype(np.float64))
 
-    def near(self, leak: Leak, user: int) -> Int64Array:
+    def near(self, leak: LeakedRows, user: int) -> Int64Array:
         """Count the rows of one of the leak's users that each base copy has, a level more or less, shape (n_bases,)."""
         value = _by_item(leak, user)[self._ratings.items]
         known = np.flatnonzero(~np.isnan(value))
@@ -77,7 +77,7 @@ class Bases:
         is_near = np.abs(leaked - self._places[known]) <= 1
         return np.bincount(self._owners[known][is_near], minlength=len(self.bases)).astype(np.int64)
 
-    def rows(self, leak: Leak, user: int, index: int) -> tuple[Int32Array, Int32Array, Int32Array]:
+    def rows(self, leak: LeakedRows, user: int, index: int) -> tuple[Int32Array, Int32Array, Int32Array]:
         """Give items, leaked levels and levels of one user's rows that one base copy has, shape (n,) each."""
         own = slice(*self._ratings.indptr[index : index + 2])
         value = _by_item(leak, user)[self._ratings.items[own]]
@@ -91,7 +91,7 @@ class Bases:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
+class MatchedRows:
     """Rows that were found in base copies, each row of a base copy once.
 
     Attributes:
@@ -102,7 +102,7 @@ class Matched:
         base: Level in the base copy, shape (n_rows,).
     """
 
-    bases: tuple[Base, ...]
+    bases: tuple[BaseCopy, ...]
     owners: Int32Array
     items: Int32Array
     leaked: Int32Array
@@ -110,7 +110,7 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weighed:
+class RankedCandidate:
     """A candidate.
 
     Attributes:
@@ -125,7 +125,7 @@ class Weighed:
     log10_likelihood: float
     bound: float
     fingerprint: bytes
-    copies: tuple[Handed, ...]
+    copies: tuple[HandedOverCopy, ...]
 
     @property
     def is_accused(self) -> bool:
@@ -133,7 +133,7 @@ class Weighed:
         return self.bound <= FALSE_ACCUSATION
 
 
-def read_leak(file: Path, item_ids: Sequence[str]) -> Leak:
+def read_leak(file: Path, item_ids: Sequence[str]) -> LeakedRows:
     """Read rows that leaked.
 
     Args:
@@ -155,7 +155,7 @@ def read_leak(file: Path, item_ids: Sequence[str]) -> Leak:
             path=str(file),
             hint="items are called as in the data set that the run was trained on",
         )
-    return Leak(
+    return LeakedRows(
         digest=sha256(file.read_bytes()).hexdigest(),
         n_rows=len(users),
         n_items=len(item_ids),
@@ -166,7 +166,7 @@ def read_leak(file: Path, item_ids: Sequence[str]) -> Leak:
     )
 
 
-def match(leak: Leak, bases: Bases, chosen: Sequence[int | None]) -> Matched:
+def match(leak: LeakedRows, bases: BaseCopyIndex, chosen: Sequence[int | None]) -> MatchedRows:
     """Find rows in base copies. Of base copies on several scales, those with the scale of most rows are taken.
 
     Args:
@@ -187,12 +187,12 @@ def match(leak: Leak, bases: Bases, chosen: Sequence[int | None]) -> Matched:
     rows = np.concatenate([np.empty((4, 0), np.int32), *parts], axis=1)
     _, first = np.unique(rows[0].astype(np.int64) * leak.n_items + rows[1], return_index=True)
     owners, items, leaked, base = rows[:, first]
-    return Matched(
+    return MatchedRows(
         bases=tuple(bases.bases[index] for index in order), owners=owners, items=items, leaked=leaked, base=base
     )
 
 
-def weigh(matched: Matched, copies: Sequence[Handed]) -> list[Weighed]:
+def rank_candidates(matched: MatchedRows, copies: Sequence[HandedOverCopy]) -> list[RankedCandidate]:
     """Weigh everybody who got a copy of the base copies that leaked, likeliest first.
 
     Args:
@@ -200,12 +200,12 @@ def weigh(matched: Matched, copies: Sequence[Handed]) -> list[Weighed]:
         copies: All copies that were made of these base copies.
     """
     owner = {base.commitment: index for index, base in enumerate(matched.bases)}
-    by_recipient: dict[int, list[Handed]] = {}
+    by_recipient: dict[int, list[HandedOverCopy]] = {}
     for each in copies:
         by_recipient.setdefault(each.share.recipient, []).append(each)
     recipients = sorted(by_recipient)
     step = max(1, _CELLS // max(1, len(matched.items)))
-    weighed: list[Weighed] = []
+    weighed: list[RankedCandidate] = []
     for begin in range(0, len(recipients), step):
         some = recipients[begin : begin + step]
         # a row of which somebody has no copy came from somebody else: no level is the one that leaked
@@ -215,10 +215,10 @@ def weigh(matched: Matched, copies: Sequence[Handed]) -> list[Weighed]:
                 index = owner[each.share.base]
                 own = slice(*np.searchsorted(matched.owners, [index, index + 1]))
                 levels[row, own] = _levels_of(each, matched.items[own])
-        found = attribute(matched.leaked, matched.base, levels, matched.bases[0].scale[2])
+        found = score_recipient(matched.leaked, matched.base, levels, matched.bases[0].scale[2])
         bounds = np.minimum(found.bound * (len(recipients) / len(some)), 1.0)
         weighed += [
-            Weighed(
+            RankedCandidate(
                 number=number,
                 log10_likelihood=float(found.log10_likelihood[row]),
                 bound=float(bounds[row]),
@@ -230,7 +230,7 @@ def weigh(matched: Matched, copies: Sequence[Handed]) -> list[Weighed]:
     return sorted(weighed, key=lambda each: (each.bound, -each.log10_likelihood, each.number))
 
 
-def _by_item(leak: Leak, user: int) -> Float64Array:
+def _by_item(leak: LeakedRows, user: int) -> Float64Array:
     """Give the rating of each item by one of the leak's users, shape (n_items,); NaN without, of several the first."""
     values = np.full(leak.n_items, np.nan)
     mine = np.flatnonzero(leak.users == user)[::-1]
@@ -238,9 +238,9 @@ def _by_item(leak: Leak, user: int) -> Float64Array:
     return values
 
 
-def _levels_of(copy: Handed, items: Int32Array) -> Int32Array:
+def _levels_of(copy: HandedOverCopy, items: Int32Array) -> Int32Array:
     """Give the levels of some items in a copy, all of which it has, shape (n,)."""
     low, step, n_levels = copy.base.scale
     own = Ratings.from_user_bytes([copy.copy], 2**31 - 1)
-    places = Scale(low=low, step=step, n_levels=n_levels).places(own.values)
+    places = RatingScale(low=low, step=step, n_levels=n_levels).places(own.values)
     return places[np.searchsorted(own.items, items)]

@@ -9,16 +9,16 @@ import numpy as np
 from msgspec import Struct
 
 from liberate.arrays import Int32Array
-from liberate.crypto.commitments import commitment
+from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.merkle import verify_inclusion
-from liberate.crypto.note import Checkpoint, open_checkpoint
-from liberate.data.rating_scale import Scale
+from liberate.crypto.note import Checkpoint, verify_checkpoint
+from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import InvalidRecord, ProofMismatch
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.format.sharing_records import Receipt, Share
-from liberate.privacy.fingerprinting import FALSE_ACCUSATION, attribute
+from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 
 
 class _Included(Struct, frozen=True):
@@ -56,7 +56,7 @@ class _Answer(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accusation:
+class VerifiedAccusation:
     """An accusation whose evidence holds.
 
     Attributes:
@@ -83,7 +83,7 @@ def is_accusation(data: bytes) -> bool:
     return True
 
 
-def check_accusations(data: bytes, vkey: str) -> list[Accusation]:
+def check_accusations(data: bytes, vkey: str) -> list[VerifiedAccusation]:
     """Check all accusations of an answer of `trace --leak --json`.
 
     Each copy and base must open what a share for the accused commits to that lies under the log's signed tree, and the
@@ -99,7 +99,7 @@ def check_accusations(data: bytes, vkey: str) -> list[Accusation]:
         ProofMismatch: Nobody is accused, or evidence does not open or does not accuse.
     """
     answer = _read(data)
-    checkpoint = open_checkpoint(answer.checkpoint, vkey)
+    checkpoint = verify_checkpoint(answer.checkpoint, vkey)
     accused = [each for each in answer.candidates if each.accused]
     if not accused:
         raise ProofMismatch("the answer accuses nobody")
@@ -113,7 +113,7 @@ def _read(data: bytes) -> _Answer:
         raise InvalidRecord(f"not an answer of trace --leak --json: {error}") from error
 
 
-def _check(accused: _Candidate, checkpoint: Checkpoint, n_candidates: int) -> Accusation:
+def _check(accused: _Candidate, checkpoint: Checkpoint, n_candidates: int) -> VerifiedAccusation:
     rows: dict[bytes, tuple[Int32Array, Int32Array, Int32Array]] = {}
     for each in accused.evidence:
         _check_share(each, accused.number, checkpoint)
@@ -121,11 +121,11 @@ def _check(accused: _Candidate, checkpoint: Checkpoint, n_candidates: int) -> Ac
     if not rows or len({each.scale for each in accused.evidence}) != 1:
         raise ProofMismatch(f"wanted copies of {accused.number}, all on one scale")
     leaked, base, copy = (np.concatenate(parts) for parts in zip(*rows.values(), strict=True))
-    found = attribute(leaked, base, copy[None], accused.evidence[0].scale.levels)
+    found = score_recipient(leaked, base, copy[None], accused.evidence[0].scale.levels)
     bound = float(found.bound[0]) * n_candidates
     if bound > FALSE_ACCUSATION:
         raise ProofMismatch(f"the rows bound a false accusation by {bound:.2g} only, {FALSE_ACCUSATION:g} is wanted")
-    return Accusation(
+    return VerifiedAccusation(
         number=accused.number,
         log10_likelihood=float(found.log10_likelihood[0]),
         bound=bound,
@@ -139,7 +139,10 @@ def _check_share(opened: _Opened, recipient: int, checkpoint: Checkpoint) -> Non
     share = entry.record
     if not isinstance(share, Share) or share.recipient != recipient:
         raise ProofMismatch(f"entry {opened.position} hands nothing to {recipient}")
-    if (commitment(opened.salt, opened.copy), commitment(opened.base_salt, opened.base)) != (share.copy, share.base):
+    if (salted_commitment(opened.salt, opened.copy), salted_commitment(opened.base_salt, opened.base)) != (
+        share.copy,
+        share.base,
+    ):
         raise ProofMismatch(f"copy or base do not open the commitments of entry {opened.position}")
     if opened.receipt is not None:
         receipt = _included(opened.receipt, checkpoint).record
@@ -156,7 +159,7 @@ def _included(found: _Included, checkpoint: Checkpoint) -> Entry:
 
 def _rows(opened: _Opened) -> tuple[Int32Array, Int32Array, Int32Array]:
     """Give levels that leaked, and the same rows of base and copy, shape (n,) each."""
-    scale = Scale(low=opened.scale.low, step=opened.scale.step, n_levels=opened.scale.levels)
+    scale = RatingScale(low=opened.scale.low, step=opened.scale.step, n_levels=opened.scale.levels)
     items, leaked = np.array(opened.items, np.int32), np.array(opened.leaked, np.int32)
     base, copy = (Ratings.from_user_bytes([data], 2**31 - 1) for data in (opened.base, opened.copy))
     at = np.searchsorted(base.items, items)

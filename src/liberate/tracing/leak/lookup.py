@@ -7,26 +7,34 @@ from pathlib import Path
 
 import numpy as np
 
-from liberate.crypto.commitments import commitment
-from liberate.crypto.note import open_checkpoint
+from liberate.crypto.commitments import salted_commitment
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LiberateError
-from liberate.federation.disclosure import disclose
-from liberate.federation.enrolment import Admitting
-from liberate.federation.setup import Standing, kept_key, open_standing
-from liberate.federation.sharing.actions import Handed, handed
-from liberate.federation.store.devices import Devices
-from liberate.federation.store.sharing_rows import Base
+from liberate.federation.disclosure import record_disclosure
+from liberate.federation.enrolment import Registrar
+from liberate.federation.setup import FederationSession, load_or_create_key, open_federation
+from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.sharing_records import Receipt, Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.trace.prover import ProvedEntry, Prover
-from liberate.runs.federation_terms import charter_of
+from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
-from liberate.tracing.answer_json import Json, amount, entry, party, text
-from liberate.tracing.leak.attribution import Bases, Leak, Matched, Weighed, match, read_leak, weigh
+from liberate.tracing.answer_json import Json, entry, from_nano, party, to_base64
+from liberate.tracing.leak.attribution import (
+    BaseCopyIndex,
+    LeakedRows,
+    MatchedRows,
+    RankedCandidate,
+    match,
+    rank_candidates,
+    read_leak,
+)
 
 _FITS = 0.5
 """Part of somebody's rows that must be near the base copy of the person so named: else everybody's are looked at."""
@@ -57,30 +65,34 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
     """
     leak = read_leak(file, run.catalogue()["item_id"].to_pylist())
-    charter = charter_of(run.settings)
-    with open_standing(run.home, charter) as standing:
+    charter = federation_terms(run.settings)
+    with open_federation(run.home, charter) as standing:
         lookup = _LookUp(run, charter, standing, leak, announce)
         matched = lookup.matched()
         leaked = {base.commitment for base in matched.bases}
-        return lookup.answer(matched, weigh(matched, [each for each in lookup.copies if each.share.base in leaked]))
+        return lookup.answer(
+            matched, rank_candidates(matched, [each for each in lookup.copies if each.share.base in leaked])
+        )
 
 
 class _LookUp:
     """What the auditor does with a leak, in this order: say so, have the givers' copies opened, answer."""
 
-    def __init__(self, run: Run, charter: Charter, standing: Standing, leak: Leak, announce: Announce) -> None:
-        self.copies: list[Handed] = []
+    def __init__(
+        self, run: Run, charter: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
+    ) -> None:
+        self.copies: list[HandedOverCopy] = []
         self._unopened: list[int] = []
         self._run, self._charter, self._leak, self._announce = run, charter, leak, announce
         self._ledger: Ledger = standing.ledger
-        self._devices: Devices = standing.devices
+        self._devices: DeviceStore = standing.devices
         self._publisher = standing.publisher
         self._shares = _shares_on(self._ledger)
         self._disclosures: list[Json] = []
         if not self._shares:
             raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
 
-    def matched(self) -> Matched:
+    def matched(self) -> MatchedRows:
         """Match the rows: first with those whom they name, then, where somebody's rows do not fit, with everybody.
 
         Raises:
@@ -117,13 +129,13 @@ class _LookUp:
             found.append(best if best is not None and near[best] and near[best] >= wanted else None)
         return found
 
-    def answer(self, matched: Matched, candidates: Sequence[Weighed]) -> Json:
+    def answer(self, matched: MatchedRows, candidates: Sequence[RankedCandidate]) -> Json:
         """Give the answer, each entry in it proved."""
         prover = Prover(self._ledger)
         used = sorted(self._shares[each.hash][0] for candidate in candidates for each in candidate.copies)
         prover.prove_all([*used, *(each["position"] for each in self._disclosures)])
         found = [self._candidate(each, candidates, matched, prover) for each in candidates]
-        checkpoint = open_checkpoint(prover.note, self._run.verifier_key)
+        checkpoint = verify_checkpoint(prover.note, self._run.verifier_key)
         of = self._by_base()
         return {
             "leak": {
@@ -135,7 +147,7 @@ class _LookUp:
             "disclosures": self._disclosures,
             "owners": [
                 self._party(of[base.commitment][0])
-                | {"base": text(base.commitment), "rows": rows, "epsilon": amount(base.epsilon_nano)}
+                | {"base": to_base64(base.commitment), "rows": rows, "epsilon": from_nano(base.epsilon_nano)}
                 for base, rows in zip(
                     matched.bases, np.bincount(matched.owners, minlength=len(matched.bases)).tolist(), strict=True
                 )
@@ -144,25 +156,27 @@ class _LookUp:
             "unopened": self._unopened,
             "proofs": prover.proof_count,
             "entry_count": checkpoint.size,
-            "root": text(checkpoint.root),
+            "root": to_base64(checkpoint.root),
             "checkpoint": prover.note,
         }
 
     def _open(self, people: Iterable[int]) -> None:
         """Say on the ledger whose copies are opened, let the witnesses see it, and have the givers open them."""
         wanted = sorted(people)
-        root = open_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
+        root = verify_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
         salt = self._charter.randomness(root).secret("disclosure salt")
         reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
         keys = self._run.home / "keys"
-        admitting = Admitting(self._ledger, kept_key(keys, "founder", self._charter.randomness()), 1, Stopwatch())
-        auditor = kept_key(keys, "auditor", self._charter.randomness())
-        position = disclose(admitting, auditor, wanted, reason.encode(), salt)
+        admitting = Registrar(
+            self._ledger, load_or_create_key(keys, "founder", self._charter.randomness()), 1, Stopwatch()
+        )
+        auditor = load_or_create_key(keys, "auditor", self._charter.randomness())
+        position = record_disclosure(admitting, auditor, wanted, reason.encode(), salt)
         self._publisher.publish()
         self._announce(position, len(wanted))
-        self._disclosures.append({"position": position, "people": wanted, "reason": reason, "salt": text(salt)})
+        self._disclosures.append({"position": position, "people": wanted, "reason": reason, "salt": to_base64(salt)})
         devices = [device for number in wanted if (device := self._devices.find(number=number))]
-        for each in (one for device in devices for one in handed(self._devices, device.slot)):
+        for each in (one for device in devices for one in handed_over_copies(self._devices, device.slot)):
             if each.hash not in self._shares:
                 continue
             if _opens(each):
@@ -170,14 +184,16 @@ class _LookUp:
             else:
                 self._unopened.append(self._shares[each.hash][0])
 
-    def _by_base(self) -> dict[Digest, tuple[int, Base]]:
+    def _by_base(self) -> dict[Digest, tuple[int, BaseCopy]]:
         """Give giver and base of each base copy that was opened, by commitment."""
         return {each.share.base: (each.giver, each.base) for each in self.copies}
 
-    def _bases(self) -> Bases:
-        return Bases([base for _, base in self._by_base().values()], self._leak.n_items)
+    def _bases(self) -> BaseCopyIndex:
+        return BaseCopyIndex([base for _, base in self._by_base().values()], self._leak.n_items)
 
-    def _candidate(self, each: Weighed, everybody: Sequence[Weighed], matched: Matched, prover: Prover) -> Json:
+    def _candidate(
+        self, each: RankedCandidate, everybody: Sequence[RankedCandidate], matched: MatchedRows, prover: Prover
+    ) -> Json:
         same = [other.number for other in everybody if other.fingerprint == each.fingerprint]
         return self._party(each.number) | {
             "log10_likelihood": each.log10_likelihood,
@@ -188,7 +204,7 @@ class _LookUp:
             "evidence": self._evidence(each, matched, prover) if each.is_accused else [],
         }
 
-    def _evidence(self, accused: Weighed, matched: Matched, prover: Prover) -> list[Json]:
+    def _evidence(self, accused: RankedCandidate, matched: MatchedRows, prover: Prover) -> list[Json]:
         """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
         receipts = {
             record.share: position
@@ -203,10 +219,10 @@ class _LookUp:
                 _whole(prover.prove(self._shares[each.hash][0]))
                 | {
                     "giver": each.giver,
-                    "copy": text(each.copy),
-                    "salt": text(each.salt),
-                    "base": text(each.base.ratings),
-                    "base_salt": text(each.base.salt),
+                    "copy": to_base64(each.copy),
+                    "salt": to_base64(each.salt),
+                    "base": to_base64(each.base.ratings),
+                    "base_salt": to_base64(each.base.salt),
                     "scale": dict(zip(("low", "step", "levels"), each.base.scale, strict=True)),
                     "items": matched.items[own].tolist(),
                     "leaked": matched.leaked[own].tolist(),
@@ -231,9 +247,9 @@ def _shares_on(ledger: Ledger) -> dict[Digest, tuple[int, Share]]:
 
 def _whole(proved: ProvedEntry) -> Json:
     """Write an entry with all its bytes."""
-    return entry(proved) | {"entry": text(proved.entry.data)}
+    return entry(proved) | {"entry": to_base64(proved.entry.data)}
 
 
-def _opens(copy: Handed) -> bool:
+def _opens(copy: HandedOverCopy) -> bool:
     """Whether what a giver keeps opens the commitments of the share."""
-    return copy.base.commitment == copy.share.base and commitment(copy.salt, copy.copy) == copy.share.copy
+    return copy.base.commitment == copy.share.base and salted_commitment(copy.salt, copy.copy) == copy.share.copy
