@@ -27,7 +27,7 @@ from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign, signed_bytes
-from liberate.ledger.format.parts import Admission, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
 from liberate.ledger.format.records import ZERO, Enrol, Genesis, ModelRecord, Round, Update
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
@@ -55,35 +55,39 @@ class Cost:
 def main() -> None:
     """Build ledgers, use them, and print what it cost."""
     arguments = _arguments()
-    people = [SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(arguments.people)]
+    participants = [
+        SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(arguments.participants)
+    ]
     all_figures = []
     for rounds in [*arguments.small, arguments.rounds]:
         with tempfile.TemporaryDirectory() as folder:
-            bare, cost = _build(Path(folder), people, rounds, arguments.block)
-            found = {"rounds": rounds, **cost, **_read(Path(folder), people), **_verify(Path(folder), bare)}
+            bare, cost = _build(Path(folder), participants, rounds, arguments.block)
+            found = {"rounds": rounds, **cost, **_read(Path(folder), participants), **_verify(Path(folder), bare)}
         all_figures.append(found)
     machine = {"machine": platform.machine(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     print(
-        json.dumps({"people": arguments.people, "block": arguments.block, **machine, "ledgers": all_figures}, indent=1)
+        json.dumps(
+            {"people": arguments.participants, "block": arguments.block, **machine, "ledgers": all_figures}, indent=1
+        )
     )
 
 
-def _build(folder: Path, people: list[SigningKey], rounds: int, block: int) -> tuple[float, dict[str, float]]:
+def _build(folder: Path, participants: list[SigningKey], rounds: int, block: int) -> tuple[float, dict[str, float]]:
     """Append a whole ledger; give the rate of bare verification measured between its rounds, and the figures."""
     ledger = SqliteLedger.create(folder, genesis(), LOG, SimulatedClock())
-    _append(ledger, enrolments(people), block, Cost())
+    _append(ledger, enrolments(participants), block, Cost())
     costs, bare = [], []
     for number in range(1, rounds + 1):
         first = opening(number, seq=2 * number, base=ZERO)
         _append(ledger, [first], 1, Cost())
-        updates = [_update(key, 3 + i, number, first) for i, key in enumerate(people)]
+        updates = [_update(key, 3 + i, number, first) for i, key in enumerate(participants)]
         costs.append(Cost())
         _append(ledger, updates, block, costs[-1])
         _append(ledger, [_model(number, updates)], 1, Cost())
         if number % 10 == 1:
-            bare.append(_ed25519(people, updates))
+            bare.append(_ed25519(participants, updates))
     ledger.close()
-    n, limit = len(people), sum(bare) / len(bare)
+    n, limit = len(participants), sum(bare) / len(bare)
     cpu, last = sum(cost.cpu for cost in costs), costs[-3:]
     return limit, {
         "entries": n * rounds,
@@ -95,7 +99,7 @@ def _build(folder: Path, people: list[SigningKey], rounds: int, block: int) -> t
     }
 
 
-def _read(folder: Path, people: list[SigningKey]) -> dict[str, float]:
+def _read(folder: Path, participants: list[SigningKey]) -> dict[str, float]:
     """Open the ledger, prove an entry, and read a participant's complete history with its state leaf."""
     opening = Cost()
     with opening.measure():
@@ -108,7 +112,7 @@ def _read(folder: Path, people: list[SigningKey]) -> dict[str, float]:
         proving.append(cost.wall)
         cost = Cost()
         with cost.measure():
-            positions = ledger.positions(about=3 + (step * 31) % len(people))
+            positions = ledger.positions(about=3 + (step * 31) % len(participants))
             entries = [ledger.entry(position) for position in positions]
         history.append(cost.wall)
     size = ledger.size
@@ -183,8 +187,10 @@ def _append(ledger: SqliteLedger, entries: list[bytes], block: int, cost: Cost) 
             raise refused[0]
 
 
-def _ed25519(people: list[SigningKey], entries: list[bytes]) -> float:
-    claims = [(key.public, signed_bytes(entry[64:]), entry[:64]) for key, entry in zip(people, entries, strict=True)]
+def _ed25519(participants: list[SigningKey], entries: list[bytes]) -> float:
+    claims = [
+        (key.public, signed_bytes(entry[64:]), entry[:64]) for key, entry in zip(participants, entries, strict=True)
+    ]
     cost = Cost()
     with cost.measure():
         for public, message, signature in claims:
@@ -194,13 +200,13 @@ def _ed25519(people: list[SigningKey], entries: list[bytes]) -> float:
 
 def genesis() -> bytes:
     """Give the first entry of a benchmark's ledger."""
-    everyone = Admission(admitters=(0,), threshold=1)
+    everyone = EnrolmentPolicy(registrars=(0,), threshold=1)
     record = Genesis(
         origin=ORIGIN,
         author=0,
         seq=1,
-        admitters=(FOUNDER.public,),
-        admission={"participant": everyone, "coordinator": everyone},
+        registrars=(FOUNDER.public,),
+        enrolment_policy={"participant": everyone, "coordinator": everyone},
         log_vkey=verifier_key(ORIGIN, LOG.public),
         simulated=True,
         unit="user",
@@ -212,7 +218,7 @@ def genesis() -> bytes:
     return sign(record, FOUNDER)
 
 
-def enrolments(people: list[SigningKey]) -> list[bytes]:
+def enrolments(participants: list[SigningKey]) -> list[bytes]:
     """Give the entries that enrol the coordinator, number 2, and people."""
     return [
         sign(
@@ -226,7 +232,7 @@ def enrolments(people: list[SigningKey]) -> list[bytes]:
             ),
             FOUNDER,
         )
-        for number, key in enumerate([COORDINATOR, *people], start=2)
+        for number, key in enumerate([COORDINATOR, *participants], start=2)
     ]
 
 
@@ -245,11 +251,10 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         statistic="normal",
         shape=(3_706, 32, 1),
         mechanism=MechanismSpec(name="none", parameters={}),
-        fidelity="uploads",
-        grid_bits=16,
-        modulus_bits=64,
+        noise_placement="per_upload",
+        fraction_bits=16,
         account="epsilon",
-        spend=10**9,
+        spend_nano=10**9,
         minimum=1,
         deadline=10**9,
     )
@@ -267,8 +272,8 @@ def _update(key: SigningKey, author: int, number: int, opening: bytes) -> bytes:
         profile=leaf_hash(opening),
         shares=(),
         account="epsilon",
-        spend=10**9,
-        people=(),
+        spend_nano=10**9,
+        participants=(),
     )
     return sign(record, key)
 

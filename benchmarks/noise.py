@@ -43,9 +43,11 @@ def main() -> None:
         "exact_gaussian": lambda: add_exact_gaussian(values, arguments.sigma, keys),
         "fast_gaussian": lambda: add_fast_gaussian(values, arguments.sigma, keys),
     }
-    mechanism = Laplace(grid_bits=22, clip_units=2**22, scale_units=arguments.scale)
+    mechanism = Laplace(fraction_bits=22, clip_units=2**22, scale_units=arguments.scale)
     batch = updates()
-    shares = DistributedGaussian(grid_bits=18, clip_units=2**18, share_units=arguments.sigma, honest=5_436, masked=0)
+    shares = DistributedGaussian(
+        fraction_bits=18, clip_units=2**18, share_units=arguments.sigma, honest=5_436, masked=0
+    )
     grams = updates(n_rated=N_PAIRS // 30, n_rows=N_PAIRS, width=1)
     total = np.zeros((N_PAIRS, 1), np.int64)
     print(

@@ -21,7 +21,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
-from liberate.tracing.harm import trace_harm
+from liberate.tracing.influence import trace_influence
 from liberate.tracing.recompute import recompute
 
 
@@ -62,9 +62,9 @@ def _measure(data: str, assignments: Sequence[str], folder: Path) -> dict[str, o
         "speed": round(trained.seconds / (ended - begin), 2),
         "sound": audit.ok and not taken.findings and {each.outcome for each in taken.rounds} == {"follows"},
     }
-    if not run.settings.run.is_masked:
+    if not run.settings.is_masked:
         begin = time.perf_counter()
-        trace_harm(run, run.first_version + trained.rounds)
+        trace_influence(run, run.first_version + trained.rounds)
         figures["harm_of_one_round_s"] = round(time.perf_counter() - begin, 2)
     return figures
 

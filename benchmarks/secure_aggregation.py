@@ -69,7 +69,7 @@ class Wire:
         self.sent: defaultdict[str, int] = defaultdict(int)
         self.received: defaultdict[str, int] = defaultdict(int)
 
-    def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         phase = requests[0].phase
         if phase == "mask":
             requests = [request for request in requests if request.recipient not in self._vanished]
@@ -90,18 +90,18 @@ def main() -> None:
     parser.add_argument("--vanish", type=float, default=0.05)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), arguments.people, arguments.items, arguments.vanish)))
+        print(json.dumps(measure(Path(folder), arguments.participants, arguments.items, arguments.vanish)))
 
 
-def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[str, object]:
+def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> dict[str, object]:
     """Carry out a round and give its figures."""
-    statistic, ratings = Gram(n_items), random_ratings(n_people, n_items)
+    statistic, ratings = Gram(n_items), random_ratings(n_participants, n_items)
     mechanism = distributed(
         clip_norm=1.0,
         share_of_budget=1.0,
         epsilon=8.0,
         delta=1e-5,
-        n_participants=n_people,
+        n_participants=n_participants,
         honest_fraction=0.9,
         n_coordinates=statistic.shape[0],
         masked=True,
@@ -114,10 +114,12 @@ def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[st
         agreed_epsilon_nano=0,
         agreed_rho_nano=mechanism.spend_nano,
     )
-    people, stopwatch = [str(user) for user in range(n_people)], ProcessorWatch()
-    with open_for_run(folder, charter, people, ratings, run=1, chunk=1000, stopwatch=stopwatch) as federation:
+    participants, stopwatch = [str(user) for user in range(n_participants)], ProcessorWatch()
+    with open_for_run(
+        folder, charter, participants, ratings, run=1, batch_size=1000, stopwatch=stopwatch
+    ) as federation:
         host = Host(federation.devices, federation.policy, n_items, charter.randomness(b"run"), stopwatch)
-        wire = Wire(host, set(host.numbers[: int(n_people * vanish)]))
+        wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
             ledger=federation.ledger,
             key=federation.coordinator_key,
@@ -125,7 +127,7 @@ def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[st
             transport=wire,
             store=ModelStore(folder / "model"),
             config=RoundConfig(),
-            fidelity="uploads",
+            noise_placement="per_upload",
             randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
@@ -136,10 +138,10 @@ def measure(folder: Path, n_people: int, n_items: int, vanish: float) -> dict[st
         begin = time.perf_counter()
         coordinator.run_round(base, stage, run=1, rounds=1)
         seconds = time.perf_counter() - begin
-    return figures(wire, stopwatch, seconds, n_people, statistic.shape[0])
+    return figures(wire, stopwatch, seconds, n_participants, statistic.shape[0])
 
 
-def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, n_people: int, size: int) -> dict[str, object]:
+def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, n_participants: int, size: int) -> dict[str, object]:
     """Put what was measured beside the unmasked upload.
 
     A person's `mask` phase holds checks, opening of shares, masks, commitment, signing and storing; fitting and noise,
@@ -149,9 +151,9 @@ def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, n_people: int, siz
     phases = {phase: spent / wire.replies[phase] for phase, spent in wire.seconds.items()}
     phases["mask"] -= computing / wire.replies["mask"]
     return {
-        "people": n_people,
+        "people": n_participants,
         "numbers": size,
-        "neighbours": min(NEIGHBOURS, n_people - 1),
+        "neighbours": min(NEIGHBOURS, n_participants - 1),
         "uploads": wire.replies["mask"],
         "round_s": round(seconds, 2),
         "noise_cpu_s": round(stopwatch.seconds["noise"], 2),
@@ -170,13 +172,15 @@ def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, n_people: int, siz
     }
 
 
-def random_ratings(n_people: int, n_items: int) -> Ratings:
+def random_ratings(n_participants: int, n_items: int) -> Ratings:
     """Give everybody the same number of ratings of items drawn at random."""
     rng = np.random.default_rng(1)
     rated = min(RATED, n_items)
-    users = np.repeat(np.arange(n_people), rated)
-    items = np.concatenate([np.sort(rng.permutation(n_items)[:rated]) for _ in range(n_people)])
-    return Ratings.from_triples(users, items, rng.integers(1, 6, users.size).astype(np.float32), n_people, n_items)
+    users = np.repeat(np.arange(n_participants), rated)
+    items = np.concatenate([np.sort(rng.permutation(n_items)[:rated]) for _ in range(n_participants)])
+    return Ratings.from_triples(
+        users, items, rng.integers(1, 6, users.size).astype(np.float32), n_participants, n_items
+    )
 
 
 if __name__ == "__main__":

@@ -46,15 +46,15 @@ def main() -> None:
     with TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if not (folder / "ledger.sqlite").exists():
-            _build(folder, arguments.people, arguments.rounds)
-        print(json.dumps(_measure(folder, arguments.people) | {"load": os.getloadavg()[0]}, indent=1))
+            _build(folder, arguments.participants, arguments.rounds)
+        print(json.dumps(_measure(folder, arguments.participants) | {"load": os.getloadavg()[0]}, indent=1))
 
 
-def _measure(folder: Path, n_people: int) -> dict[str, object]:
+def _measure(folder: Path, n_participants: int) -> dict[str, object]:
     ledger = SqliteLedger.open(folder)
     figures: dict[str, object] = {}
-    sharers = range(FIRST, FIRST + n_people, 20)
-    others = range(FIRST + 5, FIRST + n_people, 20)
+    sharers = range(FIRST, FIRST + n_participants, 20)
+    others = range(FIRST + 5, FIRST + n_participants, 20)
 
     def trace(number: int) -> ParticipantTrace:
         return trace_participant(ledger, number, with_memberships=False)
@@ -76,7 +76,7 @@ def _measure(folder: Path, n_people: int) -> dict[str, object]:
     ledger.close()
     return {
         "entries": size,
-        "people": n_people,
+        "people": n_participants,
         "first_trace_after_opening": first,
         **figures,
         "received": received,
@@ -99,10 +99,10 @@ def _milliseconds(act: Callable[[int], object], arguments: Sequence[int]) -> dic
 class _Writer:
     """Signs records of people in ledger order."""
 
-    def __init__(self, folder: Path, n_people: int) -> None:
+    def __init__(self, folder: Path, n_participants: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ledger = SqliteLedger.create(folder, genesis(), LOG, SimulatedClock())
-        self.keys = [SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(n_people)]
+        self.keys = [SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(n_participants)]
         self.append(enrolments(self.keys))
         self._seqs: dict[int, int] = {}
 
@@ -120,64 +120,69 @@ class _Writer:
         return self._seqs[number]
 
 
-def _build(folder: Path, n_people: int, rounds: int) -> None:
-    writer = _Writer(folder, n_people)
+def _build(folder: Path, n_participants: int, rounds: int) -> None:
+    writer = _Writer(folder, n_participants)
     inputs: dict[int, list[UsedCopy]] = {}
-    people = range(FIRST, FIRST + n_people)
-    pooled = people[::20]
-    for giver in people[::10]:
-        recipients = [FIRST + (giver - FIRST + step) % n_people for step in range(1, SHARED + 1)]
-        _share(writer, giver, [*recipients, *([2] if giver in pooled else [])], inputs)
+    participants = range(FIRST, FIRST + n_participants)
+    pooled = participants[::20]
+    for sender in participants[::10]:
+        recipients = [FIRST + (sender - FIRST + step) % n_participants for step in range(1, SHARED + 1)]
+        _share(writer, sender, [*recipients, *([2] if sender in pooled else [])], inputs)
     base = ZERO
     for number in range(1, rounds + 1):
-        base = _round(writer, number, base, people, inputs, pooled)
+        base = _round(writer, number, base, participants, inputs, pooled)
     writer.ledger.close()
 
 
-def _share(writer: _Writer, giver: int, recipients: list[int], inputs: dict[int, list[UsedCopy]]) -> None:
+def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int, list[UsedCopy]]) -> None:
     consent = Consent(
         origin=ORIGIN,
-        author=giver,
-        seq=writer.next(giver),
+        author=sender,
+        seq=writer.next(sender),
         recipients=to_ranges(recipients),
         expiry=10**9,
         max_shares=9,
         epsilon_nano=None,
         terms=ZERO,
     )
-    entries = [sign(consent, writer.key(giver))]
+    entries = [sign(consent, writer.key(sender))]
     under = leaf_hash(entries[0])
     for recipient in recipients:
         copy = leaf_hash(recipient.to_bytes(4, "big"))
         share = Share(
             origin=ORIGIN,
-            author=giver,
-            seq=writer.next(giver),
+            author=sender,
+            seq=writer.next(sender),
             consent=under,
             recipient=recipient,
             base=ZERO,
             epsilon_nano=None,
             copy=copy,
         )
-        entries.append(sign(share, writer.key(giver)))
+        entries.append(sign(share, writer.key(sender)))
         hash = leaf_hash(entries[-1])
-        inputs.setdefault(recipient, []).append(UsedCopy(giver=giver, share=hash))
+        inputs.setdefault(recipient, []).append(UsedCopy(sender=sender, share=hash))
         seq = writer.next(recipient)
-        receipt = Receipt(origin=ORIGIN, author=recipient, seq=seq, giver=giver, share=hash, copy=copy)
+        receipt = Receipt(origin=ORIGIN, author=recipient, seq=seq, sender=sender, share=hash, copy=copy)
         entries.append(sign(receipt, writer.key(recipient)))
     writer.append(entries)
 
 
 def _round(
-    writer: _Writer, number: int, base: Digest, people: range, inputs: dict[int, list[UsedCopy]], pooled: range
+    writer: _Writer, number: int, base: Digest, participants: range, inputs: dict[int, list[UsedCopy]], pooled: range
 ) -> Digest:
     first = opening(number, seq=writer.next(2), base=base)
     pool = PoolRecord(
-        origin=ORIGIN, author=2, seq=writer.next(2), round=number, round_hash=leaf_hash(first), people=to_ranges(pooled)
+        origin=ORIGIN,
+        author=2,
+        seq=writer.next(2),
+        round=number,
+        round_hash=leaf_hash(first),
+        participants=to_ranges(pooled),
     )
     writer.append([first, sign(pool, COORDINATOR)])
     updates = []
-    for author in people:
+    for author in participants:
         update = Update(
             origin=ORIGIN,
             author=author,
@@ -186,10 +191,10 @@ def _round(
             round_hash=leaf_hash(first),
             commitment=leaf_hash(first),
             profile=leaf_hash(first),
-            shares=tuple(sorted(inputs.get(author, []), key=lambda each: (each.giver, each.share))),
+            shares=tuple(sorted(inputs.get(author, []), key=lambda each: (each.sender, each.share))),
             account="epsilon",
-            spend=10**9,
-            people=(),
+            spend_nano=10**9,
+            participants=(),
         )
         updates.append(sign(update, writer.key(author)))
     writer.append(updates)

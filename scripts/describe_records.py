@@ -24,7 +24,7 @@ from liberate.ledger.rules.transition import AUTHORS
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-records.md"
 PARTS = (
     number_sets.Range,
-    parts.Admission,
+    parts.EnrolmentPolicy,
     parts.Witnesses,
     parts.MechanismSpec,
     parts.NewKey,

@@ -81,22 +81,28 @@ def test_misspelt_environment_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "is_masked", "noise_on"),
+    ("said", "is_masked", "noise_placement"),
     [
-        ([], False, "sum"),
-        (["run.fidelity=uploads"], False, "uploads"),
-        (["run.masks=true"], True, "uploads"),
-        (["run.simulated=false"], True, "uploads"),
-        (["run.simulated=false", "run.masks=true"], True, "uploads"),
+        ([], False, "on_sum"),
+        (["run.noise_placement=per_upload"], False, "per_upload"),
+        (["privacy.secure_aggregation=true"], True, "per_upload"),
+        (["run.simulated=false"], True, "per_upload"),
+        (["run.simulated=false", "privacy.secure_aggregation=true"], True, "per_upload"),
     ],
 )
-def test_masks_are_left_out_of_simulations_only(said: list[str], is_masked: bool, noise_on: str) -> None:
-    run = resolve(None, said, environment={}).run
+def test_masks_are_left_out_of_simulations_only(said: list[str], is_masked: bool, noise_placement: str) -> None:
+    settings = resolve(None, said, environment={})
 
-    assert (run.is_masked, run.noise_on) == (is_masked, noise_on)
+    assert (settings.is_masked, settings.noise_placement) == (is_masked, noise_placement)
 
 
-@pytest.mark.parametrize("said", [["run.simulated=false", "run.masks=false"], ["run.masks=true", "run.fidelity=sum"]])
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["run.simulated=false", "privacy.secure_aggregation=false"],
+        ["privacy.secure_aggregation=true", "run.noise_placement=on_sum"],
+    ],
+)
 def test_a_run_whose_masks_would_be_missing_is_refused(said: list[str]) -> None:
     with pytest.raises(SettingsError, match="mask"):
         resolve(None, said, environment={})

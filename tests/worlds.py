@@ -60,15 +60,15 @@ class World:
     epsilon: float | None = None
     noise: Literal["laplace", "gaussian"] = "laplace"
     rounds: int = 3
-    chunk: int = 5
+    batch_size: int = 5
     limit_nano: int | None = None
     n_factors: int = 2
     statistic: Literal["auto", "normal", "gradient"] = "auto"
     trim: float = 0.0
-    fidelity: NoisePlacement = "uploads"
+    noise_placement: NoisePlacement = "per_upload"
     is_simulated: bool = True
     masks: bool = True
-    min_fraction: float = 0.5
+    min_participation: float = 0.5
     honest_fraction: float = 1.0
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
@@ -86,10 +86,10 @@ class World:
     def mechanism(self) -> Mechanism:
         """Of each round."""
         if self.mode != "distributed":
-            return calibrated_mechanism(self.privacy, rounds=self.rounds, trim_nano=round(self.trim * NANO))
-        honest = max(1, int(self.ratings.n_users * self.min_fraction))
+            return calibrated_mechanism(self.privacy, rounds=self.rounds, trimmed_nano=round(self.trim * NANO))
+        honest = max(1, int(self.ratings.n_users * self.min_participation))
         return DistributedGaussian(
-            grid_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
+            fraction_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
         )
 
 
@@ -135,9 +135,11 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         witnesses=world.witnesses,
         witness_threshold=world.witness_threshold,
     )
-    people = [f"u{user}" for user in range(ratings.n_users)]
+    participants = [f"u{user}" for user in range(ratings.n_users)]
     stopwatch = Stopwatch()
-    with open_for_run(folder, charter, people, ratings, run=1, chunk=world.chunk, stopwatch=stopwatch) as federation:
+    with open_for_run(
+        folder, charter, participants, ratings, run=1, batch_size=world.batch_size, stopwatch=stopwatch
+    ) as federation:
         host = Host(federation.devices, federation.policy, ratings.n_items, charter.randomness(b"run"), stopwatch)
         direct = InProcessTransport(dict.fromkeys(host.numbers, host))
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
@@ -148,8 +150,8 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             number=federation.coordinator,
             transport=transport,
             store=store,
-            config=RoundConfig(chunk=world.chunk, min_fraction=world.min_fraction),
-            fidelity=world.fidelity,
+            config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
+            noise_placement=world.noise_placement,
             randomness=charter.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,

@@ -39,7 +39,7 @@ class RealStatistics:
 class FixedPointStatistics:
     """What leaves a batch of devices: `RealStatistics` after clipping, the integer grid and noise.
 
-    Shapes and ownership as in `RealStatistics`; a value v stands for v * 2**-grid_bits of its release.
+    Shapes and ownership as in `RealStatistics`; a value v stands for v * 2**-fraction_bits of its release.
     A dense release has every row of the table.
     """
 

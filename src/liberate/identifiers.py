@@ -16,5 +16,5 @@ PricedAccount = Literal["epsilon", "rho"]
 Account = Literal["none"] | PricedAccount
 """What a release is charged to; `none` where it is not private."""
 
-NoisePlacement = Literal["uploads", "sum"]
+NoisePlacement = Literal["per_upload", "on_sum"]
 """Where noise is drawn: on each upload, as devices do, or once on their sum, as simulations may."""

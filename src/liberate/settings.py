@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from liberate.errors import SettingsError
 from liberate.federation.coordinator.config import RoundConfig
 from liberate.federation.sharing.config import SharingConfig
+from liberate.identifiers import NoisePlacement
 from liberate.model.config import ModelConfig
 from liberate.privacy.config import PrivacyConfig
 
@@ -32,8 +33,8 @@ class DataConfig:
     Attributes:
         source: Name of a data set, a CSV or Parquet file, or a folder.
         columns: Names of the columns `user`, `item`, `rating` and `timestamp` in a table that calls them otherwise.
-        low: Lowest rating of the scale, where the source does not say; unset = found from the source.
-        high: Highest rating of the scale, likewise.
+        rating_min: Lowest rating of the scale, where the source does not say; unset = found from the source.
+        rating_max: Highest rating of the scale, likewise.
         public_features: Whether devices make use of what the source says about items: genres and decade. The modes
             `device` and `distributed` do.
         split: `random` holds out a random part of all ratings, `last` the last rating of each person.
@@ -43,8 +44,8 @@ class DataConfig:
 
     source: str = ""
     columns: dict[str, str] = field(default_factory=dict)
-    low: float | None = None
-    high: float | None = None
+    rating_min: float | None = None
+    rating_max: float | None = None
     public_features: bool = True
     split: Literal["random", "last"] = "random"
     split_seed: Annotated[int, Ge(0)] = 42
@@ -81,37 +82,13 @@ class RunConfig:
         seed: Everything random in a simulation is derived from it, 0 <= seed < 2**63.
         simulated: True derives keys, salts, noise and time from the seed, for research; false takes all of them from
             the system, with exact noise, for a host that really holds people's ratings.
-        fidelity: Where a simulation draws noise that protects a sum: on each upload, or once on the sum; unset = once
-            on the sum in a simulation. Outside a simulation it is always drawn on each upload.
-        masks: Whether uploads of mode distributed are masked; unset = outside a simulation only. Outside they always
-            are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
-        warm_start: Whether a further run of a federation starts from the last model, where it learns the same; unset =
-            yes without noise, no with it.
+        noise_placement: Where a simulation draws noise that protects a sum: on each upload (`per_upload`), or once on
+            the sum (`on_sum`); unset = once on the sum. Outside a simulation it is always drawn on each upload.
     """
 
     seed: Annotated[int, Ge(0), Lt(2**63)] = 42
     simulated: bool = True
-    fidelity: Literal["uploads", "sum"] | None = None
-    masks: bool | None = None
-    warm_start: bool | None = None
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether uploads of mode distributed are masked."""
-        return not self.simulated if self.masks is None else self.masks
-
-    @property
-    def noise_on(self) -> Literal["uploads", "sum"]:
-        """Where noise is drawn that protects a sum."""
-        return self.fidelity or ("sum" if self.simulated and not self.is_masked else "uploads")
-
-    def __post_init__(self) -> None:
-        if self.fidelity == "sum" and not self.simulated:
-            raise ValueError("fidelity sum is for simulations: real devices draw their own noise")
-        if self.fidelity == "sum" and self.masks:
-            raise ValueError("fidelity sum is without masks: what is masked has its noise already")
-        if self.masks is False and not self.simulated:
-            raise ValueError("masks are left out in simulations only: without them the coordinator sees every upload")
+    noise_placement: NoisePlacement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +102,30 @@ class Settings:
     federation: RoundConfig = field(default_factory=RoundConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether uploads of mode distributed are masked."""
+        wanted = self.privacy.secure_aggregation
+        return not self.run.simulated if wanted is None else wanted
+
+    @property
+    def noise_placement(self) -> NoisePlacement:
+        """Where noise is drawn that protects a sum."""
+        return self.run.noise_placement or ("on_sum" if self.run.simulated and not self.is_masked else "per_upload")
+
+    def __post_init__(self) -> None:
+        if self.run.simulated:
+            if self.run.noise_placement == "on_sum" and self.privacy.secure_aggregation:
+                raise SettingsError("run.noise_placement on_sum is without masks: what is masked has its noise already")
+            return
+        if self.run.noise_placement == "on_sum":
+            raise SettingsError("run.noise_placement on_sum is for simulations: real devices draw their own noise")
+        if self.privacy.secure_aggregation is False:
+            raise SettingsError(
+                "privacy.secure_aggregation is left out in simulations only:"
+                " without masks the coordinator sees every upload"
+            )
 
 
 SECTIONS: dict[str, type] = {

@@ -85,7 +85,7 @@ def _page(
     misused: Mapping[str, int],
 ) -> str:
     first, last = audited[0].honest, audited[-1].honest
-    found = "\n".join(f"- {name}: {count}" for name, count in misused.items() if name != "people")
+    found = "\n".join(f"- {name}: {count}" for name, count in misused.items() if name != "participants")
     return "\n\n".join(
         [
             header("Attacks and audits", world),
@@ -121,7 +121,7 @@ def _page(
             "The last two columns are audits of planted bugs: noise four times too small, and a clip left out.\n"
             "A bound above the claim refutes it; that happens to a true claim in one of twenty audits at most.",
             "## Misused noise",
-            f"What an auditor finds in the uploads of {misused['people']} people to three rounds:",
+            f"What an auditor finds in the uploads of {misused['participants']} people to three rounds:",
             found,
             "A repeated request must get the same bytes, and uploads to two rounds must differ by more than any two "
             "clipped statistics do.",

@@ -123,10 +123,10 @@ def planted(mechanism: Mechanism) -> tuple[Mechanism, Mechanism]:
     return quiet, replace(mechanism, clip_units=min(EXCESS * mechanism.clip_units, LARGEST_CLIP_UNITS))
 
 
-def misuse(world: World, n_people: int) -> Mapping[str, int]:
+def misuse(world: World, n_participants: int) -> Mapping[str, int]:
     """Count what is found in transcripts of three rounds: honest ones, and ones with a planted bug."""
     job = world.job(*local("laplace"), "federation.rounds=10")
-    people = job.split.train.select(np.arange(min(n_people, job.split.train.n_users)))
+    participants = job.split.train.select(np.arange(min(n_participants, job.split.train.n_users)))
     models, clip_units = federated(job).models, job.plan.stages[0].stage.mechanism.parameters["clip_units"]
 
     def transcript(key_of: Callable[[int], int]) -> list[ObservedUpload]:
@@ -134,8 +134,8 @@ def misuse(world: World, n_people: int) -> Mapping[str, int]:
         seen = []
         for version in (1, 2, 3):
             model = models[version]
-            release = released(job.plan.stage_after(model), model, people, key_of(version))
-            for person, sent in enumerate(release.rows.reshape(people.n_users, -1).astype(np.int64)):
+            release = released(job.plan.stage_after(model), model, participants, key_of(version))
+            for person, sent in enumerate(release.rows.reshape(participants.n_users, -1).astype(np.int64)):
                 seen.append(ObservedUpload(participant=person, round=version, numbers=sent))
         return seen
 
@@ -144,7 +144,7 @@ def misuse(world: World, n_people: int) -> Mapping[str, int]:
 
     honest = transcript(lambda number: number)
     return {
-        "people": people.n_users,
+        "participants": participants.n_users,
         "honest": found(honest + honest),
         "one noise for all rounds": found(transcript(lambda number: 0)),
         "fresh noise when asked again": found(honest + transcript(lambda number: number + 10)),

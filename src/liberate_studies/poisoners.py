@@ -125,7 +125,7 @@ def poisoned(job: Job, attack: Poisoning, rounds: int) -> PoisoningEffect:
                 found = effects(job, stage, seen)
                 fit += [effect.fit for effect in found]
                 held_out += [effect.held_out or 0.0 for effect in found]
-            model = stage.solver.solve(model, seen.sum.total(stage.mechanism.grid_bits))
+            model = stage.solver.solve(model, seen.sum.total(stage.mechanism.fraction_bits))
         except (FederationError, PrivacyError):  # no model, or one from which honest numbers leave the grid
             return PoisoningEffect(by_size=_found(size, is_hostile))
     return replace(
@@ -139,14 +139,14 @@ def poisoned(job: Job, attack: Poisoning, rounds: int) -> PoisoningEffect:
 def _round(
     model: Model, stage: RoundMethod, own: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]
 ) -> PoisonedUploads:
-    n_rows, bits = stage.statistic.shape[0], stage.mechanism.grid_bits
+    n_rows, bits = stage.statistic.shape[0], stage.mechanism.fraction_bits
     sent = stage.mechanism.release(stage.statistic.compute(model, own), n_rows, [], exact=False)
     limits = None if attack.defence == "none" else rating_bounds(model)
     uploads: list[FixedPointStatistics | None] = [_part(sent, user) for user in range(own.n_users)]
     for user, poisoner in attackers.items():
         uploads[user] = poisoner.upload(model, _part(sent, user), limits, bits)
-    trim_nano = round(TRIM * NANO) if attack.defence == "limits and trimming" else 0
-    total = UploadAggregate.empty(stage.statistic.shape, trim_nano)
+    trimmed_nano = round(TRIM * NANO) if attack.defence == "limits and trimming" else 0
+    total = UploadAggregate.empty(stage.statistic.shape, trimmed_nano)
     for upload in uploads:
         if upload is not None:
             total.add(upload)
@@ -174,16 +174,16 @@ class _Poisoner:
         self._first = 0  # place of the reach to begin with
 
     def upload(
-        self, model: Model, honest: FixedPointStatistics, limits: RatingBounds | None, grid_bits: int
+        self, model: Model, honest: FixedPointStatistics, limits: RatingBounds | None, fraction_bits: int
     ) -> FixedPointStatistics | None:
         """Give what is sent instead of an honest upload; None where nothing of the kind would pass."""
-        forge = self._forgery(model, honest, grid_bits)
+        forge = self._forgery(model, honest, fraction_bits)
         if limits is None:
             return forge(UNCHECKED)
         for place in range(max(0, self._first - 1), len(_REACHES)):
             candidate = forge(_REACHES[place])
             try:
-                limits.check(candidate, grid_bits, 1)
+                limits.check(candidate, fraction_bits, 1)
             except BadUpload:
                 continue
             self._first = place
@@ -191,12 +191,12 @@ class _Poisoner:
         return None
 
     def _forgery(
-        self, model: Model, honest: FixedPointStatistics, grid_bits: int
+        self, model: Model, honest: FixedPointStatistics, fraction_bits: int
     ) -> Callable[[float], FixedPointStatistics]:
         """Give the upload for each reach."""
         low, high = (model.low - model.centre) / model.unit, (model.high - model.centre) / model.unit
         k, n = model.n_factors + 1, len(honest.indices)
-        scale = math.ldexp(1.0, grid_bits)
+        scale = math.ldexp(1.0, fraction_bits)
         items = honest.indices
         direction, targets = np.zeros(k), np.zeros(n)
         spread = np.sqrt(np.diag(np.linalg.inv(model.float64("user_precision"))))
@@ -289,12 +289,12 @@ def sizes(seen: PoisonedUploads) -> Float64Array:
 
 
 def effects(job: Job, stage: RoundMethod, seen: PoisonedUploads) -> list[Effect]:
-    """Give by how much everybody else's error is larger because of each person's upload, as `trace --harm` does."""
+    """Give by how much everybody else errs more because of each person's upload, as `trace --influence` does."""
     total = UploadAggregate.empty(stage.statistic.shape)
     accepted = [upload for upload in seen.sent if upload is not None]
     for upload in accepted:
         total.add(upload)
-    bits, own = stage.mechanism.grid_bits, job.split.train
+    bits, own = stage.mechanism.fraction_bits, job.split.train
     held_out = HeldOut.of(seen.base, fit_devices(seen.base, own), job.split.test)
     n_rows = sum(len(upload.rows) for upload in accepted)
     without = LeaveOneOut.of(stage.solver, seen.base, total.total(bits), n_rows, held_out)

@@ -154,7 +154,7 @@ def _page(world: World, trials: Sequence[PoisoningTrial], rounds: dict[Statistic
             "As many people are named as there are poisoners, so precision and recall are one number: those with the "
             "largest rows, those without whom the others' fit would gain most, and those without whom predictions of "
             "held-out ratings would, which a simulation alone knows.\n"
-            f"It is what `trace --harm` says, over the first {WATCHED} rounds.",
+            f"It is what `trace --influence` says, over the first {WATCHED} rounds.",
             "## Promotion of an item",
             table(
                 ["learned by", "checked", "poisoners", "item", "predicted", "listed", "RMSE", *_FOUND],

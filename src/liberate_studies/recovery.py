@@ -75,9 +75,9 @@ class Averaged:
     tight: float
 
 
-def leaks(world: World, n_people: int) -> list[RecoveredRatings]:
+def leaks(world: World, n_participants: int) -> list[RecoveredRatings]:
     """Attack the uploads of some people in each mode."""
-    people = np.arange(min(n_people, world.job().split.train.n_users))
+    participants = np.arange(min(n_participants, world.job().split.train.n_users))
     gradient = world.job("privacy.mode=plain", 'model.statistic="gradient"', "federation.rounds=3")
     normal = world.job("privacy.mode=plain", 'model.statistic="normal"', "federation.rounds=3")
     gram = world.job("privacy.mode=plain", 'model.objective="implicit"', 'model.statistic="gram"')
@@ -85,16 +85,16 @@ def leaks(world: World, n_people: int) -> list[RecoveredRatings]:
     summed = world.job("privacy.mode=distributed", f"privacy.epsilon={_EPSILON}")
     bound = f"ε = {_EPSILON}"
     return [
-        _leak("plain, gradient, one upload", gradient, people, (1,), OPEN),
-        _leak("plain, gradient, two uploads", gradient, people, (1, 2), OPEN),
-        _leak("plain, normal equations, one upload", normal, people, (1,), OPEN),
-        _gram_leak("plain, Gram, one upload: liked or not", gram, people),
-        _leak(f"local, Laplace, {bound}, two uploads", laplace, people, (1, 2), PRIVATE),
-        _leak(f"local, Gauss, {bound}, two uploads", gauss, people, (1, 2), PRIVATE),
-        _masked_leak(f"distributed, {bound}, one upload", summed, people, is_masked=True),
-        _masked_leak("the same, were there no masks", summed, people, is_masked=False),
+        _leak("plain, gradient, one upload", gradient, participants, (1,), OPEN),
+        _leak("plain, gradient, two uploads", gradient, participants, (1, 2), OPEN),
+        _leak("plain, normal equations, one upload", normal, participants, (1,), OPEN),
+        _gram_leak("plain, Gram, one upload: liked or not", gram, participants),
+        _leak(f"local, Laplace, {bound}, two uploads", laplace, participants, (1, 2), PRIVATE),
+        _leak(f"local, Gauss, {bound}, two uploads", gauss, participants, (1, 2), PRIVATE),
+        _masked_leak(f"distributed, {bound}, one upload", summed, participants, is_masked=True),
+        _masked_leak("the same, were there no masks", summed, participants, is_masked=False),
         RecoveredRatings(
-            name="no upload: the most frequent rating", ratings=_guessed(gradient, people), items=0.5, colour=FREE
+            name="no upload: the most frequent rating", ratings=_guessed(gradient, participants), items=0.5, colour=FREE
         ),
     ]
 
@@ -103,16 +103,16 @@ def local(mechanism: str) -> tuple[str, ...]:
     return ("privacy.mode=local", f'privacy.mechanism="{mechanism}"', f"privacy.epsilon={_EPSILON}")
 
 
-def _guessed(job: Job, people: Int64Array) -> float:
+def _guessed(job: Job, participants: Int64Array) -> float:
     """Give the share of the most frequent rating."""
-    _, counts = np.unique(job.split.train.select(people).values, return_counts=True)
+    _, counts = np.unique(job.split.train.select(participants).values, return_counts=True)
     return float(counts.max() / counts.sum())
 
 
-def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour: str) -> RecoveredRatings:
+def _leak(name: str, job: Job, participants: Int64Array, rounds: Sequence[int], colour: str) -> RecoveredRatings:
     """Attack what some people upload to some rounds. Who attacks ratings is told for free which items they are of."""
     models = federated(job).models
-    own = job.split.train.select(people)
+    own = job.split.train.select(participants)
     uploads = [(models[number], *_upload(job, models[number], own, number)) for number in rounds]
     levels = np.unique(job.dataset.values).tolist()
     right, items = 0, []
@@ -127,10 +127,10 @@ def _leak(name: str, job: Job, people: Int64Array, rounds: Sequence[int], colour
     return RecoveredRatings(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=colour)
 
 
-def _gram_leak(name: str, job: Job, people: Int64Array) -> RecoveredRatings:
+def _gram_leak(name: str, job: Job, participants: Int64Array) -> RecoveredRatings:
     """Attack the Gram that some people upload: tell which items they rated, and which of these they liked."""
     model = job.plan.first_model(job.dataset, bytes(32))
-    own = job.split.train.select(people)
+    own = job.split.train.select(participants)
     release = released(job.plan.stage_after(model), model, own, 0)
     weights = model.float64("gram_weights")
     threshold = 0.99 * weights[_LIKED]
@@ -149,10 +149,10 @@ def _gram_leak(name: str, job: Job, people: Int64Array) -> RecoveredRatings:
     return RecoveredRatings(name=name, ratings=right / own.n_ratings, items=float(np.nanmean(items)), colour=OPEN)
 
 
-def _masked_leak(name: str, job: Job, people: Int64Array, *, is_masked: bool) -> RecoveredRatings:
+def _masked_leak(name: str, job: Job, participants: Int64Array, *, is_masked: bool) -> RecoveredRatings:
     """Tell rated items from others in the first upload of `distributed`, as it is or without the masks on it."""
     model = job.plan.first_model(job.dataset, bytes(32))
-    stage, own = job.plan.stage_after(model), job.split.train.select(people)
+    stage, own = job.plan.stage_after(model), job.split.train.select(participants)
     rows = released(stage, model, own, 0).rows.reshape(own.n_users, -1)
     items = []
     for person in range(own.n_users):
@@ -171,7 +171,7 @@ def _upload(job: Job, model: Model, own: Ratings, number: int) -> tuple[Float64A
     stage = job.plan.stage_after(model)
     release = released(stage, model, own, number)
     n_rows, width, _ = stage.statistic.shape
-    unit = 2.0**-stage.mechanism.grid_bits
+    unit = 2.0**-stage.mechanism.fraction_bits
     rows = np.zeros((own.n_users, n_rows, width))
     rows[np.repeat(np.arange(own.n_users), np.diff(release.indptr)), release.indices] = release.rows * unit
     return rows, np.asarray(release.tails * unit)
@@ -240,7 +240,7 @@ def _errors_of_means(job: Job, stage: RoundMethod, rounds: int) -> Float64Array:
     mechanism = stage.mechanism
     clip_units = mechanism.parameters["clip_units"]
     clipped, _ = clip_to_grid(
-        stage.statistic.compute(model, one.select(np.zeros(1, np.int64))), clip_units, mechanism.grid_bits, "l1"
+        stage.statistic.compute(model, one.select(np.zeros(1, np.int64))), clip_units, mechanism.fraction_bits, "l1"
     )
     truth = np.zeros(stage.statistic.shape[:2], np.int64)
     truth[one.items[: one.indptr[1]]] = clipped

@@ -138,8 +138,8 @@ def _collect(
     own = job.split.train
     n_rows, width, n_tail = stage.statistic.shape
     rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
-    for begin in range(0, own.n_users, job.settings.federation.chunk):
-        slots = np.arange(begin, min(begin + job.settings.federation.chunk, own.n_users))
+    for begin in range(0, own.n_users, job.settings.federation.batch_size):
+        slots = np.arange(begin, min(begin + job.settings.federation.batch_size, own.n_users))
         keys = [randomness.secret("noise", model.version + 1, _FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
         with stopwatch.measure("fit"):
             batch = stage.statistic.compute(model, own.select(slots))
@@ -148,7 +148,7 @@ def _collect(
         with stopwatch.measure("sum"):
             add_rows(rows, release.indices, release.rows)
             tail += release.tails.sum(axis=0)
-    unit = np.float64(2.0**-stage.mechanism.grid_bits)
+    unit = np.float64(2.0**-stage.mechanism.fraction_bits)
     return AggregatedStatistics(rows * unit, tail * unit, own.n_users)
 
 

@@ -191,15 +191,15 @@ def _trained(case: _Case, job: Job, out: Path) -> list[Row]:
 def _judged(run: Run, n_users: int) -> Int64Array:
     """Give those who share nothing; everybody where nobody or everybody shares."""
     with closing(run.open_ledger()) as ledger:
-        givers = {share.record.author - _FIRST_PARTICIPANT for share in ledger.state.sharing.shares.values()}
-    others = np.setdiff1d(np.arange(n_users), list(givers))
+        senders = {share.record.author - _FIRST_PARTICIPANT for share in ledger.state.sharing.shares.values()}
+    others = np.setdiff1d(np.arange(n_users), list(senders))
     return others if len(others) else np.arange(n_users)
 
 
-def _error(job: Job, model: Model, people: Int64Array) -> float:
+def _error(job: Job, model: Model, participants: Int64Array) -> float:
     """Give the RMSE of some people's held-out ratings."""
-    held_out = job.split.test.select(people)
-    sides = fit_devices(model, job.split.train.select(people))
+    held_out = job.split.test.select(participants)
+    sides = fit_devices(model, job.split.train.select(participants))
     return rmse(predict(model, sides, held_out.users(), held_out.items), held_out.values)
 
 

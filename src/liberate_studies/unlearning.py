@@ -461,12 +461,14 @@ def _cells(way: UnlearningMethod) -> list[str]:
     ]
 
 
-def _summary(name: str, people: Sequence[Alone]) -> list[str]:
-    last, fast = ([100 * share for share in shares] for shares in zip(*((a.last, a.fast) for a in people), strict=True))
+def _summary(name: str, participants: Sequence[Alone]) -> list[str]:
+    last, fast = (
+        [100 * share for share in shares] for shares in zip(*((a.last, a.fast) for a in participants), strict=True)
+    )
     return [
         name,
-        str(len(people)),
-        number(float(np.median([each.before for each in people]))),
+        str(len(participants)),
+        number(float(np.median([each.before for each in participants]))),
         *(f"{value:.1f} %" for value in (np.median(last), max(last), np.median(fast), max(fast))),
     ]
 
@@ -492,12 +494,12 @@ def _draw_ways(axes: Axes, ways: Sequence[UnlearningMethod]) -> None:
 
 def _draw_alone(axes: Axes, alone: Sequence[Alone]) -> None:
     for is_canary, marker in ((False, "o"), (True, "^")):
-        people = [each for each in alone if each.is_canary == is_canary]
+        participants = [each for each in alone if each.is_canary == is_canary]
         name = "canary" if is_canary else "heavy rater"
-        before = [each.before for each in people]
+        before = [each.before for each in participants]
         for what, colour, shares in (
-            ("last round", PRIVATE, [100 * each.last for each in people]),
-            ("estimate", OPEN, [100 * each.fast for each in people]),
+            ("last round", PRIVATE, [100 * each.last for each in participants]),
+            ("estimate", OPEN, [100 * each.fast for each in participants]),
         ):
             axes.plot(before, shares, marker, color=colour, markersize=4, label=f"{name}, {what}")
     axes.axhline(100 * WANTED_SHARE, color=FREE, linewidth=0.9, linestyle=":")

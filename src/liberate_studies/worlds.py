@@ -161,7 +161,7 @@ def keep_ratings(path: Path, ratings: pa.Table, low: float, high: float, name: s
     """Keep ratings as a file, and load them from there as any others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(ratings, path)
-    assignments = (f"data.source={dumps(str(path))}", f"data.low={low}", f"data.high={high}")
+    assignments = (f"data.source={dumps(str(path))}", f"data.rating_min={low}", f"data.rating_max={high}")
     return World(assignments=assignments, dataset=load_dataset(resolve(None, assignments, {})), name=name)
 
 

@@ -234,7 +234,7 @@ def test_ratings_that_are_all_alike_are_refused_with_the_flags_that_help(call: C
     code, _, err = call("train", "--data", tmp_path / "alike.csv")
 
     assert code == 1
-    assert "--set data.low=1 --set data.high=5" in err
+    assert "--set data.rating_min=1 --set data.rating_max=5" in err
 
 
 def test_no_sampler_is_named_where_no_noise_is_drawn(call: Call, finished: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.worlds import low_rank_ratings, write_csv
 
 WORLD = low_rank_ratings(n_users=40, n_items=25)
-SMALL = ("model.n_factors=2", "federation.rounds=3", "federation.chunk=10")
+SMALL = ("model.n_factors=2", "federation.rounds=3", "federation.batch_size=10")
 
 
 Call = Callable[..., tuple[int, str]]
@@ -47,7 +47,7 @@ def asked(liberate: Call) -> Callable[..., dict[str, Any]]:
     "settings",
     [
         ("privacy.mode=plain",),
-        ("privacy.mode=distributed", "privacy.epsilon=4", "run.masks=true"),
+        ("privacy.mode=distributed", "privacy.epsilon=4", "privacy.secure_aggregation=true"),
         ("run.simulated=false",),
     ],
     ids=["plain", "masked", "real-keys"],

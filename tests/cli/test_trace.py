@@ -11,7 +11,7 @@ import pytest
 
 from liberate.runs.folder import Run
 from tests.cli.conftest import Call
-from tests.runs.sharing import GIVERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
+from tests.runs.sharing import SENDERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return sharing_run(tmp_path_factory.mktemp("run"))
 
 
-QUESTIONS = [["--participant", "3"], ["--share", "16"], ["--model", "2"], ["--received", "2"]]
+QUESTIONS = [["--participant", "3"], ["--share", "16"], ["--model", "2"], ["--recipient", "2"]]
 KEYS = {"shares", "recipients", "updates", "models", "proofs"}
 
 
@@ -29,7 +29,7 @@ def test_each_question_is_answered_and_drawn(call: Call, run: Run, tmp_path: Pat
 
     found = json.loads(out)
     assert code == 0
-    assert set(found) >= (KEYS if question[0] != "--received" else {"shares", "givers", "consents", "proofs"})
+    assert set(found) >= (KEYS if question[0] != "--recipient" else {"shares", "senders", "consents", "proofs"})
     assert found["proofs"] > 3
     assert (tmp_path / "trace.svg").read_text("utf-8").startswith("<svg ")
     assert f"checked {found['proofs']} proofs against 73 entries" in call("trace", run.folder, *question)[1]
@@ -78,7 +78,7 @@ def test_nothing_is_asked_that_cannot_be_drawn(call: Call, tmp_path: Path) -> No
 def test_a_leak_is_looked_up_in_the_open(call: Call, tmp_path: Path) -> None:
     run = leaky_run(tmp_path / "run")
     copies = copies_of(run)
-    rows = [row for giver in GIVERS for row in rows_of(copies[giver, 4].copy, f"u{giver}", 100)]
+    rows = [row for sender in SENDERS for row in rows_of(copies[sender, 4].copy, f"u{sender}", 100)]
     leak = write_leak(tmp_path / "leak.csv", rows)
 
     code, out, err = call("trace", run.folder, "--leak", leak, "--svg", tmp_path / "leak.svg")

@@ -30,7 +30,7 @@ def test_unlearn_answers_what_became_of_whom(tmp_path: Path, call: Call, trained
 
     found = json.loads(text)
     assert code == 0
-    assert len(found["people"]) == 1
+    assert len(found["participants"]) == 1
     assert found["models"] == [1, 2, 3, 4]
     assert (found["method"], found["started_from"], found["proved"]) == ("fast", 4, None)
     assert 0 < found["distance_after"] < found["distance_before"]

@@ -23,11 +23,11 @@ from liberate.privacy.mechanisms import mechanism_from
 from tests.strategies import device, real_rows
 
 N_ITEMS = 5
-DISTRIBUTED = DistributedGaussian(grid_bits=12, clip_units=5000, share_units=1_234, honest=7, masked=1)
+DISTRIBUTED = DistributedGaussian(fraction_bits=12, clip_units=5000, share_units=1_234, honest=7, masked=1)
 ALL = [
     Plain(),
-    Laplace(grid_bits=12, clip_units=5000, scale_units=20_011),
-    Gaussian(grid_bits=12, clip_units=5000, sigma_units=20_011),
+    Laplace(fraction_bits=12, clip_units=5000, scale_units=20_011),
+    Gaussian(fraction_bits=12, clip_units=5000, sigma_units=20_011),
     DISTRIBUTED,
 ]
 MECHANISMS = pytest.mark.parametrize("mechanism", ALL, ids=lambda m: m.name)
@@ -45,7 +45,7 @@ def keys_for(batch: RealStatistics) -> list[bytes]:
 
 @MECHANISMS
 def test_a_round_entry_rebuilds_it(mechanism: Mechanism) -> None:
-    assert mechanism_from(mechanism.name, mechanism.grid_bits, mechanism.parameters) == mechanism
+    assert mechanism_from(mechanism.name, mechanism.fraction_bits, mechanism.parameters) == mechanism
 
 
 @MECHANISMS
@@ -82,7 +82,7 @@ def test_its_noise_has_the_deviation_it_claims(mechanism: Mechanism, exact: bool
 
     found = mechanism.release(nothing, 400, keys_for(nothing), exact)
 
-    assert found.rows.std() * 2.0**-mechanism.grid_bits == pytest.approx(mechanism.client_noise, rel=0.02)
+    assert found.rows.std() * 2.0**-mechanism.fraction_bits == pytest.approx(mechanism.client_noise, rel=0.02)
 
 
 @MECHANISMS

@@ -26,8 +26,13 @@ SETTINGS = {
     "pool": ["privacy.mode=device", "sharing.user_fraction=1", "sharing.rating_fraction=0.5"],
     "perturbed": ["privacy.mode=plain", "sharing.user_fraction=0.5", "sharing.epsilon=1"],
     "local": ["privacy.mode=local", "privacy.epsilon=4"],
-    "distributed": ["privacy.mode=distributed", "privacy.epsilon=8", "run.fidelity=uploads"],
-    "masked": ["privacy.mode=distributed", "privacy.epsilon=8", "privacy.honest_fraction=0.5", "run.masks=true"],
+    "distributed": ["privacy.mode=distributed", "privacy.epsilon=8", "run.noise_placement=per_upload"],
+    "masked": [
+        "privacy.mode=distributed",
+        "privacy.epsilon=8",
+        "privacy.honest_fraction=0.5",
+        "privacy.secure_aggregation=true",
+    ],
 }
 
 

@@ -57,7 +57,7 @@ def test_the_story_of_the_readme(repository: Path, told: Callable[[str], str]) -
     assert traced["used_after_withdrawal"] == []
     assert len(traced["disclosures"]) == 1
     assert asked(told, "liberate ledger verify runs/plain")["ok"]
-    assert asked(told, "liberate erase runs/plain --participant user:1")["answered"] == [4, 5]
+    assert asked(told, "liberate erase runs/plain --participant user:1")["confirmed"] == [4, 5]
     assert len(told("head -2 runs/leak.csv").splitlines()) == 2
     rows = told(
         'python -c "import liberate; from liberate.runs.actions import received;'

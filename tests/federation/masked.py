@@ -46,7 +46,7 @@ def signing_key(number: int) -> SigningKey:
     return SigningKey.from_seed(number.to_bytes(32, "big"))
 
 
-def round_record(people: Sequence[int], minimum: int, number: int = 1) -> Round:
+def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> Round:
     """A masked round for some people."""
     return Round(
         origin=ORIGIN,
@@ -57,15 +57,14 @@ def round_record(people: Sequence[int], minimum: int, number: int = 1) -> Round:
         rounds=2,
         base_version=0,
         base_digest=Digest(bytes(32)),
-        cohort=to_ranges(people),
+        cohort=to_ranges(participants),
         statistic="gradient",
         shape=(4, 2, 0),
         mechanism=MechanismSpec(name="distributed_gaussian", parameters={"masked": 1}),
-        fidelity="uploads",
-        grid_bits=10,
-        modulus_bits=32,
+        noise_placement="per_upload",
+        fraction_bits=10,
         account="rho",
-        spend=1,
+        spend_nano=1,
         minimum=minimum,
         deadline=10,
     )
@@ -93,17 +92,17 @@ class Party:
     def __post_init__(self) -> None:
         holdings = [
             (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
-            for number in self.people
+            for number in self.participants
         ]
         DeviceStore.create(self.folder, holdings).close()
-        self.entry = sign(round_record(self.people, self.minimum), COORDINATOR)
+        self.entry = sign(round_record(self.participants, self.minimum), COORDINATOR)
         self.keys, self.sealed = {}, {}
         self.start()
 
     def start(self) -> None:
         """Start the host, or start it again: only what is on disk is left."""
         self.devices = DeviceStore(self.folder)
-        signing = {slot: signing_key(number) for slot, number in enumerate(self.people)}
+        signing = {slot: signing_key(number) for slot, number in enumerate(self.participants)}
         self.masks = MaskingClient(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
 
     def restart(self) -> None:
@@ -111,7 +110,7 @@ class Party:
         self.start()
 
     @property
-    def people(self) -> list[int]:
+    def participants(self) -> list[int]:
         return list(range(FIRST, FIRST + self.size))
 
     @property
@@ -120,8 +119,8 @@ class Party:
 
     # --- what an honest coordinator says ------------------------------------------------------------------------------
 
-    def advertise(self, people: Sequence[int] | None = None) -> dict[int, AdvertisedKeys]:
-        numbers = self.people if people is None else people
+    def advertise(self, participants: Sequence[int] | None = None) -> dict[int, AdvertisedKeys]:
+        numbers = self.participants if participants is None else participants
         keys = self.masks.advertise(self.round, [(number - FIRST, number) for number in numbers], "note")
         self.keys |= dict(zip(numbers, keys, strict=True))
         return self.keys
@@ -149,8 +148,8 @@ class Party:
         return request, only_entry(block)
 
     def principals(self) -> list[Principal]:
-        officials = [Principal(key=signing_key(n).public, role="admitter") for n in range(FIRST)]
-        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.people]
+        officials = [Principal(key=signing_key(n).public, role="registrar") for n in range(FIRST)]
+        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.participants]
 
     def share(self, number: int) -> EncryptedShares:
         request, checkpoint = self.share_request(number)
@@ -172,11 +171,11 @@ class Party:
     def until_upload(self, values: UInt32Array) -> dict[int, UInt32Array]:
         """Bring everybody to the upload of the same values."""
         self.advertise()
-        for number in self.people:
+        for number in self.participants:
             self.share(number)
-        return {number: self.upload(number, values) for number in self.people}
+        return {number: self.upload(number, values) for number in self.participants}
 
-    def survivors(self, people: Sequence[int], *, part: int = 1, parts: int = 1) -> Survivors:
+    def survivors(self, participants: Sequence[int], *, part: int = 1, parts: int = 1) -> Survivors:
         return Survivors(
             origin=ORIGIN,
             author=COORDINATOR_NUMBER,
@@ -185,7 +184,7 @@ class Party:
             round_hash=self.round.hash,
             part=part,
             parts=parts,
-            people=to_ranges(people),
+            participants=to_ranges(participants),
         )
 
     def unmask(self, number: int, *records: Record, by: SigningKey = COORDINATOR) -> RevealedShares:

@@ -10,7 +10,7 @@ from liberate.ledger.format.sharing_records import Withdrawal
 from liberate.ledger.verification.verify import verify_ledger
 from tests.worlds import World, low_rank_ratings, stage
 
-WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, chunk=3)
+WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, batch_size=3)
 
 
 def test_a_round_goes_on_without_who_has_withdrawn(tmp_path: Path) -> None:

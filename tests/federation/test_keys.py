@@ -26,7 +26,7 @@ from liberate.model.codec import encode_model
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import World, low_rank_ratings, stage
 
-WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, chunk=3)
+WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, batch_size=3)
 PERSON = "u2"
 SEED = bytes(range(32))
 CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
@@ -84,9 +84,9 @@ def goes_on(folder: Path) -> list[int]:
         first = scene.store.load(1)
         scene.round(first)
         updates = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="update")]
-        people = [update.author for update in updates if getattr(update, "round", 0) == 2]
+        participants = [update.author for update in updates if getattr(update, "round", 0) == 2]
     assert verify_ledger(folder / "ledger").ok
-    return people
+    return participants
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_rotated_key_trains_on(folder: Path) -> None:
     with standing(folder) as federation:
         before = principal_of(federation)
         number, spent = device_of(federation).number, before.epsilon_nano
-        people = len(federation.ledger.state.principals)
+        participants = len(federation.ledger.state.principals)
         found = rotate(federation, folder)
 
         assert (found.act, found.number) == ("rotation", number)
@@ -112,7 +112,7 @@ def test_rotated_key_trains_on(folder: Path) -> None:
     assert number in goes_on(folder)
     with standing(folder) as federation:
         assert principal_of(federation).epsilon_nano == 2 * spent
-        assert len(federation.ledger.state.principals) == people, "nobody is enrolled anew for a new key"
+        assert len(federation.ledger.state.principals) == participants, "nobody is enrolled anew for a new key"
 
 
 def test_rotation_changes_no_model(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_answer_that_stands_on_the_ledger_counts_after_a_rotation(
         number = device_of(federation).number
         assert federation.ledger.state.open_round is not None
         rotate(federation, folder)
-    people = goes_on(folder)
-    assert people.count(number or 0) == 1
-    assert len(people) == 6
+    participants = goes_on(folder)
+    assert participants.count(number or 0) == 1
+    assert len(participants) == 6
 
 
 # --- revocation and recovery -----------------------------------------------------------------------------------------
@@ -228,10 +228,10 @@ def test_revoked_participant_is_not_asked_and_answers_nothing(folder: Path) -> N
             rotate(federation, folder)
         before = device_of(federation)
 
-    people = goes_on(folder)
+    participants = goes_on(folder)
 
-    assert before.number not in people
-    assert len(people) == 5
+    assert before.number not in participants
+    assert len(participants) == 5
     with standing(folder) as federation:
         assert device_of(federation) == before
         assert before.is_revoked
@@ -304,7 +304,7 @@ def test_crash_at_every_durable_step_of_a_change_loses_nothing(
         is_begun = not (at == 1 and before)
         is_under_way = is_begun and not (at == 3 and not before)
 
-        people = goes_on(folder) if is_training else []
+        participants = goes_on(folder) if is_training else []
 
         with standing(folder) as federation:
             number = device_of(federation).number
@@ -318,7 +318,7 @@ def test_crash_at_every_durable_step_of_a_change_loses_nothing(
             assert device_of(federation).last_seq == principal_of(federation).sequence
             assert len(federation.ledger.state.principals) == 9
             assert federation.ledger.equivocations() == []
-            assert not is_training or (number in people) != device_of(federation).is_revoked
+            assert not is_training or (number in participants) != device_of(federation).is_revoked
         assert verify_ledger(folder / "ledger").ok
 
 

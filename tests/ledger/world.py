@@ -20,7 +20,7 @@ from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import Admission, AdmittedRole, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, Witnesses
 from liberate.ledger.format.records import (
     Aborted,
     Block,
@@ -54,7 +54,7 @@ from liberate.randomness import SimulatedClock
 ORIGIN = "example.org/test"
 FOUNDER, LOG, COORDINATOR, HOST, AUDITOR = 0, 1, 2, 6, 7
 PARTICIPANTS = (3, 4, 5)
-ROLES: dict[int, AdmittedRole] = {
+ROLES: dict[int, EnrollableRole] = {
     COORDINATOR: "coordinator",
     3: "participant",
     4: "participant",
@@ -84,16 +84,16 @@ LOG_VKEY = verifier_key(ORIGIN, LOG_KEY.public)
 
 def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, auditors: bool = False) -> Genesis:
     """A genesis that lets the founder admit everybody, auditors only if wanted."""
-    by_founder = Admission(admitters=(FOUNDER,), threshold=1)
-    roles: tuple[AdmittedRole, ...] = ("participant", "host", "coordinator", "witness")
+    by_founder = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
+    roles: tuple[EnrollableRole, ...] = ("participant", "host", "coordinator", "witness")
     if auditors:
         roles = (*roles, "auditor")
     return Genesis(
         origin=ORIGIN,
         author=FOUNDER,
         seq=1,
-        admitters=(key(FOUNDER).public,),
-        admission=dict.fromkeys(roles, by_founder),
+        registrars=(key(FOUNDER).public,),
+        enrolment_policy=dict.fromkeys(roles, by_founder),
         log_vkey=LOG_VKEY,
         simulated=simulated,
         unit="user",
@@ -177,7 +177,7 @@ class World:
         self.add(*(self.dataset(number) for number in PARTICIPANTS))
         return self
 
-    def enrol(self, number: int, role: AdmittedRole, *, seq: int | None = None) -> Enrol:
+    def enrol(self, number: int, role: EnrollableRole, *, seq: int | None = None) -> Enrol:
         return Enrol(
             origin=ORIGIN,
             author=FOUNDER,
@@ -223,11 +223,10 @@ class World:
             statistic="gradient",
             shape=(7, 3, 1),
             mechanism=hidden if masked else plain,
-            fidelity="uploads",
-            grid_bits=16,
-            modulus_bits=64,
+            noise_placement="per_upload",
+            fraction_bits=16,
             account="rho" if masked else "epsilon",
-            spend=spend,
+            spend_nano=spend,
             minimum=1,
             deadline=state.height + 20,
         )
@@ -267,25 +266,25 @@ class World:
             copy=digest(("copy", base, author, recipient)),
         )
 
-    def shares(self, giver: int, recipient: int) -> list[Digest]:
+    def shares(self, sender: int, recipient: int) -> list[Digest]:
         """The shares of somebody for somebody that live."""
         found = self.state.sharing.shares.items()
-        return [hash for hash, share in found if (share.giver, share.record.recipient) == (giver, recipient)]
+        return [hash for hash, share in found if (share.sender, share.record.recipient) == (sender, recipient)]
 
-    def receipt(self, author: int, giver: int, share: Digest | None = None) -> Receipt:
+    def receipt(self, author: int, sender: int, share: Digest | None = None) -> Receipt:
         """A receipt of the latest share."""
-        hash = share or self.shares(giver, author)[-1]
+        hash = share or self.shares(sender, author)[-1]
         copy = self.state.sharing.shares[hash].record.copy
-        return Receipt(origin=ORIGIN, author=author, seq=self.seq(author), giver=giver, share=hash, copy=copy)
+        return Receipt(origin=ORIGIN, author=author, seq=self.seq(author), sender=sender, share=hash, copy=copy)
 
-    def hand_over(self, giver: int, recipient: int) -> Digest:
+    def hand_over(self, sender: int, recipient: int) -> Digest:
         """Let somebody share with somebody, receipt included; give the share."""
-        self.add(self.consent(giver, recipient))
-        self.add(self.share(giver, recipient))
-        self.add(self.receipt(recipient, giver))
-        return self.shares(giver, recipient)[-1]
+        self.add(self.consent(sender, recipient))
+        self.add(self.share(sender, recipient))
+        self.add(self.receipt(recipient, sender))
+        return self.shares(sender, recipient)[-1]
 
-    def pool(self, *people: int) -> PoolRecord:
+    def pool(self, *participants: int) -> PoolRecord:
         current = self.open_round
         return PoolRecord(
             origin=ORIGIN,
@@ -293,32 +292,39 @@ class World:
             seq=self.seq(COORDINATOR),
             round=current.record.number,
             round_hash=current.hash,
-            people=to_ranges(people),
+            participants=to_ranges(participants),
         )
 
     def erasure(self, number: int) -> Erasure:
         """A request to be forgotten."""
-        return Erasure(origin=ORIGIN, author=number, seq=self.seq(number), number=number, removal=None)
+        return Erasure(origin=ORIGIN, author=number, seq=self.seq(number), number=number, report=None)
 
-    def removal(
-        self, number: int, *, told: tuple[int, ...] = (), answered: tuple[int, ...] = (), models: tuple[int, ...] = ()
+    def erasure_report(
+        self,
+        number: int,
+        *,
+        notified: tuple[int, ...] = (),
+        confirmed: tuple[int, ...] = (),
+        models: tuple[int, ...] = (),
     ) -> Erasure:
         """The coordinator's word on what was done."""
         done = ErasureReport(
             destroyed=("salts", "sealed_ratings"),
-            told=to_ranges(told),
-            answered=to_ranges(answered),
+            notified=to_ranges(notified),
+            confirmed=to_ranges(confirmed),
             models=to_ranges(models),
         )
         seq = self.seq(COORDINATOR)
-        return Erasure(origin=ORIGIN, author=COORDINATOR, seq=seq, number=number, removal=done)
+        return Erasure(origin=ORIGIN, author=COORDINATOR, seq=seq, number=number, report=done)
 
-    def disclosure(self, *people: int) -> Disclosure:
+    def disclosure(self, *participants: int) -> Disclosure:
         seq = self.seq(AUDITOR)
-        return Disclosure(origin=ORIGIN, author=AUDITOR, seq=seq, people=to_ranges(people), reason=digest("a leak"))
+        return Disclosure(
+            origin=ORIGIN, author=AUDITOR, seq=seq, participants=to_ranges(participants), reason=digest("a leak")
+        )
 
     def update(self, author: int, *inputs: tuple[int, Digest]) -> Update:
-        """An answer, with the shares of givers as input."""
+        """An answer, with the shares of senders as input."""
         current = self.open_round
         return Update(
             origin=ORIGIN,
@@ -328,13 +334,13 @@ class World:
             round_hash=current.hash,
             commitment=digest(("upload", author, current.hash)),
             profile=digest(("profile", author, current.hash)),
-            shares=tuple(UsedCopy(giver=giver, share=share) for giver, share in sorted(inputs)),
+            shares=tuple(UsedCopy(sender=sender, share=share) for sender, share in sorted(inputs)),
             account=current.record.account,
-            spend=current.record.spend,
-            people=to_ranges(PARTICIPANTS) if author == HOST else (),
+            spend_nano=current.record.spend_nano,
+            participants=to_ranges(PARTICIPANTS) if author == HOST else (),
         )
 
-    def survivors(self, *people: int, part: int = 1, parts: int = 1, seq: int | None = None) -> Survivors:
+    def survivors(self, *participants: int, part: int = 1, parts: int = 1, seq: int | None = None) -> Survivors:
         current = self.open_round
         return Survivors(
             origin=ORIGIN,
@@ -344,7 +350,7 @@ class World:
             round_hash=current.hash,
             part=part,
             parts=parts,
-            people=to_ranges(people),
+            participants=to_ranges(participants),
         )
 
     def model(self, *, unused: tuple[int, ...] = ()) -> ModelRecord:
@@ -447,10 +453,10 @@ def write_sharing(ledger: Target) -> None:
     world.add(world.pool(4))
     world.add(world.update(4))
     world.add(world.withdrawal(4))
-    world.add(msgspec.structs.replace(world.update(HOST, (5, from_five)), people=to_ranges((3, 5))))
+    world.add(msgspec.structs.replace(world.update(HOST, (5, from_five)), participants=to_ranges((3, 5))))
     world.add(world.model())
     world.add(world.erasure(4))
-    world.add(world.removal(4, told=(3, COORDINATOR), answered=(COORDINATOR,), models=(1, 2)))
+    world.add(world.erasure_report(4, notified=(3, COORDINATOR), confirmed=(COORDINATOR,), models=(1, 2)))
     world.add(world.disclosure(3, 4))
 
 

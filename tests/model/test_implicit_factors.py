@@ -47,17 +47,17 @@ def test_the_server_fits_items_to_everybody() -> None:
     statistic, solver = build_method(WEIGHTED, 12, noisy=False)
     batch = statistic.compute(model, own)
     k = 3
-    people = np.array([plain.unpack(row[:10], 4)[:k, :k] for row in batch.tails])
+    participants = np.array([plain.unpack(row[:10], 4)[:k, :k] for row in batch.tails])
     means = batch.tails[:, 10 : 10 + k]
 
     solved = solver.solve(model, aggregate_statistics(statistic, model, own))
 
     for item in range(12):
-        left, right = 2 * np.eye(k) + 0.3 * people.sum(axis=0), np.zeros(k)
+        left, right = 2 * np.eye(k) + 0.3 * participants.sum(axis=0), np.zeros(k)
         for user in range(own.n_users):
             rated, wanted = targets(own, user)
             if item in rated:
-                left += people[user]
+                left += participants[user]
                 right += wanted[rated == item][0] * means[user]
         np.testing.assert_allclose(solved.item_means[item, :k], np.linalg.solve(left, right), rtol=1e-3, atol=1e-5)
     assert solved.arrays["training_error"][0] < model.arrays["training_error"][0]

@@ -67,7 +67,7 @@ def test_a_pool_serves_people_who_shared_nothing() -> None:
     assert (model.version, model.statistic) == (1, "pool")
 
 
-def test_more_givers_serve_better() -> None:
+def test_more_senders_serve_better() -> None:
     errors = [_error(OPEN.learn(FIRST, COPIES.select(np.arange(n)))) for n in (5, 30, N_GIVERS)]
 
     assert errors[0] > errors[1] > errors[2]
@@ -106,9 +106,9 @@ def test_answers_that_never_change_a_rating_are_learned_from_as_open_ones() -> N
     assert _error(sure) == pytest.approx(_error(OPEN.learn(FIRST, COPIES)), abs=0.02)
 
 
-def test_each_giver_has_an_epsilon_of_the_own() -> None:
+def test_each_sender_has_an_epsilon_of_the_own() -> None:
     """Half of the copies are open: undoing those too is worse than undoing the others alone."""
-    mixed = [0 if giver % 2 else 10**9 for giver in range(COPIES.n_users)]
+    mixed = [0 if sender % 2 else 10**9 for sender in range(COPIES.n_users)]
     is_open = (COPIES.users() % 2).astype(bool)
     answers = replace(COPIES, values=np.where(is_open, COPIES.values, _answers(COPIES, 1.0).values))
 
@@ -121,7 +121,7 @@ def test_each_giver_has_an_epsilon_of_the_own() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.5, 0.1, 0.01, 1e-4])
 def test_answers_that_tell_nothing_harm_no_more_than_open_lies(epsilon: float) -> None:
-    """A tenth of the givers hate everything, or answer by chance."""
+    """A tenth of the senders hate everything, or answer by chance."""
     is_theirs = COPIES.users() < N_GIVERS // 10
     lies = replace(COPIES, values=np.where(is_theirs, 1, COPIES.values).astype(np.float32))
     chance = replace(COPIES, values=np.where(is_theirs, _answers(COPIES, epsilon).values, COPIES.values))
@@ -161,7 +161,7 @@ def test_a_gradient_starts_from_a_pool_and_keeps_the_version_its_run_began_at() 
 
 
 def test_bias_sums_follow_with_the_pool_as_public_features() -> None:
-    first = replace(OPEN, follows="bias", n_people=N_USERS).learn(FIRST, COPIES)
+    first = replace(OPEN, follows="bias", n_participants=N_USERS).learn(FIRST, COPIES)
 
     assert first.statistic == "bias"
     assert first.n_factors == 3 + 2 + 1
@@ -171,7 +171,7 @@ def test_bias_sums_follow_with_the_pool_as_public_features() -> None:
 
 @pytest.mark.parametrize("moments_rounds", [0, 2])
 def test_private_rounds_correct_what_a_small_pool_has_learned(moments_rounds: int) -> None:
-    learner = replace(OPEN, follows="moments", n_people=N_USERS, moments_rounds=moments_rounds, n_directions=2)
+    learner = replace(OPEN, follows="moments", n_participants=N_USERS, moments_rounds=moments_rounds, n_directions=2)
     model = first = learner.learn(FIRST, COPIES.select(np.arange(20)))
     for _ in range(moments_rounds):
         assert model.statistic == "moments"
@@ -185,7 +185,7 @@ def test_private_rounds_correct_what_a_small_pool_has_learned(moments_rounds: in
 
 @pytest.mark.parametrize("follows", get_args(FollowingStage))
 def test_a_learner_is_rebuilt_from_its_name_and_parameters(follows: FollowingStage) -> None:
-    learner = PoolLearner(follows=follows, n_factors=4, n_levels=9, n_people=6, moments_rounds=2, n_directions=1)
+    learner = PoolLearner(follows=follows, n_factors=4, n_levels=9, n_participants=6, moments_rounds=2, n_directions=1)
 
     assert learner_from(learner.name, learner.parameters()) == learner
 

@@ -18,7 +18,7 @@ from liberate.model.config import ModelConfig
 from liberate.model.model import Model
 from liberate.model.registry import fit, statistic_of
 from liberate.model.upload_bounds import rating_bounds
-from liberate.privacy.mechanism_base import PLAIN_GRID_BITS, Plain
+from liberate.privacy.mechanism_base import PLAIN_FRACTION_BITS, Plain
 from tests.strategies import ratings
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
@@ -92,8 +92,8 @@ def test_what_ratings_give_passes(config: ModelConfig, own: Ratings, learned_fro
     for model in models(config, learned_from, seed, rounds=3):
         limits, parts = rating_bounds(model), uploads(model, own)
         for part in parts:
-            limits.check(part, PLAIN_GRID_BITS, 1)
-        limits.check(one_upload_of_all(model, own), PLAIN_GRID_BITS, len(parts))
+            limits.check(part, PLAIN_FRACTION_BITS, 1)
+        limits.check(one_upload_of_all(model, own), PLAIN_FRACTION_BITS, len(parts))
 
 
 def _first_items(own: Ratings, n_items: int) -> Ratings:
@@ -110,7 +110,7 @@ def test_extreme_ratings_pass(config: ModelConfig, values: str) -> None:
     for model in models(config, own, 1, rounds=4):
         limits = rating_bounds(model)
         for part in uploads(model, extreme):
-            limits.check(part, PLAIN_GRID_BITS, 1)
+            limits.check(part, PLAIN_FRACTION_BITS, 1)
 
 
 def edited(
@@ -140,7 +140,7 @@ def test_what_no_ratings_give_is_refused(config: ModelConfig, what: Literal["all
         limits = rating_bounds(model)
         for part in uploads(model, own):
             with pytest.raises(BadUpload) as caught:
-                limits.check(edited(part, what, value), PLAIN_GRID_BITS, 1)
+                limits.check(edited(part, what, value), PLAIN_FRACTION_BITS, 1)
             assert caught.value.reason in ("oversized", "no_moments")
 
 
@@ -151,7 +151,7 @@ def test_a_tail_that_would_overflow_is_refused(statistic: str, value: int) -> No
     (model,) = models(CONFIGS[statistic], own, 1, rounds=0)
 
     with pytest.raises(BadUpload):
-        rating_bounds(model).check(edited(uploads(model, own)[0], "tail", value), PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(edited(uploads(model, own)[0], "tail", value), PLAIN_FRACTION_BITS, 1)
 
 
 def test_moments_that_no_vector_has_are_refused() -> None:
@@ -160,7 +160,7 @@ def test_moments_that_no_vector_has_are_refused() -> None:
     (model,) = models(CONFIGS["normal"], own, 1, rounds=0)
 
     with pytest.raises(BadUpload) as caught:
-        rating_bounds(model).check(edited(uploads(model, own)[0], "moments", -(2**10)), PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(edited(uploads(model, own)[0], "moments", -(2**10)), PLAIN_FRACTION_BITS, 1)
 
     assert caught.value.reason == "no_moments"
 
@@ -173,10 +173,10 @@ def test_nobody_counts_twice(statistic: str) -> None:
     limits, parts = rating_bounds(model), uploads(model, own)
     both = added([parts[0], parts[0]])
 
-    limits.check(both, PLAIN_GRID_BITS, 2)
+    limits.check(both, PLAIN_FRACTION_BITS, 2)
     if statistic != "gradient":
         with pytest.raises(BadUpload):
-            limits.check(both, PLAIN_GRID_BITS, 1)
+            limits.check(both, PLAIN_FRACTION_BITS, 1)
 
 
 def test_what_is_clipped_anyway_has_no_limit_of_its_own() -> None:
@@ -198,6 +198,6 @@ def test_an_error_too_small_for_the_moments_is_refused(factor: int) -> None:
     lying = FixedPointStatistics(indptr=part.indptr, indices=part.indices, rows=rows, tails=part.tails)
 
     with pytest.raises(BadUpload) as caught:
-        rating_bounds(model).check(lying, PLAIN_GRID_BITS, 1)
+        rating_bounds(model).check(lying, PLAIN_FRACTION_BITS, 1)
 
     assert caught.value.reason == "no_moments"

@@ -160,7 +160,7 @@ def test_different_releases_add_up() -> None:
 def test_tight_epsilons_never_exceed_the_basic_one(
     clip_units: int, scale_units: int, rounds: int, delta: float
 ) -> None:
-    event = Laplace(grid_bits=0, clip_units=clip_units, scale_units=scale_units).event()
+    event = Laplace(fraction_bits=0, clip_units=clip_units, scale_units=scale_units).event()
 
     basic, by_rdp, by_pld = epsilons((event, rounds), delta=delta)
 
@@ -433,7 +433,7 @@ def test_the_fast_sampler_is_never_called_protection() -> None:
 
 
 def test_signal_to_noise_is_what_the_best_case_measures() -> None:
-    mechanism = Laplace(grid_bits=8, clip_units=900, scale_units=300)
+    mechanism = Laplace(fraction_bits=8, clip_units=900, scale_units=300)
     n_participants, n_items, width = 50, 400, 3
     everybody_alike = RealStatistics(
         indptr=np.arange(n_participants + 1),
@@ -459,15 +459,15 @@ def norm(numbers: Float64Array) -> float:
 
 def test_signal_to_noise_of_the_textbook() -> None:
     """sqrt(N / (2 d)) * clip / scale, where the grid is fine."""
-    mechanism = Laplace(grid_bits=8, clip_units=2**20, scale_units=2**22)
+    mechanism = Laplace(fraction_bits=8, clip_units=2**20, scale_units=2**22)
 
     found = signal_to_noise(mechanism, 6040, (3706, 9, 0))
 
     assert found == pytest.approx(math.sqrt(6040 / (2 * 3706 * 9)) / 4, rel=1e-9)
-    assert signal_to_noise(Gaussian(grid_bits=8, clip_units=2**18, sigma_units=2**20), 6040, (3706, 9, 0)) == (
+    assert signal_to_noise(Gaussian(fraction_bits=8, clip_units=2**18, sigma_units=2**20), 6040, (3706, 9, 0)) == (
         pytest.approx(math.sqrt(6040 / (3706 * 9)) / 4, rel=1e-9)
     )
-    shared = DistributedGaussian(grid_bits=8, clip_units=2**18, share_units=2**16, honest=5436, masked=1)
+    shared = DistributedGaussian(fraction_bits=8, clip_units=2**18, share_units=2**16, honest=5436, masked=1)
     assert signal_to_noise(shared, 6040, (3706, 9, 0)) == pytest.approx(4 * math.sqrt(6040 / (3706 * 9)), rel=1e-9)
     assert signal_to_noise(Plain(), 6040, (3706, 9, 0)) == math.inf
 

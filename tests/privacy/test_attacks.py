@@ -75,7 +75,7 @@ def test_plain_gradients_give_all_ratings_away(n_rounds: int) -> None:
             rated = sent.indices[own(RATINGS, user)]
             views.append(
                 GradientView(
-                    rows=sent.rows[own(RATINGS, user)] * 2.0 ** -Plain().grid_bits,
+                    rows=sent.rows[own(RATINGS, user)] * 2.0 ** -Plain().fraction_bits,
                     item_means=model.item_means[rated],
                     user_mean=model.float64("user_mean"),
                     user_precision=model.float64("user_precision"),
@@ -89,7 +89,7 @@ def test_plain_gradients_give_all_ratings_away(n_rounds: int) -> None:
 
 def test_plain_normal_equations_give_all_ratings_away() -> None:
     _, sent = two_rounds(ModelConfig(statistic="normal", n_factors=4), Plain())[0]
-    unit = 2.0 ** -Plain().grid_bits
+    unit = 2.0 ** -Plain().fraction_bits
 
     recovered = {
         user: ratings_from_normal_equations(sent.rows[own(RATINGS, user)] * unit, sent.tails[user] * unit)

@@ -40,11 +40,11 @@ def integers_of(rows: npt.NDArray[np.int32], tails: Int64Array, indptr: Int64Arr
 
 
 @EITHER
-@given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
+@given(batch=real_rows(), clip_units=CLIPS, fraction_bits=GRIDS)
 def test_integer_norm_never_exceeds_the_clip(
-    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
+    norm: Norm, batch: RealStatistics, clip_units: int, fraction_bits: int
 ) -> None:
-    units = clip_to_grid(batch, clip_units, grid_bits, norm)
+    units = clip_to_grid(batch, clip_units, fraction_bits, norm)
 
     for numbers in integers_of(*units, batch.indptr):
         assert sum(abs(x) ** POWER[norm] for x in numbers) <= clip_units ** POWER[norm]
@@ -66,45 +66,47 @@ def test_a_vector_of_the_greatest_norm_stays_within_it(numbers: list[int], clip_
 
 
 @EITHER
-@given(batch=real_rows(largest=100.0), clip_units=CLIPS, grid_bits=st.integers(0, 24))
+@given(batch=real_rows(largest=100.0), clip_units=CLIPS, fraction_bits=st.integers(0, 24))
 def test_clip_agrees_with_its_plain_twin_to_a_unit(
-    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
+    norm: Norm, batch: RealStatistics, clip_units: int, fraction_bits: int
 ) -> None:
-    units = clip_to_grid(batch, clip_units, grid_bits, norm)
+    units = clip_to_grid(batch, clip_units, fraction_bits, norm)
 
     for d, found in enumerate(integers_of(*units, batch.indptr)):
         begin, end = batch.indptr[d : d + 2]
         numbers = [*batch.rows[begin:end].ravel().tolist(), *batch.tails[d].tolist()]
-        expected = reference.clip_to_grid(numbers, clip_units, grid_bits, POWER[norm])
+        expected = reference.clip_to_grid(numbers, clip_units, fraction_bits, POWER[norm])
         assert all(abs(x - y) <= 1 for x, y in zip(found, expected, strict=True))
 
 
 @EITHER
-@given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
-def test_clipping_twice_is_clipping_once(norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int) -> None:
-    once = clip_to_grid(batch, clip_units, grid_bits, norm)
+@given(batch=real_rows(), clip_units=CLIPS, fraction_bits=GRIDS)
+def test_clipping_twice_is_clipping_once(
+    norm: Norm, batch: RealStatistics, clip_units: int, fraction_bits: int
+) -> None:
+    once = clip_to_grid(batch, clip_units, fraction_bits, norm)
     again = RealStatistics(
         indptr=batch.indptr,
         indices=batch.indices,
-        rows=np.ldexp(once[0].astype(np.float64), -grid_bits),  # float32 would hold 24 bits only
-        tails=np.ldexp(once[1].astype(np.float64), -grid_bits),
+        rows=np.ldexp(once[0].astype(np.float64), -fraction_bits),  # float32 would hold 24 bits only
+        tails=np.ldexp(once[1].astype(np.float64), -fraction_bits),
     )
 
-    twice = clip_to_grid(again, clip_units, grid_bits, norm)
+    twice = clip_to_grid(again, clip_units, fraction_bits, norm)
 
     np.testing.assert_array_equal(twice[0], once[0])
     np.testing.assert_array_equal(twice[1], once[1])
 
 
 @EITHER
-@given(batch=real_rows(), clip_units=CLIPS, grid_bits=GRIDS)
+@given(batch=real_rows(), clip_units=CLIPS, fraction_bits=GRIDS)
 def test_clipping_a_device_does_not_depend_on_the_batch(
-    norm: Norm, batch: RealStatistics, clip_units: int, grid_bits: int
+    norm: Norm, batch: RealStatistics, clip_units: int, fraction_bits: int
 ) -> None:
-    row_units, tail_units = clip_to_grid(batch, clip_units, grid_bits, norm)
+    row_units, tail_units = clip_to_grid(batch, clip_units, fraction_bits, norm)
 
     for d in range(len(batch.tails)):
-        alone = clip_to_grid(device(batch, d), clip_units, grid_bits, norm)
+        alone = clip_to_grid(device(batch, d), clip_units, fraction_bits, norm)
         np.testing.assert_array_equal(row_units[batch.indptr[d] : batch.indptr[d + 1]], alone[0])
         np.testing.assert_array_equal(tail_units[d : d + 1], alone[1])
 

@@ -22,7 +22,7 @@ from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
 from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
 
 DELTA = 1e-5
-SHARES = DistributedGaussian(grid_bits=10, clip_units=4096, share_units=100, honest=20, masked=0)
+SHARES = DistributedGaussian(fraction_bits=10, clip_units=4096, share_units=100, honest=20, masked=0)
 EPSILONS = st.floats(0.01, 50)
 DELTAS = st.sampled_from([1e-12, 1e-6, 1e-5, 1e-2])
 
@@ -31,7 +31,7 @@ def keys(n: int) -> list[bytes]:
     return [sha256(bytes([i])).digest() for i in range(n)]
 
 
-def people(n_devices: int, n_rows: int, width: int, n_tail: int) -> RealStatistics:
+def participants(n_devices: int, n_rows: int, width: int, n_tail: int) -> RealStatistics:
     """Devices with half of the rows each."""
     rng = np.random.default_rng(5)
     indices = [np.sort(rng.permutation(n_rows)[: n_rows // 2]) for _ in range(n_devices)]
@@ -64,7 +64,7 @@ def stage(**changes: Any) -> DistributedGaussian:
 def test_a_sum_of_noisy_uploads_is_as_noisy_as_a_noisy_sum(exact: bool) -> None:
     """The two fidelities of a simulation agree: the same clipped statistics, the same variance."""
     n_devices, n_rows, width, n_tail = 23, 3_000, 2, 4
-    batch = people(n_devices, n_rows, width, n_tail)
+    batch = participants(n_devices, n_rows, width, n_tail)
     clipped = SHARES.clip(batch)
     true_sum = np.zeros((n_rows, width), np.int64)
     np.add.at(true_sum, clipped.indices, clipped.rows)
@@ -87,7 +87,7 @@ def variance(numbers: Int64Array) -> float:
 
 
 def test_clipping_for_a_sum_draws_no_noise_and_stays_sparse() -> None:
-    batch = people(3, 40, 2, 1)
+    batch = participants(3, 40, 2, 1)
 
     clipped = SHARES.clip(batch)
 
@@ -197,7 +197,7 @@ def test_local_rounds_together_never_exceed_what_was_asked(
     assert spent.epsilon_pld is not None
     assert 0.99 * epsilon < spent.epsilon_pld <= epsilon
     assert mechanism.spend_nano * rounds <= rho_nano_limit(epsilon, delta)
-    assert 0.99 * clip_norm < mechanism.clip_units / 2**mechanism.grid_bits <= clip_norm
+    assert 0.99 * clip_norm < mechanism.clip_units / 2**mechanism.fraction_bits <= clip_norm
 
 
 def local(epsilon: float, delta: float, rounds: int, clip_norm: float) -> Gaussian:
@@ -227,7 +227,7 @@ def test_sums_fit_the_modulus(n_participants: int, epsilon: float, n_coordinates
         n_participants=n_participants, epsilon=epsilon, n_coordinates=n_coordinates, largest_entry=largest_entry
     )
 
-    data = n_participants * largest_entry * 2**mechanism.grid_bits
+    data = n_participants * largest_entry * 2**mechanism.fraction_bits
     spare = (LARGEST_SUM - data) / (math.sqrt(n_participants) * mechanism.share_units)
 
     assert n_coordinates * 2 * math.exp(-(spare**2) / 2) <= 2**-40 * 1.000001
@@ -247,7 +247,7 @@ def test_noise_far_above_the_data_can_be_drawn(n_participants: int, exact: bool)
 
 
 def test_small_entries_allow_a_finer_grid() -> None:
-    assert stage(largest_entry=1 / 64).grid_bits > stage().grid_bits
+    assert stage(largest_entry=1 / 64).fraction_bits > stage().fraction_bits
 
 
 def test_huge_cohorts_add_more_noise_than_the_budget_asks_for() -> None:
@@ -308,7 +308,7 @@ def test_whatever_fits_the_limit_keeps_its_epsilon(
 ) -> None:
     """On any grid, however coarse: an account within the limit made from (epsilon, delta) is within them."""
     mechanisms = [
-        DistributedGaussian(grid_bits=0, clip_units=clip, share_units=share, honest=honest, masked=1)
+        DistributedGaussian(fraction_bits=0, clip_units=clip, share_units=share, honest=honest, masked=1)
         for clip, share, honest in releases
     ]
     left, events = rho_nano_limit(epsilon, delta), []
@@ -354,4 +354,4 @@ def test_where_people_have_left_the_others_add_so_much_more_noise_that_no_answer
     assert held.honest * held.share_units**2 >= planned.honest * planned.share_units**2
     assert held.spend_nano <= planned.spend_nano
     assert (held.honest < planned.honest) == (held.share_units > planned.share_units)
-    assert (held.clip_units, held.grid_bits) == (planned.clip_units, planned.grid_bits)
+    assert (held.clip_units, held.fraction_bits) == (planned.clip_units, planned.fraction_bits)

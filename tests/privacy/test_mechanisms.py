@@ -60,7 +60,7 @@ def test_plain_rounds_half_to_even() -> None:
 
 def test_plain_reaches_to_the_end_of_int32_and_refuses_the_rest() -> None:
     largest = 2.0**31 - 2**7  # the last float32 inside
-    release = Plain(grid_bits=0).release(batch([[largest, -largest]], [2.0**44]), 1, [], exact=True)
+    release = Plain(fraction_bits=0).release(batch([[largest, -largest]], [2.0**44]), 1, [], exact=True)
 
     assert release.rows.tolist() == [[2**31 - 2**7, -(2**31) + 2**7]]
     for rows, tail in ([[2.0**31]], [0.0]), ([[-(2.0**31)]], [0.0]), ([[0.0]], [2.0**45]), ([[3e38]], [1e308]):
@@ -87,7 +87,7 @@ def test_all_rounds_together_never_exceed_epsilon(epsilon: float, rounds: int, c
     assert mechanism.event().epsilon * NANO <= mechanism.spend_nano < mechanism.event().epsilon * NANO + 1
     assert mechanism.spend_nano * rounds <= total * NANO
     assert float(mechanism.event().epsilon * rounds) <= epsilon
-    assert Fraction(mechanism.clip_units, 2**mechanism.grid_bits) <= Fraction(clip_norm)
+    assert Fraction(mechanism.clip_units, 2**mechanism.fraction_bits) <= Fraction(clip_norm)
     assert mechanism.scale_units <= LARGEST_SCALE_UNITS
 
 
@@ -96,7 +96,7 @@ def test_calibration_wastes_next_to_nothing(epsilon: float, rounds: int, clip_no
     mechanism = local(epsilon, rounds, clip_norm)
 
     assert float(mechanism.event().epsilon) * rounds > 0.9999 * epsilon
-    assert mechanism.clip_units / 2**mechanism.grid_bits > 0.99 * clip_norm
+    assert mechanism.clip_units / 2**mechanism.fraction_bits > 0.99 * clip_norm
     assert mechanism.scale_units > 2**22 or mechanism.clip_units > 2**27
 
 
@@ -149,7 +149,7 @@ def test_a_promise_out_of_range_is_refused(settings: dict[str, float], message: 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_noise_lies_on_every_coordinate_of_every_item_and_on_the_tail(exact: bool) -> None:
-    mechanism = Laplace(grid_bits=8, clip_units=2560, scale_units=2**20)
+    mechanism = Laplace(fraction_bits=8, clip_units=2560, scale_units=2**20)
     release = mechanism.release(batch([[1.0, -1.0], [2.0, 3.0]], [1.0, 2.0]), 40, [KEY], exact)
 
     assert (release.rows != 0).all()
@@ -159,7 +159,7 @@ def test_noise_lies_on_every_coordinate_of_every_item_and_on_the_tail(exact: boo
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_noise_is_added_to_the_clipped_numbers(exact: bool) -> None:
-    mechanism = Laplace(grid_bits=8, clip_units=2560, scale_units=1000)
+    mechanism = Laplace(fraction_bits=8, clip_units=2560, scale_units=1000)
     full, nothing = batch([[1.0, -1.0], [2.0, 3.0]], [1.0, 2.0]), batch([[0.0, 0.0]], [0.0, 0.0])
 
     noisy = mechanism.release(full, 40, [KEY], exact)
@@ -172,7 +172,7 @@ def test_noise_is_added_to_the_clipped_numbers(exact: bool) -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_noise_has_the_variance_of_its_scale(exact: bool) -> None:
-    mechanism = Laplace(grid_bits=8, clip_units=2560, scale_units=1000)
+    mechanism = Laplace(fraction_bits=8, clip_units=2560, scale_units=1000)
     release = mechanism.release(batch([[1.0, -1.0]], [0.0]), 100_000, [KEY], exact)
 
     assert variance(release.rows.astype(np.float64)) == pytest.approx(2e6, rel=0.03)
@@ -183,7 +183,7 @@ def variance(numbers: Float64Array) -> float:
 
 
 def test_rows_and_tail_of_a_device_use_different_noise() -> None:
-    mechanism = Laplace(grid_bits=8, clip_units=2560, scale_units=2**20)
+    mechanism = Laplace(fraction_bits=8, clip_units=2560, scale_units=2**20)
     release = mechanism.release(batch([[0.0]], [0.0] * 50), 50, [KEY], exact=True)
 
     assert not set(release.rows.ravel().tolist()) & set(release.tails.ravel().tolist())
@@ -198,10 +198,10 @@ def test_an_unknown_mechanism_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "grid_bits", "parameters", "message"),
+    ("name", "fraction_bits", "parameters", "message"),
     [
         ("none", 20, {"clip_units": 1}, "none does not take"),
-        ("none", 65, {}, "grid_bits is 65"),
+        ("none", 65, {}, "fraction_bits is 65"),
         ("laplace", 20, {}, "laplace does not take"),
         ("laplace", 20, {"clip_units": 1}, "laplace does not take"),
         ("laplace", 20, {"clip_units": 1, "scale_units": 1, "extra": 1}, "laplace does not take"),
@@ -209,12 +209,12 @@ def test_an_unknown_mechanism_is_refused() -> None:
         ("laplace", 20, {"clip_units": 2**29 + 1, "scale_units": 1}, "clip_units is"),
         ("laplace", 20, {"clip_units": 1, "scale_units": 0}, "scale_units is 0"),
         ("laplace", 20, {"clip_units": 1, "scale_units": 2**24 + 1}, "scale_units is"),
-        ("laplace", -1, {"clip_units": 1, "scale_units": 1}, "grid_bits is -1"),
-        ("laplace", 65, {"clip_units": 1, "scale_units": 1}, "grid_bits is 65"),
+        ("laplace", -1, {"clip_units": 1, "scale_units": 1}, "fraction_bits is -1"),
+        ("laplace", 65, {"clip_units": 1, "scale_units": 1}, "fraction_bits is 65"),
     ],
 )
 def test_parameters_that_make_no_mechanism_are_refused(
-    name: str, grid_bits: int, parameters: dict[str, int], message: str
+    name: str, fraction_bits: int, parameters: dict[str, int], message: str
 ) -> None:
     with pytest.raises(PrivacyError, match=message):
-        mechanism_from(name, grid_bits, parameters)
+        mechanism_from(name, fraction_bits, parameters)

@@ -39,10 +39,10 @@ def keys_of(number: int) -> MaskSecrets:
 
 @pytest.mark.parametrize("size", [*range(1, 30), 50, 99, 100, 101, 1000])
 def test_everybody_has_the_same_number_of_neighbours_and_it_is_mutual(size: int) -> None:
-    people = [3 * i + 5 for i in range(size)]
-    drawn = graph(people, SEED)
+    participants = [3 * i + 5 for i in range(size)]
+    drawn = graph(participants, SEED)
 
-    around = {person: drawn.neighbours(person) for person in people}
+    around = {person: drawn.neighbours(person) for person in participants}
 
     assert {len(others) for others in around.values()} == {min(NEIGHBOURS, size - 1)}
     for person, others in around.items():
@@ -63,11 +63,11 @@ def test_everybody_is_connected_whatever_was_drawn(size: int) -> None:
 
 
 def test_another_round_draws_other_neighbours() -> None:
-    people = range(100)
+    participants = range(100)
 
-    assert graph(people, SEED).neighbours(7) == graph(people, SEED).neighbours(7)
-    assert graph(people, SEED).neighbours(7) != graph(people, ROUND).neighbours(7)
-    assert graph(people, SEED).distances != graph(people, ROUND).distances
+    assert graph(participants, SEED).neighbours(7) == graph(participants, SEED).neighbours(7)
+    assert graph(participants, SEED).neighbours(7) != graph(participants, ROUND).neighbours(7)
+    assert graph(participants, SEED).distances != graph(participants, ROUND).distances
 
 
 def test_neighbours_of_a_stranger_are_not_drawn() -> None:
@@ -127,18 +127,18 @@ def test_what_is_sealed_to_a_key_opens_with_it_alone(message: bytes) -> None:
 
 
 @given(st.integers(2, 7), st.integers(0, 40), st.integers(0, 2**32 - 1), st.data())
-def test_masks_cancel_to_the_bit(n_people: int, size: int, seed: int, data: st.DataObject) -> None:
+def test_masks_cancel_to_the_bit(n_participants: int, size: int, seed: int, data: st.DataObject) -> None:
     """Whoever vanishes after keys were agreed: what is left over is taken out with the neighbours' secrets."""
-    values = np.random.default_rng(seed).integers(0, 2**32, (n_people, size), np.uint32)
-    keys = [keys_of(number) for number in range(n_people)]
-    drawn = graph(range(n_people), SEED)
+    values = np.random.default_rng(seed).integers(0, 2**32, (n_participants, size), np.uint32)
+    keys = [keys_of(number) for number in range(n_participants)]
+    drawn = graph(range(n_participants), SEED)
     masked = values.copy()
-    for number in range(n_people):
+    for number in range(n_participants):
         add_mask(masked[number], keys[number].own)
         for other in drawn.neighbours(number):
             key = pair_key(keys[number].mask, public_key(keys[other].mask), ROUND)
             add_pair_mask(masked[number], key, number, other)
-    survivors = sorted(data.draw(st.sets(st.integers(0, n_people - 1), min_size=1)))
+    survivors = sorted(data.draw(st.sets(st.integers(0, n_participants - 1), min_size=1)))
 
     total = masked[survivors].sum(axis=0, dtype=np.uint32)
     for number in survivors:

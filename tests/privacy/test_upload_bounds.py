@@ -17,10 +17,10 @@ from liberate.privacy.upload_bounds import NoiseBound
 N_ROWS, WIDTH, N_TAIL = 40, 5, 1
 N_NUMBERS = N_ROWS * WIDTH + N_TAIL
 NOISY: list[Mechanism] = [
-    Laplace(grid_bits=12, clip_units=5000, scale_units=3),
-    Laplace(grid_bits=12, clip_units=5000, scale_units=200_011),
-    Gaussian(grid_bits=12, clip_units=5000, sigma_units=20_011),
-    DistributedGaussian(grid_bits=12, clip_units=5000, share_units=1_234, honest=7, masked=0),
+    Laplace(fraction_bits=12, clip_units=5000, scale_units=3),
+    Laplace(fraction_bits=12, clip_units=5000, scale_units=200_011),
+    Gaussian(fraction_bits=12, clip_units=5000, sigma_units=20_011),
+    DistributedGaussian(fraction_bits=12, clip_units=5000, share_units=1_234, honest=7, masked=0),
 ]
 MECHANISMS = pytest.mark.parametrize("mechanism", NOISY, ids=lambda m: f"{m.name} {m.parameters}")
 

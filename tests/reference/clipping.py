@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 
-def clip_to_grid(numbers: Sequence[float], clip_units: int, grid_bits: int, power: int) -> list[int]:
-    """Drop the fractions of units of 2**-grid_bits; where the norm is beyond `clip_units`, scale to it before."""
-    units = [Fraction(number) * 2**grid_bits for number in numbers]
+def clip_to_grid(numbers: Sequence[float], clip_units: int, fraction_bits: int, power: int) -> list[int]:
+    """Drop the fractions of units of 2**-fraction_bits; where the norm is beyond `clip_units`, scale to it before."""
+    units = [Fraction(number) * 2**fraction_bits for number in numbers]
     whole = [math.trunc(unit) for unit in units]
     if sum(abs(unit) ** power for unit in whole) <= clip_units**power:
         return whole

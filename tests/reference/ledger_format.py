@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LARGEST = 2**53 - 1
-ROLES = ["admitter", "log", "participant", "host", "coordinator", "witness", "auditor"]
+ROLES = ["registrar", "log", "participant", "host", "coordinator", "witness", "auditor"]
 ADMITTED = {"participant", "host", "coordinator", "witness", "auditor"}
 
 
@@ -151,12 +151,12 @@ def boolean(value: object) -> bool:
     return isinstance(value, bool)
 
 
-people = list_of(members(first=natural, bitmap=byte_string(1, 32768)))
+participants = list_of(members(first=natural, bitmap=byte_string(1, 32768)))
 account = one_of("none", "epsilon", "rho")
 KINDS = {
     "genesis": {
-        "admitters": list_of(hash_),
-        "admission": table_of(one_of(*ADMITTED), members(admitters=list_of(natural), threshold=positive)),
+        "registrars": list_of(hash_),
+        "enrolment_policy": table_of(one_of(*ADMITTED), members(registrars=list_of(natural), threshold=positive)),
         "log_vkey": string,
         "simulated": boolean,
         "unit": one_of("user"),
@@ -169,7 +169,7 @@ KINDS = {
     "key": {"number": natural, "key": or_null(members(public=hash_, possession=byte_string(64, 64)))},
     "dataset": {"commitment": hash_},
     "consent": {
-        "recipients": people,
+        "recipients": participants,
         "expiry": positive,
         "max_shares": positive,
         "epsilon_nano": or_null(natural),
@@ -183,22 +183,21 @@ KINDS = {
         "epsilon_nano": or_null(natural),
         "copy": hash_,
     },
-    "receipt": {"giver": natural, "share": hash_, "copy": hash_},
+    "receipt": {"sender": natural, "share": hash_, "copy": hash_},
     "round": {
         "number": positive,
         "run": natural,
         "rounds": or_null(positive),
         "base_version": natural,
         "base_digest": hash_,
-        "cohort": people,
+        "cohort": participants,
         "statistic": token,
         "shape": list_of(natural, 3),
         "mechanism": members(name=token, parameters=table_of(token, natural)),
-        "fidelity": one_of("uploads", "sum"),
-        "grid_bits": natural,
-        "modulus_bits": natural,
+        "noise_placement": one_of("per_upload", "on_sum"),
+        "fraction_bits": natural,
         "account": account,
-        "spend": natural,
+        "spend_nano": natural,
         "minimum": positive,
         "deadline": positive,
     },
@@ -207,18 +206,18 @@ KINDS = {
         "round_hash": hash_,
         "commitment": hash_,
         "profile": hash_,
-        "shares": list_of(members(giver=natural, share=hash_)),
+        "shares": list_of(members(sender=natural, share=hash_)),
         "account": account,
-        "spend": natural,
-        "people": people,
+        "spend_nano": natural,
+        "participants": participants,
     },
-    "pool": {"round": positive, "round_hash": hash_, "people": people},
+    "pool": {"round": positive, "round_hash": hash_, "participants": participants},
     "survivors": {
         "round": positive,
         "round_hash": hash_,
         "part": positive,
         "parts": positive,
-        "people": people,
+        "participants": participants,
     },
     "model": {
         "round": positive,
@@ -234,13 +233,15 @@ KINDS = {
     "aborted": {"round": positive, "reason": token},
     "erasure": {
         "number": natural,
-        "removal": or_null(members(destroyed=list_of(token), told=people, answered=people, models=people)),
+        "report": or_null(
+            members(destroyed=list_of(token), notified=participants, confirmed=participants, models=participants)
+        ),
     },
-    "disclosure": {"people": people, "reason": hash_},
+    "disclosure": {"participants": participants, "reason": hash_},
     "block": {"parent": hash_, "count": positive, "state_root": hash_, "time_us": natural},
 }
 SIGNERS = {
-    "enrol": {"admitter"},
+    "enrol": {"registrar"},
     "key": set(ROLES) - {"log"},
     "dataset": {"participant"},
     "consent": {"participant"},
@@ -277,9 +278,9 @@ def decode(entry: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Refused("malformed") from error
     check(not isinstance(kind, str) or kind in KINDS, "unknown_kind")
-    check(type(version) is not int or version == 1, "unknown_version")
+    check(type(version) is not int or version == 2, "unknown_version")
     common = {
-        "v": one_of(1),
+        "v": one_of(2),
         "kind": string,
         "origin": lambda value: isinstance(value, str) and 1 <= len(value) <= 255,
         "author": natural,
@@ -432,7 +433,7 @@ class Ledger:
         check(not author.withdrawn or record["kind"] in ("key", "erasure"), "withdrawn")
         last = self.height if author.role == "log" else author.seq
         check(record["seq"] > last, "stale_sequence")
-        check(record["seq"] - last <= 1_048_576, "leaping_sequence")
+        check(record["seq"] - last <= 1_048_576, "sequence_too_far")
         message = pae("application/vnd.liberate.record+json", entry[64:])
         check(is_signed(author.key, message, entry[:64]), "bad_signature")
 
@@ -440,32 +441,32 @@ class Ledger:
         check(genesis["author"] == 0 and genesis["seq"] == 1, "bad_genesis")
         name, log_key = parse_vkey(genesis["log_vkey"], 1)
         check(name == genesis["origin"], "bad_genesis")
-        admitters = [raw(key) for key in genesis["admitters"]]
-        keys = [*admitters, log_key]
-        check(admitters != [] and len(set(keys)) == len(keys), "bad_genesis")
+        registrars = [raw(key) for key in genesis["registrars"]]
+        keys = [*registrars, log_key]
+        check(registrars != [] and len(set(keys)) == len(keys), "bad_genesis")
         check(all(map(is_usable_key, keys)), "bad_key")
-        for policy in genesis["admission"].values():
-            numbers = policy["admitters"]
-            check(numbers != [] and max(numbers) < len(admitters) and policy["threshold"] == 1, "bad_genesis")
+        for policy in genesis["enrolment_policy"].values():
+            numbers = policy["registrars"]
+            check(numbers != [] and max(numbers) < len(registrars) and policy["threshold"] == 1, "bad_genesis")
         witnesses = genesis["witnesses"]
         for vkey in witnesses["keys"]:
             parse_vkey(vkey, 4)
         check(len(set(witnesses["keys"])) == len(witnesses["keys"]) >= witnesses["threshold"], "bad_genesis")
         message = pae("application/vnd.liberate.record+json", entry[64:])
-        check(is_signed(admitters[0], message, entry[:64]), "bad_signature")
+        check(is_signed(registrars[0], message, entry[:64]), "bad_signature")
         self.genesis, self.keys = genesis, set(keys)
-        self.principals = [*(Principal(key, "admitter") for key in admitters), Principal(log_key, "log")]
+        self.principals = [*(Principal(key, "registrar") for key in registrars), Principal(log_key, "log")]
 
-    def check_admitter(self, author: int, role: str) -> None:
+    def check_registrar(self, author: int, role: str) -> None:
         assert self.genesis
-        check(author in self.genesis["admission"].get(role, {"admitters": []})["admitters"], "not_admitter")
+        check(author in self.genesis["enrolment_policy"].get(role, {"registrars": []})["registrars"], "not_registrar")
 
     def check_key(self, key: bytes) -> None:
         check(is_usable_key(key), "bad_key")
         check(key not in self.keys, "key_used")
 
     def take_enrol(self, record: dict[str, Any], _: bytes) -> list[int]:
-        self.check_admitter(record["author"], record["role"])
+        self.check_registrar(record["author"], record["role"])
         check(record["number"] == len(self.principals), "wrong_number")
         key = raw(record["key"])
         self.check_key(key)
@@ -478,7 +479,7 @@ class Ledger:
         check(number < len(self.principals), "unknown_principal")
         principal = self.principals[number]
         if record["author"] != number:
-            self.check_admitter(record["author"], principal.role)
+            self.check_registrar(record["author"], principal.role)
         if new is None:
             check(not principal.revoked, "already_revoked")
             self.change(number, revoked=True)
@@ -501,17 +502,17 @@ class Ledger:
         principal = self.principals[number]
         return principal.role in ("participant", "coordinator") and not principal.revoked and not principal.withdrawn
 
-    def lives(self, share: bytes, giver: int) -> bool:
-        """Whether a share is the giver's and may be used in the next block."""
-        if share not in self.shares or self.shares[share]["author"] != giver:
+    def lives(self, share: bytes, sender: int) -> bool:
+        """Whether a share is the sender's and may be used in the next block."""
+        if share not in self.shares or self.shares[share]["author"] != sender:
             return False
         consent = raw(self.shares[share]["consent"])
-        giving = self.principals[giver]
+        giving = self.principals[sender]
         return consent in giving.consents and self.height < self.consents[consent]["expiry"] and not giving.revoked
 
     def take_consent(self, record: dict[str, Any], hash: bytes) -> list[int]:
         check(record["expiry"] > self.height, "too_late")
-        recipients = self.people(record["recipients"], "wrong_recipient")
+        recipients = self.participants(record["recipients"], "wrong_recipient")
         check(recipients != [] and record["author"] not in recipients, "wrong_recipient")
         check(all(map(self.may_receive, recipients)), "wrong_recipient")
         self.consents[hash] = record
@@ -533,7 +534,7 @@ class Ledger:
         check(under in self.principals[record["author"]].consents, "no_consent")
         terms = self.consents[under]
         check(self.height < terms["expiry"], "consent_expired")
-        check(record["recipient"] in self.people(terms["recipients"], ""), "wrong_recipient")
+        check(record["recipient"] in self.participants(terms["recipients"], ""), "wrong_recipient")
         check(self.may_receive(record["recipient"]), "wrong_recipient")
         earlier = [share for share in self.shares.values() if raw(share["consent"]) == under]
         check(len(earlier) < terms["max_shares"], "consent_used_up")
@@ -541,22 +542,22 @@ class Ledger:
         epsilon = record["epsilon_nano"]
         check(bases.setdefault(record["base"], epsilon) == epsilon, "wrong_spend")
         if terms["epsilon_nano"] is not None:
-            check(None not in bases.values() and sum(bases.values()) <= terms["epsilon_nano"], "over_consent")
+            check(None not in bases.values() and sum(bases.values()) <= terms["epsilon_nano"], "consent_exceeded")
         self.shares[hash] = record
         return [record["recipient"]]
 
     def take_receipt(self, record: dict[str, Any], _: bytes) -> list[int]:
         hash = raw(record["share"])
-        check(self.lives(hash, record["giver"]), "share_without_consent")
+        check(self.lives(hash, record["sender"]), "share_without_consent")
         check(self.shares[hash]["recipient"] == record["author"], "wrong_recipient")
         check(self.shares[hash]["copy"] == record["copy"], "wrong_copy")
         check(hash not in self.receipts, "second_receipt")
         self.receipts.add(hash)
-        return [record["giver"]]
+        return [record["sender"]]
 
     def take_erasure(self, record: dict[str, Any], _: bytes) -> list[int]:
-        number, removal = record["number"], record["removal"]
-        if removal is None:
+        number, report = record["number"], record["report"]
+        if report is None:
             check(number == record["author"], "wrong_erasure")
             check(self.principals[number].withdrawn, "not_withdrawn")
             check(not self.principals[number].forgotten, "second_request")
@@ -564,21 +565,27 @@ class Ledger:
             return [number]
         check(self.principals[record["author"]].role == "coordinator", "wrong_erasure")
         check(number < len(self.principals) and self.principals[number].forgotten, "not_requested")
-        told, answered = (self.people(removal[name], "wrong_people") for name in ("told", "answered"))
-        check(all(each < len(self.principals) for each in told) and set(answered) <= set(told), "wrong_people")
-        versions = self.people(removal["models"], "wrong_version")
+        notified, confirmed = (
+            self.participants(report[name], "wrong_participants") for name in ("notified", "confirmed")
+        )
+        check(
+            all(each < len(self.principals) for each in notified) and set(confirmed) <= set(notified),
+            "wrong_participants",
+        )
+        versions = self.participants(report["models"], "wrong_version")
         check(all(1 <= version <= self.model[0] for version in versions), "wrong_version")
-        return [number, *told]
+        return [number, *notified]
 
     def take_disclosure(self, record: dict[str, Any], _: bytes) -> list[int]:
-        people = self.people(record["people"], "wrong_people")
-        check(people != [], "wrong_people")
+        participants = self.participants(record["participants"], "wrong_participants")
+        check(participants != [], "wrong_participants")
         check(
-            all(n < len(self.principals) and self.principals[n].role == "participant" for n in people), "wrong_people"
+            all(n < len(self.principals) and self.principals[n].role == "participant" for n in participants),
+            "wrong_participants",
         )
-        return people
+        return participants
 
-    def people(self, parts: list[dict[str, Any]], code: str) -> list[int]:
+    def participants(self, parts: list[dict[str, Any]], code: str) -> list[int]:
         numbers: list[int] = []
         total = 0
         for part in parts:
@@ -588,7 +595,7 @@ class Ledger:
             found = [part["first"] + 8 * j + i for j, byte in enumerate(bitmap) for i in range(8) if byte >> i & 1]
             check(not numbers or found[0] > numbers[-1], code)
             numbers += found
-        check(total <= 262_144, "too_many_people")
+        check(total <= 262_144, "too_many_participants")
         return numbers
 
     def is_participant(self, number: int) -> bool:
@@ -613,12 +620,12 @@ class Ledger:
         opened = 0 if is_new or self.run is None else self.run[2]
         check(rounds is None or opened < rounds, "run_complete")
         base = raw(record["base_digest"])
-        check(record["base_version"] == self.model[0] and (is_new or base == self.model[1]), "wrong_base")
-        check((record["spend"] == 0) == (record["account"] == "none"), "wrong_spend")
-        check(record["fidelity"] != "sum" or self.genesis["simulated"], "not_simulated")
+        check(record["base_version"] == self.model[0] and (is_new or base == self.model[1]), "wrong_base_model")
+        check((record["spend_nano"] == 0) == (record["account"] == "none"), "wrong_spend")
+        check(record["noise_placement"] != "on_sum" or self.genesis["simulated"], "not_simulated")
         check(record["mechanism"]["parameters"].get("masked") != 0 or self.genesis["simulated"], "not_simulated")
         check(record["deadline"] > self.height, "too_late")
-        cohort = self.people(record["cohort"], "wrong_cohort")
+        cohort = self.participants(record["cohort"], "wrong_cohort")
         check(all(map(self.is_participant, cohort)), "wrong_cohort")
         check(not any(self.principals[number].withdrawn for number in cohort), "withdrawn")
         self.open = Open(record, hash, len(self.principals), set(cohort))
@@ -634,10 +641,10 @@ class Ledger:
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
         check(current.named is None, "survivors_named")
         check(self.height < terms["deadline"], "too_late")
-        check((record["account"], record["spend"]) == (terms["account"], terms["spend"]), "wrong_spend")
+        check((record["account"], record["spend_nano"]) == (terms["account"], terms["spend_nano"]), "wrong_spend")
         is_host = self.principals[record["author"]].role == "host"
-        check(is_host == bool(record["people"]), "wrong_people")
-        persons = self.people(record["people"], "wrong_people") or [record["author"]]
+        check(is_host == bool(record["participants"]), "wrong_participants")
+        persons = self.participants(record["participants"], "wrong_participants") or [record["author"]]
         check(all(map(self.is_participant, persons)), "not_in_cohort")
         check(not any(self.principals[person].withdrawn for person in persons), "withdrawn")
         for person in persons:
@@ -645,20 +652,20 @@ class Ledger:
             check(person not in current.answered, "second_update")
             if terms["account"] != "none":
                 limit = self.genesis[f"{terms['account']}_nano_limit"]
-                spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
+                spent = getattr(self.principals[person], terms["account"]) + terms["spend_nano"]
                 check(spent <= (LARGEST if limit is None else limit), "over_budget")
-        inputs = [(each["giver"], raw(each["share"])) for each in record["shares"]]
+        inputs = [(each["sender"], raw(each["share"])) for each in record["shares"]]
         check(all(a < b for a, b in pairwise(inputs)), "wrong_shares")
-        for giver, share in inputs:
-            check(self.lives(share, giver), "share_without_consent")
+        for sender, share in inputs:
+            check(self.lives(share, sender), "share_without_consent")
             check(share in self.receipts and self.shares[share]["recipient"] in persons, "not_received")
         for person in persons:
             if terms["account"] != "none":
-                spent = getattr(self.principals[person], terms["account"]) + terms["spend"]
+                spent = getattr(self.principals[person], terms["account"]) + terms["spend_nano"]
                 self.change(person, **{terms["account"]: spent})
         current.answered |= set(persons)
         current.updates.append((self.size, hash, persons))
-        return [*persons, *(giver for giver, _ in inputs)]
+        return [*persons, *(sender for sender, _ in inputs)]
 
     def closable(self, record: dict[str, Any]) -> Open:
         check(self.open is not None and record["round"] == self.open.record["number"], "closed_round")
@@ -669,18 +676,18 @@ class Ledger:
     def take_pool(self, record: dict[str, Any], _: bytes) -> list[int]:
         current = self.closable(record)
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
-        people = self.people(record["people"], "wrong_people")
-        check(people != [], "wrong_people")
-        check(not set(people) & current.pool, "second_pool")
-        for person in people:
+        participants = self.participants(record["participants"], "wrong_participants")
+        check(participants != [], "wrong_participants")
+        check(not set(participants) & current.pool, "second_pool")
+        for person in participants:
             received = [
                 hash
                 for hash, share in self.shares.items()
                 if self.lives(hash, person) and hash in self.receipts and share["recipient"] == record["author"]
             ]
             check(received != [], "not_received")
-        current.pool |= set(people)
-        return people
+        current.pool |= set(participants)
+        return participants
 
     def take_survivors(self, record: dict[str, Any], _: bytes) -> list[int]:
         current = self.closable(record)
@@ -689,10 +696,12 @@ class Ledger:
         check(not current.is_whole(), "second_survivors")
         before, parts = current.named or (0, record["parts"])
         check(record["part"] == before + 1 and record["parts"] == parts and before < parts, "wrong_part")
-        people = self.people(record["people"], "wrong_people")
-        check(people != [] and all(people[0] > number for number in current.survivors), "wrong_people")
-        check(set(people) <= current.answered, "no_answer")
-        survivors = [*current.survivors, *people]
+        participants = self.participants(record["participants"], "wrong_participants")
+        check(
+            participants != [] and all(participants[0] > number for number in current.survivors), "wrong_participants"
+        )
+        check(set(participants) <= current.answered, "no_answer")
+        survivors = [*current.survivors, *participants]
         if record["part"] == parts:
             check(len(survivors) >= current.record["minimum"], "too_few_updates")
             for *_ignored, persons in current.updates:
@@ -855,15 +864,15 @@ def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any])
         ended = record["consent"]
         kept = () if ended is None else tuple(hash for hash in leaf.consents if hash != raw(ended))
         leaf = replace(leaf, consents=kept, withdrawn=leaf.withdrawn or ended is None)
-    if kind == "erasure" and is_author and record["removal"] is None:
+    if kind == "erasure" and is_author and record["report"] is None:
         leaf = replace(leaf, forgotten=True)
     if kind == "key" and record["number"] == number:
         new = record["key"]
         leaf = replace(leaf, revoked=True) if new is None else replace(leaf, key=raw(new["public"]), revoked=False)
-    if kind == "update" and (number in numbers(record["people"]) or (is_author and not record["people"])):
+    if kind == "update" and (number in numbers(record["participants"]) or (is_author and not record["participants"])):
         account = record["account"]
         if account != "none":
-            leaf = replace(leaf, **{account: getattr(leaf, account) + record["spend"]})
+            leaf = replace(leaf, **{account: getattr(leaf, account) + record["spend_nano"]})
     return replace(leaf, count=leaf.count + 1, chain=sha256(leaf.chain + leaf_hash(entry)).digest())
 
 
@@ -877,13 +886,13 @@ def subjects(record: dict[str, Any]) -> set[int]:
         case "share":
             return {record["recipient"]}
         case "receipt":
-            return {record["giver"]}
+            return {record["sender"]}
         case "update":
-            return numbers(record["people"]) | {each["giver"] for each in record["shares"]}
+            return numbers(record["participants"]) | {each["sender"] for each in record["shares"]}
         case "pool" | "disclosure":
-            return numbers(record["people"])
+            return numbers(record["participants"])
         case "erasure":
-            return {record["number"]} | numbers((record["removal"] or {"told": []})["told"])
+            return {record["number"]} | numbers((record["report"] or {"notified": []})["notified"])
         case _:
             return set()
 

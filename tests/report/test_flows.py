@@ -101,11 +101,11 @@ def test_a_model_is_joined_to_its_parent_and_to_whoever_shaped_it(run: Run) -> N
     assert [box.thing.text for box in flow.boxes if box.thing.is_marked] == ["model 2"]
 
 
-def test_what_was_received_is_joined_to_its_givers(run: Run) -> None:
+def test_what_was_received_is_joined_to_its_senders(run: Run) -> None:
     flow = flow_of(trace_recipient(run, "2"))
 
     assert columns(flow) == {
-        "givers": ["participant 3", "participant 4"],
+        "senders": ["participant 3", "participant 4"],
         "copies": ["share 24", "share 30"],
         "received by": ["coordinator 2"],
     }
@@ -114,7 +114,7 @@ def test_what_was_received_is_joined_to_its_givers(run: Run) -> None:
 
 def test_only_the_accused_are_joined_to_a_leak() -> None:
     def candidate(number: int, *, accused: bool) -> dict[str, object]:
-        return {"number": number, "role": "participant", "bound": 0.0001, "accused": accused, "givers": [3, 4]}
+        return {"number": number, "role": "participant", "bound": 0.0001, "accused": accused, "senders": [3, 4]}
 
     flow = flow_of(
         {
@@ -125,7 +125,7 @@ def test_only_the_accused_are_joined_to_a_leak() -> None:
     )
 
     assert columns(flow) == {
-        "givers": ["participant 3", "participant 4"],
+        "senders": ["participant 3", "participant 4"],
         "candidates": ["participant 8", "participant 9"],
         "leak": ["1,200 rows"],
     }

@@ -59,7 +59,7 @@ def learn(tmp_path_factory: pytest.TempPathFactory) -> Learn:
 
     def build(*assignments: str) -> Run:
         if assignments not in known:
-            small = ["model.n_factors=2", "model.tolerance=0", "federation.rounds=3", "federation.chunk=10"]
+            small = ["model.n_factors=2", "model.tolerance=0", "federation.rounds=3", "federation.batch_size=10"]
             train(
                 resolve(None, [f"data.source={data}", *small, *assignments], environment={}), folder / str(len(known))
             )
@@ -143,7 +143,7 @@ def test_report_of_a_local_run_states_its_promise_and_warns(learn: Learn) -> Non
 def test_report_of_a_distributed_run_says_where_masks_and_noise_are(learn: Learn) -> None:
     said = {}
     for masks in ("true", "false"):
-        run = learn("privacy.mode=distributed", "privacy.epsilon=8", f"run.masks={masks}")
+        run = learn("privacy.mode=distributed", "privacy.epsilon=8", f"privacy.secure_aggregation={masks}")
         page = read(run)
         promised = section(page, "promised")
         names = [name.words for name in promised.all("dt")]
@@ -227,19 +227,19 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
     assert checkpoint.split("\n")[:2] == [run.record["origin"], str(run.result.entry_count)]
 
 
-def share(run: Run, giver: str, recipient: str) -> None:
+def share(run: Run, sender: str, recipient: str) -> None:
     """Let one participant hand a copy to another, who accepts it, and take the consent back."""
     with open_federation(run.home, federation_terms(run.settings)) as standing:
         ledger, devices = standing.ledger, standing.devices
-        people = [devices.find(user_id=name) for name in (giver, recipient)]
-        source, target = (each for each in people if each is not None)
+        participants = [devices.find(user_id=name) for name in (sender, recipient)]
+        source, target = (each for each in participants if each is not None)
         terms = ConsentTerms(recipients=(target.number or 0,), expiry=1000, max_shares=1)
         random = SimulatedRandomness(1, b"sharing")
         consent = decode_entry(ledger.entry(give_consent(ledger, devices, source, terms, random))).leaf_hash
         scale = RatingScale(low=1.0, step=1.0, n_levels=5)
         _, parcel = hand_over(ledger, devices, source, consent, target.number or 0, scale, random)
         accept_copy(ledger, devices, target, parcel, 20)
-        (again,) = (each for each in [devices.find(user_id=giver)] if each is not None)
+        (again,) = (each for each in [devices.find(user_id=sender)] if each is not None)
         withdraw(ledger, devices, again, consent)
 
 

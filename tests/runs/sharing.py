@@ -33,15 +33,15 @@ from tests.worlds import World, low_rank_ratings, stage
 N_ITEMS = 400
 RATINGS = low_rank_ratings(8, N_ITEMS)
 SCALE = RatingScale(low=1.0, step=1.0, n_levels=5)
-GIVERS, RECIPIENTS = (0, 1, 2), (3, 4, 5, 6)
-"""Users of the data set: each of the first gives each of the second a copy, but the last giver not to the last one."""
+SENDERS, RECIPIENTS = (0, 1, 2), (3, 4, 5, 6)
+"""Users of the data set: each of the first gives each of the second a copy, but the last sender not to the last one."""
 
 
 def sharing_run(folder: Path) -> Run:
     """Write `write_sharing`'s ledger into a run folder; participant n is user `un` of the data set."""
     with closing(create(folder / "ledger", auditors=True)) as ledger:
         write_sharing(ledger)
-    write_people(folder)
+    write_participants(folder)
     (folder / "keys").mkdir()
     save_key(folder / "keys" / "founder.key", key(FOUNDER))
     save_key(folder / "keys" / "log.key", LOG_KEY)
@@ -50,17 +50,17 @@ def sharing_run(folder: Path) -> Run:
     return load_run(folder)
 
 
-def write_people(folder: Path) -> None:
+def write_participants(folder: Path) -> None:
     """Write the devices of the ledger's participants."""
-    people = [
+    participants = [
         (f"u{number}", DeviceData(signing_seed=digest(("key", number)), dataset_salt=bytes(32), ratings=bytes(4)))
         for number in PARTICIPANTS
     ]
-    with DeviceStore.create(folder / "devices", people) as devices:
+    with DeviceStore.create(folder / "devices", participants) as devices:
         devices.enrolled(list(enumerate(PARTICIPANTS)), seq=1)
 
 
-def leaky_run(folder: Path, *, epsilon: float | None = None, givers: Iterable[int] = GIVERS) -> Run:
+def leaky_run(folder: Path, *, epsilon: float | None = None, senders: Iterable[int] = SENDERS) -> Run:
     """Let people hand out copies of ratings of 400 items; user n of the data set is `un`, item n is `in`."""
     with stage(folder, World(ratings=RATINGS)) as staged:
         vkey = staged.federation.policy.log_key
@@ -69,16 +69,16 @@ def leaky_run(folder: Path, *, epsilon: float | None = None, givers: Iterable[in
     _write_items(folder)
     run = load_run(folder)
     with open_federation(folder, federation_terms(run.settings)) as standing:
-        for giver in givers:
-            _give(standing, giver, RECIPIENTS[: None if giver != GIVERS[-1] else -1], epsilon)
+        for sender in senders:
+            _give(standing, sender, RECIPIENTS[: None if sender != SENDERS[-1] else -1], epsilon)
     return run
 
 
 def copies_of(run: Run) -> dict[tuple[int, int], HandedOverCopy]:
-    """What givers keep of their copies, by giver and recipient, as users of the data set."""
+    """What senders keep of their copies, by sender and recipient, as users of the data set."""
     with DeviceStore(run.devices_folder) as devices:
         user = {device.number: int(device.user_id[1:]) for device in devices.devices()}
-        return {(user[each.giver], user[each.share.recipient]): each for each in handed_over_copies(devices)}
+        return {(user[each.sender], user[each.share.recipient]): each for each in handed_over_copies(devices)}
 
 
 def rows_of(copy: bytes, user: str, n: int) -> list[str]:
@@ -98,16 +98,16 @@ def _write_items(folder: Path) -> None:
         save_table(place, pa.table({"item_id": [f"i{item}" for item in range(N_ITEMS)]}))
 
 
-def _give(standing: FederationSession, giver: int, recipients: Iterable[int], epsilon: float | None) -> None:
+def _give(standing: FederationSession, sender: int, recipients: Iterable[int], epsilon: float | None) -> None:
     ledger, devices = standing.ledger, standing.devices
-    people = [_device(devices, user) for user in recipients]
-    numbers = tuple(device.number for device in people if device.number is not None)
+    participants = [_device(devices, user) for user in recipients]
+    numbers = tuple(device.number for device in participants if device.number is not None)
     terms = ConsentTerms(recipients=numbers, expiry=1000, max_shares=9, epsilon=epsilon)
     random = SimulatedRandomness(7, b"leak")
-    position = give_consent(ledger, devices, _device(devices, giver), terms, random)
+    position = give_consent(ledger, devices, _device(devices, sender), terms, random)
     consent = decode_entry(ledger.entry(position)).leaf_hash
-    for device, number in zip(people, numbers, strict=True):
-        parcel = hand_over(ledger, devices, _device(devices, giver), consent, number, SCALE, random)[1]
+    for device, number in zip(participants, numbers, strict=True):
+        parcel = hand_over(ledger, devices, _device(devices, sender), consent, number, SCALE, random)[1]
         accept_copy(ledger, devices, _device(devices, int(device.user_id[1:])), parcel, N_ITEMS)
 
 

@@ -32,8 +32,8 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
+from liberate.runs.participants import find_person
 from liberate.runs.pending_requests import request_processor
-from liberate.runs.people import find_person
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
@@ -58,7 +58,7 @@ def configure(tmp_path: Path) -> Configure:
 
     def build(*assignments: str) -> Settings:
         small = ["model.n_factors=2", "federation.rounds=2", "model.tolerance=0", "run.simulated=false"]
-        scale = ["data.low=1", "data.high=5"]
+        scale = ["data.rating_min=1", "data.rating_max=5"]
         return resolve(None, [f"data.source={data}", *scale, *small, *assignments], environment={})
 
     return build
@@ -75,9 +75,9 @@ def entries(run: Run, kind: str) -> list[Entry]:
         return [decode_entry(ledger.entry(position)) for position in ledger.positions(kind=kind)]
 
 
-def consent(run: Run, *to: str, giver: str = PERSON, **changes: Any) -> dict[str, Any]:
+def consent(run: Run, *to: str, sender: str = PERSON, **changes: Any) -> dict[str, Any]:
     terms: dict[str, Any] = {"max_shares": 3, "blocks": 100, "epsilon": None, "rating_fraction": 1.0, "purpose": ""}
-    return actions.consent(run, giver, recipients=list(to), **terms | changes, wait=now)
+    return actions.consent(run, sender, recipients=list(to), **terms | changes, wait=now)
 
 
 def received(run: Run, name: str) -> list[ReceivedCopy]:
@@ -98,7 +98,7 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     me, friend = find_person(run, PERSON).number, find_person(run, FRIEND).number
     assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
     (copy,) = received(run, FRIEND)
-    assert copy.giver == me
+    assert copy.sender == me
     traced = trace_person(run, PERSON)
     assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
     assert {each["number"] for each in traced["recipients"]} == {friend, 2}
@@ -106,7 +106,7 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     assert [each["received"] for each in shared] == [True, True]
     with PoolStore(run.home / "pool") as pool:
         (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
-    assert pooled.giver == me
+    assert pooled.sender == me
     assert verify_ledger(run.ledger_folder).ok
 
 
@@ -140,7 +140,7 @@ def test_a_wish_with_impossible_terms_stands_in_nobodys_way(run: Run) -> None:
     with pytest.raises(FederationError, match=r"expiry is .* wanted"):
         consent(run, FRIEND, blocks=2**53 - 1)
 
-    assert consent(run, FRIEND, giver="user:u04")["entry"] is not None
+    assert consent(run, FRIEND, sender="user:u04")["entry"] is not None
 
 
 def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
@@ -224,8 +224,8 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     assert [each["under_way"] for each in found] == [True] * 3
     assert [each["entry"] for each in found] == [None] * 3
     authors = [entry.record.author for entry in entries(run, "update")]
-    people = {name: find_person(run, name).number for name in (PERSON, FRIEND, "user:u01")}
-    assert [authors.count(people[name]) for name in (PERSON, FRIEND, "user:u01")] == [2, 1, 1]
+    participants = {name: find_person(run, name).number for name in (PERSON, FRIEND, "user:u01")}
+    assert [authors.count(participants[name]) for name in (PERSON, FRIEND, "user:u01")] == [2, 1, 1]
     assert len(entries(run, "consent")) == 1
     assert len(entries(run, "erasure")) == 2
     assert actions.erase(run, "user:u01", wait=now)["models"] == [1]
@@ -252,14 +252,18 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
 
     monkeypatch.setattr(Coordinator, "run_round", leave_meanwhile)
     mode = ["privacy.mode=distributed", "privacy.epsilon=16", f"run.simulated={simulated}"]
-    data = resolve(None, [f"data.source={configure().data.source}", "data.low=1", "data.high=5", *mode], environment={})
+    data = resolve(
+        None,
+        [f"data.source={configure().data.source}", "data.rating_min=1", "data.rating_max=5", *mode],
+        environment={},
+    )
     train(data, tmp_path / "run")
 
     run = load_run(tmp_path / "run")
     rounds = [record for entry in entries(run, "round") if isinstance(record := entry.record, Round)]
     assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
     assert n_rounds > 1
-    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend for each in rounds) / 10**9)
+    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend_nano for each in rounds) / 10**9)
     assert privacy_report(run)["epsilon_pld"] <= 16
     assert verify_ledger(run.ledger_folder).ok
 
@@ -269,32 +273,32 @@ def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotte
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, recipients: str
 ) -> None:
     run_round = Coordinator.run_round
-    givers: list[int] = []
+    senders: list[int] = []
 
-    def forget_the_first_giver(*arguments: Any, **options: Any) -> Any:
+    def forget_the_first_sender(*arguments: Any, **options: Any) -> Any:
         model = run_round(*arguments, **options)
-        if not givers:
+        if not senders:
             run = load_run(tmp_path / "run")
-            givers.append(entries(run, "share")[0].record.author)
-            actions.erase(run, str(givers[0]))
+            senders.append(entries(run, "share")[0].record.author)
+            actions.erase(run, str(senders[0]))
         return model
 
-    monkeypatch.setattr(Coordinator, "run_round", forget_the_first_giver)
+    monkeypatch.setattr(Coordinator, "run_round", forget_the_first_sender)
     sharing = ["sharing.user_fraction=0.5", f"sharing.recipients={recipients}", "sharing.n_recipients=3"]
     train(configure("run.simulated=true", "federation.rounds=3", *sharing), tmp_path / "run")
 
-    run, (giver,) = load_run(tmp_path / "run"), givers
-    done = actions.erase(run, str(giver))
+    run, (sender,) = load_run(tmp_path / "run"), senders
+    done = actions.erase(run, str(sender))
     n_models = len(entries(run, "model"))
-    assert done["told"] == done["answered"]
-    assert (done["told"] == [2]) == (recipients == "pool")
+    assert done["notified"] == done["confirmed"]
+    assert (done["notified"] == [2]) == (recipients == "pool")
     assert done["models"] == ([1] if recipients == "peers" else [1, 2])
     assert n_models > 2
     with DeviceStore(run.devices_folder) as devices:
-        assert {copy.giver for _, _, copy in devices.all_kept(ReceivedCopy)}.isdisjoint({giver})
+        assert {copy.sender for _, _, copy in devices.all_kept(ReceivedCopy)}.isdisjoint({sender})
     with PoolStore(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
         usable = [hash for hash, share in ledger.state.usable_shares() if share.record.recipient == 2]
-        assert giver not in {copy.giver for copy in pool.copies(usable)}
+        assert sender not in {copy.sender for copy in pool.copies(usable)}
     assert verify_ledger(run.ledger_folder).ok
 
 
@@ -431,8 +435,8 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     found = actions.erase(run, PERSON, wait=now)
 
     me, friend, silent = (find_person(run, name).number for name in (PERSON, FRIEND, "user:u06"))
-    assert found["told"] == [2, friend, silent]
-    assert found["answered"] == [2, friend]
+    assert found["notified"] == [2, friend, silent]
+    assert found["confirmed"] == [2, friend]
     assert found["silent"] == [silent]
     assert found["models"] == [1, 2]
     assert found["destroyed"] == ["device", "pool", "uploads"]
@@ -460,7 +464,7 @@ def test_nobody_else_has_somebodys_copies_destroyed(run: Run) -> None:
         device = devices.find(number=find_person(run, FRIEND).number)
         assert device is not None
         own_key = ledger.state.principals[me].key
-        forged = Erasure(origin=ledger.origin, author=me, seq=99, number=me, removal=None)
+        forged = Erasure(origin=ledger.origin, author=me, seq=99, number=me, report=None)
         other = Withdrawal(origin=ledger.origin, author=me, seq=99, consent=None)
         for record in (forged, other):
             with pytest.raises(LiberateError):
@@ -482,7 +486,7 @@ def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
 
     done = actions.erase(run, PERSON, wait=now)
 
-    assert done["answered"] == [find_person(run, FRIEND).number]
+    assert done["confirmed"] == [find_person(run, FRIEND).number]
     assert received(run, FRIEND) == []
 
 
@@ -535,7 +539,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
     granted = consent(run, FRIEND, "pool")
     for to in (FRIEND, "pool"):
         actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
-    consent(run, "pool", giver=FRIEND)
+    consent(run, "pool", sender=FRIEND)
     actions.share(run, FRIEND, recipient="pool", consent=None, wait=now)
     shutil.copytree(run.folder, tmp_path / "as-it-was")
     done: dict[str, Any] | None = None
@@ -558,7 +562,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
             assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
         if is_wanted:
             told = actions.erase(run, PERSON, wait=now)
-            assert told["answered"] == told["told"]
+            assert told["confirmed"] == told["notified"]
             assert received(run, FRIEND) == []
         if done is not None:
             break
@@ -629,7 +633,7 @@ def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
         sent = devices.outgoing(slot, device.last_round)
         assert sent is not None
         upload = next(each for each in uploads.of_round(device.last_round) if each.number == number)
-        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy) if copy.giver == number]
+        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy) if copy.sender == number]
         bases = [base for _, _, base in devices.all_kept(BaseCopy, slot)]
         grants = [granted for _, _, granted in devices.all_kept(GivenConsent, slot)]
         given = [each for _, _, each in devices.all_kept(GivenCopy, slot)]

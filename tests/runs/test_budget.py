@@ -13,7 +13,7 @@ def chosen(
     objective: Objective = "explicit",
     n_items: int = 3_000,
     n_features: int = 25,
-    n_givers: int = 0,
+    n_senders: int = 0,
 ) -> BudgetAllocation:
     return allocate_budget(
         objective,
@@ -23,7 +23,7 @@ def chosen(
         epsilon=epsilon,
         delta=1e-5,
         honest_fraction=0.9,
-        n_givers=n_givers,
+        n_senders=n_senders,
     )
 
 
@@ -56,12 +56,12 @@ def test_with_few_people_and_a_small_epsilon_item_biases_get_everything(epsilon:
 @pytest.mark.parametrize("objective", ["explicit", "implicit"])
 def test_a_gram_grows_with_people_and_with_epsilon(objective: Objective) -> None:
     by_epsilon = [chosen(epsilon, 6_000, objective).gram_items for epsilon in (0.05, 1, 4, 8, 16)]
-    by_people = [chosen(4, n, objective).gram_items for n in (20, 1_000, 10_000, 100_000)]
+    by_participants = [chosen(4, n, objective).gram_items for n in (20, 1_000, 10_000, 100_000)]
 
     assert by_epsilon == sorted(by_epsilon)
-    assert by_people == sorted(by_people)
-    assert by_epsilon[0] == by_people[0] == 0
-    assert 800 <= by_epsilon[-1] <= by_people[-1] == 1_200
+    assert by_participants == sorted(by_participants)
+    assert by_epsilon[0] == by_participants[0] == 0
+    assert 800 <= by_epsilon[-1] <= by_participants[-1] == 1_200
 
 
 def test_noise_that_only_moments_cannot_bear_leaves_them_out() -> None:
@@ -81,7 +81,7 @@ def test_implicit_below_all_signal_ranks_by_popularity() -> None:
 
 @pytest.mark.parametrize(("epsilon", "just_below", "enough"), [(1, 5, 60), (4, 100, 300), (16, 1_000, 2_000)])
 def test_a_pool_that_says_more_than_noisy_sums_is_only_corrected(epsilon: float, just_below: int, enough: int) -> None:
-    beside, alone = chosen(epsilon, 6_040, n_givers=just_below), chosen(epsilon, 6_040, n_givers=enough)
+    beside, alone = chosen(epsilon, 6_040, n_senders=just_below), chosen(epsilon, 6_040, n_senders=enough)
 
     assert beside == chosen(epsilon, 6_040)
     assert set(alone.shares) <= {"moments", "residuals"}
@@ -92,4 +92,4 @@ def test_a_pool_that_says_more_than_noisy_sums_is_only_corrected(epsilon: float,
 
 
 def test_a_pool_changes_nothing_for_lists() -> None:
-    assert chosen(4, 6_040, "implicit", n_givers=6_000) == chosen(4, 6_040, "implicit")
+    assert chosen(4, 6_040, "implicit", n_senders=6_000) == chosen(4, 6_040, "implicit")

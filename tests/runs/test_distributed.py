@@ -37,7 +37,7 @@ def configure(tmp_path: Path) -> Configure:
     data = write_csv(tmp_path / "ratings.csv", camps())
 
     def build(*assignments: str) -> Settings:
-        fixed = [f"data.source={data}", "data.low=1", "data.high=5", "privacy.mode=distributed"]
+        fixed = [f"data.source={data}", "data.rating_min=1", "data.rating_max=5", "privacy.mode=distributed"]
         return resolve(None, [*fixed, *assignments], environment={})
 
     return build
@@ -54,7 +54,7 @@ def test_the_ledger_names_every_release_of_the_design(tmp_path: Path, configure:
 
     rounds = rounds_of(tmp_path / "run")
     assert [record.statistic for record in rounds] == ["bias", "gram", *["moments"] * 5, "residuals"]
-    assert {record.fidelity for record in rounds} == {"sum"}
+    assert {record.noise_placement for record in rounds} == {"on_sum"}
     assert {record.mechanism.name for record in rounds} == {"distributed_gaussian"}
     assert all(record.shape[2] == 0 for record in rounds)
     assert result.epsilon is not None

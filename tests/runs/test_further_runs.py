@@ -35,7 +35,7 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
@@ -63,7 +63,7 @@ def configure(tmp_path: Path) -> Configure:
     def build(rows: Rows, *assignments: str) -> Settings:
         path = tmp_path / f"{len(rows)}-{rows[0][0]}.csv"
         path.write_text("user,item,rating\n" + "".join(f"{user},{item},{value}\n" for user, item, value in rows))
-        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10"]
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.batch_size=10"]
         return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
 
     return build
@@ -293,9 +293,9 @@ def test_run_that_is_killed_as_it_begins_starts_from_the_same_model(tmp_path: Pa
 
 def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
-    train(configure(FIRST, "run.warm_start=false"), tmp_path / "cold", ledger=tmp_path / "first")
+    train(configure(FIRST, "model.warm_start=false"), tmp_path / "cold", ledger=tmp_path / "first")
     train(configure(FIRST, *LOCAL), tmp_path / "local", ledger=tmp_path / "first")
-    train(configure(FIRST, *LOCAL, "run.warm_start=true"), tmp_path / "warm", ledger=tmp_path / "first")
+    train(configure(FIRST, *LOCAL, "model.warm_start=true"), tmp_path / "warm", ledger=tmp_path / "first")
     cold, local, warm = (load_run(tmp_path / name) for name in ("cold", "local", "warm"))
 
     assert not np.array_equal(cold.model(3).item_means, load_run(tmp_path / "first").model().item_means)
@@ -304,7 +304,7 @@ def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, co
 
 def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, configure: Configure) -> None:
     """The optimizer counts its own steps, not the versions of the ledger."""
-    settings = configure(FIRST, "model.statistic=gradient", "run.warm_start=false", "model.tolerance=0")
+    settings = configure(FIRST, "model.statistic=gradient", "model.warm_start=false", "model.tolerance=0")
     train(settings, tmp_path / "first")
     train(settings, tmp_path / "second", ledger=tmp_path / "first")
     both = [load_run(tmp_path / name) for name in ("first", "second")]
@@ -401,7 +401,7 @@ def test_run_left_short_by_an_aborted_round_says_what_to_do(
 ) -> None:
     settings, first = configure(FIRST, *LOCAL), tmp_path / "first"
     with monkeypatch.context() as patch:
-        patch.setattr(InProcessTransport, "exchange", lambda self, requests, deadline_s: [])
+        patch.setattr(InProcessTransport, "exchange", lambda self, requests: [])
         with pytest.raises(InsufficientCohort) as aborted:
             train(settings, first)
     with pytest.raises(FederationError, match="announced 3 rounds, and 1 of them were aborted") as caught:

@@ -20,7 +20,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
@@ -39,7 +39,7 @@ def configure(tmp_path: Path) -> Configure:
 
     def build(*assignments: str) -> Settings:
         small = ["model.n_factors=2", "federation.rounds=2", "privacy.mode=local", "privacy.epsilon=6"]
-        scale = ["data.low=1", "data.high=5"]
+        scale = ["data.rating_min=1", "data.rating_max=5"]
         return resolve(None, [f"data.source={data}", *scale, *small, *assignments], environment={})
 
     return build

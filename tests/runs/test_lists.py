@@ -81,7 +81,7 @@ def test_a_private_run_is_two_releases_each_with_its_spend(tmp_path: Path, confi
     assert (popularity.statistic, popularity.shape) == ("popularity", (30, 1, 0))
     assert (gram.statistic, gram.shape) == ("gram", (30 * 31 // 2, 1, 0))
     assert [record.account for record in rounds] == ["rho", "rho"]
-    assert 0 < popularity.spend < gram.spend
+    assert 0 < popularity.spend_nano < gram.spend_nano
     assert popularity.rounds == gram.rounds == 2
 
 

@@ -41,11 +41,11 @@ def test_a_statistic_with_effect_is_taken(settings: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
 def test_a_trimmed_sum_is_of_gradients_and_every_round_says_so(settings: tuple[str, ...]) -> None:
-    agenda = plan_run(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+    agenda = plan_run(resolve(None, [*settings, "federation.trimmed_fraction=0.1"], environment={}), 100, 50)
 
     stage = agenda.stages[0].stage
     assert stage.statistic.name == "gradient"
-    assert stage.mechanism.parameters["trim_nano"] == 100_000_000
+    assert stage.mechanism.parameters["trimmed_nano"] == 100_000_000
     assert agenda.settings.model.statistic == "gradient"
 
 
@@ -65,14 +65,14 @@ def test_without_trimming_rounds_say_nothing_of_it() -> None:
     ],
 )
 def test_a_sum_that_cannot_be_trimmed_is_refused(settings: tuple[str, ...]) -> None:
-    with pytest.raises(SettingsError, match=r"federation\.trim is for"):
-        plan_run(resolve(None, [*settings, "federation.trim=0.1"], environment={}), 100, 50)
+    with pytest.raises(SettingsError, match=r"federation\.trimmed_fraction is for"):
+        plan_run(resolve(None, [*settings, "federation.trimmed_fraction=0.1"], environment={}), 100, 50)
 
 
 @pytest.mark.parametrize("trim", ["-0.1", "0.5"])
 def test_a_trim_that_leaves_nothing_is_refused(trim: str) -> None:
-    with pytest.raises(SettingsError, match=r"wanted 0 <= trim < 0\.5"):
-        resolve(None, [f"federation.trim={trim}"], environment={})
+    with pytest.raises(SettingsError, match=r"wanted 0 <= trimmed_fraction < 0\.5"):
+        resolve(None, [f"federation.trimmed_fraction={trim}"], environment={})
 
 
 @pytest.mark.parametrize(

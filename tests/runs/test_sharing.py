@@ -33,7 +33,7 @@ from liberate.randomness import SimulatedRandomness
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.recompute import recompute
@@ -52,7 +52,7 @@ def configure(tmp_path: Path) -> Configure:
     data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(N_USERS, N_ITEMS))
 
     def build(*assignments: str) -> Settings:
-        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10", "ledger.keep_uploads=true"]
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.batch_size=10", "ledger.keep_uploads=true"]
         return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
 
     return build
@@ -85,20 +85,20 @@ def test_run_starts_from_what_the_pool_teaches(
     run = load_run(tmp_path / "run")
     opened = [record for record in records(run, "round") if isinstance(record, Round)]
     closed = [record for record in records(run, "model") if isinstance(record, ModelRecord)]
-    assert (opened[0].statistic, opened[0].account, opened[0].spend) == ("pool", "none", 0)
+    assert (opened[0].statistic, opened[0].account, opened[0].spend_nano) == ("pool", "none", 0)
     assert "pool" not in {record.statistic for record in opened[1:]}
     assert result.rounds == len(opened) == len(closed) == (rounds or len(opened))
     assert closed[0].solver.startswith(f"pool_for_{follows}")
     (named,) = records(run, "pool")
     assert isinstance(named, PoolRecord)
-    givers = list(numbers_in(named.people))
-    assert len(givers) == round(0.3 * N_USERS)
-    assert len(records(run, "consent")) == len(records(run, "share")) == len(records(run, "receipt")) == len(givers)
+    senders = list(numbers_in(named.participants))
+    assert len(senders) == round(0.3 * N_USERS)
+    assert len(records(run, "consent")) == len(records(run, "share")) == len(records(run, "receipt")) == len(senders)
     assert all(record.round > 1 for record in records(run, "update") if isinstance(record, Update))
     assert verify_ledger(run.folder / "ledger").ok
     with closing(run.open_ledger()) as ledger:
-        trace = trace_participant(ledger, givers[0])
-        other = trace_participant(ledger, min(set(range(3, 3 + N_USERS)) - set(givers)))
+        trace = trace_participant(ledger, senders[0])
+        other = trace_participant(ledger, min(set(range(3, 3 + N_USERS)) - set(senders)))
     (use,) = trace.uses
     assert use.contribution.model is not None
     assert len(use.contribution.descendants) == result.rounds - 1
@@ -122,9 +122,9 @@ def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Config
     found = recompute(run)
     assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
     with DeviceStore(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
-        giver = next(handed_over_copies(devices)).giver
+        sender = next(handed_over_copies(devices)).sender
         assert len(list(devices.all_kept(ReceivedCopy))) == len(shares)
-        trace = trace_participant(ledger, giver)
+        trace = trace_participant(ledger, sender)
     assert len(trace.copies) == 4
     assert len(trace.uses) == 4 * result.rounds
 
@@ -136,8 +136,8 @@ def test_an_answer_may_be_as_large_as_its_copies_weigh(
     seen: list[float] = []
 
     class Noting:
-        def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
-            seen.append(n_people)
+        def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
+            seen.append(n_participants)
 
     monkeypatch.setattr(upload_validation, "rating_bounds", lambda base: Noting())
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
@@ -149,7 +149,7 @@ def test_an_answer_may_be_as_large_as_its_copies_weigh(
     assert sorted(seen) == sorted(1 + n / 4 for n in used)
 
 
-def test_a_giver_weighs_one_person_however_many_consents_there_are(tmp_path: Path, configure: Configure) -> None:
+def test_a_sender_weighs_one_person_however_many_consents_there_are(tmp_path: Path, configure: Configure) -> None:
     train(configure("privacy.mode=plain"), tmp_path / "run")
     run = load_run(tmp_path / "run")
     friends = [f"user:u{user:02}" for user in (3, 5, 7)]
@@ -165,7 +165,7 @@ def test_a_giver_weighs_one_person_however_many_consents_there_are(tmp_path: Pat
 
 
 def test_copies_are_learned_from_in_chunks_of_as_many_people_and_copies(tmp_path: Path, configure: Configure) -> None:
-    """A block of a round has the answers of one chunk: with their copies they are no more than `federation.chunk`."""
+    """A block of a round has the answers of one batch: with their copies no more than `federation.batch_size`."""
     result = train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
 
     run = load_run(tmp_path / "run")
@@ -183,10 +183,10 @@ def test_copies_are_learned_from_in_chunks_of_as_many_people_and_copies(tmp_path
 def test_no_answer_is_lost_to_a_consent_that_expires_within_the_round(tmp_path: Path, configure: Configure) -> None:
     """A round of 30 people in chunks of 10 takes three blocks: a copy that lives for two of them is not used."""
     train(configure("privacy.mode=plain"), tmp_path / "run")
-    run, giver, friend = load_run(tmp_path / "run"), "user:u01", "user:u29"
+    run, sender, friend = load_run(tmp_path / "run"), "user:u01", "user:u29"
     # after the consent come the share, the receipt and the round
-    consent(run, giver, recipients=[friend], max_shares=1, blocks=6)
-    assert share(run, giver, recipient=friend)["received"]
+    consent(run, sender, recipients=[friend], max_shares=1, blocks=6)
+    assert share(run, sender, recipient=friend)["received"]
 
     result = train(configure("privacy.mode=plain", "federation.rounds=1"), tmp_path / "next", ledger=run.folder)
 
@@ -209,7 +209,12 @@ def test_copies_are_clipped_and_noised_with_the_answer(tmp_path: Path, configure
 
 
 def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> None:
-    mode = ["privacy.mode=distributed", "privacy.epsilon=8", "privacy.honest_fraction=0.5", "run.masks=true"]
+    mode = [
+        "privacy.mode=distributed",
+        "privacy.epsilon=8",
+        "privacy.honest_fraction=0.5",
+        "privacy.secure_aggregation=true",
+    ]
     train(configure(*PEERS, *mode), tmp_path / "run")
 
     run = load_run(tmp_path / "run")
@@ -255,7 +260,7 @@ def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Co
     train(settings, tmp_path / "one")
     first = records(load_run(tmp_path / "one"), "pool")[0]
     assert isinstance(first, PoolRecord)
-    gone, *others = numbers_in(first.people)
+    gone, *others = numbers_in(first.participants)
     withdraw(load_run(tmp_path / "one"), str(gone), consent=None, wait=lambda: False)
 
     train(
@@ -266,7 +271,7 @@ def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Co
 
     second = records(load_run(tmp_path / "two"), "pool")[1]
     assert isinstance(second, PoolRecord)
-    assert list(numbers_in(second.people)) == others
+    assert list(numbers_in(second.participants)) == others
     with closing(load_run(tmp_path / "two").open_ledger()) as ledger:
         assert trace_participant(ledger, gone).used_after_withdrawal() == ()
 
@@ -291,13 +296,13 @@ def test_copies_that_can_arrive_no_more_stop_no_further_run(tmp_path: Path, conf
     run = load_run(tmp_path / "run")
     with open_federation(run.home, federation_terms(run.settings)) as standing:
         ledger, devices, random = standing.ledger, standing.devices, SimulatedRandomness(1, b"copies")
-        giver, leaver, late = (devices.devices()[slot] for slot in (0, 1, 2))
+        sender, leaver, late = (devices.devices()[slot] for slot in (0, 1, 2))
         recipients = (leaver.number or 0, late.number or 0)
         terms = ConsentTerms(recipients=recipients, expiry=ledger.height + 4, max_shares=2)
-        consent = decode_entry(ledger.entry(give_consent(ledger, devices, giver, terms, random))).leaf_hash
+        consent = decode_entry(ledger.entry(give_consent(ledger, devices, sender, terms, random))).leaf_hash
         for recipient in recipients:
-            giver = devices.devices()[0]
-            hand_over(ledger, devices, giver, consent, recipient, RatingScale(low=1.0, step=0.5, n_levels=9), random)
+            sender = devices.devices()[0]
+            hand_over(ledger, devices, sender, consent, recipient, RatingScale(low=1.0, step=0.5, n_levels=9), random)
     withdraw(run, str(leaver.number))
 
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
@@ -312,7 +317,7 @@ def test_when_a_recipient_leaves_another_one_takes_its_place(tmp_path: Path, con
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "run")
     run = load_run(tmp_path / "run")
     given = [(share.author, share.recipient) for share in records(run, "share") if isinstance(share, Share)]
-    leaver = min({recipient for _, recipient in given} - {giver for giver, _ in given})
+    leaver = min({recipient for _, recipient in given} - {sender for sender, _ in given})
     lost = [pair for pair in given if pair[1] == leaver]
     withdraw(run, str(leaver))
 
@@ -327,11 +332,13 @@ def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure
     train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")
     run = load_run(tmp_path / "run")
     with closing(sqlite3.connect(run.home / "pool" / "copies.sqlite")) as db, db:
-        db.execute("DELETE FROM copy WHERE giver = (SELECT min(giver) FROM copy)")
+        db.execute("DELETE FROM copy WHERE sender = (SELECT min(sender) FROM copy)")
 
     train(configure(*POOL, "privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
 
-    first, second = (set(numbers_in(pool.people)) for pool in records(run, "pool") if isinstance(pool, PoolRecord))
+    first, second = (
+        set(numbers_in(pool.participants)) for pool in records(run, "pool") if isinstance(pool, PoolRecord)
+    )
     assert second == first - {min(first)}
     assert not records(run, "aborted")
 
@@ -369,7 +376,7 @@ def test_sharing_without_effect_is_refused(
 def test_declined_copies_are_shared_and_never_used(tmp_path: Path, configure: Configure) -> None:
     train(configure("privacy.mode=plain"), tmp_path / "one")
     for number in range(3, 3 + N_USERS):
-        set_copy_quota(load_run(tmp_path / "one"), str(number), at_most=0)
+        set_copy_quota(load_run(tmp_path / "one"), str(number), limit=0)
 
     train(configure(*PEERS, "privacy.mode=plain"), tmp_path / "two", ledger=tmp_path / "one")
 
@@ -391,7 +398,7 @@ def test_what_a_person_has_shared_by_the_own_decision_stays(tmp_path: Path, conf
     assert len(records(load_run(tmp_path / "two"), "share")) == N_USERS
     assert records(load_run(tmp_path / "two"), "withdrawal") == []
     with PoolStore(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
-        (mine,) = [hash for hash, each in ledger.state.sharing.shares.items() if each.giver == 3]
+        (mine,) = [hash for hash, each in ledger.state.sharing.shares.items() if each.sender == 3]
         (copy,) = pool.copies([mine])
     assert {3, 5} >= set(Ratings.from_user_bytes([copy.copy], N_ITEMS).items.tolist())
 

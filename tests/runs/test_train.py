@@ -19,7 +19,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import free_folder, load_run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.plan import plan_run
 from liberate.runs.privacy_report import forecast, privacy_report
 from liberate.runs.train import train
@@ -35,7 +35,7 @@ def configure(tmp_path: Path) -> Configure:
     data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=30, n_items=20))
 
     def build(*assignments: str) -> Settings:
-        small = ["model.n_factors=2", "federation.rounds=3", "federation.chunk=10"]
+        small = ["model.n_factors=2", "federation.rounds=3", "federation.batch_size=10"]
         return resolve(None, [f"data.source={data}", *small, *assignments], environment={})
 
     return build
@@ -153,12 +153,12 @@ def test_no_private_model_shows_a_scale_found_in_the_ratings(tmp_path: Path, con
     with pytest.raises(SettingsError, match=r"scale .* was found in them") as caught:
         train(configure(*REAL), tmp_path / "run")
 
-    assert "data.low=1" in caught.value.hint
+    assert "data.rating_min=1" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
 def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Configure) -> None:
-    settings = configure(*REAL, "data.low=1", "data.high=5")
+    settings = configure(*REAL, "data.rating_min=1", "data.rating_max=5")
 
     results = [train(settings, tmp_path / name) for name in ("a", "b")]
 
@@ -238,7 +238,7 @@ def test_last_ratings_are_held_out_by_time(tmp_path: Path) -> None:
 
 def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> None:
     digests, said = [], ("privacy.mode=distributed", "privacy.epsilon=8")
-    for name, how in (("masked", "run.masks=true"), ("bare", "run.fidelity=uploads")):
+    for name, how in (("masked", "privacy.secure_aggregation=true"), ("bare", "run.noise_placement=per_upload")):
         train(configure(*said, how), tmp_path / name)
         digests.append([path.read_bytes() for path in sorted((tmp_path / name / "model").glob("*.model"))])
         run = load_run(tmp_path / name)

@@ -27,7 +27,7 @@ from liberate.model.registry import aggregate_statistics, build_method
 from liberate.runs import actions
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.runs.unlearn import unlearn
 from liberate.settings import Settings, resolve
@@ -47,7 +47,7 @@ def without_users(ratings: Ratings, *users: int) -> Ratings:
 def configure(tmp_path: Path) -> Configure:
     def build(ratings: Ratings, *assignments: str) -> Settings:
         path = write_csv(tmp_path / f"{ratings.n_ratings}.csv", ratings)
-        small = ["model.n_factors=2", "federation.rounds=5", "model.tolerance=0", "federation.chunk=10"]
+        small = ["model.n_factors=2", "federation.rounds=5", "model.tolerance=0", "federation.batch_size=10"]
         return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
 
     return build
@@ -93,7 +93,7 @@ def test_exact_way_learns_again_from_where_the_person_was_not_yet_in(tmp_path: P
 
     new = load_run(tmp_path / "second")
     exact = learned_without(run, run.model(0), 5, LEAVER)
-    assert (found.method, found.people, found.models) == ("exact", (number,), (1, 2, 3, 4, 5))
+    assert (found.method, found.participants, found.models) == ("exact", (number,), (1, 2, 3, 4, 5))
     assert (found.started_from, found.proved) == (0, 5)
     assert found.distance_before is not None
     assert found.distance_before > 0.01
@@ -240,7 +240,7 @@ def test_private_run_says_what_its_guarantee_is_and_does_nothing(tmp_path: Path,
 SHARED = ("sharing.user_fraction=0.5",)
 
 
-def givers(run: Run) -> list[int]:
+def senders(run: Run) -> list[int]:
     """Give the users who have shared."""
     dataset = run.dataset()
     with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
@@ -252,7 +252,7 @@ def givers(run: Run) -> list[int]:
 @pytest.mark.parametrize("mode", ["plain", "device"])
 def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, configure: Configure, mode: str) -> None:
     run = trained(tmp_path / "first", configure(WORLD, f"privacy.mode={mode}", *SHARED))
-    leaver = givers(run)[0]
+    leaver = senders(run)[0]
     number = withdraw(run, leaver)
 
     found = unlearn(run, tmp_path / "second")
@@ -261,7 +261,7 @@ def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, con
     assert found.models[0] == 1
     assert found.started_from == 0
     assert found.proved == new.result.rounds
-    assert number not in {number for pool in pools(new) for number in numbers_in(pool.people)}
+    assert number not in {number for pool in pools(new) for number in numbers_in(pool.participants)}
     assert pools(new)
 
 
@@ -275,19 +275,19 @@ def pools(run: Run) -> list[PoolRecord]:
 
 def test_whose_copies_peers_have_used_is_forgotten_with_them(tmp_path: Path, configure: Configure) -> None:
     run = trained(tmp_path / "first", configure(WORLD, *SHARED, "sharing.recipients=peers", "sharing.n_recipients=2"))
-    number = withdraw(run, givers(run)[0])
+    number = withdraw(run, senders(run)[0])
 
     with pytest.raises(SettingsError, match="copies"):
         unlearn(run, tmp_path / "fast", method="fast")
     found = unlearn(run, tmp_path / "second")
 
-    assert found.people == (number,)
+    assert found.participants == (number,)
     assert found.proved == 5
 
 
 def test_private_run_says_that_copies_are_not_covered(tmp_path: Path, configure: Configure) -> None:
     run = trained(tmp_path / "first", configure(WORLD, "privacy.mode=local", "privacy.epsilon=4", *SHARED))
-    withdraw(run, givers(run)[0])
+    withdraw(run, senders(run)[0])
 
     found = unlearn(run, tmp_path / "second")
 

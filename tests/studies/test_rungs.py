@@ -36,7 +36,9 @@ def test_models_are_the_same_to_the_bit_without_and_with_the_ledger(
 
 
 def test_chunks_do_not_matter_to_a_model_without_ledger(world: World) -> None:
-    one, many = (federated(world.job(*LOCAL, *SMALL, f"federation.chunk={chunk}")) for chunk in (1000, 7))
+    one, many = (
+        federated(world.job(*LOCAL, *SMALL, f"federation.batch_size={batch_size}")) for batch_size in (1000, 7)
+    )
 
     assert one.digests == many.digests
 

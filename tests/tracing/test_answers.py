@@ -35,9 +35,9 @@ def numbers(found: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(each[name] for name in names) for each in found]
 
 
-def shares(run: Run, giver: int) -> dict[int, int]:
+def shares(run: Run, sender: int) -> dict[int, int]:
     """Positions of somebody's shares by recipient."""
-    return {each["recipient"]: each["position"] for each in trace_person(run, str(giver))["shares"]}
+    return {each["recipient"]: each["position"] for each in trace_person(run, str(sender))["shares"]}
 
 
 def assert_proved(found: dict[str, Any], *entries: dict[str, Any]) -> None:
@@ -70,7 +70,11 @@ def test_a_person_sees_copies_recipients_uses_and_models(run: Run) -> None:
     """4 and 5 and the pool used 3's copies for model 1; 3 answered for both models, and received a copy of 5."""
     found = trace_person(run, "user:u3")
 
-    assert numbers(found["shares"], "recipient", "epsilon", "holds") == [(4, 2, False), (5, 2, False), (2, 2, False)]
+    assert numbers(found["shares"], "recipient", "epsilon", "is_active") == [
+        (4, 2, False),
+        (5, 2, False),
+        (2, 2, False),
+    ]
     assert numbers(found["recipients"], "number", "role", "user_id", "accepted", "models") == [
         (2, "coordinator", None, 1, [1]),
         (4, "participant", "u4", 1, [1]),
@@ -82,7 +86,7 @@ def test_a_person_sees_copies_recipients_uses_and_models(run: Run) -> None:
         (5, "update", 1, 1),
     ]
     assert numbers(found["models"], "version", "directly", "through") == [(1, True, [2, 4, 5]), (2, True, [])]
-    assert numbers(found["received"], "giver", "recipient", "epsilon") == [(5, 3, None)]
+    assert numbers(found["received"], "sender", "recipient", "epsilon") == [(5, 3, None)]
     assert [base["epsilon"] for base in found["bases"]] == [2]
     assert found["spent"] == [{"run": 1, "epsilon": 4e-9, "rho": 0.0}]
     assert found["complete"] is True
@@ -101,7 +105,7 @@ def test_what_was_used_after_leaving_is_told(run: Run) -> None:
 
     assert numbers(four["used_after_withdrawal"], "kind", "round", "version") == [("update", 2, 2), ("pool", 2, 2)]
     assert all(each["position"] < four["withdrawal"] for each in four["used_after_withdrawal"])
-    assert numbers(four["erasures"], "destroyed", "told", "answered", "models") == [
+    assert numbers(four["erasures"], "destroyed", "notified", "confirmed", "models") == [
         (None, None, None, None),
         (["salts", "sealed_ratings"], [2, 3], [2], [1, 2]),
     ]
@@ -123,14 +127,14 @@ def test_a_share_is_followed_to_its_recipient_and_models(run: Run) -> None:
 
     found = trace_share(run, to_four)
 
-    assert (found["giver"]["number"], found["giver"]["user_id"]) == (3, "u3")
+    assert (found["sender"]["number"], found["sender"]["user_id"]) == (3, "u3")
     assert numbers(found["shares"], "position", "recipient") == [(to_four, 4)]
     assert numbers(found["recipients"], "number", "accepted", "models") == [(4, 1, [1])]
     assert numbers(found["uses"], "by", "version") == [(4, 1)]
     assert numbers(found["models"], "version", "directly", "through") == [(1, False, [4])]
     assert numbers(found["descendants"], "version") == [(2,)]
     assert numbers(found["same_base"], "position") == [(to_five,), (to_pool,)]
-    assert [each["holds"] for each in found["consents"]] == [False]
+    assert [each["is_active"] for each in found["consents"]] == [False]
     assert len(found["updates"]) == 1
     assert trace_share(run, to_pool)["updates"] == []
     assert_proved(found, *found["shares"], *found["consents"], found["receipt"], *found["uses"], *found["models"])
@@ -159,10 +163,10 @@ def test_what_somebody_received_is_told_with_the_consents(run: Run) -> None:
     pool, three = trace_recipient(run, str(COORDINATOR)), trace_recipient(run, "user:u3")
 
     assert (pool["role"], pool["user_id"]) == ("coordinator", None)
-    assert numbers(pool["givers"], "number", "user_id") == [(3, "u3"), (4, "u4")]
-    assert numbers(pool["shares"], "giver", "recipient") == [(3, COORDINATOR), (4, COORDINATOR)]
-    assert numbers(pool["consents"], "author", "holds") == [(3, False), (4, False)]
-    assert numbers(three["shares"], "giver", "epsilon") == [(5, None)]
+    assert numbers(pool["senders"], "number", "user_id") == [(3, "u3"), (4, "u4")]
+    assert numbers(pool["shares"], "sender", "recipient") == [(3, COORDINATOR), (4, COORDINATOR)]
+    assert numbers(pool["consents"], "author", "is_active") == [(3, False), (4, False)]
+    assert numbers(three["shares"], "sender", "epsilon") == [(5, None)]
     assert three["user_id"] == "u3"
     for found in (pool, three):
         assert_proved(found, *found["shares"], *found["consents"])
@@ -179,17 +183,17 @@ def test_who_receives_nothing_is_refused(run: Run, name: str) -> None:
 def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
     found = trace_model(run, 2)
 
-    assert numbers(found["models"], "version", "round", "people", "pooled") == [
+    assert numbers(found["models"], "version", "round", "participants", "pooled") == [
         (2, 2, [3, 4, 5], [4]),
         (1, 1, [3, 4, 5], [3, 4]),
     ]
-    assert numbers(found["people"], "number", "answers", "copies", "pooled") == [
+    assert numbers(found["participants"], "number", "answers", "copies", "pooled") == [
         (3, [1, 2], [1], [1]),
         (4, [1, 2], [], [1, 2]),
         (5, [1, 2], [1, 2], []),
     ]
     assert numbers(found["recipients"], "number") == [(2,), (3,), (4,), (5,)]
-    pooled = {shares(run, giver)[COORDINATOR] for giver in (3, 4)}
+    pooled = {shares(run, sender)[COORDINATOR] for sender in (3, 4)}
     assert set(found["shares"]) == {shares(run, 3)[4], shares(run, 3)[5], shares(run, 5)[3], *pooled}
     assert found["updates"] == sorted(at for step in found["models"] for at in step["updates"])
     assert_proved(found, *found["models"])
@@ -208,10 +212,10 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
 
     model = trace_model(run, result.rounds)
     kind = "pooled" if recipients == "pool" else "copies"
-    givers = [person["number"] for person in model["people"] if person[kind]]
-    found = [trace_person(run, str(giver)) for giver in givers]
+    senders = [person["number"] for person in model["participants"] if person[kind]]
+    found = [trace_person(run, str(sender)) for sender in senders]
 
-    assert len(givers) == 10
+    assert len(senders) == 10
     assert [step["version"] for step in model["models"]] == list(range(result.rounds, 0, -1))
     for each in found:
         uses = numbers(each["uses"], "by", "round", "outcome")

@@ -42,7 +42,7 @@ from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
 
-MASKED = ("privacy.mode=distributed", "privacy.epsilon=2", "run.masks=true")
+MASKED = ("privacy.mode=distributed", "privacy.epsilon=2", "privacy.secure_aggregation=true")
 
 
 @pytest.fixture
@@ -50,9 +50,15 @@ def trained(tmp_path: Path) -> Train:
     """Trains on 40 people's ratings (16 where uploads are masked) and keeps all uploads; gives the run folder."""
 
     def build(*assignments: str, keep: bool = True) -> Path:
-        n_users = 16 if "run.masks=true" in assignments else 40
+        n_users = 16 if "privacy.secure_aggregation=true" in assignments else 40
         data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=n_users, n_items=12))
-        fixed = [f"data.source={data}", "data.low=1", "data.high=5", "model.n_factors=2", "federation.rounds=3"]
+        fixed = [
+            f"data.source={data}",
+            "data.rating_min=1",
+            "data.rating_max=5",
+            "model.n_factors=2",
+            "federation.rounds=3",
+        ]
         kept = [f"ledger.keep_uploads={str(keep).lower()}"]
         train(resolve(None, [*fixed, *kept, *assignments], environment={}), tmp_path / "run")
         return tmp_path / "run"
@@ -89,13 +95,13 @@ def an_upload(folder: Path, round_number: int) -> int:
         ("model.tolerance=0",),
         ("model.statistic=gradient",),
         ("model.statistic=gradient", "model.optimizer=momentum"),
-        ("model.tolerance=0", "federation.trim=0.1"),
+        ("model.tolerance=0", "federation.trimmed_fraction=0.1"),
         ("model.objective=implicit",),
         ("model.objective=implicit", "model.statistic=normal"),
         ("privacy.mode=local", "privacy.epsilon=50"),
         ("privacy.mode=local", "privacy.epsilon=50", "privacy.mechanism=gaussian"),
         ("privacy.mode=distributed", "privacy.epsilon=100"),
-        ("privacy.mode=distributed", "privacy.epsilon=100", "run.fidelity=uploads"),
+        ("privacy.mode=distributed", "privacy.epsilon=100", "run.noise_placement=per_upload"),
         ("privacy.mode=distributed", "privacy.epsilon=100", "model.objective=implicit"),
         MASKED,
     ],
@@ -118,8 +124,8 @@ def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, mo
 
     original = InProcessTransport.exchange
 
-    def vanishing(self: InProcessTransport, requests: list[Request], deadline_s: float) -> list[Reply]:
-        return original(self, [r for r in requests if not (r.phase == "mask" and r.recipient == 9)], deadline_s)
+    def vanishing(self: InProcessTransport, requests: list[Request]) -> list[Reply]:
+        return original(self, [r for r in requests if not (r.phase == "mask" and r.recipient == 9)])
 
     monkeypatch.setattr(InProcessTransport, "exchange", vanishing)
     folder = trained(*MASKED, "privacy.honest_fraction=0.8")
@@ -132,7 +138,9 @@ def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, mo
 
 def test_each_run_of_a_federation_is_taken_again_from_its_own_folder(trained: Train, tmp_path: Path) -> None:
     folder = trained()
-    settings = replace(load_run(folder).settings, data=DataConfig(source=str(tmp_path / "ratings.csv"), low=1, high=5))
+    settings = replace(
+        load_run(folder).settings, data=DataConfig(source=str(tmp_path / "ratings.csv"), rating_min=1, rating_max=5)
+    )
 
     train(settings, tmp_path / "further", ledger=folder)
 
@@ -327,7 +335,7 @@ def test_an_upload_that_no_ratings_give_is_named_though_the_coordinator_summed_i
     with monkeypatch.context() as patched:
         patched.setattr(NormalEquations, "compute", loud)
         patched.setattr(_FactorLimits, "check", lambda *_: None)
-        folder = trained("federation.rounds=1", "federation.chunk=100")
+        folder = trained("federation.rounds=1", "federation.batch_size=100")
 
     (place,) = places(again(folder))
     assert place.startswith("upload ")
@@ -348,7 +356,7 @@ def erase(folder: Path, user: str) -> int:
         origin, author, seq = state.origin, device.number, state.principals[device.number].sequence
         entries = [
             sign(Withdrawal(origin=origin, author=author, seq=seq + 1, consent=None), key),
-            sign(Erasure(origin=origin, author=author, seq=seq + 2, number=author, removal=None), key),
+            sign(Erasure(origin=origin, author=author, seq=seq + 2, number=author, report=None), key),
         ]
         assert all(isinstance(outcome, int) for outcome in standing.ledger.append(entries))
     with UploadStore(folder / "uploads") as uploads:
@@ -486,13 +494,13 @@ def test_a_missing_copy_is_named_and_one_of_somebody_erased_is_not(trained: Trai
     run = load_run(folder)
     with closing(run.open_ledger()) as ledger:
         position = ledger.positions(kind="share")[3]
-        giver = decode_entry(ledger.entry(position)).record.author
+        sender = decode_entry(ledger.entry(position)).record.author
     with PoolStore(folder / "pool") as pool:
-        assert pool.forget(giver)
+        assert pool.forget(sender)
 
     assert places(again(folder)) == [f"copy {position}"]
     with DeviceStore(folder / "devices") as devices:
-        device = devices.find(number=giver)
+        device = devices.find(number=sender)
     assert device is not None
     erase(folder, device.user_id)
 

@@ -108,16 +108,14 @@ def erase(folder: Folder, participant: Participant, wait: Wait = 60, as_json: Js
 def accept(
     folder: Folder,
     participant: Participant,
-    at_most: Annotated[
-        int | None, typer.Option(min=0, help="Copies at most; without it, as many as there are.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Copies at most; without it, as many as there are.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Set how many copies of others' ratings a participant takes: 0 declines all that come from now on."""
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.set_copy_quota(load_run(folder), participant, at_most=at_most)
+    found = actions.set_copy_quota(load_run(folder), participant, limit=limit)
     if as_json:
         print_json(found)
     else:

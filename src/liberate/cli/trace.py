@@ -23,7 +23,7 @@ def trace(
     ] = None,
     share: Annotated[int | None, typer.Option(min=0, help="What became of one copy: position of its share.")] = None,
     model: Annotated[int | None, typer.Option(min=1, help="Who shaped this version.")] = None,
-    received: Annotated[
+    recipient: Annotated[
         str | None, typer.Option(help="What this one got from whom: as --participant, or a coordinator's number.")
     ] = None,
     leak: Annotated[
@@ -34,10 +34,10 @@ def trace(
             dir_okay=False,
         ),
     ] = None,
-    harm: Annotated[
+    influence: Annotated[
         bool,
         typer.Option(
-            "--harm",
+            "--influence",
             help="With --model: how large each upload was that the run kept, and how the others fare without it.",
         ),
     ] = False,
@@ -48,10 +48,10 @@ def trace(
     from liberate.runs.folder import load_run
     from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
 
-    if [participant, share, model, received, leak].count(None) != 4:
-        raise typer.BadParameter("one of --participant, --share, --model, --received and --leak is wanted")
-    if harm and (model is None or svg is not None):
-        raise typer.BadParameter("--harm goes with --model, and is not drawn")
+    if [participant, share, model, recipient, leak].count(None) != 4:
+        raise typer.BadParameter("one of --participant, --share, --model, --recipient and --leak is wanted")
+    if influence and (model is None or svg is not None):
+        raise typer.BadParameter("--influence goes with --model, and is not drawn")
     if svg is not None and not svg.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {svg.parent} to draw into")
     run = load_run(folder)
@@ -61,16 +61,16 @@ def trace(
         found, told = trace_person(run, participant), _tell_person
     elif share is not None:
         found, told = trace_share(run, share), _tell_share
-    elif model is not None and harm:
-        from liberate.tracing.harm import trace_harm
+    elif model is not None and influence:
+        from liberate.tracing.influence import trace_influence
 
         with progress_lines() as progress:
-            found, told = trace_harm(run, model, progress), _tell_harm
+            found, told = trace_influence(run, model, progress), _tell_influence
     elif model is not None:
         with progress_lines() as progress:
             found, told = trace_model(run, model, progress), _tell_model
-    elif received is not None:
-        found, told = trace_recipient(run, received), _tell_received
+    elif recipient is not None:
+        found, told = trace_recipient(run, recipient), _tell_recipient
     else:
         from liberate.tracing.leak.lookup import trace_leak
 
@@ -87,9 +87,9 @@ def trace(
         print(f"\ndrawn into {svg}")
 
 
-def _announce(position: int, n_people: int) -> None:
-    people = count(n_people, "participant")
-    print(f"note: entry {position} says that an auditor looks up copies of {people}", file=sys.stderr)
+def _announce(position: int, n_participants: int) -> None:
+    participants = count(n_participants, "participant")
+    print(f"note: entry {position} says that an auditor looks up copies of {participants}", file=sys.stderr)
 
 
 def _tell_person(found: dict[str, Any]) -> None:
@@ -111,14 +111,14 @@ def _tell_person(found: dict[str, Any]) -> None:
     if found["shares"]:
         _tell_copies(found["shares"], "copies handed over", "recipient")
         _tell_uses(found["uses"])
-    _tell_copies(found["received"], "copies received", "giver")
+    _tell_copies(found["received"], "copies received", "sender")
     _tell_withdrawal(found)
     _tell_erasures(found["erasures"])
 
 
 def _tell_share(found: dict[str, Any]) -> None:
     (share,), (recipient,) = found["shares"], found["recipients"]
-    print(f"entry {share['position']}: {_name(found['giver'])} gave {_name(recipient)} a copy, {_protection(share)}")
+    print(f"entry {share['position']}: {_name(found['sender'])} gave {_name(recipient)} a copy, {_protection(share)}")
     print(f"consent: entry {share['consent']}, {_standing(share)}")
     receipt = share["receipt"]
     print("not accepted: there is no receipt" if receipt is None else f"accepted: entry {receipt}")
@@ -134,26 +134,30 @@ def _tell_model(found: dict[str, Any]) -> None:
     print(f"model {found['version']}, back to the first model of its line")
     _tell_proofs(found)
     print()
-    columns = ["model", "entry", "round", "answers", "people", "givers of copies", "in the pool"]
+    columns = ["model", "entry", "round", "answers", "participants", "senders of copies", "in the pool"]
     rows = [
         [
             step["version"],
             step["position"],
             step["round"],
-            *(len(step[name]) for name in ("updates", "people", "givers", "pooled")),
+            *(len(step[name]) for name in ("updates", "participants", "senders", "pooled")),
         ]
         for step in found["models"]
     ]
     print_table(columns, rows)
     for name, words in (("answers", "own answers"), ("copies", "copies that others used"), ("pooled", "the pool")):
-        people = [person["number"] for person in found["people"] if person[name]]
-        print(f"\nby {words}: {count(len(people), 'participant')}" + (f", {_listed(people)}" if people else ""))
+        participants = [person["number"] for person in found["participants"] if person[name]]
+        print(
+            f"\nby {words}: {count(len(participants), 'participant')}"
+            + (f", {_listed(participants)}" if participants else "")
+        )
 
 
-def _tell_harm(found: dict[str, Any]) -> None:
-    people = found["participants"]
+def _tell_influence(found: dict[str, Any]) -> None:
+    participants = found["participants"]
     print(
-        f"model {found['version']}, of round {found['round']}: {len(people)} uploads of statistic {found['statistic']}"
+        f"model {found['version']}, of round {found['round']}: "
+        f"{len(participants)} uploads of statistic {found['statistic']}"
     )
     bound = "what ratings can give" if found["bound"] is None else f"{show(found['bound'])} at most"
     print(f"{found['norm']} norm: median {show(found['median'])}; each was held against {bound}")
@@ -161,15 +165,18 @@ def _tell_harm(found: dict[str, Any]) -> None:
         print(f"uploads that are not here: {found['missing']}")
     print("\nthe others' RMSE is larger by so much because of the upload, the worst first")
     columns = ["participant", "key", "user", "norm", "of a row", "on their ratings", "on held-out ones"]
-    rows = [[each[key] for key in ("number", "key_id", "user_id", "size", "row", "fit", "held_out")] for each in people]
+    rows = [
+        [each[key] for key in ("number", "key_id", "user_id", "size", "row", "fit", "held_out")]
+        for each in participants
+    ]
     print_table(columns, rows[:_FEW])
 
 
-def _tell_received(found: dict[str, Any]) -> None:
+def _tell_recipient(found: dict[str, Any]) -> None:
     print(f"{_name(found)} (key {found['key_id']}) received {count(len(found['shares']), 'copy', 'copies')}")
     _tell_proofs(found)
     print("complete: under the log's state root there are no others")
-    _tell_copies(found["shares"], "copies received", "giver")
+    _tell_copies(found["shares"], "copies received", "sender")
 
 
 def _tell_leak(found: dict[str, Any]) -> None:
@@ -194,7 +201,7 @@ def _tell_leak(found: dict[str, Any]) -> None:
     print_table(columns, rows[:_FEW])
     accused = [_name(each) for each in found["candidates"] if each["accused"]]
     print(f"\naccused: {', '.join(accused) if accused else 'nobody'}")
-    print("marks cannot tell a recipient from the givers, who can make every copy; nor from who took it there")
+    print("marks cannot tell a recipient from the senders, who can make every copy; nor from who took it there")
 
 
 def _tell_proofs(found: dict[str, Any]) -> None:
@@ -260,9 +267,9 @@ def _tell_erasures(erasures: Sequence[dict[str, Any]]) -> None:
         if each["destroyed"] is None:
             print(f"\nasked to be forgotten: entry {each['position']}")
             continue
-        silent = [number for number in each["told"] if number not in each["answered"]]
+        silent = [number for number in each["notified"] if number not in each["confirmed"]]
         print(f"forgotten: entry {each['position']}, destroyed {', '.join(each['destroyed']) or 'nothing'}")
-        print(f"  recipients told: {_listed(each['told'])}; silent: {_listed(silent)}")
+        print(f"  recipients told: {_listed(each['notified'])}; silent: {_listed(silent)}")
         print(f"  models that contain the data: {_listed(each['models'])}")
 
 
@@ -281,7 +288,7 @@ def _protection(share: dict[str, Any]) -> str:
 def _standing(share: dict[str, Any]) -> str:
     if share["withdrawn"] is not None:
         return f"withdrawn, entry {share['withdrawn']}"
-    return "holds" if share["holds"] else "expired"
+    return "holds" if share["is_active"] else "expired"
 
 
 def _listed(values: Sequence[int], before: str = "") -> str:

@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 _RATING_FILES = ("u.data", "ratings.parquet", "ratings.csv", "ratings.csv.gz", "ratings.dat")
 _ITEM_FILES = ("u.item", "movies.dat", "movies.csv")
-_SCALE_FLAGS = "--set data.low=1 --set data.high=5"
+_SCALE_FLAGS = "--set data.rating_min=1 --set data.rating_max=5"
 _SCALES = {
     "u.data": (1.0, 5.0),
     "ratings.dat": (1.0, 5.0),

@@ -14,7 +14,7 @@ from liberate.ledger.format.sharing_records import Disclosure
 
 
 def record_disclosure(
-    admitting: Registrar, auditor: SigningKey, people: Iterable[int], reason: bytes, salt: bytes
+    admitting: Registrar, auditor: SigningKey, participants: Iterable[int], reason: bytes, salt: bytes
 ) -> int:
     """Write a disclosure; the auditor is enrolled when it needs to be.
 
@@ -32,7 +32,7 @@ def record_disclosure(
         FederationError: The genesis admits no auditors, or the ledger refuses the entry.
     """
     ledger = admitting.ledger
-    if "auditor" not in ledger.state.founding.admission:
+    if "auditor" not in ledger.state.founding.enrolment_policy:
         raise FederationError(
             "the genesis of this ledger admits no auditor, and nothing is opened without one",
             hint="it cannot be changed; a federation that is founded now admits them",
@@ -42,7 +42,7 @@ def record_disclosure(
         origin=ledger.origin,
         author=number,
         seq=ledger.state.principals[number].sequence + 1,
-        people=to_ranges(people),
+        participants=to_ranges(participants),
         reason=salted_commitment(salt, reason),
     )
     (outcome,) = ledger.append([sign(record, auditor)])

@@ -38,14 +38,14 @@ class Registrar:
 
     Attributes:
         ledger: The ledger, owned by this process.
-        founder: Key of the admitter.
+        founder: Key of the registrar.
         chunk: Entries per block.
         stopwatch: Where sign is added up.
     """
 
     ledger: Ledger
     founder: SigningKey
-    chunk: int
+    batch_size: int
     stopwatch: Stopwatch
 
     def append(self, entries: Sequence[bytes]) -> None:
@@ -54,14 +54,14 @@ class Registrar:
         Raises:
             FederationError: The ledger refuses one.
         """
-        for begin in range(0, len(entries), self.chunk):
-            for outcome in self.ledger.append(entries[begin : begin + self.chunk]):
+        for begin in range(0, len(entries), self.batch_size):
+            for outcome in self.ledger.append(entries[begin : begin + self.batch_size]):
                 if isinstance(outcome, RefusedEntry):
                     raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
 
 
 def open_or_create_device_store(
-    folder: Path, people: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
+    folder: Path, participants: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
 ) -> DeviceStore:
     """Open the devices in a folder, made if absent, so that each of some people has one that holds the own ratings.
 
@@ -85,7 +85,7 @@ def open_or_create_device_store(
             ),
         )
         for slot, (user, person) in enumerate(
-            ((user, person) for user, person in enumerate(people) if person not in known), len(known)
+            ((user, person) for user, person in enumerate(participants) if person not in known), len(known)
         )
     ]
     if not DeviceStore.exists(folder):
@@ -96,7 +96,7 @@ def open_or_create_device_store(
     devices.hold(
         [
             (device.slot, changed)
-            for user, person in enumerate(people)
+            for user, person in enumerate(participants)
             if (device := known.get(person)) is not None
             and not device.is_erased
             and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
@@ -121,7 +121,7 @@ def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Random
     return msgspec.structs.replace(holding, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
 
-def enrol_people(admitting: Registrar, devices: DeviceStore) -> None:
+def enrol_participants(admitting: Registrar, devices: DeviceStore) -> None:
     """Give a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
     keys = [SigningKey.from_seed(devices.holding(slot).signing_seed).public for slot in waiting]

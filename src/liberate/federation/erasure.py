@@ -57,13 +57,13 @@ class CompletedErasure:
         number: Who.
         request: Position of the request.
         record: Position of the coordinator's record.
-        removal: What the record says.
+        report: What the record says.
     """
 
     number: int
     request: int
     record: int
-    removal: ErasureReport
+    report: ErasureReport
 
 
 class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,7 +106,7 @@ def erase_participant(
         return None
     if not ledger.state.principals[number].is_to_be_forgotten:
         _say(ledger, devices, device, Erasure(origin=ledger.origin, author=number, seq=_next(ledger, device),
-                                              number=number, removal=None))  # fmt: skip
+                                              number=number, report=None))  # fmt: skip
     return _forget(ledger, devices, number, keeper)
 
 
@@ -146,10 +146,10 @@ def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
         record = decode_entry(ledger.entry(position)).record
         if not isinstance(record, Erasure) or record.number != number:
             continue
-        if record.removal is None:
+        if record.report is None:
             request = position
         elif request is not None:
-            return CompletedErasure(number=number, request=request, record=position, removal=record.removal)
+            return CompletedErasure(number=number, request=request, record=position, report=record.report)
     return None
 
 
@@ -166,12 +166,12 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
         LiberateError: The request is none or not signed by who asks, or the recipient has no key any more.
     """
     record = request.record
-    if not isinstance(record, Erasure) or record.removal is not None:
+    if not isinstance(record, Erasure) or record.report is not None:
         raise FederationError("a request to be forgotten was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
     key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
     copies = devices.all_kept(ReceivedCopy, device.slot)
-    devices.discard([(slot, key) for slot, key, copy in copies if copy.giver == record.author])
+    devices.discard([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
@@ -190,12 +190,12 @@ def _forget(ledger: Ledger, devices: DeviceStore, number: int, keeper: DataContr
     told = _recipients(ledger, number)
     removal = ErasureReport(
         destroyed=tuple(sorted(destroyed)),
-        told=to_ranges(told),
-        answered=to_ranges(_answered(ledger, devices, number, told, keeper)),
+        notified=to_ranges(told),
+        confirmed=to_ranges(_answered(ledger, devices, number, told, keeper)),
         models=to_ranges(_models(ledger, number)),
     )
     seq = ledger.state.principals[keeper.number].sequence + 1
-    record = Erasure(origin=ledger.origin, author=keeper.number, seq=seq, number=number, removal=removal)
+    record = Erasure(origin=ledger.origin, author=keeper.number, seq=seq, number=number, report=removal)
     _append(ledger, sign(record, keeper.key))
     done = completed_erasure(ledger, number)
     assert done is not None, "both entries stand on the ledger"

@@ -24,7 +24,7 @@ from liberate.ledger.interface import Ledger
 _logger = logging.getLogger(__name__)
 
 FOUNDER = 0
-"""Number of the admitter who recovers."""
+"""Number of the registrar who recovers."""
 
 KeyChangeKind = Literal["rotation", "revocation", "recovery"]
 

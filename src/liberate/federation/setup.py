@@ -21,7 +21,7 @@ from liberate.federation.enrolment import (
     Registrar,
     commit_ratings,
     enrol,
-    enrol_people,
+    enrol_participants,
     open_or_create_device_store,
 )
 from liberate.federation.keys import FOUNDER, KeyChange, resume_key_changes
@@ -31,7 +31,7 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.parts import Admission, Witnesses
+from liberate.ledger.format.parts import EnrolmentPolicy, Witnesses
 from liberate.ledger.format.records import Aborted, Genesis
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log import tables
@@ -119,12 +119,12 @@ def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSessio
 def open_for_run(
     folder: Path,
     charter: Charter,
-    people: Sequence[str],
+    participants: Sequence[str],
     ratings: Ratings,
     *,
     run: int,
     cohort: Sequence[int] | None = None,
-    chunk: int,
+    batch_size: int,
     stopwatch: Stopwatch,
     claim: Callable[[Ledger], None] = lambda ledger: None,
     progress: Progress = silent,
@@ -170,13 +170,15 @@ def open_for_run(
             honest_fraction=charter.honest_fraction,
             witnesses=_witness_policy(ledger, charter),
         )
-        admitting = Registrar(ledger, founder, chunk, stopwatch)
+        admitting = Registrar(ledger, founder, batch_size, stopwatch)
         _settle(folder / "devices", ledger, coordinator_key, run, vkey)
         salts = charter.randomness(verify_checkpoint(ledger.checkpoint(), vkey).root)
-        with open_or_create_device_store(folder / "devices", people, ratings, charter.randomness(), salts) as devices:
-            progress(f"enrolling {len(people):,} participants")
+        with open_or_create_device_store(
+            folder / "devices", participants, ratings, charter.randomness(), salts
+        ) as devices:
+            progress(f"enrolling {len(participants):,} participants")
             (coordinator,) = enrol(admitting, [coordinator_key.public], "coordinator")
-            enrol_people(admitting, devices)
+            enrol_participants(admitting, devices)
             commit_ratings(admitting, devices)
             yield RunSession(
                 ledger=ledger,
@@ -185,7 +187,9 @@ def open_for_run(
                 coordinator_key=coordinator_key,
                 coordinator=coordinator,
                 publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
-                cohort=_agree(ledger, devices, charter, run, people if cohort is None else [people[i] for i in cohort]),
+                cohort=_agree(
+                    ledger, devices, charter, run, participants if cohort is None else [participants[i] for i in cohort]
+                ),
             )
 
 
@@ -209,14 +213,14 @@ def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: in
 
 
 def _agree(
-    ledger: SqliteLedger, devices: DeviceStore, charter: Charter, run: int, people: Sequence[str]
+    ledger: SqliteLedger, devices: DeviceStore, charter: Charter, run: int, participants: Sequence[str]
 ) -> tuple[int, ...]:
     """Let people agree to a run on the charter's terms; give the numbers of those who can take part.
 
     Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
     """
     by_id = {device.user_id: device for device in devices.devices()}
-    own = [by_id[person] for person in people]
+    own = [by_id[person] for person in participants]
     if charter.mechanism:
         devices.agree(
             run,
@@ -244,14 +248,14 @@ def _open_ledger(
         return SqliteLedger.open(folder, log_key, charter.clock, stopwatch)
     tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
     origin = charter.origin or f"liberate.invalid/{tag[:16]}"
-    admission = Admission(admitters=(FOUNDER,), threshold=1)
+    enrolment_policy = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
     roles: tuple[EnrolledRole, ...] = ("participant", "coordinator", "auditor")
     genesis = Genesis(
         origin=origin,
         author=FOUNDER,
         seq=1,
-        admitters=(Digest(founder.public),),
-        admission=dict.fromkeys(roles, admission),
+        registrars=(Digest(founder.public),),
+        enrolment_policy=dict.fromkeys(roles, enrolment_policy),
         log_vkey=verifier_key(origin, log_key.public),
         simulated=charter.is_simulated,
         unit="user",

@@ -28,6 +28,8 @@ class ModelConfig:
         bias_reg: Ridge of user and item biases under the gradient, in ratings, > 0.
         tolerance: Learning without noise ends when the training error changes by no more than this share in a round,
             >= 0. Unset = 0.005 with normal equations, 0.0001 with the gradient.
+        warm_start: Whether a further run of a federation starts from the last model, where it learns the same; unset =
+            yes without noise, no with it.
     """
 
     objective: Literal["explicit", "implicit"] = "explicit"
@@ -38,6 +40,7 @@ class ModelConfig:
     reg: float = 13.0
     bias_reg: float = 4.0
     tolerance: float | None = None
+    warm_start: bool | None = None
 
     def __post_init__(self) -> None:
         if self.statistic == {"explicit": "gram", "implicit": "gradient"}[self.objective]:

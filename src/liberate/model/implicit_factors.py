@@ -93,7 +93,7 @@ class WeightedBayes:
         k = self.n_factors + 1
         n_packed = packed_size(k)
         counts = total.rows[:, n_packed - 1]
-        everybody = _with_one(total.tail[:n_packed], total.tail[n_packed:-1], total.n_people)
+        everybody = _with_one(total.tail[:n_packed], total.tail[n_packed:-1], total.n_participants)
         rows = total.rows.copy()
         rows[:, :n_packed] += background * everybody
         means, moments = np.empty((len(rows), k)), np.empty((len(rows), n_packed))

@@ -3,7 +3,7 @@
 A rating is c + w_u·f_i + p_u·q_i + b_u + b_i: f_i are the item's public features, known beforehand, and (q_i, b_i) is
 learned by variational Bayes. Its prior mean is a regression on the features and on how often the pool has the item, so
 that items the pool hardly knows start from what others like them are. People's sides have one prior with a full
-covariance, learned from the givers; it serves those who share nothing.
+covariance, learned from the senders; it serves those who share nothing.
 
 Copies of perturbed ratings are answers over a known channel. Each round puts in a rating's place what its answer says
 of it beside the prediction (expectation maximisation over the levels), so that the noise is undone where the model can.
@@ -85,7 +85,7 @@ class PoolLearner:
         follows: What devices compute next; after `nothing` the model is final.
         n_factors: Factors to learn besides the public features, >= 0.
         n_levels: Levels of the scale, evenly spaced, >= 2.
-        n_people: Before `bias` and `moments`: people of the rounds that follow, to whom popularity is scaled, >= 0.
+        n_participants: Before `bias` and `moments`: people of the rounds that follow, >= 0; popularity is scaled to them.
         moments_rounds: Before `moments`: how many rounds of them, >= 0; with 0 residuals come at once.
         n_directions: Likewise: directions of taste in which residuals will be asked for, >= 0.
     """
@@ -93,7 +93,7 @@ class PoolLearner:
     follows: FollowingStage
     n_factors: int
     n_levels: int
-    n_people: int = 0
+    n_participants: int = 0
     moments_rounds: int = 0
     n_directions: int = 0
 
@@ -106,7 +106,7 @@ class PoolLearner:
         return {
             "n_factors": self.n_factors,
             "n_levels": self.n_levels,
-            "n_people": self.n_people,
+            "n_participants": self.n_participants,
             "moments_rounds": self.moments_rounds,
             "n_directions": self.n_directions,
             "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
@@ -117,9 +117,9 @@ class PoolLearner:
 
         Args:
             base: The model before, see `initial_pool`.
-            copies: Copies as received, a user per giver, of items of the model's catalogue. Whatever a giver has put
+            copies: Copies as received, a user per sender, of items of the model's catalogue. Whatever a sender has put
                 in them, ratings beyond the scale count as its ends.
-            epsilons: At which each giver's ratings were perturbed, in billionths, shape (n_givers,); 0 where they are
+            epsilons: At which each sender's ratings were perturbed, in billionths, shape (n_senders,); 0 where they are
                 open; None: all are.
 
         Raises:
@@ -156,7 +156,7 @@ class PoolLearner:
             "noise_precision": np.array([learned.precision]),
         }
         begin = {FIRST_VERSION: base.float64(FIRST_VERSION)} if FIRST_VERSION in base.arrays else {}
-        popularity = world.popularity * self.n_people
+        popularity = world.popularity * self.n_participants
         match self.follows:
             case "normal":
                 arrays = _restarted(learned, self.n_factors)
@@ -318,7 +318,7 @@ class _World:
         k, size, n = len(self.variances), self.n_factors + 1, self.n_known
         n_packed = packed_size(k)
         if learns_priors:
-            learned = self._with_people(learned, total.tail, total.n_devices)
+            learned = self._with_participants(learned, total.tail, total.n_devices)
         normal, target = unpacked_all(total.rows[:, :n_packed], k)[:, n:], total.rows[:, n_packed + n :]
         expected = self.known @ learned.regression
         # what is left after features and what the regression expects; its prior mean is zero
@@ -346,9 +346,9 @@ class _World:
         precision = (self.counts.sum() + 1) / (error + 1 / INITIAL_NOISE_PRECISION)
         return replace(self._with_items(solved), precision=float(precision))
 
-    def _with_people(self, learned: _Learned, tail: Float64Array, n_people: int) -> _Learned:
+    def _with_participants(self, learned: _Learned, tail: Float64Array, n_participants: int) -> _Learned:
         """Learn mean and covariance of people's sides, as if ten more of the initial prior had been seen."""
-        k, n = len(self.variances), n_people + _PSEUDO_COUNT
+        k, n = len(self.variances), n_participants + _PSEUDO_COUNT
         mean = tail[packed_size(k) : -1] / n
         second = unpacked_all(tail[None, : packed_size(k)], k)[0] + _PSEUDO_COUNT * np.diag(self.variances)
         return replace(learned, user_mean=mean, user_covariance=second / n - np.outer(mean, mean))
@@ -463,7 +463,7 @@ class _Channels:
 
     @classmethod
     def of(cls, n_levels: int, copies: Ratings, epsilons: Sequence[int]) -> _Channels:
-        """Find the channels of copies, by the epsilon of each giver, in billionths; 0: open."""
+        """Find the channels of copies, by the epsilon of each sender, in billionths; 0: open."""
         of_rows = np.asarray(epsilons, np.int64)[copies.users()]
         return cls(
             [

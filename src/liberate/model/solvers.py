@@ -50,7 +50,7 @@ class AggregatedStatistics:
     n_copies: float = 0.0
 
     @property
-    def n_people(self) -> float:
+    def n_participants(self) -> float:
         """Whose ratings are in the sum, in people."""
         return self.n_devices + self.n_copies
 
@@ -132,7 +132,7 @@ class VariationalBayes:
         count = float(math.fsum(total.rows[:, n_packed - 1]))
         error = float(total.tail[-1])
 
-        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_people)
+        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_participants)
         means, moments = self.items(model, noise_precision_of(count, error), total.rows)
 
         change = server.error_change(
@@ -216,7 +216,7 @@ class Descent:
         means = model.float64("item_means")
         ridge = np.full(self.n_factors + 1, self.reg_nano / _NANO)
         ridge[-1] = self.bias_reg_nano / _NANO
-        gradient = (total.rows - ridge * means) / max(1, total.n_people)
+        gradient = (total.rows - ridge * means) / max(1, total.n_participants)
         step, state = self._step(model, gradient)
         moved = np.clip(means + self.learning_rate_nano / _NANO * step, -_LARGEST, _LARGEST)
         arrays: dict[str, Array] = {

@@ -41,13 +41,13 @@ _LEAST_ERROR = 1e-3
 class RatingBounds(Protocol):
     """What one upload to a round can be at most."""
 
-    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
+    def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
         """Refuse an upload that no ratings give.
 
         Args:
             upload: A batch of one upload.
-            grid_bits: A unit is 2**-grid_bits.
-            n_people: Weight of the ratings in it, in people: the own are one, and copies of others' add theirs, >= 1.
+            fraction_bits: A unit is 2**-fraction_bits.
+            n_participants: Weight of the ratings in it, in participants: one, and that of copies of others', >= 1.
 
         Raises:
             BadUpload: Something in it is too large, or moments are none.
@@ -74,8 +74,12 @@ def rating_bounds(model: Model) -> RatingBounds:
 class _NormLimit:
     """Statistics of norm one, whatever and however much was rated."""
 
-    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
-        _require(_norms(upload, grid_bits), np.full(upload.rows.shape[1], n_people), _rounding(upload, grid_bits))
+    def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
+        _require(
+            _norms(upload, fraction_bits),
+            np.full(upload.rows.shape[1], n_participants),
+            _rounding(upload, fraction_bits),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +128,12 @@ class _FactorLimits:
             item_moments=item_moments_of(model),
         )
 
-    def check(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
+    def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
         rated = upload.indices
         error = float((self.errors[rated] ** 2).sum())
         reach = math.sqrt(self.tau * error) / 2
         own = self.mean + self.spread * reach
-        tail = np.abs(upload.tails[0].astype(np.float64)) * math.ldexp(1.0, -grid_bits)
+        tail = np.abs(upload.tails[0].astype(np.float64)) * math.ldexp(1.0, -fraction_bits)
         if self.is_normal:
             columns, tails = self._normal(own, error)
             scales = np.ones(len(rated))
@@ -137,25 +141,25 @@ class _FactorLimits:
             columns, tails = np.append(own[:-1], 1.0), np.array([error])
             scales = self.errors[rated] + self.reaches[rated] * reach
             norms = math.sqrt(error) * columns
-            _require(_norms(upload, grid_bits), n_people * norms, _rounding(upload, grid_bits))
-        _require(tail, n_people * tails, math.ldexp(1.0, -grid_bits))
-        units = np.ldexp(n_people * _SLACK * columns, grid_bits)
+            _require(_norms(upload, fraction_bits), n_participants * norms, _rounding(upload, fraction_bits))
+        _require(tail, n_participants * tails, math.ldexp(1.0, -fraction_bits))
+        units = np.ldexp(n_participants * _SLACK * columns, fraction_bits)
         ratio = server.largest_ratio(upload.rows, scales, units)
         if ratio > 1:
             raise BadUpload("oversized", f"a number is {ratio:.4g} times as large as ratings can make it")
         if self.is_normal:
-            self._require_moments(upload, grid_bits, n_people)
+            self._require_moments(upload, fraction_bits, n_participants)
 
-    def _require_moments(self, upload: FixedPointStatistics, grid_bits: int, n_people: float) -> None:
+    def _require_moments(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
         """Refuse moments that no vectors have, and an error that is too small for them: no model might follow.
 
         Raises:
             BadUpload: A matrix is not positive semidefinite, or the error is below the least there can be.
         """
-        unit = math.ldexp(1.0, -grid_bits)
+        unit = math.ldexp(1.0, -fraction_bits)
         k = len(self.mean)
         # second moments of (x, 1)
-        together = np.append(upload.tails[0, :-1], math.ceil(math.ldexp(n_people, grid_bits)))
+        together = np.append(upload.tails[0, :-1], math.ceil(math.ldexp(n_participants, fraction_bits)))
         least = server.least_error(upload.indices, upload.rows, unit, self.item_means, self.item_moments)
         error = float(upload.tails[0, -1]) * unit
         if least > error * _SLACK + _LEAST_ERROR * len(upload.rows) or not server.is_moment(together, k + 1):
@@ -197,13 +201,13 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 
 
-def _norms(upload: FixedPointStatistics, grid_bits: int) -> Float64Array:
+def _norms(upload: FixedPointStatistics, fraction_bits: int) -> Float64Array:
     """Give the L2 norm of each column of an upload, in standard units."""
-    return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -grid_bits)
+    return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -fraction_bits)
 
 
-def _rounding(upload: FixedPointStatistics, grid_bits: int) -> float:
-    return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -grid_bits)
+def _rounding(upload: FixedPointStatistics, fraction_bits: int) -> float:
+    return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -fraction_bits)
 
 
 def _require(found: Float64Array, wanted: Float64Array, rounding: float) -> None:

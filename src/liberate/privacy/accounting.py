@@ -327,7 +327,7 @@ def signal_to_noise(mechanism: Mechanism, n_participants: int, shape: tuple[int,
             clip = event.sensitivity
         case _:
             assert_never(event)
-    deviation = math.ldexp(mechanism.client_noise, mechanism.grid_bits)
+    deviation = math.ldexp(mechanism.client_noise, mechanism.fraction_bits)
     return math.sqrt(n_participants / (n_rows * width + n_tail)) * clip / deviation
 
 

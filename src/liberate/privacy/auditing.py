@@ -32,8 +32,8 @@ class CanaryGame:
 
 def reach_of(mechanism: Mechanism) -> float:
     """Give what a canary tries to send, in the statistic's unit: ten clips, or 10 where nothing is clipped."""
-    clip_units = mechanism.parameters.get("clip_units", 2**mechanism.grid_bits)
-    return EXCESS * math.ldexp(clip_units, -mechanism.grid_bits)
+    clip_units = mechanism.parameters.get("clip_units", 2**mechanism.fraction_bits)
+    return EXCESS * math.ldexp(clip_units, -mechanism.fraction_bits)
 
 
 def run_canary_game(

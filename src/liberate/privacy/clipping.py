@@ -22,14 +22,14 @@ _HAIR = 1.0 - 2.0**-40
 
 
 def clip_to_grid(
-    batch: RealStatistics, clip_units: int, grid_bits: int, norm: Literal["l1", "l2"]
+    batch: RealStatistics, clip_units: int, fraction_bits: int, norm: Literal["l1", "l2"]
 ) -> tuple[Int32Array, Int64Array]:
     """Clip each device's rows and tail together to a norm, and truncate toward zero to the integer grid.
 
     Args:
         batch: What the devices computed.
         clip_units: Largest norm, in grid units, 0 < clip_units <= 2**29.
-        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        fraction_bits: A unit is 2**-fraction_bits, 0 <= fraction_bits <= 64.
         norm: Sum of absolute values, or root of the sum of squares.
 
     Returns:
@@ -45,7 +45,7 @@ def clip_to_grid(
         rows.reshape(-1),
         tails,
         clip_units,
-        math.ldexp(1.0, grid_bits),
+        math.ldexp(1.0, fraction_bits),
         norm == "l2",
         row_units.reshape(-1),
         tail_units,

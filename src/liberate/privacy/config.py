@@ -24,6 +24,8 @@ class PrivacyConfig:
             1e-6 <= clip_norm <= 1e6: L1 with `laplace`, L2 with `gaussian`.
         honest_fraction: Part of a round's participants whose noise `distributed` counts on,
             0.5 <= honest_fraction <= 1; the others may drop out or collude.
+        secure_aggregation: Whether uploads of `distributed` are masked; unset = outside a simulation only. Outside they
+            always are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
     """
 
     mode: Mode = "plain"
@@ -32,6 +34,7 @@ class PrivacyConfig:
     delta: float = 1e-5
     clip_norm: float = 1.0
     honest_fraction: float = 0.9
+    secure_aggregation: bool | None = None
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not 0 < self.epsilon <= 1e6:

@@ -21,7 +21,7 @@ from liberate.privacy.events import (
     DistributedGaussianRelease,
 )
 from liberate.privacy.gaussian_tradeoff import gaussian_calibration, rho_nano_limit
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trimmed, floor_log2, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound, clipped_ceiling, gaussian_ceiling
 
 LARGEST_SIGMA_UNITS = 2**24
@@ -44,21 +44,21 @@ class Gaussian:
     whole. Sums are clamped to int32, which is post-processing and a matter of exp(-4000) per number.
 
     Attributes:
-        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        fraction_bits: A unit is 2**-fraction_bits, 0 <= fraction_bits <= 64.
         clip_units: Largest L2 norm in units, 0 < clip_units <= 2**29.
         sigma_units: Deviation of the noise in units, 3 <= sigma_units <= 2**24.
-        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
+        trimmed_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
     """
 
-    grid_bits: int
+    fraction_bits: int
     clip_units: int
     sigma_units: int
-    trim_nano: int = 0
+    trimmed_nano: int = 0
 
     def __post_init__(self) -> None:
-        check_clip(self.grid_bits, self.clip_units)
+        check_clip(self.fraction_bits, self.clip_units)
         _check_sigma("sigma_units", self.sigma_units)
-        check_trim(self.trim_nano)
+        check_trimmed(self.trimmed_nano)
 
     @property
     def name(self) -> str:
@@ -78,11 +78,11 @@ class Gaussian:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return {"clip_units": self.clip_units, "sigma_units": self.sigma_units} | trim_parameters(self.trim_nano)
+        return {"clip_units": self.clip_units, "sigma_units": self.sigma_units} | trimmed_parameters(self.trimmed_nano)
 
     @property
     def client_noise(self) -> float:
-        return math.ldexp(self.sigma_units, -self.grid_bits)
+        return math.ldexp(self.sigma_units, -self.fraction_bits)
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
@@ -105,21 +105,21 @@ class DistributedGaussian:
     most clip_units in L2, and the noise of `honest` participants is what nobody else knows.
 
     Attributes:
-        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        fraction_bits: A unit is 2**-fraction_bits, 0 <= fraction_bits <= 64.
         clip_units: Largest L2 norm in units, 0 < clip_units <= 2**29.
         share_units: Deviation of one participant's noise in units, 3 <= share_units <= 2**24.
         honest: Participants whose noise is counted, 0 < honest <= 2**24; a sum of fewer uploads is not to be read.
         masked: 1 where masks hide the uploads, 0 in simulations that leave out masks that would cancel.
     """
 
-    grid_bits: int
+    fraction_bits: int
     clip_units: int
     share_units: int
     honest: int
     masked: int
 
     def __post_init__(self) -> None:
-        check_clip(self.grid_bits, self.clip_units)
+        check_clip(self.fraction_bits, self.clip_units)
         _check_sigma("share_units", self.share_units)
         if not 0 < self.honest <= LARGEST_COHORT:
             raise ValueError(f"honest is {self.honest}, wanted 0 < honest <= 2**24")
@@ -153,7 +153,7 @@ class DistributedGaussian:
 
     @property
     def client_noise(self) -> float:
-        return math.ldexp(self.share_units, -self.grid_bits)
+        return math.ldexp(self.share_units, -self.fraction_bits)
 
     def held_by(self, honest: int) -> DistributedGaussian:
         """Give the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.
@@ -222,7 +222,7 @@ def _check_sigma(name: str, sigma: int) -> None:
 def _clipped(mechanism: Gaussian | DistributedGaussian, batch: RealStatistics) -> tuple[Int32Array, Int64Array]:
     from liberate.privacy.clipping import clip_to_grid  # numba: only where a statistic is
 
-    return clip_to_grid(batch, mechanism.clip_units, mechanism.grid_bits, "l2")
+    return clip_to_grid(batch, mechanism.clip_units, mechanism.fraction_bits, "l2")
 
 
 def _release(
@@ -289,13 +289,13 @@ def calibrated_gaussian(epsilon: float, delta: float, rounds: int, clip_norm: fl
     """
     norm = Fraction(clip_norm)
     variance_of = _calibration(epsilon, delta, Fraction(1, rounds))
-    grid_bits = min(64, floor_log2(LARGEST_CLIP_UNITS / norm))
-    while grid_bits >= 0:
-        clip_units = math.floor(norm * 2**grid_bits)
+    fraction_bits = min(64, floor_log2(LARGEST_CLIP_UNITS / norm))
+    while fraction_bits >= 0:
+        clip_units = math.floor(norm * 2**fraction_bits)
         sigma = _root_above(variance_of(2 * clip_units))
         if clip_units > 0 and sigma <= LARGEST_SIGMA_UNITS:
-            return Gaussian(grid_bits=grid_bits, clip_units=clip_units, sigma_units=max(sigma, SMALLEST_SIGMA))
-        grid_bits -= 1
+            return Gaussian(fraction_bits=fraction_bits, clip_units=clip_units, sigma_units=max(sigma, SMALLEST_SIGMA))
+        fraction_bits -= 1
     raise PrivacyError(
         f"epsilon {epsilon} over {rounds} rounds is too little for a clip norm of {clip_norm}: "
         "the noise does not fit the integer grid",
@@ -344,17 +344,17 @@ def distributed(
     honest = math.ceil(Fraction(str(honest_fraction)) * n_participants)
     variance_of = _calibration(epsilon, delta, Fraction(share_of_budget))
     deviations = math.sqrt(2 * n_participants * math.log(2.0 ** (_WRAP_BITS + 1) * n_coordinates))
-    grid_bits = min(64, floor_log2(LARGEST_CLIP_UNITS / norm))
-    while grid_bits >= 0:
-        clip_units = math.floor(norm * 2**grid_bits)
+    fraction_bits = min(64, floor_log2(LARGEST_CLIP_UNITS / norm))
+    while fraction_bits >= 0:
+        clip_units = math.floor(norm * 2**fraction_bits)
         share = max(_root_above(-(-variance_of(clip_units) // honest)), SMALLEST_SIGMA)
-        fits = n_participants * math.ceil(entry * 2**grid_bits) + deviations * share <= LARGEST_SUM
+        fits = n_participants * math.ceil(entry * 2**fraction_bits) + deviations * share <= LARGEST_SUM
         is_drawn = share <= LARGEST_SIGMA_UNITS and n_participants * share**2 <= LARGEST_SUM_SIGMA**2
         if clip_units > 0 and fits and is_drawn:
             return DistributedGaussian(
-                grid_bits=grid_bits, clip_units=clip_units, share_units=share, honest=honest, masked=int(masked)
+                fraction_bits=fraction_bits, clip_units=clip_units, share_units=share, honest=honest, masked=int(masked)
             )
-        grid_bits -= 1
+        fraction_bits -= 1
     raise PrivacyError(
         f"sums of {n_participants} participants with a clip norm of {clip_norm} and their noise do not fit 32 bits",
         hint="raise epsilon, lower the clip norm or take fewer participants in a round",

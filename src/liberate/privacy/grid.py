@@ -1,4 +1,4 @@
-"""The integer grid: an integer v stands for v * 2**-grid_bits, and prices are whole billionths."""
+"""The integer grid: an integer v stands for v * 2**-fraction_bits, and prices are whole billionths."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ NANO = 10**9
 """Privacy is spent in whole billionths."""
 
 LARGEST_CLIP_UNITS = 2**29
-LARGEST_GRID_BITS = 64
+LARGEST_FRACTION_BITS = 64
 
 
-def check_clip(grid_bits: int, clip_units: int) -> None:
+def check_clip(fraction_bits: int, clip_units: int) -> None:
     """Refuse a grid or a clip out of range.
 
     Raises:
         ValueError: One is.
     """
-    if not 0 <= grid_bits <= LARGEST_GRID_BITS:
-        raise ValueError(f"grid_bits is {grid_bits}, wanted 0 <= grid_bits <= 64")
+    if not 0 <= fraction_bits <= LARGEST_FRACTION_BITS:
+        raise ValueError(f"fraction_bits is {fraction_bits}, wanted 0 <= fraction_bits <= 64")
     if not 0 < clip_units <= LARGEST_CLIP_UNITS:
         raise ValueError(f"clip_units is {clip_units}, wanted 0 < clip_units <= 2**29")
 
 
-def check_trim(trim_nano: int) -> None:
+def check_trimmed(trimmed_nano: int) -> None:
     """Refuse to trim a sum of everything, or of less than nothing.
 
     Raises:
         ValueError: It would.
     """
-    if not 0 <= trim_nano < NANO // 2:
-        raise ValueError(f"trim_nano is {trim_nano}, wanted 0 <= trim_nano < 500,000,000")
+    if not 0 <= trimmed_nano < NANO // 2:
+        raise ValueError(f"trimmed_nano is {trimmed_nano}, wanted 0 <= trimmed_nano < 500,000,000")
 
 
-def trim_parameters(trim_nano: int) -> dict[str, int]:
+def trimmed_parameters(trimmed_nano: int) -> dict[str, int]:
     """Give what a round entry says of trimming: nothing where nothing is trimmed."""
-    return {"trim_nano": trim_nano} if trim_nano else {}
+    return {"trimmed_nano": trimmed_nano} if trimmed_nano else {}
 
 
 def floor_log2(x: Fraction) -> int:

@@ -12,7 +12,7 @@ from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.dense_release import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trim, floor_log2, trim_parameters
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trimmed, floor_log2, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound, laplace_ceiling
 
 LARGEST_SCALE_UNITS = 2**24
@@ -29,22 +29,22 @@ class Laplace:
     Sums are clamped to int32, which is post-processing; the ranges below make it a matter of exp(-96) per number.
 
     Attributes:
-        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
+        fraction_bits: A unit is 2**-fraction_bits, 0 <= fraction_bits <= 64.
         clip_units: Largest L1 norm in units, 0 < clip_units <= 2**29.
         scale_units: Scale of the noise in units, 0 < scale_units <= 2**24.
-        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
+        trimmed_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
     """
 
-    grid_bits: int
+    fraction_bits: int
     clip_units: int
     scale_units: int
-    trim_nano: int = 0
+    trimmed_nano: int = 0
 
     def __post_init__(self) -> None:
-        check_clip(self.grid_bits, self.clip_units)
+        check_clip(self.fraction_bits, self.clip_units)
         if not 0 < self.scale_units <= LARGEST_SCALE_UNITS:
             raise ValueError(f"scale_units is {self.scale_units}, wanted 0 < scale_units <= 2**24")
-        check_trim(self.trim_nano)
+        check_trimmed(self.trimmed_nano)
 
     @property
     def name(self) -> str:
@@ -64,11 +64,11 @@ class Laplace:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return {"clip_units": self.clip_units, "scale_units": self.scale_units} | trim_parameters(self.trim_nano)
+        return {"clip_units": self.clip_units, "scale_units": self.scale_units} | trimmed_parameters(self.trimmed_nano)
 
     @property
     def client_noise(self) -> float:
-        return math.ldexp(math.sqrt(0.5) / math.sinh(0.5 / self.scale_units), -self.grid_bits)
+        return math.ldexp(math.sqrt(0.5) / math.sinh(0.5 / self.scale_units), -self.fraction_bits)
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
@@ -82,7 +82,7 @@ class Laplace:
         def add_noise(values: Int32Array, keys: Sequence[bytes]) -> None:
             add(values, self.scale_units, keys)
 
-        units = clip_to_grid(batch, self.clip_units, self.grid_bits, "l1")
+        units = clip_to_grid(batch, self.clip_units, self.fraction_bits, "l1")
         return release_dense(batch, *units, n_rows, noise_keys, add_noise)
 
     def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound:
@@ -110,11 +110,11 @@ def calibrated_laplace(epsilon: Fraction, rounds: int, clip_norm: Fraction) -> L
     round_nano = math.floor(epsilon * NANO) // rounds
     largest_clip = min(LARGEST_CLIP_UNITS, LARGEST_SCALE_UNITS * round_nano // (2 * NANO))
     if largest_clip > 0:
-        grid_bits = floor_log2(largest_clip / clip_norm)
-        clip_units = math.floor(clip_norm * Fraction(2) ** grid_bits)
-        if grid_bits >= 0 and clip_units > 0:
+        fraction_bits = floor_log2(largest_clip / clip_norm)
+        clip_units = math.floor(clip_norm * Fraction(2) ** fraction_bits)
+        if fraction_bits >= 0 and clip_units > 0:
             return Laplace(
-                grid_bits=grid_bits, clip_units=clip_units, scale_units=-(-2 * clip_units * NANO // round_nano)
+                fraction_bits=fraction_bits, clip_units=clip_units, scale_units=-(-2 * clip_units * NANO // round_nano)
             )
     raise PrivacyError(
         f"epsilon {float(epsilon)} over {rounds} rounds is too little for a clip norm of {float(clip_norm)}: "

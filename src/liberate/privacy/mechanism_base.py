@@ -13,7 +13,7 @@ from liberate.arrays import FixedPointStatistics, Float32Array, Float64Array, In
 from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.events import Event, NonPrivateRelease
-from liberate.privacy.grid import LARGEST_GRID_BITS, check_trim, trim_parameters
+from liberate.privacy.grid import LARGEST_FRACTION_BITS, check_trimmed, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound
 
 _Floats = TypeVar("_Floats", Float32Array, Float64Array)
@@ -21,7 +21,7 @@ _NOT_FINITE = "a statistic holds NaN or infinite numbers"
 
 Mode = Literal["device", "plain", "local", "distributed"]
 
-PLAIN_GRID_BITS = 20
+PLAIN_FRACTION_BITS = 20
 LARGEST_PLAIN_ROW = 2**31 - 1
 LARGEST_PLAIN_TAIL = 2**44
 """So that half a million tails add up inside int64."""
@@ -32,7 +32,7 @@ class Mechanism(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in the round entry; with `grid_bits` and `parameters` it rebuilds the mechanism."""
+        """Name in the round entry; with `fraction_bits` and `parameters` it rebuilds the mechanism."""
         ...
 
     @property
@@ -41,8 +41,8 @@ class Mechanism(Protocol):
         ...
 
     @property
-    def grid_bits(self) -> int:
-        """A released integer v stands for v * 2**-grid_bits."""
+    def fraction_bits(self) -> int:
+        """A released integer v stands for v * 2**-fraction_bits."""
         ...
 
     @property
@@ -119,17 +119,17 @@ class Plain:
     """Rounds to the grid, half to even, and protects nothing. Releases are sparse: they show what was rated.
 
     Attributes:
-        grid_bits: A unit is 2**-grid_bits, 0 <= grid_bits <= 64.
-        trim_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
+        fraction_bits: A unit is 2**-fraction_bits, 0 <= fraction_bits <= 64.
+        trimmed_nano: Part of the uploads that the sum leaves out at either end of each number, in billionths.
     """
 
-    grid_bits: int = PLAIN_GRID_BITS
-    trim_nano: int = 0
+    fraction_bits: int = PLAIN_FRACTION_BITS
+    trimmed_nano: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.grid_bits <= LARGEST_GRID_BITS:
-            raise ValueError(f"grid_bits is {self.grid_bits}, wanted 0 <= grid_bits <= 64")
-        check_trim(self.trim_nano)
+        if not 0 <= self.fraction_bits <= LARGEST_FRACTION_BITS:
+            raise ValueError(f"fraction_bits is {self.fraction_bits}, wanted 0 <= fraction_bits <= 64")
+        check_trimmed(self.trimmed_nano)
 
     @property
     def name(self) -> str:
@@ -149,7 +149,7 @@ class Plain:
 
     @property
     def parameters(self) -> dict[str, int]:
-        return trim_parameters(self.trim_nano)
+        return trimmed_parameters(self.trimmed_nano)
 
     @property
     def client_noise(self) -> float:
@@ -162,8 +162,8 @@ class Plain:
         return FixedPointStatistics(
             indptr=batch.indptr,
             indices=batch.indices,
-            rows=_round_to_grid(batch.rows, self.grid_bits, LARGEST_PLAIN_ROW).astype(np.int32),
-            tails=_round_to_grid(batch.tails, self.grid_bits, LARGEST_PLAIN_TAIL).astype(np.int64),
+            rows=_round_to_grid(batch.rows, self.fraction_bits, LARGEST_PLAIN_ROW).astype(np.int32),
+            tails=_round_to_grid(batch.tails, self.fraction_bits, LARGEST_PLAIN_TAIL).astype(np.int64),
         )
 
     def ceiling(self, n_numbers: int, *, noised: bool) -> None:
@@ -173,7 +173,7 @@ class Plain:
         return NonPrivateRelease()
 
 
-def _round_to_grid(numbers: _Floats, grid_bits: int, largest: int) -> _Floats:
+def _round_to_grid(numbers: _Floats, fraction_bits: int, largest: int) -> _Floats:
     """Round to whole units, half to even. Scaling by a power of two is exact in the numbers' own precision.
 
     Raises:
@@ -181,7 +181,7 @@ def _round_to_grid(numbers: _Floats, grid_bits: int, largest: int) -> _Floats:
         PrivacyError: A number is beyond `largest` units.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        units = numbers * numbers.dtype.type(2.0**grid_bits)
+        units = numbers * numbers.dtype.type(2.0**fraction_bits)
         np.rint(units, out=units)
         extreme = max(float(units.max(initial=0)), -float(units.min(initial=0)))
     if extreme <= largest:
@@ -190,6 +190,6 @@ def _round_to_grid(numbers: _Floats, grid_bits: int, largest: int) -> _Floats:
         raise ValueError(_NOT_FINITE)
     raise PrivacyError(
         f"a statistic holds {float(np.abs(numbers).max()):g}, "
-        f"the grid of {grid_bits} bits reaches {math.ldexp(largest, -grid_bits):g}",
+        f"the grid of {fraction_bits} bits reaches {math.ldexp(largest, -fraction_bits):g}",
         hint="the model may diverge: lower the learning rate",
     )

@@ -1,7 +1,7 @@
 """From what a device computed to what may leave it: clip, integer grid, noise, and a description of what was done.
 
 A mechanism is rebuilt from the integers of a round entry, so a participant sees what it will be charged before it
-answers. Values leave as integers v that stand for v * 2**-grid_bits; whatever bounds a person's influence is
+answers. Values leave as integers v that stand for v * 2**-fraction_bits; whatever bounds a person's influence is
 checked on those integers, not on the floating-point numbers they came from.
 """
 
@@ -19,7 +19,7 @@ from liberate.privacy.laplace import Laplace, calibrated_laplace
 from liberate.privacy.mechanism_base import Mechanism, Plain
 
 
-def mechanism_from(name: str, grid_bits: int, parameters: Mapping[str, int]) -> Mechanism:
+def mechanism_from(name: str, fraction_bits: int, parameters: Mapping[str, int]) -> Mechanism:
     """Rebuild the mechanism a round entry announces.
 
     Raises:
@@ -35,14 +35,14 @@ def mechanism_from(name: str, grid_bits: int, parameters: Mapping[str, int]) -> 
     if name not in kinds:
         raise UnaccountableEvent(f"mechanism {name!r} is unknown, wanted one of {', '.join(kinds)}")
     try:
-        return kinds[name](grid_bits=grid_bits, **parameters)
+        return kinds[name](fraction_bits=fraction_bits, **parameters)
     except TypeError as error:
         raise PrivacyError(f"mechanism {name} does not take {dict(parameters)}") from error
     except ValueError as error:
         raise PrivacyError(f"mechanism {name}: {error}") from error
 
 
-def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trim_nano: int = 0) -> Mechanism:
+def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trimmed_nano: int = 0) -> Mechanism:
     """Choose the mechanism of every round of a run, from public numbers only.
 
     In mode distributed, stages differ: each is calibrated by `distributed`.
@@ -50,7 +50,7 @@ def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trim_nano: int =
     Args:
         config: What is promised; its mode is `plain` or `local`.
         rounds: Number of rounds, > 0; fixed before the first in a private mode, any number in `plain`.
-        trim_nano: Part of the uploads that sums leave out at either end of each number, in billionths.
+        trimmed_nano: Part of the uploads that sums leave out at either end of each number, in billionths.
 
     Raises:
         ValueError: The mode has no such mechanism, or rounds is not positive.
@@ -64,13 +64,13 @@ def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trim_nano: int =
         case "distributed":
             raise ValueError("in mode distributed the mechanism depends on the stage")
         case "plain":
-            return Plain(trim_nano=trim_nano)
+            return Plain(trimmed_nano=trimmed_nano)
         case "local":
             assert config.epsilon is not None  # PrivacyConfig refuses it
             if config.mechanism == "gaussian":
                 gaussian = calibrated_gaussian(config.epsilon, config.delta, rounds, config.clip_norm)
-                return replace(gaussian, trim_nano=trim_nano)
+                return replace(gaussian, trimmed_nano=trimmed_nano)
             laplace = calibrated_laplace(Fraction(str(config.epsilon)), rounds, Fraction(config.clip_norm))
-            return replace(laplace, trim_nano=trim_nano)
+            return replace(laplace, trimmed_nano=trimmed_nano)
         case _:
             assert_never(config.mode)

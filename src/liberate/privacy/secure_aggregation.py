@@ -62,7 +62,7 @@ class NeighbourGraph:
         return tuple(sorted(int(self.ring[other]) for other in around - {place}))
 
 
-def graph(people: Sequence[int], seed: bytes) -> NeighbourGraph:
+def graph(participants: Sequence[int], seed: bytes) -> NeighbourGraph:
     """Draw who masks with whom from public randomness: `NEIGHBOURS` for each, or everybody in a small cohort.
 
     With distances of its own each person has the same number of neighbours, and who wants to cut a few people off
@@ -72,9 +72,9 @@ def graph(people: Sequence[int], seed: bytes) -> NeighbourGraph:
         people: Numbers, strictly increasing.
         seed: 32 public bytes that nobody chose, such as the hash of the round's entry.
     """
-    size = len(people)
+    size = len(participants)
     words = np.frombuffer(_keystream(_derive(seed, b"graph"), 8 * (size + size // 2)), "<u8")
-    ring = np.asarray(people, np.int64)[np.argsort(words[:size], kind="stable")]
+    ring = np.asarray(participants, np.int64)[np.argsort(words[:size], kind="stable")]
     if size <= NEIGHBOURS + 1:
         return NeighbourGraph(ring, tuple(range(1, size // 2 + 1)))
     candidates = np.arange(2, (size - 1) // 2 + 1)

@@ -146,7 +146,7 @@ def flow_of(found: Mapping[str, Any]) -> Flow:
         return lay_out(_leak(found))
     if "version" in found:
         return lay_out(_version(found))
-    if "givers" in found:
+    if "senders" in found:
         return lay_out(_received(found))
     return lay_out(_person(found))
 
@@ -184,8 +184,8 @@ def _folded(graph: FlowGraph) -> FlowGraph:
 
 def _person(found: Mapping[str, Any]) -> FlowGraph:
     """Draw where a person's data went, or one share of it."""
-    is_share = "giver" in found
-    person = found["giver"] if is_share else found
+    is_share = "sender" in found
+    person = found["sender"] if is_share else found
     number, (own, shares) = person["number"], (() if is_share else found["updates"], found["shares"])
     copies = [_copy(each) for each in shares]
     recipients = [_party(each) for each in sorted(found["recipients"], key=lambda each: min(each["shares"]))]
@@ -264,13 +264,13 @@ def _version(found: Mapping[str, Any]) -> FlowGraph:
     sources, answers, models = [], [], []
     links = []
     for kind, words in (("answers", "own answers"), ("copies", "copies others used"), ("pooled", "copies in the pool")):
-        people = [each["number"] for each in found["people"] if each[kind]]
-        if people:
-            sources.append(Thing(kind, words, _people(people)))
+        participants = [each["number"] for each in found["participants"] if each[kind]]
+        if participants:
+            sources.append(Thing(kind, words, _participants(participants)))
     for step in reversed(found["models"]):
         version = f"model {step['version']}"
         models.append(Thing(version, version, f"round {step['round']}", is_marked=step["version"] == found["version"]))
-        parts = {"answers": step["people"], "copies": step["givers"], "pooled": step["pooled"]}
+        parts = {"answers": step["participants"], "copies": step["senders"], "pooled": step["pooled"]}
         for kind, of in parts.items():
             if of:
                 key = f"{kind} {step['version']}"
@@ -283,11 +283,11 @@ def _version(found: Mapping[str, Any]) -> FlowGraph:
 
 def _received(found: Mapping[str, Any]) -> FlowGraph:
     """Draw what somebody received from whom."""
-    links = [(f"party {each['giver']}", f"entry {each['position']}") for each in found["shares"]]
+    links = [(f"party {each['sender']}", f"entry {each['position']}") for each in found["shares"]]
     links += [(f"entry {each['position']}", "recipient") for each in found["shares"]]
     recipient = Thing("recipient", f"{found['role']} {found['number']}", is_marked=True)
     columns = [
-        ("givers", [_party(each) for each in found["givers"]]),
+        ("senders", [_party(each) for each in found["senders"]]),
         ("copies", [_copy(each) for each in found["shares"]]),
         ("received by", [recipient]),
     ]
@@ -296,7 +296,7 @@ def _received(found: Mapping[str, Any]) -> FlowGraph:
 
 def _leak(found: Mapping[str, Any]) -> FlowGraph:
     """Draw whose copies rows that leaked may be: everybody who got copies, the accused joined to the leak."""
-    links = [(f"owner {owner}", f"party {each['number']}") for each in found["candidates"] for owner in each["givers"]]
+    links = [(f"owner {owner}", f"party {each['number']}") for each in found["candidates"] for owner in each["senders"]]
     links += [(f"party {each['number']}", "leak") for each in found["candidates"] if each["accused"]]
     candidates = [
         replace(_party(each), note=f"false at most {each['bound']:.1g}", is_marked=each["accused"])
@@ -304,7 +304,7 @@ def _leak(found: Mapping[str, Any]) -> FlowGraph:
     ]
     owners = dict.fromkeys(each["number"] for each in found["owners"])
     columns = [
-        ("givers", [Thing(f"owner {owner}", f"participant {owner}") for owner in owners]),
+        ("senders", [Thing(f"owner {owner}", f"participant {owner}") for owner in owners]),
         ("candidates", candidates),
         ("leak", [Thing("leak", f"{found['leak']['rows']:,} rows", f"{found['leak']['matched']:,} of known copies")]),
     ]
@@ -317,9 +317,9 @@ def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: It
 
 def _copy(share: Mapping[str, Any]) -> Thing:
     protection = "open" if share["epsilon"] is None else f"ε = {share['epsilon']:g} each"
-    standing = "" if share["holds"] else ", withdrawn" if share["withdrawn"] is not None else ", expired"
+    standing = "" if share["is_active"] else ", withdrawn" if share["withdrawn"] is not None else ", expired"
     key = f"entry {share['position']}"
-    return Thing(key, f"share {share['position']}", protection + standing, is_ended=not share["holds"])
+    return Thing(key, f"share {share['position']}", protection + standing, is_ended=not share["is_active"])
 
 
 def _party(party: Mapping[str, Any]) -> Thing:
@@ -339,7 +339,7 @@ def _span(name: str, numbers: Sequence[int]) -> str:
     return f"{name} {numbers[0]}" if len(numbers) == 1 else f"{name}s {numbers[0]} to {numbers[-1]}"
 
 
-def _people(numbers: Sequence[int]) -> str:
+def _participants(numbers: Sequence[int]) -> str:
     if len(numbers) > _FEW:
         return count(len(numbers), "participant")
     return f"of {', '.join(map(str, numbers))}"

@@ -29,8 +29,8 @@ from liberate.ledger.format.sharing_records import Consent, Receipt
 from liberate.ledger.interface import Ledger
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
+from liberate.runs.participants import Person, device_of, find_person
 from liberate.runs.pending_requests import request_processor
-from liberate.runs.people import Person, device_of, find_person
 
 POOL_RECIPIENT = "pool"
 """Names the coordinator as a recipient: copies are for the pool from which it learns."""
@@ -165,16 +165,16 @@ def erase(run: Run, participant: str, *, wait: Wait = now) -> dict[str, Any]:
     return _act(run, participant, ErasureRequest(), wait)
 
 
-def set_copy_quota(run: Run, participant: str, *, at_most: int | None = None) -> dict[str, Any]:
+def set_copy_quota(run: Run, participant: str, *, limit: int | None = None) -> dict[str, Any]:
     """Set how many copies of others' ratings a participant takes; those that are held stay.
 
     Args:
         run: A run, in training or not.
         participant: Number, key id, or user:ID.
-        at_most: Copies at most, those that are held included, >= 0; None: as many as there are.
+        limit: Copies at most, those that are held included, >= 0; None: as many as there are.
 
     Returns:
-        The keys of `liberate accept --json`: the person, and `at_most`.
+        The keys of `liberate accept --json`: the person, and `limit`.
 
     Raises:
         LiberateError: Nobody has that name.
@@ -182,15 +182,15 @@ def set_copy_quota(run: Run, participant: str, *, at_most: int | None = None) ->
     person = find_person(run, participant)
     with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, person.number)
-        devices.accept(device.slot, at_most)
-    return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "at_most": at_most}
+        devices.accept(device.slot, limit)
+    return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "limit": limit}
 
 
 def received(run: Run, participant: str) -> pa.Table:
     """Give the ratings that a participant has received from others, as the device holds them.
 
     Returns:
-        Columns `user`, the giver's number, `item` and `rating`.
+        Columns `user`, the sender's number, `item` and `rating`.
 
     Raises:
         LiberateError: Nobody has that name, or the person was forgotten.
@@ -200,9 +200,9 @@ def received(run: Run, participant: str) -> pa.Table:
         device = device_of(devices, find_person(run, participant).number)
         copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
     rows = as_ratings([copy.copy for copy in copies], len(items))
-    givers = pa.array([copy.giver for copy in copies], pa.int64())
+    senders = pa.array([copy.sender for copy in copies], pa.int64())
     return pa.table(
-        {"user": givers.take(pa.array(rows.users())), "item": items.take(rows.items), "rating": rows.values}
+        {"user": senders.take(pa.array(rows.users())), "item": items.take(rows.items), "rating": rows.values}
     )
 
 
@@ -282,15 +282,15 @@ def _departure(run: Run, number: int) -> dict[str, Any]:
         found, is_simulated = completed_erasure(ledger, number), ledger.state.founding.simulated
     if found is None:
         return {}
-    told, answered = list(numbers_in(found.removal.told)), list(numbers_in(found.removal.answered))
+    told, answered = list(numbers_in(found.report.notified)), list(numbers_in(found.report.confirmed))
     return {
         "entry": found.request,
         "record": found.record,
-        "destroyed": list(found.removal.destroyed),
-        "told": told,
-        "answered": answered,
+        "destroyed": list(found.report.destroyed),
+        "notified": told,
+        "confirmed": answered,
         "silent": sorted(set(told) - set(answered)),
-        "models": list(numbers_in(found.removal.models)),
+        "models": list(numbers_in(found.report.models)),
         "simulated": is_simulated,
     }
 
@@ -299,19 +299,19 @@ def _recipient(run: Run, ledger: Ledger, name: str) -> int:
     """Give the number of a participant by any name, or of the coordinator."""
     if name != POOL_RECIPIENT:
         return find_person(run, name).number
-    people = enumerate(ledger.state.principals)
-    return next(number for number, each in people if each.role == "coordinator" and each.is_active)
+    participants = enumerate(ledger.state.principals)
+    return next(number for number, each in participants if each.role == "coordinator" and each.is_active)
 
 
-def _newest_consent(ledger: Ledger, giver: Person, recipient: int) -> int:
+def _newest_consent(ledger: Ledger, sender: Person, recipient: int) -> int:
     """Give the position of the newest consent that lives and names a recipient."""
-    live = ledger.state.sharing.consents.get(giver.number, {})
-    for position in reversed(ledger.positions(kind="consent", author=giver.number)):
+    live = ledger.state.sharing.consents.get(sender.number, {})
+    for position in reversed(ledger.positions(kind="consent", author=sender.number)):
         entry = decode_entry(ledger.entry(position))
         terms = entry.record
         if isinstance(terms, Consent) and entry.leaf_hash in live and recipient in set(numbers_in(terms.recipients)):
             return position
     raise LiberateError(
-        f"participant {giver.number} has given no consent that lives and names {recipient}",
+        f"participant {sender.number} has given no consent that lives and names {recipient}",
         hint="the command consent gives one",
     )

@@ -69,7 +69,7 @@ def allocate_budget(
     epsilon: float,
     delta: float,
     honest_fraction: float,
-    n_givers: int = 0,
+    n_senders: int = 0,
 ) -> BudgetAllocation:
     """Choose the releases of a run.
 
@@ -81,12 +81,12 @@ def allocate_budget(
         epsilon: For the whole run, > 0.
         delta: Likewise, 0 < delta < 1.
         honest_fraction: Part of the participants whose noise is counted on.
-        n_givers: People whose copies a pool has, from whose model the rounds start.
+        n_senders: People whose copies a pool has, from whose model the rounds start.
     """
     noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest_fraction) * n_participants)
     match objective:
-        case "explicit" if n_givers * noise**2 > _POOL_STANDS_OUT:
-            return _pooled(noise, n_givers, n_features)
+        case "explicit" if n_senders * noise**2 > _POOL_STANDS_OUT:
+            return _pooled(noise, n_senders, n_features)
         case "explicit":
             return _explicit(noise, n_items, n_features)
         case "implicit":
@@ -126,7 +126,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> BudgetAllocation:
     )
 
 
-def _pooled(noise: float, n_givers: int, n_features: int) -> BudgetAllocation:
+def _pooled(noise: float, n_senders: int, n_features: int) -> BudgetAllocation:
     """Choose what corrects a pool's model."""
     shares, rounds, reason = _with_moments(noise, _POOLED_SHARES, n_features)
     return BudgetAllocation(
@@ -135,8 +135,8 @@ def _pooled(noise: float, n_givers: int, n_features: int) -> BudgetAllocation:
         moments_rounds=rounds,
         n_directions=0 if noise > _NOISY else _DIRECTIONS,
         reasons=(
-            f"no bias sums and no Gram: the pool's copies, of {n_givers:,} people, say more of items than sums with so "
-            "much noise; residuals correct what was learned from them",
+            f"no bias sums and no Gram: the pool's copies, of {n_senders:,} people, say more of items than sums with so"
+            " much noise; residuals correct what was learned from them",
             reason,
         ),
     )

@@ -18,7 +18,7 @@ from liberate.model.metrics import Metrics, baselines, evaluate_model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
 from liberate.runs.folder import Run, erased_users
-from liberate.runs.people import Person, device_of, find_person
+from liberate.runs.participants import Person, device_of, find_person
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,7 +167,7 @@ class Run:
             moved[pq.read_table(self.folder / PREVIOUSLY_LEARNED)["row"].to_numpy()] = True
             split = learned_before(split, split.test.where(moved))
         with DeviceStore(self.devices_folder) as devices:
-            split = without_people(split, erased_users(devices, dataset))
+            split = without_participants(split, erased_users(devices, dataset))
             if not self.record.get("carried"):
                 return split
             held = held_ratings(devices, dataset.user_ids, len(dataset.item_ids))
@@ -201,9 +201,9 @@ def load_dataset(settings: Settings, base: Path | None = None) -> Dataset:
     data = settings.data
     if not data.source:
         raise SettingsError("data.source is empty", hint="--data ml-100k, --data ratings.csv")
-    if (data.low is None) != (data.high is None):
-        raise SettingsError("data.low and data.high go together")
-    scale = None if data.low is None or data.high is None else (data.low, data.high)
+    if (data.rating_min is None) != (data.rating_max is None):
+        raise SettingsError("data.rating_min and data.rating_max go together")
+    scale = None if data.rating_min is None or data.rating_max is None else (data.rating_min, data.rating_max)
     source: str | Path = data.source
     if base is not None and (base / data.source).exists():
         source = base / data.source
@@ -238,7 +238,7 @@ def erased_users(devices: DeviceStore, dataset: Dataset) -> list[int]:
     return [user for user, name in enumerate(dataset.user_ids) if name in erased] if erased else []
 
 
-def without_people(split: Split, users: Sequence[int]) -> Split:
+def without_participants(split: Split, users: Sequence[int]) -> Split:
     """Give a split without the ratings of some users, who keep their places."""
     if not users:
         return split

@@ -18,7 +18,7 @@ from liberate.ledger.format.records import Enrol, KeyRecord
 from liberate.ledger.interface import Ledger
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
-from liberate.runs.people import Person, device_of, find_person
+from liberate.runs.participants import Person, device_of, find_person
 
 
 def show_key(run: Run, participant: str) -> dict[str, Any]:

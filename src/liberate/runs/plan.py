@@ -104,9 +104,9 @@ class Plan:
         return self.stages[0].stage.mechanism.name if self.stages else ""
 
     @property
-    def fidelity(self) -> NoisePlacement:
+    def noise_placement(self) -> NoisePlacement:
         """Where noise is drawn that protects a sum: on the sum in a simulation, if not said otherwise."""
-        return self.settings.run.noise_on
+        return self.settings.noise_placement
 
     def spend_nano(self, account: Account) -> int:
         """Give what the whole run costs a person from an account, in billionths of its unit."""
@@ -196,7 +196,7 @@ def plan_run(
     if pool is not None and pool.follows == "bias":
         n_features += pool.n_factors + 1
     settings = _trimmed(settings)
-    trim_nano = min(round(settings.federation.trim * NANO), NANO // 2 - 1)
+    trimmed_nano = min(round(settings.federation.trimmed_fraction * NANO), NANO // 2 - 1)
     stages: tuple[PlannedStage, ...]
     reasons: tuple[str, ...] = ()
     match mode:
@@ -206,11 +206,13 @@ def plan_run(
         case "plain":
             statistic, solver = build_method(settings.model, n_items, noisy=False)
             rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
-            stages = (PlannedStage(stage=RoundMethod(statistic, Plain(trim_nano=trim_nano), solver), rounds=rounds),)
+            stages = (
+                PlannedStage(stage=RoundMethod(statistic, Plain(trimmed_nano=trimmed_nano), solver), rounds=rounds),
+            )
         case "local":
             statistic, solver = build_method(settings.model, n_items, noisy=True)
             rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
-            mechanism = calibrated_mechanism(settings.privacy, rounds=rounds, trim_nano=trim_nano)
+            mechanism = calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
             stages = (PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds),)
         case "distributed":
             chosen = allocate_budget(
@@ -221,7 +223,7 @@ def plan_run(
                 epsilon=_epsilon(settings),
                 delta=settings.privacy.delta,
                 honest_fraction=settings.privacy.honest_fraction,
-                n_givers=0 if pool is None else _arranged_givers(settings, n_participants),
+                n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
             )
             if pool is not None and "bias" not in chosen.shares:
                 rounds, n_directions = chosen.moments_rounds, chosen.n_directions
@@ -235,7 +237,7 @@ def plan_run(
     )
 
 
-def _arranged_givers(settings: Settings, n_participants: int) -> int:
+def _arranged_senders(settings: Settings, n_participants: int) -> int:
     """Give how many people are known beforehand to share with the pool: those for whom settings arrange it."""
     return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
 
@@ -277,7 +279,7 @@ def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> Poo
         follows=follows,
         n_factors=n_factors,
         n_levels=n_levels,
-        n_people=n_participants,
+        n_participants=n_participants,
     )
 
 
@@ -298,17 +300,17 @@ def _trimmed(settings: Settings) -> Settings:
     Raises:
         SettingsError: In this mode, or for this statistic, they cannot.
     """
-    if not settings.federation.trim:
+    if not settings.federation.trimmed_fraction:
         return settings
     config, mode = settings.model, settings.privacy.mode
     if mode not in ("plain", "local") or config.objective != "explicit":
         raise SettingsError(
-            f"federation.trim is for explicit ratings in plain and local, not for {config.objective} in {mode}",
+            f"federation.trimmed_fraction is for explicit ratings in plain and local, not {config.objective} in {mode}",
             hint="leave it out: of masked uploads only the sum is seen, and in lists everybody's part has norm one",
         )
     if config.statistic == "normal":
         raise SettingsError(
-            "federation.trim is for the gradient: trimmed sums of moments need not be moments",
+            "federation.trimmed_fraction is for the gradient: trimmed sums of moments need not be moments",
             hint="leave model.statistic out",
         )
     return replace(settings, model=replace(config, statistic="gradient"))
@@ -330,7 +332,7 @@ def _distributed(
             n_participants=n_participants,
             honest_fraction=settings.privacy.honest_fraction,
             n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
-            masked=settings.run.is_masked,
+            masked=settings.is_masked,
         )
         solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
         stages.append(PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds))

@@ -37,7 +37,7 @@ from liberate.runs.folder import (
     load_run,
     relative_to_run,
     split_dataset,
-    without_people,
+    without_participants,
 )
 from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.settings import Settings
@@ -138,7 +138,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
     split = split_dataset(dataset, settings)
     standing = _new_standing(settings, split.train) if ledger is None else _standing(home, dataset)
     moved = np.flatnonzero(split.test.rated_in(standing.held))
-    split = without_people(learned_before(split, standing.held), standing.erased)
+    split = without_participants(learned_before(split, standing.held), standing.erased)
     if len(moved) and split.test.n_ratings == 0:
         raise SettingsError(
             "nothing is left to hold out: earlier runs have learned from all that data.split_seed chooses",
@@ -166,7 +166,7 @@ def _check_scale(dataset: Dataset, settings: Settings) -> None:
     if dataset.has_found_scale and not settings.run.simulated and settings.privacy.mode in ("local", "distributed"):
         raise SettingsError(
             f"the scale of the ratings, {dataset.low:g} to {dataset.high:g}, was found in them, and a model shows it",
-            hint=f"say what the scale is: --set data.low={dataset.low:g} --set data.high={dataset.high:g}",
+            hint=f"say what the scale is: --set data.rating_min={dataset.low:g} --set data.rating_max={dataset.high:g}",
         )
 
 
@@ -252,10 +252,10 @@ def _standing(home: FederationFolder, dataset: Dataset) -> FederationSnapshot:
     ):
         state, known = ledger.state, {device.user_id: device for device in devices.devices()}
         own = [known.get(name) for name in dataset.user_ids]
-        people = [
+        participants = [
             None if device is None or device.number is None else state.principals[device.number] for device in own
         ]
-        pairs = list(zip(own, people, strict=True))
+        pairs = list(zip(own, participants, strict=True))
         return FederationSnapshot(
             number=1 if state.run is None else state.run.number + 1,
             limits={name: state.limit(name) for name in _ACCOUNTS},
@@ -263,7 +263,7 @@ def _standing(home: FederationFolder, dataset: Dataset) -> FederationSnapshot:
                 "epsilon": [max(d.epsilon_nano if d else 0, p.epsilon_nano if p else 0) for d, p in pairs],
                 "rho": [max(d.rho_nano if d else 0, p.rho_nano if p else 0) for d, p in pairs],
             },
-            is_active=[person is None or person.is_active for person in people],
+            is_active=[person is None or person.is_active for person in participants],
             erased=erased_users(devices, dataset),
             has_copies=any(
                 state.principals[share.record.recipient].role == "coordinator" for _, share in state.usable_shares()
@@ -287,7 +287,7 @@ def _affordable(settings: Settings, dataset: Dataset, standing: FederationSnapsh
         for name in _ACCOUNTS:
             most = standing.limits[name] - agenda.spend_nano(name)
             payers = [user for user in payers if standing.spent[name][user] <= most]
-            if len(payers) < max(1, int(n_users * settings.federation.min_fraction)):
+            if len(payers) < max(1, int(n_users * settings.federation.min_participation)):
                 raise _exceeded(name, agenda, standing, sorted(set(able) - set(payers)), n_users)
         if len(payers) == len(able):
             return agenda, set(able)
@@ -297,7 +297,7 @@ def _affordable(settings: Settings, dataset: Dataset, standing: FederationSnapsh
 def _has_pool(settings: Settings, standing: FederationSnapshot) -> bool:
     """Whether a run begins with a pool: settings arrange one, or people have shared and it may start from that."""
     arranged = settings.sharing.user_fraction > 0 and settings.sharing.recipients == "pool"
-    is_welcome = settings.model.objective == "explicit" and not settings.run.warm_start
+    is_welcome = settings.model.objective == "explicit" and not settings.model.warm_start
     return arranged or (standing.has_copies and is_welcome)
 
 

@@ -15,7 +15,7 @@ from liberate.data.dataset import Dataset
 from liberate.privacy.accounting import PrivacyLoss, noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.privacy.grid import NANO
 from liberate.runs.folder import Run, load_dataset
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
@@ -82,10 +82,10 @@ def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
         found, person = everybody.of_person(named.number), asdict(named)
     number = int(run.record["run"])
     epsilon_nano, rho_nano = found.charged()
-    n_people = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
-    said = _promised(run.settings) | person | _spent(found, delta, n_people)
+    n_participants = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
+    said = _promised(run.settings) | person | _spent(found, delta, n_participants)
     return said | {
-        "this_run": _spent(found.of_run(number), delta, n_people),
+        "this_run": _spent(found.of_run(number), delta, n_participants),
         "by_run": [_by_run(found.of_run(each), each) for each in found.runs],
         "participants": len(everybody.answered),
         "ledger_epsilon_nano_most": epsilon_nano,
@@ -108,11 +108,15 @@ def achieved_privacy(run: Run) -> dict[str, Any]:
     return _promised(run.settings) | asdict(found.spent(run.settings.privacy.delta))
 
 
-def _spent(found: Spending, delta: float, n_people: int | None) -> dict[str, Any]:
+def _spent(found: Spending, delta: float, n_participants: int | None) -> dict[str, Any]:
     """Price rounds, also against coalitions where noise was shared among a number of people."""
     least, most = found.joined()
     said = asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
-    return said if n_people is None else said | _if_colluding(n_people, lambda c: found.spent(delta, colluding=c))
+    return (
+        said
+        if n_participants is None
+        else said | _if_colluding(n_participants, lambda c: found.spent(delta, colluding=c))
+    )
 
 
 def _by_run(found: Spending, number: int) -> dict[str, Any]:
@@ -131,8 +135,8 @@ _MASKS = {
     False: "left out: they cancel in the sum, and this is a simulation",
 }
 _NOISE = {
-    "uploads": "a share of it on every upload",
-    "sum": "all of it at once on the sum: this is a simulation",
+    "per_upload": "a share of it on every upload",
+    "on_sum": "all of it at once on the sum: this is a simulation",
 }
 
 
@@ -146,7 +150,7 @@ def _promised(settings: Settings) -> dict[str, Any]:
         else "none: no noise is drawn",
     }
     if mode == "distributed":
-        said |= {"masks": _MASKS[settings.run.is_masked], "noise": _NOISE[settings.run.noise_on]}
+        said |= {"masks": _MASKS[settings.is_masked], "noise": _NOISE[settings.noise_placement]}
     return said
 
 

@@ -64,13 +64,13 @@ class Spending:
     def of_run(self, run: int) -> Spending:
         """Give one run's rounds, and the people who could answer one."""
         rounds = {number: held for number, held in self.rounds.items() if held.run == run}
-        people = frozenset[int]().union(*(held.cohort for held in rounds.values()))
+        participants = frozenset[int]().union(*(held.cohort for held in rounds.values()))
         return Spending(
             rounds=rounds,
             answered={
                 person: tuple(number for number in answered if number in rounds)
                 for person, answered in self.answered.items()
-                if person in people
+                if person in participants
             },
         )
 
@@ -129,9 +129,9 @@ def _held(record: Round, cohort: frozenset[int]) -> PricedRound:
     return PricedRound(
         run=record.run,
         mechanism=mechanism.name,
-        event=mechanism_from(mechanism.name, record.grid_bits, mechanism.parameters).event(),
-        epsilon_nano=record.spend if record.account == "epsilon" else 0,
-        rho_nano=record.spend if record.account == "rho" else 0,
+        event=mechanism_from(mechanism.name, record.fraction_bits, mechanism.parameters).event(),
+        epsilon_nano=record.spend_nano if record.account == "epsilon" else 0,
+        rho_nano=record.spend_nano if record.account == "rho" else 0,
         cohort=cohort,
     )
 

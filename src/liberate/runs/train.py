@@ -56,7 +56,7 @@ from liberate.runs.folder import (
     Run,
     erased_users,
     save_table,
-    without_people,
+    without_participants,
     write_run,
 )
 from liberate.runs.pending_requests import request_processor
@@ -130,7 +130,7 @@ def train(
             task.split.train,
             run=task.number,
             cohort=task.cohort,
-            chunk=settings.federation.chunk,
+            batch_size=settings.federation.batch_size,
             stopwatch=stopwatch,
             claim=partial(_claim, task),
             progress=progress,
@@ -139,7 +139,7 @@ def train(
     ):
         run = task.begun or _begin(out, task, federation, charter, start, progress)
         last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
-        split = without_people(task.split, erased_users(federation.devices, dataset))
+        split = without_participants(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
         checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
@@ -243,7 +243,7 @@ def _first_model(
 def _last_model(task: PreparedRun, reached: ModelReference) -> Model | None:
     """Give the federation's last model where the run may go on with it and its file is there."""
     agenda = task.agenda
-    warm_start = agenda.settings.run.warm_start
+    warm_start = agenda.settings.model.warm_start
     if agenda.stages and task.last is not None and (not agenda.is_noisy if warm_start is None else warm_start):
         with suppress(StaleModel):
             return ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
@@ -275,11 +275,11 @@ def _learn(
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
         store=store,
         config=agenda.settings.federation,
-        fidelity=agenda.fidelity,
+        noise_placement=agenda.noise_placement,
         randomness=randomness,
         stopwatch=stopwatch,
         publish=federation.publisher.publish,
-        people=federation.cohort,
+        participants=federation.cohort,
         uploads=uploads,
     )
     made = [position for position in ledger.positions(kind="model") if position >= run.record["first_position"]]
@@ -308,7 +308,7 @@ def _learn(
     return current
 
 
-def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) -> RoundMethod:
+def _stage(agenda: Plan, ledger: Ledger, model: Model, participants: Sequence[int]) -> RoundMethod:
     """Give the stage of the round that starts from a model; the noise of those who have left is added by the others."""
     stage, current = agenda.stage_after(model), ledger.state.open_round
     if not isinstance(stage.mechanism, DistributedGaussian):
@@ -316,7 +316,7 @@ def _stage(agenda: Plan, ledger: Ledger, model: Model, people: Sequence[int]) ->
     if current is not None:
         honest = current.record.mechanism.parameters["honest"]
     else:
-        n_active = sum(ledger.state.principals[number].is_active for number in people)
+        n_active = sum(ledger.state.principals[number].is_active for number in participants)
         honest = math.ceil(Fraction(str(agenda.settings.privacy.honest_fraction)) * n_active)
     return replace(stage, mechanism=stage.mechanism.held_by(max(1, honest)))
 
@@ -334,7 +334,7 @@ def _arrange_sharing(
         where = SharingSimulation(
             ledger=ledger,
             devices=federation.devices,
-            people=federation.cohort,
+            participants=federation.cohort,
             coordinator=federation.coordinator,
             coordinator_key=federation.coordinator_key,
             pool=pool,

@@ -67,7 +67,7 @@ class Unlearned:
         result: The figures of the new run; None where none was needed.
     """
 
-    people: tuple[int, ...]
+    participants: tuple[int, ...]
     models: tuple[int, ...] = ()
     method: Method | None = None
     started_from: int | None = None
@@ -107,20 +107,24 @@ def unlearn(
     """
     result, mode = run.result, run.settings.privacy.mode
     with closing(run.open_ledger()) as ledger:
-        people = frozenset(number for number, person in enumerate(ledger.state.principals) if person.has_withdrawn)
-        if not people:
+        participants = frozenset(
+            number for number, person in enumerate(ledger.state.principals) if person.has_withdrawn
+        )
+        if not participants:
             raise LiberateError("nobody has withdrawn everything: there is nobody to forget")
-        names = tuple(sorted(people))
+        names = tuple(sorted(participants))
         progress("looking for the last model without them")
         last = run.first_version + result.rounds
         ancestors = list(_ancestors(ledger, last, run))
         is_private = mode in _KEPT
-        shaped = tuple(sorted(each.version for each in ancestors if people & each.exposed(is_private)))
+        shaped = tuple(sorted(each.version for each in ancestors if participants & each.exposed(is_private)))
         if is_private and not (shaped and mode == "device"):
             words = _COPIED if shaped else _KEPT[mode]
-            return Unlearned(people=names, models=shaped, words=words, epsilon=result.epsilon, delta=result.delta)
+            return Unlearned(participants=names, models=shaped, words=words, epsilon=result.epsilon, delta=result.delta)
         if not shaped:
-            return Unlearned(people=names, words="no model that this run's last one goes back to has used their data")
+            return Unlearned(
+                participants=names, words="no model that this run's last one goes back to has used their data"
+            )
         clean = shaped[0] - 1
         origin = _load(run, ledger, clean)
     settings, begin = _settings(run), time.perf_counter()
@@ -128,14 +132,14 @@ def unlearn(
         if any(each.copied for each in ancestors):
             raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
         settings = replace(settings, federation=replace(settings.federation, rounds=1))
-        start = StartingPoint(_estimate(run, people, clean, progress), last)
+        start = StartingPoint(_estimate(run, participants, clean, progress), last)
     else:
         start = StartingPoint(origin, clean if origin else 0)
     estimating = time.perf_counter() - begin
     result = train(settings, out, ledger=run.home, start=start, progress=progress)
     new = load_run(out)
     found = Unlearned(
-        people=names,
+        participants=names,
         models=shaped,
         method=method,
         started_from=int(new.record["started_from"]),
@@ -146,11 +150,11 @@ def unlearn(
     if method == "fast":
         found = replace(found, words="the models of the new run hold what the estimate has left of these people")
     else:
-        found = replace(found, proved=_prove(new, people))
+        found = replace(found, proved=_prove(new, participants))
     if not measure:
         return found
     progress("measuring")
-    before, after = _distances(run, new, people, clean, is_exact=method == "exact")
+    before, after = _distances(run, new, participants, clean, is_exact=method == "exact")
     return replace(found, distance_before=before, distance_after=after)
 
 
@@ -187,7 +191,7 @@ def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
         for step in model_ancestry(ledger, version):
             opening, model = step.round.entry.record, step.model.entry.record
             if isinstance(model, ModelRecord):
-                yield _Ancestor(model.version, step.people, step.pooled.union(step.givers))
+                yield _Ancestor(model.version, step.participants, step.pooled.union(step.senders))
         version = _came_from(opening, run)
 
 
@@ -212,12 +216,12 @@ def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
     return None
 
 
-def _prove(new: Run, people: frozenset[int]) -> int:
+def _prove(new: Run, participants: frozenset[int]) -> int:
     """Check that nobody of some people shaped a run's last model, and count the models on the way."""
     with closing(new.open_ledger()) as ledger:
         proved = 0
         for each in _ancestors(ledger, new.first_version + new.result.rounds, new):
-            if people & each.exposed(is_private=False):
+            if participants & each.exposed(is_private=False):
                 raise LiberateError(f"model {each.version} has used data of somebody who was to be forgotten")
             proved += 1
         return proved
@@ -234,16 +238,16 @@ def _settings(run: Run) -> Settings:
     return replace(run.settings, data=replace(run.settings.data, source=str(source.resolve())))
 
 
-def _took_part(run: Run, names: Sequence[str], people: frozenset[int]) -> tuple[BoolArray, BoolArray]:
+def _took_part(run: Run, names: Sequence[str], participants: frozenset[int]) -> tuple[BoolArray, BoolArray]:
     """Tell of each user of a run's data set whether it took part in the run, and whether it is one of some people."""
     with DeviceStore(run.devices_folder) as devices:
         numbers = {device.user_id: device.number for device in devices.devices()}
     absent = set(run.record.get("left_out", ()))
     took_part = np.array([name not in absent for name in names], np.bool_)
-    return took_part, np.array([numbers.get(name) in people for name in names], np.bool_)
+    return took_part, np.array([numbers.get(name) in participants for name in names], np.bool_)
 
 
-def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) -> Model:
+def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Progress) -> Model:
     """Give nearly the model before last as it would have been without some people."""
     dataset = run.dataset()
     own = run.split(dataset).train
@@ -252,7 +256,7 @@ def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) 
         raise SettingsError(
             f"there is no fast way to forget what {solver.name} has learned of {statistic.name}", hint="--method exact"
         )
-    took_part, are_leaving = _took_part(run, dataset.user_ids, people)
+    took_part, are_leaving = _took_part(run, dataset.user_ids, participants)
     everybody, leavers = own.select(np.flatnonzero(took_part)), own.select(np.flatnonzero(took_part & are_leaving))
     stayers = own.select(np.flatnonzero(took_part & ~are_leaving))
     last = run.first_version + run.result.rounds
@@ -270,7 +274,7 @@ def _estimate(run: Run, people: frozenset[int], clean: int, progress: Progress) 
 
 
 def _distances(
-    run: Run, new: Run, people: frozenset[int], clean: int, *, is_exact: bool
+    run: Run, new: Run, participants: frozenset[int], clean: int, *, is_exact: bool
 ) -> tuple[float | None, float | None]:
     """Give how far a run's last model and a new one are from one learned again without some people.
 
@@ -281,7 +285,7 @@ def _distances(
     split, old, last = run.split(dataset), run.model(), new.model()
     if old.n_items != last.n_items:
         return None, None
-    took_part, are_leaving = _took_part(run, dataset.user_ids, people)
+    took_part, are_leaving = _took_part(run, dataset.user_ids, participants)
     exact = last
     if not is_exact:
         statistic, solver = build_method(run.settings.model, old.n_items, noisy=False)

@@ -107,7 +107,7 @@ def grant(found: TracedConsent) -> Json:
         "expiry": terms.expiry,
         "max_shares": terms.max_shares,
         "epsilon": from_nano(terms.epsilon_nano),
-        "holds": found.holds,
+        "is_active": found.is_active,
         "withdrawn": position_or_none(found.end),
     }
 
@@ -117,14 +117,14 @@ def copy(found: TracedCopy) -> Json:
     share = found.share.entry.record
     assert isinstance(share, Share), "a copy is of a share"
     return entry(found.share) | {
-        "giver": found.giver,
+        "sender": found.sender,
         "recipient": found.recipient,
         "base": to_base64(share.base),
         "copy": to_base64(share.copy),
         "epsilon": from_nano(share.epsilon_nano),
         "consent": found.grant.consent.position,
         "receipt": position_or_none(found.receipt),
-        "holds": found.grant.holds,
+        "is_active": found.grant.is_active,
         "withdrawn": position_or_none(found.grant.end),
     }
 

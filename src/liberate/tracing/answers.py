@@ -22,7 +22,7 @@ from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry
 from liberate.ledger.trace.participant import CopyUse, ParticipantTrace, RunSpend, trace_participant, trace_received
 from liberate.ledger.trace.prover import ProvedEntry
 from liberate.runs.folder import Run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.timing import Progress, silent
 from liberate.tracing.answer_json import (
     Json,
@@ -96,34 +96,34 @@ def trace_person(run: Run, participant: str) -> Json:
 def trace_share(run: Run, position: int) -> Json:
     """Trace one copy: who gave it to whom under which consent, who used it, and the models that it shaped.
 
-    It is told from the giver's history, whose completeness is proved: there is no other use.
+    It is told from the sender's history, whose completeness is proved: there is no other use.
 
     Args:
         run: A run.
         position: Position of the share's entry.
 
     Returns:
-        The keys of `liberate trace --share --json`: the `giver`; as of a person `shares` with this one, `recipients`,
+        The keys of `liberate trace --share --json`: the `sender`; as of a person `shares` with this one, `recipients`,
         `consents` with the one that covers it, `uses`, `models`, `descendants` and all that is about proofs;
-        `receipt`; `updates`, those of the uses that are updates; `same_base`, the giver's other copies of it.
+        `receipt`; `updates`, those of the uses that are updates; `same_base`, the sender's other copies of it.
 
     Raises:
         LiberateError: There is no such share.
         LedgerError: The ledger cannot prove what it says.
     """
     with _opened(run) as (ledger, devices):
-        giver = _share_at(ledger, position).author
-        found = trace_participant(ledger, giver)
+        sender = _share_at(ledger, position).author
+        found = trace_participant(ledger, sender)
         wanted = next(each for each in found.copies if each.share.position == position)
         uses = [each for each in found.uses if wanted in each.copies]
         principals = ledger.state.principals
         recipients = _recipients([wanted], uses, principals, devices)
-        owner = party(giver, principals, devices)
+        owner = party(sender, principals, devices)
     models, descendants = models_shaped_by((), uses)
     own = copy(wanted)
     others = (copy(each) for each in found.copies if each is not wanted)
     return {
-        "giver": owner,
+        "sender": owner,
         "shares": [own],
         "recipients": recipients,
         "consents": [grant(wanted.grant)],
@@ -144,7 +144,7 @@ def trace_recipient(run: Run, name: str) -> Json:
         name: Number of a participant or coordinator, a participant's key id, or user:ID.
 
     Returns:
-        The keys of `liberate trace --received --json`: the recipient; `shares`; `givers`, each with the positions of
+        The keys of `liberate trace --recipient --json`: the recipient; `shares`; `senders`, each with the positions of
         the own shares; `consents`; and all that is about proofs, as of a person.
 
     Raises:
@@ -157,9 +157,9 @@ def trace_recipient(run: Run, name: str) -> Json:
         is_coordinator = is_number and principals[int(name)].role == "coordinator"
         found = trace_received(ledger, int(name) if is_coordinator else find_person(run, name).number)
         recipient = party(found.number, principals, devices)
-        givers = [
-            party(giver, principals, devices) | {"shares": [each.share.position for each in own]}
-            for giver, own in _grouped(found.copies)
+        senders = [
+            party(sender, principals, devices) | {"shares": [each.share.position for each in own]}
+            for sender, own in _grouped(found.copies)
         ]
     checkpoint = verify_checkpoint(found.checkpoint, run.verifier_key)
     verify_completeness(found.completeness, run.verifier_key)
@@ -167,7 +167,7 @@ def trace_recipient(run: Run, name: str) -> Json:
     proved = {at for each in found.copies for at in (each.share, each.receipt, each.grant.consent, each.grant.end)}
     return recipient | {
         "shares": [copy(each) for each in found.copies],
-        "givers": givers,
+        "senders": senders,
         "consents": [grant(each) for _, each in sorted(grants.items())],
         "complete": True,
         "completeness": completeness(found.completeness),
@@ -188,8 +188,9 @@ def trace_model(run: Run, version: int, progress: Progress = silent) -> Json:
 
     Returns:
         The keys of `liberate trace --model --json`: `version`; `models`, this one first, each with its round, the
-        positions of the updates it used, whose they are, the givers whose copies they used, and whose shares were
-        pooled; over all of them `people`, each with the versions that used `answers`, `copies` and `pooled` shares;
+        positions of the updates it used, whose they are, the senders whose copies they used, and whose shares were
+        pooled; over all of them `participants`, each with the versions that used `answers`, `copies` and `pooled`
+        shares;
         `updates`, positions; `shares`, those that they used or that pools mean, likewise; `recipients` of these;
         `proofs`.
 
@@ -212,7 +213,7 @@ def trace_model(run: Run, version: int, progress: Progress = silent) -> Json:
     return {
         "version": version,
         "models": [_step(step) for step in steps],
-        "people": _people(steps),
+        "participants": _participants(steps),
         "updates": sorted(at for step in steps for at in step.updates),
         "shares": shares,
         "recipients": named,
@@ -252,8 +253,8 @@ def _share_at(ledger: Ledger, position: int) -> Share:
 
 
 def _grouped(copies: Sequence[TracedCopy]) -> list[tuple[int, list[TracedCopy]]]:
-    givers = sorted({each.giver for each in copies})
-    return [(giver, [each for each in copies if each.giver == giver]) for giver in givers]
+    senders = sorted({each.sender for each in copies})
+    return [(sender, [each for each in copies if each.sender == sender]) for sender in senders]
 
 
 def _recipients(
@@ -285,11 +286,11 @@ def _by_run(spent: Iterable[RunSpend]) -> list[Json]:
 def _erasure(proved: ProvedEntry) -> Json:
     """Write a request to be forgotten, or what was done: destroyed, whom was told, who answered, which models."""
     record = proved.entry.record
-    removal = record.removal if isinstance(record, Erasure) else None
+    removal = record.report if isinstance(record, Erasure) else None
     return entry(proved) | {
         "destroyed": list(removal.destroyed) if removal else None,
-        "told": list(numbers_in(removal.told)) if removal else None,
-        "answered": list(numbers_in(removal.answered)) if removal else None,
+        "notified": list(numbers_in(removal.notified)) if removal else None,
+        "confirmed": list(numbers_in(removal.confirmed)) if removal else None,
         "models": list(numbers_in(removal.models)) if removal else None,
     }
 
@@ -302,20 +303,20 @@ def _step(step: ModelAncestor) -> Json:
         "run": opening.run,
         "statistic": opening.statistic,
         "updates": list(step.updates),
-        "people": sorted(step.people),
-        "givers": [{"number": giver, "updates": list(at)} for giver, at in sorted(step.givers.items())],
+        "participants": sorted(step.participants),
+        "senders": [{"number": sender, "updates": list(at)} for sender, at in sorted(step.senders.items())],
         "pools": [pool.position for pool in step.pools],
         "pooled": sorted(step.pooled),
     }
 
 
-def _people(steps: Sequence[ModelAncestor]) -> list[Json]:
+def _participants(steps: Sequence[ModelAncestor]) -> list[Json]:
     """Say of everybody by which models answers, copies and pooled shares were used."""
     found: dict[int, Json] = {}
     for step in reversed(steps):
         version = model(step.model)["version"]
-        for name, people in (("answers", step.people), ("copies", step.givers), ("pooled", step.pooled)):
-            for number in people:
+        for name, participants in (("answers", step.participants), ("copies", step.senders), ("pooled", step.pooled)):
+            for number in participants:
                 person = found.setdefault(number, {"number": number, "answers": [], "copies": [], "pooled": []})
                 person[name].append(version)
     return [person for _, person in sorted(found.items())]

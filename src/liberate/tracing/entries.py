@@ -14,7 +14,7 @@ from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import KINDS
 from liberate.ledger.rules.state import State
 from liberate.runs.folder import Run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 
 
 def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from liberate.ledger.publish.proof_files import (
 )
 from liberate.ledger.trace.completeness import Completeness, replay_principal
 from liberate.runs.folder import Run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 
 _NANO = 10**9
 

@@ -222,12 +222,12 @@ class _Again:
             return _Made(len(shares), 0, None)
         before, missing = len(self.findings), dict[int, int]()
         copies, opened, epsilons = list[bytes](), list[Digest](), list[int]()
-        for giver, share in shares:
-            position, record = self._share(giver, share)
+        for sender, share in shares:
+            position, record = self._share(sender, share)
             try:
                 (received,) = self.pool.copies([share])
             except KeyError:
-                missing[position] = giver
+                missing[position] = sender
                 continue
             copies.append(received.copy)
             opened.append(salted_commitment(received.salt, received.copy))
@@ -246,13 +246,13 @@ class _Again:
 
         return _Made(len(shares), len(copies), derive)
 
-    def _share(self, giver: int, share: Digest) -> tuple[int, Share]:
+    def _share(self, sender: int, share: Digest) -> tuple[int, Share]:
         """Find a share by its leaf hash, with its position."""
-        for position in self.ledger.positions(kind="share", author=giver):
+        for position in self.ledger.positions(kind="share", author=sender):
             entry = decode_entry(self.ledger.entry(position))
             if entry.leaf_hash == share and isinstance(entry.record, Share):
                 return position, entry.record
-        raise LedgerError(f"participant {giver} made no share {_short(share)}")
+        raise LedgerError(f"participant {sender} made no share {_short(share)}")
 
     def _check_sum(self, closed: CompletedRound, what: str, digest: Digest) -> None:
         wanted = closed.model.sum_digest
@@ -274,7 +274,7 @@ class _Again:
             self._check_sum(closed, "uploads", total.digest())
 
         def derive() -> Model:
-            return solver_from(model.solver, model.parameters).solve(base, total.total(record.grid_bits))
+            return solver_from(model.solver, model.parameters).solve(base, total.total(record.fraction_bits))
 
         return _Made(len(used), kept, derive)
 
@@ -301,24 +301,24 @@ class _Again:
         total.settle()
         if record.is_masked and not self._unmask(closed, {author for author, _ in used.values()}, total):
             return None
-        if record.fidelity == "sum" and isinstance(mechanism, SumMechanism):
+        if record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
             key = self.randomness.secret("sum noise", record.number)
             mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, False)
         return total
 
-    def _are_gone(self, what: str, people: dict[int, int]) -> bool:
+    def _are_gone(self, what: str, participants: dict[int, int]) -> bool:
         """Whether something of people is gone; of those who did not ask for it that is a finding."""
-        for place, number in sorted(people.items()):
+        for place, number in sorted(participants.items()):
             if number not in self.erased:
                 self._find(f"{what} {place}", f"is not among those kept, and participant {number} was not erased")
-        return bool(people)
+        return bool(participants)
 
     def _unmask(self, closed: CompletedRound, survivors: set[int], total: UploadAggregate) -> bool:
         """Take the masks out of a sum with the shares that were kept; False where some are gone."""
         assert self.uploads is not None
         kept = self.uploads.unmasking(closed.record.number)
         current = masked_round(closed.entry)
-        gone = (survivors | current.people & self.erased) - kept.keys()
+        gone = (survivors | current.participants & self.erased) - kept.keys()
         if self._are_gone("shares of participant", {number: number for number in gone}):
             return False
         before, secrets = len(self.findings), {}
@@ -340,7 +340,7 @@ class _Again:
     def _check_keys(self, closed: CompletedRound, current: MaskedRound, number: int, keys: AdvertisedKeys) -> None:
         """Check that a person signed the keys, with a key of before the round's model."""
         state = self.ledger.state
-        if number not in current.people:
+        if number not in current.participants:
             raise FederationError(f"participant {number} is not of the cohort")
         public = {state.key_at(number, position) for position in (closed.position, closed.model_position)}
         for key in public:

@@ -34,7 +34,7 @@ class CompletedRound:
     @property
     def mechanism(self) -> Mechanism:
         """What protected its uploads."""
-        return mechanism_from(self.record.mechanism.name, self.record.grid_bits, self.record.mechanism.parameters)
+        return mechanism_from(self.record.mechanism.name, self.record.fraction_bits, self.record.mechanism.parameters)
 
     def used(self, ledger: Ledger) -> dict[int, tuple[int, bytes]]:
         """Give the updates that the model used by position, each with its author."""

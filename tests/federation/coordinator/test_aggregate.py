@@ -20,8 +20,8 @@ def parts() -> st.SearchStrategy[Parts]:
     return st.lists(st.tuples(rows, st.lists(TAIL, min_size=SHAPE[2], max_size=SHAPE[2])), max_size=9)
 
 
-def summed(uploads: Parts, trim_nano: int) -> UploadAggregate:
-    total = UploadAggregate.empty(SHAPE, trim_nano)
+def summed(uploads: Parts, trimmed_nano: int) -> UploadAggregate:
+    total = UploadAggregate.empty(SHAPE, trimmed_nano)
     for rows, tail in uploads:
         items = sorted(rows)
         total.add(
@@ -36,33 +36,33 @@ def summed(uploads: Parts, trim_nano: int) -> UploadAggregate:
     return total
 
 
-def plain_trimmed(numbers: list[int], trim_nano: int) -> int:
+def plain_trimmed(numbers: list[int], trimmed_nano: int) -> int:
     """The trimmed mean times the number of all, in Python's integers."""
     m = len(numbers)
-    out = m * trim_nano // 10**9
+    out = m * trimmed_nano // 10**9
     kept = sorted(numbers)[out : m - out]
     return sum(kept) * m // len(kept) if kept else 0
 
 
-@given(uploads=parts(), trim_nano=st.sampled_from([0, 1, 100_000_000, 250_000_000, 333_333_334, 499_999_999]))
-def test_trimmed_sum_equals_its_twin(uploads: Parts, trim_nano: int) -> None:
-    total = summed(uploads, trim_nano)
+@given(uploads=parts(), trimmed_nano=st.sampled_from([0, 1, 100_000_000, 250_000_000, 333_333_334, 499_999_999]))
+def test_trimmed_sum_equals_its_twin(uploads: Parts, trimmed_nano: int) -> None:
+    total = summed(uploads, trimmed_nano)
 
     assert total.n_uploads == len(uploads)
     for item in range(SHAPE[0]):
         for t in range(SHAPE[1]):
             assert total.rows[item, t] == plain_trimmed(
-                [rows[item][t] for rows, _ in uploads if item in rows], trim_nano
+                [rows[item][t] for rows, _ in uploads if item in rows], trimmed_nano
             )
     for t in range(SHAPE[2]):
-        assert total.tail[t] == plain_trimmed([tail[t] for _, tail in uploads], trim_nano)
+        assert total.tail[t] == plain_trimmed([tail[t] for _, tail in uploads], trimmed_nano)
 
 
-@given(uploads=parts(), trim_nano=st.sampled_from([0, 250_000_000]), seed=st.integers(0, 99))
-def test_order_of_uploads_does_not_change_a_bit(uploads: Parts, trim_nano: int, seed: int) -> None:
+@given(uploads=parts(), trimmed_nano=st.sampled_from([0, 250_000_000]), seed=st.integers(0, 99))
+def test_order_of_uploads_does_not_change_a_bit(uploads: Parts, trimmed_nano: int, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(uploads))
 
-    assert summed([uploads[i] for i in order], trim_nano).digest() == summed(uploads, trim_nano).digest()
+    assert summed([uploads[i] for i in order], trimmed_nano).digest() == summed(uploads, trimmed_nano).digest()
 
 
 @given(honest=st.lists(st.integers(-50, 50), min_size=8, max_size=8), hostile=st.lists(ROW, min_size=2, max_size=2))

@@ -1,4 +1,4 @@
-"""Rounds between honest parties: the same bits whatever the order, the chunks and the crashes."""
+"""Rounds between honest parties: the same bits whatever the order, the batches and the crashes."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ def test_same_seed_gives_the_same_root_and_model(tmp_path: Path, world: World) -
 
 
 @pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])
-@pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_chunks_do_not_change_the_model(tmp_path: Path, world: World, chunk: int) -> None:
-    assert final_state(tmp_path / "a", world)[0] == final_state(tmp_path / "b", replace(world, chunk=chunk))[0]
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_batches_do_not_change_the_model(tmp_path: Path, world: World, batch_size: int) -> None:
+    assert (
+        final_state(tmp_path / "a", world)[0] == final_state(tmp_path / "b", replace(world, batch_size=batch_size))[0]
+    )
 
 
 def test_order_of_replies_does_not_matter(tmp_path: Path) -> None:
@@ -65,8 +67,8 @@ def test_order_of_replies_does_not_matter(tmp_path: Path) -> None:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            return self._inner.exchange(requests, deadline_s)[::-1]
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            return self._inner.exchange(requests)[::-1]
 
     straight = final_state(tmp_path / "a", PLAIN)
     with stage(tmp_path / "b", PLAIN, wrap=Shuffled) as scene:
@@ -100,9 +102,9 @@ def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> N
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             for _ in range(2):
-                replies = self._inner.exchange(requests, deadline_s)
+                replies = self._inner.exchange(requests)
                 seen.append({reply.sender: reply.body for reply in replies})
             return replies
 
@@ -121,8 +123,8 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            replies = self._inner.exchange(requests, deadline_s)
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            replies = self._inner.exchange(requests)
             for reply in replies:
                 answer = decode_reply(reply.body)
                 assert isinstance(answer, RoundAnswer)
@@ -144,7 +146,7 @@ DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "post"), (ModelStore, 
 def test_crash_at_every_durable_step_changes_nothing(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = replace(world, rounds=2, ratings=low_rank_ratings(6, 5), chunk=3)
+    world = replace(world, rounds=2, ratings=low_rank_ratings(6, 5), batch_size=3)
     undisturbed = final_state(tmp_path / "undisturbed", world)
     crashes = 0
 
@@ -226,7 +228,7 @@ def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(
 
 def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and noise are the system's: a resumed run cannot be the same, but each person answers and pays once."""
-    world = replace(LOCAL, rounds=2, ratings=low_rank_ratings(6, 5), chunk=3, is_simulated=False)
+    world = replace(LOCAL, rounds=2, ratings=low_rank_ratings(6, 5), batch_size=3, is_simulated=False)
     crashes = 0
 
     for at in range(1, 100):
@@ -245,8 +247,8 @@ def test_crash_outside_a_simulation_charges_nobody_twice(tmp_path: Path, monkeyp
         assert not audit.simulated
         with stage(folder, world) as scene:
             spend = 2 * scene.learning.mechanism.spend_nano
-            people = [p for p in scene.federation.ledger.state.principals if p.role == "participant"]
-            assert {person.epsilon_nano for person in people} == {spend}
+            participants = [p for p in scene.federation.ledger.state.principals if p.role == "participant"]
+            assert {person.epsilon_nano for person in participants} == {spend}
             assert {device.epsilon_nano for device in scene.federation.devices.devices()} == {spend}
 
     assert crashes > 15

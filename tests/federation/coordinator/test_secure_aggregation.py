@@ -39,10 +39,8 @@ def through(edit: Callable[[Request, list[Reply]], list[Reply]]) -> type[Transpo
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            return [
-                reply for request in requests for reply in edit(request, self._inner.exchange([request], deadline_s))
-            ]
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            return [reply for request in requests for reply in edit(request, self._inner.exchange([request]))]
 
     return Edited
 
@@ -54,11 +52,11 @@ def vanishing(absent: dict[str, set[int]]) -> type[Transport]:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             gone: set[int] = set()
             for phase in PHASES[: PHASES.index(requests[0].phase) + 1]:
                 gone |= absent.get(phase, set())
-            return self._inner.exchange([each for each in requests if each.recipient not in gone], deadline_s)
+            return self._inner.exchange([each for each in requests if each.recipient not in gone])
 
     return Vanishing
 
@@ -66,7 +64,7 @@ def vanishing(absent: dict[str, set[int]]) -> type[Transport]:
 def survivors_on(scene: Stage) -> list[int]:
     ledger = scene.federation.ledger
     records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="survivors")]
-    return [number for record in records if isinstance(record, Survivors) for number in numbers_in(record.people)]
+    return [number for record in records if isinstance(record, Survivors) for number in numbers_in(record.participants)]
 
 
 def abort_reason(scene: Stage) -> str:
@@ -127,11 +125,11 @@ def test_uploads_are_masked_on_their_way(tmp_path: Path) -> None:
 
 # --- who vanishes -----------------------------------------------------------------------------------------------------
 
-people: st.SearchStrategy[set[int]] = st.just(set()) | st.sets(st.integers(FIRST, FIRST + 11), max_size=4)
+participants: st.SearchStrategy[set[int]] = st.just(set()) | st.sets(st.integers(FIRST, FIRST + 11), max_size=4)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.fixed_dictionaries(dict.fromkeys(PHASES, people)))
+@given(st.fixed_dictionaries(dict.fromkeys(PHASES, participants)))
 def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_aborted(
     absent: dict[str, set[int]],
 ) -> None:
@@ -308,7 +306,7 @@ def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_pat
         )
         with pytest.raises(Refused, match="without masks is for simulations"):
             scene.host._check_policy(bare)
-        for changes in ({"shape": (9, 3, 1)}, {"modulus_bits": 64}, {"fidelity": "sum"}):
+        for changes in ({"shape": (9, 3, 1)}, {"noise_placement": "on_sum"}):
             with pytest.raises(Refused, match=r"for uploads without|for simulations"):
                 scene.host._check_policy(msgspec.structs.replace(record, **changes))
         scene.host._check_policy(record)
@@ -335,15 +333,15 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             nonlocal left
             if requests[0].phase == phase:
                 if left == 0:
                     if is_delivered:
-                        self._inner.exchange(requests, deadline_s)
+                        self._inner.exchange(requests)
                     raise Killed
                 left -= 1
-            return self._inner.exchange(requests, deadline_s)
+            return self._inner.exchange(requests)
 
     with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=Deadly) as scene:
         scene.learn(1)
@@ -419,11 +417,11 @@ def test_a_lost_file_of_the_coordinator_is_made_again(tmp_path: Path, damage: by
 
 @pytest.mark.parametrize("step", [1, 7, 300])
 def test_a_large_survivor_set_spans_records_that_fit(step: int) -> None:
-    people = list(range(3, 3 + 5_000 * step, step))
+    participants = list(range(3, 3 + 5_000 * step, step))
 
-    parts = list(survivor_parts(people))
+    parts = list(survivor_parts(participants))
 
-    assert [number for part in parts for number in numbers_in(part)] == people
+    assert [number for part in parts for number in numbers_in(part)] == participants
     assert all(len(msgspec.json.encode(part)) < 60_000 for part in parts)
     assert len(parts) == {1: 1, 7: 1, 300: 16}[step]
-    assert list(survivor_parts(people[:10])) == [to_ranges(people[:10])]
+    assert list(survivor_parts(participants[:10])) == [to_ranges(participants[:10])]

@@ -49,7 +49,7 @@ WORLDS = {
     "laplace": replace(PLAIN, mode="local", epsilon=6.0),
     "laplace, trimmed": replace(PLAIN, mode="local", epsilon=6.0, trim=0.1),
     "gaussian": replace(PLAIN, mode="local", epsilon=6.0, noise="gaussian"),
-    "noise on the sum": replace(PLAIN, mode="distributed", masks=False, fidelity="sum", rounds=2),
+    "noise on the sum": replace(PLAIN, mode="distributed", masks=False, noise_placement="on_sum", rounds=2),
     "noise on unmasked uploads": replace(PLAIN, mode="distributed", masks=False, rounds=2),
 }
 EVERYWHERE = pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def hostile(scene: Stage, forge: Callable[[RoundAnswer, Round], RoundAnswer]) ->
     inner = scene.coordinator._transport
 
     class Forging:
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             replies = []
-            for reply in inner.exchange(requests, deadline_s):
+            for reply in inner.exchange(requests):
                 answer = decode_reply(reply.body)
                 if reply.sender == LIAR and isinstance(answer, RoundAnswer):
                     reply = Reply(reply.sender, encode_message(forge(answer, open_round(scene))))
@@ -93,7 +93,7 @@ def sending(scene: Stage, upload: bytes, answer: RoundAnswer) -> RoundAnswer:
 
 
 def numbers_of(answer: RoundAnswer, record: Round) -> FixedPointStatistics:
-    is_dense = record.fidelity == "uploads" and record.mechanism.name != "none"
+    is_dense = record.noise_placement == "per_upload" and record.mechanism.name != "none"
     return decode_upload(answer.upload, shape=record.shape, is_dense=is_dense)
 
 
@@ -103,7 +103,7 @@ def with_numbers(answer: RoundAnswer, record: Round, change: Callable[[np.ndarra
     rows, tails = upload.rows.astype(np.int64), upload.tails.copy()
     change(rows, tails)
     lying = replace(upload, rows=np.clip(rows, -(2**31), 2**31 - 1).astype(np.int32), tails=tails)
-    return encode_upload(lying, 0, is_dense=record.fidelity == "uploads" and record.mechanism.name != "none")
+    return encode_upload(lying, 0, is_dense=record.noise_placement == "per_upload" and record.mechanism.name != "none")
 
 
 def refused(folder: Path, world: World, forge: Callable[[Stage, RoundAnswer, Round], RoundAnswer]) -> tuple[Model, str]:
@@ -126,8 +126,8 @@ def learned_without(folder: Path, world: World) -> Model:
         inner = scene.coordinator._transport
 
         class Silent:
-            def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-                return inner.exchange([request for request in requests if request.recipient != LIAR], deadline_s)
+            def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+                return inner.exchange([request for request in requests if request.recipient != LIAR])
 
         scene.coordinator._transport = Silent()
         return scene.learn(2)
@@ -221,10 +221,10 @@ ENTRIES: dict[str, tuple[str, Callable[[Stage, RoundAnswer], bytes]]] = {
     "for another ledger": ("wrong_origin", lambda scene, answer: signed(scene, answer, origin="other.invalid")),
     "to a round that is to come": ("replayed", lambda scene, answer: signed(scene, answer, round=9)),
     "of an old sequence": ("stale_sequence", lambda scene, answer: signed(scene, answer, seq=1)),
-    "of another price": ("wrong_spend", lambda scene, answer: signed(scene, answer, account="rho", spend=1)),
+    "of another price": ("wrong_spend", lambda scene, answer: signed(scene, answer, account="rho", spend_nano=1)),
     "with shares nobody gave": (
         "share_without_consent",
-        lambda scene, answer: signed(scene, answer, shares=(UsedCopy(giver=6, share=Digest(bytes(32))),)),
+        lambda scene, answer: signed(scene, answer, shares=(UsedCopy(sender=6, share=Digest(bytes(32))),)),
     ),
 }
 
@@ -269,7 +269,7 @@ def test_an_answer_replayed_in_a_later_round_is_refused(tmp_path: Path) -> None:
 def test_a_refusal_is_logged_and_the_reasons_stand_in_the_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with stage(tmp_path, replace(PLAIN, min_fraction=1.0)) as scene:
+    with stage(tmp_path, replace(PLAIN, min_participation=1.0)) as scene:
         hostile(scene, lambda answer, record: msgspec.structs.replace(answer, salt=b""))
 
         with (
@@ -286,7 +286,7 @@ def test_a_reason_that_is_no_code_is_not_repeated(tmp_path: Path, reason: str) -
     class Talking:
         def __init__(self, inner: Transport) -> None: ...
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             words = encode_message(RoundRefusal(reason=reason, detail="", known_size=0))
             return [Reply(request.recipient, words) for request in requests]
 
@@ -351,6 +351,6 @@ def test_a_trimmed_run_says_so_in_its_rounds(tmp_path: Path) -> None:
         trimmed = scene.learn()
         ledger = scene.federation.ledger
         records = [decode_entry(ledger.entry(p)).record for p in ledger.positions(kind="round")]
-        assert {r.mechanism.parameters["trim_nano"] for r in records if isinstance(r, Round)} == {10**8}
+        assert {r.mechanism.parameters["trimmed_nano"] for r in records if isinstance(r, Round)} == {10**8}
     with stage(tmp_path / "b", replace(world, trim=0.0)) as scene:
         assert encode_model(scene.learn()) != encode_model(trimmed)

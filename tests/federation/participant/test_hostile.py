@@ -46,9 +46,9 @@ def lying(edit: Edit, liar: int) -> type[Transport]:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             replies = []
-            for reply in self._inner.exchange(requests, deadline_s):
+            for reply in self._inner.exchange(requests):
                 answer = decode_reply(reply.body)
                 if reply.sender == liar and isinstance(answer, RoundAnswer):
                     reply = Reply(reply.sender, encode_message(edit(answer)))
@@ -78,7 +78,7 @@ LIES: dict[str, Edit] = {
     "no entry": lambda a: msgspec.structs.replace(a, entry=b""),
     "entry of somebody else": lambda a: msgspec.structs.replace(a, entry=forged(a, author=6)),
     "another round": lambda a: msgspec.structs.replace(a, entry=forged(a, round=2)),
-    "another spend": lambda a: msgspec.structs.replace(a, entry=forged(a, account="epsilon", spend=1)),
+    "another spend": lambda a: msgspec.structs.replace(a, entry=forged(a, account="epsilon", spend_nano=1)),
     "another shape": lambda a: msgspec.structs.replace(
         a, upload=a.upload[:8], entry=forged(a, commitment=salted_commitment(a.salt, a.upload[:8]))
     ),
@@ -107,8 +107,8 @@ def silent(absent: set[int]) -> type[Transport]:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            return self._inner.exchange([r for r in requests if r.recipient not in absent], deadline_s)
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            return self._inner.exchange([r for r in requests if r.recipient not in absent])
 
     return Silent
 
@@ -128,8 +128,8 @@ def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path, noise: str) 
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            replies = self._inner.exchange(requests, deadline_s)
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            replies = self._inner.exchange(requests)
             return [Reply(reply.sender, NOISE[noise] if reply.sender == 5 else reply.body) for reply in replies]
 
     with stage(tmp_path / "a", PLAIN, wrap=Noisy) as scene:
@@ -145,8 +145,8 @@ def test_answer_given_twice_counts_once(tmp_path: Path) -> None:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            replies = self._inner.exchange(requests, deadline_s)
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            replies = self._inner.exchange(requests)
             return replies + [reply for reply in replies if reply.sender == 5]
 
     with stage(tmp_path / "a", PLAIN, wrap=Insistent) as scene:
@@ -178,7 +178,7 @@ def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
 
 
 def test_too_few_answers_abort_the_round_and_the_next_one_can_be_opened(tmp_path: Path) -> None:
-    world = replace(PLAIN, min_fraction=1.0)
+    world = replace(PLAIN, min_participation=1.0)
     with stage(tmp_path, world, wrap=silent({3})) as scene:
         with pytest.raises(InsufficientCohort, match="11 updates, 12 were needed"):
             scene.learn(1)
@@ -200,7 +200,7 @@ def captured(scene: Stage) -> RoundRequest:
     requests: list[Request] = []
 
     class Capturing:
-        def exchange(self, sent: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, sent: Sequence[Request]) -> list[Reply]:
             requests.extend(sent)
             return []
 
@@ -280,7 +280,7 @@ def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
         assert reasons(scene, with_record(scene, request, stranger)) == {"record"}
         assert reasons(scene, edited(origin="other.invalid")) == {"record"}
         assert reasons(scene, edited(mechanism=weaker)) == {"policy"}, "less noise, the old price"
-        assert reasons(scene, edited(mechanism=plain, account="none", spend=0)) == {"policy"}, "no noise"
+        assert reasons(scene, edited(mechanism=plain, account="none", spend_nano=0)) == {"policy"}, "no noise"
         assert reasons(scene, edited(mechanism=unknown)) == {"policy"}
         assert reasons(scene, edited(rounds=None)) == {"policy"}, "a private run without an end"
         assert reasons(scene, edited(statistic="telepathy")) == {"record"}
@@ -332,13 +332,13 @@ def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
 
         def counting_on(honest: int, cohort: Sequence[int]) -> RoundRequest:
             parameters = {**record.mechanism.parameters, "honest": honest}
-            mechanism = mechanism_from(record.mechanism.name, record.grid_bits, parameters)
+            mechanism = mechanism_from(record.mechanism.name, record.fraction_bits, parameters)
             return with_record(
                 scene,
                 request,
                 key,
                 mechanism=msgspec.structs.replace(record.mechanism, parameters=parameters),
-                spend=mechanism.spend_nano,
+                spend_nano=mechanism.spend_nano,
                 minimum=honest,
                 cohort=to_ranges(cohort),
             )
@@ -373,7 +373,7 @@ def test_noise_on_the_sum_is_for_simulations(tmp_path: Path) -> None:
         request = captured(scene)
         key = scene.federation.coordinator_key
 
-        assert reasons(scene, with_record(scene, request, key, fidelity="sum")) == {"policy"}
+        assert reasons(scene, with_record(scene, request, key, noise_placement="on_sum")) == {"policy"}
 
 
 def test_rolled_back_and_split_logs_are_refused(tmp_path: Path) -> None:
@@ -406,9 +406,9 @@ def test_closed_round_is_not_answered_again(tmp_path: Path) -> None:
             def __init__(self, inner: Transport) -> None:
                 self._inner = inner
 
-            def exchange(self, sent: Sequence[Request], deadline_s: float) -> list[Reply]:
+            def exchange(self, sent: Sequence[Request]) -> list[Reply]:
                 requests.append(sent[0].body)
-                return self._inner.exchange(sent, deadline_s)
+                return self._inner.exchange(sent)
 
         scene.coordinator._transport = Listening(scene.coordinator._transport)
         scene.learn(2)
@@ -471,7 +471,7 @@ def test_open_round_of_another_model_is_refused(tmp_path: Path) -> None:
     class Breaking:
         def __init__(self, inner: Transport) -> None: ...
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             raise Broken
 
     with stage(tmp_path, PLAIN, wrap=Breaking) as scene, pytest.raises(Broken):
@@ -488,7 +488,7 @@ def test_updates_spend_what_the_round_says(tmp_path: Path) -> None:
         scene.learn(2)
         ledger = scene.federation.ledger
         records = [decode_entry(ledger.entry(p)).record for p in ledger.positions(kind="update")]
-        spends = {(r.account, r.spend) for r in records if isinstance(r, Update)}
+        spends = {(r.account, r.spend_nano) for r in records if isinstance(r, Update)}
 
         assert spends == {("epsilon", 2 * 10**9)}
         accounts = {p.epsilon_nano for p in ledger.state.principals if p.role == "participant"}

@@ -65,11 +65,11 @@ def refusal(party: Party, number: int, request: ShareKeysRequest) -> str:
 
 def test_what_survivors_give_away_undoes_the_masks_of_a_sum(party: Party) -> None:
     uploads = party.until_upload(ones())
-    survivors = [number for number in party.people if number != CAROL]
+    survivors = [number for number in party.participants if number != CAROL]
     opened = {number: dict(party.unmask(number, party.survivors(survivors)).shares) for number in survivors}
 
     total = np.array([uploads[number] for number in survivors]).sum(axis=0, dtype=np.uint32)
-    for number in party.people:
+    for number in party.participants:
         found = {party.peers(number).index(n) + 1: opened[n][number] for n in survivors if n != number}
         secret = secure_aggregation.shamir_combine(dict(list(found.items())[: party.round.needed(number)]))
         if number in survivors:
@@ -94,9 +94,9 @@ def test_a_masked_upload_tells_nothing_of_its_values(party: Party) -> None:
 def test_each_phase_asked_again_gets_the_same_bytes_also_after_a_crash(party: Party) -> None:
     def everything() -> list[object]:
         keys = party.advertise()
-        shares = [party.share(number) for number in party.people]
-        uploads = [party.upload(number, ones()).tobytes() for number in party.people]
-        opened = [party.unmask(number, party.survivors(party.people)) for number in party.people]
+        shares = [party.share(number) for number in party.participants]
+        uploads = [party.upload(number, ones()).tobytes() for number in party.participants]
+        opened = [party.unmask(number, party.survivors(party.participants)) for number in party.participants]
         return [dict(keys), shares, uploads, opened]
 
     first = everything()
@@ -107,7 +107,7 @@ def test_each_phase_asked_again_gets_the_same_bytes_also_after_a_crash(party: Pa
 
 def test_what_was_kept_is_forgotten_with_the_next_round(party: Party) -> None:
     party.advertise()
-    later = masked_round(sign(round_record(party.people, 1, number=2), COORDINATOR))
+    later = masked_round(sign(round_record(party.participants, 1, number=2), COORDINATOR))
     party.masks.advertise(later, [(0, ALICE)], "note")
 
     assert [party.devices.masking(0, number) is None for number in (1, 2)] == [True, False]
@@ -118,21 +118,22 @@ def test_what_was_kept_is_forgotten_with_the_next_round(party: Party) -> None:
 
 def test_keys_for_another_entry_of_a_round_are_refused(party: Party) -> None:
     party.advertise()
-    other = masked_round(sign(round_record(party.people, 2), COORDINATOR))
+    other = masked_round(sign(round_record(party.participants, 2), COORDINATOR))
 
     with pytest.raises(Refused, match="another entry"):
         party.masks.advertise(other, [(0, ALICE)], "note")
 
 
-@pytest.mark.parametrize("people", [[], [3], [3, 4]])
-def test_a_cohort_of_two_is_no_crowd(people: list[int]) -> None:
+@pytest.mark.parametrize("participants", [[], [3], [3, 4]])
+def test_a_cohort_of_two_is_no_crowd(participants: list[int]) -> None:
     with pytest.raises(FederationError, match="3 people or more"):
-        masked_round(sign(round_record(people, 1), COORDINATOR))
+        masked_round(sign(round_record(participants, 1), COORDINATOR))
 
 
 def test_a_round_without_masks_is_no_masked_one(party: Party) -> None:
     plain = msgspec.structs.replace(
-        round_record(party.people, 1), mechanism=msgspec.structs.replace(party.round.record.mechanism, parameters={})
+        round_record(party.participants, 1),
+        mechanism=msgspec.structs.replace(party.round.record.mechanism, parameters={}),
     )
     for entry in (sign(plain, COORDINATOR), signed(party.survivors([ALICE])), b"no entry"):
         with pytest.raises(FederationError, match="round"):
@@ -257,12 +258,12 @@ def test_each_phase_needs_the_one_before(party: Party) -> None:
     with pytest.raises(Refused, match="0 neighbours go on"):
         party.masks.receive(0, ALICE, party.round, request)
     with pytest.raises(Refused, match="0 neighbours survive"):
-        party.unmask(ALICE, party.survivors(party.people))
+        party.unmask(ALICE, party.survivors(party.participants))
 
 
 def test_shares_that_are_replayed_or_changed_are_refused(party: Party) -> None:
     party.advertise()
-    for number in party.people:
+    for number in party.participants:
         party.share(number)
     honest = party.mask_request(ALICE).received
     for_bob = dict(party.mask_request(BOB).received)
@@ -285,7 +286,7 @@ def test_shares_that_are_replayed_or_changed_are_refused(party: Party) -> None:
 
 def test_a_neighbour_that_seals_no_shares_is_refused(party: Party) -> None:
     party.advertise()
-    for number in party.people:
+    for number in party.participants:
         party.share(number)
     state = party.devices.masking(BOB - FIRST, 1)
     assert state is not None
@@ -312,7 +313,7 @@ def test_shares_are_received_once(party: Party) -> None:
 
 def test_a_device_answers_one_survivor_set(party: Party) -> None:
     party.until_upload(ones())
-    everybody, without_bob = party.people, [number for number in party.people if number != BOB]
+    everybody, without_bob = party.participants, [number for number in party.participants if number != BOB]
     first = party.unmask(ALICE, party.survivors(everybody))
 
     for _ in range(2):
@@ -325,9 +326,9 @@ def test_a_device_answers_one_survivor_set(party: Party) -> None:
 def test_of_nobody_two_secrets_are_given_away(party: Party) -> None:
     """Whatever two sets are shown to whom: with what honest people answer, nobody's two secrets can be had."""
     party.until_upload(ones())
-    sets = [party.people, [number for number in party.people if number != BOB]]
+    sets = [party.participants, [number for number in party.participants if number != BOB]]
     answered: dict[int, list[int]] = {0: [], 1: []}
-    for index, number in enumerate(n for n in party.people if n != BOB):
+    for index, number in enumerate(n for n in party.participants if n != BOB):
         party.unmask(number, party.survivors(sets[index % 2]))
         answered[index % 2].append(number)
 
@@ -339,7 +340,7 @@ def test_of_nobody_two_secrets_are_given_away(party: Party) -> None:
 def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Party) -> None:
     """The coordinator drops Bob, whose upload it has: all masks he shared can be had, his own cannot."""
     uploads = party.until_upload(ones())
-    survivors = [number for number in party.people if number != BOB]
+    survivors = [number for number in party.participants if number != BOB]
     shares = {number: dict(party.unmask(number, party.survivors(survivors)).shares)[BOB] for number in survivors}
     secret = secure_aggregation.shamir_combine(
         {party.peers(BOB).index(n) + 1: shares[n] for n in survivors[: party.round.needed(BOB)]}
@@ -362,22 +363,22 @@ def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Part
 Lie = Callable[[Party], tuple[tuple[Record, ...], SigningKey]]
 
 LIES: dict[str, Lie] = {
-    "not the coordinator's": lambda p: ((p.survivors(p.people),), signing_key(BOB)),
-    "without the asked": lambda p: ((p.survivors(p.people[1:]),), COORDINATOR),
-    "below the minimum": lambda p: ((p.survivors(p.people[:4]),), COORDINATOR),
-    "a stranger": lambda p: ((p.survivors([*p.people, 99]),), COORDINATOR),
-    "a part missing": lambda p: ((p.survivors(p.people, parts=2),), COORDINATOR),
-    "the second part only": lambda p: ((p.survivors(p.people, part=2, parts=2),), COORDINATOR),
+    "not the coordinator's": lambda p: ((p.survivors(p.participants),), signing_key(BOB)),
+    "without the asked": lambda p: ((p.survivors(p.participants[1:]),), COORDINATOR),
+    "below the minimum": lambda p: ((p.survivors(p.participants[:4]),), COORDINATOR),
+    "a stranger": lambda p: ((p.survivors([*p.participants, 99]),), COORDINATOR),
+    "a part missing": lambda p: ((p.survivors(p.participants, parts=2),), COORDINATOR),
+    "the second part only": lambda p: ((p.survivors(p.participants, part=2, parts=2),), COORDINATOR),
     "parts in disorder": lambda p: (
-        (p.survivors(p.people[3:], parts=2), p.survivors(p.people[:3], part=2, parts=2)),
+        (p.survivors(p.participants[3:], parts=2), p.survivors(p.participants[:3], part=2, parts=2)),
         COORDINATOR,
     ),
     "somebody twice": lambda p: (
-        (p.survivors(p.people[:4], parts=2), p.survivors(p.people[3:], part=2, parts=2)),
+        (p.survivors(p.participants[:4], parts=2), p.survivors(p.participants[3:], part=2, parts=2)),
         COORDINATOR,
     ),
-    "another round": lambda p: ((change(p.survivors(p.people), round_hash=Digest(bytes(32))),), COORDINATOR),
-    "another ledger": lambda p: ((change(p.survivors(p.people), origin="elsewhere"),), COORDINATOR),
+    "another round": lambda p: ((change(p.survivors(p.participants), round_hash=Digest(bytes(32))),), COORDINATOR),
+    "another ledger": lambda p: ((change(p.survivors(p.participants), origin="elsewhere"),), COORDINATOR),
     "no survivors": lambda p: ((), COORDINATOR),
     "another kind": lambda p: ((p.round.record,), COORDINATOR),
 }
@@ -397,13 +398,13 @@ def test_a_survivor_set_that_is_none_is_refused(party: Party, lie: str) -> None:
 
     assert refused.value.reason == "survivors"
     assert party.devices.masking(0, 1).survivors is None  # type: ignore[union-attr]  # it is kept
-    party.unmask(ALICE, party.survivors(party.people))
+    party.unmask(ALICE, party.survivors(party.participants))
 
 
 def test_a_survivor_set_that_is_not_on_the_ledger_is_refused(party: Party) -> None:
     party.until_upload(ones())
-    request, checkpoint = unmask_request(party.entry, [signed(party.survivors(party.people))])
-    elsewhere = unmask_request(party.entry, [signed(party.survivors(party.people[:5]))])[1]
+    request, checkpoint = unmask_request(party.entry, [signed(party.survivors(party.participants))])
+    elsewhere = unmask_request(party.entry, [signed(party.survivors(party.participants[:5]))])[1]
 
     for other in (
         msgspec.structs.replace(request, positions=[]),
@@ -424,7 +425,7 @@ def test_too_few_surviving_neighbours_get_nothing(tmp_path: Path) -> None:
     party.until_upload(ones())
     neighbours = party.round.neighbours(ALICE)
     few = neighbours[: party.round.needed(ALICE) - 1]
-    others = [number for number in party.people if number not in neighbours]
+    others = [number for number in party.participants if number not in neighbours]
 
     with pytest.raises(Refused, match="13 neighbours survive, 14 are wanted"):
         party.unmask(ALICE, party.survivors(sorted({*others, *few})))
@@ -433,8 +434,8 @@ def test_too_few_surviving_neighbours_get_nothing(tmp_path: Path) -> None:
 
 def test_a_survivor_set_may_span_records(party: Party) -> None:
     party.until_upload(ones())
-    whole = party.unmask(ALICE, party.survivors(party.people))
-    parts = party.survivors(party.people[:2], parts=2), party.survivors(party.people[2:], part=2, parts=2)
+    whole = party.unmask(ALICE, party.survivors(party.participants))
+    parts = party.survivors(party.participants[:2], parts=2), party.survivors(party.participants[2:], part=2, parts=2)
 
     assert party.unmask(ALICE, *parts) == whole, "the same people are the same set"
 

@@ -42,19 +42,19 @@ def misuse(folder: Path, world: World) -> list[NoiseReuse]:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             record = decode_entry(decode_request(requests[0].body).entry).record
             assert isinstance(record, Round)
             clips.add(record.mechanism.parameters["clip_units"])
             for _ in range(2):
-                replies = self._inner.exchange(requests, deadline_s)
+                replies = self._inner.exchange(requests)
                 transcript.extend(seen(reply, record) for reply in replies)
             return replies
 
     with stage(folder, world, wrap=Insisting) as scene:
         scene.learn()
-        people = len(scene.host.numbers)
-    assert len(transcript) == 2 * world.rounds * people
+        participants = len(scene.host.numbers)
+    assert len(transcript) == 2 * world.rounds * participants
     return noise_misuse(transcript, 2 * max(clips), 1 if world.noise == "laplace" else 2)
 
 

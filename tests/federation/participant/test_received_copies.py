@@ -1,4 +1,4 @@
-"""Copies beside one's own ratings: whatever a giver puts in one, its recipient sends what ratings can give."""
+"""Copies beside one's own ratings: whatever a sender puts in one, its recipient sends what ratings can give."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
 from liberate.model.registry import statistic_of
 from liberate.model.upload_bounds import rating_bounds
-from liberate.privacy.mechanism_base import PLAIN_GRID_BITS, Plain
+from liberate.privacy.mechanism_base import PLAIN_FRACTION_BITS, Plain
 from tests.worlds import HIGH, LOW, low_rank_ratings
 
 OWN = low_rank_ratings()
-SHARES = tuple(UsedCopy(giver=giver, share=Digest(bytes([giver]) * 32)) for giver in (4, 5))
+SHARES = tuple(UsedCopy(sender=sender, share=Digest(bytes([sender]) * 32)) for sender in (4, 5))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Store:
             (
                 0,
                 Digest(each.share),
-                ReceivedCopy(giver=each.giver, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
+                ReceivedCopy(sender=each.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
             )
             for each, copy in zip(SHARES, self.copies, strict=True)
         ]
@@ -63,4 +63,4 @@ def test_ratings_beyond_the_scale_count_as_its_ends(statistic: str) -> None:
     assert np.array_equal(found.rows, ends.rows)
     assert np.array_equal(found.tails, ends.tails)
     sent: FixedPointStatistics = Plain().release(found, OWN.n_items, [], exact=False)
-    rating_bounds(model).check(sent, PLAIN_GRID_BITS, 1 + len(SHARES) / 2)
+    rating_bounds(model).check(sent, PLAIN_FRACTION_BITS, 1 + len(SHARES) / 2)

@@ -92,8 +92,8 @@ def consents(
 
 
 def gives(federation: FederationSession, user: int, consent: Digest, recipient: int) -> SealedCopy:
-    giver = person(federation, user)
-    return hand_over(federation.ledger, federation.devices, giver, consent, recipient, SCALE, RANDOM)[1]
+    sender = person(federation, user)
+    return hand_over(federation.ledger, federation.devices, sender, consent, recipient, SCALE, RANDOM)[1]
 
 
 def takes(federation: FederationSession, user: int, parcel: SealedCopy) -> int:
@@ -116,7 +116,7 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
 
         (found,) = federation.devices.all_kept(ReceivedCopy)
         slot, share, received = found
-        assert (slot, received.giver) == (person(federation, 1).slot, number(federation, 0))
+        assert (slot, received.sender) == (person(federation, 1).slot, number(federation, 0))
         assert federation.ledger.state.sharing.shares[share].is_received
         assert decode_entry(federation.ledger.entry(position)).record.kind == "receipt"
         own, copy = own_ratings(federation, 0), held(received.copy)
@@ -134,9 +134,9 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
 
 def test_the_share_commits_to_the_copy_and_to_one_base_of_all_copies(folder: Path) -> None:
     with standing(folder) as federation:
-        people = [number(federation, user) for user in (1, 2)]
-        consent = consents(federation, 0, *people, epsilon=1.0, part=0.5)
-        for to in people:
+        participants = [number(federation, user) for user in (1, 2)]
+        consent = consents(federation, 0, *participants, epsilon=1.0, part=0.5)
+        for to in participants:
             gives(federation, 0, consent, to)
 
         first, second = handed_over_copies(federation.devices)
@@ -273,22 +273,22 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
 
 def _everything(federation: FederationSession) -> None:
     """Three people consent to two recipients and hand copies over, which are received."""
-    givers = [person(federation, user) for user in (0, 2, 3)]
+    senders = [person(federation, user) for user in (0, 2, 3)]
     recipients = [person(federation, user) for user in (1, 4)]
     numbers = tuple(device.number or 0 for device in recipients)
     ledger, devices = federation.ledger, federation.devices
     terms = ConsentTerms(recipients=numbers, expiry=1000, max_shares=5)
     granted = {slot for slot, *_ in devices.all_kept(GivenConsent)}
-    give_consents(ledger, devices, [(giver, terms) for giver in givers if giver.slot not in granted], RANDOM)
+    give_consents(ledger, devices, [(sender, terms) for sender in senders if sender.slot not in granted], RANDOM)
     consent = {slot: hash for slot, hash, _ in devices.all_kept(GivenConsent)}
-    done = {(each.giver, each.share.recipient) for each in handed_over_copies(devices)}
+    done = {(each.sender, each.share.recipient) for each in handed_over_copies(devices)}
     fresh = [person(federation, user) for user in (0, 2, 3)]
     wanted = [(g, consent[g.slot], n) for g in fresh for n in numbers if (g.number, n) not in done]
     hand_over_all(ledger, devices, wanted, SCALE, RANDOM)
     here = {hash for _, hash, _ in devices.all_kept(ReceivedCopy)}
     by_number = {device.number: device for device in devices.devices()}
     parcels = [
-        (by_number[each.share.recipient], sealed_copy_of(ledger, devices, by_number[each.giver].slot, each.hash))
+        (by_number[each.share.recipient], sealed_copy_of(ledger, devices, by_number[each.sender].slot, each.hash))
         for each in handed_over_copies(devices)
         if each.hash not in here
     ]
@@ -364,15 +364,15 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
     for file in (tmp_path / "pool").iterdir():
         assert copies[shares[0]] not in file.read_bytes()
         assert file.stat().st_mode & 0o077 == 0
-    assert (tmp_path / "pool" / "givers.keys").read_bytes()[:32] == bytes(32)
+    assert (tmp_path / "pool" / "senders.keys").read_bytes()[:32] == bytes(32)
 
 
 def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_path: Path) -> None:
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
-        to, giver = coordinator(federation), number(federation, 0)
+        to, sender = coordinator(federation), number(federation, 0)
         parcel = gives(federation, 0, consents(federation, 0, to), to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
-        pool.forget(giver)
+        pool.forget(sender)
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
 
         (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [parcel], N_ITEMS)
@@ -381,7 +381,7 @@ def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_pa
         assert pool._db.execute("SELECT * FROM copy").fetchall() == []
 
 
-def test_a_giver_has_one_copy_in_the_pool(folder: Path, tmp_path: Path) -> None:
+def test_a_sender_has_one_copy_in_the_pool(folder: Path, tmp_path: Path) -> None:
     """There each copy is learned from as a person."""
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)

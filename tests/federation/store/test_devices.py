@@ -211,7 +211,7 @@ def test_erasure_that_was_broken_off_is_one_all_the_same(devices: DeviceStore, m
 
 def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices: DeviceStore, tmp_path: Path) -> None:
     """Its recipient still has the key that opens such rows, on its way to the device and where it was kept."""
-    copy = ReceivedCopy(giver=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
+    copy = ReceivedCopy(sender=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
     acts = [(0, 1, PendingEntry(entry=b"receipt", key=bytes(32), kept=copy))]
     devices.prepare_acts(acts)
     (on_its_way,) = devices._db.execute("SELECT sealed FROM act").fetchone()

@@ -113,8 +113,8 @@ def test_a_round_without_a_model_leaves_nothing(tmp_path: Path) -> None:
         def __init__(self, inner: Transport) -> None:
             self._inner = inner
 
-        def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
-            return [reply for reply in self._inner.exchange(requests, deadline_s) if reply.sender % 4 == 0]
+        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+            return [reply for reply in self._inner.exchange(requests) if reply.sender % 4 == 0]
 
     with stage(tmp_path, PLAIN, wrap=Half) as scene, pytest.raises(InsufficientCohort):
         learn_and_keep(scene, tmp_path / "uploads", 1)
@@ -126,8 +126,8 @@ def test_a_masked_round_keeps_what_undid_the_masks(tmp_path: Path) -> None:
     world = World(ratings=low_rank_ratings(), mode="distributed", rounds=1)
     with stage(tmp_path, world) as scene:
         learn_and_keep(scene, tmp_path / "uploads", 1)
-        people = [each.number for each in scene.federation.devices.devices()]
+        participants = [each.number for each in scene.federation.devices.devices()]
 
     with UploadStore(tmp_path / "uploads") as uploads:
-        assert sorted(uploads.unmasking(1)) == people
+        assert sorted(uploads.unmasking(1)) == participants
         assert all(len(each.shares) == 8 for each in uploads.unmasking(1).values())

@@ -1,7 +1,7 @@
-"""Makes tests/vectors/ledger-format-1*.json: two ledgers, byte for byte, and entries that they refuse.
+"""Makes tests/vectors/ledger-format-2*.json: two ledgers, byte for byte, and entries that they refuse.
 
-The second one is of people who share. Format 1 is published: if this writes other files than those that are there, the
-format has changed.
+The second one is of people who share. If this writes other files than those that are there, the format has changed:
+until the first release that is done by running it, after that by a new version.
 
     python -m tests.ledger.format.golden
 """
@@ -25,7 +25,7 @@ from liberate.ledger.format.records import Aborted, Record, Survivors
 from liberate.ledger.format.sharing_records import PoolRecord, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
-from liberate.ledger.rules.transition import LARGEST_LEAP, apply_entry
+from liberate.ledger.rules.transition import LARGEST_SEQUENCE_STEP, apply_entry
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -44,7 +44,7 @@ from tests.ledger.world import (
 )
 
 FOLDER = Path(__file__).resolve().parents[2] / "vectors"
-PATHS = (FOLDER / "ledger-format-1.json", FOLDER / "ledger-format-1-sharing.json")
+PATHS = (FOLDER / "ledger-format-2.json", FOLDER / "ledger-format-2-sharing.json")
 """Without and with an auditor, and people who share."""
 
 
@@ -110,7 +110,7 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("by nobody", change(good, author=99)),
         ("a data set of a host", world.dataset(HOST)),
         ("a sequence used before", change(good, seq=1, commitment=digest("other"))),
-        ("a sequence far away", change(good, seq=good.seq + LARGEST_LEAP)),
+        ("a sequence far away", change(good, seq=good.seq + LARGEST_SEQUENCE_STEP)),
         ("a second genesis", change(genesis(), seq=world.seq(FOUNDER))),
         ("a number left out", world.enrol(9, "participant")),
         ("a role that nobody admits", world.enrol(7, "auditor")),
@@ -138,9 +138,9 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a member twice", b'"author":3', b'"author":3,"author":3'),
         ("a member left out", b'"author":3,', b""),
         ("an escape", b'"kind"', b'"k\\u0069nd"'),
-        ("an unknown member", b'"v":1', b'"v":1,"w":1'),
+        ("an unknown member", b'"v":2', b'"v":2,"w":1'),
         ("an integer out of range", b'"author":3', b'"author":9007199254740992'),
-        ("another format", b'"v":1', b'"v":2'),
+        ("another format", b'"v":2', b'"v":3'),
         ("an unknown kind", b'"dataset"', b'"unknown"'),
     ):
         assert old in data
@@ -160,12 +160,12 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a share without a consent", world.share(3, 5)),
         ("a share with whom no consent names", world.share(5, COORDINATOR)),
         ("a receipt of what was received", world.receipt(3, 5, share)),
-        ("a receipt of what was withdrawn", change(world.receipt(3, 5, share), giver=3, share=withdrawn.leaf_hash)),
+        ("a receipt of what was withdrawn", change(world.receipt(3, 5, share), sender=3, share=withdrawn.leaf_hash)),
         ("a withdrawal of what was withdrawn", world.withdrawal(3, withdrawn.record.consent)),
         ("a consent of who left", world.consent(4, 3)),
         ("a second request to be forgotten", world.erasure(4)),
-        ("the erasure of who did not ask", world.removal(3)),
-        ("an erasure from models to come", world.removal(4, models=(3,))),
+        ("the erasure of who did not ask", world.erasure_report(3)),
+        ("an erasure from models to come", world.erasure_report(4, models=(3,))),
         ("a disclosure of nobody", world.disclosure()),
         ("a disclosure by a coordinator", change(world.disclosure(3), author=COORDINATOR, seq=99)),
         ("a pool of a round that is closed", _pool(world)),
@@ -176,8 +176,10 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
 
 def _pool(world: World) -> Record:
     seq = world.seq(COORDINATOR)
-    people = to_ranges([5])
-    return PoolRecord(origin=ORIGIN, author=COORDINATOR, seq=seq, round=2, round_hash=digest("round"), people=people)
+    participants = to_ranges([5])
+    return PoolRecord(
+        origin=ORIGIN, author=COORDINATOR, seq=seq, round=2, round_hash=digest("round"), participants=participants
+    )
 
 
 def _aborted(world: World) -> Record:
@@ -193,7 +195,7 @@ def _survivors(world: World) -> Record:
         round_hash=digest("round"),
         part=1,
         parts=1,
-        people=to_ranges([3]),
+        participants=to_ranges([3]),
     )
 
 

@@ -166,7 +166,7 @@ def is_record(data: bytes) -> bool:
 def test_deep_nesting_is_malformed(opening: bytes) -> None:
     body = opening * ((65_535 - SIGNATURE_BYTES) // len(opening))
 
-    for data in (body, b'{"kind":"x","v":1,"z":' + body[:60_000]):
+    for data in (body, b'{"kind":"x","v":2,"z":' + body[:60_000]):
         with pytest.raises(RefusedEntry, match="malformed"):
             decode_entry(bytes(SIGNATURE_BYTES) + data)
 

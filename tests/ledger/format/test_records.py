@@ -80,10 +80,10 @@ def changed(old: bytes, new: bytes) -> bytes:
         pytest.param(changed(b"{", b" {"), "malformed", id="not canonical"),
         pytest.param(changed(b'"seq":1', b'"seq":0'), "malformed", id="out of range"),
         pytest.param(changed(b'"seq":1', b'"seq":1.5'), "malformed", id="float"),
-        pytest.param(changed(b'"v":1', b'"v":2'), "unknown_version", id="later version"),
-        pytest.param(changed(b'"v":1', b'"v":2,"w":0'), "unknown_version", id="later version, new member"),
+        pytest.param(changed(b'"v":2', b'"v":3'), "unknown_version", id="later version"),
+        pytest.param(changed(b'"v":2', b'"v":3,"w":0'), "unknown_version", id="later version, new member"),
         pytest.param(changed(b"dataset", b"unknown"), "unknown_kind", id="later kind"),
-        pytest.param(changed(b"dataset", b"unknown").replace(b'"v":1', b'"v":2'), "unknown_kind", id="both"),
+        pytest.param(changed(b"dataset", b"unknown").replace(b'"v":2', b'"v":3'), "unknown_kind", id="both"),
         pytest.param(changed(b"dataset", b"enrol"), "malformed", id="members of another kind"),
         pytest.param(bytes(64) + b"[" * 60_000, "malformed", id="deep nesting"),
         pytest.param(bytes(MAX_ENTRY_BYTES + 1), "too_large", id="too large"),
@@ -128,25 +128,25 @@ def test_what_no_reader_accepts_is_not_signed() -> None:
 
 
 @given(st.sets(st.integers(0, 5_000)))
-def test_ranges_give_back_the_numbers_in_order(people: set[int]) -> None:
-    assert list(numbers_in(to_ranges(people))) == sorted(people)
+def test_ranges_give_back_the_numbers_in_order(participants: set[int]) -> None:
+    assert list(numbers_in(to_ranges(participants))) == sorted(participants)
 
 
 @given(st.sets(st.integers(0, 2**53 - 1), max_size=5))
-def test_ranges_are_small_and_sound_wherever_the_numbers_lie(people: set[int]) -> None:
-    parts = to_ranges(people)
+def test_ranges_are_small_and_sound_wherever_the_numbers_lie(participants: set[int]) -> None:
+    parts = to_ranges(participants)
 
-    assert list(numbers_in(parts)) == sorted(people)
+    assert list(numbers_in(parts)) == sorted(participants)
     assert all(part.bitmap[0] & 1 and part.bitmap[-1] for part in parts)
-    assert sum(len(part.bitmap) for part in parts) <= 33 * len(people)
+    assert sum(len(part.bitmap) for part in parts) <= 33 * len(participants)
 
 
 @given(st.sets(st.integers(0, 3_000)), st.integers(0, 3_100))
-def test_ranges_include_their_numbers_and_no_other(people: set[int], number: int) -> None:
-    parts = to_ranges(people)
+def test_ranges_include_their_numbers_and_no_other(participants: set[int], number: int) -> None:
+    parts = to_ranges(participants)
 
-    assert includes(parts, number) == (number in people)
-    assert all(includes(parts, each) for each in people)
+    assert includes(parts, number) == (number in participants)
+    assert all(includes(parts, each) for each in participants)
 
 
 def test_a_range_counts_bits_from_the_lowest() -> None:
@@ -156,7 +156,7 @@ def test_a_range_counts_bits_from_the_lowest() -> None:
 def test_ranges_of_262144_people_fit_into_an_entry() -> None:
     world = bare_world()
     world.add(world.round())
-    update = msgspec.structs.replace(world.update(HOST), people=to_ranges(range(262_144)))
+    update = msgspec.structs.replace(world.update(HOST), participants=to_ranges(range(262_144)))
 
     assert len(sign(update, key(HOST))) < MAX_ENTRY_BYTES
 
@@ -176,7 +176,7 @@ def test_records_concern_their_author_and_subjects() -> None:
     assert principals_of(world.share(3, 5)) == [3, 5]
     assert principals_of(world.pool(3, 4)) == [COORDINATOR, 3, 4]
     assert principals_of(world.erasure(4)) == [4]
-    assert principals_of(world.removal(4, told=(5,), answered=(5,))) == [COORDINATOR, 4, 5]
+    assert principals_of(world.erasure_report(4, notified=(5,), confirmed=(5,))) == [COORDINATOR, 4, 5]
     assert world.update(HOST).answers_for() == PARTICIPANTS
     assert world.update(3).answers_for() == (3,)
 

@@ -134,7 +134,7 @@ def test_an_export_and_proofs_are_read(tmp_path: Path, write: Callable[[Ledger],
     for position, data in log.entries():
         assert second.read_inclusion(write_inclusion_proof(log, position), LOG_VKEY) == data
     for number, principal in enumerate(log.state.principals):
-        if principal.role not in ("admitter", "log"):
+        if principal.role not in ("registrar", "log"):
             records = second.read_history(write_completeness_proof(log, number).encode(), LOG_VKEY)
             assert len(records) == principal.about_count
     log.close()

@@ -75,7 +75,7 @@ def steps(world: World) -> list[Any]:
         lambda: world.add(world.withdrawal(5)),
         lambda: world.add(world.model()),
         lambda: world.add(world.erasure(5)),
-        lambda: world.add(world.removal(5, told=(4, COORDINATOR), answered=(4,), models=(1, 3))),
+        lambda: world.add(world.erasure_report(5, notified=(4, COORDINATOR), confirmed=(4,), models=(1, 3))),
     ]
 
 

@@ -82,9 +82,9 @@ def test_columns_can_be_queried(ledger: SqliteLedger, tmp_path: Path) -> None:
     assert where("round")["run"].to_pylist() == [1, 1, 2, 2]
     assert where("model")["version"].to_pylist() == [1, 2, 3]
     assert where("aborted").select(["round", "reason"]).to_pylist() == [{"round": 3, "reason": "insufficient_cohort"}]
-    updates = where("update").group_by("round").aggregate([("spend", "sum"), ("account", "count_distinct")])
+    updates = where("update").group_by("round").aggregate([("spend_nano", "sum"), ("account", "count_distinct")])
     assert updates.sort_by("round").to_pylist() == [
-        {"round": number, "spend_sum": total, "account_count_distinct": 1}
+        {"round": number, "spend_nano_sum": total, "account_count_distinct": 1}
         for number, total in ((1, 6), (2, 2), (3, 2), (4, 4))
     ]
     assert where("update").filter(pc.field("author") == HOST)["subjects"].to_pylist() == [list(PARTICIPANTS)]

@@ -15,7 +15,7 @@ from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import Admission, NewKey
+from liberate.ledger.format.parts import EnrolmentPolicy, NewKey
 from liberate.ledger.format.records import KeyRecord, Record
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
@@ -111,8 +111,8 @@ def test_the_key_of_the_log_stays() -> None:
     world = bare_world()
 
     assert refused(world, change(world.new_key(LOG), seq=9)) == "wrong_role"
-    assert refused(world, world.new_key(LOG, by=FOUNDER)) == "not_admitter"
-    assert refused(world, world.revocation(LOG, by=FOUNDER)) == "not_admitter"
+    assert refused(world, world.new_key(LOG, by=FOUNDER)) == "not_registrar"
+    assert refused(world, world.revocation(LOG, by=FOUNDER)) == "not_registrar"
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_nobody_revoked_takes_part_through_a_host_or_a_cohort() -> None:
     assert refused(world, msgspec.structs.replace(world.round(), cohort=to_ranges([3, 4]))) == "wrong_cohort"
     world.add(world.round())
     assert refused(world, world.update(HOST)) == "not_in_cohort"
-    world.add(msgspec.structs.replace(world.update(HOST), people=to_ranges([3, 5])))
+    world.add(msgspec.structs.replace(world.update(HOST), participants=to_ranges([3, 5])))
 
 
 @pytest.mark.parametrize("by", [COORDINATOR, 4, HOST])
 def test_only_an_admitter_acts_for_others(by: int) -> None:
     world = bare_world()
 
-    assert refused(world, world.new_key(3, by=by)) == "not_admitter"
-    assert refused(world, world.revocation(3, by=by)) == "not_admitter"
+    assert refused(world, world.new_key(3, by=by)) == "not_registrar"
+    assert refused(world, world.revocation(3, by=by)) == "not_registrar"
 
 
 def test_an_admitter_acts_for_the_roles_it_admits_only() -> None:
@@ -211,18 +211,18 @@ def test_an_admitter_acts_for_the_roles_it_admits_only() -> None:
     world.add(
         msgspec.structs.replace(
             genesis(),
-            admitters=(key(0).public, key(8).public),
-            admission={
-                "coordinator": Admission(admitters=(0,), threshold=1),
-                "participant": Admission(admitters=(1,), threshold=1),
+            registrars=(key(0).public, key(8).public),
+            enrolment_policy={
+                "coordinator": EnrolmentPolicy(registrars=(0,), threshold=1),
+                "participant": EnrolmentPolicy(registrars=(1,), threshold=1),
             },
         )
     )
     world.add(msgspec.structs.replace(world.enrol(3, "coordinator"), key=key(3).public))
     other = change(world.new_key(3, by=1), author=1)
 
-    assert refused(world, other, by=key(8)) == "not_admitter"
-    assert refused(world, change(other, number=0), by=key(8)) == "not_admitter"
+    assert refused(world, other, by=key(8)) == "not_registrar"
+    assert refused(world, change(other, number=0), by=key(8)) == "not_registrar"
     world.add(world.new_key(3, by=0))
 
 

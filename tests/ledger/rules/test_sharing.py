@@ -133,9 +133,9 @@ def requested(world: World) -> World:
     return world
 
 
-def share_of(world: World, giver: int = 3, recipient: int = 4) -> Digest:
+def share_of(world: World, sender: int = 3, recipient: int = 4) -> Digest:
     """A share, even if its consent has been withdrawn since."""
-    found = world.shares(giver, recipient)
+    found = world.shares(sender, recipient)
     return found[-1] if found else digest("withdrawn")
 
 
@@ -160,7 +160,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         as_it_is,
         lambda w: change(w.consent(3, 4), recipients=to_ranges([5]) + to_ranges([4])),
     ),
-    ("too_many_people", "for a crowd", as_it_is, lambda w: change(w.consent(3, 4), recipients=CROWD)),
+    ("too_many_participants", "for a crowd", as_it_is, lambda w: change(w.consent(3, 4), recipients=CROWD)),
     ("no_consent", "withdraws another's", granted, lambda w: w.withdrawal(4, w.consents(3)[0])),
     ("no_consent", "withdraws nothing", as_it_is, lambda w: w.withdrawal(3, digest("no consent"))),
     ("no_consent", "withdraws twice", taken_back_in_round, lambda w: w.withdrawal(3, share_consent())),
@@ -173,10 +173,10 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("consent_used_up", "a third share of two", used_up, lambda w: w.share(3, 4)),
     ("wrong_spend", "one base, two epsilons", perturbed, lambda w: w.share(3, 5, epsilon_nano=1)),
     ("wrong_spend", "one base, open and not", perturbed, lambda w: w.share(3, 5, epsilon_nano=OPEN)),
-    ("over_consent", "another base", perturbed, lambda w: w.share(3, 5, base="other", epsilon_nano=1)),
-    ("over_consent", "an open base", perturbed, lambda w: w.share(3, 5, base="other", epsilon_nano=OPEN)),
+    ("consent_exceeded", "another base", perturbed, lambda w: w.share(3, 5, base="other", epsilon_nano=1)),
+    ("consent_exceeded", "an open base", perturbed, lambda w: w.share(3, 5, base="other", epsilon_nano=OPEN)),
     ("share_without_consent", "a receipt of nothing", granted, lambda w: bogus_receipt(w, 4)),
-    ("share_without_consent", "a receipt of another's", handed_over, lambda w: change(w.receipt(4, 3), giver=5)),
+    ("share_without_consent", "a receipt of another's", handed_over, lambda w: change(w.receipt(4, 3), sender=5)),
     ("share_without_consent", "a receipt too late", expired, lambda w: w.receipt(4, 3)),
     ("wrong_recipient", "another's receipt", handed_over, lambda w: w.receipt(5, 3, share_of(w))),
     ("wrong_copy", "something else arrived", handed_over, lambda w: change(w.receipt(4, 3), copy=digest("other"))),
@@ -185,7 +185,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("share_without_consent", "uses another's share", in_round, lambda w: w.update(4, (5, share_of(w)))),
     ("share_without_consent", "uses a share taken back", taken_back_in_round, lambda w: w.update(4, (3, share_of(w)))),
     ("share_without_consent", "uses a share of who left", left_in_round, lambda w: w.update(4, (3, share_of(w)))),
-    ("share_without_consent", "a revoked giver's", revoked_in_round, lambda w: w.update(4, (3, share_of(w)))),
+    ("share_without_consent", "a revoked sender's", revoked_in_round, lambda w: w.update(4, (3, share_of(w)))),
     (
         "share_without_consent",
         "uses an expired share",
@@ -198,21 +198,21 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         "not_received",
         "a host for others",
         in_round,
-        lambda w: change(w.update(HOST, (3, share_of(w))), people=to_ranges([5])),
+        lambda w: change(w.update(HOST, (3, share_of(w))), participants=to_ranges([5])),
     ),
     ("wrong_shares", "a share twice", in_round, lambda w: w.update(4, (3, share_of(w)), (3, share_of(w)))),
     ("wrong_shares", "disorder", in_round, lambda w: change(w.update(4), shares=disorder(w))),
     ("closed_round", "a pool for no round", as_it_is, lambda w: bogus_pool(w)),
     ("other_coordinator", "another's round", lambda w: second_coordinator(w), lambda w: by_second(w)),
     ("wrong_round", "another entry", in_pool_round, lambda w: change(w.pool(3), round_hash=digest("other"))),
-    ("wrong_people", "a pool of nobody", in_pool_round, lambda w: w.pool()),
+    ("wrong_participants", "a pool of nobody", in_pool_round, lambda w: w.pool()),
     (
-        "wrong_people",
+        "wrong_participants",
         "a pool in disorder",
         in_pool_round,
-        lambda w: change(w.pool(), people=to_ranges([4]) + to_ranges([3])),
+        lambda w: change(w.pool(), participants=to_ranges([4]) + to_ranges([3])),
     ),
-    ("too_many_people", "a pool of a crowd", in_pool_round, lambda w: change(w.pool(), people=CROWD)),
+    ("too_many_participants", "a pool of a crowd", in_pool_round, lambda w: change(w.pool(), participants=CROWD)),
     ("second_pool", "named twice", in_used_pool, lambda w: w.pool(3)),
     ("not_received", "a pool of who shared with 4", in_round, lambda w: w.pool(3)),
     ("not_received", "a pool of who shared nothing", in_pool_round, lambda w: w.pool(3, 5)),
@@ -228,20 +228,25 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("withdrawn", "a host answers for who left", left_in_round, lambda w: w.update(HOST)),
     ("withdrawn", "a cohort with who left", left, lambda w: change(w.round(), cohort=to_ranges([3, 4]))),
     ("wrong_erasure", "for another", left, lambda w: change(w.erasure(3), author=4, seq=w.seq(4))),
-    ("wrong_erasure", "a participant's word", requested, lambda w: change(w.removal(3), author=4, seq=w.seq(4))),
-    ("wrong_erasure", "a coordinator asks for somebody", left, lambda w: change(w.removal(3), removal=None)),
+    ("wrong_erasure", "a participant's word", requested, lambda w: change(w.erasure_report(3), author=4, seq=w.seq(4))),
+    ("wrong_erasure", "a coordinator asks for somebody", left, lambda w: change(w.erasure_report(3), report=None)),
     ("not_withdrawn", "asks before leaving", as_it_is, lambda w: w.erasure(3)),
     ("second_request", "asks twice", requested, lambda w: w.erasure(3)),
-    ("not_requested", "nobody asked", left, lambda w: w.removal(3)),
-    ("not_requested", "nobody at all", requested, lambda w: w.removal(99)),
-    ("wrong_people", "told nobody", requested, lambda w: w.removal(3, told=(99,))),
-    ("wrong_people", "answers of who was not told", requested, lambda w: w.removal(3, told=(4,), answered=(5,))),
-    ("wrong_version", "a model to come", requested, lambda w: w.removal(3, models=(1,))),
-    ("wrong_version", "a model before the first", requested, lambda w: w.removal(3, models=(0,))),
+    ("not_requested", "nobody asked", left, lambda w: w.erasure_report(3)),
+    ("not_requested", "nobody at all", requested, lambda w: w.erasure_report(99)),
+    ("wrong_participants", "told nobody", requested, lambda w: w.erasure_report(3, notified=(99,))),
+    (
+        "wrong_participants",
+        "answers of who was not told",
+        requested,
+        lambda w: w.erasure_report(3, notified=(4,), confirmed=(5,)),
+    ),
+    ("wrong_version", "a model to come", requested, lambda w: w.erasure_report(3, models=(1,))),
+    ("wrong_version", "a model before the first", requested, lambda w: w.erasure_report(3, models=(0,))),
     ("wrong_role", "a coordinator looks up", as_it_is, lambda w: change(w.disclosure(3), author=2, seq=9)),
-    ("wrong_people", "looks nobody up", as_it_is, lambda w: w.disclosure()),
-    ("wrong_people", "looks a host up", as_it_is, lambda w: w.disclosure(HOST)),
-    ("wrong_people", "looks up who is not there", as_it_is, lambda w: w.disclosure(99)),
+    ("wrong_participants", "looks nobody up", as_it_is, lambda w: w.disclosure()),
+    ("wrong_participants", "looks a host up", as_it_is, lambda w: w.disclosure(HOST)),
+    ("wrong_participants", "looks up who is not there", as_it_is, lambda w: w.disclosure(99)),
 ]
 
 
@@ -266,7 +271,7 @@ def on_the_way(world: World) -> World:
 
 def disorder(world: World) -> tuple[UsedCopy, ...]:
     hashes = sorted([share_of(world), digest("other")], reverse=True)
-    return tuple(UsedCopy(giver=3, share=hash) for hash in hashes)
+    return tuple(UsedCopy(sender=3, share=hash) for hash in hashes)
 
 
 def bogus_pool(world: World) -> Record:
@@ -341,7 +346,7 @@ def test_different_bases_add_up_to_the_limit() -> None:
     world.add(world.consent(3, 4, epsilon_nano=5))
     world.add(world.share(3, 4, base=1, epsilon_nano=2), change(world.share(3, 4, base=2, epsilon_nano=3), seq=20))
 
-    assert refused(world, world.share(3, 4, base=3, epsilon_nano=1)) == "over_consent"
+    assert refused(world, world.share(3, 4, base=3, epsilon_nano=1)) == "consent_exceeded"
     world.add(world.share(3, 4, base=1, epsilon_nano=2))
 
 
@@ -387,8 +392,8 @@ def test_a_masked_round_keeps_who_left_after_the_answer() -> None:
 
 def test_a_pool_may_span_records() -> None:
     world = bare_world()
-    for giver in (3, 4, 5):
-        world.hand_over(giver, COORDINATOR)
+    for sender in (3, 4, 5):
+        world.hand_over(sender, COORDINATOR)
     world.add(world.round())
     world.add(world.pool(4))
     world.add(world.pool(3, 5))
@@ -396,7 +401,7 @@ def test_a_pool_may_span_records() -> None:
     assert world.open_round.pool == {3, 4, 5}
 
 
-def test_shares_cost_their_givers_accounts_nothing() -> None:
+def test_shares_cost_their_senders_accounts_nothing() -> None:
     world = in_round(bare_world())
     world.add(world.update(4, (3, share_of(world))))
 
@@ -406,7 +411,7 @@ def test_shares_cost_their_givers_accounts_nothing() -> None:
 def test_a_host_uses_the_shares_of_those_it_answers_for() -> None:
     world = in_round(bare_world())
     before = leaf(world, 3).about_count
-    world.add(change(world.update(HOST, (3, share_of(world))), people=to_ranges([4, 5])))
+    world.add(change(world.update(HOST, (3, share_of(world))), participants=to_ranges([4, 5])))
 
     assert leaf(world, 3).about_count == before + 1
     assert world.open_round.answered.keys() == {4, 5}
@@ -414,8 +419,8 @@ def test_a_host_uses_the_shares_of_those_it_answers_for() -> None:
 
 def test_what_was_done_may_be_said_again_when_more_have_answered() -> None:
     world = requested(bare_world())
-    world.add(world.removal(3, told=(4, COORDINATOR)))
-    world.add(world.removal(3, told=(4, COORDINATOR), answered=(4,)))
+    world.add(world.erasure_report(3, notified=(4, COORDINATOR)))
+    world.add(world.erasure_report(3, notified=(4, COORDINATOR), confirmed=(4,)))
 
     assert leaf(world, 4).about_count == 7
 
@@ -466,7 +471,7 @@ def test_reopening_gives_the_same_state_after_every_block(tmp_path: Path) -> Non
 
 
 def test_nothing_of_a_copy_stands_in_clear() -> None:
-    """Of what a giver decides, the ledger shows recipients, limits, the ε and commitments of 32 bytes."""
+    """Of what a sender decides, the ledger shows recipients, limits, the ε and commitments of 32 bytes."""
     world = bare_world()
     clear = {"origin", "author", "seq", "v"}
     consent, share = world.consent(3, 4), world.share(3, 4)
@@ -479,15 +484,15 @@ def test_a_pool_of_enough_people_makes_a_model_without_answers() -> None:
     """Answers cost nothing there; a person who answers and is pooled counts once."""
     world = bare_world()
     world.hand_over(3, COORDINATOR)
-    world.add(change(world.round(), account="none", spend=0, minimum=2))
+    world.add(change(world.round(), account="none", spend_nano=0, minimum=2))
     world.add(world.pool(3))
-    world.add(change(world.update(3), account="none", spend=0))
+    world.add(change(world.update(3), account="none", spend_nano=0))
     assert refused(world, world.model()) == "too_few_updates"
 
-    world.add(change(world.update(4), account="none", spend=0))
+    world.add(change(world.update(4), account="none", spend_nano=0))
     world.add(world.model())
 
-    world.add(change(world.round(), account="none", spend=0))
+    world.add(change(world.round(), account="none", spend_nano=0))
     world.add(world.pool(3))
     world.add(world.model())
 

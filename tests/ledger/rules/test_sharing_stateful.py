@@ -31,14 +31,14 @@ from tests.ledger.world import COORDINATOR, LOG_VKEY, ORIGIN, World, create, dig
 
 PEOPLE = (3, 4, 5, 6, 7)
 LIMIT, SPEND, ROUNDS = 10, 2, 3
-people = st.sampled_from(PEOPLE)
+participants = st.sampled_from(PEOPLE)
 which = st.integers(0, 7)
 
 
 @dataclass
 class Granted:
     hash: Digest
-    giver: int
+    sender: int
     recipients: set[int]
     expiry: int
     most: int
@@ -123,24 +123,24 @@ class Acts(RuleBasedStateMachine):
     # --- acts --------------------------------------------------------------------------------------------------------
 
     @rule(
-        giver=people,
+        sender=participants,
         recipients=st.sets(st.sampled_from((COORDINATOR, *PEOPLE)), min_size=1),
         most=st.integers(1, 3),
         limit=st.sampled_from([None, 2]),
         life=st.sampled_from([3, 12, 100]),
     )
-    def consent(self, giver: int, recipients: set[int], most: int, limit: int | None, life: int) -> None:
+    def consent(self, sender: int, recipients: set[int], most: int, limit: int | None, life: int) -> None:
         expiry = self.ledger.height + life
-        record = self.world.consent(giver, *recipients, max_shares=most, epsilon_nano=limit, expiry=expiry)
-        is_fine = giver not in self.left and giver not in recipients and not recipients & self.left.keys()
+        record = self.world.consent(sender, *recipients, max_shares=most, epsilon_nano=limit, expiry=expiry)
+        is_fine = sender not in self.left and sender not in recipients and not recipients & self.left.keys()
         if accepted := self.offer(change(record, terms=digest(len(self.consents))), is_fine):
-            self.consents.append(Granted(accepted[1], giver, recipients, expiry, most, limit))
+            self.consents.append(Granted(accepted[1], sender, recipients, expiry, most, limit))
 
-    @rule(giver=people, recipient=st.sampled_from((COORDINATOR, *PEOPLE)), life=st.sampled_from([9, 100]))
-    def hand_over(self, giver: int, recipient: int, life: int) -> None:
+    @rule(sender=participants, recipient=st.sampled_from((COORDINATOR, *PEOPLE)), life=st.sampled_from([9, 100]))
+    def hand_over(self, sender: int, recipient: int, life: int) -> None:
         """Consent, share and receipt at once."""
         n_consents, n_given = len(self.consents), len(self.given)
-        self.consent(giver, {recipient}, 2, None, life)
+        self.consent(sender, {recipient}, 2, None, life)
         if len(self.consents) > n_consents:
             self.share(0, None, recipient, "a", None)
         if len(self.given) > n_given:
@@ -149,19 +149,19 @@ class Acts(RuleBasedStateMachine):
     @precondition(lambda self: self.consents)
     @rule(
         index=which,
-        giver=st.none() | people,
+        sender=st.none() | participants,
         recipient=st.sampled_from((COORDINATOR, *PEOPLE)),
         base=st.sampled_from("ab"),
         epsilon=st.sampled_from([None, 1, 2]),
     )
-    def share(self, index: int, giver: int | None, recipient: int, base: str, epsilon: int | None) -> None:
+    def share(self, index: int, sender: int | None, recipient: int, base: str, epsilon: int | None) -> None:
         consent = self.consents[-1 - index % len(self.consents)]
-        giver = consent.giver if giver is None else giver
+        sender = consent.sender if sender is None else sender
         earlier = [given for given in self.given if given.consent is consent]
         bases = {given.base: given.epsilon for given in earlier}
         is_fine = (
-            giver == consent.giver
-            and giver not in self.left
+            sender == consent.sender
+            and sender not in self.left
             and self.holds(consent)
             and recipient in consent.recipients
             and recipient not in self.left
@@ -171,53 +171,53 @@ class Acts(RuleBasedStateMachine):
         costs = {**bases, base: epsilon}.values()
         if consent.limit is not None:
             is_fine = is_fine and None not in costs and sum(cost or 0 for cost in costs) <= consent.limit
-        record = self.world.share(giver, recipient, base=base, epsilon_nano=epsilon)
-        copy = digest((base, giver, recipient, len(self.given)))
+        record = self.world.share(sender, recipient, base=base, epsilon_nano=epsilon)
+        copy = digest((base, sender, recipient, len(self.given)))
         if accepted := self.offer(change(record, consent=consent.hash, copy=copy), is_fine):
             self.given.append(Given(accepted[1], consent, recipient, base, epsilon))
 
     @precondition(lambda self: self.given)
-    @rule(index=which, by=st.none() | people)
+    @rule(index=which, by=st.none() | participants)
     def receive(self, index: int, by: int | None) -> None:
         number = len(self.given) - 1 - index % len(self.given)
         given = self.given[number]
         by = given.recipient if by is None else by
         is_fine = self.holds(given.consent) and by == given.recipient and by not in self.left and not given.receipt
-        giver = given.consent.giver
-        copy = digest((given.base, giver, given.recipient, number))
+        sender = given.consent.sender
+        copy = digest((given.base, sender, given.recipient, number))
         seq = self.world.seq(by)
-        record = Receipt(origin=ORIGIN, author=by, seq=seq, giver=giver, share=given.hash, copy=copy)
+        record = Receipt(origin=ORIGIN, author=by, seq=seq, sender=sender, share=given.hash, copy=copy)
         if accepted := self.offer(record, is_fine):
             given.receipt = accepted[0]
 
     @precondition(lambda self: self.consents)
-    @rule(index=which, by=st.none() | people)
+    @rule(index=which, by=st.none() | participants)
     def withdraw(self, index: int, by: int | None) -> None:
         consent = self.consents[index % len(self.consents)]
-        by = consent.giver if by is None else by
-        is_fine = by == consent.giver and consent.end is None and by not in self.left
+        by = consent.sender if by is None else by
+        is_fine = by == consent.sender and consent.end is None and by not in self.left
         if accepted := self.offer(self.world.withdrawal(by, consent.hash), is_fine):
             consent.end = accepted[0]
 
     @precondition(lambda self: len(self.given) > 1 and len(self.turns) > 1)
-    @rule(by=people)
+    @rule(by=participants)
     def leave(self, by: int) -> None:
         if accepted := self.offer(self.world.withdrawal(by), by not in self.left):
             self.left[by] = accepted[0]
             for consent in self.consents:
-                if consent.giver == by and consent.end is None:
+                if consent.sender == by and consent.end is None:
                     consent.end = accepted[0]
 
     @precondition(lambda self: self.left)
-    @rule(by=people)
+    @rule(by=participants)
     def ask(self, by: int) -> None:
         if accepted := self.offer(self.world.erasure(by), by in self.left and by not in self.asked):
             self.asked[by] = [accepted[0]]
 
     @precondition(lambda self: self.left)
-    @rule(of=people)
+    @rule(of=participants)
     def remove(self, of: int) -> None:
-        if accepted := self.offer(self.world.removal(of, told=(COORDINATOR,)), of in self.asked):
+        if accepted := self.offer(self.world.erasure_report(of, notified=(COORDINATOR,)), of in self.asked):
             self.asked[of].append(accepted[0])
 
     @rule(is_fresh=st.booleans())
@@ -236,7 +236,7 @@ class Acts(RuleBasedStateMachine):
             self.latest = base
 
     @precondition(lambda self: self.turn is not None)
-    @rule(author=people, indexes=st.none() | st.sets(which, max_size=3))
+    @rule(author=participants, indexes=st.none() | st.sets(which, max_size=3))
     def answer(self, author: int, indexes: set[int] | None) -> None:
         """Answer with some copies, or with all that can be used."""
         turn = self.turn
@@ -245,9 +245,11 @@ class Acts(RuleBasedStateMachine):
             inputs = [given for given in self.given if self.usable(given, author)]
         else:
             inputs = [self.given[index] for index in indexes if index < len(self.given)]
-        keys = sorted({(given.consent.giver, given.hash) for given in inputs})
+        keys = sorted({(given.consent.sender, given.hash) for given in inputs})
         record = self.world.update(author)
-        record = change(record, people=(), shares=tuple(UsedCopy(giver=giver, share=share) for giver, share in keys))
+        record = change(
+            record, participants=(), shares=tuple(UsedCopy(sender=sender, share=share) for sender, share in keys)
+        )
         is_fine = (
             author not in self.left
             and all(answer.author != author for answer in turn.answers)
@@ -258,15 +260,15 @@ class Acts(RuleBasedStateMachine):
             turn.answers.append(Answer(accepted[0], author, inputs))
 
     @precondition(lambda self: self.turn is not None)
-    @rule(chosen=st.none() | st.sets(people, max_size=3))
+    @rule(chosen=st.none() | st.sets(participants, max_size=3))
     def pool(self, chosen: set[int] | None) -> None:
         """Use the shares of some people, or of all whose can be used."""
         turn = self.turn
         assert turn
         named = {number for _, earlier in turn.pools for number in earlier}
         received = [given for given in self.given if self.usable(given, COORDINATOR)]
-        chosen = {given.consent.giver for given in received} - named if chosen is None else chosen
-        usable = {number: [given for given in received if given.consent.giver == number] for number in chosen}
+        chosen = {given.consent.sender for given in received} - named if chosen is None else chosen
+        usable = {number: [given for given in received if given.consent.sender == number] for number in chosen}
         is_fine = bool(chosen) and all(usable.values()) and not chosen & named
         if accepted := self.offer(self.world.pool(*chosen), is_fine):
             turn.pools.append((accepted[0], usable))
@@ -293,7 +295,7 @@ class Acts(RuleBasedStateMachine):
         turn.end = accepted[0]
 
     @precondition(lambda self: self.given)
-    @rule(authors=st.sets(people, min_size=1), is_closed=st.booleans())
+    @rule(authors=st.sets(participants, min_size=1), is_closed=st.booleans())
     def learn(self, authors: set[int], is_closed: bool) -> None:
         """A round in which the coordinator and some people use all that they can."""
         if self.turn is None:
@@ -333,18 +335,18 @@ class Acts(RuleBasedStateMachine):
         }
         for number in PEOPLE:
             leaf = self.ledger.state.principals[number]
-            own = [consent.hash for consent in live if consent.giver == number]
+            own = [consent.hash for consent in live if consent.sender == number]
             assert leaf.consents == (root(own) if own else bytes(32))
             assert (leaf.has_withdrawn, leaf.is_to_be_forgotten) == (number in self.left, number in self.asked)
 
     def check_trace(self, number: int) -> None:
         trace = trace_participant(self.ledger, number)
-        own = [given for given in self.given if given.consent.giver == number]
+        own = [given for given in self.given if given.consent.sender == number]
         assert [told(copy) for copy in trace.copies] == [self.wanted(given) for given in own]
         assert [told(copy) for copy in trace.received] == self.received_by(number)
         assert [told(copy) for copy in trace_received(self.ledger, COORDINATOR).copies] == self.received_by(COORDINATOR)
-        assert [(g.consent.entry.leaf_hash, at(g.end), g.holds) for g in trace.grants] == [
-            (each.hash, each.end, self.holds(each)) for each in self.consents if each.giver == number
+        assert [(g.consent.entry.leaf_hash, at(g.end), g.is_active) for g in trace.grants] == [
+            (each.hash, each.end, self.holds(each)) for each in self.consents if each.sender == number
         ]
         answered = [(turn, a.position) for turn in self.turns for a in turn.answers if a.author == number]
         assert [followed(each) for each in trace.contributions] == [self.fate(*each) for each in answered]
@@ -372,17 +374,17 @@ class Acts(RuleBasedStateMachine):
             assert [each.model.position for each in steps] == [each.end for each in chain]
             for step, made in zip(steps, chain, strict=True):
                 used = [answer for answer in made.answers if answer.position not in made.unused]
-                assert step.people == {answer.author for answer in used}
+                assert step.participants == {answer.author for answer in used}
                 assert step.pooled == {number for _, pooled in made.pools for number in pooled}
-                givers: dict[int, list[int]] = {}
+                senders: dict[int, list[int]] = {}
                 for answer in used:
-                    for giver in {given.consent.giver for given in answer.inputs}:
-                        givers.setdefault(giver, []).append(answer.position)
-                assert {giver: list(positions) for giver, positions in step.givers.items()} == givers
+                    for sender in {given.consent.sender for given in answer.inputs}:
+                        senders.setdefault(sender, []).append(answer.position)
+                assert {sender: list(positions) for sender, positions in step.senders.items()} == senders
 
     def wanted(self, given: Given) -> tuple[object, ...]:
         consent = given.consent
-        who = given.hash, consent.giver, given.recipient
+        who = given.hash, consent.sender, given.recipient
         return (*who, consent.hash, given.receipt, consent.end, self.holds(consent))
 
     def received_by(self, number: int) -> list[tuple[object, ...]]:
@@ -393,7 +395,7 @@ class Acts(RuleBasedStateMachine):
         found = []
         for turn in self.turns:
             for answer in turn.answers:
-                copies = [given for given in answer.inputs if given.consent.giver == number]
+                copies = [given for given in answer.inputs if given.consent.sender == number]
                 if copies:
                     in_order = sorted(copies, key=lambda given: given.hash)
                     found.append((answer.author, in_order, turn, answer.position))
@@ -433,12 +435,12 @@ def told(copy: TracedCopy) -> tuple[object, ...]:
     """What the trace says of a copy."""
     return (
         copy.share.entry.leaf_hash,
-        copy.giver,
+        copy.sender,
         copy.recipient,
         copy.grant.consent.entry.leaf_hash,
         at(copy.receipt),
         at(copy.grant.end),
-        copy.grant.holds,
+        copy.grant.is_active,
     )
 
 

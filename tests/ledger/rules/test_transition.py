@@ -19,11 +19,11 @@ from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.number_sets import Range, numbers_in, to_ranges
-from liberate.ledger.format.parts import Admission, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
 from liberate.ledger.format.records import Genesis, Record, Update
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.rules.state import ModelReference, OpenRound
-from liberate.ledger.rules.transition import LARGEST_LEAP, apply_entry
+from liberate.ledger.rules.transition import LARGEST_SEQUENCE_STEP, apply_entry
 from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
@@ -182,9 +182,9 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_role", "a participant's block", as_it_is, lambda w: change(w.block(), author=3)),
     ("stale_sequence", "the same sequence", as_it_is, lambda w: change(w.dataset(3), seq=1)),
     ("stale_sequence", "overtaken", in_round, lambda w: change(w.aborted(), seq=w.seq(COORDINATOR) - 1)),
-    ("leaping_sequence", "too far", as_it_is, lambda w: change(w.dataset(3), seq=2 + LARGEST_LEAP)),
+    ("sequence_too_far", "too far", as_it_is, lambda w: change(w.dataset(3), seq=2 + LARGEST_SEQUENCE_STEP)),
     ("second_genesis", "again", as_it_is, lambda w: change(genesis(), seq=w.seq(FOUNDER))),
-    ("not_admitter", "a role without a policy", as_it_is, lambda w: w.enrol(7, "auditor")),
+    ("not_registrar", "a role without a policy", as_it_is, lambda w: w.enrol(7, "auditor")),
     ("wrong_number", "a number left out", as_it_is, lambda w: w.enrol(8, "participant")),
     ("wrong_number", "a number taken", as_it_is, lambda w: change(w.enrol(7, "participant"), number=3)),
     ("bad_key", "small order", as_it_is, lambda w: change(w.enrol(7, "participant"), key=bytes(32))),
@@ -200,12 +200,12 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_run", "other terms", after_model, lambda w: change(w.round(), rounds=4)),
     ("wrong_run", "no more terms", after_model, lambda w: change(w.round(), rounds=None)),
     ("run_complete", "a fourth of three", after_run, lambda w: w.round()),
-    ("wrong_base", "first version is 0", as_it_is, lambda w: change(w.round(), base_version=1)),
-    ("wrong_base", "another digest", after_model, lambda w: change(w.round(), base_digest=digest("other"))),
-    ("wrong_base", "an older model", after_model, lambda w: change(w.round(), base_version=0)),
-    ("wrong_base", "versions start again", after_model, lambda w: change(w.round(run=2), base_version=0)),
+    ("wrong_base_model", "first version is 0", as_it_is, lambda w: change(w.round(), base_version=1)),
+    ("wrong_base_model", "another digest", after_model, lambda w: change(w.round(), base_digest=digest("other"))),
+    ("wrong_base_model", "an older model", after_model, lambda w: change(w.round(), base_version=0)),
+    ("wrong_base_model", "versions start again", after_model, lambda w: change(w.round(run=2), base_version=0)),
     ("wrong_spend", "spend without account", as_it_is, lambda w: change(w.round(), account="none")),
-    ("wrong_spend", "account without spend", as_it_is, lambda w: change(w.round(), spend=0)),
+    ("wrong_spend", "account without spend", as_it_is, lambda w: change(w.round(), spend_nano=0)),
     ("too_late", "over when it opens", as_it_is, lambda w: change(w.round(), deadline=w.state.height)),
     ("wrong_cohort", "a host", as_it_is, lambda w: change(w.round(), cohort=to_ranges([3, HOST]))),
     ("wrong_cohort", "nobody", as_it_is, lambda w: change(w.round(), cohort=to_ranges([3, 7]))),
@@ -219,7 +219,7 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ),
     ("wrong_cohort", "empty end", as_it_is, lambda w: change(w.round(), cohort=(Range(first=3, bitmap=b"\x01\x00"),))),
     (
-        "too_many_people",
+        "too_many_participants",
         "more than a record may name",
         as_it_is,
         lambda w: change(w.round(), cohort=CROWD),
@@ -237,18 +237,28 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         lambda w: change(w.update(3), round_hash=digest("other")),
     ),
     ("too_late", "an update after the deadline", past_deadline, lambda w: w.update(3)),
-    ("wrong_spend", "less", in_round, lambda w: change(w.update(3), spend=1)),
+    ("wrong_spend", "less", in_round, lambda w: change(w.update(3), spend_nano=1)),
     ("wrong_spend", "another account", in_round, lambda w: change(w.update(3), account="rho")),
-    ("wrong_people", "a participant for others", in_round, lambda w: change(w.update(3), people=to_ranges([4]))),
-    ("wrong_people", "a host for nobody", in_round, lambda w: change(w.update(HOST), people=())),
-    ("wrong_people", "a person twice", in_round, lambda w: change(w.update(HOST), people=to_ranges([3]) * 2)),
+    (
+        "wrong_participants",
+        "a participant for others",
+        in_round,
+        lambda w: change(w.update(3), participants=to_ranges([4])),
+    ),
+    ("wrong_participants", "a host for nobody", in_round, lambda w: change(w.update(HOST), participants=())),
+    (
+        "wrong_participants",
+        "a person twice",
+        in_round,
+        lambda w: change(w.update(HOST), participants=to_ranges([3]) * 2),
+    ),
     ("not_in_cohort", "not chosen", with_cohort, lambda w: w.update(4)),
     ("not_in_cohort", "host's person not chosen", with_cohort, lambda w: w.update(HOST)),
     ("not_in_cohort", "enrolled later", with_late_participant, lambda w: w.update(7)),
-    ("not_in_cohort", "a host's coordinator", in_round, lambda w: change(w.update(HOST), people=to_ranges([2]))),
-    ("not_in_cohort", "a host's nobody", in_round, lambda w: change(w.update(HOST), people=to_ranges([70]))),
+    ("not_in_cohort", "a host's coordinator", in_round, lambda w: change(w.update(HOST), participants=to_ranges([2]))),
+    ("not_in_cohort", "a host's nobody", in_round, lambda w: change(w.update(HOST), participants=to_ranges([70]))),
     ("second_update", "a participant again", after_updates, lambda w: w.update(3)),
-    ("second_update", "by the host", after_updates, lambda w: change(w.update(HOST), people=to_ranges([5]))),
+    ("second_update", "by the host", after_updates, lambda w: change(w.update(HOST), participants=to_ranges([5]))),
     ("over_budget", "more than is left", with_little_left, lambda w: w.update(3)),
     ("over_budget", "one of the host's people", with_little_left, lambda w: w.update(HOST)),
     ("wrong_parent", "another base", after_updates, lambda w: change(w.model(), parent=digest("other"))),
@@ -272,15 +282,15 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_part", "beyond the last", masked, lambda w: w.survivors(3, part=2, parts=1)),
     ("wrong_part", "the first again", half_named, lambda w: w.survivors(5, parts=2)),
     ("wrong_part", "other parts", half_named, lambda w: w.survivors(5, part=2, parts=3)),
-    ("wrong_people", "nobody survives", masked, lambda w: w.survivors()),
-    ("wrong_people", "survivors named twice", half_named, lambda w: w.survivors(4, 5, part=2, parts=2)),
+    ("wrong_participants", "nobody survives", masked, lambda w: w.survivors()),
+    ("wrong_participants", "survivors named twice", half_named, lambda w: w.survivors(4, 5, part=2, parts=2)),
     (
-        "wrong_people",
+        "wrong_participants",
         "survivors in disorder",
         masked,
-        lambda w: change(w.survivors(), people=to_ranges([5]) + to_ranges([3])),
+        lambda w: change(w.survivors(), participants=to_ranges([5]) + to_ranges([3])),
     ),
-    ("too_many_people", "too large a part", masked, lambda w: change(w.survivors(), people=CROWD)),
+    ("too_many_participants", "too large a part", masked, lambda w: change(w.survivors(), participants=CROWD)),
     ("no_answer", "who did not answer", masked_with_few, lambda w: w.survivors(3, 5)),
     ("no_answer", "who is nobody", masked, lambda w: w.survivors(3, 70)),
     ("too_few_updates", "too few survivors", masked_with_few, lambda w: w.survivors(3)),
@@ -358,19 +368,27 @@ WITNESS_VKEY = verifier_key("witness.example/w", key(9).public, SignatureType.CO
 BAD_GENESES: list[tuple[Reason, str, Genesis]] = [
     ("bad_genesis", "another author", change(genesis(), author=1)),
     ("bad_genesis", "another sequence", change(genesis(), seq=2)),
-    ("bad_genesis", "no admitter", change(genesis(), admitters=())),
-    ("bad_genesis", "an admitter twice", change(genesis(), admitters=(key(0).public, key(0).public))),
+    ("bad_genesis", "no registrar", change(genesis(), registrars=())),
+    ("bad_genesis", "an registrar twice", change(genesis(), registrars=(key(0).public, key(0).public))),
     ("bad_genesis", "the founder as log", change(genesis(), log_vkey=verifier_key(ORIGIN, key(0).public))),
     ("bad_genesis", "the log of another origin", change(genesis(), log_vkey=verifier_key("other", LOG_KEY.public))),
     ("bad_key", "no log key", change(genesis(), log_vkey="log")),
-    ("bad_key", "small order", change(genesis(), admitters=(key(0).public, bytes(32)))),
-    ("bad_genesis", "a role for nobody", change(genesis(), admission={"host": Admission(admitters=(), threshold=1)})),
+    ("bad_key", "small order", change(genesis(), registrars=(key(0).public, bytes(32)))),
     (
         "bad_genesis",
-        "an unknown admitter",
-        change(genesis(), admission={"host": Admission(admitters=(1,), threshold=1)}),
+        "a role for nobody",
+        change(genesis(), enrolment_policy={"host": EnrolmentPolicy(registrars=(), threshold=1)}),
     ),
-    ("bad_genesis", "two of one", change(genesis(), admission={"host": Admission(admitters=(0,), threshold=2)})),
+    (
+        "bad_genesis",
+        "an unknown registrar",
+        change(genesis(), enrolment_policy={"host": EnrolmentPolicy(registrars=(1,), threshold=1)}),
+    ),
+    (
+        "bad_genesis",
+        "two of one",
+        change(genesis(), enrolment_policy={"host": EnrolmentPolicy(registrars=(0,), threshold=2)}),
+    ),
     ("bad_genesis", "too few witnesses", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,), threshold=2))),
     ("bad_genesis", "a witness twice", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,) * 2, threshold=1))),
     ("bad_key", "no witness key", change(genesis(), witnesses=Witnesses(keys=("witness",), threshold=0))),
@@ -416,7 +434,7 @@ def test_noise_on_the_sum_is_for_simulations() -> None:
     world.add(genesis(simulated=False))
     world.populate()
 
-    assert refused(world, change(world.round(), fidelity="sum")) == "not_simulated"
+    assert refused(world, change(world.round(), noise_placement="on_sum")) == "not_simulated"
 
 
 def test_masks_are_left_out_in_simulations_only() -> None:
@@ -455,7 +473,7 @@ SHARING_REASONS = {
     "not_received",
     "not_requested",
     "not_withdrawn",
-    "over_consent",
+    "consent_exceeded",
     "second_pool",
     "second_receipt",
     "second_request",
@@ -494,19 +512,23 @@ def test_a_position_that_is_not_the_next_is_a_mistake() -> None:
 
 def test_the_genesis_makes_the_first_principals() -> None:
     world = World(BareRules())
-    world.add(change(genesis(), admitters=(key(0).public, key(7).public)))
+    world.add(change(genesis(), registrars=(key(0).public, key(7).public)))
 
-    assert [principal.role for principal in world.state.principals] == ["admitter", "admitter", "log"]
+    assert [principal.role for principal in world.state.principals] == ["registrar", "registrar", "log"]
     assert [world.state.number_of(k.public) for k in (key(0), key(7), LOG_KEY)] == [0, 1, 2]
 
 
 def test_only_the_named_admitters_admit_a_role() -> None:
     world = World(BareRules())
-    admission = {"host": Admission(admitters=(1,), threshold=1)}
-    world.add(change(genesis(), admitters=(key(0).public, key(1).public), log_vkey=vkey(9), admission=admission))
+    enrolment_policy = {"host": EnrolmentPolicy(registrars=(1,), threshold=1)}
+    world.add(
+        change(
+            genesis(), registrars=(key(0).public, key(1).public), log_vkey=vkey(9), enrolment_policy=enrolment_policy
+        )
+    )
     enrolment = change(world.enrol(3, "host"), key=key(8).public)
 
-    assert refused(world, enrolment) == "not_admitter"
+    assert refused(world, enrolment) == "not_registrar"
     world.add(change(enrolment, author=1))
     assert world.state.principals[3].role == "host"
 
@@ -552,14 +574,14 @@ def test_a_new_run_may_start_from_any_model_of_the_next_version() -> None:
     world.add(change(world.round(run=2), base_digest=digest("fresh start"), rounds=None))
     world.add(world.aborted())
 
-    assert refused(world, change(world.round(), rounds=None, base_digest=digest("another"))) == "wrong_base"
+    assert refused(world, change(world.round(), rounds=None, base_digest=digest("another"))) == "wrong_base_model"
     world.add(change(world.round(), rounds=None))
 
 
 def test_a_run_without_a_fixed_number_of_rounds_goes_on() -> None:
     world = bare_world()
     for _ in range(5):
-        world.add(change(world.round(), rounds=None, account="none", spend=0))
+        world.add(change(world.round(), rounds=None, account="none", spend_nano=0))
         world.add(world.update(3))
         world.add(world.model())
 
@@ -586,7 +608,7 @@ def test_a_host_answers_for_its_people_and_each_of_them_pays() -> None:
 def test_the_minimum_counts_people() -> None:
     world = bare_world()
     world.add(change(world.round(), minimum=3))
-    world.add(change(world.update(HOST), people=to_ranges([3, 5])))
+    world.add(change(world.update(HOST), participants=to_ranges([3, 5])))
 
     assert refused(world, world.model()) == "too_few_updates"
     world.add(world.update(4))
@@ -625,9 +647,9 @@ def test_an_account_without_a_limit_still_fits_its_field() -> None:
 
 def test_a_fresh_sequence_need_not_be_the_next() -> None:
     world = bare_world()
-    world.add(change(world.dataset(3), seq=1 + LARGEST_LEAP))
+    world.add(change(world.dataset(3), seq=1 + LARGEST_SEQUENCE_STEP))
 
-    assert world.state.principals[3].sequence == 1 + LARGEST_LEAP
+    assert world.state.principals[3].sequence == 1 + LARGEST_SEQUENCE_STEP
 
 
 STEPS = ["round", "masked round", "update", "survivors", "model", "aborted"]
@@ -663,4 +685,4 @@ def test_a_host_of_many_is_named_by_ranges() -> None:
     update = in_round(bare_world()).update(HOST)
 
     assert isinstance(update, Update)
-    assert tuple(numbers_in(update.people)) == PARTICIPANTS
+    assert tuple(numbers_in(update.participants)) == PARTICIPANTS

@@ -34,8 +34,8 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
 
 
 def told(copy: TracedCopy) -> tuple[int, int, bool, bool]:
-    """Giver, recipient, whether it was received and whether its consent holds."""
-    return copy.giver, copy.recipient, copy.receipt is not None, copy.grant.holds
+    """Sender, recipient, whether it was received and whether its consent holds."""
+    return copy.sender, copy.recipient, copy.receipt is not None, copy.grant.is_active
 
 
 def uses(trace: ParticipantTrace) -> list[tuple[int, int, str, int | None]]:
@@ -127,7 +127,7 @@ def test_recipients_see_what_they_received_from_whom(ledger: SqliteLedger) -> No
         assert each.number == number
         verify_completeness(each.completeness, LOG_VKEY)
         for copy in each.copies:
-            assert copy.grant.consent.entry.record.author == copy.giver
+            assert copy.grant.consent.entry.record.author == copy.sender
     for number in (HOST, 99):
         with pytest.raises(LedgerError, match="receives nothing"):
             trace_received(ledger, number)
@@ -148,10 +148,15 @@ def test_every_proof_of_copies_and_uses_can_be_checked_again(ledger: SqliteLedge
 
 
 def shaped(step: ModelAncestor) -> tuple[int, set[int], dict[int, int], set[int]]:
-    """Version, people, for each giver how many updates used copies, and the pool."""
+    """Version, people, for each sender how many updates used copies, and the pool."""
     model = step.model.entry.record
     assert isinstance(model, ModelRecord)
-    return model.version, set(step.people), {giver: len(at) for giver, at in step.givers.items()}, set(step.pooled)
+    return (
+        model.version,
+        set(step.participants),
+        {sender: len(at) for sender, at in step.senders.items()},
+        set(step.pooled),
+    )
 
 
 def test_a_model_is_followed_back_to_whoever_shaped_it(ledger: SqliteLedger) -> None:

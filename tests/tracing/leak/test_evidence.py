@@ -18,7 +18,7 @@ from liberate.tracing.leak.evidence import check_accusations, is_accusation
 from liberate.tracing.leak.lookup import trace_leak
 from tests.cli.conftest import Call
 from tests.cli.conftest import call as call
-from tests.runs.sharing import GIVERS, RATINGS, copies_of, leaky_run, rows_of, write_leak
+from tests.runs.sharing import RATINGS, SENDERS, copies_of, leaky_run, rows_of, write_leak
 
 Answer = dict[str, Any]
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def answer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The answer to a leak of 240 rows of one recipient."""
     copies = copies_of(run)
-    rows = [row for giver in GIVERS[:2] for row in rows_of(copies[giver, 4].copy, f"u{giver}", 120)]
+    rows = [row for sender in SENDERS[:2] for row in rows_of(copies[sender, 4].copy, f"u{sender}", 120)]
     path = write_leak(tmp_path_factory.mktemp("leak") / "leak.csv", rows)
     return json.dumps(trace_leak(run, path)).encode()
 
@@ -164,7 +164,7 @@ def test_evidence_of_a_leak_is_verified_by_command(call: Call, run: Run, answer:
     assert (code, json.loads(out)["ok"]) == (0, True)
     assert [each["rows"] for each in json.loads(out)["accusations"]] == [240]
     assert call("ledger", "verify-evidence", file)[0] == 2
-    raw = [row for giver in GIVERS for row in rows_of(RATINGS.user_bytes(giver), f"u{giver}", 300)]
+    raw = [row for sender in SENDERS for row in rows_of(RATINGS.user_bytes(sender), f"u{sender}", 300)]
     innocent = json.dumps(trace_leak(run, write_leak(tmp_path / "raw.csv", raw)))
     (tmp_path / "answer.json").write_text(innocent, "utf-8")
     code, out, _ = call("ledger", "verify-evidence", file, "--key", run.verifier_key, "--json")

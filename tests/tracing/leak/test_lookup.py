@@ -36,12 +36,12 @@ from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.people import find_person
+from liberate.runs.participants import find_person
 from liberate.tracing.answers import trace_person, trace_recipient, trace_share
 from liberate.tracing.leak import attribution
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.lookup import trace_leak
-from tests.runs.sharing import GIVERS, N_ITEMS, RATINGS, copies_of, leaky_run, rows_of, sharing_run, write_leak
+from tests.runs.sharing import N_ITEMS, RATINGS, SENDERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,11 @@ def run(founded: Run, tmp_path: Path) -> Run:
 
 
 def leak_of(
-    run: Run, path: Path, recipient: int, *, givers: Sequence[int] = GIVERS, n: int = 80, name: str = "u"
+    run: Run, path: Path, recipient: int, *, senders: Sequence[int] = SENDERS, n: int = 80, name: str = "u"
 ) -> Path:
-    """Write rows of somebody's copies, of each giver as many; users are called by name and number."""
+    """Write rows of somebody's copies, of each sender as many; users are called by name and number."""
     copies = copies_of(run)
-    return write_leak(path, [row for g in givers for row in rows_of(copies[g, recipient].copy, f"{name}{g}", n)])
+    return write_leak(path, [row for g in senders for row in rows_of(copies[g, recipient].copy, f"{name}{g}", n)])
 
 
 def accused(found: dict[str, Any]) -> list[str]:
@@ -71,7 +71,7 @@ def disclosures(run: Run) -> list[tuple[int, list[int]]]:
     """Position of each disclosure, and whom it names."""
     with closing(run.open_ledger()) as ledger:
         records = [(at, decode_entry(ledger.entry(at)).record) for at in ledger.positions(kind="disclosure")]
-    return [(at, list(numbers_in(record.people))) for at, record in records if isinstance(record, Disclosure)]
+    return [(at, list(numbers_in(record.participants))) for at, record in records if isinstance(record, Disclosure)]
 
 
 def number(run: Run, user: int) -> int:
@@ -105,7 +105,7 @@ def test_a_disclosure_by_an_auditor_stands_on_the_ledger_before_the_answer(run: 
     (entry,) = disclosures(run)
     assert seen == [[entry]]
     (told,) = found["disclosures"]
-    assert entry == (told["position"], sorted(number(run, user) for user in GIVERS))
+    assert entry == (told["position"], sorted(number(run, user) for user in SENDERS))
     with closing(run.open_ledger()) as ledger:
         record = decode_entry(ledger.entry(entry[0])).record
         assert isinstance(record, Disclosure)
@@ -144,22 +144,22 @@ def test_a_second_look_is_a_second_entry_of_the_same_auditor(run: Run, tmp_path:
 
 def test_ids_that_were_changed_or_swapped_hide_nobody(run: Run, tmp_path: Path) -> None:
     """Unknown ids, and those of people who share but whose rows these are not: everybody is looked at, and said so."""
-    strange = leak_of(run, tmp_path / "strange.csv", 6, givers=(0, 1), name="somebody ")
-    rows = leak_of(run, tmp_path / "swapped.csv", 6, givers=(0, 1)).read_text("utf-8")
+    strange = leak_of(run, tmp_path / "strange.csv", 6, senders=(0, 1), name="somebody ")
+    rows = leak_of(run, tmp_path / "swapped.csv", 6, senders=(0, 1)).read_text("utf-8")
     swapped = tmp_path / "swapped.csv"
     swapped.write_text(rows.replace("u0,", "x,").replace("u1,", "u0,").replace("x,", "u1,"), "utf-8")
-    everybody = sorted(number(run, user) for user in GIVERS)
+    everybody = sorted(number(run, user) for user in SENDERS)
 
     found = [trace_leak(run, leak) for leak in (strange, swapped)]
 
     assert [accused(each) for each in found] == [["u6"], ["u6"]]
     assert [each["leak"]["matched"] for each in found] == [160, 160]
-    named = [[one["people"] for one in each["disclosures"]] for each in found]
+    named = [[one["participants"] for one in each["disclosures"]] for each in found]
     assert named == [[everybody], [everybody[:2], everybody[2:]]]
 
 
 def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leak = leak_of(run, tmp_path / "leak.csv", 3, givers=(1,), n=200)
+    leak = leak_of(run, tmp_path / "leak.csv", 3, senders=(1,), n=200)
     opened: list[int | None] = []
 
     def opening(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
@@ -172,20 +172,20 @@ def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path, m
 
     assert opened == [1], "the device of u1"
 
-    assert [each["people"] for each in found["disclosures"]] == [[number(run, 1)]]
+    assert [each["participants"] for each in found["disclosures"]] == [[number(run, 1)]]
     assert accused(found) == ["u3"]
-    assert {giver for each in found["candidates"] for giver in each["givers"]} == {number(run, 1)}
+    assert {sender for each in found["candidates"] for sender in each["senders"]} == {number(run, 1)}
 
 
 def test_altered_mixed_and_padded_rows_still_name_a_source(run: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     copies = copies_of(run)
-    rows = [row for giver in GIVERS for row in rows_of(copies[giver, 5].copy, f"u{giver}", 200)]
+    rows = [row for sender in SENDERS for row in rows_of(copies[sender, 5].copy, f"u{sender}", 200)]
     altered = [row if rng.random() > 0.3 else row[:-1] + str(rng.integers(1, 6)) for row in rows]
     mixed = [
         row
-        for giver in GIVERS
-        for pair in zip(*(rows_of(copies[giver, r].copy, f"u{giver}", 200) for r in (3, 4)), strict=True)
+        for sender in SENDERS
+        for pair in zip(*(rows_of(copies[sender, r].copy, f"u{sender}", 200) for r in (3, 4)), strict=True)
         for row in [pair[int(rng.integers(2))]]
     ]
     padding = [f"u0,no such item {i},3" for i in range(50)] + ["u7,i3,5", "nobody,i5,1"]
@@ -198,15 +198,15 @@ def test_altered_mixed_and_padded_rows_still_name_a_source(run: Run, tmp_path: P
 
 def test_raw_ratings_and_base_copies_accuse_nobody(run: Run, tmp_path: Path) -> None:
     copies = copies_of(run)
-    raw = [row for giver in GIVERS for row in rows_of(RATINGS.user_bytes(giver), f"u{giver}", 300)]
-    base = [row for giver in GIVERS for row in rows_of(copies[giver, 3].base.ratings, f"u{giver}", 300)]
+    raw = [row for sender in SENDERS for row in rows_of(RATINGS.user_bytes(sender), f"u{sender}", 300)]
+    base = [row for sender in SENDERS for row in rows_of(copies[sender, 3].base.ratings, f"u{sender}", 300)]
 
     for name, rows in (("raw", raw), ("base", base)):
         assert accused(trace_leak(run, write_leak(tmp_path / f"{name}.csv", rows))) == []
 
 
 def test_copies_of_others_accuse_nobody(run: Run) -> None:
-    """200 leaks, each of all rows of copies that somebody who is no candidate might have got of the same givers."""
+    """200 leaks, each of all rows of copies that somebody who is no candidate might have got of the same senders."""
     copies = list(copies_of(run).values())
     held = {each.share.base: each.base for each in copies}
     bases = BaseCopyIndex(list(held.values()), N_ITEMS)
@@ -259,12 +259,12 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
 
     found = json.loads(json.dumps(trace_leak(run, path)))
 
-    users = {f"u{user}": number(run, user) for user in GIVERS}
+    users = {f"u{user}": number(run, user) for user in SENDERS}
     with closing(run.open_ledger()) as ledger:
-        keys = {giver: ledger.state.principals[giver].key for giver in users.values()}
+        keys = {sender: ledger.state.principals[sender].key for sender in users.values()}
     checkpoint = verify_checkpoint(found["checkpoint"], run.verifier_key)
     evidence = found["candidates"][0]["evidence"]
-    assert len(evidence) == len(GIVERS)
+    assert len(evidence) == len(SENDERS)
     leak = read_leak(path, [f"i{item}" for item in range(N_ITEMS)])
     levels: dict[str, list[int]] = {"leaked": [], "base": [], "copy": []}
     for each in evidence:
@@ -272,14 +272,14 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
         entry = decode_entry(data)
         proof = tuple(map(b64decode, each["proof"]))
         verify_inclusion(leaf_hash(data), each["position"], checkpoint.size, proof, checkpoint.root)
-        verify_signature(keys[each["giver"]], signed_bytes(entry.body), entry.signature)
+        verify_signature(keys[each["sender"]], signed_bytes(entry.body), entry.signature)
         assert isinstance(entry.record, Share)
         assert entry.record.recipient == found["candidates"][0]["number"]
         assert salted_commitment(b64decode(each["salt"]), b64decode(each["copy"])) == entry.record.copy
         assert salted_commitment(b64decode(each["base_salt"]), b64decode(each["base"])) == entry.record.base
         assert each["receipt"]["kind"] == "receipt"
         scale = RatingScale(low=each["scale"]["low"], step=each["scale"]["step"], n_levels=each["scale"]["levels"])
-        mine = leak.users == [users[name] for name in leak.user_ids].index(each["giver"])
+        mine = leak.users == [users[name] for name in leak.user_ids].index(each["sender"])
         for name in ("base", "copy"):
             own = Ratings.from_user_bytes([b64decode(each[name])], N_ITEMS)
             levels[name] += scale.places(own.values[np.searchsorted(own.items, leak.items[mine])]).tolist()
@@ -308,8 +308,8 @@ def test_the_verdict_does_not_depend_on_how_many_are_weighed_at_a_time(
 ) -> None:
     leak = read_leak(leak_of(run, tmp_path / "leak.csv", 4), [f"i{item}" for item in range(N_ITEMS)])
     copies = list(copies_of(run).values())
-    by_giver = {each.giver: each.base for each in copies}
-    matched = match(leak, BaseCopyIndex(list(by_giver.values()), N_ITEMS), range(3))
+    by_sender = {each.sender: each.base for each in copies}
+    matched = match(leak, BaseCopyIndex(list(by_sender.values()), N_ITEMS), range(3))
 
     whole = rank_candidates(matched, copies)
     monkeypatch.setattr(attribution, "_CELLS", 2 * len(matched.items))
@@ -336,11 +336,11 @@ def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> Non
 
     found = trace_leak(run, leak)
 
-    assert gone not in {person for each in found["disclosures"] for person in each["people"]}
+    assert gone not in {person for each in found["disclosures"] for person in each["participants"]}
     assert gone not in {each["number"] for each in found["owners"]}
     assert accused(found) == ["u4"], "from the rows of the others"
     assert number(run, 1) == gone
-    assert gone not in {person for _, people in disclosures(run) for person in people}
+    assert gone not in {person for _, participants in disclosures(run) for person in participants}
 
 
 def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
         received = trace_recipient(run, str(share["recipient"]))
 
         assert trace_share(run, share["position"])["shares"] == [share]
-        assert len(received["givers"]) == len(GIVERS)
+        assert len(received["senders"]) == len(SENDERS)
 
 
 def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path)
 
 
 def test_a_leak_without_users_names_its_source(run: Run, tmp_path: Path) -> None:
-    leak = leak_of(run, tmp_path / "leak.csv", 4, givers=GIVERS[:1])
+    leak = leak_of(run, tmp_path / "leak.csv", 4, senders=SENDERS[:1])
     leak.write_text("".join(line.partition(",")[2] for line in leak.read_text("utf-8").splitlines(True)), "utf-8")
 
     found = trace_leak(run, leak)
@@ -382,7 +382,7 @@ def test_a_leak_without_users_names_its_source(run: Run, tmp_path: Path) -> None
 
 
 def test_copies_of_nobody_are_not_looked_up(tmp_path: Path) -> None:
-    run = leaky_run(tmp_path / "run", givers=())
+    run = leaky_run(tmp_path / "run", senders=())
 
     with pytest.raises(LiberateError, match="nobody has handed out copies"):
         trace_leak(run, write_leak(tmp_path / "leak.csv", ["u0,i1,3"]))
@@ -397,7 +397,7 @@ def test_a_ledger_whose_genesis_admits_no_auditor_is_told(
 
     def without_auditors(*arguments: Any) -> SqliteLedger:
         ledger = opened(*arguments)
-        ledger.state.founding.admission.pop("auditor")
+        ledger.state.founding.enrolment_policy.pop("auditor")
         return ledger
 
     monkeypatch.setattr(SqliteLedger, "open", without_auditors)
@@ -405,9 +405,9 @@ def test_a_ledger_whose_genesis_admits_no_auditor_is_told(
         trace_leak(run, leak)
 
 
-def test_givers_who_keep_nothing_cannot_open_copies(tmp_path: Path) -> None:
+def test_senders_who_keep_nothing_cannot_open_copies(tmp_path: Path) -> None:
     """The devices of this ledger have no copies, and its shares commit to nothing that exists."""
     run = sharing_run(tmp_path / "run")
 
-    with pytest.raises(LiberateError, match="no giver keeps what opens"):
+    with pytest.raises(LiberateError, match="no sender keeps what opens"):
         trace_leak(run, write_leak(tmp_path / "leak.csv", ["u3,i1,3"]))

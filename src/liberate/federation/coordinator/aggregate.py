@@ -1,6 +1,6 @@
 """The sum of a round's uploads, which the coordinator takes and an auditor takes again: integers, in any order.
 
-Where the round's mechanism says so (`trim_nano`) the sum is trimmed: of each number the smallest and the largest are
+Where the round's mechanism says so (`trimmed_nano`) the sum is trimmed: of each number the smallest and the largest are
 left out among those who sent it, and the sum of the others is scaled to all of them, as their trimmed mean times how
 many they are.
 
@@ -30,14 +30,14 @@ class UploadAggregate:
     Attributes:
         rows: Sum of the rows, shape (n_rows, width).
         tail: Sum of the tails, shape (n_tail,).
-        trim_nano: Part left out at either end of each number, in billionths, 0 <= trim_nano < 500,000,000.
+        trimmed_nano: Part left out at either end of each number, in billionths, 0 <= trimmed_nano < 500,000,000.
         n_uploads: Uploads in the sum, >= 0.
         n_copies: Weight of the copies that they used, in people, >= 0.
     """
 
     rows: Int64Array
     tail: Int64Array
-    trim_nano: int = 0
+    trimmed_nano: int = 0
     n_uploads: int = 0
     n_copies: Fraction = Fraction(0)
     _waiting: list[FixedPointStatistics] = field(default_factory=list)
@@ -45,19 +45,19 @@ class UploadAggregate:
     @classmethod
     def of(cls, record: Round) -> UploadAggregate:
         """Give the sum of nothing, as a round wants it."""
-        return cls.empty(record.shape, record.mechanism.parameters.get("trim_nano", 0))
+        return cls.empty(record.shape, record.mechanism.parameters.get("trimmed_nano", 0))
 
     @classmethod
-    def empty(cls, shape: tuple[int, int, int], trim_nano: int = 0) -> UploadAggregate:
+    def empty(cls, shape: tuple[int, int, int], trimmed_nano: int = 0) -> UploadAggregate:
         """Give the sum of nothing; `shape` is (n_rows, width, n_tail) of the round entry."""
         n_rows, width, n_tail = shape
-        return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trim_nano)
+        return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trimmed_nano)
 
     def add(self, upload: FixedPointStatistics, n_copies: Fraction = Fraction(0)) -> None:
         """Add a batch of one upload, with copies of so much weight; a trimmed sum keeps it until it is settled."""
         self.n_uploads += 1
         self.n_copies += n_copies
-        if self.trim_nano:
+        if self.trimmed_nano:
             self._waiting.append(upload)
             return
         add_rows(self.rows, upload.indices, upload.rows)
@@ -71,17 +71,17 @@ class UploadAggregate:
         order = np.argsort(indices, kind="stable")
         indptr = np.searchsorted(indices[order], np.arange(len(self.rows) + 1))
         rows = np.concatenate([upload.rows for upload in self._waiting])
-        trimmed_sums(order, indptr, rows, self.trim_nano, self.rows)
+        trimmed_sums(order, indptr, rows, self.trimmed_nano, self.rows)
         tails = np.concatenate([upload.tails for upload in self._waiting])
         everybody = np.array([0, len(tails)])
-        trimmed_sums(np.arange(len(tails)), everybody, tails, self.trim_nano, self.tail[None])
+        trimmed_sums(np.arange(len(tails)), everybody, tails, self.trimmed_nano, self.tail[None])
         self._waiting.clear()
 
     def digest(self) -> Digest:
         """Give what the model entry says of the sum: SHA-256 over rows, then tail, as little-endian 64-bit integers."""
         return Digest(sha256(self.rows.astype("<i8").tobytes() + self.tail.astype("<i8").tobytes()).digest())
 
-    def total(self, grid_bits: int) -> AggregatedStatistics:
-        """Give the sum in the statistic's unit; a value v stands for v * 2**-grid_bits."""
-        unit = np.float64(2.0**-grid_bits)
+    def total(self, fraction_bits: int) -> AggregatedStatistics:
+        """Give the sum in the statistic's unit; a value v stands for v * 2**-fraction_bits."""
+        unit = np.float64(2.0**-fraction_bits)
         return AggregatedStatistics(self.rows * unit, self.tail * unit, self.n_uploads, float(self.n_copies))

@@ -3,7 +3,7 @@
     open -> collect -> aggregate -> (survivors -> unmask) -> solve -> close
 
 Every step first makes durable what the next one needs: the round entry before anybody is asked, the updates of a
-chunk before they are summed, the model's bytes before the model entry. After a crash the open round is found on the
+batch before they are summed, the model's bytes before the model entry. After a crash the open round is found on the
 ledger; devices send the same bytes again, the ledger answers a known entry with its first position, and the sum and
 the model come out the same to the bit.
 """
@@ -51,7 +51,7 @@ from liberate.timing import Stopwatch
 
 _logger = logging.getLogger(__name__)
 
-_LARGEST_CHUNK = 2**28  # bytes of dense uploads that are asked for at a time
+_LARGEST_BATCH = 2**28  # bytes of dense uploads that are asked for at a time
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Coordinator:
         transport: Reaches the participants.
         store: Where model versions are kept.
         config: How rounds are run.
-        fidelity: Whether a simulation draws noise on each upload, or once on the sum where a mechanism allows it.
+        noise_placement: Whether a simulation draws noise on each upload, or once on the sum where a mechanism allows.
         randomness: Source of the noise that is drawn on a sum.
         stopwatch: Where hash, sign, sum, unmask, solve are added up.
         publish: Gives the newest checkpoint, cosigned as participants demand.
@@ -92,11 +92,11 @@ class Coordinator:
         transport: Transport,
         store: ModelStore,
         config: RoundConfig,
-        fidelity: NoisePlacement,
+        noise_placement: NoisePlacement,
         randomness: Randomness,
         stopwatch: Stopwatch,
         publish: Callable[[], str],
-        people: Sequence[int] | None = None,
+        participants: Sequence[int] | None = None,
         uploads: UploadStore | None = None,
     ) -> None:
         self._ledger = ledger
@@ -105,11 +105,11 @@ class Coordinator:
         self._transport = transport
         self._store = store
         self._config = config
-        self._fidelity = fidelity
+        self._noise_placement = noise_placement
         self._randomness = randomness
         self._stopwatch = stopwatch
         self._publish = publish
-        self._people = None if people is None else frozenset(people)
+        self._participants = None if participants is None else frozenset(participants)
         self._uploads = uploads
         self._known_size = 0
         self._weights = CopyWeights(ledger)
@@ -147,7 +147,7 @@ class Coordinator:
         record = entry.record
         if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
-        asking = RoundExchange(self._transport, self._config.timeout_s)
+        asking = RoundExchange(self._transport)
         try:
             collected = self._collect(record, stage, position, base, base_bytes, asking)
         except RoundAborted as shortfall:
@@ -159,7 +159,7 @@ class Coordinator:
             ) from shortfall
         try:
             with self._stopwatch.measure("solve"):
-                model = stage.solver.solve(base, collected.sum.total(record.grid_bits))
+                model = stage.solver.solve(base, collected.sum.total(record.fraction_bits))
         except FederationError:  # nor would one follow the next time: the sum is the same
             self._abort(record, "no_model")
             raise
@@ -181,7 +181,7 @@ class Coordinator:
             return state.open_round.position
         mechanism, cohort = stage.mechanism, self._cohort()
         is_named = bool(mechanism.parameters.get("masked")) or cohort != self._active()
-        fidelity = self._fidelity if isinstance(mechanism, SumMechanism) else "uploads"
+        noise_placement = self._noise_placement if isinstance(mechanism, SumMechanism) else "per_upload"
         record = Round(
             **self._clerk.header(),
             number=state.round_number + 1,
@@ -193,27 +193,26 @@ class Coordinator:
             statistic=stage.statistic.name,
             shape=stage.statistic.shape,
             mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
-            fidelity=fidelity,
-            grid_bits=mechanism.grid_bits,
-            modulus_bits=32,
+            noise_placement=noise_placement,
+            fraction_bits=mechanism.fraction_bits,
             account=mechanism.account,
-            spend=mechanism.spend_nano,
+            spend_nano=mechanism.spend_nano,
             minimum=self._minimum(mechanism),
             deadline=self._ledger.height + self._config.deadline_blocks,
         )
         return self._clerk.append(record)
 
     def _minimum(self, mechanism: Mechanism) -> int:
-        wanted = max(1, int(len(self._cohort()) * self._config.min_fraction))
+        wanted = max(1, int(len(self._cohort()) * self._config.min_participation))
         return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
 
     def _cohort(self) -> list[int]:
         active = self._active()
-        return active if self._people is None else [number for number in active if number in self._people]
+        return active if self._participants is None else [number for number in active if number in self._participants]
 
     def _active(self) -> list[int]:
-        people = enumerate(self._ledger.state.principals)
-        return [number for number, person in people if person.role == "participant" and person.is_active]
+        participants = enumerate(self._ledger.state.principals)
+        return [number for number, person in participants if person.role == "participant" and person.is_active]
 
     def _collect(
         self, record: Round, stage: RoundMethod, position: int, base: Model, base_bytes: bytes, asking: RoundExchange
@@ -221,25 +220,25 @@ class Coordinator:
         n_rows, width, n_tail = record.shape
         gate = UploadValidator.of(record, stage.mechanism, base, self._weights, self._stopwatch)
         collected = _Collected(record, gate, UploadAggregate.of(record), asking)
-        chunk_size = self._config.chunk
+        batch_size = self._config.batch_size
         if gate.is_dense:
-            chunk_size = min(chunk_size, max(1, _LARGEST_CHUNK // (4 * n_rows * width + 8 * n_tail + 1)))
+            batch_size = min(batch_size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
         # One checkpoint serves the whole round, so that every participant accepts the same view.
         view = self._view()
         round_request = cache(partial(view.round_request, position, base_bytes))
         masks = self._masks(view, position, asking) if record.is_masked else None
-        phase, people = "update", self._cohort()
+        phase, participants = "update", self._cohort()
         if masks is not None:
             uploading = masks.agree(self._known_size)
-            phase, people = "mask", self._survivors() or uploading
+            phase, participants = "mask", self._survivors() or uploading
             self._known_size = view.size
 
         def body(number: int, known_size: int) -> bytes:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
-        for chunk in self._tell_inputs(people, record, chunk_size, asking):
-            answers = asking.ask(phase, chunk, body, decode_reply, self._known_size, view.size)
+        for batch in self._tell_inputs(participants, record, batch_size, asking):
+            answers = asking.ask(phase, batch, body, decode_reply, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
         with self._stopwatch.measure("sum"):
@@ -248,7 +247,7 @@ class Coordinator:
             raise RoundAborted("insufficient_updates", f"{len(collected.leaves)} updates, {record.minimum} were needed")
         if masks is not None:
             self._unmask(masks, collected, position)
-        if record.fidelity == "sum" and isinstance(stage.mechanism, SumMechanism):
+        if record.noise_placement == "on_sum" and isinstance(stage.mechanism, SumMechanism):
             with self._stopwatch.measure("noise"):
                 key = self._randomness.secret("sum noise", record.number)
                 total, exact = collected.sum, not self._randomness.is_simulated
@@ -256,32 +255,32 @@ class Coordinator:
         return collected
 
     def _tell_inputs(
-        self, people: Sequence[int], record: Round, chunk_size: int, asking: RoundExchange
+        self, participants: Sequence[int], record: Round, batch_size: int, asking: RoundExchange
     ) -> list[Sequence[int]]:
         """Tell those who have received copies which of them they may learn from in the round: those that live.
 
         Returns:
-            Who is asked together: as many people and copies as a chunk has people without copies.
+            Who is asked together: as many people and copies as a batch has people without copies.
         """
         state = self._ledger.state
-        chunks = _chunks(people, usable_copies(state, people, 1), chunk_size)
-        inputs = usable_copies(state, people, max(1, len(chunks)))
+        batches = _batches(participants, usable_copies(state, participants, 1), batch_size)
+        inputs = usable_copies(state, participants, max(1, len(batches)))
         requests = [
             Request(number, "inputs", encode_message(RoundInputs(round=record.number, shares=list(inputs[number]))))
-            for number in people
+            for number in participants
             if number in inputs
         ]
         if requests:
-            asking.transport.exchange(requests, asking.timeout_s)
-        return chunks
+            asking.transport.exchange(requests)
+        return batches
 
     def _view(self) -> CheckpointView:
         note = self._publish()
         return CheckpointView(self._ledger, note, verify_checkpoint(note, self._log_key).size)
 
     def _masks(self, view: CheckpointView, position: int, asking: RoundExchange) -> SecureAggregation:
-        chunk, path = self._config.chunk, self._store.masks_path
-        return SecureAggregation(asking, view, position, chunk=chunk, path=path)
+        batch_size, path = self._config.batch_size, self._store.masks_path
+        return SecureAggregation(asking, view, position, batch_size=batch_size, path=path)
 
     def _survivors(self) -> list[int]:
         """Give the survivors that the ledger names for the open round, none before it does."""
@@ -292,24 +291,24 @@ class Coordinator:
         """Record whose uploads are in the sum, and take their masks out of it."""
         current = self._ledger.state.open_round
         assert current is not None  # this round is open
-        people = sorted(number for number, at in current.answered.items() if at in collected.leaves)
+        participants = sorted(number for number, at in current.answered.items() if at in collected.leaves)
         if not current.has_survivors:
-            self._name_survivors(current.record, current.hash, people)
-        if len(people) < len(current.survivors):
+            self._name_survivors(current.record, current.hash, participants)
+        if len(participants) < len(current.survivors):
             raise RoundAborted(
-                "survivors_lost", f"{len(people)} of {len(current.survivors)} survivors sent their uploads again"
+                "survivors_lost", f"{len(participants)} of {len(current.survivors)} survivors sent their uploads again"
             )
         total = collected.sum.rows.astype(np.uint32).ravel()
         view = self._view()
         with self._stopwatch.measure("unmask"):
-            undone = masks.unmask(total, frozenset(people), view, self._known_size)
+            undone = masks.unmask(total, frozenset(participants), view, self._known_size)
         if self._uploads is not None:
             self._uploads.keep_unmasking(current.record.number, undone)
         self._known_size = view.size
         collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
 
-    def _name_survivors(self, record: Round, round_hash: Digest, people: list[int]) -> None:
-        parts = list(survivor_parts(people))
+    def _name_survivors(self, record: Round, round_hash: Digest, participants: list[int]) -> None:
+        parts = list(survivor_parts(participants))
         header = self._clerk.header()
         entries = [
             sign(
@@ -321,7 +320,7 @@ class Coordinator:
                     round_hash=round_hash,
                     part=index + 1,
                     parts=len(parts),
-                    people=part,
+                    participants=part,
                 ),
                 self._key,
             )
@@ -382,14 +381,14 @@ class Coordinator:
             self._uploads.drop_round(record.number)
 
 
-def _chunks(people: Sequence[int], inputs: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+def _batches(participants: Sequence[int], inputs: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
     """Divide people so that with the copies they learn from there are no more of either together than a size allows."""
-    ends = np.cumsum([1 + len(inputs.get(number, ())) for number in people])
-    chunks: list[Sequence[int]] = []
+    ends = np.cumsum([1 + len(inputs.get(number, ())) for number in participants])
+    batches: list[Sequence[int]] = []
     begin = 0
-    while begin < len(people):
+    while begin < len(participants):
         before = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, before + size, side="right")))
-        chunks.append(people[begin:end])
+        batches.append(participants[begin:end])
         begin = end
-    return chunks
+    return batches

@@ -23,12 +23,10 @@ class RoundExchange:
 
     Attributes:
         transport: Reaches them.
-        timeout_s: Seconds to wait for the replies of a phase, > 0.
         refused: Reason -> how many.
     """
 
     transport: Transport
-    timeout_s: float
     refused: dict[str, int] = field(default_factory=dict)
 
     def count(self, reason: str) -> None:
@@ -68,7 +66,7 @@ class RoundExchange:
         for is_last, wanted in ((False, [(number, known_size) for number in numbers]), (True, behind)):
             known = dict(wanted)
             requests = [Request(number, phase, body(number, known[number])) for number in known]
-            for reply in self.transport.exchange(requests, self.timeout_s) if requests else ():
+            for reply in self.transport.exchange(requests) if requests else ():
                 if reply.sender not in known or reply.sender in answers:
                     continue
                 try:

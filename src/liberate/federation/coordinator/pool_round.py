@@ -63,7 +63,7 @@ def run_pool_round(
     assert current is not None  # opened above, or by the attempt before
     if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
         raise FederationError("the open round on the ledger starts from another model than this run has")
-    _name_givers(clerk, pool, current)
+    _name_senders(clerk, pool, current)
     shares = pooled_copies(clerk.ledger, current.position, clerk.ledger.size)
     try:
         received = list(pool.copies([share for _, share in shares]))
@@ -84,19 +84,19 @@ def run_pool_round(
 
 
 def copies_digest(commitments: Iterable[Digest]) -> Digest:
-    """Give what the model entry says of a pool: SHA-256 over the commitments to its copies, by giver and leaf hash.
+    """Give what the model entry says of a pool: SHA-256 over the commitments to its copies, by sender and leaf hash.
 
     A digest of the copies themselves would not be salted, and a few ratings can be guessed.
     """
     return Digest(sha256(b"".join(commitments)).digest())
 
 
-def _usable_givers(clerk: EntryWriter, pool: PoolStore) -> list[int]:
+def _usable_senders(clerk: EntryWriter, pool: PoolStore) -> list[int]:
     """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
     shares = clerk.ledger.state.usable_shares()
-    own = [(share.giver, hash) for hash, share in shares if share.record.recipient == clerk.number]
+    own = [(share.sender, hash) for hash, share in shares if share.record.recipient == clerk.number]
     held = pool.shares()
-    return sorted({giver for giver, _ in own} - {giver for giver, hash in own if hash not in held})
+    return sorted({sender for sender, _ in own} - {sender for sender, hash in own if hash not in held})
 
 
 def _round(
@@ -114,23 +114,24 @@ def _round(
         statistic=base.statistic,
         shape=(base.n_items, 0, 0),
         mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
-        fidelity="uploads",
-        grid_bits=mechanism.grid_bits,
-        modulus_bits=32,
+        noise_placement="per_upload",
+        fraction_bits=mechanism.fraction_bits,
         account=mechanism.account,
-        spend=mechanism.spend_nano,
+        spend_nano=mechanism.spend_nano,
         minimum=1,
         deadline=clerk.ledger.height + deadline_blocks,
     )
 
 
-def _name_givers(clerk: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
+def _name_senders(clerk: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
-    givers = [giver for giver in _usable_givers(clerk, pool) if giver not in current.pool]
-    for begin in range(0, len(givers), MAX_PEOPLE):
-        people = to_ranges(givers[begin : begin + MAX_PEOPLE])
-        clerk.append(PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, people=people))
+    senders = [sender for sender in _usable_senders(clerk, pool) if sender not in current.pool]
+    for begin in range(0, len(senders), MAX_PEOPLE):
+        participants = to_ranges(senders[begin : begin + MAX_PEOPLE])
+        clerk.append(
+            PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, participants=participants)
+        )
     if not current.pool:
         clerk.append(Aborted(**clerk.header(), round=record.number, reason="insufficient_updates"))
         raise InsufficientCohort(

@@ -81,13 +81,15 @@ class SecureAggregation:
         path: Where what they are told is kept.
     """
 
-    def __init__(self, asking: RoundExchange, view: CheckpointView, position: int, *, chunk: int, path: Path) -> None:
+    def __init__(
+        self, asking: RoundExchange, view: CheckpointView, position: int, *, batch_size: int, path: Path
+    ) -> None:
         self._asking = asking
         self._view = view
         self._position = position
         self._entry = view.ledger.entry(position)
         self._round = masked_round(self._entry)
-        self._chunk = chunk
+        self._batch_size = batch_size
         self._path = path
         self._keys: dict[int, AdvertisedKeys] = {}
         self._sealed: dict[int, list[bytes]] = {}
@@ -131,7 +133,7 @@ class SecureAggregation:
         request = cache(partial(self._view.round_request, self._position, b""))
         answers = self._ask(
             "advertise",
-            sorted(self._round.people),
+            sorted(self._round.participants),
             lambda _, known: request(known),
             lambda body: decode_answer(body, AdvertisedKeys),
             known_size,
@@ -289,8 +291,10 @@ class SecureAggregation:
     ) -> list[tuple[int, AnswerT]]:
         """Ask in chunks; see `RoundExchange.ask`."""
         answers: list[tuple[int, AnswerT]] = []
-        for begin in range(0, len(numbers), self._chunk):
-            answers += self._asking.ask(phase, numbers[begin : begin + self._chunk], body, decode, known_size, size)
+        for begin in range(0, len(numbers), self._batch_size):
+            answers += self._asking.ask(
+                phase, numbers[begin : begin + self._batch_size], body, decode, known_size, size
+            )
         return answers
 
     def _require(self, count: int, what: str) -> None:
@@ -316,12 +320,12 @@ class SecureAggregation:
         return agreement
 
 
-def survivor_parts(people: Sequence[int]) -> Iterator[tuple[Range, ...]]:
+def survivor_parts(participants: Sequence[int]) -> Iterator[tuple[Range, ...]]:
     """Write a survivor set as ranges, in as many parts as entries need; numbers strictly increasing."""
-    named = to_ranges(people)
-    if len(people) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
+    named = to_ranges(participants)
+    if len(participants) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
         yield named
         return
-    middle = len(people) // 2
-    yield from survivor_parts(people[:middle])
-    yield from survivor_parts(people[middle:])
+    middle = len(participants) // 2
+    yield from survivor_parts(participants[:middle])
+    yield from survivor_parts(participants[middle:])

@@ -49,7 +49,7 @@ class UploadValidator:
     ) -> UploadValidator:
         """Make the gate of a round that starts from a model."""
         n_rows, width, n_tail = record.shape
-        noised = record.fidelity == "uploads"
+        noised = record.noise_placement == "per_upload"
         return cls(
             record=record,
             is_dense=mechanism.is_dense and noised,
@@ -78,7 +78,7 @@ class UploadValidator:
             raise BadUpload("wrong_shape", error.message) from error
         with self.stopwatch.measure("check"):
             if self.limits is not None:
-                self.limits.check(upload, self.record.grid_bits, float(1 + self.weights.of(update)))
+                self.limits.check(upload, self.record.fraction_bits, float(1 + self.weights.of(update)))
             if self.ceiling is not None:
                 self.ceiling.check(upload)
         return upload

@@ -74,7 +74,7 @@ class _Task:
 
     @property
     def is_dense(self) -> bool:
-        return self.mechanism.is_dense and self.record.fidelity == "uploads"
+        return self.mechanism.is_dense and self.record.noise_placement == "per_upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ class Host:
             device = self._by_number[number]
             try:
                 self._check_terms(device, checked.record)
-                if number not in current.people:
+                if number not in current.participants:
                     raise Refused("record", f"participant {number} is not of the cohort")
                 able.append((device.slot, number))
             except Refused as refusal:
@@ -335,18 +335,18 @@ class Host:
     def _check_policy(self, record: Round) -> Mechanism:
         """Build the mechanism the round asks for, and refuse one weaker than agreed."""
         try:
-            mechanism = mechanism_from(record.mechanism.name, record.grid_bits, record.mechanism.parameters)
+            mechanism = mechanism_from(record.mechanism.name, record.fraction_bits, record.mechanism.parameters)
         except LiberateError as error:
             raise Refused("policy", str(error)) from error
         if mechanism.name != self._policy.mechanism:
             raise Refused("policy", f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}")
-        if (record.account, record.spend) != (mechanism.account, mechanism.spend_nano):
+        if (record.account, record.spend_nano) != (mechanism.account, mechanism.spend_nano):
             raise Refused("policy", "the round states another spend than its mechanism has")
-        if record.spend > 0 and record.rounds is None:
+        if record.spend_nano > 0 and record.rounds is None:
             raise Refused("policy", "a private run fixes its number of rounds before the first")
-        if record.fidelity == "sum" and not self._randomness.is_simulated:
+        if record.noise_placement == "on_sum" and not self._randomness.is_simulated:
             raise Refused("policy", "noise drawn on the sum is for simulations")
-        if record.is_masked and (record.fidelity, record.modulus_bits, record.shape[2]) != ("uploads", 32, 0):
+        if record.is_masked and (record.noise_placement, record.shape[2]) != ("per_upload", 0):
             raise Refused("policy", "masks are for uploads without a tail, modulo 2**32")
         if isinstance(mechanism, SumMechanism) and not record.is_masked and not self._randomness.is_simulated:
             raise Refused("policy", f"mechanism {mechanism.name} without masks is for simulations")
@@ -356,11 +356,13 @@ class Host:
             self._check_cohort(mechanism.honest, len(set(numbers_in(record.cohort))))
         return mechanism
 
-    def _check_cohort(self, honest: int, n_people: int) -> None:
+    def _check_cohort(self, honest: int, n_participants: int) -> None:
         """Refuse a round that counts on the noise of more of its people than agreed."""
-        most = math.ceil(Fraction(str(self._policy.honest_fraction)) * n_people)
+        most = math.ceil(Fraction(str(self._policy.honest_fraction)) * n_participants)
         if honest > most:
-            raise Refused("policy", f"the noise of {honest} of {n_people} people is counted on, of {most} was agreed")
+            raise Refused(
+                "policy", f"the noise of {honest} of {n_participants} people is counted on, of {most} was agreed"
+            )
 
     def _check_statistic(self, record: Round, model: Model, mechanism: Mechanism) -> Statistic:
         """Build the statistic the round names, and refuse a shape it does not have."""
@@ -384,7 +386,7 @@ class Host:
             raise Refused("revoked", "the key was revoked")
         if device.run != record.run:
             raise Refused("not_agreed", f"a round of run {record.run}, the person takes part in run {device.run}")
-        if device.last_round < record.number and not self._can_pay(device, record.account, record.spend):
+        if device.last_round < record.number and not self._can_pay(device, record.account, record.spend_nano):
             raise Refused("budget", f"the limit of the {record.account} account is reached")
 
     @staticmethod
@@ -421,8 +423,8 @@ class Host:
                 profile=profile,
                 shares=uses[index][1],
                 account=task.record.account,
-                spend=task.record.spend,
-                people=(),
+                spend_nano=task.record.spend_nano,
+                participants=(),
             )
             with self._stopwatch.measure("sign"):
                 entry = sign(record, self._keys[device.slot])
@@ -436,8 +438,8 @@ class Host:
             )
             answer = RoundAnswer(entry=entry, upload=upload, salt=upload_salts[index])
             replies.append(Reply(person, encode_message(answer)))
-        rho_nano = task.record.spend if task.record.account == "rho" else 0
-        epsilon_nano = task.record.spend - rho_nano
+        rho_nano = task.record.spend_nano if task.record.account == "rho" else 0
+        epsilon_nano = task.record.spend_nano - rho_nano
         with self._stopwatch.measure("store"):
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
             self._devices.post(number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note)
@@ -488,7 +490,7 @@ class Host:
             rows = self._inputs.compute(task.statistic, task.model, own, uses)
             profiles = fit_devices(task.model, own)
         with self._stopwatch.measure("noise"):
-            if task.record.fidelity == "sum" and isinstance(task.mechanism, SumMechanism):
+            if task.record.noise_placement == "on_sum" and isinstance(task.mechanism, SumMechanism):
                 return task.mechanism.clip(rows), profiles
             n_rows, exact = task.record.shape[0], not self._randomness.is_simulated
             return task.mechanism.release(rows, n_rows, noise_keys, exact=exact), profiles

@@ -253,7 +253,7 @@ class MaskingClient:
 
     def _survivors(self, current: MaskedRound, request: UnmaskRequest, checkpoint: Checkpoint) -> frozenset[int]:
         """Check a survivor set: signed, on the ledger, whole, of the cohort, and not below the round's minimum."""
-        people: list[int] = []
+        participants: list[int] = []
         n_parts = len(request.entries)
         if not 0 < n_parts == len(request.positions) == len(request.inclusion):
             raise Refused("survivors", "a survivor set with its proofs was wanted")
@@ -273,12 +273,12 @@ class MaskingClient:
                 or (record.part, record.parts) != (part, n_parts)
             ):
                 raise Refused("survivors", f"part {part} of {n_parts} of the round's survivor set was wanted")
-            people += numbers_in(record.people)
-        if any(a >= b for a, b in pairwise(people)) or not current.people.issuperset(people):
+            participants += numbers_in(record.participants)
+        if any(a >= b for a, b in pairwise(participants)) or not current.participants.issuperset(participants):
             raise Refused("survivors", "survivors must be of the cohort, their numbers increasing")
-        if len(people) < current.record.minimum:
-            raise Refused("survivors", f"{len(people)} survivors, the round promised {current.record.minimum}")
-        return frozenset(people)
+        if len(participants) < current.record.minimum:
+            raise Refused("survivors", f"{len(participants)} survivors, the round promised {current.record.minimum}")
+        return frozenset(participants)
 
     def _check_neighbours(
         self, current: MaskedRound, number: int, request: ShareKeysRequest, checkpoint: Checkpoint

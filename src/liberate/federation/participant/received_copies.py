@@ -43,12 +43,12 @@ class ReceivedCopies:
     def tell(self, slot: int, round_number: int, shares: Sequence[bytes]) -> None:
         """Note which shares a device may use in a round; those it does not hold are left out."""
         own = self._received.get(slot, {})
-        held = sorted((own[Digest(share)].giver, Digest(share)) for share in set(shares) if share in own)
-        usable = tuple(UsedCopy(giver=giver, share=share) for giver, share in held[:MAX_COPIES_PER_ROUND])
+        held = sorted((own[Digest(share)].sender, Digest(share)) for share in set(shares) if share in own)
+        usable = tuple(UsedCopy(sender=sender, share=share) for sender, share in held[:MAX_COPIES_PER_ROUND])
         self._usable[slot] = (round_number, usable)
 
     def of(self, slot: int, round_number: int) -> tuple[UsedCopy, ...]:
-        """Give the shares that a device uses in a round, increasing by giver and hash."""
+        """Give the shares that a device uses in a round, increasing by sender and hash."""
         told, usable = self._usable.get(slot, (0, ()))
         return usable if told == round_number else ()
 
@@ -61,7 +61,7 @@ class ReceivedCopies:
     ) -> RealStatistics:
         """Compute a statistic of devices' own ratings and the copies they use.
 
-        Whatever a giver has put in a copy, ratings beyond the scale count as its ends.
+        Whatever a sender has put in a copy, ratings beyond the scale count as its ends.
 
         Args:
             statistic: What is computed.
@@ -84,7 +84,7 @@ class ReceivedCopies:
     def _copy(self, slot: int, used: UsedCopy) -> ReceivedCopy:
         received = self._received.get(slot, {}).get(used.share)
         if received is None:
-            raise FederationError(f"device {slot} does not hold the copy of participant {used.giver} any more")
+            raise FederationError(f"device {slot} does not hold the copy of participant {used.sender} any more")
         return received
 
 

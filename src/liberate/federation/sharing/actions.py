@@ -73,17 +73,17 @@ class ConsentTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandedOverCopy:
-    """What a giver keeps of a copy: enough to make it again, and to open its commitments.
+    """What a sender keeps of a copy: enough to make it again, and to open its commitments.
 
     Attributes:
-        giver: The giver's number.
+        sender: The sender's number.
         share: The share.
         hash: Leaf hash of its entry.
         salt: Opens its commitment to the copy.
         base: The base copy, with its salt, key and scale.
     """
 
-    giver: int
+    sender: int
     share: Share
     hash: Digest
     salt: bytes
@@ -110,7 +110,7 @@ def give_consent(
     Args:
         ledger: The ledger, owned by this process.
         devices: The store that holds the device.
-        device: The giver's.
+        device: The sender's.
         terms: What is allowed.
         randomness: Source of salts.
 
@@ -145,7 +145,7 @@ def hand_over(
     Args:
         ledger: The ledger, owned by this process.
         devices: The store that holds the device.
-        device: The giver's.
+        device: The sender's.
         consent: Leaf hash of the consent that covers it.
         recipient: The recipient's number.
         scale: Of the ratings.
@@ -260,7 +260,7 @@ def receive_all(
             outcomes.append(error)
             continue
         share = opened.share
-        record = Receipt(**acting.header(device), giver=share.author, share=opened.hash, copy=share.copy)
+        record = Receipt(**acting.header(device), sender=share.author, share=opened.hash, copy=share.copy)
         acting.add(device, PendingEntry(entry=acting.sign(device, record), key=opened.hash, kept=opened.received))
         outcomes.append(None)
     taken = iter(acting.carry_out())
@@ -296,7 +296,7 @@ def resume_pending_entries(ledger: Ledger, devices: DeviceStore) -> None:
     _carry_out(ledger, devices, devices.acts())
 
 
-# --- what givers keep -------------------------------------------------------------------------------------------------
+# --- what senders keep ------------------------------------------------------------------------------------------------
 
 
 def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Digest) -> SealedCopy:
@@ -316,13 +316,13 @@ def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Diges
 
 
 def handed_over_copies(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
-    """Give what all givers, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
+    """Give what all senders, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
     bases = {(owner, key): base for owner, key, base in devices.all_kept(BaseCopy, slot)}
     for owner, hash, given in devices.all_kept(GivenCopy, slot):
         share = decode_entry(given.entry).record
         if isinstance(share, Share):
             yield HandedOverCopy(
-                giver=share.author, share=share, hash=hash, salt=given.salt, base=bases[owner, share.base]
+                sender=share.author, share=share, hash=hash, salt=given.salt, base=bases[owner, share.base]
             )
 
 

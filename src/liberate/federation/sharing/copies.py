@@ -56,7 +56,7 @@ class OpenedCopy:
     def received(self) -> ReceivedCopy:
         """What its recipient keeps of it."""
         return ReceivedCopy(
-            giver=self.share.author,
+            sender=self.share.author,
             copy=self.contents.copy,
             salt=self.contents.salt,
             max_shares=self.consent.max_shares,
@@ -121,7 +121,7 @@ def seal_copy(
 def open_copy(parcel: SealedCopy, key: SigningKey, recipient: int, n_items: int) -> OpenedCopy:
     """Open a parcel, and check all that can be checked without the ledger.
 
-    That its entries stand on the ledger, signed by the giver, is checked by the rules when the receipt gets there.
+    That its entries stand on the ledger, signed by the sender, is checked by the rules when the receipt gets there.
 
     Args:
         parcel: The parcel.

@@ -21,7 +21,7 @@ def accept_into_pool(
 ) -> list[EntryOutcome]:
     """Let a coordinator take copies for its pool, in one block; one that is not what it should be is left.
 
-    Of one giver it takes one copy as long as that lives: in a pool each copy counts as a person. A copy is kept before
+    Of one sender it takes one copy as long as that lives: in a pool each copy counts as a person. A copy is kept before
     its receipt is on the ledger; what the ledger has no receipt of is never used.
 
     Args:
@@ -36,16 +36,16 @@ def accept_into_pool(
         For each, the position of the receipt, or why there is none.
     """
     results: list[OpenedCopy | LiberateError] = []
-    givers: set[int] = set()
+    senders: set[int] = set()
     for parcel in parcels:
         try:
             opened = open_copy(parcel, key, number, n_items)
-            _check_wanted(ledger.state, opened, givers)
+            _check_wanted(ledger.state, opened, senders)
         except LiberateError as error:
             results.append(error)
         else:
             results.append(opened)
-            givers.add(opened.share.author)
+            senders.add(opened.share.author)
     sound = [each for each in results if isinstance(each, OpenedCopy)]
     pool.keep([(opened.hash, opened.received) for opened in sound])
     seq = ledger.state.principals[number].sequence
@@ -55,7 +55,7 @@ def accept_into_pool(
                 origin=ledger.origin,
                 author=number,
                 seq=seq + index,
-                giver=opened.share.author,
+                sender=opened.share.author,
                 share=opened.hash,
                 copy=opened.share.copy,
             ),
@@ -67,17 +67,17 @@ def accept_into_pool(
     return [next(appended) if isinstance(each, OpenedCopy) else each for each in results]
 
 
-def _check_wanted(state: State, opened: OpenedCopy, givers: Set[int]) -> None:
-    """Check that a copy may be received, and that its giver's is neither in the pool nor among those being taken.
+def _check_wanted(state: State, opened: OpenedCopy, senders: Set[int]) -> None:
+    """Check that a copy may be received, and that its sender's is neither in the pool nor among those being taken.
 
     Raises:
-        CopyDeclined: It is the giver's second one.
+        CopyDeclined: It is the sender's second one.
         FederationError: No consent that lives covers it.
     """
-    giver, share = opened.share.author, state.sharing.shares.get(opened.hash)
+    sender, share = opened.share.author, state.sharing.shares.get(opened.hash)
     if share is None or not state.may_use(opened.hash, share):
-        raise FederationError(f"no consent that lives covers the copy of participant {giver}")
-    if giver in givers or any(state.sharing.received(giver, opened.share.recipient, state.height)):
+        raise FederationError(f"no consent that lives covers the copy of participant {sender}")
+    if sender in senders or any(state.sharing.received(sender, opened.share.recipient, state.height)):
         raise CopyDeclined(
-            f"a copy of participant {giver} is in the pool already", hint="withdraw its consent to share another one"
+            f"a copy of participant {sender} is in the pool already", hint="withdraw its consent to share another one"
         )

@@ -64,7 +64,7 @@ class SharingSimulation:
 
     ledger: Ledger
     devices: DeviceStore
-    people: Sequence[int]
+    participants: Sequence[int]
     coordinator: int
     coordinator_key: SigningKey
     pool: PoolStore
@@ -81,30 +81,30 @@ def arrange(where: SharingSimulation, config: SharingConfig, progress: Progress)
         FederationError: The ledger refuses an act, or a copy does not arrive.
     """
     by_number = {device.number: device for device in where.devices.devices()}
-    givers = _givers(where, config)
-    for begin in range(0, len(givers), _AT_A_TIME):
+    senders = _senders(where, config)
+    for begin in range(0, len(senders), _AT_A_TIME):
         some = [
-            (by_number[number], _recipients(where, config, number)) for number in givers[begin : begin + _AT_A_TIME]
+            (by_number[number], _recipients(where, config, number)) for number in senders[begin : begin + _AT_A_TIME]
         ]
         lacking = [(device, left) for device, wanted in some if (left := _lacking(where, config, device, wanted))]
         if lacking:
-            progress(f"sharing copies with {config.recipients}: {begin + len(some):,} of {len(givers):,} people")
+            progress(f"sharing copies with {config.recipients}: {begin + len(some):,} of {len(senders):,} people")
             _share(where, config, lacking)
     _deliver(where)
 
 
-def _givers(where: SharingSimulation, config: SharingConfig) -> list[int]:
+def _senders(where: SharingSimulation, config: SharingConfig) -> list[int]:
     """Choose who shares: in each run the same people, as far as they take part."""
-    n = round(config.user_fraction * len(where.people))
-    return sorted(sorted(where.people, key=lambda number: where.chosen.secret("sharer", number))[:n])
+    n = round(config.user_fraction * len(where.participants))
+    return sorted(sorted(where.participants, key=lambda number: where.chosen.secret("sharer", number))[:n])
 
 
-def _recipients(where: SharingSimulation, config: SharingConfig, giver: int) -> tuple[int, ...]:
+def _recipients(where: SharingSimulation, config: SharingConfig, sender: int) -> tuple[int, ...]:
     """Choose to whom somebody gives copies: in each run the same people, as far as they take part."""
     if config.recipients == "pool":
         return (where.coordinator,)
-    others = np.array([number for number in where.people if number != giver], np.int32)
-    order = np.argsort(stream_words(where.chosen.secret("recipients", giver), others), kind="stable")
+    others = np.array([number for number in where.participants if number != sender], np.int32)
+    order = np.argsort(stream_words(where.chosen.secret("recipients", sender), others), kind="stable")
     return tuple(sorted(others[order[: config.n_recipients]].tolist()))
 
 
@@ -163,8 +163,8 @@ def _terms(where: SharingSimulation, config: SharingConfig, recipients: tuple[in
 
 
 def _n_recipients(where: SharingSimulation, config: SharingConfig) -> int:
-    """Give to how many each giver gives copies: each of them weighs one of so many parts of a person."""
-    return 1 if config.recipients == "pool" else max(1, min(config.n_recipients, len(where.people) - 1))
+    """Give to how many each sender gives copies: each of them weighs one of so many parts of a person."""
+    return 1 if config.recipients == "pool" else max(1, min(config.n_recipients, len(where.participants) - 1))
 
 
 def _granted(
@@ -198,7 +198,7 @@ def _deliver(where: SharingSimulation) -> None:
     held = [
         (share.record.recipient, slot, hash)
         for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
-        if (slot := slots.get(share.giver)) is not None and where.devices.kept(GivenCopy, slot, hash) is not None
+        if (slot := slots.get(share.sender)) is not None and where.devices.kept(GivenCopy, slot, hash) is not None
     ]
     own = [each for each in held if each[0] == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):
@@ -214,7 +214,7 @@ def _deliver(where: SharingSimulation) -> None:
 
 
 def _parcels(where: SharingSimulation, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, SealedCopy]]:
-    """Make the parcels of shares, given by recipient, slot of the giver, and leaf hash."""
+    """Make the parcels of shares, given by recipient, slot of the sender, and leaf hash."""
     for recipient, slot, hash in shares:
         yield recipient, sealed_copy_of(where.ledger, where.devices, slot, hash)
 

@@ -1,7 +1,7 @@
-"""The copies that a coordinator has received for its pool, each giver's sealed under a key of their own.
+"""The copies that a coordinator has received for its pool, each sender's sealed under a key of their own.
 
-`copies.sqlite` holds the rows, `givers.keys` one 32-byte key per giver in fixed records. A giver who is to be forgotten
-has the key overwritten in place: then nothing here opens the copies any more.
+`copies.sqlite` holds the rows, `senders.keys` one 32-byte key per sender in fixed records.
+To erase a sender, the key is overwritten in place: then nothing here opens the copies any more.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from liberate.identifiers import Digest
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS giver (number INTEGER PRIMARY KEY, record INTEGER NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS sender (number INTEGER PRIMARY KEY, record INTEGER NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS copy (
     share BLOB PRIMARY KEY,
-    giver INTEGER NOT NULL REFERENCES giver,
+    sender INTEGER NOT NULL REFERENCES sender,
     sealed BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
@@ -34,12 +34,12 @@ class PoolStore:
     """The store of one coordinator, durable on return.
 
     Args:
-        folder: Holds `copies.sqlite` and `givers.keys`; made if absent, readable by the owner only.
+        folder: Holds `copies.sqlite` and `senders.keys`; made if absent, readable by the owner only.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._keys_path = folder / "givers.keys"
+        self._keys_path = folder / "senders.keys"
         for path in (self._keys_path, folder / "copies.sqlite"):
             path.touch(mode=0o600)
         self._db = sqlite3.connect(folder / "copies.sqlite", isolation_level=None)
@@ -61,13 +61,13 @@ class PoolStore:
 
     def keep(self, copies: Sequence[tuple[Digest, ReceivedCopy]]) -> None:
         """Keep copies by the leaf hash of their share; all of them or none."""
-        keys = self._keys_for([copy.giver for _, copy in copies])
+        keys = self._keys_for([copy.sender for _, copy in copies])
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT OR REPLACE INTO copy (share, giver, sealed) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO copy (share, sender, sealed) VALUES (?, ?, ?)",
                 [
-                    (share, copy.giver, seal(keys[copy.giver], msgspec.msgpack.encode(copy), b"pool:" + share))
+                    (share, copy.sender, seal(keys[copy.sender], msgspec.msgpack.encode(copy), b"pool:" + share))
                     for share, copy in copies
                 ],
             )
@@ -76,12 +76,12 @@ class PoolStore:
         """Give the copies of shares, in their order.
 
         Raises:
-            KeyError: One of them is not here, or its giver was forgotten.
+            KeyError: One of them is not here, or its sender was forgotten.
         """
         keys = self._keys()
         for share in shares:
             row = self._db.execute(
-                "SELECT record, sealed FROM copy JOIN giver ON giver = number WHERE share = ?", (share,)
+                "SELECT record, sealed FROM copy JOIN sender ON sender = number WHERE share = ?", (share,)
             ).fetchone()
             if row is None or keys[row[0]] == _NO_KEY:
                 raise KeyError(share)
@@ -90,16 +90,16 @@ class PoolStore:
     def shares(self) -> frozenset[Digest]:
         """Give the leaf hashes of the shares whose copies are here."""
         keys = self._keys()
-        rows = self._db.execute("SELECT share, record FROM copy JOIN giver ON giver = number")
+        rows = self._db.execute("SELECT share, record FROM copy JOIN sender ON sender = number")
         return frozenset(Digest(share) for share, record in rows if keys[record] != _NO_KEY)
 
-    def forget(self, giver: int) -> bool:
+    def forget(self, sender: int) -> bool:
         """Destroy somebody's key in place, then the copies; again, nothing more happens.
 
         Returns:
             Whether there were copies of this person.
         """
-        row = self._db.execute("SELECT record FROM giver WHERE number = ?", (giver,)).fetchone()
+        row = self._db.execute("SELECT record FROM sender WHERE number = ?", (sender,)).fetchone()
         if row is None:
             return False
         with self._keys_path.open("r+b") as file:
@@ -107,7 +107,7 @@ class PoolStore:
             file.write(_NO_KEY)
             file.flush()
             os.fsync(file.fileno())
-        self._db.execute("DELETE FROM copy WHERE giver = ?", (giver,))
+        self._db.execute("DELETE FROM copy WHERE sender = ?", (sender,))
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return True
 
@@ -115,19 +115,19 @@ class PoolStore:
         data = self._keys_path.read_bytes()
         return [data[begin : begin + SECRET_BYTES] for begin in range(0, len(data), SECRET_BYTES)]
 
-    def _keys_for(self, givers: Sequence[int]) -> dict[int, bytes]:
-        """Give each giver's key; new ones are durable before anything is sealed with them."""
-        records: dict[int, int] = dict(self._db.execute("SELECT number, record FROM giver"))
-        new = [giver for giver in dict.fromkeys(givers) if giver not in records]
+    def _keys_for(self, senders: Sequence[int]) -> dict[int, bytes]:
+        """Give each sender's key; new ones are durable before anything is sealed with them."""
+        records: dict[int, int] = dict(self._db.execute("SELECT number, record FROM sender"))
+        new = [sender for sender in dict.fromkeys(senders) if sender not in records]
         fresh = dict(zip(new, range(len(records), len(records) + len(new)), strict=True))
         with self._keys_path.open("r+b") as file:
-            # records beyond the last giver are what a crash has left here
+            # records beyond the last sender are what a crash has left here
             file.seek(len(records) * SECRET_BYTES)
             file.write(os.urandom(SECRET_BYTES * len(new)))
             file.flush()
             os.fsync(file.fileno())
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO giver (number, record) VALUES (?, ?)", fresh.items())
+            self._db.executemany("INSERT INTO sender (number, record) VALUES (?, ?)", fresh.items())
         keys = self._keys()
-        return {giver: keys[(records | fresh)[giver]] for giver in givers}
+        return {sender: keys[(records | fresh)[sender]] for sender in senders}

@@ -67,14 +67,14 @@ class ReceivedCopy(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
     """A copy that was received.
 
     Attributes:
-        giver: The giver's number.
+        sender: The sender's number.
         copy: The copy, as `Ratings.user_bytes` writes it.
         salt: Opens the share's commitment to it, 32 bytes.
         max_shares: Copies that its consent allows, > 0.
         epsilon_nano: At which its ratings were perturbed, in 1e-9; 0: they are open.
     """
 
-    giver: int
+    sender: int
     copy: bytes
     salt: bytes
     max_shares: int

@@ -29,7 +29,7 @@ class MaskedRound:
 
     record: Round
     hash: Digest
-    people: frozenset[int]
+    participants: frozenset[int]
     graph: secure_aggregation.NeighbourGraph
 
     def neighbours(self, number: int) -> tuple[int, ...]:
@@ -55,7 +55,9 @@ def masked_round(entry: bytes) -> MaskedRound:
     record = opened.record
     if not isinstance(record, Round) or not record.is_masked:
         raise FederationError("a masked round was wanted")
-    people = sorted(set(numbers_in(record.cohort)))
-    if len(people) < MIN_COHORT_SIZE:
+    participants = sorted(set(numbers_in(record.cohort)))
+    if len(participants) < MIN_COHORT_SIZE:
         raise FederationError(f"a masked round is for {MIN_COHORT_SIZE} people or more, and names them")
-    return MaskedRound(record, opened.leaf_hash, frozenset(people), secure_aggregation.graph(people, opened.leaf_hash))
+    return MaskedRound(
+        record, opened.leaf_hash, frozenset(participants), secure_aggregation.graph(participants, opened.leaf_hash)
+    )

@@ -42,12 +42,11 @@ class Reply:
 class Transport(Protocol):
     """Carries the requests of one phase and brings the replies."""
 
-    def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Deliver requests and collect replies until all are here or the deadline has passed.
 
         Args:
             requests: At most one per recipient.
-            deadline_s: Seconds to wait, > 0.
 
         Returns:
             At most one reply per request, in any order.
@@ -71,7 +70,7 @@ class InProcessTransport:
     def __init__(self, endpoints: Mapping[int, Endpoint]) -> None:
         self._endpoints = endpoints
 
-    def exchange(self, requests: Sequence[Request], deadline_s: float) -> list[Reply]:
+    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         by_endpoint: dict[int, tuple[Endpoint, list[Request]]] = {}
         for request in requests:
             endpoint = self._endpoints[request.recipient]

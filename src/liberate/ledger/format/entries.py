@@ -20,7 +20,7 @@ from liberate.ledger.format.records import KINDS, Block, Record
 from liberate.ledger.format.refusals import refused
 from liberate.ledger.format.sharing_records import PoolRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
 POSSESSION_TYPE = "application/vnd.liberate.possession+json"
 MAX_ENTRY_BYTES = 65_535
@@ -116,8 +116,8 @@ def involves(record: Record, number: int) -> bool:
     match record:
         case Block():
             return False
-        case PoolRecord(people=people) if record.author != number:
-            return includes(people, number)
+        case PoolRecord(participants=participants) if record.author != number:
+            return includes(participants, number)
         case _:
             return record.author == number or number in record.subjects()
 

@@ -23,28 +23,28 @@ class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bitmap: Annotated[bytes, Meta(min_length=1, max_length=32_768)]
 
 
-def to_ranges(people: Iterable[int]) -> tuple[Range, ...]:
+def to_ranges(participants: Iterable[int]) -> tuple[Range, ...]:
     """Write a set of principal numbers as ranges."""
     parts: list[list[int]] = []
-    for number in sorted(set(people)):
+    for number in sorted(set(participants)):
         if not parts or number - parts[-1][-1] > _RANGE_GAP:
             parts.append([])
         parts[-1].append(number)
     return tuple(Range(first=part[0], bitmap=_bitmap(part)) for part in parts)
 
 
-def numbers_in(people: Iterable[Range]) -> Iterator[int]:
+def numbers_in(participants: Iterable[Range]) -> Iterator[int]:
     """Give the principal numbers that ranges stand for, in their order."""
-    for part in people:
+    for part in participants:
         for offset, byte in enumerate(part.bitmap):
             for bit in range(8):
                 if byte >> bit & 1:
                     yield part.first + 8 * offset + bit
 
 
-def includes(people: Iterable[Range], number: int) -> bool:
+def includes(participants: Iterable[Range], number: int) -> bool:
     """Whether a principal number is among those that ranges stand for."""
-    for part in people:
+    for part in participants:
         byte, bit = divmod(number - part.first, 8)
         if 0 <= byte < len(part.bitmap) and part.bitmap[byte] >> bit & 1:
             return True

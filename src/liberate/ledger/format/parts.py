@@ -12,14 +12,14 @@ from liberate.crypto.signing import SIGNATURE_BYTES
 
 Origin = Annotated[str, Meta(min_length=1, max_length=255)]
 Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-AdmittedRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
-PrincipalRole = Literal["admitter", "log"] | AdmittedRole
+EnrollableRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
+PrincipalRole = Literal["registrar", "log"] | EnrollableRole
 
 
-class Admission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which admitters may enrol a role, and how many of them must sign."""
+class EnrolmentPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which registrars may enrol a role, and how many of them must sign."""
 
-    admitters: tuple[Natural, ...]
+    registrars: tuple[Natural, ...]
     threshold: Positive
 
 
@@ -54,7 +54,7 @@ class RecordBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         seq: Greater than the author's last accepted one.
     """
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     origin: Origin
     author: Natural
     seq: Positive

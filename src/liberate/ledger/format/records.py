@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Token
 from liberate.identifiers import Account, Digest, NoisePlacement
 from liberate.ledger.format.number_sets import Range, numbers_in
-from liberate.ledger.format.parts import Admission, AdmittedRole, MechanismSpec, NewKey, RecordBase, Witnesses
+from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, NewKey, RecordBase, Witnesses
 from liberate.ledger.format.sharing_records import (
     Consent,
     Disclosure,
@@ -32,11 +32,11 @@ ZERO = Digest(bytes(32))
 class Genesis(RecordBase, frozen=True, tag="genesis"):
     """Entry 0: who may admit whom, the log's key, and the limits of privacy. Signed by the founder, principal 0.
 
-    The admitters are principals 0, 1, ..., n - 1; the log is principal n.
+    The registrars are principals 0, 1, ..., n - 1; the log is principal n.
 
     Attributes:
-        admitters: Public keys, the founder's first.
-        admission: Who admits a role; a role that is missing can be admitted by nobody.
+        registrars: Public keys, the founder's first.
+        enrolment_policy: Who admits a role; a role that is missing can be admitted by nobody.
         log_vkey: C2SP verifier key that signs blocks and checkpoints, named as the origin.
         simulated: Whether keys, noise and time come from a seed.
         unit: Whose data a privacy statement protects.
@@ -46,8 +46,8 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
         witnesses: Witness policy.
     """
 
-    admitters: tuple[Bytes32, ...]
-    admission: dict[AdmittedRole, Admission]
+    registrars: tuple[Bytes32, ...]
+    enrolment_policy: dict[EnrollableRole, EnrolmentPolicy]
     log_vkey: str
     simulated: bool
     unit: Literal["user"]
@@ -57,12 +57,12 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
     witnesses: Witnesses
 
     def subjects(self) -> Iterable[int]:
-        """The admitters and the log."""
-        return range(len(self.admitters) + 1)
+        """The registrars and the log."""
+        return range(len(self.registrars) + 1)
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
-    """A new principal. Signed by an admitter of its role.
+    """A new principal. Signed by an registrar of its role.
 
     Attributes:
         number: The next principal number.
@@ -72,7 +72,7 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
     number: Natural
     key: Bytes32
-    role: AdmittedRole
+    role: EnrollableRole
 
     def subjects(self) -> Iterable[int]:
         """`number`."""
@@ -80,11 +80,11 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
 
 class KeyRecord(RecordBase, frozen=True, tag="key"):
-    """A principal's key is replaced or revoked. Signed by its owner, or by an admitter of its role.
+    """A principal's key is replaced or revoked. Signed by its owner, or by an registrar of its role.
 
-    A new key signed for by the old one is a rotation, by an admitter a recovery.
+    A new key signed for by the old one is a rotation, by an registrar a recovery.
     Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
-    takes part in nothing, until an admitter names another key for it.
+    takes part in nothing, until an registrar names another key for it.
 
     Attributes:
         number: Whose key.
@@ -122,11 +122,10 @@ class Round(RecordBase, frozen=True, tag="round"):
         statistic: What a device computes.
         shape: Items, numbers per item, and numbers that belong to no item.
         mechanism: How an upload is protected.
-        fidelity: Whether each upload is noised, or (in simulations) noise is drawn once on their sum.
-        grid_bits: Uploads are integers in units of 2**-grid_bits.
-        modulus_bits: Sums are taken modulo 2**modulus_bits.
+        noise_placement: Whether each upload is noised, or (in simulations) noise is drawn once on their sum.
+        fraction_bits: Uploads are integers in units of 2**-fraction_bits.
         account: Which account an answer spends from.
-        spend: What an answer spends, in 1e-9.
+        spend_nano: What an answer spends, in 1e-9.
         minimum: How many people a model needs.
         deadline: Height of the last block that may hold an answer.
     """
@@ -140,11 +139,10 @@ class Round(RecordBase, frozen=True, tag="round"):
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
     mechanism: MechanismSpec
-    fidelity: NoisePlacement
-    grid_bits: Natural
-    modulus_bits: Natural
+    noise_placement: NoisePlacement
+    fraction_bits: Natural
     account: Account
-    spend: Natural
+    spend_nano: Natural
     minimum: Positive
     deadline: Positive
 
@@ -162,10 +160,10 @@ class Update(RecordBase, frozen=True, tag="update"):
         round_hash: Leaf hash of the round's entry.
         commitment: Salted commitment to the upload.
         profile: Salted commitment to the user profile.
-        shares: The shares used as input, increasing by giver and hash.
+        shares: The shares used as input, increasing by sender and hash.
         account: The round's account.
-        spend: The round's spend.
-        people: For whom a host answers; empty in a participant's own answer.
+        spend_nano: The round's spend.
+        participants: For whom a host answers; empty in a participant's own answer.
     """
 
     round: Positive
@@ -174,16 +172,16 @@ class Update(RecordBase, frozen=True, tag="update"):
     profile: Hash
     shares: tuple[UsedCopy, ...]
     account: Account
-    spend: Natural
-    people: tuple[Range, ...]
+    spend_nano: Natural
+    participants: tuple[Range, ...]
 
     def subjects(self) -> Iterable[int]:
-        """`people`, and the givers of `shares`."""
-        return chain(numbers_in(self.people), (each.giver for each in self.shares))
+        """`participants`, and the senders of `shares`."""
+        return chain(numbers_in(self.participants), (each.sender for each in self.shares))
 
     def answers_for(self) -> tuple[int, ...]:
         """Give the participants whose answer this is: a host's people, or else the author."""
-        return tuple(numbers_in(self.people)) or (self.author,)
+        return tuple(numbers_in(self.participants)) or (self.author,)
 
 
 class Survivors(RecordBase, frozen=True, tag="survivors"):
@@ -196,14 +194,14 @@ class Survivors(RecordBase, frozen=True, tag="survivors"):
         round_hash: Leaf hash of the round's entry.
         part: Which record of the set this is, from 1.
         parts: How many records the set spans, the same in each.
-        people: Who; their numbers increase over all parts.
+        participants: Who; their numbers increase over all parts.
     """
 
     round: Positive
     round_hash: Hash
     part: Positive
     parts: Positive
-    people: tuple[Range, ...]
+    participants: tuple[Range, ...]
 
 
 class ModelRecord(RecordBase, frozen=True, tag="model"):

@@ -15,14 +15,14 @@ Reason = Literal[
     "key_used",  # the key is or was a principal's
     "consent_expired",  # after the last block that may hold a share under the consent
     "consent_used_up",  # more shares than the consent allows
-    "leaping_sequence",  # far beyond the author's last sequence
+    "sequence_too_far",  # far beyond the author's last sequence
     "log_only",  # a kind that the log itself writes
     "malformed",  # not the canonical bytes of a record
     "no_answer",  # a survivor without an accepted update of the round
     "no_consent",  # not a consent of the author that lives
     "no_genesis",  # the first entry of a ledger must be a genesis
     "no_survivors",  # a masked round needs its survivor set before its model
-    "not_admitter",  # the genesis does not let the author admit this role, or recover or revoke its keys
+    "not_registrar",  # the genesis does not let the author admit this role, or recover or revoke its keys
     "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
     "not_masked",  # a survivor set for a round without masks
     "not_possessed",  # not the new key's signature over whose it will be
@@ -32,7 +32,7 @@ Reason = Literal[
     "not_withdrawn",  # a request to be forgotten by somebody who has not withdrawn everything
     "other_coordinator",  # the round was opened by somebody else
     "over_budget",  # a spend above what an account may still spend
-    "over_consent",  # copies that reveal more than the consent allows
+    "consent_exceeded",  # copies that reveal more than the consent allows
     "revoked_author",  # the author's key was revoked
     "round_open",  # another round has not been closed
     "run_complete",  # more rounds than the run announced
@@ -42,19 +42,19 @@ Reason = Literal[
     "second_request",  # to be forgotten, asked before
     "second_survivors",  # the round's survivor set is complete
     "second_update",  # the person has answered the round
-    "share_without_consent",  # no share of the giver, or none that a consent covers still
+    "share_without_consent",  # no share of the sender, or none that a consent covers still
     "stale_sequence",  # not greater than the author's last sequence
     "survivors_named",  # an update after the round's survivor set was begun
     "too_few_updates",  # fewer people in a model or a survivor set than the round demands
     "too_large",  # above the largest entry
     "too_late",  # after the round's deadline, or a consent that expires before it begins
-    "too_many_people",  # more people than one record may name
+    "too_many_participants",  # more people than one record may name
     "unknown_author",  # no principal has this number
     "unknown_kind",  # a record kind without a rule
     "unknown_principal",  # the key of somebody who has no number
     "unknown_version",  # a format version without a rule
     "withdrawn",  # somebody who has withdrawn from everything
-    "wrong_base",  # not the model that the run has reached
+    "wrong_base_model",  # not the model that the run has reached
     "wrong_cohort",  # people who are no active participants, or ranges that are not strictly increasing
     "wrong_copy",  # not what was handed over
     "wrong_count",  # a block that does not count its entries
@@ -64,7 +64,7 @@ Reason = Literal[
     "wrong_origin",  # made for another ledger
     "wrong_parent",  # does not follow from what it names as its parent
     "wrong_part",  # not the next part of the survivor set, or another number of parts
-    "wrong_people",  # a host must name people, a participant may not; or ranges that are not strictly increasing
+    "wrong_participants",  # a host must name people, a participant may not; or ranges that are not strictly increasing
     "wrong_recipient",  # not whom the consent or the share names, or nobody who may receive copies
     "wrong_role",  # the author's role may not write this kind
     "wrong_round",  # another hash than the open round's entry has

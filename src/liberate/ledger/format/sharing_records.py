@@ -16,11 +16,11 @@ class UsedCopy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A share that was used.
 
     Attributes:
-        giver: Whose share.
+        sender: Whose share.
         share: Leaf hash of its entry.
     """
 
-    giver: Natural
+    sender: Natural
     share: Hash
 
 
@@ -29,14 +29,14 @@ class ErasureReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         destroyed: What was destroyed, as codes.
-        told: Who was asked to destroy copies.
-        answered: Those of them who say that they did.
+        notified: Who was asked to destroy copies.
+        confirmed: Those of them who say that they did.
         models: Versions of the models that used an answer or a share of the person.
     """
 
     destroyed: tuple[Token, ...]
-    told: tuple[Range, ...]
-    answered: tuple[Range, ...]
+    notified: tuple[Range, ...]
+    confirmed: tuple[Range, ...]
     models: tuple[Range, ...]
 
 
@@ -102,18 +102,18 @@ class Receipt(RecordBase, frozen=True, tag="receipt"):
     """Whom a share is for has received it and accepts it; nobody uses a share without.
 
     Attributes:
-        giver: Whose share.
+        sender: Whose share.
         share: Leaf hash of its entry.
         copy: Commitment to exactly what arrived: the share's.
     """
 
-    giver: Natural
+    sender: Natural
     share: Hash
     copy: Hash
 
     def subjects(self) -> Iterable[int]:
-        """`giver`."""
-        return (self.giver,)
+        """`sender`."""
+        return (self.sender,)
 
 
 class PoolRecord(RecordBase, frozen=True, tag="pool"):
@@ -126,16 +126,16 @@ class PoolRecord(RecordBase, frozen=True, tag="pool"):
     Attributes:
         round: Number of the round.
         round_hash: Leaf hash of the round's entry.
-        people: Whose shares.
+        participants: Whose shares.
     """
 
     round: Positive
     round_hash: Hash
-    people: tuple[Range, ...]
+    participants: tuple[Range, ...]
 
     def subjects(self) -> Iterable[int]:
-        """`people`."""
-        return numbers_in(self.people)
+        """`participants`."""
+        return numbers_in(self.participants)
 
 
 class Erasure(RecordBase, frozen=True, tag="erasure"):
@@ -143,28 +143,28 @@ class Erasure(RecordBase, frozen=True, tag="erasure"):
 
     Attributes:
         number: Who is to be forgotten.
-        removal: What was done, in a coordinator's record, of which there may be several; None in the request.
+        report: What was done, in a coordinator's record, of which there may be several; None in the request.
     """
 
     number: Natural
-    removal: ErasureReport | None
+    report: ErasureReport | None
 
     def subjects(self) -> Iterable[int]:
-        """`number`, and those who were told."""
-        return chain((self.number,), numbers_in(self.removal.told) if self.removal else ())
+        """`number`, and those who were notified."""
+        return chain((self.number,), numbers_in(self.report.notified) if self.report else ())
 
 
 class Disclosure(RecordBase, frozen=True, tag="disclosure"):
     """An auditor is going to look up who is behind something, and says so before it is answered.
 
     Attributes:
-        people: Whose commitments are to be opened.
+        participants: Whose commitments are to be opened.
         reason: Salted commitment to what was found, and why it is looked up.
     """
 
-    people: tuple[Range, ...]
+    participants: tuple[Range, ...]
     reason: Hash
 
     def subjects(self) -> Iterable[int]:
-        """`people`."""
-        return numbers_in(self.people)
+        """`participants`."""
+        return numbers_in(self.participants)

@@ -309,7 +309,7 @@ class SqliteLedger:
         state, owner = self._state, self._require_owner()
         record = Block(
             origin=state.origin,
-            author=len(state.founding.admitters),
+            author=len(state.founding.registrars),
             seq=state.height + 1,
             parent=state.block_hash,
             count=count,

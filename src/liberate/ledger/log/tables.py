@@ -275,7 +275,7 @@ def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
     match decode_entry(_blob(connection, f"entry that enrols {number}", statement, number)).record:
         case Enrol(key=key):
             return key
-        case Genesis(admitters=keys) if number < len(keys):
+        case Genesis(registrars=keys) if number < len(keys):
             return keys[number]
         case _:
             raise LedgerError(f"no entry enrols principal {number}")
@@ -297,8 +297,8 @@ def _take_up(sharing: SharingState, entry: Entry) -> None:
     match entry.record:
         case Consent() as consent:
             sharing.grant(consent, entry.leaf_hash)
-        case Withdrawal(author=giver, consent=ended):
-            sharing.withdraw(giver, ended)
+        case Withdrawal(author=sender, consent=ended):
+            sharing.withdraw(sender, ended)
         case Share() as share:
             sharing.hand_over(share, entry.leaf_hash)
         case Receipt(share=received):
@@ -335,7 +335,7 @@ def _restore_open_round(
 ) -> OpenRound:
     earlier = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
     (enrolled,) = connection.execute(earlier, (position,)).fetchone()
-    current = OpenRound(record, entry.leaf_hash, position, len(genesis.admitters) + 1 + enrolled)
+    current = OpenRound(record, entry.leaf_hash, position, len(genesis.registrars) + 1 + enrolled)
     later = "SELECT position, entry FROM entry WHERE kind = 'update' AND position > ? ORDER BY position"
     for at, data in connection.execute(later, (position,)):
         update = decode_entry(data)
@@ -345,12 +345,12 @@ def _restore_open_round(
     for (data,) in connection.execute(named, (position,)):
         survivors = decode_entry(data).record
         if isinstance(survivors, Survivors):
-            current.name_survivors(tuple(numbers_in(survivors.people)), survivors.parts)
+            current.name_survivors(tuple(numbers_in(survivors.participants)), survivors.parts)
     used = "SELECT entry FROM entry WHERE kind = 'pool' AND position > ? ORDER BY position"
     for (data,) in connection.execute(used, (position,)):
         pool = decode_entry(data).record
         if isinstance(pool, PoolRecord):
-            current.pool.update(numbers_in(pool.people))
+            current.pool.update(numbers_in(pool.participants))
     return current
 
 

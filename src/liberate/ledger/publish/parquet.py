@@ -28,7 +28,7 @@ _FIELDS = {
     "run": pa.int64(),
     "version": pa.int64(),
     "account": pa.string(),
-    "spend": pa.int64(),
+    "spend_nano": pa.int64(),
     "commitment": pa.binary(32),
     "digest": pa.binary(32),
     "reason": pa.string(),

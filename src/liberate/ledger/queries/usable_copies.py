@@ -16,7 +16,7 @@ from liberate.ledger.rules.state import State
 
 
 def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
-    """Give the shares that a round's pools mean: received by the coordinator, and alive, where the giver was named.
+    """Give the shares that a round's pools mean: received by the coordinator, and alive, where the sender was named.
 
     Args:
         ledger: The ledger, which accepted the pools.
@@ -24,7 +24,7 @@ def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
         closing: Position of what closes it, or where the ledger ends.
 
     Returns:
-        Giver and leaf hash of each share, increasing.
+        Sender and leaf hash of each share, increasing.
     """
     blocks = ledger.positions(kind="block")
     found: list[tuple[int, Digest]] = []
@@ -32,27 +32,27 @@ def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
         pool = decode_entry(ledger.entry(position)).record
         if opening < position < closing and isinstance(pool, PoolRecord):
             height = bisect_left(blocks, position) + 1
-            for giver in numbers_in(pool.people):
-                found += ((giver, hash) for hash in _alive(ledger, giver, pool.author, position, height))
+            for sender in numbers_in(pool.participants):
+                found += ((sender, hash) for hash in _alive(ledger, sender, pool.author, position, height))
     return sorted(found)
 
 
-def usable_copies(state: State, people: Collection[int], blocks: int) -> dict[int, list[Digest]]:
+def usable_copies(state: State, participants: Collection[int], blocks: int) -> dict[int, list[Digest]]:
     """Give the shares that people who answer may learn from in each of the next blocks, by their numbers.
 
-    One giver's weigh together no more than one person; where they would, the newest are taken.
+    One sender's weigh together no more than one person; where they would, the newest are taken.
 
     Args:
         state: Of the ledger.
         people: Who answers.
         blocks: How many blocks their answers take, > 0: a share that expires between them would have one refused.
     """
-    answering, left, found = frozenset(people), dict[int, Fraction](), dict[int, list[Digest]]()
+    answering, left, found = frozenset(participants), dict[int, Fraction](), dict[int, list[Digest]]()
     for hash, share in reversed(list(state.usable_shares(blocks))):
-        recipient, consent = share.record.recipient, state.sharing.consents[share.giver][share.record.consent]
-        rest = left.get(share.giver, Fraction(1)) - Fraction(1, consent.record.max_shares)
+        recipient, consent = share.record.recipient, state.sharing.consents[share.sender][share.record.consent]
+        rest = left.get(share.sender, Fraction(1)) - Fraction(1, consent.record.max_shares)
         if recipient in answering and rest >= 0:
-            left[share.giver] = rest
+            left[share.sender] = rest
             found.setdefault(recipient, []).append(hash)
     return found
 
@@ -77,15 +77,15 @@ class CopyWeights:
         return sum((self._of(each) for each in used), Fraction(0))
 
     def _of(self, used: UsedCopy) -> Fraction:
-        known = self._of_shares.get(used.giver, {})
+        known = self._of_shares.get(used.sender, {})
         if used.share not in known:
-            known = self._of_shares[used.giver] = self._read(used.giver)
+            known = self._of_shares[used.sender] = self._read(used.sender)
         return known.get(used.share, Fraction(0))
 
-    def _read(self, giver: int) -> dict[Digest, Fraction]:
+    def _read(self, sender: int) -> dict[Digest, Fraction]:
         """Give the weights of all shares that somebody has made: one over what their consent allows."""
         entries = {
-            kind: [decode_entry(self._ledger.entry(at)) for at in self._ledger.positions(kind=kind, author=giver)]
+            kind: [decode_entry(self._ledger.entry(at)) for at in self._ledger.positions(kind=kind, author=sender)]
             for kind in ("consent", "share")
         }
         allowed = {e.leaf_hash: c.max_shares for e in entries["consent"] if isinstance(c := e.record, Consent)}
@@ -94,7 +94,7 @@ class CopyWeights:
         }
 
 
-def _alive(ledger: Ledger, giver: int, recipient: int, position: int, height: int) -> Iterator[Digest]:
+def _alive(ledger: Ledger, sender: int, recipient: int, position: int, height: int) -> Iterator[Digest]:
     """Give somebody's shares that a recipient had received, and could use in the entry at a position."""
 
     def entries(kind: str, *, author: int | None = None, about: int | None = None) -> Iterator[tuple[int, Entry]]:
@@ -102,12 +102,12 @@ def _alive(ledger: Ledger, giver: int, recipient: int, position: int, height: in
             if at < position:
                 yield at, decode_entry(ledger.entry(at))
 
-    consents = {entry.leaf_hash: entry.record for _, entry in entries("consent", author=giver)}
-    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=giver)}
-    ends = [(at, entry.record) for at, entry in entries("withdrawal", author=giver)]
-    for _, entry in entries("receipt", about=giver):
+    consents = {entry.leaf_hash: entry.record for _, entry in entries("consent", author=sender)}
+    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=sender)}
+    ends = [(at, entry.record) for at, entry in entries("withdrawal", author=sender)]
+    for _, entry in entries("receipt", about=sender):
         receipt = entry.record
-        if not isinstance(receipt, Receipt) or (receipt.author, receipt.giver) != (recipient, giver):
+        if not isinstance(receipt, Receipt) or (receipt.author, receipt.sender) != (recipient, sender):
             continue
         made, share = shares[receipt.share]
         consent = consents[share.consent] if isinstance(share, Share) else None

@@ -19,20 +19,20 @@ def checked_participants(parts: tuple[Range, ...], reason: Reason) -> tuple[int,
         if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
             raise refused(reason, f"the range from {part.first} overlaps another, or has empty ends")
         end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
-    people = tuple(numbers_in(parts))
-    if len(people) > MAX_PEOPLE:
-        raise refused("too_many_people", f"{len(people)} people, at most {MAX_PEOPLE} are wanted")
-    return people
+    participants = tuple(numbers_in(parts))
+    if len(participants) > MAX_PEOPLE:
+        raise refused("too_many_participants", f"{len(participants)} people, at most {MAX_PEOPLE} are wanted")
+    return participants
 
 
-def check_participants(state: State, people: Iterable[int], reason: Reason) -> None:
+def check_participants(state: State, participants: Iterable[int], reason: Reason) -> None:
     """Refuse people who may not take part: other roles, revoked keys, those who have withdrawn."""
-    people = tuple(people)
-    for number in people:
+    participants = tuple(participants)
+    for number in participants:
         if number >= len(state.principals) or state.principals[number].role != "participant":
             raise refused(reason, f"principal {number} is no participant")
         if state.principals[number].is_revoked:
             raise refused(reason, f"the key of principal {number} was revoked")
-    for number in people:
+    for number in participants:
         if state.principals[number].has_withdrawn:
             raise refused("withdrawn", f"principal {number} has withdrawn from everything")

@@ -35,7 +35,7 @@ def grant(state: State, record: Consent, hash: Digest) -> None:
         raise refused("too_late", f"expires at height {record.expiry}, the next block is {state.height + 1}")
     recipients = checked_participants(record.recipients, "wrong_recipient")
     if not recipients or record.author in recipients:
-        raise refused("wrong_recipient", "a consent names others than its giver, one at least")
+        raise refused("wrong_recipient", "a consent names others than its sender, one at least")
     for number in recipients:
         _check_recipient(state, number)
     state.grant(record, hash)
@@ -66,13 +66,15 @@ def hand_over(state: State, record: Share, hash: Digest) -> None:
     if consent.bases.get(record.base, record.epsilon_nano) != record.epsilon_nano:
         raise refused("wrong_spend", "the same base copy was perturbed at another epsilon before")
     if not consent.covers(record.base, record.epsilon_nano):
-        raise refused("over_consent", f"copies may reveal {terms.epsilon_nano} in all, with this one they reveal more")
+        raise refused(
+            "consent_exceeded", f"copies may reveal {terms.epsilon_nano} in all, with this one they reveal more"
+        )
     state.sharing.hand_over(record, hash)
 
 
 def acknowledge(state: State, record: Receipt) -> None:
     """Let a share be used by who has received it."""
-    share = _usable(state, record.giver, record.share)
+    share = _usable(state, record.sender, record.share)
     if share.record.recipient != record.author:
         raise refused("wrong_recipient", f"the share is for principal {share.record.recipient}")
     if share.record.copy != record.copy:
@@ -82,21 +84,21 @@ def acknowledge(state: State, record: Receipt) -> None:
     state.sharing.acknowledge(record.share)
 
 
-def check_inputs(state: State, inputs: tuple[UsedCopy, ...], people: Collection[int]) -> None:
+def check_inputs(state: State, inputs: tuple[UsedCopy, ...], participants: Collection[int]) -> None:
     """Check the shares that an answer used: each lives, and one of those who answer has received it."""
-    keys = [(each.giver, each.share) for each in inputs]
+    keys = [(each.sender, each.share) for each in inputs]
     if keys != sorted(set(keys)):
-        raise refused("wrong_shares", "shares must increase by giver and hash, and each stand once")
-    answering = frozenset(people if inputs else ())
-    for giver, hash in keys:
-        share = _usable(state, giver, hash)
+        raise refused("wrong_shares", "shares must increase by sender and hash, and each stand once")
+    answering = frozenset(participants if inputs else ())
+    for sender, hash in keys:
+        share = _usable(state, sender, hash)
         if not share.is_received or share.record.recipient not in answering:
-            raise refused("not_received", f"a share of principal {giver} was not received by who uses it")
+            raise refused("not_received", f"a share of principal {sender} was not received by who uses it")
 
 
-def check_pool(state: State, people: Collection[int], coordinator: int) -> None:
+def check_pool(state: State, participants: Collection[int], coordinator: int) -> None:
     """Check that a coordinator has received shares of people, and may use them."""
-    for number in people:
+    for number in participants:
         shares = state.sharing.received(number, coordinator, state.height)
         if next(shares, None) is None or state.principals[number].is_revoked:
             raise refused("not_received", f"principal {coordinator} has no share of principal {number} that lives")
@@ -104,8 +106,8 @@ def check_pool(state: State, people: Collection[int], coordinator: int) -> None:
 
 def erase(state: State, record: Erasure) -> None:
     """Take a request to be forgotten, or a coordinator's word on what was done."""
-    if record.removal is not None:
-        _check_removal(state, record, record.removal)
+    if record.report is not None:
+        _check_removal(state, record, record.report)
         return
     if record.number != record.author:
         raise refused("wrong_erasure", "whoever asks to be forgotten asks for no one else")
@@ -119,12 +121,12 @@ def erase(state: State, record: Erasure) -> None:
 
 def check_disclosure(state: State, record: Disclosure) -> None:
     """Check that an auditor names participants, whatever has become of them."""
-    people = checked_participants(record.people, "wrong_people")
-    if not people:
-        raise refused("wrong_people", "a disclosure names people")
-    for number in people:
+    participants = checked_participants(record.participants, "wrong_participants")
+    if not participants:
+        raise refused("wrong_participants", "a disclosure names people")
+    for number in participants:
         if number >= len(state.principals) or state.principals[number].role != "participant":
-            raise refused("wrong_people", f"principal {number} is no participant")
+            raise refused("wrong_participants", f"principal {number} is no participant")
 
 
 def _check_removal(state: State, record: Erasure, removal: ErasureReport) -> None:
@@ -134,11 +136,11 @@ def _check_removal(state: State, record: Erasure, removal: ErasureReport) -> Non
     if record.number >= n_principals or not state.principals[record.number].is_to_be_forgotten:
         raise refused("not_requested", f"principal {record.number} has not asked to be forgotten")
     told, answered = (
-        checked_participants(removal.told, "wrong_people"),
-        checked_participants(removal.answered, "wrong_people"),
+        checked_participants(removal.notified, "wrong_participants"),
+        checked_participants(removal.confirmed, "wrong_participants"),
     )
     if any(number >= n_principals for number in told) or not set(answered) <= set(told):
-        raise refused("wrong_people", "whoever was told is a principal, and nobody else answers")
+        raise refused("wrong_participants", "whoever was told is a principal, and nobody else answers")
     versions = checked_participants(removal.models, "wrong_version")
     newest = state.model.version if state.model else 0
     if versions and not (versions[0] > 0 and versions[-1] <= newest):
@@ -153,8 +155,8 @@ def _check_recipient(state: State, number: int) -> None:
     raise refused("wrong_recipient", f"principal {number} may not receive copies")
 
 
-def _usable(state: State, giver: int, hash: Digest) -> LiveShare:
-    share = state.sharing.usable(hash, giver, state.height)
-    if share is None or state.principals[giver].is_revoked:
-        raise refused("share_without_consent", f"no consent of principal {giver} covers such a share now")
+def _usable(state: State, sender: int, hash: Digest) -> LiveShare:
+    share = state.sharing.usable(hash, sender, state.height)
+    if share is None or state.principals[sender].is_revoked:
+        raise refused("share_without_consent", f"no consent of principal {sender} covers such a share now")
     return share

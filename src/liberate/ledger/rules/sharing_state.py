@@ -37,12 +37,12 @@ class LiveShare:
     """A share whose consent was not withdrawn.
 
     Attributes:
-        giver: Whose data.
+        sender: Whose data.
         record: The share.
         is_received: Whether its recipient has acknowledged it.
     """
 
-    giver: int
+    sender: int
     record: Share
     is_received: bool = False
 
@@ -52,16 +52,16 @@ class SharingState:
     """All consents and shares that were not withdrawn.
 
     Attributes:
-        consents: By giver and leaf hash, in ledger order.
+        consents: By sender and leaf hash, in ledger order.
         shares: By leaf hash.
     """
 
     consents: dict[int, dict[Digest, LiveConsent]] = field(default_factory=dict)
     shares: dict[Digest, LiveShare] = field(default_factory=dict)
 
-    def digest(self, giver: int) -> Digest:
+    def digest(self, sender: int) -> Digest:
         """Give what a state leaf says of somebody's consents."""
-        return consents_digest(list(self.consents.get(giver, ())))
+        return consents_digest(list(self.consents.get(sender, ())))
 
     def grant(self, record: Consent, hash: Digest) -> None:
         """Add a consent, by the leaf hash of its entry."""
@@ -78,28 +78,28 @@ class SharingState:
         """Note that a share was received."""
         self.shares[share].is_received = True
 
-    def withdraw(self, giver: int, consent: Digest | None) -> None:
+    def withdraw(self, sender: int, consent: Digest | None) -> None:
         """Forget one consent of somebody, or all, with the shares under them."""
-        granted = self.consents.get(giver, {})
+        granted = self.consents.get(sender, {})
         for hash in list(granted) if consent is None else [consent]:
             for share in granted.pop(hash).shares:
                 del self.shares[share]
         if not granted:
-            self.consents.pop(giver, None)
+            self.consents.pop(sender, None)
 
-    def received(self, giver: int, recipient: int, height: int) -> Iterator[LiveShare]:
+    def received(self, sender: int, recipient: int, height: int) -> Iterator[LiveShare]:
         """Give somebody's shares that a recipient has received, and may use in the block after a height."""
-        for consent in self.consents.get(giver, {}).values():
+        for consent in self.consents.get(sender, {}).values():
             if height < consent.record.expiry:
                 found = (self.shares[hash] for hash in consent.shares)
                 yield from (share for share in found if share.is_received and share.record.recipient == recipient)
 
-    def usable(self, share: Digest, giver: int, height: int) -> LiveShare | None:
+    def usable(self, share: Digest, sender: int, height: int) -> LiveShare | None:
         """Give somebody's share if it may be used in the block after a height."""
         found = self.shares.get(share)
-        if found is None or found.giver != giver:
+        if found is None or found.sender != sender:
             return None
-        return found if height < self.consents[giver][found.record.consent].record.expiry else None
+        return found if height < self.consents[sender][found.record.consent].record.expiry else None
 
 
 def consents_digest(hashes: list[Digest]) -> Digest:

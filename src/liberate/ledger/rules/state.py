@@ -17,12 +17,12 @@ from liberate.errors import InvalidRecord
 from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import Entry, principals_of
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.parts import AdmittedRole, PrincipalRole
+from liberate.ledger.format.parts import EnrollableRole, PrincipalRole
 from liberate.ledger.format.records import ZERO, Genesis, Round
 from liberate.ledger.format.sharing_records import Consent, Withdrawal
 from liberate.ledger.rules.sharing_state import LiveShare, SharingState
 
-ROLES: tuple[PrincipalRole, ...] = ("admitter", "log", *get_args(AdmittedRole))
+ROLES: tuple[PrincipalRole, ...] = ("registrar", "log", *get_args(EnrollableRole))
 """Roles in the order of their codes in a state leaf."""
 
 _LEAF = Struct(">32sBBQQQ32sQ32s")
@@ -155,7 +155,7 @@ class AcceptedUpdate:
     """An update of the open round."""
 
     leaf_hash: Digest
-    people: int
+    participants: int
 
 
 @dataclass(slots=True)
@@ -194,14 +194,14 @@ class OpenRound:
         """Whether a participant belongs to the cohort."""
         return number in self._cohort if self._cohort else number < self.n_principals
 
-    def accept(self, people: Sequence[int], hash: Digest, position: int) -> None:
+    def accept(self, participants: Sequence[int], hash: Digest, position: int) -> None:
         """Add an accepted update: for whom it answers, its leaf hash and position."""
-        self.updates[position] = AcceptedUpdate(hash, len(people))
-        self.answered.update(dict.fromkeys(people, position))
+        self.updates[position] = AcceptedUpdate(hash, len(participants))
+        self.answered.update(dict.fromkeys(participants, position))
 
-    def name_survivors(self, people: Sequence[int], parts: int) -> None:
+    def name_survivors(self, participants: Sequence[int], parts: int) -> None:
         """Add a part of the survivor set: its people, and how many parts there are."""
-        self.survivors.update(people)
+        self.survivors.update(participants)
         self.named_parts += 1
         self.all_parts = parts
 
@@ -341,8 +341,8 @@ class State:
 
     def may_use(self, hash: Digest, share: LiveShare, blocks: int = 1) -> bool:
         """Whether a consent covers a share, by leaf hash, in each of the next blocks."""
-        is_covered = self.sharing.usable(hash, share.giver, self.height + blocks - 1) is not None
-        return is_covered and not self.principals[share.giver].is_revoked
+        is_covered = self.sharing.usable(hash, share.sender, self.height + blocks - 1) is not None
+        return is_covered and not self.principals[share.sender].is_revoked
 
     def grant(self, record: Consent, hash: Digest) -> None:
         """Let a consent live, by the leaf hash of its entry."""

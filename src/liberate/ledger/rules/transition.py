@@ -16,7 +16,7 @@ from liberate.crypto.signing import SignatureClaim, check_public_key, verify_bat
 from liberate.errors import InvalidRecord
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, possession_bytes, signed_bytes
-from liberate.ledger.format.parts import AdmittedRole, PrincipalRole
+from liberate.ledger.format.parts import EnrollableRole, PrincipalRole
 from liberate.ledger.format.records import (
     Aborted,
     Block,
@@ -36,12 +36,12 @@ from liberate.ledger.rules import sharing
 from liberate.ledger.rules.participants import check_participants, checked_participants
 from liberate.ledger.rules.state import ModelReference, OpenRound, Principal, RunState, State
 
-LARGEST_LEAP = 1_048_576
+LARGEST_SEQUENCE_STEP = 1_048_576
 """By how much a sequence number may exceed the last one: no thief of a key can use all numbers up."""
 
 AUTHORS: dict[type[Record], frozenset[PrincipalRole]] = {
-    Enrol: frozenset({"admitter"}),
-    KeyRecord: frozenset({"admitter", *get_args(AdmittedRole)}),
+    Enrol: frozenset({"registrar"}),
+    KeyRecord: frozenset({"registrar", *get_args(EnrollableRole)}),
     DatasetRecord: frozenset({"participant"}),
     Consent: frozenset({"participant"}),
     Withdrawal: frozenset({"participant"}),
@@ -57,7 +57,7 @@ AUTHORS: dict[type[Record], frozenset[PrincipalRole]] = {
     Disclosure: frozenset({"auditor"}),
     Block: frozenset({"log"}),
 }
-"""Which roles may sign a kind; the genesis is signed by its first admitter."""
+"""Which roles may sign a kind; the genesis is signed by its first registrar."""
 
 
 def apply_entry(state: State, entry: Entry, position: int, *, verified_by: bytes | None = None) -> None:
@@ -163,8 +163,8 @@ def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None
     last = state.last_sequence(record.author)
     if record.seq <= last:
         raise refused("stale_sequence", f"sequence {record.seq}, the author's last one is {last}")
-    if record.seq > last + LARGEST_LEAP:
-        raise refused("leaping_sequence", f"sequence {record.seq}, at most {last + LARGEST_LEAP} is wanted")
+    if record.seq > last + LARGEST_SEQUENCE_STEP:
+        raise refused("sequence_too_far", f"sequence {record.seq}, at most {last + LARGEST_SEQUENCE_STEP} is wanted")
     if verified_by != author.key:
         _check_signature(entry, author.key)
 
@@ -188,26 +188,26 @@ def _begin(state: State, entry: Entry) -> None:
     log = _parse_key(record.log_vkey)
     if log.name != record.origin:
         raise refused("bad_genesis", f"the log's key is named {log.name!r}, the origin is {record.origin!r}")
-    keys = [*record.admitters, log.public]
+    keys = [*record.registrars, log.public]
     if len(keys) < 2 or len(set(keys)) < len(keys):
-        raise refused("bad_genesis", "at least one admitter is wanted, and no key twice")
+        raise refused("bad_genesis", "at least one registrar is wanted, and no key twice")
     for key in keys:
         _check_key(key)
     _check_policies(record)
     _check_signature(entry, keys[0])
     state.genesis = record
-    for key in record.admitters:
-        state.enrol(Principal(key=key, role="admitter"))
+    for key in record.registrars:
+        state.enrol(Principal(key=key, role="registrar"))
     state.enrol(Principal(key=log.public, role="log"))
 
 
 def _check_policies(genesis: Genesis) -> None:
-    for role, admission in genesis.admission.items():
-        chosen = admission.admitters
-        if not chosen or any(number >= len(genesis.admitters) for number in chosen):
-            raise refused("bad_genesis", f"{role} must be admitted by numbers below {len(genesis.admitters)}")
-        if admission.threshold != 1:
-            raise refused("bad_genesis", f"{role} is admitted by one signature, not {admission.threshold}")
+    for role, enrolment_policy in genesis.enrolment_policy.items():
+        chosen = enrolment_policy.registrars
+        if not chosen or any(number >= len(genesis.registrars) for number in chosen):
+            raise refused("bad_genesis", f"{role} must be admitted by numbers below {len(genesis.registrars)}")
+        if enrolment_policy.threshold != 1:
+            raise refused("bad_genesis", f"{role} is admitted by one signature, not {enrolment_policy.threshold}")
     witnesses = genesis.witnesses
     publics = {_parse_key(key, SignatureType.COSIGNATURE_V1).public for key in witnesses.keys}
     if len(publics) < max(len(witnesses.keys), witnesses.threshold):
@@ -215,7 +215,7 @@ def _check_policies(genesis: Genesis) -> None:
 
 
 def _enrol(state: State, record: Enrol) -> None:
-    _check_admitter(state, record.author, record.role)
+    _check_registrar(state, record.author, record.role)
     if record.number != len(state.principals):
         raise refused("wrong_number", f"number {record.number}, the next one is {len(state.principals)}")
     _check_new_key(state, record.key)
@@ -223,12 +223,12 @@ def _enrol(state: State, record: Enrol) -> None:
 
 
 def _change_key(state: State, record: KeyRecord) -> None:
-    """Rotate, revoke or recover: the owner may do what needs the present key, an admitter the rest."""
+    """Rotate, revoke or recover: the owner may do what needs the present key, an registrar the rest."""
     if record.number >= len(state.principals):
         raise refused("unknown_principal", f"principal {record.number} of {len(state.principals)}")
     owner = state.principals[record.number]
     if record.author != record.number:
-        _check_admitter(state, record.author, owner.role)
+        _check_registrar(state, record.author, owner.role)
     if record.key is None:
         if owner.is_revoked:
             raise refused("already_revoked", f"the key of principal {record.number} was revoked before")
@@ -242,14 +242,14 @@ def _change_key(state: State, record: KeyRecord) -> None:
     state.replace_key(record.number, record.key.public)
 
 
-def _check_admitter(state: State, author: int, role: PrincipalRole) -> None:
+def _check_registrar(state: State, author: int, role: PrincipalRole) -> None:
     match role:
-        case "admitter" | "log":
-            admission = None
+        case "registrar" | "log":
+            enrolment_policy = None
         case _:
-            admission = state.founding.admission.get(role)
-    if admission is None or author not in admission.admitters:
-        raise refused("not_admitter", f"principal {author} may not admit a {role}")
+            enrolment_policy = state.founding.enrolment_policy.get(role)
+    if enrolment_policy is None or author not in enrolment_policy.registrars:
+        raise refused("not_registrar", f"principal {author} may not admit a {role}")
 
 
 def _check_new_key(state: State, key: bytes) -> None:
@@ -283,9 +283,9 @@ def _open_round(state: State, record: Round, hash: Digest) -> None:
         raise refused("wrong_number", f"round {record.number}, the next one is {state.round_number + 1}")
     run = _next_run(state, record)
     base = _base(state, record)
-    if (record.account == "none") != (record.spend == 0):
-        raise refused("wrong_spend", f"{record.spend} from account {record.account!r}")
-    if record.fidelity == "sum" and not state.founding.simulated:
+    if (record.account == "none") != (record.spend_nano == 0):
+        raise refused("wrong_spend", f"{record.spend_nano} from account {record.account!r}")
+    if record.noise_placement == "on_sum" and not state.founding.simulated:
         raise refused("not_simulated", "noise is drawn once on a sum in simulations only")
     if record.mechanism.parameters.get("masked") == 0 and not state.founding.simulated:
         raise refused("not_simulated", "masks are left out in simulations only")
@@ -317,7 +317,7 @@ def _base(state: State, record: Round) -> ModelReference:
     reached = state.model or ModelReference(0, record.base_digest)
     is_new_run = state.run is None or record.run != state.run.number
     if base.version != reached.version or not (is_new_run or base.digest == reached.digest):
-        raise refused("wrong_base", f"the round starts from {base}, wanted {reached}")
+        raise refused("wrong_base_model", f"the round starts from {base}, wanted {reached}")
     return base
 
 
@@ -331,25 +331,25 @@ def _update(state: State, record: Update, hash: Digest) -> None:
         raise refused("survivors_named", f"whose updates round {record.round} uses is settled")
     if state.height >= current.record.deadline:
         raise refused("too_late", f"block {state.height + 1} is after the deadline, {current.record.deadline}")
-    if record.account != current.record.account or record.spend != current.record.spend:
-        wanted = f"{current.record.spend} from {current.record.account!r}"
-        raise refused("wrong_spend", f"{record.spend} from {record.account!r}, wanted {wanted}")
+    if record.account != current.record.account or record.spend_nano != current.record.spend_nano:
+        wanted = f"{current.record.spend_nano} from {current.record.account!r}"
+        raise refused("wrong_spend", f"{record.spend_nano} from {record.account!r}, wanted {wanted}")
     is_host = state.principals[record.author].role == "host"
-    if is_host != bool(record.people):
-        raise refused("wrong_people", "a host names its people, a participant answers for nobody else")
-    people = checked_participants(record.people, "wrong_people") if is_host else (record.author,)
-    check_participants(state, people, "not_in_cohort")
-    _check_answers(state, current, people)
-    sharing.check_inputs(state, record.shares, people)
-    for number in people:
-        state.principals[number].spend(record.account, record.spend)
-    current.accept(people, hash, state.size)
+    if is_host != bool(record.participants):
+        raise refused("wrong_participants", "a host names its people, a participant answers for nobody else")
+    participants = checked_participants(record.participants, "wrong_participants") if is_host else (record.author,)
+    check_participants(state, participants, "not_in_cohort")
+    _check_answers(state, current, participants)
+    sharing.check_inputs(state, record.shares, participants)
+    for number in participants:
+        state.principals[number].spend(record.account, record.spend_nano)
+    current.accept(participants, hash, state.size)
 
 
-def _check_answers(state: State, current: OpenRound, people: Iterable[int]) -> None:
-    account, spend = current.record.account, current.record.spend
+def _check_answers(state: State, current: OpenRound, participants: Iterable[int]) -> None:
+    account, spend = current.record.account, current.record.spend_nano
     limit = state.limit(account)
-    for number in people:
+    for number in participants:
         if not current.admits(number):
             raise refused("not_in_cohort", f"principal {number} does not belong to round {current.record.number}")
         if number in current.answered:
@@ -363,14 +363,14 @@ def _use_pool(state: State, record: PoolRecord) -> None:
     current = _closable_round(state, record)
     if record.round_hash != current.hash:
         raise refused("wrong_round", f"round {record.round} has another entry")
-    people = checked_participants(record.people, "wrong_people")
-    if not people:
-        raise refused("wrong_people", "a pool is of people")
-    for number in people:
+    participants = checked_participants(record.participants, "wrong_participants")
+    if not participants:
+        raise refused("wrong_participants", "a pool is of people")
+    for number in participants:
         if number in current.pool:
             raise refused("second_pool", f"the shares of principal {number} are named already")
-    sharing.check_pool(state, people, record.author)
-    current.pool.update(people)
+    sharing.check_pool(state, participants, record.author)
+    current.pool.update(participants)
 
 
 def _name_survivors(state: State, record: Survivors) -> None:
@@ -384,15 +384,15 @@ def _name_survivors(state: State, record: Survivors) -> None:
     expected = (current.named_parts + 1, current.all_parts or record.parts)
     if (record.part, record.parts) != expected or record.part > record.parts:
         raise refused("wrong_part", f"part {record.part} of {record.parts}, wanted part {expected[0]} of {expected[1]}")
-    people = checked_participants(record.people, "wrong_people")
-    if not people or people[0] <= max(current.survivors, default=-1):
-        raise refused("wrong_people", "a part names people, with larger numbers than the part before")
-    for number in people:
+    participants = checked_participants(record.participants, "wrong_participants")
+    if not participants or participants[0] <= max(current.survivors, default=-1):
+        raise refused("wrong_participants", "a part names people, with larger numbers than the part before")
+    for number in participants:
         if number not in current.answered:
             raise refused("no_answer", f"principal {number} has no update in round {record.round}")
     if record.part == record.parts:
-        _check_survivors(current, current.survivors.union(people))
-    current.name_survivors(people, record.parts)
+        _check_survivors(current, current.survivors.union(participants))
+    current.name_survivors(participants, record.parts)
 
 
 def _check_survivors(current: OpenRound, survivors: set[int]) -> None:
@@ -401,7 +401,7 @@ def _check_survivors(current: OpenRound, survivors: set[int]) -> None:
         raise refused("too_few_updates", f"{len(survivors)} people, at least {current.record.minimum} are wanted")
     by_update = Counter(current.answered[number] for number in survivors)
     for position, count in by_update.items():
-        if count != current.updates[position].people:
+        if count != current.updates[position].participants:
             raise refused("wrong_updates", f"the update at {position} answers for others too")
 
 
@@ -433,9 +433,9 @@ def _close_with_model(state: State, record: ModelRecord) -> None:
         if unused != current.updates.keys() - current.surviving_updates():
             raise refused("wrong_updates", "the unused updates of a masked round are those of no survivor")
     used = [update for position, update in current.updates.items() if position not in unused]
-    people = sum(update.people for update in used) + current.pooled()
-    if people < current.record.minimum:
-        raise refused("too_few_updates", f"{people} people, at least {current.record.minimum} are wanted")
+    participants = sum(update.participants for update in used) + current.pooled()
+    if participants < current.record.minimum:
+        raise refused("too_few_updates", f"{participants} people, at least {current.record.minimum} are wanted")
     if record.updates_root != root([update.leaf_hash for update in used]):
         raise refused("wrong_updates", "the root is not that of the round's updates without the unused ones")
     state.model = ModelReference(record.version, record.digest)

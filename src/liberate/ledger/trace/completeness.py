@@ -119,15 +119,15 @@ def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Prin
             case KeyRecord(number=owner, key=following) if owner == number and following is not None:
                 principal.replace_key(following.public)
             case Update() if number in record.answers_for():
-                principal.spend(record.account, record.spend)
-            case Consent(author=giver) if giver == number:
+                principal.spend(record.account, record.spend_nano)
+            case Consent(author=sender) if sender == number:
                 consents.append(entry.leaf_hash)
             case Withdrawal(consent=None):
                 consents.clear()
                 principal.has_withdrawn = True
             case Withdrawal(consent=consent) if consent in consents:
                 consents.remove(consent)
-            case Erasure(number=owner, removal=None) if owner == number:
+            case Erasure(number=owner, report=None) if owner == number:
                 principal.is_to_be_forgotten = True
             case _:
                 pass
@@ -140,9 +140,9 @@ def _enrolled(record: Record, number: int) -> Principal:
     match record:
         case Enrol(number=enrolled, key=key, role=role) if enrolled == number:
             return Principal(key=key, role=role)
-        case Genesis(admitters=keys) if number < len(keys):
-            return Principal(key=keys[number], role="admitter")
-        case Genesis(admitters=keys, log_vkey=vkey) if number == len(keys):
+        case Genesis(registrars=keys) if number < len(keys):
+            return Principal(key=keys[number], role="registrar")
+        case Genesis(registrars=keys, log_vkey=vkey) if number == len(keys):
             return Principal(key=parse_verifier_key(vkey).public, role="log")
         case _:
             raise ProofMismatch(f"the first entry does not enrol principal {number}")

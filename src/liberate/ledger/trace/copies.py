@@ -18,12 +18,12 @@ class TracedConsent:
     Attributes:
         consent: The consent.
         end: The withdrawal of it or of everything, or None.
-        holds: Whether it was neither withdrawn nor has expired.
+        is_active: Whether it was neither withdrawn nor has expired.
     """
 
     consent: ProvedEntry
     end: ProvedEntry | None
-    holds: bool
+    is_active: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +31,14 @@ class TracedCopy:
     """A copy of somebody's ratings: who gave it to whom, under which consent.
 
     Attributes:
-        giver: Whose ratings.
+        sender: Whose ratings.
         recipient: Who got them.
         share: The share.
         grant: The consent that covers it.
         receipt: The recipient's receipt, or None.
     """
 
-    giver: int
+    sender: int
     recipient: int
     share: ProvedEntry
     grant: TracedConsent
@@ -51,7 +51,7 @@ class CopyHistory:
     Args:
         ledger: The ledger.
         prover: Who proves the withdrawals that ended consents.
-        history: The entries of one giver or recipient that are consents, shares and receipts; others do no harm.
+        history: The entries of one sender or recipient that are consents, shares and receipts; others do no harm.
     """
 
     def __init__(self, ledger: Ledger, prover: Prover, history: Sequence[ProvedEntry]) -> None:
@@ -66,7 +66,7 @@ class CopyHistory:
         """Give all copies that the history knows of."""
         return [
             TracedCopy(
-                giver=record.author,
+                sender=record.author,
                 recipient=record.recipient,
                 share=each,
                 grant=self.grant(self._consents[record.consent]),
@@ -83,10 +83,10 @@ class CopyHistory:
         ended = (consent.entry.leaf_hash, None)
         ends = (end for end, withdrawal in self._withdrawals_of(record.author) if withdrawal.consent in ended)
         end = next((each for each in ends if each.position > consent.position), None)
-        return TracedConsent(consent=consent, end=end, holds=end is None and self._ledger.height < record.expiry)
+        return TracedConsent(consent=consent, end=end, is_active=end is None and self._ledger.height < record.expiry)
 
-    def _withdrawals_of(self, giver: int) -> list[tuple[ProvedEntry, Withdrawal]]:
-        if giver not in self._withdrawals:
-            positions = self._ledger.positions(kind="withdrawal", author=giver)
-            self._withdrawals[giver] = list(of_kind(self._prover.prove_all(positions), Withdrawal))
-        return self._withdrawals[giver]
+    def _withdrawals_of(self, sender: int) -> list[tuple[ProvedEntry, Withdrawal]]:
+        if sender not in self._withdrawals:
+            positions = self._ledger.positions(kind="withdrawal", author=sender)
+            self._withdrawals[sender] = list(of_kind(self._prover.prove_all(positions), Withdrawal))
+        return self._withdrawals[sender]

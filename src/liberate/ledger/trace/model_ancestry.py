@@ -27,7 +27,7 @@ class ModelAncestor:
         round: Its round.
         updates: The updates it used, by position; proved to be all by the root that the model names.
         people: Whose answers these are.
-        givers: Whose copies they used, each with the positions of the updates that did.
+        senders: Whose copies they used, each with the positions of the updates that did.
         pools: What the coordinator said of shares that it used.
         pooled: Whose shares these are.
     """
@@ -36,8 +36,8 @@ class ModelAncestor:
     model: ProvedEntry
     round: ProvedEntry
     updates: dict[int, Entry]
-    people: frozenset[int]
-    givers: dict[int, tuple[int, ...]]
+    participants: frozenset[int]
+    senders: dict[int, tuple[int, ...]]
     pools: tuple[ProvedEntry, ...]
     pooled: frozenset[int]
 
@@ -80,22 +80,22 @@ def _step(
     unused = set(model.unused)
     updates = {at: entry for at, entry in entries.items() if isinstance(entry.record, Update) and at not in unused}
     _check_updates(ledger, updates, model.updates_root)
-    people: set[int] = set()
-    givers: dict[int, tuple[int, ...]] = {}
+    participants: set[int] = set()
+    senders: dict[int, tuple[int, ...]] = {}
     for position, entry in updates.items():
         if isinstance(entry.record, Update):
-            people.update(entry.record.answers_for())
-            for giver in {each.giver for each in entry.record.shares}:
-                givers[giver] = (*givers.get(giver, ()), position)
+            participants.update(entry.record.answers_for())
+            for sender in {each.sender for each in entry.record.shares}:
+                senders[sender] = (*senders.get(sender, ()), position)
     return ModelAncestor(
         checkpoint=prover.note,
         model=closing,
         round=opening,
         updates=updates,
-        people=frozenset(people),
-        givers=givers,
+        participants=frozenset(participants),
+        senders=senders,
         pools=tuple(pools),
-        pooled=frozenset(number for _, pool in of_kind(pools, PoolRecord) for number in numbers_in(pool.people)),
+        pooled=frozenset(number for _, pool in of_kind(pools, PoolRecord) for number in numbers_in(pool.participants)),
     )
 
 

@@ -145,7 +145,7 @@ def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = T
     sharing = CopyHistory(ledger, prover, history)
     lineage = ContributionTracer(ledger, prover, with_memberships)
     lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | PoolRecord))
-    given = tuple(copy for copy in sharing.copies() if copy.giver == number)
+    given = tuple(copy for copy in sharing.copies() if copy.sender == number)
     answers = [(each, record) for each, record in of_kind(history, Update) if number in record.answers_for()]
     return ParticipantTrace(
         number=number,
@@ -198,18 +198,18 @@ def trace_received(ledger: Ledger, number: int) -> RecipientTrace:
 
 
 def _uses(
-    history: Sequence[ProvedEntry], given: Sequence[TracedCopy], giver: int, lineage: ContributionTracer
+    history: Sequence[ProvedEntry], given: Sequence[TracedCopy], sender: int, lineage: ContributionTracer
 ) -> Iterator[CopyUse]:
     """Give each use of somebody's copies by others, in ledger order."""
     by_hash = {copy.share.entry.leaf_hash: copy for copy in given}
     for each in history:
         match each.entry.record:
             case Update(shares=inputs) as update:
-                copies = [by_hash[one.share] for one in inputs if one.giver == giver]
+                copies = [by_hash[one.share] for one in inputs if one.sender == sender]
                 for recipient in sorted({copy.recipient for copy in copies}):
                     of_one = tuple(copy for copy in copies if copy.recipient == recipient)
                     yield CopyUse(by=recipient, copies=of_one, contribution=lineage.contribution(each, update))
-            case PoolRecord(author=coordinator) as pool if coordinator != giver:
+            case PoolRecord(author=coordinator) as pool if coordinator != sender:
                 pooled = tuple(copy for copy in given if copy.recipient == coordinator and _is_usable(copy, each))
                 yield CopyUse(by=coordinator, copies=pooled, contribution=lineage.contribution(each, pool))
             case _:
@@ -228,7 +228,7 @@ def _spent(lineage: ContributionTracer, answers: Iterable[Update]) -> Iterator[R
     by_run: dict[tuple[int, Account], int] = {}
     for answer in answers:
         key = lineage.round(answer.round)[1].run, answer.account
-        by_run[key] = by_run.get(key, 0) + answer.spend
+        by_run[key] = by_run.get(key, 0) + answer.spend_nano
     for (run, account), nano in by_run.items():
         if nano:
             yield RunSpend(run=run, account=account, nano=nano)

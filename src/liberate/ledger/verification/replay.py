@@ -147,10 +147,10 @@ class Replay:
             return _NO_CLAIM
         author_key = self._announced.get(entry.record.author, ZERO)
         match entry.record:
-            case Genesis(admitters=admitters, log_vkey=log_vkey):
-                self._announced.update(enumerate(admitters))
+            case Genesis(registrars=registrars, log_vkey=log_vkey):
+                self._announced.update(enumerate(registrars))
                 with suppress(InvalidRecord):
-                    self._announced[len(admitters)] = parse_verifier_key(log_vkey).public
+                    self._announced[len(registrars)] = parse_verifier_key(log_vkey).public
             case Enrol(number=number, key=key):
                 self._announced[number] = key
             case KeyRecord(number=number, key=NewKey(public=key)):

@@ -218,19 +218,19 @@ def trimmed_sums(
     order: Int64Array,
     indptr: Int64Array,
     rows: npt.NDArray[np.integer],
-    trim_nano: int,
+    trimmed_nano: int,
     total: Int64Array,
 ) -> None:
     """Add up each column of each group of rows without its smallest and largest numbers, scaled to the whole group.
 
-    Of m numbers, m * trim_nano // 10**9 are left out at either end; the sum of the others, times m, is divided by how
+    Of m numbers, m * trimmed_nano // 10**9 are left out at either end; the sum of the rest, times m, is divided by how
     many they are, and rounded down: integers throughout, so any order of the rows gives the same bits.
 
     Args:
         order: Rows, group by group, shape (n,).
         indptr: Range of each group in it, shape (n_groups + 1,).
         rows: Integers, shape (n, width).
-        trim_nano: Part left out at either end, in billionths, 0 <= trim_nano < 500,000,000.
+        trimmed_nano: Part left out at either end, in billionths, 0 <= trimmed_nano < 500,000,000.
         total: Written, shape (n_groups, width).
     """
     n_groups, width = total.shape
@@ -238,7 +238,7 @@ def trimmed_sums(
         for group in range(part, n_groups, N_PARTS):
             begin = indptr[group]
             m = indptr[group + 1] - begin
-            out = m * trim_nano // 1_000_000_000
+            out = m * trimmed_nano // 1_000_000_000
             kept = m - 2 * out
             numbers = np.empty(m, np.int64)
             for t in range(width):

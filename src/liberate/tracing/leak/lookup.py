@@ -1,4 +1,4 @@
-"""Whose copy leaked: first the ledger says that it is looked up, then the givers' copies are held against the rows."""
+"""Whose copy leaked: first the ledger says that it is looked up, then the senders' copies are held against the rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Announce = Callable[[int, int], None]
 """Told the position of a disclosure and how many people it names."""
 
 
-def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_people: None) -> Json:
+def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_participants: None) -> Json:
     """Say whose copies rows that leaked are likely to be; a disclosure by an auditor stands on the ledger before.
 
     Args:
@@ -55,7 +55,7 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         The keys of `liberate trace --leak --json`: `leak`, the rows and how many were found in base copies;
         `disclosures`, each with its reason and the salt that opens it; `owners`, whose base copies these are;
         `candidates`, likeliest first, each with `log10_likelihood`, the `bound` on a false accusation, whether it is
-        `accused`, the `givers` of the own copies, who holds the same rows too (`also_held_by`) and, of the accused,
+        `accused`, the `senders` of the own copies, who holds the same rows too (`also_held_by`) and, of the accused,
         `evidence`: share entries with their proofs, and what opens their commitments.
 
     Raises:
@@ -76,7 +76,7 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
 
 
 class _LookUp:
-    """What the auditor does with a leak, in this order: say so, have the givers' copies opened, answer."""
+    """What the auditor does with a leak, in this order: say so, have the senders' copies opened, answer."""
 
     def __init__(
         self, run: Run, charter: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
@@ -96,19 +96,19 @@ class _LookUp:
         """Match the rows: first with those whom they name, then, where somebody's rows do not fit, with everybody.
 
         Raises:
-            LiberateError: No giver's copy opens.
+            LiberateError: No sender's copy opens.
         """
         forgotten = {device.number for device in self._devices.devices() if device.is_erased}
-        givers = {share.author for _, share in self._shares.values()} - forgotten
+        senders = {share.author for _, share in self._shares.values()} - forgotten
         named = [self._devices.find(user_id=name) for name in self._leak.user_ids]
-        own = [device.number if device and device.number in givers else None for device in named]
+        own = [device.number if device and device.number in senders else None for device in named]
         first = {number for number in own if number is not None}
         if first:
             self._open(first)
-        if givers - first and not all(index is not None for index in self._chosen(own)):
-            self._open(givers - first)
+        if senders - first and not all(index is not None for index in self._chosen(own)):
+            self._open(senders - first)
         if not self.copies:
-            raise LiberateError("no giver keeps what opens the copies, so rows cannot be held against them")
+            raise LiberateError("no sender keeps what opens the copies, so rows cannot be held against them")
         known = self._chosen(own)
         bases = self._bases()
         for user in (user for user, index in enumerate(known) if index is None):
@@ -120,12 +120,12 @@ class _LookUp:
         """Give for each of the leak's users the base copy of the person so named, if it has the rows."""
         if not self.copies:
             return [None] * len(numbers)
-        bases, givers = self._bases(), [giver for giver, _ in self._by_base().values()]
+        bases, senders = self._bases(), [sender for sender, _ in self._by_base().values()]
         found: list[int | None] = []
         for user, number in enumerate(numbers):
             wanted = _FITS * int((self._leak.users == user).sum())
             near = bases.near(self._leak, user) if number is not None else np.zeros(0)
-            best = max((i for i, giver in enumerate(givers) if giver == number), key=near.__getitem__, default=None)
+            best = max((i for i, sender in enumerate(senders) if sender == number), key=near.__getitem__, default=None)
             found.append(best if best is not None and near[best] and near[best] >= wanted else None)
         return found
 
@@ -160,9 +160,9 @@ class _LookUp:
             "checkpoint": prover.note,
         }
 
-    def _open(self, people: Iterable[int]) -> None:
-        """Say on the ledger whose copies are opened, let the witnesses see it, and have the givers open them."""
-        wanted = sorted(people)
+    def _open(self, participants: Iterable[int]) -> None:
+        """Say on the ledger whose copies are opened, let the witnesses see it, and have the senders open them."""
+        wanted = sorted(participants)
         root = verify_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
         salt = self._charter.randomness(root).secret("disclosure salt")
         reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
@@ -174,7 +174,9 @@ class _LookUp:
         position = record_disclosure(admitting, auditor, wanted, reason.encode(), salt)
         self._publisher.publish()
         self._announce(position, len(wanted))
-        self._disclosures.append({"position": position, "people": wanted, "reason": reason, "salt": to_base64(salt)})
+        self._disclosures.append(
+            {"position": position, "participants": wanted, "reason": reason, "salt": to_base64(salt)}
+        )
         devices = [device for number in wanted if (device := self._devices.find(number=number))]
         for each in (one for device in devices for one in handed_over_copies(self._devices, device.slot)):
             if each.hash not in self._shares:
@@ -185,8 +187,8 @@ class _LookUp:
                 self._unopened.append(self._shares[each.hash][0])
 
     def _by_base(self) -> dict[Digest, tuple[int, BaseCopy]]:
-        """Give giver and base of each base copy that was opened, by commitment."""
-        return {each.share.base: (each.giver, each.base) for each in self.copies}
+        """Give sender and base of each base copy that was opened, by commitment."""
+        return {each.share.base: (each.sender, each.base) for each in self.copies}
 
     def _bases(self) -> BaseCopyIndex:
         return BaseCopyIndex([base for _, base in self._by_base().values()], self._leak.n_items)
@@ -199,7 +201,7 @@ class _LookUp:
             "log10_likelihood": each.log10_likelihood,
             "bound": each.bound,
             "accused": each.is_accused,
-            "givers": sorted({copy.giver for copy in each.copies}),
+            "senders": sorted({copy.sender for copy in each.copies}),
             "also_held_by": [number for number in same if number != each.number],
             "evidence": self._evidence(each, matched, prover) if each.is_accused else [],
         }
@@ -218,7 +220,7 @@ class _LookUp:
             found.append(
                 _whole(prover.prove(self._shares[each.hash][0]))
                 | {
-                    "giver": each.giver,
+                    "sender": each.sender,
                     "copy": to_base64(each.copy),
                     "salt": to_base64(each.salt),
                     "base": to_base64(each.base.ratings),
@@ -251,5 +253,5 @@ def _whole(proved: ProvedEntry) -> Json:
 
 
 def _opens(copy: HandedOverCopy) -> bool:
-    """Whether what a giver keeps opens the commitments of the share."""
+    """Whether what a sender keeps opens the commitments of the share."""
     return copy.base.commitment == copy.share.base and salted_commitment(copy.salt, copy.copy) == copy.share.copy

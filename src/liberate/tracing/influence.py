@@ -35,7 +35,7 @@ from liberate.tracing.answer_json import Json, party
 from liberate.tracing.rounds import CompletedRound, completed_rounds
 
 
-def trace_harm(run: Run, version: int, progress: Progress = silent) -> Json:
+def trace_influence(run: Run, version: int, progress: Progress = silent) -> Json:
     """Say of each upload behind a model how large it is and what it did to the others.
 
     Args:
@@ -75,7 +75,7 @@ def trace_harm(run: Run, version: int, progress: Progress = silent) -> Json:
         leave_out = _leave_one_out(run, closed, base, found)
         progress("solving without each of them")
         effects = _effects(room, leave_out)
-        people = [
+        participants = [
             party(number, ledger.state.principals, d)
             | {"size": size, "row": found.rows[number], "fit": effect.fit if effect else None}
             | {"held_out": effect.held_out if effect else None}
@@ -91,7 +91,7 @@ def trace_harm(run: Run, version: int, progress: Progress = silent) -> Json:
         "bound": room.bound,
         "median": float(np.median(list(found.sizes.values()))),
         "missing": len(room.used) - len(found.sizes),
-        "participants": sorted(people, key=_worst_first),
+        "participants": sorted(participants, key=_worst_first),
     }
 
 
@@ -134,7 +134,7 @@ class _Room:
 
     @property
     def unit(self) -> float:
-        return math.ldexp(1.0, -self.closed.record.grid_bits)
+        return math.ldexp(1.0, -self.closed.record.fraction_bits)
 
     @property
     def norm(self) -> str:
@@ -200,7 +200,7 @@ def _leave_one_out(run: Run, closed: CompletedRound, base: Model, found: _Sizes)
         if split.test.n_ratings:
             held_out = HeldOut.of(base, fit_devices(base, split.train), split.test)
     solver = solver_from(closed.model.solver, closed.model.parameters)
-    return LeaveOneOut.of(solver, base, found.sum.total(closed.record.grid_bits), found.n_rows, held_out)
+    return LeaveOneOut.of(solver, base, found.sum.total(closed.record.fraction_bits), found.n_rows, held_out)
 
 
 def _effects(room: _Room, leave_out: LeaveOneOut | None) -> dict[int, Effect]:

@@ -23,7 +23,7 @@ from liberate.model.upload_bounds import _FactorLimits
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
-from liberate.tracing.harm import trace_harm
+from liberate.tracing.influence import trace_influence
 from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
@@ -35,7 +35,13 @@ def trained(tmp_path: Path) -> Train:
     data = write_csv(tmp_path / "ratings.csv", low_rank_ratings(n_users=40, n_items=12))
 
     def build(*assignments: str, keep: bool = True) -> Path:
-        fixed = [f"data.source={data}", "data.low=1", "data.high=5", "model.n_factors=2", "federation.rounds=3"]
+        fixed = [
+            f"data.source={data}",
+            "data.rating_min=1",
+            "data.rating_max=5",
+            "model.n_factors=2",
+            "federation.rounds=3",
+        ]
         kept = [f"ledger.keep_uploads={str(keep).lower()}"]
         train(resolve(None, [*fixed, *kept, *assignments], environment={}), tmp_path / "run")
         return tmp_path / "run"
@@ -58,9 +64,9 @@ def test_whoever_sends_the_opposite_is_the_worst(trained: Train, monkeypatch: py
     monkeypatch.setattr(_FactorLimits, "check", lambda *_: None)
     with monkeypatch.context() as patched:
         patched.setattr(NormalEquations, "compute", hostile)
-        folder = trained("federation.chunk=100", "model.tolerance=0")
+        folder = trained("federation.batch_size=100", "model.tolerance=0")
 
-    found = trace_harm(load_run(folder), 1)
+    found = trace_influence(load_run(folder), 1)
 
     worst = found["participants"][0]
     assert (worst["user_id"], found["round"], found["missing"]) == ("u11", 1, 0)
@@ -73,7 +79,7 @@ def test_whoever_sends_the_opposite_is_the_worst(trained: Train, monkeypatch: py
 def test_a_clip_is_the_bound_of_every_norm(trained: Train) -> None:
     folder = trained("privacy.mode=distributed", "privacy.epsilon=100")
 
-    found = trace_harm(load_run(folder), 1)
+    found = trace_influence(load_run(folder), 1)
 
     assert (found["statistic"], found["norm"]) == ("bias", "l2")
     assert found["bound"] == pytest.approx(1, rel=1e-3)
@@ -84,7 +90,7 @@ def test_a_clip_is_the_bound_of_every_norm(trained: Train) -> None:
 def test_noised_uploads_are_measured_as_they_are_bounded(trained: Train) -> None:
     folder = trained("privacy.mode=local", "privacy.epsilon=50")
 
-    found = trace_harm(load_run(folder), 1)
+    found = trace_influence(load_run(folder), 1)
 
     assert found["norm"] == "l1"
     assert 0 < found["median"] <= found["bound"]
@@ -92,7 +98,7 @@ def test_noised_uploads_are_measured_as_they_are_bounded(trained: Train) -> None
 
 
 def test_rows_are_measured_beside_the_whole(trained: Train) -> None:
-    found = trace_harm(load_run(trained("model.objective=implicit")), 1)
+    found = trace_influence(load_run(trained("model.objective=implicit")), 1)
 
     assert found["statistic"] == "gram"
     for each in found["participants"]:
@@ -111,7 +117,7 @@ def test_forgotten_uploads_are_counted(trained: Train) -> None:
     folder = trained()
     change(folder, "DELETE FROM upload WHERE number < 6")
 
-    found = trace_harm(load_run(folder), 1)
+    found = trace_influence(load_run(folder), 1)
 
     assert (found["missing"], len(found["participants"])) == (3, 37)
 
@@ -129,7 +135,7 @@ def test_uploads_that_are_not_the_ledgers_are_refused(trained: Train, statement:
     change(folder, statement)
 
     with pytest.raises(LiberateError, match=message):
-        trace_harm(load_run(folder), 1)
+        trace_influence(load_run(folder), 1)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_uploads_that_are_not_the_ledgers_are_refused(trained: Train, statement:
     [
         ((), False, 1, "kept no uploads"),
         ((), True, 9, "no round .* ended in model 9"),
-        (("privacy.mode=distributed", "privacy.epsilon=2", "run.masks=true"), True, 1, "masked"),
+        (("privacy.mode=distributed", "privacy.epsilon=2", "privacy.secure_aggregation=true"), True, 1, "masked"),
     ],
 )
 def test_what_cannot_be_told_is_said(
@@ -146,7 +152,7 @@ def test_what_cannot_be_told_is_said(
     folder = trained(*assignments, keep=keep)
 
     with pytest.raises(LiberateError, match=message):
-        trace_harm(load_run(folder), version)
+        trace_influence(load_run(folder), version)
 
 
 def test_the_command_prints_the_worst_first(
@@ -160,7 +166,7 @@ def test_the_command_prints_the_worst_first(
             main()
         return capsys.readouterr().out
 
-    fits = [each["fit"] for each in json.loads(printed("--model", "1", "--harm", "--json"))["participants"]]
+    fits = [each["fit"] for each in json.loads(printed("--model", "1", "--influence", "--json"))["participants"]]
     assert fits == sorted(fits, reverse=True)
-    assert "the worst first" in printed("--model", "1", "--harm")
-    assert printed("--participant", "5", "--harm") == ""
+    assert "the worst first" in printed("--model", "1", "--influence")
+    assert printed("--participant", "5", "--influence") == ""
