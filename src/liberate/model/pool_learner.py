@@ -85,7 +85,7 @@ class PoolLearner:
         follows: What devices compute next; after `nothing` the model is final.
         n_factors: Factors to learn besides the public features, >= 0.
         n_levels: Levels of the scale, evenly spaced, >= 2.
-        n_participants: Before `bias` and `moments`: people of the rounds that follow, >= 0, for the scale of popularity.
+        n_participants: Before `bias` and `moments`: people of the rounds that follow, >= 0, to scale popularity.
         moments_rounds: Before `moments`: how many rounds of them, >= 0; with 0 residuals come at once.
         n_directions: Likewise: directions of taste in which residuals will be asked for, >= 0.
     """
