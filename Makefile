@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	&& { command -v "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-engines oracles soak bench docs lock clean
+.PHONY: help setup demo check test test-engines oracles soak bench docs wheel pythons oldest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,9 +56,32 @@ docs: $(STAMP) ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-lock: ## Choose the newest allowed packages again, with the hashes of all their files
-	test -x build/lock/bin/uv || { $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv; }
+wheel: $(STAMP) ## Build the wheel and the source archive into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+pythons: wheel ## Check, test and try the wheel on every supported Python that is found
+	for python in $$(bash scripts/pythons.sh); do \
+		venv=build/venv-$$("$$python" -c 'import platform; print(platform.python_version())'); \
+		$(MAKE) check test VENV=$$venv PYTHON=$$python && bash scripts/try_wheel.sh "$$python" dist/*.whl || exit 1; \
+	done
+
+oldest: build/lock/bin/uv ## Test with the oldest versions of all packages that pyproject.toml allows
+	build/lock/bin/uv pip compile pyproject.toml --quiet --python $(PYTHON) --resolution lowest-direct --extra dev --extra studies \
+		--no-emit-index-url --no-emit-find-links --output-file build/oldest.txt
+	$(PYTHON) -m venv --clear build/venv-oldest
+	build/venv-oldest/bin/python -m pip install --quiet -r build/oldest.txt
+	build/venv-oldest/bin/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch build/venv-oldest/.installed
+	$(MAKE) test VENV=build/venv-oldest
+
+build/lock/bin/uv:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv
+
+lock: build/lock/bin/uv ## Choose the newest allowed packages again, with the hashes of all their files
 	build/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra dev --extra docs \
+		--extra studies \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file requirements.lock
 

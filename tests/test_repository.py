@@ -132,7 +132,15 @@ def imported_packages(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", []), ("tests", ["dev"]), ("scripts", []), ("benchmarks", []), ("examples", [])]
+    ("folder", "extras"),
+    [
+        ("src/liberate", []),
+        ("src/liberate_studies", ["studies"]),
+        ("tests", ["dev", "studies"]),
+        ("scripts", []),
+        ("benchmarks", []),
+        ("examples", []),
+    ],
 )
 def test_every_imported_package_is_declared(repository: Path, folder: str, extras: list[str]) -> None:
     distributions = packages_distributions()

@@ -205,7 +205,7 @@ class _Poisoner:
                 return lambda reach: honest
             case "random":
                 direction = spread * self._rng.standard_normal(k)
-                targets = self._rng.choice([low, high], n)
+                targets = self._rng.choice(np.array([low, high]), n)
             case "sign flip":
                 return lambda reach: _flipped(honest, reach, k, self._attack)
             case "promotion":

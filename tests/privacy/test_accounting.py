@@ -447,7 +447,7 @@ def test_signal_to_noise_is_what_the_best_case_measures() -> None:
     total = release.rows.reshape(n_participants, -1).sum(axis=0, dtype=np.float64)
     signal = np.zeros_like(total)
     signal[0] = 900 * n_participants
-    noise = np.append(total - signal, release.tails.sum())
+    noise = np.append(total - signal, float(release.tails.sum()))
 
     predicted = signal_to_noise(mechanism, n_participants, (n_items, width, 1))
     assert norm(signal) / norm(noise) == pytest.approx(predicted, rel=0.05)

@@ -93,10 +93,11 @@ class FaultyFile(apsw.VFSFile):
         self._path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         self._fault = fault
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        self._fault.strike(self._path, data, offset)
-        self._fault.note(self._path, offset, data)
-        super().xWrite(data, offset)
+    def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
+        content = bytes(data)
+        self._fault.strike(self._path, content, offset)
+        self._fault.note(self._path, offset, content)
+        super().xWrite(content, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         self._fault.strike(self._path)

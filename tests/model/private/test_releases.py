@@ -217,7 +217,7 @@ def test_one_persons_other_ratings_move_a_clipped_sum_by_twice_the_clip_at_most(
     def clipped_sum(batch: RealStatistics) -> Float64Array:
         found = norms(batch)
         shares = np.minimum(1, MOMENTS_CLIP / np.maximum(found, 1e-12))
-        total: Float64Array = (batch.rows.reshape(len(found), -1) * shares[:, None]).sum(axis=0)
+        total: Float64Array = (batch.rows.reshape(len(found), -1) * shares[:, None]).sum(axis=0, dtype=np.float64)
         return total
 
     whole, changed_sum = (clipped_sum(statistic.compute(model, r)) for r in (own, other))

@@ -27,8 +27,8 @@ def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, take
     accepted = [taken[author, sequence]] if (author, sequence) in taken else []
     if not accepted:
         statement = (
-            "SELECT position, entry FROM entry WHERE author = ?1 AND seq = ?2"
-            " AND NOT EXISTS (SELECT 1 FROM evidence WHERE author = ?1 AND seq = ?2)"
+            "SELECT position, entry FROM entry WHERE author = ? AND seq = ?"
+            " AND NOT EXISTS (SELECT 1 FROM evidence WHERE author = entry.author AND seq = entry.seq)"
         )
         rows = connection.execute(statement, (author, sequence))
         accepted = [(position, decode_entry(data)) for position, data in rows]
