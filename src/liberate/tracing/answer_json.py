@@ -20,8 +20,7 @@ from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.copies import TracedConsent, TracedCopy
 from liberate.ledger.trace.participant import CopyUse
 from liberate.ledger.trace.prover import ProvedEntry
-
-_NANO = 10**9
+from liberate.units import from_nano
 
 Json = dict[str, Any]
 """An object, as JSON has it."""
@@ -30,11 +29,6 @@ Json = dict[str, Any]
 def to_base64(digest: bytes) -> str:
     """Write bytes as base64."""
     return b64encode(digest).decode()
-
-
-def from_nano(nano: int | None) -> float | None:
-    """Write 1e-9 units as a plain number; None, no limit or no protection, stays."""
-    return None if nano is None else nano / _NANO
 
 
 def position_or_none(proved: ProvedEntry | None) -> int | None:

@@ -30,7 +30,6 @@ from liberate.tracing.answer_json import (
     contribution,
     copy,
     entry,
-    from_nano,
     grant,
     model,
     models_shaped_by,
@@ -39,6 +38,7 @@ from liberate.tracing.answer_json import (
     to_base64,
     use,
 )
+from liberate.units import from_nano
 
 
 def trace_person(run: Run, participant: str) -> Json:

@@ -29,8 +29,7 @@ from liberate.ledger.publish.proof_files import (
 from liberate.ledger.trace.completeness import Completeness, replay_principal
 from liberate.runs.folder import Run
 from liberate.runs.participants import find_person
-
-_NANO = 10**9
+from liberate.units import from_nano
 
 
 def published_checkpoint(folder: Path, ledger: Ledger) -> str | None:
@@ -142,8 +141,8 @@ def _history(found: Completeness, vkey: str) -> dict[str, Any]:
         "key_id": key_id(person.key),
         "role": person.role,
         "entries": [msgspec.to_builtins(decode_entry(entry).record) for entry in found.entries],
-        "epsilon": person.epsilon_nano / _NANO,
-        "rho": person.rho_nano / _NANO,
+        "epsilon": from_nano(person.epsilon_nano),
+        "rho": from_nano(person.rho_nano),
         "origin": checkpoint.origin,
         "size": checkpoint.size,
         "root": _text(checkpoint.root),

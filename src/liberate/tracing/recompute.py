@@ -48,12 +48,11 @@ from liberate.randomness import Randomness, SimulatedRandomness
 from liberate.runs.folder import POOL_FOLDER, Run
 from liberate.timing import Progress, Stopwatch, silent
 from liberate.tracing.rounds import CompletedRound, completed_rounds
+from liberate.units import from_nano
 
 RecomputeStatus = Literal["follows", "erased", "not_kept", "fault"]
 """What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
 none of its uploads or copies is here; something does not follow."""
-
-_NANO = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,7 +365,7 @@ class _Again:
         stored = self._model(model.version, model.digest)
         if stored is None:
             return None
-        tolerance = model.parameters.get("repeats_within_nano", 0) / _NANO
+        tolerance = from_nano(model.parameters.get("repeats_within_nano", 0))
         difference = largest_difference(derived, stored)
         if difference > tolerance:
             self._find(place, f"differs by {difference:.3g} from what can be derived, {tolerance:g} is allowed")

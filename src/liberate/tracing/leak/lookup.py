@@ -25,7 +25,7 @@ from liberate.ledger.trace.prover import ProvedEntry, Prover
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
-from liberate.tracing.answer_json import Json, entry, from_nano, party, to_base64
+from liberate.tracing.answer_json import Json, entry, party, to_base64
 from liberate.tracing.leak.attribution import (
     BaseCopyIndex,
     LeakedRows,
@@ -35,6 +35,7 @@ from liberate.tracing.leak.attribution import (
     rank_candidates,
     read_leak,
 )
+from liberate.units import from_nano
 
 _FITS = 0.5
 """Part of somebody's rows that must be near the base copy of the person so named: else everybody's are looked at."""
