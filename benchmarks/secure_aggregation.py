@@ -36,6 +36,7 @@ from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian import distributed
 from liberate.privacy.secure_aggregation import NEIGHBOURS
 from liberate.timing import Stopwatch
+from liberate.units import to_nano
 
 RATED = 165
 """Ratings of each participant: the mean of MovieLens-1M."""
@@ -133,7 +134,7 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
             publish=federation.publisher.publish,
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)
-        stage = RoundMethod(statistic, mechanism, Ease(round(mechanism.client_noise * 10**9)))
+        stage = RoundMethod(statistic, mechanism, Ease(to_nano(mechanism.client_noise)))
         stopwatch.seconds.clear()
         begin = time.perf_counter()
         coordinator.run_round(base, stage, run=1, rounds=1)

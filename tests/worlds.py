@@ -25,10 +25,10 @@ from liberate.model.model import Model, initial
 from liberate.model.registry import build_method
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
-from liberate.privacy.grid import NANO
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.timing import Stopwatch
+from liberate.units import to_nano
 
 LOW, HIGH = 1.0, 5.0
 
@@ -86,7 +86,7 @@ class World:
     def mechanism(self) -> Mechanism:
         """Of each round."""
         if self.mode != "distributed":
-            return calibrated_mechanism(self.privacy, rounds=self.rounds, trimmed_nano=round(self.trim * NANO))
+            return calibrated_mechanism(self.privacy, rounds=self.rounds, trimmed_nano=to_nano(self.trim))
         honest = max(1, int(self.ratings.n_users * self.min_participation))
         return DistributedGaussian(
             fraction_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)

@@ -25,8 +25,8 @@ from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
 from liberate.model.upload_bounds import RatingBounds, rating_bounds
-from liberate.privacy.grid import NANO
 from liberate.randomness import SimulatedRandomness, generator
+from liberate.units import to_nano
 from liberate_studies.worlds import SEED, Job
 
 Aim = Literal["random", "sign flip", "promotion"]
@@ -145,7 +145,7 @@ def _round(
     uploads: list[FixedPointStatistics | None] = [_part(sent, user) for user in range(own.n_users)]
     for user, poisoner in attackers.items():
         uploads[user] = poisoner.upload(model, _part(sent, user), limits, bits)
-    trimmed_nano = round(TRIM * NANO) if attack.defence == "limits and trimming" else 0
+    trimmed_nano = to_nano(TRIM) if attack.defence == "limits and trimming" else 0
     total = UploadAggregate.empty(stage.statistic.shape, trimmed_nano)
     for upload in uploads:
         if upload is not None:

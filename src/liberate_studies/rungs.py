@@ -20,8 +20,8 @@ import numpy as np
 from liberate.errors import LiberateError
 from liberate.federation.coordinator.config import RoundMethod
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import ModelRecord
+from liberate.ledger.lookup import entries
 from liberate.model.codec import encode_model, model_digest
 from liberate.model.kernels.server import add_rows
 from liberate.model.metrics import Metrics, evaluate_model
@@ -168,10 +168,8 @@ def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
 
 def _recorded(run: Run) -> Iterator[Digest]:
     with closing(run.open_ledger()) as ledger:
-        for position in ledger.positions(kind="model"):
-            record = decode_entry(ledger.entry(position)).record
-            if isinstance(record, ModelRecord):
-                yield Digest(record.digest)
+        for model in entries(ledger, ModelRecord):
+            yield Digest(model.record.digest)
 
 
 def require_same(free: Learned, recorded: Sequence[Digest]) -> None:

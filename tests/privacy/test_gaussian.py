@@ -18,8 +18,9 @@ from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import LARGEST_SUM, DistributedGaussian, Gaussian, distributed, four_squares
 from liberate.privacy.gaussian_tradeoff import epsilon_of, gaussian_calibration, log_delta, rho_nano_limit
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
+from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
+from liberate.units import NANO
 
 DELTA = 1e-5
 SHARES = DistributedGaussian(fraction_bits=10, clip_units=4096, share_units=100, honest=20, masked=0)

@@ -13,10 +13,11 @@ from liberate.arrays import Float64Array, RealStatistics
 from liberate.errors import PrivacyError, UnaccountableEvent
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO
+from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from liberate.privacy.laplace import LARGEST_SCALE_UNITS, Laplace
 from liberate.privacy.mechanism_base import Plain
 from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
+from liberate.units import NANO
 
 KEY = bytes(range(32))
 

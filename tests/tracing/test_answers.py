@@ -153,7 +153,7 @@ def test_a_share_without_receipt_is_told(tmp_path: Path) -> None:
 
 
 def test_what_is_no_share_is_refused(run: Run) -> None:
-    with pytest.raises(LiberateError, match="of kind genesis, not a share"):
+    with pytest.raises(LiberateError, match="of kind genesis, not of kind share"):
         trace_share(run, 0)
     with pytest.raises(LiberateError, match="beyond the ledger's 73 entries"):
         trace_share(run, 73)

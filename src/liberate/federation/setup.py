@@ -39,6 +39,7 @@ from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, check_published
 from liberate.randomness import Randomness
 from liberate.timing import Progress, Stopwatch, silent
+from liberate.units import from_nano
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +290,7 @@ def _check_genesis(ledger: SqliteLedger, charter: Charter) -> None:
 
 
 def _units(nano: int | None) -> str | None:
-    return None if nano is None else f"{nano / 10**9:.10g}"
+    return None if nano is None else f"{from_nano(nano):.10g}"
 
 
 def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:

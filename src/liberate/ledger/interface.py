@@ -11,17 +11,17 @@ from liberate.ledger.format.entries import Entry
 from liberate.ledger.rules.state import State
 
 Offer = Entry | RefusedEntry
-"""What is to be appended, or why it is no entry."""
+"""An entry to be appended, or why the bytes that were offered are none."""
 AppendResult = int | RefusedEntry
-"""The position of an entry, or why it was refused."""
+"""The position of an appended entry, or why it was refused."""
 
 
 class Ledger(Protocol):
-    """A log of signed facts under one Merkle tree."""
+    """A log of signed records under one Merkle tree."""
 
     @property
     def origin(self) -> str:
-        """Name of the ledger."""
+        """Name of the log."""
         ...
 
     @property
@@ -36,44 +36,44 @@ class Ledger(Protocol):
 
     @property
     def state(self) -> State:
-        """What the rules know; to be read only."""
+        """What the rules know after the last block; callers must not change it."""
         ...
 
-    def append(self, entries: Sequence[bytes]) -> list[int | RefusedEntry]:
-        """Add entries as one block, durable on return.
+    def append(self, entries: Sequence[bytes]) -> list[AppendResult]:
+        """Append entries as one block, durable on return.
 
         Returns:
-            For each entry its position, or why it was refused; the same bytes again give their first position.
-            When nothing new is accepted, no block is made.
+            For each entry its position, or why it was refused. An entry that is in the log already gives its first
+            position, so an append that a crash interrupted can be repeated. Without a new entry, no block is made.
         """
         ...
 
     def entry(self, position: int) -> bytes:
-        """Give an entry, 0 <= position < size."""
+        """Return the entry at a position, 0 <= position < size."""
         ...
 
     def entries(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Give positions and entries of [begin, end), to the last one by default."""
+        """Yield position and bytes of the entries in [begin, end), by default to the last one."""
         ...
 
     def positions(self, *, kind: str | None = None, author: int | None = None, about: int | None = None) -> list[int]:
-        """Give the positions, increasing, of the entries of a kind, by an author, and that concern a principal."""
+        """Return the positions, increasing, of the entries of a kind, by an author, and about a principal."""
         ...
 
     def checkpoint(self) -> str:
-        """Give the newest checkpoint as a signed note."""
+        """Return the newest checkpoint as a signed note."""
         ...
 
     def node(self, level: int, index: int) -> Digest:
-        """Give the hash of the perfect subtree over entries [index * 2**level, (index + 1) * 2**level)."""
+        """Return the hash of the perfect subtree over entries [index * 2**level, (index + 1) * 2**level)."""
         ...
 
     def nodes(self, places: Sequence[tuple[int, int]]) -> list[Digest]:
-        """Do as `node` for many levels and indexes."""
+        """Return the hashes of perfect subtrees by (level, index), as `node` does."""
         ...
 
     def inclusion_proof(self, position: int, size: int | None = None) -> list[Digest]:
-        """Prove that an entry stands in the tree of the first `size` entries, all by default."""
+        """Prove that an entry is in the tree of the first `size` entries, by default of all."""
         ...
 
     def consistency_proof(self, old: int, new: int) -> list[Digest]:
@@ -81,5 +81,5 @@ class Ledger(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the ledger go."""
+        """Release the log, so that another process may own it."""
         ...

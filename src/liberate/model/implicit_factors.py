@@ -24,8 +24,8 @@ from liberate.model.model import Array, Model, packed_size
 from liberate.model.solvers import AggregatedStatistics
 from liberate.model.statistics import require
 from liberate.randomness import generator
+from liberate.units import from_nano, to_nano
 
-_NANO = 10**9
 _TARGETS = (0.5, 0.5, 0.5, 1.0, 1.0)
 _BACKGROUND = 0.3
 _RIDGE = 2.0
@@ -73,8 +73,8 @@ class WeightedBayes:
     """
 
     n_factors: int
-    background_nano: int = round(_BACKGROUND * _NANO)
-    ridge_nano: int = round(_RIDGE * _NANO)
+    background_nano: int = to_nano(_BACKGROUND)
+    ridge_nano: int = to_nano(_RIDGE)
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ class WeightedBayes:
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
-        background, ridge = self.background_nano / _NANO, self.ridge_nano / _NANO
+        background, ridge = from_nano(self.background_nano), from_nano(self.ridge_nano)
         k = self.n_factors + 1
         n_packed = packed_size(k)
         counts = total.rows[:, n_packed - 1]

@@ -17,8 +17,8 @@ from liberate.errors import FederationError
 from liberate.model.model import Array, Model
 from liberate.model.solvers import AggregatedStatistics
 from liberate.model.spectral import shrunk, unpacked
+from liberate.units import from_nano, to_nano
 
-_NANO = 10**9
 _RIDGE = 5.0
 _NOISY_RIDGE = 25.0
 _RIDGE_POWER = 0.5
@@ -83,9 +83,9 @@ class Ease:
 
     def parameters(self) -> dict[str, int]:
         return {
-            "ridge_nano": round(self.ridge * _NANO),
+            "ridge_nano": to_nano(self.ridge),
             "client_noise_nano": self.client_noise_nano,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+            "repeats_within_nano": to_nano(REPEATS_WITHIN),
         }
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
@@ -93,7 +93,7 @@ class Ease:
         chosen = model.arrays["gram_items"].astype(np.int64)
         popularity = model.float64("popularity")
         if self.client_noise_nano:
-            deviation = self.client_noise_nano / _NANO * math.sqrt(total.n_devices)
+            deviation = from_nano(self.client_noise_nano) * math.sqrt(total.n_devices)
             features = model.arrays.get("item_features")
             known = None if features is None else features[chosen].astype(np.float32, copy=False)
             gram = cleaned(gram, deviation, popularity[chosen], known)

@@ -30,6 +30,7 @@ from liberate.model.registry import aggregate_statistics
 from liberate.model.solvers import FIRST_VERSION, AggregatedStatistics
 from liberate.model.statistics import NormalEquations
 from liberate.randomness import generator
+from liberate.units import from_nano, to_nano
 
 FollowingStage = Literal["nothing", "normal", "gradient", "bias", "moments"]
 """The statistic that devices compute from the pool's model, if any."""
@@ -40,7 +41,6 @@ POOL_FACTORS = 8
 REPEATS_WITHIN = 1e-2
 """Largest difference of an array of the model when the same copies are learned from elsewhere."""
 
-_NANO = 10**9
 _ROUNDS = 25
 POOL_STATISTIC = "pool"
 """Of a round that no device answers: its model is learned from copies."""
@@ -109,7 +109,7 @@ class PoolLearner:
             "n_participants": self.n_participants,
             "moments_rounds": self.moments_rounds,
             "n_directions": self.n_directions,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+            "repeats_within_nano": to_nano(REPEATS_WITHIN),
         }
 
     def learn(self, base: Model, copies: Ratings, epsilons: Sequence[int] | None = None) -> Model:
@@ -467,7 +467,7 @@ class _Channels:
         of_rows = np.asarray(epsilons, np.int64)[copies.users()]
         return cls(
             [
-                (_Channel.of(n_levels, int(nano) / _NANO), np.flatnonzero(of_rows == nano))
+                (_Channel.of(n_levels, from_nano(int(nano))), np.flatnonzero(of_rows == nano))
                 for nano in np.unique(of_rows)
                 if nano
             ]

@@ -20,6 +20,7 @@ from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals
 from liberate.model.private.statistics import BiasSums, Moments, Residuals, n_directions
 from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
+from liberate.units import to_nano
 
 _BATCH = 512
 MOST_AUTO_ITEMS = 6_000
@@ -79,7 +80,7 @@ def build_method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Sta
         case "gradient":
             rate = config.learning_rate or _LEARNING_RATE[config.optimizer] * (_CAUTION if noisy else 1)
             descent = Descent(
-                config.optimizer, config.n_factors, _nano(rate), _nano(config.reg), _nano(config.bias_reg)
+                config.optimizer, config.n_factors, to_nano(rate), to_nano(config.reg), to_nano(config.bias_reg)
             )
             return Gradient(n_items, config.n_factors, noisy), descent
         case other:
@@ -146,10 +147,6 @@ def first_model(
             return initial_weighted(config.n_factors, n_items, low, high, secret)
         case other:
             assert_never(other)
-
-
-def _nano(value: float) -> int:
-    return round(value * 10**9)
 
 
 def fit(config: ModelConfig, ratings: Ratings, low: float, high: float, secret: bytes) -> Iterator[Model]:

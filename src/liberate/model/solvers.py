@@ -19,11 +19,11 @@ from liberate.model import model
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
 from liberate.model.statistics import require
+from liberate.units import from_nano
 
 FIRST_VERSION = "first_version"
 """Array of a model of a further run: the version that the run started at, shape (1,); without it, 0."""
 
-_NANO = 10**9
 _PSEUDO_COUNT = 10.0
 _MOMENTUM = 0.9
 _ADAM_MEAN_DECAY = 0.9
@@ -214,11 +214,11 @@ class Descent:
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gradient", self.n_factors)
         means = model.float64("item_means")
-        ridge = np.full(self.n_factors + 1, self.reg_nano / _NANO)
-        ridge[-1] = self.bias_reg_nano / _NANO
+        ridge = np.full(self.n_factors + 1, from_nano(self.reg_nano))
+        ridge[-1] = from_nano(self.bias_reg_nano)
         gradient = (total.rows - ridge * means) / max(1, total.n_participants)
         step, state = self._step(model, gradient)
-        moved = np.clip(means + self.learning_rate_nano / _NANO * step, -_LARGEST, _LARGEST)
+        moved = np.clip(means + from_nano(self.learning_rate_nano) * step, -_LARGEST, _LARGEST)
         arrays: dict[str, Array] = {
             "item_means": moved.astype(np.float32),
             "user_mean": model.float64("user_mean"),

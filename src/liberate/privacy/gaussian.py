@@ -21,8 +21,9 @@ from liberate.privacy.events import (
     DistributedGaussianRelease,
 )
 from liberate.privacy.gaussian_tradeoff import gaussian_calibration, rho_nano_limit
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trimmed, floor_log2, trimmed_parameters
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, check_clip, check_trimmed, floor_log2, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound, clipped_ceiling, gaussian_ceiling
+from liberate.units import NANO
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_SUM = 2**31 - 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from liberate.privacy.grid import NANO
+from liberate.units import NANO
 
 _MARGIN = 1e-9
 """Part of epsilon that a calibration leaves for rounding and for what makes discrete noise differ."""

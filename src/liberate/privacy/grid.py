@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-NANO = 10**9
-"""Privacy is spent in whole billionths."""
+from liberate.units import NANO
 
 LARGEST_CLIP_UNITS = 2**29
 LARGEST_FRACTION_BITS = 64

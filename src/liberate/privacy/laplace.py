@@ -12,8 +12,9 @@ from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.dense_release import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, NANO, check_clip, check_trimmed, floor_log2, trimmed_parameters
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, check_clip, check_trimmed, floor_log2, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound, laplace_ceiling
+from liberate.units import NANO
 
 LARGEST_SCALE_UNITS = 2**24
 

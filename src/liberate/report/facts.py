@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from liberate.crypto.note import verify_checkpoint
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import KINDS, Block
+from liberate.ledger.format.sharing_records import Share
+from liberate.ledger.lookup import entries, entry_at
 from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 from liberate.report.charts import EntryTrack
 from liberate.runs.folder import Run
@@ -84,10 +86,9 @@ def ledger_facts(run: Run) -> LedgerFacts:
         note = ledger.checkpoint()
         positions = {kind: ledger.positions(kind=kind) for kind in KINDS}
         first = next(i for i, principal in enumerate(ledger.state.principals) if principal.role == "participant")
-        sharers = [decode_entry(ledger.entry(at)).record.author for at in positions["share"][:1]]
-        last = decode_entry(ledger.entry(positions["block"][-1])).record
+        sharers = [share.record.author for share in islice(entries(ledger, Share), 1)]
+        last = entry_at(ledger, positions["block"][-1], Block).record
     checkpoint = verify_checkpoint(note, run.verifier_key)
-    microseconds = last.time_us if isinstance(last, Block) else 0
     return LedgerFacts(
         origin=checkpoint.origin,
         kinds={kind: len(found) for kind, found in sorted(positions.items(), key=lambda each: each[1][:1]) if found},
@@ -96,7 +97,7 @@ def ledger_facts(run: Run) -> LedgerFacts:
         root=b64encode(checkpoint.root).decode(),
         checkpoint=note,
         traced=(*sharers, first)[0],
-        time=_EPOCH + timedelta(microseconds=microseconds),
+        time=_EPOCH + timedelta(microseconds=last.time_us),
         audit=verify_ledger(run.ledger_folder, key=run.verifier_key),
     )
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
-from liberate.privacy.grid import NANO
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, time_parts, ways
 from liberate.report.flows import flow_of
@@ -22,6 +21,7 @@ from liberate.runs.folder import Run
 from liberate.runs.privacy_report import forecast_of, privacy_report
 from liberate.settings import to_toml
 from liberate.tracing.answers import trace_person
+from liberate.units import from_nano
 
 FILE_NAME = "report.html"
 
@@ -192,5 +192,5 @@ def _epsilon_words(privacy: dict[str, Any]) -> str:
 def _limit(privacy: dict[str, Any]) -> str:
     """What one participant may spend in all runs, as the genesis says it."""
     limits = {"ε": privacy["ledger_epsilon_nano_limit"], "ρ": privacy["ledger_rho_nano_limit"]}
-    said = [f"{name} = {words.epsilon(nano / NANO)}" for name, nano in limits.items() if nano is not None]
+    said = [f"{name} = {words.epsilon(from_nano(nano))}" for name, nano in limits.items() if nano is not None]
     return f"{' and '.join(said)} for a participant, in all runs" if said else "none set"

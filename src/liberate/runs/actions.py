@@ -23,10 +23,10 @@ from liberate.federation.store.requests import (
     WithdrawalRequest,
 )
 from liberate.federation.store.sharing_rows import ReceivedCopy
-from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.sharing_records import Consent, Receipt
+from liberate.ledger.format.number_sets import includes, numbers_in
+from liberate.ledger.format.sharing_records import Consent, Receipt, Share
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries, entry_at
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.runs.participants import Person, device_of, find_person
@@ -132,9 +132,8 @@ def share(
     found = _act(run, participant, ShareCopyRequest(consent=consent, recipient=number), wait)
     with closing(run.open_ledger()) as ledger:
         position = found["entry"]
-        hash = None if position is None else decode_entry(ledger.entry(position)).leaf_hash
-        receipts = (decode_entry(ledger.entry(at)).record for at in ledger.positions(kind="receipt", author=number))
-        is_received = any(isinstance(record, Receipt) and record.share == hash for record in receipts)
+        hash = None if position is None else entry_at(ledger, position, Share).leaf_hash
+        is_received = any(receipt.record.share == hash for receipt in entries(ledger, Receipt, author=number))
     return found | {"received": is_received}
 
 
@@ -306,11 +305,9 @@ def _recipient(run: Run, ledger: Ledger, name: str) -> int:
 def _newest_consent(ledger: Ledger, sender: Person, recipient: int) -> int:
     """Give the position of the newest consent that lives and names a recipient."""
     live = ledger.state.sharing.consents.get(sender.number, {})
-    for position in reversed(ledger.positions(kind="consent", author=sender.number)):
-        entry = decode_entry(ledger.entry(position))
-        terms = entry.record
-        if isinstance(terms, Consent) and entry.leaf_hash in live and recipient in set(numbers_in(terms.recipients)):
-            return position
+    for consent in reversed(list(entries(ledger, Consent, author=sender.number))):
+        if consent.leaf_hash in live and includes(consent.record.recipients, recipient):
+            return consent.position
     raise LiberateError(
         f"participant {sender.number} has given no consent that lives and names {recipient}",
         hint="the command consent gives one",

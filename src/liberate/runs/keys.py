@@ -13,9 +13,9 @@ from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_chang
 from liberate.federation.setup import FederationSession, open_federation
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Enrol, KeyRecord
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.runs.participants import Person, device_of, find_person
@@ -108,22 +108,19 @@ def _described(ledger: Ledger, person: Person) -> dict[str, Any]:
 
 
 def _history(ledger: Ledger, number: int) -> list[dict[str, Any]]:
-    positions = ledger.positions(kind="enrol", about=number) + ledger.positions(kind="key", about=number)
-    records = [(position, decode_entry(ledger.entry(position)).record) for position in positions]
-    return [
-        _step(position, record)
-        for position, record in records
-        if isinstance(record, Enrol | KeyRecord) and record.number == number
-    ]
+    steps: list[RecordedEntry[Enrol | KeyRecord]] = [*entries(ledger, Enrol, about=number)]
+    steps += entries(ledger, KeyRecord, about=number)
+    return [_step(step) for step in steps if step.record.number == number]
 
 
-def _step(position: int, record: Enrol | KeyRecord) -> dict[str, Any]:
+def _step(step: RecordedEntry[Enrol | KeyRecord]) -> dict[str, Any]:
+    record = step.record
     if isinstance(record, Enrol):
         act, public = "enrolment", bytes(record.key)
     else:
         act, public = kind_of_key_change(record), b"" if record.key is None else record.key.public
     return {
-        "position": position,
+        "position": step.position,
         "act": act,
         "signed_by": record.author,
         "key_id": key_id(public) if public else None,

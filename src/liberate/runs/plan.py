@@ -35,11 +35,11 @@ from liberate.model.statistics import Statistic
 from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
 from liberate.privacy.gaussian import distributed
-from liberate.privacy.grid import NANO
 from liberate.privacy.mechanism_base import Plain
 from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.runs.budget import BudgetAllocation, allocate_budget
 from liberate.settings import Settings
+from liberate.units import NANO, to_nano
 
 _PRIVATE_ROUNDS = 10
 _PLAIN_ROUNDS = {"normal": 15, "gradient": 80}
@@ -196,7 +196,7 @@ def plan_run(
     if pool is not None and pool.follows == "bias":
         n_features += pool.n_factors + 1
     settings = _trimmed(settings)
-    trimmed_nano = min(round(settings.federation.trimmed_fraction * NANO), NANO // 2 - 1)
+    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
     stages: tuple[PlannedStage, ...]
     reasons: tuple[str, ...] = ()
     match mode:
@@ -334,7 +334,7 @@ def _distributed(
             n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
             masked=settings.is_masked,
         )
-        solver = _solver(name, settings, chosen, round(mechanism.client_noise * NANO))
+        solver = _solver(name, settings, chosen, to_nano(mechanism.client_noise))
         stages.append(PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds))
     return tuple(stages)
 

@@ -26,7 +26,6 @@ from liberate.federation.store.held_ratings import held_ratings
 from liberate.identifiers import PricedAccount
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.privacy.gaussian_tradeoff import epsilon_of, rho_nano_limit
-from liberate.privacy.grid import NANO
 from liberate.runs.federation_folder import ITEMS_FILE, FederationFolder, federation_folder_of
 from liberate.runs.folder import (
     Run,
@@ -41,6 +40,7 @@ from liberate.runs.folder import (
 )
 from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.settings import Settings
+from liberate.units import NANO, from_nano
 
 _ACCOUNTS: tuple[PricedAccount, ...] = ("epsilon", "rho")
 
@@ -314,10 +314,11 @@ def _exceeded(
     limit, cost = standing.limits[name], agenda.spend_nano(name)
     spent = min((standing.spent[name][user] for user in unable), default=0)
     left, delta = max(0, limit - spent), agenda.settings.privacy.delta
-    worth = left / NANO if name == "epsilon" else epsilon_of(math.sqrt(2 * left / NANO), delta)
+    worth = from_nano(left) if name == "epsilon" else epsilon_of(math.sqrt(2 * left / NANO), delta)
     at_delta = "" if name == "epsilon" else f" at delta {delta:g}"
     return BudgetExceeded(
-        f"the run takes {cost / NANO:.6g} from the {name} account, which {len(unable):,} of {n_users:,} people do not"
-        f" have: {spent / NANO:.6g} of {limit / NANO:.6g} is spent, the rest is worth epsilon {worth:.4g}{at_delta}",
+        f"the run takes {from_nano(cost):.6g} from the {name} account, which {len(unable):,} of {n_users:,} people do"
+        f" not have: {from_nano(spent):.6g} of {from_nano(limit):.6g} is spent, the rest is worth epsilon"
+        f" {worth:.4g}{at_delta}",
         hint="a smaller privacy.epsilon, or people who have not spent theirs; the limit stands in the genesis",
     )

@@ -13,12 +13,12 @@ import numpy as np
 
 from liberate.data.dataset import Dataset
 from liberate.privacy.accounting import PrivacyLoss, noise_warning, privacy_statement, sampler, signal_to_noise
-from liberate.privacy.grid import NANO
 from liberate.runs.folder import Run, load_dataset
 from liberate.runs.participants import find_person
 from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
+from liberate.units import from_nano
 
 
 def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def _by_run(found: Spending, number: int) -> dict[str, Any]:
         "run": number,
         "mechanism": next(held.mechanism for held in found.rounds.values()),
         "rounds_joined_most": found.joined()[1],
-        "epsilon": epsilon_nano / NANO,
-        "rho": rho_nano / NANO,
+        "epsilon": from_nano(epsilon_nano),
+        "rho": from_nano(rho_nano),
     }
 
 
@@ -176,7 +176,7 @@ def _stage(planned: PlannedStage, n_participants: int) -> dict[str, Any]:
         "rounds": planned.rounds,
         "mechanism": mechanism.name,
         "account": mechanism.account,
-        "spend": planned.spend_nano / NANO,
+        "spend": from_nano(planned.spend_nano),
         "signal_to_noise": ratio if np.isfinite(ratio) else None,
     }
 

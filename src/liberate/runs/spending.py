@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Enrol, Round, Update
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries
 from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
 from liberate.privacy.mechanisms import mechanism_from
@@ -105,22 +105,18 @@ class Spending:
 def read_spending(ledger: Ledger) -> Spending:
     """Read who has answered which rounds."""
     enrolled = [
-        (position, record.number)
-        for position, record in ((at, decode_entry(ledger.entry(at)).record) for at in ledger.positions(kind="enrol"))
-        if isinstance(record, Enrol) and record.role == "participant"
+        (entry.position, entry.record.number) for entry in entries(ledger, Enrol) if entry.record.role == "participant"
     ]
     rounds: dict[int, PricedRound] = {}
-    for position in ledger.positions(kind="round"):
-        record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, Round):
-            everybody = (number for at, number in enrolled if at < position)
-            rounds[record.number] = _held(record, frozenset(numbers_in(record.cohort) if record.cohort else everybody))
+    for opening in entries(ledger, Round):
+        record = opening.record
+        everybody = (number for at, number in enrolled if at < opening.position)
+        rounds[record.number] = _held(record, frozenset(numbers_in(record.cohort) if record.cohort else everybody))
+
     answered: dict[int, list[int]] = {number: [] for _, number in enrolled}
-    for position in ledger.positions(kind="update"):
-        update = decode_entry(ledger.entry(position)).record
-        if isinstance(update, Update):
-            for person in update.answers_for():
-                answered[person].append(update.round)
+    for update in entries(ledger, Update):
+        for person in update.record.answers_for():
+            answered[person].append(update.record.round)
     return Spending(rounds=rounds, answered={person: tuple(own) for person, own in answered.items()})
 
 

@@ -35,9 +35,9 @@ from liberate.federation.store.uploads import UploadStore
 from liberate.federation.terms import Charter
 from liberate.federation.wire.transport import InProcessTransport
 from liberate.files import write_atomic
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entry_at
 from liberate.ledger.rules.state import ModelReference
 from liberate.model.metrics import evaluate_model, rmse
 from liberate.model.model import Model
@@ -284,9 +284,8 @@ def _learn(
     )
     made = [position for position in ledger.positions(kind="model") if position >= run.record["first_position"]]
     for position in made[-2:]:
-        record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, ModelRecord):
-            previous, current = current, store.load(record.version, record.digest)
+        record = entry_at(ledger, position, ModelRecord).record
+        previous, current = current, store.load(record.version, record.digest)
     while (done := current.version - run.first_version) < agenda.rounds:
         tolerance = agenda.settings.model.tolerance
         if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):

@@ -15,9 +15,9 @@ from liberate.arrays import BoolArray
 from liberate.errors import LiberateError, SettingsError, StaleModel
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
-from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import ModelRecord, Record, Round
+from liberate.ledger.format.records import ModelRecord, Round
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entry_at
 from liberate.ledger.trace.model_ancestry import model_ancestry
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
@@ -187,18 +187,13 @@ def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
     model that the federation had reached.
     """
     while version > 0:
-        opening = None
         for step in model_ancestry(ledger, version):
-            opening, model = step.round.entry.record, step.model.entry.record
-            if isinstance(model, ModelRecord):
-                yield _Ancestor(model.version, step.participants, step.pooled.union(step.senders))
-        version = _came_from(opening, run)
+            yield _Ancestor(step.model.record.version, step.participants, step.pooled.union(step.senders))
+        version = _came_from(step.round.record, run)
 
 
-def _came_from(opening: Record | None, run: Run) -> int:
-    """Give the version that the first model behind a lineage goes on with, by the first round of it; 0 for none."""
-    if not isinstance(opening, Round):
-        return 0
+def _came_from(opening: Round, run: Run) -> int:
+    """Return the version that the first model of a lineage goes on with, by the round that made it; 0 for none."""
     if opening.run == run.record["run"]:
         return int(run.record.get("started_from", opening.base_version))
     return opening.base_version
@@ -208,11 +203,13 @@ def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
     """Give a model that a run has made or started from, or that one before it made; None where its file is gone."""
     if version >= run.first_version:
         return run.model(version)
-    record = decode_entry(ledger.entry(ledger.positions(kind="model")[version - 1])).record if version else None
-    if isinstance(record, ModelRecord):
-        for folder in FederationFolder(run.home).all_run_folders():
-            with suppress(StaleModel):
-                return ModelStore(folder / "model").load(version, record.digest)
+    if not version:
+        return None
+
+    digest = entry_at(ledger, ledger.positions(kind="model")[version - 1], ModelRecord).record.digest
+    for folder in FederationFolder(run.home).all_run_folders():
+        with suppress(StaleModel):
+            return ModelStore(folder / "model").load(version, digest)
     return None
 
 

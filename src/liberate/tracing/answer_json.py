@@ -12,16 +12,15 @@ from typing import Any
 from liberate.crypto.signing import key_id
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import ModelRecord, Round
-from liberate.ledger.format.sharing_records import Consent, Share
+from liberate.ledger.format.parts import RecordBase
+from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import Completeness
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.copies import TracedConsent, TracedCopy
 from liberate.ledger.trace.participant import CopyUse
 from liberate.ledger.trace.prover import ProvedEntry
-
-_NANO = 10**9
+from liberate.units import from_nano
 
 Json = dict[str, Any]
 """An object, as JSON has it."""
@@ -32,12 +31,7 @@ def to_base64(digest: bytes) -> str:
     return b64encode(digest).decode()
 
 
-def from_nano(nano: int | None) -> float | None:
-    """Write 1e-9 units as a plain number; None, no limit or no protection, stays."""
-    return None if nano is None else nano / _NANO
-
-
-def position_or_none(proved: ProvedEntry | None) -> int | None:
+def position_or_none(proved: ProvedEntry[RecordBase] | None) -> int | None:
     """Give an entry's position, None without an entry."""
     return None if proved is None else proved.position
 
@@ -54,15 +48,15 @@ def party(number: int, principals: Sequence[Principal], devices: DeviceStore) ->
     }
 
 
-def entry(proved: ProvedEntry) -> Json:
+def entry(proved: ProvedEntry[RecordBase]) -> Json:
     """Write an entry: where it stands, by whom, in which block, and its inclusion proof."""
     return {
         "position": proved.position,
-        "kind": proved.entry.record.kind,
-        "author": proved.entry.record.author,
+        "kind": proved.record.kind,
+        "author": proved.record.author,
         "block": proved.height,
         "time_us": proved.time_us,
-        "leaf_hash": to_base64(proved.entry.leaf_hash),
+        "leaf_hash": to_base64(proved.leaf_hash),
         "proof": [to_base64(step) for step in proved.proof],
     }
 
@@ -80,13 +74,11 @@ def completeness(proof: Completeness) -> Json:
 
 def contribution(found: Contribution) -> Json:
     """Write an update or a pool and what became of it."""
-    opening = found.round.entry.record
-    closing = found.model.entry.record if found.model else None
     membership = found.membership
     return entry(found.update) | {
-        "round": opening.number if isinstance(opening, Round) else None,
+        "round": found.round.record.number,
         "outcome": found.outcome,
-        "version": closing.version if isinstance(closing, ModelRecord) else None,
+        "version": found.model.record.version if found.model else None,
         "descendants": len(found.descendants),
         "membership": None
         if membership is None
@@ -100,48 +92,44 @@ def contribution(found: Contribution) -> Json:
 
 def grant(found: TracedConsent) -> Json:
     """Write a consent, its limits, and what became of it."""
-    terms = found.consent.entry.record
-    assert isinstance(terms, Consent), "a grant is of a consent"
-    return entry(found.consent) | {
+    terms = found.entry.record
+    return entry(found.entry) | {
         "recipients": list(numbers_in(terms.recipients)),
         "expiry": terms.expiry,
         "max_shares": terms.max_shares,
         "epsilon": from_nano(terms.epsilon_nano),
         "is_active": found.is_active,
-        "withdrawn": position_or_none(found.end),
+        "withdrawn": position_or_none(found.withdrawal),
     }
 
 
 def copy(found: TracedCopy) -> Json:
     """Write a share: who gave whom a copy, of which base, under which consent, and whether it was accepted."""
-    share = found.share.entry.record
-    assert isinstance(share, Share), "a copy is of a share"
+    share = found.share.record
     return entry(found.share) | {
         "sender": found.sender,
         "recipient": found.recipient,
         "base": to_base64(share.base),
         "copy": to_base64(share.copy),
         "epsilon": from_nano(share.epsilon_nano),
-        "consent": found.grant.consent.position,
+        "consent": found.consent.entry.position,
         "receipt": position_or_none(found.receipt),
-        "is_active": found.grant.is_active,
-        "withdrawn": position_or_none(found.grant.end),
+        "is_active": found.consent.is_active,
+        "withdrawn": position_or_none(found.consent.withdrawal),
     }
 
 
 def use(found: CopyUse) -> Json:
     """Write a use of copies by who received them."""
     return contribution(found.contribution) | {
-        "by": found.by,
+        "by": found.recipient,
         "shares": [each.share.position for each in found.copies],
     }
 
 
-def model(proved: ProvedEntry) -> Json:
+def model(proved: ProvedEntry[ModelRecord]) -> Json:
     """Write a model."""
-    record = proved.entry.record
-    version, digest = (record.version, to_base64(record.digest)) if isinstance(record, ModelRecord) else (None, None)
-    return entry(proved) | {"version": version, "digest": digest}
+    return entry(proved) | {"version": proved.record.version, "digest": to_base64(proved.record.digest)}
 
 
 def models_shaped_by(own: Iterable[Contribution], uses: Sequence[CopyUse]) -> tuple[list[Json], list[Json]]:
@@ -157,7 +145,7 @@ def models_shaped_by(own: Iterable[Contribution], uses: Sequence[CopyUse]) -> tu
     through: dict[int, set[int]] = {at: set() for at in used}
     for each in uses:
         if each.contribution.model:
-            through[each.contribution.model.position].add(each.by)
+            through[each.contribution.model.position].add(each.recipient)
     models = [
         model(proved) | {"directly": at in directly, "through": sorted(through[at])}
         for at, proved in sorted(used.items())

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from liberate.crypto.note import verify_checkpoint
-from liberate.errors import LiberateError
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Round, Update
+from liberate.ledger.format.records import Update
 from liberate.ledger.format.sharing_records import Erasure, Share
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries, entry_at
 from liberate.ledger.queries.usable_copies import pooled_copies
 from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import verify_completeness
@@ -30,7 +29,6 @@ from liberate.tracing.answer_json import (
     contribution,
     copy,
     entry,
-    from_nano,
     grant,
     model,
     models_shaped_by,
@@ -39,6 +37,7 @@ from liberate.tracing.answer_json import (
     to_base64,
     use,
 )
+from liberate.units import from_nano
 
 
 def trace_person(run: Run, participant: str) -> Json:
@@ -75,15 +74,15 @@ def trace_person(run: Run, participant: str) -> Json:
         "user_id": person.user_id,
         "entries": [entry(each) for each in found.history],
         "updates": [contribution(each) for each in found.contributions],
-        "consents": [grant(each) for each in found.grants],
+        "consents": [grant(each) for each in found.consents],
         "shares": [copy(each) for each in found.copies],
         "recipients": recipients,
         "uses": [use(each) for each in found.uses],
         "received": [copy(each) for each in found.received],
         "models": models,
         "descendants": descendants,
-        "epsilon": from_nano(found.epsilon_nano),
-        "rho": from_nano(found.rho_nano),
+        "epsilon": from_nano(found.principal.epsilon_nano),
+        "rho": from_nano(found.principal.rho_nano),
         "spent": _by_run(found.spent),
         "bases": [{"base": to_base64(base), "epsilon": from_nano(nano)} for base, nano in found.bases.items()],
         "withdrawal": position_or_none(found.withdrawal),
@@ -112,7 +111,7 @@ def trace_share(run: Run, position: int) -> Json:
         LedgerError: The ledger cannot prove what it says.
     """
     with _opened(run) as (ledger, devices):
-        sender = _share_at(ledger, position).author
+        sender = entry_at(ledger, position, Share).record.author
         found = trace_participant(ledger, sender)
         wanted = next(each for each in found.copies if each.share.position == position)
         uses = [each for each in found.uses if wanted in each.copies]
@@ -126,10 +125,10 @@ def trace_share(run: Run, position: int) -> Json:
         "sender": owner,
         "shares": [own],
         "recipients": recipients,
-        "consents": [grant(wanted.grant)],
+        "consents": [grant(wanted.consent)],
         "receipt": entry(wanted.receipt) if wanted.receipt else None,
         "uses": [use(each) for each in uses],
-        "updates": [use(each) for each in uses if isinstance(each.contribution.update.entry.record, Update)],
+        "updates": [use(each) for each in uses if isinstance(each.contribution.update.record, Update)],
         "models": models,
         "descendants": descendants,
         "same_base": [each for each in others if each["base"] == own["base"]],
@@ -163,15 +162,20 @@ def trace_recipient(run: Run, name: str) -> Json:
         ]
     checkpoint = verify_checkpoint(found.checkpoint, run.verifier_key)
     verify_completeness(found.completeness, run.verifier_key)
-    grants = {each.grant.consent.position: each.grant for each in found.copies}
-    proved = {at for each in found.copies for at in (each.share, each.receipt, each.grant.consent, each.grant.end)}
+    grants = {each.consent.entry.position: each.consent for each in found.copies}
+    proved = {
+        entry.position
+        for each in found.copies
+        for entry in (each.share, each.receipt, each.consent.entry, each.consent.withdrawal)
+        if entry is not None
+    }
     return recipient | {
         "shares": [copy(each) for each in found.copies],
         "senders": senders,
         "consents": [grant(each) for _, each in sorted(grants.items())],
         "complete": True,
         "completeness": completeness(found.completeness),
-        "proofs": len(proved - {None}) + 1,
+        "proofs": len(proved) + 1,
         "entry_count": checkpoint.size,
         "root": to_base64(checkpoint.root),
         "checkpoint": found.checkpoint,
@@ -202,19 +206,19 @@ def trace_model(run: Run, version: int, progress: Progress = silent) -> Json:
         for step in model_ancestry(ledger, version):
             steps.append(step)
             progress(f"checked the {len(step.updates):,} answers behind the model of entry {step.model.position}")
-        used = {each.share for step in steps for update in _updates(step) for each in update.shares}
+        used = {each.share for step in steps for update in step.updates for each in update.record.shares}
         for step in steps:
             if step.pools:
                 used |= {share for _, share in pooled_copies(ledger, step.round.position, step.model.position)}
         shares = _positions_of(ledger, used)
-        recipients = {_share_at(ledger, at).recipient for at in shares}
+        recipients = {entry_at(ledger, at, Share).record.recipient for at in shares}
         named = [party(number, ledger.state.principals, devices) for number in sorted(recipients)]
     checkpoint = verify_checkpoint(steps[0].checkpoint, run.verifier_key)
     return {
         "version": version,
         "models": [_step(step) for step in steps],
         "participants": _participants(steps),
-        "updates": sorted(at for step in steps for at in step.updates),
+        "updates": sorted(update.position for step in steps for update in step.updates),
         "shares": shares,
         "recipients": named,
         "proofs": sum(3 + len(step.pools) for step in steps),
@@ -244,14 +248,6 @@ def _proved(run: Run, found: ParticipantTrace) -> Json:
     }
 
 
-def _share_at(ledger: Ledger, position: int) -> Share:
-    record = decode_entry(ledger.entry(position)).record if 0 <= position < ledger.size else None
-    if not isinstance(record, Share):
-        what = f"a record of kind {record.kind}" if record else f"beyond the ledger's {ledger.size} entries"
-        raise LiberateError(f"entry {position} is {what}, not a share", hint="ledger show RUN --kind share lists them")
-    return record
-
-
 def _grouped(copies: Sequence[TracedCopy]) -> list[tuple[int, list[TracedCopy]]]:
     senders = sorted({each.sender for each in copies})
     return [(sender, [each for each in copies if each.sender == sender]) for sender in senders]
@@ -264,7 +260,7 @@ def _recipients(
     found = []
     for number in sorted({each.recipient for each in copies}):
         own = [each for each in copies if each.recipient == number]
-        models = models_shaped_by((), [each for each in uses if each.by == number])[0]
+        models = models_shaped_by((), [each for each in uses if each.recipient == number])[0]
         found.append(
             party(number, principals, devices)
             | {
@@ -283,10 +279,9 @@ def _by_run(spent: Iterable[RunSpend]) -> list[Json]:
     return list(runs.values())
 
 
-def _erasure(proved: ProvedEntry) -> Json:
+def _erasure(proved: ProvedEntry[Erasure]) -> Json:
     """Write a request to be forgotten, or what was done: destroyed, whom was told, who answered, which models."""
-    record = proved.entry.record
-    removal = record.report if isinstance(record, Erasure) else None
+    removal = proved.record.report
     return entry(proved) | {
         "destroyed": list(removal.destroyed) if removal else None,
         "notified": list(numbers_in(removal.notified)) if removal else None,
@@ -296,13 +291,12 @@ def _erasure(proved: ProvedEntry) -> Json:
 
 
 def _step(step: ModelAncestor) -> Json:
-    opening = step.round.entry.record
-    assert isinstance(opening, Round), "a step has a round"
+    opening = step.round.record
     return model(step.model) | {
         "round": opening.number,
         "run": opening.run,
         "statistic": opening.statistic,
-        "updates": list(step.updates),
+        "updates": [update.position for update in step.updates],
         "participants": sorted(step.participants),
         "senders": [{"number": sender, "updates": list(at)} for sender, at in sorted(step.senders.items())],
         "pools": [pool.position for pool in step.pools],
@@ -322,13 +316,8 @@ def _participants(steps: Sequence[ModelAncestor]) -> list[Json]:
     return [person for _, person in sorted(found.items())]
 
 
-def _updates(step: ModelAncestor) -> Iterator[Update]:
-    for each in step.updates.values():
-        if isinstance(each.record, Update):
-            yield each.record
-
-
 def _positions_of(ledger: Ledger, wanted: Collection[Digest]) -> list[int]:
     """Give the positions of shares by the leaf hashes of their entries, increasing."""
-    known = ledger.positions(kind="share") if wanted else []
-    return [at for at in known if decode_entry(ledger.entry(at)).leaf_hash in wanted]
+    if not wanted:
+        return []
+    return [share.position for share in entries(ledger, Share) if share.leaf_hash in wanted]

@@ -10,8 +10,9 @@ import msgspec
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
 from liberate.federation.store.devices import DeviceStore
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import KINDS
+from liberate.ledger.lookup import RecordedEntry, entry_at
 from liberate.ledger.rules.state import State
 from liberate.runs.folder import Run
 from liberate.runs.participants import find_person
@@ -30,7 +31,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
         number = None if author is None else _author_number(run, author, len(state.principals))
         user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}
         positions = ledger.positions(kind=kind, author=number)
-        return [_fields(position, ledger.entry(position), user_ids, state) for position in positions[-limit:]]
+        return [_fields(entry_at(ledger, position, RecordBase), user_ids, state) for position in positions[-limit:]]
 
 
 def _author_number(run: Run, name: str, n_principals: int) -> int:
@@ -40,14 +41,13 @@ def _author_number(run: Run, name: str, n_principals: int) -> int:
     return find_person(run, name).number
 
 
-def _fields(position: int, data: bytes, user_ids: dict[int | None, str], state: State) -> dict[str, Any]:
-    record = decode_entry(data).record
-    author = record.author
+def _fields(entry: RecordedEntry[RecordBase], user_ids: dict[int | None, str], state: State) -> dict[str, Any]:
+    record, author = entry.record, entry.record.author
     fields: dict[str, Any] = msgspec.to_builtins(record)
     return {
-        "position": position,
+        "position": entry.position,
         "kind": record.kind,
         "author": author,
-        "key_id": key_id(state.key_at(author, position)),
+        "key_id": key_id(state.key_at(author, entry.position)),
         "user_id": user_ids.get(author),
     } | fields

@@ -22,8 +22,9 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Update
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import RecordedEntry
 from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.leave_one_out import Effect, HeldOut, LeaveOneOut
 from liberate.model.model import Model
@@ -117,14 +118,14 @@ class _Room:
         closed, uploads: What they are.
         gate: Checks each upload as the coordinator had to.
         weights: Of the shares that updates used.
-        used: Updates that the model used, by position, each with its author.
+        used: Updates that the model used, by position.
     """
 
     closed: CompletedRound
     uploads: UploadStore
     gate: UploadValidator
     weights: CopyWeights
-    used: dict[int, tuple[int, bytes]]
+    used: dict[int, RecordedEntry[Update]]
 
     @classmethod
     def of(cls, ledger: Ledger, uploads: UploadStore, closed: CompletedRound, base: Model) -> _Room:
@@ -148,11 +149,11 @@ class _Room:
     def __iter__(self) -> Iterator[tuple[int, FixedPointStatistics, Fraction]]:
         """Give each upload with its participant and the weight of the copies in it, in the order of the ledger."""
         for each in self.uploads.of_round(self.closed.record.number):
-            author, entry = self.used.get(each.position, (None, b""))
-            if author is None:
+            update = self.used.get(each.position)
+            if update is None:
                 raise LiberateError(f"the upload kept for entry {each.position} is none of the model's")
-            upload = self.gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
-            yield author, upload, self.weights.of(decode_entry(entry).record)
+            answer = RoundAnswer(entry=update.entry.data, upload=each.upload, salt=each.salt)
+            yield update.record.author, self.gate.check(each.number, answer), self.weights.of(update.record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

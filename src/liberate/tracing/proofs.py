@@ -12,8 +12,9 @@ import msgspec
 from liberate.crypto.note import WitnessPolicy, verify_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import decode_record
 from liberate.ledger.publish.proof_files import (
     INCLUSION,
     NO_WITNESSES,
@@ -29,8 +30,7 @@ from liberate.ledger.publish.proof_files import (
 from liberate.ledger.trace.completeness import Completeness, replay_principal
 from liberate.runs.folder import Run
 from liberate.runs.participants import find_person
-
-_NANO = 10**9
+from liberate.units import from_nano
 
 
 def published_checkpoint(folder: Path, ledger: Ledger) -> str | None:
@@ -141,9 +141,9 @@ def _history(found: Completeness, vkey: str) -> dict[str, Any]:
         "number": found.number,
         "key_id": key_id(person.key),
         "role": person.role,
-        "entries": [msgspec.to_builtins(decode_entry(entry).record) for entry in found.entries],
-        "epsilon": person.epsilon_nano / _NANO,
-        "rho": person.rho_nano / _NANO,
+        "entries": [msgspec.to_builtins(decode_record(entry, RecordBase)) for entry in found.entries],
+        "epsilon": from_nano(person.epsilon_nano),
+        "rho": from_nano(person.rho_nano),
         "origin": checkpoint.origin,
         "size": checkpoint.size,
         "root": _text(checkpoint.root),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,10 +32,10 @@ from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.federation.wire.secagg_messages import AdvertisedKeys, verify_keys
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import ModelRecord
+from liberate.ledger.format.records import ModelRecord, Update
 from liberate.ledger.format.sharing_records import Erasure, Share
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.ledger.queries.usable_copies import CopyWeights, pooled_copies
 from liberate.ledger.verification.findings import Finding
 from liberate.model.codec import encode_model, model_digest
@@ -48,12 +48,11 @@ from liberate.randomness import Randomness, SimulatedRandomness
 from liberate.runs.folder import POOL_FOLDER, Run
 from liberate.timing import Progress, Stopwatch, silent
 from liberate.tracing.rounds import CompletedRound, completed_rounds
+from liberate.units import from_nano
 
 RecomputeStatus = Literal["follows", "erased", "not_kept", "fault"]
 """What became of a round: its model follows from its uploads; people of it were erased, so that their uploads are gone;
 none of its uploads or copies is here; something does not follow."""
-
-_NANO = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,21 +115,13 @@ def recompute(run: Run, progress: Progress = silent) -> RecomputeReport:
             pool=pool,
             store=ModelStore(run.folder / "model"),
             randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
-            erased=frozenset(_erased(ledger)),
+            erased=frozenset(erasure.record.number for erasure in entries(ledger, Erasure)),
         )
         rounds = []
         for closed in completed_rounds(ledger, int(run.record["run"])):
             progress(f"round {closed.record.number} again")
             rounds.append(again.take(closed))
     return RecomputeReport(tuple(rounds), tuple(again.findings))
-
-
-def _erased(ledger: Ledger) -> Iterator[int]:
-    """Give those who have asked to be forgotten."""
-    for position in ledger.positions(kind="erasure"):
-        record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, Erasure):
-            yield record.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +214,17 @@ class _Again:
         before, missing = len(self.findings), dict[int, int]()
         copies, opened, epsilons = list[bytes](), list[Digest](), list[int]()
         for sender, share in shares:
-            position, record = self._share(sender, share)
+            entry = self._share(sender, share)
             try:
                 (received,) = self.pool.copies([share])
             except KeyError:
-                missing[position] = sender
+                missing[entry.position] = sender
                 continue
             copies.append(received.copy)
             opened.append(salted_commitment(received.salt, received.copy))
-            epsilons.append(record.epsilon_nano or 0)
-            if opened[-1] != record.copy:
-                self._find(f"copy {position}", "does not open its commitment")
+            epsilons.append(entry.record.epsilon_nano or 0)
+            if opened[-1] != entry.record.copy:
+                self._find(f"copy {entry.position}", "does not open its commitment")
         if self._are_gone("copy", missing):
             return _Made(len(shares), len(copies), None)
         if len(self.findings) == before:
@@ -246,12 +237,11 @@ class _Again:
 
         return _Made(len(shares), len(copies), derive)
 
-    def _share(self, sender: int, share: Digest) -> tuple[int, Share]:
-        """Find a share by its leaf hash, with its position."""
-        for position in self.ledger.positions(kind="share", author=sender):
-            entry = decode_entry(self.ledger.entry(position))
-            if entry.leaf_hash == share and isinstance(entry.record, Share):
-                return position, entry.record
+    def _share(self, sender: int, share: Digest) -> RecordedEntry[Share]:
+        """Find a share by its leaf hash."""
+        for entry in entries(self.ledger, Share, author=sender):
+            if entry.leaf_hash == share:
+                return entry
         raise LedgerError(f"participant {sender} made no share {_short(share)}")
 
     def _check_sum(self, closed: CompletedRound, what: str, digest: Digest) -> None:
@@ -278,7 +268,9 @@ class _Again:
 
         return _Made(len(used), kept, derive)
 
-    def _sum(self, closed: CompletedRound, base: Model, used: dict[int, tuple[int, bytes]]) -> UploadAggregate | None:
+    def _sum(
+        self, closed: CompletedRound, base: Model, used: dict[int, RecordedEntry[Update]]
+    ) -> UploadAggregate | None:
         """Add up a round's uploads, each checked as the coordinator had to; None where some are gone."""
         record, missing = closed.record, set(used)
         mechanism = closed.mechanism
@@ -291,15 +283,15 @@ class _Again:
                 continue
             missing.remove(each.position)
             try:
-                _, entry = used[each.position]
-                upload = gate.check(each.number, RoundAnswer(entry=entry, upload=each.upload, salt=each.salt))
-                total.add(upload, self.weights.of(decode_entry(entry).record))
+                update = used[each.position]
+                answer = RoundAnswer(entry=update.entry.data, upload=each.upload, salt=each.salt)
+                total.add(gate.check(each.number, answer), self.weights.of(update.record))
             except LiberateError as error:
                 self._find(f"upload {each.position}", error.message)
-        if self._are_gone("upload", {position: used[position][0] for position in missing}):
+        if self._are_gone("upload", {position: used[position].record.author for position in missing}):
             return None
         total.settle()
-        if record.is_masked and not self._unmask(closed, {author for author, _ in used.values()}, total):
+        if record.is_masked and not self._unmask(closed, {update.record.author for update in used.values()}, total):
             return None
         if record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
             key = self.randomness.secret("sum noise", record.number)
@@ -366,7 +358,7 @@ class _Again:
         stored = self._model(model.version, model.digest)
         if stored is None:
             return None
-        tolerance = model.parameters.get("repeats_within_nano", 0) / _NANO
+        tolerance = from_nano(model.parameters.get("repeats_within_nano", 0))
         difference = largest_difference(derived, stored)
         if difference > tolerance:
             self._find(place, f"differs by {difference:.3g} from what can be derived, {tolerance:g} is allowed")

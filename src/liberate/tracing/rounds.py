@@ -6,9 +6,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import ModelRecord, Round, Update
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import RecordedEntry, entries, entries_between, entry_at
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import mechanism_from
 
@@ -36,22 +36,23 @@ class CompletedRound:
         """What protected its uploads."""
         return mechanism_from(self.record.mechanism.name, self.record.fraction_bits, self.record.mechanism.parameters)
 
-    def used(self, ledger: Ledger) -> dict[int, tuple[int, bytes]]:
-        """Give the updates that the model used by position, each with its author."""
+    def used(self, ledger: Ledger) -> dict[int, RecordedEntry[Update]]:
+        """Return the updates that the model used, by position."""
         unused = set(self.model.unused)
-        return {
-            position: (record.author, data)
-            for position, data in ledger.entries(self.position, self.model_position)
-            if position not in unused and isinstance(record := decode_entry(data).record, Update)
-        }
+        updates = entries_between(ledger, self.position, self.model_position, Update)
+        return {update.position: update for update in updates if update.position not in unused}
 
 
 def completed_rounds(ledger: Ledger, run: int) -> Iterator[CompletedRound]:
-    """Give the rounds of a run that ended in a model, in their order."""
+    """Yield the rounds of a run that ended in a model, in their order."""
     opened = ledger.positions(kind="round")
-    for position in ledger.positions(kind="model"):
-        at = opened[bisect_left(opened, position) - 1]
-        entry = ledger.entry(at)
-        record, model = decode_entry(entry).record, decode_entry(ledger.entry(position)).record
-        if isinstance(record, Round) and isinstance(model, ModelRecord) and record.run == run:
-            yield CompletedRound(position=at, entry=entry, record=record, model_position=position, model=model)
+    for model in entries(ledger, ModelRecord):
+        opening = entry_at(ledger, opened[bisect_left(opened, model.position) - 1], Round)
+        if opening.record.run == run:
+            yield CompletedRound(
+                position=opening.position,
+                entry=opening.entry.data,
+                record=opening.record,
+                model_position=model.position,
+                model=model.record,
+            )

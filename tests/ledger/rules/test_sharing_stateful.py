@@ -16,7 +16,8 @@ from liberate.crypto.merkle import leaf_hash, root
 from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import ModelRecord, Record
+from liberate.ledger.format.parts import RecordBase
+from liberate.ledger.format.records import Record
 from liberate.ledger.format.sharing_records import Receipt, UsedCopy
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.queries.usable_copies import pooled_copies
@@ -345,14 +346,14 @@ class Acts(RuleBasedStateMachine):
         assert [told(copy) for copy in trace.copies] == [self.wanted(given) for given in own]
         assert [told(copy) for copy in trace.received] == self.received_by(number)
         assert [told(copy) for copy in trace_received(self.ledger, COORDINATOR).copies] == self.received_by(COORDINATOR)
-        assert [(g.consent.entry.leaf_hash, at(g.end), g.is_active) for g in trace.grants] == [
+        assert [(c.entry.leaf_hash, at(c.withdrawal), c.is_active) for c in trace.consents] == [
             (each.hash, each.end, self.holds(each)) for each in self.consents if each.sender == number
         ]
         answered = [(turn, a.position) for turn in self.turns for a in turn.answers if a.author == number]
         assert [followed(each) for each in trace.contributions] == [self.fate(*each) for each in answered]
         uses = list(self.uses_of(number))
         assert [
-            (use.by, [copy.share.entry.leaf_hash for copy in use.copies], followed(use.contribution))
+            (use.recipient, [copy.share.leaf_hash for copy in use.copies], followed(use.contribution))
             for use in trace.uses
         ] == [(by, [given.hash for given in copies], self.fate(turn, position)) for by, copies, turn, position in uses]
         ended = [(*each, self.left.get(number)) for each in answered]
@@ -361,7 +362,7 @@ class Acts(RuleBasedStateMachine):
         assert {each.update.position for each in trace.used_after_withdrawal() if each.outcome == "used"} == later
         assert at(trace.withdrawal) == self.left.get(number)
         assert [each.position for each in trace.erasures] == self.asked.get(number, [])
-        assert trace.epsilon_nano == sum(each.nano for each in trace.spent) == self.spent(number)
+        assert trace.principal.epsilon_nano == sum(each.nano for each in trace.spent) == self.spent(number)
         assert {each.run: each.nano for each in trace.spent} == {
             run: SPEND * sum(turn.run == run for turn, _ in answered) for run in {turn.run for turn, _ in answered}
         }
@@ -419,7 +420,7 @@ class Acts(RuleBasedStateMachine):
             yield from self.ancestors(self.versions[turn.parent - 1])
 
 
-def at(entry: ProvedEntry | None) -> int | None:
+def at(entry: ProvedEntry[RecordBase] | None) -> int | None:
     return entry.position if entry else None
 
 
@@ -434,24 +435,22 @@ def is_used(turn: Turn, position: int) -> bool:
 def told(copy: TracedCopy) -> tuple[object, ...]:
     """What the trace says of a copy."""
     return (
-        copy.share.entry.leaf_hash,
+        copy.share.leaf_hash,
         copy.sender,
         copy.recipient,
-        copy.grant.consent.entry.leaf_hash,
+        copy.consent.entry.leaf_hash,
         at(copy.receipt),
-        at(copy.grant.end),
-        copy.grant.is_active,
+        at(copy.consent.withdrawal),
+        copy.consent.is_active,
     )
 
 
 def followed(contribution: Contribution) -> tuple[str, int | None, list[int]]:
     """What the trace says of an update or a pool."""
-    model = contribution.model.entry.record if contribution.model else None
-    later = [each.entry.record for each in contribution.descendants]
     return (
         contribution.outcome,
-        model.version if isinstance(model, ModelRecord) else None,
-        [record.version for record in later if isinstance(record, ModelRecord)],
+        contribution.model.record.version if contribution.model else None,
+        [model.record.version for model in contribution.descendants],
     )
 
 

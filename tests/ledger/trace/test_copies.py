@@ -14,12 +14,13 @@ from liberate.crypto.merkle import verify_inclusion
 from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import ModelRecord
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.completeness import verify_completeness
 from liberate.ledger.trace.copies import TracedCopy
 from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry
 from liberate.ledger.trace.participant import ParticipantTrace, trace_participant, trace_received
+from liberate.ledger.trace.prover import ProvedEntry
 from tests.ledger.world import AUDITOR, COORDINATOR, HOST, LOG_VKEY, World, create, digest, write_sharing
 
 TWO = 2_000_000_000
@@ -35,16 +36,15 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
 
 def told(copy: TracedCopy) -> tuple[int, int, bool, bool]:
     """Sender, recipient, whether it was received and whether its consent holds."""
-    return copy.sender, copy.recipient, copy.receipt is not None, copy.grant.is_active
+    return copy.sender, copy.recipient, copy.receipt is not None, copy.consent.is_active
 
 
 def uses(trace: ParticipantTrace) -> list[tuple[int, int, str, int | None]]:
     """By whom, number of copies, what became of it, and the version of the model."""
     found: list[tuple[int, int, str, int | None]] = []
     for use in trace.uses:
-        model = use.contribution.model.entry.record if use.contribution.model else None
-        version = model.version if isinstance(model, ModelRecord) else None
-        found.append((use.by, len(use.copies), use.contribution.outcome, version))
+        version = use.contribution.model.record.version if use.contribution.model else None
+        found.append((use.recipient, len(use.copies), use.contribution.outcome, version))
     return found
 
 
@@ -70,7 +70,7 @@ def test_what_was_used_after_a_withdrawal_was_accepted_before(ledger: SqliteLedg
     assert [each.update.entry.record.kind for each in four.used_after_withdrawal()] == ["update", "pool"]
     assert all(each.update.position < four.withdrawal.position for each in four.used_after_withdrawal())
     assert three.withdrawal is None
-    assert [grant.end is None for grant in three.grants] == [False]
+    assert [consent.withdrawal is None for consent in three.consents] == [False]
     assert three.used_after_withdrawal() == ()
 
 
@@ -78,7 +78,7 @@ def test_leaving_and_looking_up_are_in_the_history(ledger: SqliteLedger) -> None
     three, four = trace_participant(ledger, 3), trace_participant(ledger, 4)
 
     assert [each.entry.record.author for each in four.erasures] == [4, COORDINATOR]
-    assert three.erasures == ()
+    assert three.erasures == []
     assert [each.entry.record.author for each in (*three.disclosures, *four.disclosures)] == [AUDITOR, AUDITOR]
 
 
@@ -90,7 +90,7 @@ def test_what_was_spent_is_listed_by_run(ledger: SqliteLedger) -> None:
     trace = trace_participant(ledger, 3)
 
     assert [(each.run, each.account, each.nano) for each in trace.spent] == [(1, "epsilon", 4), (2, "epsilon", 3)]
-    assert trace.epsilon_nano == 7
+    assert trace.principal.epsilon_nano == 7
 
 
 def test_a_pool_means_the_shares_that_live(ledger: SqliteLedger) -> None:
@@ -127,7 +127,7 @@ def test_recipients_see_what_they_received_from_whom(ledger: SqliteLedger) -> No
         assert each.number == number
         verify_completeness(each.completeness, LOG_VKEY)
         for copy in each.copies:
-            assert copy.grant.consent.entry.record.author == copy.sender
+            assert copy.consent.entry.record.author == copy.sender
     for number in (HOST, 99):
         with pytest.raises(LedgerError, match="receives nothing"):
             trace_received(ledger, number)
@@ -136,8 +136,9 @@ def test_recipients_see_what_they_received_from_whom(ledger: SqliteLedger) -> No
 def test_every_proof_of_copies_and_uses_can_be_checked_again(ledger: SqliteLedger) -> None:
     trace = trace_participant(ledger, 3)
     checkpoint = verify_checkpoint(trace.checkpoint, LOG_VKEY)
-    entries = [entry for copy in (*trace.copies, *trace.received) for entry in (copy.share, copy.grant.consent)]
-    entries += [entry for copy in trace.copies for entry in (copy.receipt, copy.grant.end) if entry]
+    entries: list[ProvedEntry[RecordBase]] = []
+    entries += [entry for copy in (*trace.copies, *trace.received) for entry in (copy.share, copy.consent.entry)]
+    entries += [entry for copy in trace.copies for entry in (copy.receipt, copy.consent.withdrawal) if entry]
     for use in trace.uses:
         assert use.contribution.model is not None
         entries += [use.contribution.update, use.contribution.round, use.contribution.model]
@@ -149,10 +150,8 @@ def test_every_proof_of_copies_and_uses_can_be_checked_again(ledger: SqliteLedge
 
 def shaped(step: ModelAncestor) -> tuple[int, set[int], dict[int, int], set[int]]:
     """Version, people, for each sender how many updates used copies, and the pool."""
-    model = step.model.entry.record
-    assert isinstance(model, ModelRecord)
     return (
-        model.version,
+        step.model.record.version,
         set(step.participants),
         {sender: len(at) for sender, at in step.senders.items()},
         set(step.pooled),

@@ -13,7 +13,7 @@ from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import decode_entry, principals_of
-from liberate.ledger.format.records import Enrol, ModelRecord
+from liberate.ledger.format.records import Enrol
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.participant import trace_participant
@@ -35,15 +35,11 @@ def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
 
 def said(contribution: Contribution) -> tuple[int, str, int | None, list[int]]:
     """Round, outcome, version, and versions built on it."""
-    round_number = contribution.round.entry.record
-    model = contribution.model.entry.record if contribution.model else None
-    later = [each.entry.record for each in contribution.descendants]
-    assert round_number.kind == "round"
     return (
-        getattr(round_number, "number", 0),
+        contribution.round.record.number,
         contribution.outcome,
-        model.version if isinstance(model, ModelRecord) else None,
-        [record.version for record in later if isinstance(record, ModelRecord)],
+        contribution.model.record.version if contribution.model else None,
+        [model.record.version for model in contribution.descendants],
     )
 
 
@@ -63,8 +59,8 @@ def test_each_update_is_followed_to_its_models(ledger: SqliteLedger) -> None:
         (4, "used", 3, []),
     ]
     assert [said(each) for each in traces[5].contributions] == [(1, "used", 1, [2, 3]), (2, "used", 2, [3])]
-    assert [trace.epsilon_nano for trace in traces.values()] == [6, 8, 4]
-    assert [trace.rho_nano for trace in traces.values()] == [0, 0, 0]
+    assert [trace.principal.epsilon_nano for trace in traces.values()] == [6, 8, 4]
+    assert [trace.principal.rho_nano for trace in traces.values()] == [0, 0, 0]
 
 
 def test_a_fresh_start_is_no_descendant(ledger: SqliteLedger) -> None:
@@ -91,7 +87,7 @@ def test_the_history_is_all_that_concerns_the_participant(ledger: SqliteLedger) 
     expected = [p for p, data in ledger.entries() if 4 in principals_of(decode_entry(data).record)]
     assert [each.position for each in trace.history] == expected
     assert isinstance(trace.history[0].entry.record, Enrol)
-    assert trace.key == key(4).public
+    assert trace.principal.key == key(4).public
     assert [each.update.entry.record.author for each in trace.contributions] == [4, HOST, 4, 4]
 
 
@@ -109,8 +105,7 @@ def test_every_proof_that_is_given_out_can_be_checked_again(ledger: SqliteLedger
         membership = contribution.membership
         assert membership is not None
         assert contribution.model is not None
-        model = contribution.model.entry.record
-        assert isinstance(model, ModelRecord)
+        model = contribution.model.record
         update = contribution.update.entry.leaf_hash
         verify_inclusion(update, membership.index, membership.size, membership.proof, model.updates_root)
     assert [c.membership.size for c in trace.contributions if c.membership] == [2, 1]

@@ -18,6 +18,7 @@ from functools import cache, partial
 
 import numpy as np
 
+from liberate.crypto.merkle import leaf_hash
 from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import BadUpload, FederationError, InsufficientCohort, RefusedEntry
@@ -34,11 +35,12 @@ from liberate.federation.store.uploads import StoredUpload, UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_reply, encode_message
 from liberate.federation.wire.transport import Request, Transport
 from liberate.identifiers import Digest, NoisePlacement
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import MechanismSpec
-from liberate.ledger.format.records import Aborted, Round, Survivors
+from liberate.ledger.format.records import Aborted, Round, Survivors, Update
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import decode_record, entry_at
 from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
@@ -143,9 +145,8 @@ class Coordinator:
         """
         base_bytes = self._store.save(base)
         position = self._open(base, base_bytes, stage, run, rounds)
-        entry = decode_entry(self._ledger.entry(position))
-        record = entry.record
-        if not isinstance(record, Round) or record.base_digest != model_digest(base_bytes):
+        record = entry_at(self._ledger, position, Round).record
+        if record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
         asking = RoundExchange(self._transport)
         try:
@@ -347,9 +348,8 @@ class Coordinator:
                     continue
                 if outcome in collected.leaves:  # the same answer twice counts once
                     continue
-                entry = decode_entry(answer.entry)
-                collected.leaves[outcome] = entry.leaf_hash
-                collected.sum.add(upload, self._weights.of(entry.record))
+                collected.leaves[outcome] = leaf_hash(answer.entry)
+                collected.sum.add(upload, self._weights.of(decode_record(answer.entry, Update)))
                 kept.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
         if self._uploads is not None:
             with self._stopwatch.measure("keep"):

@@ -33,8 +33,8 @@ from liberate.ledger.format.records import Record
 from liberate.ledger.format.sharing_records import Consent, Receipt, Share, Withdrawal
 from liberate.ledger.interface import Ledger
 from liberate.randomness import Randomness
+from liberate.units import NANO, from_nano, to_nano
 
-_NANO = 10**9
 _ACTS_IN_A_BLOCK = 1000
 
 
@@ -64,8 +64,8 @@ class ConsentTerms:
     def __post_init__(self) -> None:
         if not 0 < self.rating_fraction <= 1:
             raise ValueError(f"rating_fraction is {self.rating_fraction}, wanted 0 < rating_fraction <= 1")
-        if self.epsilon is not None and not 1 <= self.epsilon * _NANO <= LARGEST_INTEGER:
-            raise ValueError(f"epsilon is {self.epsilon}, wanted 1e-9 <= epsilon <= {LARGEST_INTEGER // _NANO}")
+        if self.epsilon is not None and not 1 <= self.epsilon * NANO <= LARGEST_INTEGER:
+            raise ValueError(f"epsilon is {self.epsilon}, wanted 1e-9 <= epsilon <= {LARGEST_INTEGER // NANO}")
         for name, value in (("expiry", self.expiry), ("max_shares", self.max_shares)):
             if not 1 <= value <= LARGEST_INTEGER:
                 raise ValueError(f"{name} is {value}, wanted 1 <= {name} <= {LARGEST_INTEGER}")
@@ -195,7 +195,7 @@ def give_consents(
             recipients=to_ranges(sorted(terms.recipients)),
             expiry=terms.expiry,
             max_shares=terms.max_shares,
-            epsilon_nano=None if terms.epsilon is None else round(terms.epsilon * _NANO),
+            epsilon_nano=to_nano(terms.epsilon),
             terms=salted_commitment(salt, scope),
         )
         entry = acting.sign(device, record)
@@ -347,7 +347,7 @@ def _base_for(
         scope,
         key=randomness.secret("base key", device.enrolled_number, seq),
         salt=randomness.secret("base salt", device.enrolled_number, seq),
-        epsilon=None if terms.epsilon_nano is None else terms.epsilon_nano / _NANO,
+        epsilon=from_nano(terms.epsilon_nano),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER
+from liberate.units import NANO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,4 +29,4 @@ class SharingConfig:
     rating_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     recipients: Literal["pool", "peers"] = "pool"
     n_recipients: Annotated[int, Gt(0)] = 10
-    epsilon: Annotated[float, Ge(1e-9), Le(LARGEST_INTEGER // 10**9)] | None = None
+    epsilon: Annotated[float, Ge(1e-9), Le(LARGEST_INTEGER // NANO)] | None = None

@@ -27,10 +27,10 @@ from liberate.ledger.format.sharing_records import Consent, Share
 from liberate.privacy.fingerprinting import fingerprint
 from liberate.privacy.randomised_response import respond
 from liberate.randomness import stream_words
+from liberate.units import to_nano
 
 _LARGEST_CATALOGUE = 2**31 - 1
 
-_NANO = 10**9
 _PART = b"liberate part of ratings 1\0"
 
 
@@ -89,7 +89,7 @@ def make_base_copy(
         ratings=_bytes(own.items, scale.values(places)),
         salt=salt,
         key=key,
-        epsilon_nano=None if epsilon is None else round(epsilon * _NANO),
+        epsilon_nano=to_nano(epsilon),
         fraction=scope.rating_fraction,
         items=scope.items,
         scale=(scale.low, scale.step, scale.n_levels),

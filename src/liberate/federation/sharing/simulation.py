@@ -37,6 +37,7 @@ from liberate.ledger.format.number_sets import includes
 from liberate.ledger.interface import Ledger
 from liberate.randomness import Randomness, stream_words
 from liberate.timing import Progress
+from liberate.units import to_nano
 
 _AT_A_TIME = 1000
 _LASTS = 1_000_000
@@ -115,7 +116,7 @@ def _lacking(where: SharingSimulation, config: SharingConfig, device: Device, wa
     stays as it is, and counts.
     """
     sharing, current, stale = where.ledger.state.sharing, set[int](), list[Digest]()
-    ratings, nano = sha256(where.devices.holding(device.slot).ratings).digest(), _nano(config)
+    ratings, nano = sha256(where.devices.holding(device.slot).ratings).digest(), to_nano(config.epsilon)
     for hash, consent in sharing.consents.get(device.number or 0, {}).items():
         for share in (sharing.shares[each].record for each in consent.shares):
             base = where.devices.kept(BaseCopy, device.slot, share.base)
@@ -177,7 +178,7 @@ def _granted(
         terms = consent.record
         if (
             scope == ConsentScope(purpose=_PURPOSE, rating_fraction=config.rating_fraction)
-            and terms.epsilon_nano == _nano(config)
+            and terms.epsilon_nano == to_nano(config.epsilon)
             and all(includes(terms.recipients, number) for number in recipients)
             and len(consent.shares) + len(recipients) <= terms.max_shares
             and where.ledger.height < terms.expiry
@@ -228,7 +229,3 @@ def _raise_first(outcomes: Sequence[EntryOutcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, LiberateError) and not isinstance(outcome, CopyDeclined):
             raise FederationError(f"sharing could not be arranged: {outcome}") from outcome
-
-
-def _nano(config: SharingConfig) -> int | None:
-    return None if config.epsilon is None else round(config.epsilon * 10**9)

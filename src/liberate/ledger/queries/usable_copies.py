@@ -1,4 +1,4 @@
-"""Which shares a coordinator means when it names the people of its pool, and what those weigh that answers use."""
+"""Which copies may be used in a round, and for how many participants each counts in the round's sum."""
 
 from __future__ import annotations
 
@@ -7,112 +7,105 @@ from collections.abc import Collection, Iterator
 from fractions import Fraction
 
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Record, Update
+from liberate.ledger.format.records import Update
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, UsedCopy, Withdrawal
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.ledger.rules.state import State
 
 
 def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int, Digest]]:
-    """Give the shares that a round's pools mean: received by the coordinator, and alive, where the sender was named.
+    """Return the copies in the pool of a round: of each sender named, those that were received and valid at that entry.
 
     Args:
-        ledger: The ledger, which accepted the pools.
+        ledger: The ledger, which accepted the pool entries.
         opening: Position of the round.
-        closing: Position of what closes it, or where the ledger ends.
+        closing: Position of the entry that closes the round, or the size of the ledger while it is open.
 
     Returns:
         Sender and leaf hash of each share, increasing.
     """
     blocks = ledger.positions(kind="block")
-    found: list[tuple[int, Digest]] = []
-    for position in ledger.positions(kind="pool"):
-        pool = decode_entry(ledger.entry(position)).record
-        if opening < position < closing and isinstance(pool, PoolRecord):
-            height = bisect_left(blocks, position) + 1
-            for sender in numbers_in(pool.participants):
-                found += ((sender, hash) for hash in _alive(ledger, sender, pool.author, position, height))
-    return sorted(found)
+    copies: list[tuple[int, Digest]] = []
+    for pool in entries(ledger, PoolRecord):
+        if opening < pool.position < closing:
+            height = bisect_left(blocks, pool.position) + 1
+            for sender in numbers_in(pool.record.participants):
+                copies += ((sender, share) for share in _valid_shares(ledger, sender, pool, height))
+    return sorted(copies)
 
 
 def usable_copies(state: State, participants: Collection[int], blocks: int) -> dict[int, list[Digest]]:
-    """Give the shares that people who answer may learn from in each of the next blocks, by their numbers.
+    """Return the shares that participants may learn from in each of the next blocks, newest first, by their numbers.
 
-    One sender's weigh together no more than one person; where they would, the newest are taken.
+    The copies of one sender count for at most one participant in total; where there are too many, the newest are taken.
 
     Args:
-        state: Of the ledger.
-        people: Who answers.
-        blocks: How many blocks their answers take, > 0: a share that expires between them would have one refused.
+        state: State of the ledger.
+        participants: Who answers the round.
+        blocks: How many blocks their answers take, > 0. An answer that uses a share after its expiry is refused.
     """
-    answering, left, found = frozenset(participants), dict[int, Fraction](), dict[int, list[Digest]]()
-    for hash, share in reversed(list(state.usable_shares(blocks))):
+    answering = frozenset(participants)
+    left: dict[int, Fraction] = {}
+    usable: dict[int, list[Digest]] = {}
+    for share_hash, share in reversed(list(state.usable_shares(blocks))):
         recipient, consent = share.record.recipient, state.sharing.consents[share.sender][share.record.consent]
         rest = left.get(share.sender, Fraction(1)) - Fraction(1, consent.record.max_shares)
         if recipient in answering and rest >= 0:
             left[share.sender] = rest
-            found.setdefault(recipient, []).append(hash)
-    return found
+            usable.setdefault(recipient, []).append(share_hash)
+    return usable
 
 
 class CopyWeights:
-    """What answers weigh in a sum, by what the ledger says of the shares they used.
+    """How much the copies that an update used count in a sum, where the participant's own ratings count 1.
 
     Args:
-        ledger: The ledger, which accepted the answers.
+        ledger: The ledger, which accepted the updates.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._of_shares: dict[int, dict[Digest, Fraction]] = {}
+        self._weights: dict[int, dict[Digest, Fraction]] = {}
 
-    def of(self, answer: Record) -> Fraction:
-        """Give what the shares that an answer used weigh together, in people: 1/n each, if n are allowed.
+    def of(self, update: Update) -> Fraction:
+        """Return the total weight of the copies that an update used: 1/n for each whose consent allows n shares.
 
-        What is no share weighs nothing: the rules refuse the answer.
+        A share that does not exist weighs nothing: the rules refuse the update that names it.
         """
-        used = answer.shares if isinstance(answer, Update) else ()
-        return sum((self._of(each) for each in used), Fraction(0))
+        return sum((self._weight(copy) for copy in update.shares), Fraction(0))
 
-    def _of(self, used: UsedCopy) -> Fraction:
-        known = self._of_shares.get(used.sender, {})
-        if used.share not in known:
-            known = self._of_shares[used.sender] = self._read(used.sender)
-        return known.get(used.share, Fraction(0))
+    def _weight(self, copy: UsedCopy) -> Fraction:
+        weights = self._weights.get(copy.sender, {})
+        if copy.share not in weights:
+            weights = self._weights[copy.sender] = self._read_weights(copy.sender)
+        return weights.get(copy.share, Fraction(0))
 
-    def _read(self, sender: int) -> dict[Digest, Fraction]:
-        """Give the weights of all shares that somebody has made: one over what their consent allows."""
-        entries = {
-            kind: [decode_entry(self._ledger.entry(at)) for at in self._ledger.positions(kind=kind, author=sender)]
-            for kind in ("consent", "share")
+    def _read_weights(self, sender: int) -> dict[Digest, Fraction]:
+        allowed = {
+            consent.leaf_hash: consent.record.max_shares for consent in entries(self._ledger, Consent, author=sender)
         }
-        allowed = {e.leaf_hash: c.max_shares for e in entries["consent"] if isinstance(c := e.record, Consent)}
         return {
-            e.leaf_hash: Fraction(1, allowed[s.consent]) for e in entries["share"] if isinstance(s := e.record, Share)
+            share.leaf_hash: Fraction(1, allowed[share.record.consent])
+            for share in entries(self._ledger, Share, author=sender)
         }
 
 
-def _alive(ledger: Ledger, sender: int, recipient: int, position: int, height: int) -> Iterator[Digest]:
-    """Give somebody's shares that a recipient had received, and could use in the entry at a position."""
+def _valid_shares(ledger: Ledger, sender: int, pool: RecordedEntry[PoolRecord], height: int) -> Iterator[Digest]:
+    """Yield a sender's shares that the pool's coordinator had received, under a consent valid at the pool's block."""
+    consents = {consent.leaf_hash: consent.record for consent in entries(ledger, Consent, author=sender)}
+    shares = {share.leaf_hash: share for share in entries(ledger, Share, author=sender)}
+    withdrawals = [end for end in entries(ledger, Withdrawal, author=sender) if end.position < pool.position]
 
-    def entries(kind: str, *, author: int | None = None, about: int | None = None) -> Iterator[tuple[int, Entry]]:
-        for at in ledger.positions(kind=kind, author=author, about=about):
-            if at < position:
-                yield at, decode_entry(ledger.entry(at))
+    for receipt in entries(ledger, Receipt, author=pool.record.author, about=sender):
+        if receipt.position > pool.position:
+            break
 
-    consents = {entry.leaf_hash: entry.record for _, entry in entries("consent", author=sender)}
-    shares = {entry.leaf_hash: (at, entry.record) for at, entry in entries("share", author=sender)}
-    ends = [(at, entry.record) for at, entry in entries("withdrawal", author=sender)]
-    for _, entry in entries("receipt", about=sender):
-        receipt = entry.record
-        if not isinstance(receipt, Receipt) or (receipt.author, receipt.sender) != (recipient, sender):
-            continue
-        made, share = shares[receipt.share]
-        consent = consents[share.consent] if isinstance(share, Share) else None
-        if not isinstance(share, Share) or not isinstance(consent, Consent) or height > consent.expiry:
-            continue
-        covered = (share.consent, None)
-        if not any(end > made and isinstance(w, Withdrawal) and w.consent in covered for end, w in ends):
-            yield receipt.share
+        share = shares[receipt.record.share]
+        consent = share.record.consent
+        is_withdrawn = any(
+            end.position > share.position and end.record.consent in (consent, None) for end in withdrawals
+        )
+        if height <= consents[consent].expiry and not is_withdrawn:
+            yield receipt.record.share

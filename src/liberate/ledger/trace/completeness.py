@@ -1,7 +1,7 @@
 """Proof that some entries are all there is about a principal.
 
-A principal's state leaf chains the leaf hashes of all entries that name it. Whoever holds these entries can write the
-leaf, and needs one proof that it stands under the state root of a checkpoint's last block.
+A principal's state leaf chains the leaf hashes of all entries that name it. Whoever holds these entries can compute the
+leaf, and needs one proof that it is in the state tree whose root the checkpoint's last block names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from liberate.crypto.note import parse_verifier_key, verify_checkpoint
 from liberate.crypto.signing import verify_signature
 from liberate.errors import ProofMismatch
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry, involves, signed_bytes
+from liberate.ledger.format.entries import Entry, decode_entry, involves, signed_bytes
 from liberate.ledger.format.records import Block, Enrol, Genesis, KeyRecord, Record, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
 from liberate.ledger.interface import Ledger
@@ -63,9 +63,9 @@ def prove_completeness(ledger: Ledger, number: int) -> Completeness:
 
 
 def verify_completeness(proof: Completeness, key: str) -> None:
-    """Check that a ledger says that some entries are all that name a principal.
+    """Verify that some entries are all that name a principal, according to the log.
 
-    The state root is the log's word until somebody replays the ledger: auditors and replaying witnesses do.
+    The state root is the log's claim until somebody replays the ledger, as auditors and replaying witnesses do.
 
     Args:
         proof: The entries and the proof.
@@ -80,13 +80,14 @@ def verify_completeness(proof: Completeness, key: str) -> None:
 
 
 def proven_principal(proof: Completeness, key: str) -> Principal:
-    """Do as `verify_completeness`, and give the principal's leaf that the entries lead to."""
+    """Verify a proof as `verify_completeness` does, and return the principal that the entries lead to."""
     checkpoint = verify_checkpoint(proof.checkpoint, key)
+
     block = decode_entry(proof.block)
     if not isinstance(block.record, Block):
         raise ProofMismatch("the state root of a block is wanted")
-    last = checkpoint.size - 1
-    verify_inclusion(block.leaf_hash, last, checkpoint.size, proof.block_proof, checkpoint.root)
+    verify_inclusion(block.leaf_hash, checkpoint.size - 1, checkpoint.size, proof.block_proof, checkpoint.root)
+
     principal = replay_principal(proof.number, proof.entries, checkpoint.origin)
     leaf = leaf_hash(principal.encode())
     verify_inclusion(leaf, proof.number, proof.principal_count, proof.state_proof, block.record.state_root)
@@ -94,7 +95,7 @@ def proven_principal(proof: Completeness, key: str) -> Principal:
 
 
 def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Principal:
-    """Make a principal of all entries that name it, as the rules do, and check what it signed.
+    """Return the principal that all entries that name it lead to, as the rules do, and check what it signed.
 
     Raises:
         ProofMismatch: an entry does not name the principal, or the first one does not enrol it.
@@ -103,37 +104,43 @@ def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Prin
     """
     if not entries:
         raise ProofMismatch(f"no entry enrols principal {number}")
+
     principal = _enrolled(decode_entry(entries[0]).record, number)
     consents: list[Digest] = []
-    for data in entries:
-        entry = decode_entry(data)
+    for entry in map(decode_entry, entries):
         record = entry.record
         if record.origin != origin or not involves(record, number):
             raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
         if record.author == number:
             verify_signature(principal.key, signed_bytes(entry.body), entry.signature)
             principal.sequence = record.seq
-        match record:
-            case KeyRecord(number=owner, key=None) if owner == number:
-                principal.revoke()
-            case KeyRecord(number=owner, key=following) if owner == number and following is not None:
-                principal.replace_key(following.public)
-            case Update() if number in record.answers_for():
-                principal.spend(record.account, record.spend_nano)
-            case Consent(author=sender) if sender == number:
-                consents.append(entry.leaf_hash)
-            case Withdrawal(consent=None):
-                consents.clear()
-                principal.has_withdrawn = True
-            case Withdrawal(consent=consent) if consent in consents:
-                consents.remove(consent)
-            case Erasure(number=owner, report=None) if owner == number:
-                principal.is_to_be_forgotten = True
-            case _:
-                pass
+        _apply(entry, number, principal, consents)
         principal.count(entry.leaf_hash)
+
     principal.consents = consents_digest(consents)
     return principal
+
+
+def _apply(entry: Entry, number: int, principal: Principal, consents: list[Digest]) -> None:
+    """Change a principal, and the leaf hashes of its active consents, as an entry that names it does."""
+    match entry.record:
+        case KeyRecord(number=owner, key=None) if owner == number:
+            principal.revoke()
+        case KeyRecord(number=owner, key=following) if owner == number and following is not None:
+            principal.replace_key(following.public)
+        case Update() as update if number in update.answers_for():
+            principal.spend(update.account, update.spend_nano)
+        case Consent(author=sender) if sender == number:
+            consents.append(entry.leaf_hash)
+        case Withdrawal(consent=None):
+            consents.clear()
+            principal.has_withdrawn = True
+        case Withdrawal(consent=consent) if consent in consents:
+            consents.remove(consent)
+        case Erasure(number=owner, report=None) if owner == number:
+            principal.is_to_be_forgotten = True
+        case _:
+            pass
 
 
 def _enrolled(record: Record, number: int) -> Principal:

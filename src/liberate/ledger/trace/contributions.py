@@ -1,4 +1,4 @@
-"""What became of updates and pools: the models that used them, and the models built on these."""
+"""What became of updates and pools: the models that used them, and the models built on those."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from liberate.crypto.merkle import Node, inclusion_proof, leaf_hash, node_hash, verify_inclusion
-from liberate.errors import LedgerError
+from liberate.crypto.merkle import Node, inclusion_proof, node_hash, verify_inclusion
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import ModelRecord, Round, Update
+from liberate.ledger.format.records import ModelRecord, Record, Round, Update
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.interface import Ledger
-from liberate.ledger.trace.prover import ProvedEntry, Prover
+from liberate.ledger.lookup import RecordedEntry, entries, entries_between
+from liberate.ledger.trace.prover import ProvedEntry, Prover, is_kind, of_kind
 
 ContributionStatus = Literal["used", "unused", "aborted", "open"]
 
@@ -42,18 +41,27 @@ class Contribution:
         descendants: Models built on this model, directly or not, in ledger order.
     """
 
-    update: ProvedEntry
-    round: ProvedEntry
+    update: ProvedEntry[Update | PoolRecord]
+    round: ProvedEntry[Round]
     outcome: ContributionStatus
-    model: ProvedEntry | None = None
+    model: ProvedEntry[ModelRecord] | None = None
     membership: Membership | None = None
-    descendants: tuple[ProvedEntry, ...] = ()
+    descendants: tuple[ProvedEntry[ModelRecord], ...] = ()
 
 
 class ContributionTracer:
-    """Follows updates and pools into models, and models into later ones."""
+    """Follows the updates and pools of a history into models, and models into later ones.
 
-    def __init__(self, ledger: Ledger, prover: Prover, with_memberships: bool) -> None:
+    Args:
+        ledger: The ledger.
+        prover: Proves its entries.
+        history: The history; what opened and closed its rounds is proved in one go.
+        with_memberships: Whether to prove of each update that it is under its model's root.
+    """
+
+    def __init__(
+        self, ledger: Ledger, prover: Prover, history: Iterable[ProvedEntry[Record]], with_memberships: bool
+    ) -> None:
         self.membership_count = 0
         self._ledger = ledger
         self._prover = prover
@@ -62,83 +70,82 @@ class ContributionTracer:
         self._models = ledger.positions(kind="model")
         self._closings = sorted([*self._models, *ledger.positions(kind="aborted")])
         self._used: dict[int, dict[int, Digest]] = {}
-        self._later: dict[int, tuple[ProvedEntry, ...]] = {}
+        self._descendants: dict[int, tuple[ProvedEntry[ModelRecord], ...]] = {}
 
-    def prepare(self, rounds: Iterable[int]) -> None:
-        """Prove at once what will be asked for of rounds, by their numbers."""
-        numbers = sorted(set(rounds))
+        numbers = sorted({entry.record.round for entry in history if isinstance(entry.record, Update | PoolRecord)})
         closings = [self._closings[number - 1] for number in numbers if number <= len(self._closings)]
-        self._prover.prove_all([*(self._rounds[number - 1] for number in numbers), *closings])
+        prover.prove_all([*(self._rounds[number - 1] for number in numbers), *closings])
 
-    def round(self, number: int) -> tuple[ProvedEntry, Round]:
-        """Give a round by its number."""
-        proved = self._prover.prove(self._rounds[number - 1])
-        if not isinstance(proved.entry.record, Round):
-            raise LedgerError(f"entry {proved.position} is no round")
-        return proved, proved.entry.record
+    def round(self, number: int) -> ProvedEntry[Round]:
+        """Return a round by its number."""
+        return self._prover.prove(self._rounds[number - 1], Round)
 
-    def contribution(self, update: ProvedEntry, record: Update | PoolRecord) -> Contribution:
+    def contribution(self, update: ProvedEntry[Update | PoolRecord]) -> Contribution:
         """Follow an update, or a pool, into the model that used it."""
-        opening, _ = self.round(record.round)
-        if record.round > len(self._closings):
+        number = update.record.round
+        opening = self.round(number)
+        if number > len(self._closings):
             return Contribution(update=update, round=opening, outcome="open")
-        closing = self._prover.prove(self._closings[record.round - 1])
-        model = closing.entry.record
-        if not isinstance(model, ModelRecord):
+
+        (closing,) = self._prover.prove_all([self._closings[number - 1]])
+        if not is_kind(closing, ModelRecord):
             return Contribution(update=update, round=opening, outcome="aborted")
-        if update.position in model.unused:
+        if update.position in closing.record.unused:
             return Contribution(update=update, round=opening, outcome="unused")
-        is_proved = self._with_memberships and isinstance(record, Update)
+
+        is_proved = self._with_memberships and isinstance(update.record, Update)
         return Contribution(
             update=update,
             round=opening,
             outcome="used",
             model=closing,
-            membership=self._membership(update, opening.position, closing.position, model) if is_proved else None,
-            descendants=self._descendants(closing.position, model),
+            membership=self._membership(update, opening.position, closing) if is_proved else None,
+            descendants=self._descendants_of(closing),
         )
 
-    def _membership(self, update: ProvedEntry, opening: int, closing: int, model: ModelRecord) -> Membership:
-        if closing not in self._used:
-            self._used[closing] = used_updates(self._ledger, opening, closing, model)
-        used = self._used[closing]
+    def _membership(
+        self, update: RecordedEntry[Update | PoolRecord], opening: int, model: ProvedEntry[ModelRecord]
+    ) -> Membership:
+        if model.position not in self._used:
+            self._used[model.position] = used_updates(self._ledger, opening, model)
+        used = self._used[model.position]
+
         leaves = list(used.values())
         index = bisect_left(list(used), update.position)
         proof = inclusion_proof(index, len(leaves), _perfect_subtrees(leaves))
-        verify_inclusion(update.entry.leaf_hash, index, len(leaves), proof, model.updates_root)
+        verify_inclusion(update.leaf_hash, index, len(leaves), proof, model.record.updates_root)
         self.membership_count += 1
         return Membership(index=index, size=len(leaves), proof=tuple(proof))
 
-    def _descendants(self, position: int, model: ModelRecord) -> tuple[ProvedEntry, ...]:
-        if position not in self._later:
-            lineage, later = {model.digest}, []
-            for at, record in self._all_models[bisect_left(self._models, position) + 1 :]:
-                if record.parent in lineage:
-                    lineage.add(record.digest)
-                    later.append(at)
-            self._later[position] = tuple(self._prover.prove_all(later))
-        return self._later[position]
+    def _descendants_of(self, model: ProvedEntry[ModelRecord]) -> tuple[ProvedEntry[ModelRecord], ...]:
+        if model.position not in self._descendants:
+            lineage, positions = {model.record.digest}, []
+            for later in self._all_models[bisect_left(self._models, model.position) + 1 :]:
+                if later.record.parent in lineage:
+                    lineage.add(later.record.digest)
+                    positions.append(later.position)
+            proved = self._prover.prove_all(positions)
+            self._descendants[model.position] = tuple(of_kind(proved, ModelRecord))
+        return self._descendants[model.position]
 
     @cached_property
-    def _all_models(self) -> list[tuple[int, ModelRecord]]:
-        records = ((position, decode_entry(self._ledger.entry(position)).record) for position in self._models)
-        return [(position, record) for position, record in records if isinstance(record, ModelRecord)]
+    def _all_models(self) -> list[RecordedEntry[ModelRecord]]:
+        return list(entries(self._ledger, ModelRecord))
 
 
-def used_updates(ledger: Ledger, opening: int, closing: int, model: ModelRecord) -> dict[int, Digest]:
-    """Give the leaf hashes of the updates that a model used, by position, in ledger order.
+def used_updates(ledger: Ledger, opening: int, model: RecordedEntry[ModelRecord]) -> dict[int, Digest]:
+    """Return the leaf hashes of the updates that a model used, by position, in ledger order.
 
     Args:
         ledger: The ledger.
         opening: Position of the model's round.
-        closing: Position of the model.
         model: The model.
     """
-    unused = set(model.unused)
+    unused = set(model.record.unused)
     return {
-        position: leaf_hash(data)
-        for position, data in ledger.entries(opening + 1, closing)
-        if position not in unused and isinstance(decode_entry(data).record, Update)
+        update.position: update.leaf_hash
+        for update in entries_between(ledger, opening + 1, model.position, Update)
+        if update.position not in unused
     }
 
 

@@ -1,6 +1,6 @@
-"""Where a participant's data went: answers, copies, the models they entered, and what was built on these.
+"""Where a participant's data went: answers, copies, the models they entered, and what was built on those.
 
-Everything is found in the ledger alone, and every proof is checked before it is given out.
+All of it is found in the ledger alone, and every proof is checked before it is returned.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ from dataclasses import dataclass
 
 from liberate.errors import LedgerError
 from liberate.identifiers import Account, Digest
-from liberate.ledger.format.entries import decode_entry
-from liberate.ledger.format.records import Update
-from liberate.ledger.format.sharing_records import Consent, Disclosure, Erasure, PoolRecord, Receipt, Share, Withdrawal
+from liberate.ledger.format.parts import PrincipalRole
+from liberate.ledger.format.records import Record, Update
+from liberate.ledger.format.sharing_records import Disclosure, Erasure, PoolRecord, Withdrawal
 from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.state import Principal
 from liberate.ledger.trace.completeness import Completeness, prove_completeness, proven_principal
 from liberate.ledger.trace.contributions import Contribution, ContributionTracer
 from liberate.ledger.trace.copies import CopyHistory, TracedConsent, TracedCopy
-from liberate.ledger.trace.prover import ProvedEntry, Prover, of_kind
+from liberate.ledger.trace.prover import ProvedEntry, Prover, is_kind, of_kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyUse:
-    """Somebody's copies were used by who received them.
+    """A recipient used copies of a participant's ratings.
 
     Attributes:
-        by: The recipient: a participant for the own answer, or the coordinator for the pool.
+        recipient: Who used them: a participant for an answer, or the coordinator for its pool.
         copies: The copies.
         contribution: The update that used them, or the pool, and what became of it.
     """
 
-    by: int
+    recipient: int
     copies: tuple[TracedCopy, ...]
     contribution: Contribution
 
@@ -46,12 +47,12 @@ class RunSpend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientTrace:
-    """What somebody received, from whom, under which consent.
+    """The copies that a recipient was handed.
 
     Attributes:
         number: The recipient's number.
         checkpoint: The signed note under which everything was proved.
-        completeness: The proof that there is nothing else.
+        completeness: The proof that there are no others.
         copies: The copies handed over, in ledger order; those without a receipt were not accepted.
     """
 
@@ -67,57 +68,65 @@ class ParticipantTrace:
 
     Attributes:
         number: The participant's number.
-        key: Its present public key.
+        principal: The key and accounts that the history leads to.
         checkpoint: The signed note under which everything was proved.
         history: All entries that name the participant as author or subject, in ledger order.
         completeness: The proof that there are no others.
-        contributions: What became of each own update, and of a host's for the participant.
-        grants: The consents given.
+        contributions: What became of each of the participant's updates, and of a host's for the participant.
+        consents: The consents given.
         copies: The copies handed over.
         uses: Each use of them by others.
-        received: The copies received of others.
-        withdrawal: The withdrawal from everything, or None.
-        erasures: The request to be forgotten, and what was said to be done.
-        disclosures: Entries before which somebody looked the participant up.
-        epsilon_nano: Spent from the ε account, in 1e-9.
-        rho_nano: Spent from the ρ account, in 1e-9.
-        spent: The same by run; runs that cost nothing are left out.
-        bases: The base copies that copies were made of, each with its ε per rating in 1e-9, or None: open.
+        received: The copies received from others.
+        spent: What each run has cost; runs that cost nothing are left out.
         proof_count: How many inclusion, membership and completeness proofs were checked.
     """
 
     number: int
-    key: bytes
+    principal: Principal
     checkpoint: str
-    history: tuple[ProvedEntry, ...]
+    history: tuple[ProvedEntry[Record], ...]
     completeness: Completeness
     contributions: tuple[Contribution, ...]
-    grants: tuple[TracedConsent, ...]
+    consents: tuple[TracedConsent, ...]
     copies: tuple[TracedCopy, ...]
     uses: tuple[CopyUse, ...]
     received: tuple[TracedCopy, ...]
-    withdrawal: ProvedEntry | None
-    erasures: tuple[ProvedEntry, ...]
-    disclosures: tuple[ProvedEntry, ...]
-    epsilon_nano: int
-    rho_nano: int
     spent: tuple[RunSpend, ...]
-    bases: dict[Digest, int | None]
     proof_count: int
 
+    @property
+    def withdrawal(self) -> ProvedEntry[Withdrawal] | None:
+        """The withdrawal from everything, or None."""
+        return next((entry for entry in of_kind(self.history, Withdrawal) if entry.record.consent is None), None)
+
+    @property
+    def erasures(self) -> list[ProvedEntry[Erasure]]:
+        """The participant's request to be forgotten, and the reports of what was done."""
+        return [entry for entry in of_kind(self.history, Erasure) if entry.record.number == self.number]
+
+    @property
+    def disclosures(self) -> list[ProvedEntry[Disclosure]]:
+        """The entries before which an auditor had the participant's commitments opened."""
+        return list(of_kind(self.history, Disclosure))
+
+    @property
+    def bases(self) -> dict[Digest, int | None]:
+        """The base copies that copies were made of, each with its ε per rating in 1e-9, or None: open."""
+        return {copy.share.record.base: copy.share.record.epsilon_nano for copy in self.copies}
+
     def used_after_withdrawal(self) -> tuple[Contribution, ...]:
-        """Give what models used after the participant had taken it back.
+        """Return what models used after the participant had withdrawn it.
 
         What was accepted before may be used after. Nothing is accepted after: the rules refuse it, and the history,
         which is complete, would show it here.
         """
-        own = [each for each in self.contributions if _is_used_after(each, self.withdrawal)]
-        shared = [
+        answers = [found for found in self.contributions if _is_used_after(found, self.withdrawal)]
+        copies = [
             use.contribution
             for use in self.uses
-            if any(_is_used_after(use.contribution, copy.grant.end) for copy in use.copies)
+            if any(_is_used_after(use.contribution, copy.consent.withdrawal) for copy in use.copies)
         ]
-        return (*own, *shared)
+        return (*answers, *copies)
 
 
 def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = True) -> ParticipantTrace:
@@ -134,61 +143,47 @@ def trace_participant(ledger: Ledger, number: int, *, with_memberships: bool = T
         ProofMismatch: the ledger cannot prove what it says.
         InvalidRecord: a signature is missing or wrong.
     """
-    principals = ledger.state.principals
-    if number >= len(principals) or principals[number].role != "participant":
+    if not _has_role(ledger, number, "participant"):
         raise LedgerError(f"principal {number} is no participant")
-    completeness = prove_completeness(ledger, number)
-    principal = proven_principal(completeness, ledger.state.founding.log_vkey)
-    positions = ledger.positions(about=number)
-    prover = Prover(ledger, follower=number, history=positions)
-    history = prover.prove_all(positions)
+
+    completeness, principal, prover = _prove_complete(ledger, number)
+    history = prover.prove_all(ledger.positions(about=number))
     sharing = CopyHistory(ledger, prover, history)
-    lineage = ContributionTracer(ledger, prover, with_memberships)
-    lineage.prepare(record.round for each in history if isinstance(record := each.entry.record, Update | PoolRecord))
-    given = tuple(copy for copy in sharing.copies() if copy.sender == number)
-    answers = [(each, record) for each, record in of_kind(history, Update) if number in record.answers_for()]
+    tracer = ContributionTracer(ledger, prover, history, with_memberships)
+
+    copies = [copy for copy in sharing.copies() if copy.sender == number]
+    answers = [update for update in of_kind(history, Update) if number in update.record.answers_for()]
     return ParticipantTrace(
         number=number,
-        key=principal.key,
+        principal=principal,
         checkpoint=prover.note,
         history=tuple(history),
         completeness=completeness,
-        contributions=tuple(lineage.contribution(each, record) for each, record in answers),
-        grants=tuple(sharing.grant(each) for each, record in of_kind(history, Consent) if record.author == number),
-        copies=given,
-        uses=tuple(_uses(history, given, number, lineage)),
+        contributions=tuple(map(tracer.contribution, answers)),
+        consents=tuple(sharing.consents_of(number)),
+        copies=tuple(copies),
+        uses=tuple(_uses(history, copies, number, tracer)),
         received=tuple(copy for copy in sharing.copies() if copy.recipient == number),
-        withdrawal=next((each for each, record in of_kind(history, Withdrawal) if record.consent is None), None),
-        erasures=tuple(each for each, record in of_kind(history, Erasure) if record.number == number),
-        disclosures=tuple(each for each, _ in of_kind(history, Disclosure)),
-        epsilon_nano=principal.epsilon_nano,
-        rho_nano=principal.rho_nano,
-        spent=tuple(_spent(lineage, [record for _, record in answers])),
-        bases={record.base: record.epsilon_nano for _, record in of_kind(history, Share) if record.author == number},
-        proof_count=prover.proof_count + lineage.membership_count + 1,
+        spent=tuple(_spent(tracer, answers)),
+        proof_count=prover.proof_count + tracer.membership_count + 1,
     )
 
 
 def trace_received(ledger: Ledger, number: int) -> RecipientTrace:
-    """Say what a participant, or a coordinator for its pool, received, from whom, and under which consents.
+    """Return what a participant, or a coordinator for its pool, received, from whom, and under which consents.
 
     Raises:
         LedgerError: nobody of that number can receive anything.
         ProofMismatch: the ledger cannot prove what it says.
         InvalidRecord: a signature is missing or wrong.
     """
-    principals = ledger.state.principals
-    if number >= len(principals) or principals[number].role not in ("participant", "coordinator"):
+    if not _has_role(ledger, number, "participant", "coordinator"):
         raise LedgerError(f"principal {number} receives nothing")
-    completeness = prove_completeness(ledger, number)
-    proven_principal(completeness, ledger.state.founding.log_vkey)
-    positions = ledger.positions(about=number)
-    prover = Prover(ledger, follower=number, history=positions)
-    entries = zip(positions, completeness.entries, strict=True)
-    history = prover.prove_all(
-        at for at, data in entries if isinstance(decode_entry(data).record, Consent | Share | Receipt)
-    )
-    copies = CopyHistory(ledger, prover, history).copies()
+
+    completeness, _, prover = _prove_complete(ledger, number)
+    # Only what copies are traced by: the history of a coordinator has every round and model.
+    positions = [at for kind in ("consent", "share", "receipt") for at in ledger.positions(kind=kind, about=number)]
+    copies = CopyHistory(ledger, prover, prover.prove_all(sorted(positions))).copies()
     return RecipientTrace(
         number=number,
         checkpoint=prover.note,
@@ -197,45 +192,57 @@ def trace_received(ledger: Ledger, number: int) -> RecipientTrace:
     )
 
 
+def _has_role(ledger: Ledger, number: int, *roles: PrincipalRole) -> bool:
+    principals = ledger.state.principals
+    return number < len(principals) and principals[number].role in roles
+
+
+def _prove_complete(ledger: Ledger, number: int) -> tuple[Completeness, Principal, Prover]:
+    """Prove which entries are all that name a principal; return the principal that they lead to, and a prover."""
+    completeness = prove_completeness(ledger, number)
+    principal = proven_principal(completeness, ledger.state.founding.log_vkey)
+    return completeness, principal, Prover(ledger, verified_author=number, history=ledger.positions(about=number))
+
+
 def _uses(
-    history: Sequence[ProvedEntry], given: Sequence[TracedCopy], sender: int, lineage: ContributionTracer
+    history: Sequence[ProvedEntry[Record]], copies: Sequence[TracedCopy], sender: int, tracer: ContributionTracer
 ) -> Iterator[CopyUse]:
-    """Give each use of somebody's copies by others, in ledger order."""
-    by_hash = {copy.share.entry.leaf_hash: copy for copy in given}
-    for each in history:
-        match each.entry.record:
-            case Update(shares=inputs) as update:
-                copies = [by_hash[one.share] for one in inputs if one.sender == sender]
-                for recipient in sorted({copy.recipient for copy in copies}):
-                    of_one = tuple(copy for copy in copies if copy.recipient == recipient)
-                    yield CopyUse(by=recipient, copies=of_one, contribution=lineage.contribution(each, update))
-            case PoolRecord(author=coordinator) as pool if coordinator != sender:
-                pooled = tuple(copy for copy in given if copy.recipient == coordinator and _is_usable(copy, each))
-                yield CopyUse(by=coordinator, copies=pooled, contribution=lineage.contribution(each, pool))
-            case _:
-                pass
+    """Yield each use of a sender's copies by others, in ledger order."""
+    by_hash = {copy.share.leaf_hash: copy for copy in copies}
+    for entry in history:
+        if is_kind(entry, Update):
+            used = [by_hash[copy.share] for copy in entry.record.shares if copy.sender == sender]
+            for recipient in sorted({copy.recipient for copy in used}):
+                received = tuple(copy for copy in used if copy.recipient == recipient)
+                yield CopyUse(recipient=recipient, copies=received, contribution=tracer.contribution(entry))
+        elif is_kind(entry, PoolRecord) and entry.record.author != sender:
+            coordinator = entry.record.author
+            pooled = tuple(copy for copy in copies if copy.recipient == coordinator and _is_usable(copy, entry))
+            yield CopyUse(recipient=coordinator, copies=pooled, contribution=tracer.contribution(entry))
 
 
-def _is_usable(copy: TracedCopy, by: ProvedEntry) -> bool:
-    """Whether a copy could be used by an entry."""
-    consent, end, receipt = copy.grant.consent.entry.record, copy.grant.end, copy.receipt
-    if receipt is None or receipt.position > by.position or not isinstance(consent, Consent):
+def _is_usable(copy: TracedCopy, use: ProvedEntry[PoolRecord]) -> bool:
+    """Whether a copy had been received, and its consent was valid, when the coordinator named its pool."""
+    if copy.receipt is None or copy.receipt.position > use.position:
         return False
-    return by.height <= consent.expiry and (end is None or end.position > by.position)
+    withdrawal = copy.consent.withdrawal
+    is_withdrawn = withdrawal is not None and withdrawal.position < use.position
+    return use.height <= copy.consent.entry.record.expiry and not is_withdrawn
 
 
-def _spent(lineage: ContributionTracer, answers: Iterable[Update]) -> Iterator[RunSpend]:
-    by_run: dict[tuple[int, Account], int] = {}
+def _spent(tracer: ContributionTracer, answers: Iterable[ProvedEntry[Update]]) -> Iterator[RunSpend]:
+    spent: dict[tuple[int, Account], int] = {}
     for answer in answers:
-        key = lineage.round(answer.round)[1].run, answer.account
-        by_run[key] = by_run.get(key, 0) + answer.spend_nano
-    for (run, account), nano in by_run.items():
+        key = tracer.round(answer.record.round).record.run, answer.record.account
+        spent[key] = spent.get(key, 0) + answer.record.spend_nano
+
+    for (run, account), nano in spent.items():
         if nano:
             yield RunSpend(run=run, account=account, nano=nano)
 
 
-def _is_used_after(contribution: Contribution, end: ProvedEntry | None) -> bool:
-    """Whether something entered a model, or was accepted at all, after a withdrawal."""
-    if end is None:
+def _is_used_after(contribution: Contribution, withdrawal: ProvedEntry[Withdrawal] | None) -> bool:
+    """Whether data entered a model, or was accepted at all, after a withdrawal."""
+    if withdrawal is None:
         return False
-    return (contribution.model or contribution.update).position > end.position
+    return (contribution.model or contribution.update).position > withdrawal.position

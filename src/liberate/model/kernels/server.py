@@ -9,6 +9,7 @@ import numpy.typing as npt
 from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from liberate.model.kernels.compilation import N_PARTS, prange, serial_kernel, server_kernel
 from liberate.model.kernels.linear_algebra import server_posterior
+from liberate.units import NANO
 
 
 @server_kernel
@@ -238,7 +239,7 @@ def trimmed_sums(
         for group in range(part, n_groups, N_PARTS):
             begin = indptr[group]
             m = indptr[group + 1] - begin
-            out = m * trimmed_nano // 1_000_000_000
+            out = m * trimmed_nano // NANO
             kept = m - 2 * out
             numbers = np.empty(m, np.int64)
             for t in range(width):

@@ -22,11 +22,11 @@ from liberate.model.private.statistics import (
 )
 from liberate.model.solvers import AggregatedStatistics
 from liberate.model.spectral import shrunk, signed, unpacked
+from liberate.units import from_nano, to_nano
 
 REPEATS_WITHIN = 1e-4
 """Largest difference of an array of the model when the same sum is solved elsewhere."""
 
-_NANO = 10**9
 
 _EMBEDDING_VARIANCE = 0.08  # likewise in an embedding
 
@@ -70,7 +70,7 @@ class ItemBiases:
         return {
             "client_noise_nano": self.client_noise_nano,
             "n_chosen": self.n_chosen,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+            "repeats_within_nano": to_nano(REPEATS_WITHIN),
         }
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
@@ -168,7 +168,7 @@ class Embeddings:
             "client_noise_nano": self.client_noise_nano,
             "moments_rounds": self.moments_rounds,
             "n_directions": self.n_directions,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+            "repeats_within_nano": to_nano(REPEATS_WITHIN),
         }
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
@@ -239,7 +239,7 @@ class LearnedPrior:
         return "learned_prior/1"
 
     def parameters(self) -> dict[str, int]:
-        return {"n_directions": self.n_directions, "repeats_within_nano": round(REPEATS_WITHIN * _NANO)}
+        return {"n_directions": self.n_directions, "repeats_within_nano": to_nano(REPEATS_WITHIN)}
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "moments")
@@ -273,7 +273,7 @@ class ItemResiduals:
     def parameters(self) -> dict[str, int]:
         return {
             "client_noise_nano": self.client_noise_nano,
-            "repeats_within_nano": round(REPEATS_WITHIN * _NANO),
+            "repeats_within_nano": to_nano(REPEATS_WITHIN),
         }
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
@@ -305,7 +305,7 @@ def _gain(weights: Float64Array, prior: Float64Array | float, variance: Float64A
 
 def _deviation(client_noise_nano: int, n_devices: int) -> float:
     """Give the standard deviation of the noise in each coordinate of a sum over devices."""
-    return client_noise_nano / _NANO * math.sqrt(n_devices)
+    return from_nano(client_noise_nano) * math.sqrt(n_devices)
 
 
 def following(model: Model, statistic: str, arrays: Mapping[str, Array]) -> Model:

@@ -18,14 +18,15 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.sharing_records import Receipt, Share
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries
 from liberate.ledger.trace.prover import ProvedEntry, Prover
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
-from liberate.tracing.answer_json import Json, entry, from_nano, party, to_base64
+from liberate.tracing.answer_json import Json, entry, party, to_base64
 from liberate.tracing.leak.attribution import (
     BaseCopyIndex,
     LeakedRows,
@@ -35,6 +36,7 @@ from liberate.tracing.leak.attribution import (
     rank_candidates,
     read_leak,
 )
+from liberate.units import from_nano
 
 _FITS = 0.5
 """Part of somebody's rows that must be near the base copy of the person so named: else everybody's are looked at."""
@@ -87,7 +89,7 @@ class _LookUp:
         self._ledger: Ledger = standing.ledger
         self._devices: DeviceStore = standing.devices
         self._publisher = standing.publisher
-        self._shares = _shares_on(self._ledger)
+        self._shares = {share.leaf_hash: share for share in entries(self._ledger, Share)}
         self._disclosures: list[Json] = []
         if not self._shares:
             raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
@@ -99,7 +101,7 @@ class _LookUp:
             LiberateError: No sender's copy opens.
         """
         forgotten = {device.number for device in self._devices.devices() if device.is_erased}
-        senders = {share.author for _, share in self._shares.values()} - forgotten
+        senders = {share.record.author for share in self._shares.values()} - forgotten
         named = [self._devices.find(user_id=name) for name in self._leak.user_ids]
         own = [device.number if device and device.number in senders else None for device in named]
         first = {number for number in own if number is not None}
@@ -132,7 +134,7 @@ class _LookUp:
     def answer(self, matched: MatchedRows, candidates: Sequence[RankedCandidate]) -> Json:
         """Give the answer, each entry in it proved."""
         prover = Prover(self._ledger)
-        used = sorted(self._shares[each.hash][0] for candidate in candidates for each in candidate.copies)
+        used = sorted(self._shares[each.hash].position for candidate in candidates for each in candidate.copies)
         prover.prove_all([*used, *(each["position"] for each in self._disclosures)])
         found = [self._candidate(each, candidates, matched, prover) for each in candidates]
         checkpoint = verify_checkpoint(prover.note, self._run.verifier_key)
@@ -184,7 +186,7 @@ class _LookUp:
             if _opens(each):
                 self.copies.append(each)
             else:
-                self._unopened.append(self._shares[each.hash][0])
+                self._unopened.append(self._shares[each.hash].position)
 
     def _by_base(self) -> dict[Digest, tuple[int, BaseCopy]]:
         """Give sender and base of each base copy that was opened, by commitment."""
@@ -209,16 +211,14 @@ class _LookUp:
     def _evidence(self, accused: RankedCandidate, matched: MatchedRows, prover: Prover) -> list[Json]:
         """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
         receipts = {
-            record.share: position
-            for position in self._ledger.positions(kind="receipt", author=accused.number)
-            if isinstance(record := decode_entry(self._ledger.entry(position)).record, Receipt)
+            receipt.record.share: receipt.position for receipt in entries(self._ledger, Receipt, author=accused.number)
         }
         found = []
         for each in accused.copies:
             receipt = receipts.get(each.hash)
             own = matched.owners == [base.commitment for base in matched.bases].index(each.share.base)
             found.append(
-                _whole(prover.prove(self._shares[each.hash][0]))
+                _whole(prover.prove(self._shares[each.hash].position, Share))
                 | {
                     "sender": each.sender,
                     "copy": to_base64(each.copy),
@@ -228,7 +228,7 @@ class _LookUp:
                     "scale": dict(zip(("low", "step", "levels"), each.base.scale, strict=True)),
                     "items": matched.items[own].tolist(),
                     "leaked": matched.leaked[own].tolist(),
-                    "receipt": None if receipt is None else _whole(prover.prove(receipt)),
+                    "receipt": None if receipt is None else _whole(prover.prove(receipt, Receipt)),
                 }
             )
         return found
@@ -237,17 +237,7 @@ class _LookUp:
         return party(number, self._ledger.state.principals, self._devices)
 
 
-def _shares_on(ledger: Ledger) -> dict[Digest, tuple[int, Share]]:
-    """Give position and record of each share on a ledger, by leaf hash."""
-    found: dict[Digest, tuple[int, Share]] = {}
-    for position in ledger.positions(kind="share"):
-        held = decode_entry(ledger.entry(position))
-        if isinstance(held.record, Share):
-            found[held.leaf_hash] = position, held.record
-    return found
-
-
-def _whole(proved: ProvedEntry) -> Json:
+def _whole(proved: ProvedEntry[RecordBase]) -> Json:
     """Write an entry with all its bytes."""
     return entry(proved) | {"entry": to_base64(proved.entry.data)}
 
