@@ -107,7 +107,7 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         n_coordinates=statistic.shape[0],
         masked=True,
     )
-    charter = Charter(
+    terms = Charter(
         origin="benchmark.invalid/masks",
         seed=1,
         is_simulated=True,
@@ -116,10 +116,8 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         agreed_rho_nano=mechanism.spend_nano,
     )
     participants, stopwatch = [str(user) for user in range(n_participants)], ProcessorWatch()
-    with open_for_run(
-        folder, charter, participants, ratings, run=1, batch_size=1000, stopwatch=stopwatch
-    ) as federation:
-        host = Host(federation.devices, federation.policy, n_items, charter.randomness(b"run"), stopwatch)
+    with open_for_run(folder, terms, participants, ratings, run=1, batch_size=1000, stopwatch=stopwatch) as federation:
+        host = Host(federation.devices, federation.policy, n_items, terms.randomness(b"run"), stopwatch)
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
             ledger=federation.ledger,
@@ -129,7 +127,7 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
             store=ModelStore(folder / "model"),
             config=RoundConfig(),
             noise_placement="per_upload",
-            randomness=charter.randomness(b"run"),
+            randomness=terms.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )

@@ -124,7 +124,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     is_noisy, ratings = world.is_noisy, world.ratings
     statistic, solver = build_method(config, ratings.n_items, noisy=is_noisy)
     mechanism = world.mechanism
-    charter = Charter(
+    terms = Charter(
         origin="test.invalid/world",
         seed=7,
         is_simulated=world.is_simulated,
@@ -138,9 +138,9 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     participants = [f"u{user}" for user in range(ratings.n_users)]
     stopwatch = Stopwatch()
     with open_for_run(
-        folder, charter, participants, ratings, run=1, batch_size=world.batch_size, stopwatch=stopwatch
+        folder, terms, participants, ratings, run=1, batch_size=world.batch_size, stopwatch=stopwatch
     ) as federation:
-        host = Host(federation.devices, federation.policy, ratings.n_items, charter.randomness(b"run"), stopwatch)
+        host = Host(federation.devices, federation.policy, ratings.n_items, terms.randomness(b"run"), stopwatch)
         direct = InProcessTransport(dict.fromkeys(host.numbers, host))
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
         store = ModelStore(folder / "model")
@@ -152,7 +152,7 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
             store=store,
             config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
             noise_placement=world.noise_placement,
-            randomness=charter.randomness(b"run"),
+            randomness=terms.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )

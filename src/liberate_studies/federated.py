@@ -87,9 +87,9 @@ def _level(world: World, epsilon: int, seeds: Sequence[int]) -> _Level:
 
 
 def _ratio(job: Job) -> float:
-    agenda = job.plan
-    (planned,) = agenda.stages  # mode local
-    return signal_to_noise(planned.stage.mechanism, agenda.n_participants, planned.stage.statistic.shape)
+    plan = job.plan
+    (planned,) = plan.stages  # mode local
+    return signal_to_noise(planned.stage.mechanism, plan.n_participants, planned.stage.statistic.shape)
 
 
 def _mean(metrics: Sequence[Metrics], name: str) -> float:

@@ -111,13 +111,13 @@ def poisoners_of(n_users: int, share: float) -> BoolArray:
 
 def poisoned(job: Job, attack: Poisoning, rounds: int) -> PoisoningEffect:
     """Learn some rounds beside poisoners, and judge what came of it."""
-    own, agenda = job.split.train, job.plan
+    own, plan = job.split.train, job.plan
     is_hostile = poisoners_of(own.n_users, attack.share)
-    model = agenda.first_model(job.dataset, SimulatedRandomness(SEED).secret("initial model", 1))
+    model = plan.first_model(job.dataset, SimulatedRandomness(SEED).secret("initial model", 1))
     attackers = {int(user): _Poisoner(attack, int(user)) for user in np.flatnonzero(is_hostile)}
     size, fit, held_out = np.zeros(own.n_users), np.zeros(own.n_users), np.zeros(own.n_users)
     for number in range(rounds):
-        stage = agenda.stage_after(model)
+        stage = plan.stage_after(model)
         try:
             seen = _round(model, stage, own, attack, attackers)
             if attackers and number < WATCHED:

@@ -106,17 +106,17 @@ def federated(job: Job, first_root: bytes = b"") -> Learned:
         job: What to learn; its mode is `plain` or `local`.
         first_root: The ledger root that a recorded run's noise depends on.
     """
-    agenda = job.plan
-    config = agenda.settings.model
-    if not agenda.stages:
+    plan = job.plan
+    config = plan.settings.model
+    if not plan.stages:
         raise ValueError("in mode device there is nothing to federate")
     secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
     randomness = SimulatedRandomness(job.settings.run.seed, first_root)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    models = [agenda.first_model(job.dataset, secret)]
-    while models[-1].version < agenda.rounds and (agenda.is_noisy or not _is_over(models, config.tolerance)):
-        stage = agenda.stage_after(models[-1])
+    models = [plan.first_model(job.dataset, secret)]
+    while models[-1].version < plan.rounds and (plan.is_noisy or not _is_over(models, config.tolerance)):
+        stage = plan.stage_after(models[-1])
         total = _collect(job, models[-1], stage, randomness, stopwatch)
         with stopwatch.measure("solve"):
             models.append(stage.solver.solve(models[-1], total))

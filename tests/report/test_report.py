@@ -237,8 +237,8 @@ def share(run: Run, sender: str, recipient: str) -> None:
         random = SimulatedRandomness(1, b"sharing")
         consent = decode_entry(ledger.entry(give_consent(ledger, devices, source, terms, random))).leaf_hash
         scale = RatingScale(low=1.0, step=1.0, n_levels=5)
-        _, parcel = hand_over(ledger, devices, source, consent, target.number or 0, scale, random)
-        accept_copy(ledger, devices, target, parcel, 20)
+        _, sealed_copy = hand_over(ledger, devices, source, consent, target.number or 0, scale, random)
+        accept_copy(ledger, devices, target, sealed_copy, 20)
         (again,) = (each for each in [devices.find(user_id=sender)] if each is not None)
         withdraw(ledger, devices, again, consent)
 

@@ -107,8 +107,8 @@ def _give(standing: FederationSession, sender: int, recipients: Iterable[int], e
     position = give_consent(ledger, devices, _device(devices, sender), terms, random)
     consent = decode_entry(ledger.entry(position)).leaf_hash
     for device, number in zip(participants, numbers, strict=True):
-        parcel = hand_over(ledger, devices, _device(devices, sender), consent, number, SCALE, random)[1]
-        accept_copy(ledger, devices, _device(devices, int(device.user_id[1:])), parcel, N_ITEMS)
+        sealed_copy = hand_over(ledger, devices, _device(devices, sender), consent, number, SCALE, random)[1]
+        accept_copy(ledger, devices, _device(devices, int(device.user_id[1:])), sealed_copy, N_ITEMS)
 
 
 def _device(devices: DeviceStore, user: int) -> Device:

@@ -336,10 +336,10 @@ def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> N
         def wait() -> bool:
             nonlocal looked
             looked += 1
-            desk = request_processor(
+            processor = request_processor(
                 run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
             )
-            carry_out(desk)
+            carry_out(processor)
             return True
 
         found = actions.withdraw(run, PERSON, consent=None, wait=wait)
@@ -364,10 +364,10 @@ def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run)
 
 def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
     def wait() -> bool:
-        desk = request_processor(
+        processor = request_processor(
             run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
         )
-        carry_out(desk)
+        carry_out(processor)
         return True
 
     with owning(run) as standing, pytest.raises(FederationError, match="no consent of participant"):
@@ -375,13 +375,13 @@ def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> 
 
 
 DURABLE_STEPS = (
-    (DeviceStore, "put_wish"),
-    (DeviceStore, "try_wish"),
+    (DeviceStore, "put_request"),
+    (DeviceStore, "try_request"),
     (DeviceStore, "prepare_acts"),
     (SqliteLedger, "_commit"),
     (DeviceStore, "settle_acts"),
     (PoolStore, "keep"),
-    (DeviceStore, "end_wish"),
+    (DeviceStore, "end_request"),
 )
 
 
@@ -392,7 +392,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
 ) -> None:
     """Whatever the step: the next command finds the consent, the share and the receipt once each, or not begun.
 
-    So it is when the person signs something else before the next wish is carried out.
+    So it is when the person signs something else before the next request is carried out.
     """
     consent(run, FRIEND, "pool")
     shutil.copytree(run.folder, tmp_path / "as-it-was")
@@ -415,7 +415,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
 
         assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
         with DeviceStore(run.devices_folder) as devices:
-            assert devices.wishes() == []
+            assert devices.requests() == []
             assert devices.acts() == []
         if not is_broken_off:
             break
@@ -517,7 +517,7 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
 
 
 ERASING_STEPS = (
-    (DeviceStore, "put_wish"),
+    (DeviceStore, "put_request"),
     (SqliteLedger, "_commit"),
     (DeviceStore, "erase"),
     (PoolStore, "forget"),

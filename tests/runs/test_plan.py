@@ -34,25 +34,25 @@ def test_a_statistic_without_effect_is_refused(settings: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
 def test_a_statistic_with_effect_is_taken(settings: tuple[str, ...]) -> None:
-    agenda = plan_run(resolve(None, [*settings, "model.statistic=normal"], environment={}), 100, 50)
+    plan = plan_run(resolve(None, [*settings, "model.statistic=normal"], environment={}), 100, 50)
 
-    assert agenda.stages[0].stage.statistic.name == "normal"
+    assert plan.stages[0].stage.statistic.name == "normal"
 
 
 @pytest.mark.parametrize("settings", [("privacy.mode=plain",), ("privacy.mode=local", PRIVATE)])
 def test_a_trimmed_sum_is_of_gradients_and_every_round_says_so(settings: tuple[str, ...]) -> None:
-    agenda = plan_run(resolve(None, [*settings, "federation.trimmed_fraction=0.1"], environment={}), 100, 50)
+    plan = plan_run(resolve(None, [*settings, "federation.trimmed_fraction=0.1"], environment={}), 100, 50)
 
-    stage = agenda.stages[0].stage
+    stage = plan.stages[0].stage
     assert stage.statistic.name == "gradient"
     assert stage.mechanism.parameters["trimmed_nano"] == 100_000_000
-    assert agenda.settings.model.statistic == "gradient"
+    assert plan.settings.model.statistic == "gradient"
 
 
 def test_without_trimming_rounds_say_nothing_of_it() -> None:
-    agenda = plan_run(resolve(None, ["privacy.mode=plain"], environment={}), 100, 50)
+    plan = plan_run(resolve(None, ["privacy.mode=plain"], environment={}), 100, 50)
 
-    assert agenda.stages[0].stage.mechanism.parameters == {}
+    assert plan.stages[0].stage.mechanism.parameters == {}
 
 
 @pytest.mark.parametrize(
@@ -92,19 +92,19 @@ def test_what_follows_a_pool_is_what_the_stages_begin_with(
 ) -> None:
     shared = (*settings, f"sharing.user_fraction={users}")
 
-    agenda = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+    plan = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
 
-    assert agenda.pool is not None
-    assert agenda.pool.follows == follows
-    assert [planned.stage.statistic.name for planned in agenda.stages] == statistics
-    assert agenda.rounds == 1 + sum(planned.rounds for planned in agenda.stages)
+    assert plan.pool is not None
+    assert plan.pool.follows == follows
+    assert [planned.stage.statistic.name for planned in plan.stages] == statistics
+    assert plan.rounds == 1 + sum(planned.rounds for planned in plan.stages)
 
 
 def test_moments_that_follow_a_pool_have_a_number_for_each_column_of_its_model() -> None:
     shared = ("privacy.mode=distributed", PRIVATE, "sharing.user_fraction=0.1")
 
-    agenda = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
+    plan = plan_run(resolve(None, shared, environment={}), 6_000, 3_000, 20, pool_levels=5)
 
-    assert agenda.pool is not None
-    assert agenda.pool.moments_rounds == agenda.stages[0].rounds
-    assert agenda.stages[0].stage.statistic.shape[0] == packed_size(20 + agenda.pool.n_factors + 1)
+    assert plan.pool is not None
+    assert plan.pool.moments_rounds == plan.stages[0].rounds
+    assert plan.stages[0].stage.statistic.shape[0] == packed_size(20 + plan.pool.n_factors + 1)

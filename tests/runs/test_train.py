@@ -140,10 +140,10 @@ def test_epsilon_too_small_for_its_rounds_is_refused_before_anything_is_written(
 
 
 def test_private_runs_fix_their_rounds(configure: Configure) -> None:
-    agenda = plan_run(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
+    plan = plan_run(configure("privacy.mode=local", "privacy.epsilon=6"), 30, 20)
 
-    (planned,) = agenda.stages
-    assert (agenda.rounds, planned.stage.statistic.name, planned.stage.statistic.shape[2]) == (3, "gradient", 0)
+    (planned,) = plan.stages
+    assert (plan.rounds, planned.stage.statistic.name, planned.stage.statistic.shape[2]) == (3, "gradient", 0)
 
 
 REAL = ("run.simulated=false", "privacy.mode=local", "privacy.epsilon=6")

@@ -1,7 +1,7 @@
 """What people want to be done is kept on their devices until whoever owns the ledger carries it out.
 
-A training owns the ledger for long; a person's command only puts the wish, and the training carries it out between
-rounds. Before an entry is signed, its sequence number is noted with the wish and signs nothing else: so after a crash
+A training owns the ledger for long; a person's command only queues the request, and the training processes it between
+rounds. Before an entry is signed, its sequence number is stored with the request and signs nothing else: after a crash
 it is known whether the entry stands, and nothing is done twice, or taken for done.
 """
 
@@ -44,11 +44,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestProcessor:
-    """Where wishes are carried out.
+    """Where requests are carried out.
 
     Attributes:
         ledger: The ledger, owned by this process.
-        devices: The store with the wishes; no act is under way on it.
+        devices: The store with the requests; no act is under way on it.
         keeper: The coordinator.
         n_items: Size of the catalogue.
         scale: Gives the scale of the ratings.
@@ -65,77 +65,82 @@ class RequestProcessor:
     randomness: Randomness
 
 
-def carry_out(desk: RequestProcessor) -> int:
-    """Carry out what can be; give how many wishes were dealt with, refused ones and broken-off departures included.
+def carry_out(processor: RequestProcessor) -> int:
+    """Carry out what can be; give how many requests were dealt with, refused ones and broken-off departures included.
 
-    A wish waits while an answer of the device is on its way to the ledger, but to withdraw everything is done at once:
+    A request waits while an answer of the device is on its way to the ledger. Withdrawing everything is done at once:
     then the answer counts as not given.
     """
-    done = len(resume_erasures(desk.ledger, desk.devices, desk.keeper))
-    for waiting in desk.devices.wishes():
+    done = len(resume_erasures(processor.ledger, processor.devices, processor.keeper))
+    for waiting in processor.devices.requests():
         try:
-            outcome: int | str | None = _carry_out(desk, waiting)
+            outcome: int | str | None = _carry_out(processor, waiting)
         except LiberateError as error:
             outcome = f"{error.message} ({error.hint})" if error.hint else error.message
         except ValueError as error:  # its terms are none
             outcome = str(error)
         if outcome is not None:
-            desk.devices.end_wish(waiting.id, outcome)
+            processor.devices.end_request(waiting.id, outcome)
             done += 1
-            _logger.info("a wish of device %d is dealt with: %s", waiting.slot, type(waiting.wish).__name__)
+            _logger.info("a request of device %d is dealt with: %s", waiting.slot, type(waiting.request).__name__)
     return done
 
 
-def _carry_out(desk: RequestProcessor, waiting: QueuedRequest) -> int | None:
-    """Carry a wish out; give the position of its entry, None if it has to wait."""
-    ledger, devices, wish = desk.ledger, desk.devices, waiting.wish
+def _carry_out(processor: RequestProcessor, waiting: QueuedRequest) -> int | None:
+    """Carry a request out; give the position of its entry, None if it has to wait."""
+    ledger, devices, request = processor.ledger, processor.devices, waiting.request
     device = next(device for device in devices.devices() if device.slot == waiting.slot)
-    if isinstance(wish, ErasureRequest):
-        departure = erase_participant(ledger, devices, device, desk.keeper)
+    if isinstance(request, ErasureRequest):
+        departure = erase_participant(ledger, devices, device, processor.keeper)
         return None if departure is None else departure.request
     number = device.enrolled_number
-    if isinstance(wish, WithdrawalRequest) and wish.consent is None:
+    if isinstance(request, WithdrawalRequest) and request.consent is None:
         return withdraw_all(ledger, devices, device)
     stands = _position(ledger, number, waiting.seq)
     if stands is None:
         if device.is_awaited(ledger.state.open_round):
             return None
-        devices.try_wish(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
-        stands = _act(desk, device, number, wish)
-    if isinstance(wish, ShareCopyRequest) and not _is_delivered(desk, device, stands):
+        devices.try_request(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
+        stands = _act(processor, device, number, request)
+    if isinstance(request, ShareCopyRequest) and not _is_delivered(processor, device, stands):
         return None
     return stands
 
 
 def _act(
-    desk: RequestProcessor, device: Device, number: int, wish: ConsentRequest | ShareCopyRequest | WithdrawalRequest
+    processor: RequestProcessor,
+    device: Device,
+    number: int,
+    request: ConsentRequest | ShareCopyRequest | WithdrawalRequest,
 ) -> int:
     """Do what somebody wants; give the position of the entry."""
-    ledger, devices = desk.ledger, desk.devices
-    match wish:
+    ledger, devices = processor.ledger, processor.devices
+    match request:
         case ConsentRequest():
             terms = ConsentTerms(
-                recipients=wish.recipients,
-                expiry=ledger.height + wish.blocks,
-                max_shares=wish.max_shares,
-                epsilon=wish.epsilon,
-                rating_fraction=wish.rating_fraction,
-                items=wish.items,
-                purpose=wish.purpose,
+                recipients=request.recipients,
+                expiry=ledger.height + request.blocks,
+                max_shares=request.max_shares,
+                epsilon=request.epsilon,
+                rating_fraction=request.rating_fraction,
+                items=request.items,
+                purpose=request.purpose,
             )
-            return give_consent(ledger, devices, device, terms, desk.randomness)
+            return give_consent(ledger, devices, device, terms, processor.randomness)
         case ShareCopyRequest():
-            consent = _consent(ledger, number, wish.consent)
-            return hand_over(ledger, devices, device, consent, wish.recipient, desk.scale(), desk.randomness)[0]
+            consent = _consent(ledger, number, request.consent)
+            return hand_over(
+                ledger, devices, device, consent, request.recipient, processor.scale(), processor.randomness
+            )[0]
         case WithdrawalRequest():
-            return withdraw(ledger, devices, device, _consent(ledger, number, wish.consent))
+            return withdraw(ledger, devices, device, _consent(ledger, number, request.consent))
         case _:
-            assert_never(wish)
+            assert_never(request)
 
 
-def _is_delivered(desk: RequestProcessor, device: Device, position: int) -> bool:
+def _is_delivered(processor: RequestProcessor, device: Device, position: int) -> bool:
     """Let the recipient of a share take the copy, unless it has or never will; False: it cannot act now."""
-    ledger, devices = desk.ledger, desk.devices
+    ledger, devices = processor.ledger, processor.devices
     entry = decode_entry(ledger.entry(position))
     share = ledger.state.sharing.shares.get(entry.leaf_hash)
     recipient = None if share is None else devices.find(number=share.record.recipient)
@@ -143,12 +148,12 @@ def _is_delivered(desk: RequestProcessor, device: Device, position: int) -> bool
         return True
     if recipient is not None and recipient.is_awaited(ledger.state.open_round):
         return False
-    parcel = sealed_copy_of(ledger, devices, device.slot, entry.leaf_hash)
+    sealed_copy = sealed_copy_of(ledger, devices, device.slot, entry.leaf_hash)
     try:
-        if share.record.recipient == desk.keeper.number:
-            desk.take(parcel)
+        if share.record.recipient == processor.keeper.number:
+            processor.take(sealed_copy)
         elif recipient is not None and not recipient.is_erased:
-            accept_copy(ledger, devices, recipient, parcel, desk.n_items)
+            accept_copy(ledger, devices, recipient, sealed_copy, processor.n_items)
     except LiberateError as error:
         _logger.warning("participant %d does not take a copy: %s", share.record.recipient, error)
     return True

@@ -83,12 +83,12 @@ class FederationSession:
 
 
 @contextmanager
-def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSession]:
+def open_federation(folder: Path, terms: Charter) -> Iterator[FederationSession]:
     """Open a federation that was founded before, for what is done between rounds.
 
     Args:
         folder: Where it lies.
-        charter: As at the start; what the genesis says is not compared.
+        terms: As at the start; what the genesis says is not compared.
 
     Yields:
         The federation; its files are released at the end.
@@ -99,7 +99,7 @@ def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSessio
     """
     log_key = load_key(folder / "keys" / "log.key")
     with (
-        closing(SqliteLedger.open(folder / "ledger", log_key, charter.clock)) as ledger,
+        closing(SqliteLedger.open(folder / "ledger", log_key, terms.clock)) as ledger,
         DeviceStore(folder / "devices") as devices,
     ):
         kept, vkey = folder / "checkpoint", verifier_key(ledger.origin, log_key.public)
@@ -111,7 +111,7 @@ def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSessio
         yield FederationSession(
             ledger=ledger,
             devices=devices,
-            publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+            publisher=Publisher(ledger, terms.witnesses, terms.witness_threshold, kept),
             finished=finished,
         )
 
@@ -119,7 +119,7 @@ def open_federation(folder: Path, charter: Charter) -> Iterator[FederationSessio
 @contextmanager
 def open_for_run(
     folder: Path,
-    charter: Charter,
+    terms: Charter,
     participants: Sequence[str],
     ratings: Ratings,
     *,
@@ -134,7 +134,7 @@ def open_for_run(
 
     Args:
         folder: Where it lies; made if absent.
-        charter: What the genesis says or is to say, and people agree to.
+        terms: What the genesis says or is to say, and people agree to.
         people: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
         ratings: What each of them holds from now on.
         run: Number of the run: the ledger's last one, or the next.
@@ -148,34 +148,34 @@ def open_for_run(
         The federation; its files are released at the end.
 
     Raises:
-        FederationError: The genesis says something else than the charter, or the ledger refuses an entry.
+        FederationError: The genesis says something else than the terms, or the ledger refuses an entry.
         RolledBack: The ledger lacks what it has published, or what its devices have accepted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     founder, log_key, coordinator_key = (
-        load_or_create_key(folder / "keys", name, charter.randomness()) for name in ("founder", "log", "coordinator")
+        load_or_create_key(folder / "keys", name, terms.randomness()) for name in ("founder", "log", "coordinator")
     )
-    ledger = _open_ledger(folder / "ledger", charter, founder, log_key, stopwatch)
+    ledger = _open_ledger(folder / "ledger", terms, founder, log_key, stopwatch)
     with closing(ledger):
         vkey = verifier_key(ledger.origin, log_key.public)
         kept = folder / "checkpoint"
         if kept.exists():
             check_published(ledger, kept.read_text("utf-8"), vkey)
-        _check_genesis(ledger, charter)
+        _check_genesis(ledger, terms)
         claim(ledger)
         policy = ParticipationPolicy(
             origin=ledger.origin,
             log_key=vkey,
             coordinator_key=coordinator_key.public,
-            mechanism=charter.mechanism,
-            honest_fraction=charter.honest_fraction,
-            witnesses=_witness_policy(ledger, charter),
+            mechanism=terms.mechanism,
+            honest_fraction=terms.honest_fraction,
+            witnesses=_witness_policy(ledger, terms),
         )
         admitting = Registrar(ledger, founder, batch_size, stopwatch)
         _settle(folder / "devices", ledger, coordinator_key, run, vkey)
-        salts = charter.randomness(verify_checkpoint(ledger.checkpoint(), vkey).root)
+        salts = terms.randomness(verify_checkpoint(ledger.checkpoint(), vkey).root)
         with open_or_create_device_store(
-            folder / "devices", participants, ratings, charter.randomness(), salts
+            folder / "devices", participants, ratings, terms.randomness(), salts
         ) as devices:
             progress(f"enrolling {len(participants):,} participants")
             (coordinator,) = enrol(admitting, [coordinator_key.public], "coordinator")
@@ -187,9 +187,9 @@ def open_for_run(
                 policy=policy,
                 coordinator_key=coordinator_key,
                 coordinator=coordinator,
-                publisher=Publisher(ledger, charter.witnesses, charter.witness_threshold, kept),
+                publisher=Publisher(ledger, terms.witnesses, terms.witness_threshold, kept),
                 cohort=_agree(
-                    ledger, devices, charter, run, participants if cohort is None else [participants[i] for i in cohort]
+                    ledger, devices, terms, run, participants if cohort is None else [participants[i] for i in cohort]
                 ),
             )
 
@@ -214,19 +214,19 @@ def _settle(folder: Path, ledger: SqliteLedger, coordinator: SigningKey, run: in
 
 
 def _agree(
-    ledger: SqliteLedger, devices: DeviceStore, charter: Charter, run: int, participants: Sequence[str]
+    ledger: SqliteLedger, devices: DeviceStore, terms: Charter, run: int, participants: Sequence[str]
 ) -> tuple[int, ...]:
-    """Let people agree to a run on the charter's terms; give the numbers of those who can take part.
+    """Let people agree to a run on these terms; return the numbers of those who can take part.
 
     Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
     """
     by_id = {device.user_id: device for device in devices.devices()}
     own = [by_id[person] for person in participants]
-    if charter.mechanism:
+    if terms.mechanism:
         devices.agree(
             run,
             [device.slot for device in own],
-            cost=(charter.agreed_epsilon_nano, charter.agreed_rho_nano),
+            cost=(terms.agreed_epsilon_nano, terms.agreed_rho_nano),
             limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
         )
     numbers = sorted(device.number for device in own if device.number is not None)
@@ -243,12 +243,12 @@ def load_or_create_key(folder: Path, name: str, randomness: Randomness) -> Signi
 
 
 def _open_ledger(
-    folder: Path, charter: Charter, founder: SigningKey, log_key: SigningKey, stopwatch: Stopwatch
+    folder: Path, terms: Charter, founder: SigningKey, log_key: SigningKey, stopwatch: Stopwatch
 ) -> SqliteLedger:
     if _holds_ledger(folder):
-        return SqliteLedger.open(folder, log_key, charter.clock, stopwatch)
-    tag = charter.randomness().secret("origin").hex() if charter.is_simulated else secrets.token_hex(32)
-    origin = charter.origin or f"liberate.invalid/{tag[:16]}"
+        return SqliteLedger.open(folder, log_key, terms.clock, stopwatch)
+    tag = terms.randomness().secret("origin").hex() if terms.is_simulated else secrets.token_hex(32)
+    origin = terms.origin or f"liberate.invalid/{tag[:16]}"
     enrolment_policy = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
     roles: tuple[EnrolledRole, ...] = ("participant", "coordinator", "auditor")
     genesis = Genesis(
@@ -258,30 +258,30 @@ def _open_ledger(
         registrars=(Digest(founder.public),),
         enrolment_policy=dict.fromkeys(roles, enrolment_policy),
         log_vkey=verifier_key(origin, log_key.public),
-        simulated=charter.is_simulated,
+        simulated=terms.is_simulated,
         unit="user",
         relation="zero-out",
-        epsilon_nano_limit=charter.epsilon_nano_limit,
-        rho_nano_limit=charter.rho_nano_limit,
-        witnesses=Witnesses(keys=tuple(w.key for w in charter.witnesses), threshold=charter.witness_threshold),
+        epsilon_nano_limit=terms.epsilon_nano_limit,
+        rho_nano_limit=terms.rho_nano_limit,
+        witnesses=Witnesses(keys=tuple(w.key for w in terms.witnesses), threshold=terms.witness_threshold),
     )
-    return SqliteLedger.create(folder, sign(genesis, founder), log_key, charter.clock, stopwatch)
+    return SqliteLedger.create(folder, sign(genesis, founder), log_key, terms.clock, stopwatch)
 
 
-def _check_genesis(ledger: SqliteLedger, charter: Charter) -> None:
-    """Refuse a charter that says something else than the genesis, which cannot be changed later."""
+def _check_genesis(ledger: SqliteLedger, terms: Charter) -> None:
+    """Refuse a terms that says something else than the genesis, which cannot be changed later."""
     genesis = ledger.state.founding
-    if genesis.simulated != charter.is_simulated:
+    if genesis.simulated != terms.is_simulated:
         found, wanted = ("a", "real keys") if genesis.simulated else ("no", "a simulation")
         raise FederationError(
             f"the ledger is {found} simulation, the run is to use {wanted}", hint="give run.simulated as at the start"
         )
     limits = {
-        "ledger.epsilon_limit": (genesis.epsilon_nano_limit, charter.epsilon_nano_limit),
-        "ledger.epsilon_limit, as rho by privacy.delta": (genesis.rho_nano_limit, charter.rho_nano_limit),
+        "ledger.epsilon_limit": (genesis.epsilon_nano_limit, terms.epsilon_nano_limit),
+        "ledger.epsilon_limit, as rho by privacy.delta": (genesis.rho_nano_limit, terms.rho_nano_limit),
     }
     said = {name: (_units(found), _units(wanted)) for name, (found, wanted) in limits.items()}
-    for name, (present, given) in {"ledger.origin": (genesis.origin, charter.origin or None), **said}.items():
+    for name, (present, given) in {"ledger.origin": (genesis.origin, terms.origin or None), **said}.items():
         if given is not None and given != present:
             raise FederationError(
                 f"the genesis has another {name}: {present}, not {given}",
@@ -293,10 +293,10 @@ def _units(nano: int | None) -> str | None:
     return None if nano is None else f"{from_nano(nano):.10g}"
 
 
-def _witness_policy(ledger: SqliteLedger, charter: Charter) -> WitnessPolicy:
-    """Give the witness policy of the genesis, which must be the charter's: it cannot be changed later."""
+def _witness_policy(ledger: SqliteLedger, terms: Charter) -> WitnessPolicy:
+    """Give the witness policy of the genesis, which must be the terms's: it cannot be changed later."""
     fixed = ledger.state.founding.witnesses
-    found, wanted = (fixed.keys, fixed.threshold), (tuple(w.key for w in charter.witnesses), charter.witness_threshold)
+    found, wanted = (fixed.keys, fixed.threshold), (tuple(w.key for w in terms.witnesses), terms.witness_threshold)
     if found != wanted:
         raise FederationError(
             f"the genesis names {len(fixed.keys)} witnesses, {fixed.threshold} must cosign; other ones were given",

@@ -86,7 +86,7 @@ def consent(
               epsilon=epsilon, rating_fraction=rating_fraction)  # fmt: skip
     except ValueError as error:
         raise LiberateError(str(error)) from error
-    wish = ConsentRequest(
+    request = ConsentRequest(
         recipients=tuple(named),
         blocks=blocks,
         max_shares=max_shares,
@@ -95,7 +95,7 @@ def consent(
         items=None if items is None else _indices(run, items),
         purpose=purpose,
     )
-    return _act(run, participant, wish, wait)
+    return _act(run, participant, request, wait)
 
 
 def _indices(run: Run, items: Sequence[str]) -> tuple[int, ...]:
@@ -205,36 +205,36 @@ def received(run: Run, participant: str) -> pa.Table:
     )
 
 
-def _act(run: Run, participant: str, wish: DataSubjectRequest, wait: Wait) -> dict[str, Any]:
-    """Put a wish, and carry it out or wait until it is.
+def _act(run: Run, participant: str, request: DataSubjectRequest, wait: Wait) -> dict[str, Any]:
+    """Put a request, and carry it out or wait until it is.
 
     Raises:
         LiberateError: Nobody has that name, or the ledger refuses.
     """
     person = find_person(run, participant)
-    if isinstance(wish, ErasureRequest) and (known := _departure(run, person.number)):
-        return _outcome(run, person, wish, int(known["entry"]), is_published=True)
+    if isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):
+        return _outcome(run, person, request, int(known["entry"]), is_published=True)
     with DeviceStore(run.devices_folder) as devices:
-        id = devices.put_wish(device_of(devices, person.number).slot, wish)
+        id = devices.put_request(device_of(devices, person.number).slot, request)
     is_published = True
     while True:
-        outcome = _result(run, person, wish, id)
+        outcome = _result(run, person, request, id)
         if outcome is not None:
-            return _outcome(run, person, wish, outcome, is_published=is_published)
+            return _outcome(run, person, request, outcome, is_published=is_published)
         try:
             is_published = _carry_out(run)
         except LedgerLocked:
             if not wait():
-                return _outcome(run, person, wish, None, is_published=False)
+                return _outcome(run, person, request, None, is_published=False)
             continue
-        return _outcome(run, person, wish, _result(run, person, wish, id), is_published=is_published)
+        return _outcome(run, person, request, _result(run, person, request, id), is_published=is_published)
 
 
 def _carry_out(run: Run) -> bool:
-    """Carry all wishes out as owner of the ledger; whether enough witnesses have cosigned the outcome."""
-    charter = federation_terms(run.settings)
-    with open_federation(run.home, charter) as standing:
-        carry_out(request_processor(run.home, standing.ledger, standing.devices, charter, run.dataset))
+    """Carry all requests out as owner of the ledger; whether enough witnesses have cosigned the outcome."""
+    terms = federation_terms(run.settings)
+    with open_federation(run.home, terms) as standing:
+        carry_out(request_processor(run.home, standing.ledger, standing.devices, terms, run.dataset))
         try:
             standing.publisher.publish()
         except NoQuorum:
@@ -242,8 +242,8 @@ def _carry_out(run: Run) -> bool:
         return True
 
 
-def _result(run: Run, person: Person, wish: DataSubjectRequest, id: int) -> int | None:
-    """Give where the entry of a wish stands, None while it waits.
+def _result(run: Run, person: Person, request: DataSubjectRequest, id: int) -> int | None:
+    """Give where the entry of a request stands, None while it waits.
 
     Raises:
         FederationError: It was refused.
@@ -252,25 +252,25 @@ def _result(run: Run, person: Person, wish: DataSubjectRequest, id: int) -> int 
         outcome = devices.outcome_of(id)
     if isinstance(outcome, str):
         raise FederationError(outcome)
-    if outcome is None and isinstance(wish, ErasureRequest) and (known := _departure(run, person.number)):
+    if outcome is None and isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):
         return int(known["entry"])
     return outcome
 
 
 def _outcome(
-    run: Run, person: Person, wish: DataSubjectRequest, position: int | None, *, is_published: bool
+    run: Run, person: Person, request: DataSubjectRequest, position: int | None, *, is_published: bool
 ) -> dict[str, Any]:
     """Describe an act, as `consent` says."""
     found = {
         "number": person.number,
         "key_id": person.key_id,
         "user_id": person.user_id,
-        "act": wish.__struct_config__.tag,
+        "act": request.__struct_config__.tag,
         "entry": position,
         "under_way": position is None,
         "published": is_published and position is not None,
     }
-    if isinstance(wish, ErasureRequest) and position is not None:
+    if isinstance(request, ErasureRequest) and position is not None:
         found |= {"user_id": None} | _departure(run, person.number)
     return found
 

@@ -10,12 +10,12 @@ from liberate.runs.prepare import limits
 from liberate.settings import LedgerConfig, Settings
 
 
-def federation_terms(settings: Settings, agenda: Plan | None = None) -> Charter:
+def federation_terms(settings: Settings, plan: Plan | None = None) -> Charter:
     """Give what the founder of a run's ledger writes down, and people agree to.
 
     Args:
         settings: Resolved settings.
-        agenda: What is going to leave devices; None where nothing is.
+        plan: What is going to leave devices; None where nothing is.
 
     Raises:
         SettingsError: A witness is none, or more are to cosign than there are.
@@ -26,10 +26,10 @@ def federation_terms(settings: Settings, agenda: Plan | None = None) -> Charter:
         origin=settings.ledger.origin,
         seed=settings.run.seed,
         is_simulated=settings.run.simulated,
-        mechanism="" if agenda is None else agenda.mechanism_name,
+        mechanism="" if plan is None else plan.mechanism_name,
         honest_fraction=settings.privacy.honest_fraction,
-        agreed_epsilon_nano=0 if agenda is None else agenda.spend_nano("epsilon"),
-        agreed_rho_nano=0 if agenda is None else agenda.spend_nano("rho"),
+        agreed_epsilon_nano=0 if plan is None else plan.spend_nano("epsilon"),
+        agreed_rho_nano=0 if plan is None else plan.spend_nano("rho"),
         epsilon_nano_limit=most["epsilon"],
         rho_nano_limit=most["rho"],
         witnesses=witnesses,

@@ -64,10 +64,10 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
         LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
     """
     person = find_person(run, participant)
-    charter = federation_terms(run.settings)
-    with open_federation(run.home, charter) as standing:
+    terms = federation_terms(run.settings)
+    with open_federation(run.home, terms) as standing:
         done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
-        change = done[0] if done else _carry_out(run, charter, standing, person.number, act)
+        change = done[0] if done else _carry_out(run, terms, standing, person.number, act)
         try:
             standing.publisher.publish()
             is_published = True
@@ -80,17 +80,17 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
         }
 
 
-def _carry_out(run: Run, charter: Charter, standing: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
+def _carry_out(run: Run, terms: Charter, standing: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
     ledger, devices = standing.ledger, standing.devices
     device = device_of(devices, number)
     root = verify_checkpoint(ledger.checkpoint(), run.verifier_key).root
     match act:
         case "rotation":
-            return rotate_key(ledger, devices, device, charter.randomness(root).secret("participant key", number))
+            return rotate_key(ledger, devices, device, terms.randomness(root).secret("participant key", number))
         case "revocation":
             return revoke_key(ledger, devices, device)
         case "recovery":
-            seed = charter.randomness(root).secret("participant key", number)
+            seed = terms.randomness(root).secret("participant key", number)
             return recover_key(ledger, devices, device, seed, load_key(run.home / "keys" / "founder.key"))
         case _:
             assert_never(act)

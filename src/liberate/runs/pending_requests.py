@@ -27,15 +27,15 @@ from liberate.runs.folder import POOL_FOLDER, UPLOADS_FOLDER
 
 
 def request_processor(
-    folder: Path, ledger: Ledger, devices: DeviceStore, charter: Charter, dataset: Callable[[], Dataset]
+    folder: Path, ledger: Ledger, devices: DeviceStore, terms: Charter, dataset: Callable[[], Dataset]
 ) -> RequestProcessor:
-    """Set up what carries wishes out.
+    """Set up what carries requests out.
 
     Args:
         folder: Of the federation.
         ledger: Its ledger, owned by this process.
         devices: The store of its one host.
-        charter: Says where secrets come from.
+        terms: Says where secrets come from.
         dataset: Loads ratings whose scale is that of copies.
     """
     home = FederationFolder(folder)
@@ -45,9 +45,9 @@ def request_processor(
         raise LiberateError("the coordinator is not enrolled yet", hint="give the train command again first")
     n_items = pq.read_metadata(home.items_path).num_rows
 
-    def take(parcel: SealedCopy) -> None:
+    def take(sealed_copy: SealedCopy) -> None:
         with PoolStore(folder / POOL_FOLDER) as pool:
-            accept_into_pool(ledger, pool, key, number, [parcel], n_items)
+            accept_into_pool(ledger, pool, key, number, [sealed_copy], n_items)
 
     return RequestProcessor(
         ledger=ledger,
@@ -60,7 +60,7 @@ def request_processor(
         n_items=n_items,
         scale=lambda: _scale(dataset()),
         take=take,
-        randomness=charter.randomness(verify_checkpoint(ledger.checkpoint(), ledger.state.founding.log_vkey).root),
+        randomness=terms.randomness(verify_checkpoint(ledger.checkpoint(), ledger.state.founding.log_vkey).root),
     )
 
 

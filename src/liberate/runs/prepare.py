@@ -83,7 +83,7 @@ class PreparedRun:
         moved: Which of the ratings to be held out were learned from before, as rows.
         carried: Whether devices hold ratings that the data set lacks.
         left_out: Original ids of people of the data set who do not take part.
-        agenda: What the run will do.
+        plan: What the run will do.
     """
 
     home: FederationFolder
@@ -96,7 +96,7 @@ class PreparedRun:
     moved: tuple[int, ...] = ()
     carried: bool = False
     left_out: tuple[str, ...]
-    agenda: Plan
+    plan: Plan
 
     @property
     def cohort(self) -> list[int]:
@@ -145,7 +145,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
             hint="give data.split_seed as in the run before, or newer ratings",
         )
     held = standing.held.updated(split.train)
-    agenda, able = _affordable(settings, dataset, standing)
+    plan, able = _affordable(settings, dataset, standing)
     return PreparedRun(
         home=home,
         number=standing.number,
@@ -157,7 +157,7 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
         moved=tuple(moved.tolist()),
         carried=held.n_ratings > split.train.n_ratings,
         left_out=tuple(name for user, name in enumerate(dataset.user_ids) if user not in able),
-        agenda=agenda,
+        plan=plan,
     )
 
 
@@ -191,8 +191,8 @@ def _as_begun(run: Run, home: FederationFolder, dataset: Dataset, settings: Sett
     left_out = tuple(run.record.get("left_out", ()))
     digest = dataset.digest
     dataset = align_to_catalogue(dataset, items)
-    agenda = _plan(settings, dataset, len(dataset.user_ids) - len(left_out), has_pool=bool(run.record.get("pool")))
-    if run.settings != agenda.settings or run.record["dataset"] != digest:
+    plan = _plan(settings, dataset, len(dataset.user_ids) - len(left_out), has_pool=bool(run.record.get("pool")))
+    if run.settings != plan.settings or run.record["dataset"] != digest:
         raise SettingsError(f"{run.folder} holds a run with other settings or ratings", hint="choose another --out")
     if run.home.resolve() != home.folder.resolve():
         raise SettingsError(f"{run.folder} holds a run of the federation in {run.home}", hint=f"--ledger {run.home}")
@@ -211,7 +211,7 @@ def _as_begun(run: Run, home: FederationFolder, dataset: Dataset, settings: Sett
         dataset=dataset,
         split=run.split(dataset),
         left_out=left_out,
-        agenda=agenda,
+        plan=plan,
     )
 
 
@@ -282,15 +282,15 @@ def _affordable(settings: Settings, dataset: Dataset, standing: FederationSnapsh
     able = [user for user in range(n_users) if standing.is_active[user]]
     has_pool = _has_pool(settings, standing)
     while True:
-        agenda = _plan(settings, dataset, len(able), has_pool=has_pool)
+        plan = _plan(settings, dataset, len(able), has_pool=has_pool)
         payers = able
         for name in _ACCOUNTS:
-            most = standing.limits[name] - agenda.spend_nano(name)
+            most = standing.limits[name] - plan.spend_nano(name)
             payers = [user for user in payers if standing.spent[name][user] <= most]
             if len(payers) < max(1, int(n_users * settings.federation.min_participation)):
-                raise _exceeded(name, agenda, standing, sorted(set(able) - set(payers)), n_users)
+                raise _exceeded(name, plan, standing, sorted(set(able) - set(payers)), n_users)
         if len(payers) == len(able):
-            return agenda, set(able)
+            return plan, set(able)
         able = payers
 
 
@@ -308,12 +308,12 @@ def _plan(settings: Settings, dataset: Dataset, n_participants: int, *, has_pool
 
 
 def _exceeded(
-    name: PricedAccount, agenda: Plan, standing: FederationSnapshot, unable: list[int], n_users: int
+    name: PricedAccount, plan: Plan, standing: FederationSnapshot, unable: list[int], n_users: int
 ) -> BudgetExceeded:
     """Say which account is too small for a run, by the person with the most left of those who cannot pay."""
-    limit, cost = standing.limits[name], agenda.spend_nano(name)
+    limit, cost = standing.limits[name], plan.spend_nano(name)
     spent = min((standing.spent[name][user] for user in unable), default=0)
-    left, delta = max(0, limit - spent), agenda.settings.privacy.delta
+    left, delta = max(0, limit - spent), plan.settings.privacy.delta
     worth = from_nano(left) if name == "epsilon" else epsilon_of(math.sqrt(2 * left / NANO), delta)
     at_delta = "" if name == "epsilon" else f" at delta {delta:g}"
     return BudgetExceeded(

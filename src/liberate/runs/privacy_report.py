@@ -43,18 +43,18 @@ def forecast_of(run: Run) -> dict[str, Any]:
 
 def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
     features = public_features(settings, dataset)
-    agenda = plan_run(settings, n_participants, len(dataset.item_ids), features.shape[1])
+    plan = plan_run(settings, n_participants, len(dataset.item_ids), features.shape[1])
     found = _promised(settings) | {
-        "participants": agenda.n_participants,
-        "items": agenda.n_items,
-        "rounds": agenda.rounds,
-        "stages": [_stage(planned, agenda.n_participants) for planned in agenda.stages],
-        "reasons": list(agenda.reasons),
+        "participants": plan.n_participants,
+        "items": plan.n_items,
+        "rounds": plan.rounds,
+        "stages": [_stage(planned, plan.n_participants) for planned in plan.stages],
+        "reasons": list(plan.reasons),
     }
-    found |= asdict(agenda.spent())
+    found |= asdict(plan.spent())
     if settings.privacy.mode == "distributed":
-        found |= _if_colluding(agenda.n_participants, lambda c: agenda.spent(colluding=c))
-    return found | _signal(agenda)
+        found |= _if_colluding(plan.n_participants, lambda c: plan.spent(colluding=c))
+    return found | _signal(plan)
 
 
 def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
@@ -163,9 +163,9 @@ def _if_colluding(n_participants: int, spent: Callable[[int], PrivacyLoss]) -> d
     return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}
 
 
-def _signal(agenda: Plan) -> dict[str, Any]:
+def _signal(plan: Plan) -> dict[str, Any]:
     """Give the ratio of the stage that stands out least from its noise, and what to say of it."""
-    ratio = min((_ratio(planned, agenda.n_participants) for planned in agenda.stages), default=np.inf)
+    ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=np.inf)
     return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
 
 

@@ -113,7 +113,7 @@ def train(
     task = prepare(settings, out, None if ledger is None else Path(ledger))
     if task.begun is not None and task.begun.is_finished:
         return task.begun.result
-    agenda, dataset = task.agenda, task.dataset
+    plan, dataset = task.plan, task.dataset
     if task.left_out:
         absent, everybody = len(task.left_out), len(dataset.user_ids)
         progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
@@ -121,11 +121,11 @@ def train(
         save_table(out / CATALOGUE, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    charter = federation_terms(agenda.settings, agenda)
+    terms = federation_terms(plan.settings, plan)
     with (
         open_for_run(
             task.home.folder,
-            charter,
+            terms,
             dataset.user_ids,
             task.split.train,
             run=task.number,
@@ -137,14 +137,14 @@ def train(
         ) as federation,
         UploadStore(out / UPLOADS_FOLDER) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
-        run = task.begun or _begin(out, task, federation, charter, start, progress)
-        last = _learn(run, task, federation, charter, uploads, stopwatch, progress)
+        run = task.begun or _begin(out, task, federation, terms, start, progress)
+        last = _learn(run, task, federation, terms, uploads, stopwatch, progress)
         split = without_participants(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
         checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
     progress("evaluating")
     rounds = last.version - run.first_version
-    spent = agenda.spent(rounds)
+    spent = plan.spent(rounds)
     result = Result(
         run=str(out),
         **_measure(run, dataset, split, last),
@@ -159,7 +159,7 @@ def train(
     )
     figures = {key: value for key, value in asdict(result).items() if key != "run"}
     ended = {"last_position": checkpoint.size - 1, "seconds": dict(stopwatch.seconds), "result": figures}
-    write_run(Run(out, agenda.settings, run.record | ended))
+    write_run(Run(out, plan.settings, run.record | ended))
     return result
 
 
@@ -177,13 +177,13 @@ def _begin(
     out: Path,
     task: PreparedRun,
     federation: RunSession,
-    charter: Charter,
+    terms: Charter,
     start: StartingPoint | None,
     progress: Progress,
 ) -> Run:
     """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
-    first, started_from = _first_model(task, federation, charter, start, progress)
+    first, started_from = _first_model(task, federation, terms, start, progress)
     ModelStore(out / "model").save(first)
     if task.moved:
         save_table(out / PREVIOUSLY_LEARNED, pa.table({"row": task.moved}))
@@ -201,10 +201,10 @@ def _begin(
         "started_from": started_from,
         "carried": task.carried,
         "left_out": list(task.left_out),
-        "pool": task.agenda.pool is not None,
+        "pool": task.plan.pool is not None,
     }
     _stand(task, out)
-    run = Run(out, task.agenda.settings, record)
+    run = Run(out, task.plan.settings, record)
     write_run(run)
     return run
 
@@ -222,14 +222,14 @@ def _stand(task: PreparedRun, out: Path) -> None:
 
 
 def _first_model(
-    task: PreparedRun, federation: RunSession, charter: Charter, start: StartingPoint | None, progress: Progress
+    task: PreparedRun, federation: RunSession, terms: Charter, start: StartingPoint | None, progress: Progress
 ) -> tuple[Model, int]:
     """Give the model that the run starts from, and what that goes on with.
 
     It is what was asked for, or the last one of the federation if it may be, or else one of constants.
     """
-    agenda, reached = task.agenda, federation.ledger.state.model
-    fresh = agenda.first_model(task.dataset, charter.randomness().secret("initial model", task.number))
+    plan, reached = task.plan, federation.ledger.state.model
+    fresh = plan.first_model(task.dataset, terms.randomness().secret("initial model", task.number))
     if reached is None:
         return fresh, 0
     goes_on = start or StartingPoint(_last_model(task, reached), reached.version)
@@ -242,9 +242,9 @@ def _first_model(
 
 def _last_model(task: PreparedRun, reached: ModelReference) -> Model | None:
     """Give the federation's last model where the run may go on with it and its file is there."""
-    agenda = task.agenda
-    warm_start = agenda.settings.model.warm_start
-    if agenda.stages and task.last is not None and (not agenda.is_noisy if warm_start is None else warm_start):
+    plan = task.plan
+    warm_start = plan.settings.model.warm_start
+    if plan.stages and task.last is not None and (not plan.is_noisy if warm_start is None else warm_start):
         with suppress(StaleModel):
             return ModelStore(task.last.folder / "model").load(reached.version, reached.digest)
     return None
@@ -254,19 +254,19 @@ def _learn(
     run: Run,
     task: PreparedRun,
     federation: RunSession,
-    charter: Charter,
+    terms: Charter,
     uploads: UploadStore | None,
     stopwatch: Stopwatch,
     progress: Progress,
 ) -> Model:
     """Carry out the rounds that are left; give the last model."""
-    agenda, ledger = task.agenda, federation.ledger
+    plan, ledger = task.plan, federation.ledger
     store = ModelStore(run.folder / "model")
     previous, current = None, store.load(run.first_version)
-    if not agenda.rounds:
+    if not plan.rounds:
         return current
-    randomness = charter.randomness(b64decode(run.record["first_root"]))
-    _arrange_sharing(run, task, federation, charter, randomness, progress)
+    randomness = terms.randomness(b64decode(run.record["first_root"]))
+    _arrange_sharing(run, task, federation, terms, randomness, progress)
     host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
         ledger=ledger,
@@ -274,8 +274,8 @@ def _learn(
         number=federation.coordinator,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
         store=store,
-        config=agenda.settings.federation,
-        noise_placement=agenda.noise_placement,
+        config=plan.settings.federation,
+        noise_placement=plan.noise_placement,
         randomness=randomness,
         stopwatch=stopwatch,
         publish=federation.publisher.publish,
@@ -286,45 +286,45 @@ def _learn(
     for position in made[-2:]:
         record = entry_at(ledger, position, ModelRecord).record
         previous, current = current, store.load(record.version, record.digest)
-    while (done := current.version - run.first_version) < agenda.rounds:
-        tolerance = agenda.settings.model.tolerance
-        if previous is not None and not agenda.is_noisy and has_converged(previous, current, tolerance):
+    while (done := current.version - run.first_version) < plan.rounds:
+        tolerance = plan.settings.model.tolerance
+        if previous is not None and not plan.is_noisy and has_converged(previous, current, tolerance):
             break
-        _carry_out_wishes(run, task, federation, charter, host)
-        _check_rounds_left(run, ledger, agenda.rounds - done)
-        progress(f"round {done + 1} of {'' if agenda.is_noisy else 'at most '}{agenda.rounds}")
-        rounds = agenda.rounds if agenda.is_noisy else None
-        if agenda.pool is not None and not done:
+        _process_requests(run, task, federation, terms, host)
+        _check_rounds_left(run, ledger, plan.rounds - done)
+        progress(f"round {done + 1} of {'' if plan.is_noisy else 'at most '}{plan.rounds}")
+        rounds = plan.rounds if plan.is_noisy else None
+        if plan.pool is not None and not done:
             with PoolStore(run.home / POOL_FOLDER) as pool:
-                following = coordinator.run_pool(current, agenda.pool, pool, run=task.number, rounds=rounds)
+                following = coordinator.run_pool(current, plan.pool, pool, run=task.number, rounds=rounds)
         else:
-            stage = _stage(agenda, ledger, current, federation.cohort)
+            stage = _stage(plan, ledger, current, federation.cohort)
             following = coordinator.run_round(current, stage, run=task.number, rounds=rounds)
         previous, current = current, following
     for reason, count in sorted(coordinator.refused.items()):
         progress(f"{count:,} answers were refused as {reason}")
-    _carry_out_wishes(run, task, federation, charter, host)
+    _process_requests(run, task, federation, terms, host)
     return current
 
 
-def _stage(agenda: Plan, ledger: Ledger, model: Model, participants: Sequence[int]) -> RoundMethod:
+def _stage(plan: Plan, ledger: Ledger, model: Model, participants: Sequence[int]) -> RoundMethod:
     """Give the stage of the round that starts from a model; the noise of those who have left is added by the others."""
-    stage, current = agenda.stage_after(model), ledger.state.open_round
+    stage, current = plan.stage_after(model), ledger.state.open_round
     if not isinstance(stage.mechanism, DistributedGaussian):
         return stage
     if current is not None:
         honest = current.record.mechanism.parameters["honest"]
     else:
         n_active = sum(ledger.state.principals[number].is_active for number in participants)
-        honest = math.ceil(Fraction(str(agenda.settings.privacy.honest_fraction)) * n_active)
+        honest = math.ceil(Fraction(str(plan.settings.privacy.honest_fraction)) * n_active)
     return replace(stage, mechanism=stage.mechanism.held_by(max(1, honest)))
 
 
 def _arrange_sharing(
-    run: Run, task: PreparedRun, federation: RunSession, charter: Charter, randomness: Randomness, progress: Progress
+    run: Run, task: PreparedRun, federation: RunSession, terms: Charter, randomness: Randomness, progress: Progress
 ) -> None:
     """Let people of a simulation share as settings say, before the first round."""
-    config, ledger = task.agenda.settings.sharing, federation.ledger
+    config, ledger = task.plan.settings.sharing, federation.ledger
     has_learned = any(position >= run.record["first_position"] for position in ledger.positions(kind="model"))
     if not config.user_fraction or has_learned or ledger.state.open_round is not None:
         return
@@ -339,17 +339,17 @@ def _arrange_sharing(
             pool=pool,
             n_items=len(dataset.item_ids),
             scale=RatingScale.of(dataset.values, dataset.low, dataset.high),
-            chosen=charter.randomness(),
+            chosen=terms.randomness(),
             randomness=randomness,
         )
         arrange(where, config, progress)
 
 
-def _carry_out_wishes(run: Run, task: PreparedRun, federation: RunSession, charter: Charter, host: Host) -> None:
+def _process_requests(run: Run, task: PreparedRun, federation: RunSession, terms: Charter, host: Host) -> None:
     """Do what people want to be done, unless a round is open."""
     if federation.ledger.state.open_round is None:
-        desk = request_processor(run.home, federation.ledger, federation.devices, charter, lambda: task.dataset)
-        if carry_out(desk):
+        processor = request_processor(run.home, federation.ledger, federation.devices, terms, lambda: task.dataset)
+        if carry_out(processor):
             host.reload()
 
 

@@ -96,8 +96,8 @@ def gives(federation: FederationSession, user: int, consent: Digest, recipient: 
     return hand_over(federation.ledger, federation.devices, sender, consent, recipient, SCALE, RANDOM)[1]
 
 
-def takes(federation: FederationSession, user: int, parcel: SealedCopy) -> int:
-    return accept_copy(federation.ledger, federation.devices, person(federation, user), parcel, N_ITEMS)
+def takes(federation: FederationSession, user: int, sealed_copy: SealedCopy) -> int:
+    return accept_copy(federation.ledger, federation.devices, person(federation, user), sealed_copy, N_ITEMS)
 
 
 def own_ratings(federation: FederationSession, user: int) -> Ratings:
@@ -111,8 +111,8 @@ def held(data: bytes) -> Ratings:
 def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
-        parcel = gives(federation, 0, consents(federation, 0, to), to)
-        position = takes(federation, 1, parcel)
+        sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
+        position = takes(federation, 1, sealed_copy)
 
         (found,) = federation.devices.all_kept(ReceivedCopy)
         slot, share, received = found
@@ -122,13 +122,13 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
         own, copy = own_ratings(federation, 0), held(received.copy)
         assert np.array_equal(own.items, copy.items)
         assert 0 < np.abs(own.values - copy.values).max() <= 1, "some rows are marked, by one level"
-        for data in (parcel.consent, parcel.share, parcel.sealed):
+        for data in (sealed_copy.consent, sealed_copy.share, sealed_copy.sealed):
             assert received.copy not in data
         with pytest.raises(FederationError, match="not those of a share"):
-            takes(federation, 2, parcel)
+            takes(federation, 2, sealed_copy)
         stranger = SigningKey.from_seed(federation.devices.holding(person(federation, 2).slot).signing_seed)
         with pytest.raises(SealBroken):
-            open_copy(parcel, stranger, to, N_ITEMS)
+            open_copy(sealed_copy, stranger, to, N_ITEMS)
     assert verify_ledger(folder / "ledger").ok
 
 
@@ -201,22 +201,22 @@ def test_copy_that_was_taken_back_before_it_arrived_is_not_received(folder: Path
     with standing(folder) as federation:
         to = number(federation, 1)
         consent = consents(federation, 0, to)
-        parcel = gives(federation, 0, consent, to)
+        sealed_copy = gives(federation, 0, consent, to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
 
         with pytest.raises(FederationError, match="share_without_consent"):
-            takes(federation, 1, parcel)
+            takes(federation, 1, sealed_copy)
         assert list(federation.devices.all_kept(ReceivedCopy)) == []
 
 
-def _repacked(federation: FederationSession, parcel: SealedCopy, **changes: bytes) -> SealedCopy:
-    """The parcel with other contents, sealed anew as anybody can."""
+def _repacked(federation: FederationSession, sealed_copy: SealedCopy, **changes: bytes) -> SealedCopy:
+    """The sealed_copy with other contents, sealed anew as anybody can."""
     from liberate.crypto.sealing import open_with, seal_to
 
     key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
-    contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=CopyPayload)
+    contents = msgspec.msgpack.decode(open_with(key, sealed_copy.sealed), type=CopyPayload)
     changed = msgspec.msgpack.encode(msgspec.structs.replace(contents, **changes))
-    return msgspec.structs.replace(parcel, sealed=seal_to(key.public, changed))
+    return msgspec.structs.replace(sealed_copy, sealed=seal_to(key.public, changed))
 
 
 @pytest.mark.parametrize(
@@ -235,22 +235,22 @@ def test_parcel_that_is_not_what_the_entries_say_is_not_received(
 ) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
-        parcel = _repacked(federation, gives(federation, 0, consents(federation, 0, to), to), **changes)
+        sealed_copy = _repacked(federation, gives(federation, 0, consents(federation, 0, to), to), **changes)
 
         with pytest.raises(BadCommitment, match=said):
-            takes(federation, 1, parcel)
+            takes(federation, 1, sealed_copy)
 
 
 def test_entries_of_another_share_are_not_received(folder: Path) -> None:
     with standing(folder) as federation:
         one, two = number(federation, 1), number(federation, 2)
-        parcel = gives(federation, 0, consents(federation, 0, one), one)
+        sealed_copy = gives(federation, 0, consents(federation, 0, one), one)
         other = gives(federation, 3, consents(federation, 3, one, two), two)
 
         for changed in (
-            msgspec.structs.replace(parcel, consent=other.consent),
-            msgspec.structs.replace(other, sealed=parcel.sealed),
-            msgspec.structs.replace(parcel, share=parcel.consent),
+            msgspec.structs.replace(sealed_copy, consent=other.consent),
+            msgspec.structs.replace(other, sealed=sealed_copy.sealed),
+            msgspec.structs.replace(sealed_copy, share=sealed_copy.consent),
         ):
             with pytest.raises(FederationError, match="not those of a share"):
                 takes(federation, 1, changed)
@@ -264,8 +264,8 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
         mine = person(federation, 1)
 
         federation.devices.accept(mine.slot, 2)  # what is left takes nobody's place
-        parcels = [(mine, good[0]), (mine, bad), (mine, good[1])]
-        outcomes = receive_all(federation.ledger, federation.devices, parcels, N_ITEMS)
+        sealed_copies = [(mine, good[0]), (mine, bad), (mine, good[1])]
+        outcomes = receive_all(federation.ledger, federation.devices, sealed_copies, N_ITEMS)
 
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
         assert len(list(federation.devices.all_kept(ReceivedCopy))) == 2
@@ -287,12 +287,12 @@ def _everything(federation: FederationSession) -> None:
     hand_over_all(ledger, devices, wanted, SCALE, RANDOM)
     here = {hash for _, hash, _ in devices.all_kept(ReceivedCopy)}
     by_number = {device.number: device for device in devices.devices()}
-    parcels = [
+    sealed_copies = [
         (by_number[each.share.recipient], sealed_copy_of(ledger, devices, by_number[each.sender].slot, each.hash))
         for each in handed_over_copies(devices)
         if each.hash not in here
     ]
-    receive_all(ledger, devices, parcels, N_ITEMS)
+    receive_all(ledger, devices, sealed_copies, N_ITEMS)
 
 
 _STEPS: list[tuple[type, str]] = [
@@ -344,14 +344,16 @@ def test_act_that_the_ledger_refuses_after_a_crash_is_forgotten(folder: Path, mo
 def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, tmp_path: Path) -> None:
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)
-        parcels = [gives(federation, user, consents(federation, user, to), to) for user in (0, 1)]
+        sealed_copies = [gives(federation, user, consents(federation, user, to), to) for user in (0, 1)]
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
-        bad = msgspec.structs.replace(parcels[0], sealed=parcels[1].sealed)
+        bad = msgspec.structs.replace(sealed_copies[0], sealed=sealed_copies[1].sealed)
 
-        outcomes = accept_into_pool(federation.ledger, pool, key, to, [parcels[0], bad, parcels[1]], N_ITEMS)
+        outcomes = accept_into_pool(
+            federation.ledger, pool, key, to, [sealed_copies[0], bad, sealed_copies[1]], N_ITEMS
+        )
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
         assert isinstance(outcomes[1], LiberateError)
-        shares = [decode_entry(parcel.share).leaf_hash for parcel in parcels]
+        shares = [decode_entry(sealed_copy.share).leaf_hash for sealed_copy in sealed_copies]
         copies = {each.hash: each.copy for each in handed_over_copies(federation.devices)}
         assert [found.copy for found in pool.copies(shares)] == [copies[share] for share in shares]
 
@@ -370,12 +372,12 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
 def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_path: Path) -> None:
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to, sender = coordinator(federation), number(federation, 0)
-        parcel = gives(federation, 0, consents(federation, 0, to), to)
+        sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
         pool.forget(sender)
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
 
-        (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [parcel], N_ITEMS)
+        (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [sealed_copy], N_ITEMS)
 
         assert isinstance(outcome, FederationError)
         assert pool._db.execute("SELECT * FROM copy").fetchall() == []
@@ -424,12 +426,12 @@ def test_terms_out_of_range_are_refused() -> None:
 def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
-        parcel = gives(federation, 0, consents(federation, 0, to), to)
+        sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
         key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
 
-        assert isinstance(open_copy(parcel, key, to, N_ITEMS).share, Share)
+        assert isinstance(open_copy(sealed_copy, key, to, N_ITEMS).share, Share)
         with pytest.raises(FederationError, match="not those of a share"):
-            open_copy(parcel, key, to + 1, N_ITEMS)
+            open_copy(sealed_copy, key, to + 1, N_ITEMS)
         (base,) = [row for *_, row in federation.devices.all_kept(BaseCopy)]
         assert base.epsilon_nano is None
 
@@ -437,21 +439,21 @@ def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
 def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
-        parcels = [gives(federation, user, consents(federation, user, to), to) for user in (0, 2, 3)]
+        sealed_copies = [gives(federation, user, consents(federation, user, to), to) for user in (0, 2, 3)]
         slot = person(federation, 1).slot
-        takes(federation, 1, parcels[0])
+        takes(federation, 1, sealed_copies[0])
         federation.devices.accept(slot, 2)
 
         mine = person(federation, 1)
         outcomes = receive_all(
-            federation.ledger, federation.devices, [(mine, parcel) for parcel in parcels[1:]], N_ITEMS
+            federation.ledger, federation.devices, [(mine, sealed_copy) for sealed_copy in sealed_copies[1:]], N_ITEMS
         )
         assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
         federation.devices.accept(slot, 0)
         with pytest.raises(CopyDeclined, match="takes no more copies"):
-            takes(federation, 1, parcels[2])
+            takes(federation, 1, sealed_copies[2])
         federation.devices.accept(slot, None)
-        takes(federation, 1, parcels[2])
+        takes(federation, 1, sealed_copies[2])
 
         assert len(list(federation.devices.all_kept(ReceivedCopy))) == 3
 

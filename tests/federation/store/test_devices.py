@@ -229,9 +229,9 @@ def test_nothing_is_kept_any_more_for_who_was_erased(devices: DeviceStore) -> No
     devices.erase(0)
 
     with pytest.raises(FederationError, match="was erased"):
-        devices.put_wish(0, WithdrawalRequest(consent=None))
+        devices.put_request(0, WithdrawalRequest(consent=None))
     with pytest.raises(FederationError, match="was erased"):
         devices.prepare_key(0, PendingKeyChange(entry=b"", signing_seed=bytes(32)), seq=1)
 
-    devices.put_wish(1, WithdrawalRequest(consent=None))
-    assert [waiting.slot for waiting in devices.wishes()] == [1]
+    devices.put_request(1, WithdrawalRequest(consent=None))
+    assert [waiting.slot for waiting in devices.requests()] == [1]

@@ -63,7 +63,7 @@ class _Collected:
     record: Round
     gate: UploadValidator
     sum: UploadAggregate
-    asking: RoundExchange
+    exchange: RoundExchange
     leaves: dict[int, Digest] = field(default_factory=dict)  # ledger position -> leaf hash
 
 
@@ -148,13 +148,13 @@ class Coordinator:
         record = entry_at(self._ledger, position, Round).record
         if record.base_digest != model_digest(base_bytes):
             raise FederationError("the open round on the ledger starts from another model than this run has")
-        asking = RoundExchange(self._transport)
+        exchange = RoundExchange(self._transport)
         try:
-            collected = self._collect(record, stage, position, base, base_bytes, asking)
+            collected = self._collect(record, stage, position, base, base_bytes, exchange)
         except RoundAborted as shortfall:
             self._abort(record, shortfall.reason)
             raise InsufficientCohort(
-                f"round {record.number}: {shortfall.detail}{asking.reasons()}",
+                f"round {record.number}: {shortfall.detail}{exchange.reasons()}",
                 hint="see why participants refused; the round is closed as aborted, "
                 + ("and can be opened again" if rounds is None else "and counts as one of those the run announced"),
             ) from shortfall
@@ -216,18 +216,18 @@ class Coordinator:
         return [number for number, person in participants if person.role == "participant" and person.is_active]
 
     def _collect(
-        self, record: Round, stage: RoundMethod, position: int, base: Model, base_bytes: bytes, asking: RoundExchange
+        self, record: Round, stage: RoundMethod, position: int, base: Model, base_bytes: bytes, exchange: RoundExchange
     ) -> _Collected:
         n_rows, width, n_tail = record.shape
         gate = UploadValidator.of(record, stage.mechanism, base, self._weights, self._stopwatch)
-        collected = _Collected(record, gate, UploadAggregate.of(record), asking)
+        collected = _Collected(record, gate, UploadAggregate.of(record), exchange)
         batch_size = self._config.batch_size
         if gate.is_dense:
             batch_size = min(batch_size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
         # One checkpoint serves the whole round, so that every participant accepts the same view.
         view = self._view()
         round_request = cache(partial(view.round_request, position, base_bytes))
-        masks = self._masks(view, position, asking) if record.is_masked else None
+        masks = self._masks(view, position, exchange) if record.is_masked else None
         phase, participants = "update", self._cohort()
         if masks is not None:
             uploading = masks.agree(self._known_size)
@@ -238,8 +238,8 @@ class Coordinator:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
-        for batch in self._tell_inputs(participants, record, batch_size, asking):
-            answers = asking.ask(phase, batch, body, decode_reply, self._known_size, view.size)
+        for batch in self._tell_inputs(participants, record, batch_size, exchange):
+            answers = exchange.ask(phase, batch, body, decode_reply, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
         with self._stopwatch.measure("sum"):
@@ -256,7 +256,7 @@ class Coordinator:
         return collected
 
     def _tell_inputs(
-        self, participants: Sequence[int], record: Round, batch_size: int, asking: RoundExchange
+        self, participants: Sequence[int], record: Round, batch_size: int, exchange: RoundExchange
     ) -> list[Sequence[int]]:
         """Tell those who have received copies which of them they may learn from in the round: those that live.
 
@@ -272,16 +272,16 @@ class Coordinator:
             if number in inputs
         ]
         if requests:
-            asking.transport.exchange(requests)
+            exchange.transport.exchange(requests)
         return batches
 
     def _view(self) -> CheckpointView:
         note = self._publish()
         return CheckpointView(self._ledger, note, verify_checkpoint(note, self._log_key).size)
 
-    def _masks(self, view: CheckpointView, position: int, asking: RoundExchange) -> SecureAggregation:
+    def _masks(self, view: CheckpointView, position: int, exchange: RoundExchange) -> SecureAggregation:
         batch_size, path = self._config.batch_size, self._store.masks_path
-        return SecureAggregation(asking, view, position, batch_size=batch_size, path=path)
+        return SecureAggregation(exchange, view, position, batch_size=batch_size, path=path)
 
     def _survivors(self) -> list[int]:
         """Give the survivors that the ledger names for the open round, none before it does."""
@@ -357,7 +357,7 @@ class Coordinator:
 
     def _refuse(self, reason: str, collected: _Collected) -> None:
         """Count an answer that is left out; nothing of it is recorded."""
-        collected.asking.count(reason)
+        collected.exchange.count(reason)
         self._refused[reason] += 1
         _logger.warning("round %d: an answer was refused as %s", collected.record.number, reason)
 

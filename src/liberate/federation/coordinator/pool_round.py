@@ -26,7 +26,7 @@ from liberate.privacy.mechanism_base import Plain
 
 
 def run_pool_round(
-    clerk: EntryWriter,
+    writer: EntryWriter,
     store: ModelStore,
     pool: PoolStore,
     base: Model,
@@ -39,7 +39,7 @@ def run_pool_round(
     """Carry out the round of the pool, or finish the one a crash left open.
 
     Args:
-        clerk: Writes the coordinator's entries.
+        writer: Writes the coordinator's entries.
         store: Where model versions are kept.
         pool: The copies that the coordinator has received.
         base: The model the round starts from.
@@ -57,21 +57,21 @@ def run_pool_round(
         FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
     """
     base_bytes = store.save(base)
-    if clerk.ledger.state.open_round is None:
-        clerk.append(_round(clerk, base, model_digest(base_bytes), run, rounds, deadline_blocks))
-    current = clerk.ledger.state.open_round
+    if writer.ledger.state.open_round is None:
+        writer.append(_round(writer, base, model_digest(base_bytes), run, rounds, deadline_blocks))
+    current = writer.ledger.state.open_round
     assert current is not None  # opened above, or by the attempt before
     if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
         raise FederationError("the open round on the ledger starts from another model than this run has")
-    _name_senders(clerk, pool, current)
-    shares = pooled_copies(clerk.ledger, current.position, clerk.ledger.size)
+    _name_senders(writer, pool, current)
+    shares = pooled_copies(writer.ledger, current.position, writer.ledger.size)
     try:
         received = list(pool.copies([share for _, share in shares]))
-        with clerk.stopwatch.measure("solve"):
+        with writer.stopwatch.measure("solve"):
             copies = as_ratings([each.copy for each in received], base.n_items)
             model = learner.learn(base, copies, [each.epsilon_nano for each in received])
     except (KeyError, FederationError) as error:
-        clerk.append(Aborted(**clerk.header(), round=current.record.number, reason="no_model"))
+        writer.append(Aborted(**writer.header(), round=current.record.number, reason="no_model"))
         why = "one of them was erased" if isinstance(error, KeyError) else str(error)
         raise InsufficientCohort(
             f"round {current.record.number}: no model follows from the {len(shares)} copies of the pool: {why}",
@@ -79,7 +79,7 @@ def run_pool_round(
         ) from error
     digest = model_digest(store.save(model))
     sum_digest = copies_digest(salted_commitment(each.salt, each.copy) for each in received)
-    clerk.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
+    writer.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
     return model
 
 
@@ -91,21 +91,21 @@ def copies_digest(commitments: Iterable[Digest]) -> Digest:
     return Digest(sha256(b"".join(commitments)).digest())
 
 
-def _usable_senders(clerk: EntryWriter, pool: PoolStore) -> list[int]:
+def _usable_senders(writer: EntryWriter, pool: PoolStore) -> list[int]:
     """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
-    shares = clerk.ledger.state.usable_shares()
-    own = [(share.sender, hash) for hash, share in shares if share.record.recipient == clerk.number]
+    shares = writer.ledger.state.usable_shares()
+    own = [(share.sender, hash) for hash, share in shares if share.record.recipient == writer.number]
     held = pool.shares()
     return sorted({sender for sender, _ in own} - {sender for sender, hash in own if hash not in held})
 
 
 def _round(
-    clerk: EntryWriter, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int
+    writer: EntryWriter, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int
 ) -> Round:
     mechanism = Plain()
     return Round(
-        **clerk.header(),
-        number=clerk.ledger.state.round_number + 1,
+        **writer.header(),
+        number=writer.ledger.state.round_number + 1,
         run=run,
         rounds=rounds,
         base_version=base.version,
@@ -119,21 +119,21 @@ def _round(
         account=mechanism.account,
         spend_nano=mechanism.spend_nano,
         minimum=1,
-        deadline=clerk.ledger.height + deadline_blocks,
+        deadline=writer.ledger.height + deadline_blocks,
     )
 
 
-def _name_senders(clerk: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
+def _name_senders(writer: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
-    senders = [sender for sender in _usable_senders(clerk, pool) if sender not in current.pool]
+    senders = [sender for sender in _usable_senders(writer, pool) if sender not in current.pool]
     for begin in range(0, len(senders), MAX_PEOPLE):
         participants = to_ranges(senders[begin : begin + MAX_PEOPLE])
-        clerk.append(
-            PoolRecord(**clerk.header(), round=record.number, round_hash=current.hash, participants=participants)
+        writer.append(
+            PoolRecord(**writer.header(), round=record.number, round_hash=current.hash, participants=participants)
         )
     if not current.pool:
-        clerk.append(Aborted(**clerk.header(), round=record.number, reason="insufficient_updates"))
+        writer.append(Aborted(**writer.header(), round=record.number, reason="insufficient_updates"))
         raise InsufficientCohort(
             f"round {record.number}: there are no copies in the pool that may be used",
             hint="people share by consent: see the share command, or sharing.user_fraction in a simulation",

@@ -74,7 +74,7 @@ class SecureAggregation:
     """Carries a masked round through its phases.
 
     Args:
-        asking: Asks participants.
+        exchange: Asks participants.
         view: What they are shown of the ledger.
         position: Where the round's entry stands.
         chunk: Participants asked at a time, > 0.
@@ -82,9 +82,9 @@ class SecureAggregation:
     """
 
     def __init__(
-        self, asking: RoundExchange, view: CheckpointView, position: int, *, batch_size: int, path: Path
+        self, exchange: RoundExchange, view: CheckpointView, position: int, *, batch_size: int, path: Path
     ) -> None:
-        self._asking = asking
+        self._exchange = exchange
         self._view = view
         self._position = position
         self._entry = view.ledger.entry(position)
@@ -148,7 +148,7 @@ class SecureAggregation:
             for key in (keys.mask, keys.seal):
                 secure_aggregation.pair_key(_ANY_SECRET, key, b"")
         except LiberateError:
-            self._asking.count("keys")
+            self._exchange.count("keys")
             return False
         return True
 
@@ -278,7 +278,7 @@ class SecureAggregation:
                     return secret, chosen
         raise RoundAborted("false_shares", f"the shares of a secret of participant {number} do not fit together")
 
-    # --- what is kept, and asking -------------------------------------------------------------------------------------
+    # --- what is kept, and exchanged --------------------------------------------------------------------------
 
     def _ask(
         self,
@@ -292,7 +292,7 @@ class SecureAggregation:
         """Ask in chunks; see `RoundExchange.ask`."""
         answers: list[tuple[int, AnswerT]] = []
         for begin in range(0, len(numbers), self._batch_size):
-            answers += self._asking.ask(
+            answers += self._exchange.ask(
                 phase, numbers[begin : begin + self._batch_size], body, decode, known_size, size
             )
         return answers

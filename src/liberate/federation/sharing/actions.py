@@ -158,22 +158,22 @@ def hand_over(
     return position, sealed_copy_of(ledger, devices, device.slot, decode_entry(ledger.entry(position)).leaf_hash)
 
 
-def accept_copy(ledger: Ledger, devices: DeviceStore, device: Device, parcel: SealedCopy, n_items: int) -> int:
+def accept_copy(ledger: Ledger, devices: DeviceStore, device: Device, sealed_copy: SealedCopy, n_items: int) -> int:
     """Take a copy; give the position of the receipt.
 
     Args:
         ledger: The ledger, owned by this process.
         devices: The store that holds the device.
         device: The recipient's.
-        parcel: The copy.
+        sealed_copy: The copy.
         n_items: Size of the catalogue.
 
     Raises:
         SealBroken: It is sealed to another key.
-        FederationError: An answer of the device is on its way, the parcel is not what it should be, or the ledger
+        FederationError: An answer of the device is on its way, the sealed_copy is not what it should be, or the ledger
             refuses.
     """
-    return _position(receive_all(ledger, devices, [(device, parcel)], n_items), "receipt")
+    return _position(receive_all(ledger, devices, [(device, sealed_copy)], n_items), "receipt")
 
 
 # --- acts of many people ----------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def hand_over_all(
 
 
 def receive_all(
-    ledger: Ledger, devices: DeviceStore, parcels: Sequence[tuple[Device, SealedCopy]], n_items: int
+    ledger: Ledger, devices: DeviceStore, sealed_copies: Sequence[tuple[Device, SealedCopy]], n_items: int
 ) -> list[EntryOutcome]:
     """Let people take copies, a block at a time; see `accept_copy`.
 
@@ -252,9 +252,9 @@ def receive_all(
     """
     acting, room = _Acting(ledger, devices), _Room(devices)
     outcomes: list[EntryOutcome | None] = []
-    for device, parcel in parcels:
+    for device, sealed_copy in sealed_copies:
         try:
-            opened = open_copy(parcel, acting.key(device), device.enrolled_number, n_items)
+            opened = open_copy(sealed_copy, acting.key(device), device.enrolled_number, n_items)
             room.take(device)
         except LiberateError as error:
             outcomes.append(error)
@@ -300,7 +300,7 @@ def resume_pending_entries(ledger: Ledger, devices: DeviceStore) -> None:
 
 
 def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Digest) -> SealedCopy:
-    """Make the parcel of a share that stands on the ledger, by its leaf hash; again, with the same copy in it.
+    """Make the sealed_copy of a share that stands on the ledger, by its leaf hash; again, with the same copy in it.
 
     Raises:
         FederationError: The device has not handed over such a copy.

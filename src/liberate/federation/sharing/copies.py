@@ -36,7 +36,7 @@ _PART = b"liberate part of ratings 1\0"
 
 @dataclass(frozen=True, slots=True)
 class OpenedCopy:
-    """A parcel that is what it should be.
+    """A sealed_copy that is what it should be.
 
     Attributes:
         share: The share.
@@ -109,7 +109,7 @@ def fingerprinted_copy(base: BaseCopy, recipient: int) -> bytes:
 def seal_copy(
     granted: GivenConsent, given: GivenCopy, base: BaseCopy, share: Share, recipient_key: bytes
 ) -> SealedCopy:
-    """Make the parcel of a share, sealed to the recipient's public key."""
+    """Make the sealed_copy of a share, sealed to the recipient's public key."""
     contents = CopyPayload(
         copy=fingerprinted_copy(base, share.recipient), salt=given.salt, scope=granted.scope, scope_salt=granted.salt
     )
@@ -118,13 +118,13 @@ def seal_copy(
     )
 
 
-def open_copy(parcel: SealedCopy, key: SigningKey, recipient: int, n_items: int) -> OpenedCopy:
-    """Open a parcel, and check all that can be checked without the ledger.
+def open_copy(sealed_copy: SealedCopy, key: SigningKey, recipient: int, n_items: int) -> OpenedCopy:
+    """Open a sealed_copy, and check all that can be checked without the ledger.
 
     That its entries stand on the ledger, signed by the sender, is checked by the rules when the receipt gets there.
 
     Args:
-        parcel: The parcel.
+        sealed_copy: The sealed_copy.
         key: The recipient's signing key.
         recipient: The recipient's number.
         n_items: Size of the catalogue.
@@ -134,7 +134,7 @@ def open_copy(parcel: SealedCopy, key: SigningKey, recipient: int, n_items: int)
         BadCommitment: It does not hold what the entries commit to, or no ratings.
         FederationError: The entries are none of a share for the recipient.
     """
-    consent, share = decode_entry(parcel.consent), decode_entry(parcel.share)
+    consent, share = decode_entry(sealed_copy.consent), decode_entry(sealed_copy.share)
     terms, record = consent.record, share.record
     if (
         not isinstance(terms, Consent)
@@ -144,13 +144,13 @@ def open_copy(parcel: SealedCopy, key: SigningKey, recipient: int, n_items: int)
         or record.author != terms.author
         or not includes(terms.recipients, recipient)
     ):
-        raise FederationError(f"the entries of the parcel are not those of a share for participant {recipient}")
+        raise FederationError(f"the entries of the sealed_copy are not those of a share for participant {recipient}")
     try:
-        contents = msgspec.msgpack.decode(open_with(key, parcel.sealed), type=CopyPayload)
+        contents = msgspec.msgpack.decode(open_with(key, sealed_copy.sealed), type=CopyPayload)
         scope = msgspec.msgpack.decode(contents.scope, type=ConsentScope)
         copy = Ratings.from_user_bytes([contents.copy], n_items)
     except (*UNREADABLE, ValueError) as error:
-        raise BadCommitment(f"the parcel of participant {record.author} cannot be read: {error}") from error
+        raise BadCommitment(f"the sealed_copy of participant {record.author} cannot be read: {error}") from error
     if not np.isfinite(copy.values).all():
         raise BadCommitment(f"the copy of participant {record.author} has ratings that are no numbers")
     if salted_commitment(contents.salt, contents.copy) != record.copy:

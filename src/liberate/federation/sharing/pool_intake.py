@@ -17,7 +17,7 @@ from liberate.ledger.rules.state import State
 
 
 def accept_into_pool(
-    ledger: Ledger, pool: PoolStore, key: SigningKey, number: int, parcels: Sequence[SealedCopy], n_items: int
+    ledger: Ledger, pool: PoolStore, key: SigningKey, number: int, sealed_copies: Sequence[SealedCopy], n_items: int
 ) -> list[EntryOutcome]:
     """Let a coordinator take copies for its pool, in one block; one that is not what it should be is left.
 
@@ -29,7 +29,7 @@ def accept_into_pool(
         pool: Where the copies are kept.
         key: The coordinator's signing key.
         number: Its number.
-        parcels: The copies.
+        sealed_copies: The copies.
         n_items: Size of the catalogue.
 
     Returns:
@@ -37,9 +37,9 @@ def accept_into_pool(
     """
     results: list[OpenedCopy | LiberateError] = []
     senders: set[int] = set()
-    for parcel in parcels:
+    for sealed_copy in sealed_copies:
         try:
-            opened = open_copy(parcel, key, number, n_items)
+            opened = open_copy(sealed_copy, key, number, n_items)
             _check_wanted(ledger.state, opened, senders)
         except LiberateError as error:
             results.append(error)

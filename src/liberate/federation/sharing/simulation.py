@@ -203,19 +203,19 @@ def _deliver(where: SharingSimulation) -> None:
     ]
     own = [each for each in held if each[0] == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):
-        some = [parcel for _, parcel in _parcels(where, own[begin : begin + _AT_A_TIME])]
+        some = [sealed_copy for _, sealed_copy in _parcels(where, own[begin : begin + _AT_A_TIME])]
         key, number = where.coordinator_key, where.coordinator
         _raise_first(accept_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
     others = [each for each in held if each[0] in slots]
     for begin in range(0, len(others), _AT_A_TIME):
         fresh = {device.number: device for device in where.devices.devices()}
-        parcels = _parcels(where, others[begin : begin + _AT_A_TIME])
-        taking = [(fresh[recipient], parcel) for recipient, parcel in parcels]
+        sealed_copies = _parcels(where, others[begin : begin + _AT_A_TIME])
+        taking = [(fresh[recipient], sealed_copy) for recipient, sealed_copy in sealed_copies]
         _raise_first(receive_all(where.ledger, where.devices, taking, where.n_items))
 
 
 def _parcels(where: SharingSimulation, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, SealedCopy]]:
-    """Make the parcels of shares, given by recipient, slot of the sender, and leaf hash."""
+    """Make the sealed_copies of shares, given by recipient, slot of the sender, and leaf hash."""
     for recipient, slot, hash in shares:
         yield recipient, sealed_copy_of(where.ledger, where.devices, slot, hash)
 

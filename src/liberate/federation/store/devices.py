@@ -63,7 +63,7 @@ SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, 
     device.slot IN (SELECT slot FROM revoked)
 FROM device LEFT JOIN agreement USING (slot)"""
 
-_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "acceptance", "wish")
+_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "acceptance", "request")
 """Tables whose rows belong to a person, beside `device`."""
 
 

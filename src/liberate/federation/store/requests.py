@@ -60,16 +60,16 @@ DataSubjectRequest: TypeAlias = ConsentRequest | ShareCopyRequest | WithdrawalRe
 
 
 class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish that is not known to be carried out.
+    """A request that is not known to be carried out.
 
     Attributes:
-        id: Of the wish, > 0.
+        id: Of the request, > 0.
         slot: Whose.
-        wish: What is wanted.
+        request: What is wanted.
         seq: The sequence number with which its entry was, or would have been, signed; 0 before it was tried.
     """
 
     id: int
     slot: int
-    wish: DataSubjectRequest
+    request: DataSubjectRequest
     seq: int

@@ -21,7 +21,7 @@ NO_KEY = bytes(SECRET_BYTES)
 """Stands where the key of a person was who was erased."""
 
 _PATIENCE_S = 60.0
-"""A command that puts a wish waits so long for a training that writes."""
+"""A command that puts a request waits so long for a training that writes."""
 
 
 class SealedRows:

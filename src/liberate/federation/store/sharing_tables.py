@@ -1,4 +1,4 @@
-"""What devices keep of sharing: wishes that wait, acts under way, copies given and received."""
+"""What devices keep of sharing: requests that wait, acts under way, copies given and received."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS acceptance (
     slot INTEGER PRIMARY KEY REFERENCES device,
     most INTEGER NOT NULL CHECK (most >= 0)
 ) STRICT;
-CREATE TABLE IF NOT EXISTS wish (
+CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     slot INTEGER NOT NULL REFERENCES device,
     seq INTEGER NOT NULL DEFAULT 0,
@@ -55,44 +55,46 @@ _kept_decoder: msgspec.msgpack.Decoder[SharingRow] = msgspec.msgpack.Decoder(Sha
 class SharingRows(SealedRows):
     """The part of a store that is about sharing."""
 
-    def put_wish(self, slot: int, wish: DataSubjectRequest) -> int:
-        """Keep what a person wants to be done, and forget the person's wishes that were dealt with; give its id."""
+    def put_request(self, slot: int, request: DataSubjectRequest) -> int:
+        """Keep what a person wants to be done, and forget the person's requests that were dealt with; give its id."""
         with self._transaction():
-            self._db.execute("DELETE FROM wish WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
-            sealed = seal_row(self._key(slot), "wish", slot, wish)
-            return self._db.execute("INSERT INTO wish (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
+            self._db.execute(
+                "DELETE FROM request WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,)
+            )
+            sealed = seal_row(self._key(slot), "request", slot, request)
+            return self._db.execute("INSERT INTO request (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
 
-    def wishes(self) -> list[QueuedRequest]:
-        """Give the wishes that were not dealt with, in the order they were put."""
-        query = "SELECT id, slot, seq, sealed FROM wish WHERE position IS NULL AND refusal IS NULL ORDER BY id"
+    def requests(self) -> list[QueuedRequest]:
+        """Give the requests that were not dealt with, in the order they were put."""
+        query = "SELECT id, slot, seq, sealed FROM request WHERE position IS NULL AND refusal IS NULL ORDER BY id"
         return [
             QueuedRequest(
                 id=id,
                 slot=slot,
                 seq=seq,
-                wish=msgspec.msgpack.decode(
-                    open_sealed(self._key(slot), sealed, context("wish", slot)), type=DataSubjectRequest
+                request=msgspec.msgpack.decode(
+                    open_sealed(self._key(slot), sealed, context("request", slot)), type=DataSubjectRequest
                 ),
             )
             for id, slot, seq, sealed in self._db.execute(query).fetchall()
             if self._key(slot) != NO_KEY
         ]
 
-    def try_wish(self, id: int, seq: int) -> None:
-        """Note the sequence number with which a wish's entry is going to be signed; nothing else is signed with it."""
+    def try_request(self, id: int, seq: int) -> None:
+        """Store the sequence number that is reserved for a request's entry; nothing else is signed with it."""
         with self._transaction():
-            self._db.execute("UPDATE wish SET seq = ? WHERE id = ?", (seq, id))
-            (slot,) = self._db.execute("SELECT slot FROM wish WHERE id = ?", (id,)).fetchone()
+            self._db.execute("UPDATE request SET seq = ? WHERE id = ?", (seq, id))
+            (slot,) = self._db.execute("SELECT slot FROM request WHERE id = ?", (id,)).fetchone()
             self._advance(slot, seq)
 
-    def end_wish(self, id: int, outcome: int | str) -> None:
-        """Note where the entry of a wish stands, or why there is none."""
+    def end_request(self, id: int, outcome: int | str) -> None:
+        """Note where the entry of a request stands, or why there is none."""
         column = "position" if isinstance(outcome, int) else "refusal"
-        self._db.execute(f"UPDATE wish SET {column} = ? WHERE id = ?", (outcome, id))
+        self._db.execute(f"UPDATE request SET {column} = ? WHERE id = ?", (outcome, id))
 
     def outcome_of(self, id: int) -> int | str | None:
-        """Give where the entry of a wish stands, or why there is none; None while it waits, and once it is gone."""
-        row = self._db.execute("SELECT ifnull(position, refusal) FROM wish WHERE id = ?", (id,)).fetchone()
+        """Give where the entry of a request stands, or why there is none; None while it waits, and once it is gone."""
+        row = self._db.execute("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,)).fetchone()
         found: int | str | None = None if row is None else row[0]
         return found
 

@@ -20,7 +20,7 @@ class ConsentScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a parcel holds for its recipient.
+    """What a sealed_copy holds for its recipient.
 
     Attributes:
         copy: The copy, as `Ratings.user_bytes` writes it.

@@ -67,9 +67,9 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
     """
     leak = read_leak(file, run.catalogue()["item_id"].to_pylist())
-    charter = federation_terms(run.settings)
-    with open_federation(run.home, charter) as standing:
-        lookup = _LookUp(run, charter, standing, leak, announce)
+    terms = federation_terms(run.settings)
+    with open_federation(run.home, terms) as standing:
+        lookup = _LookUp(run, terms, standing, leak, announce)
         matched = lookup.matched()
         leaked = {base.commitment for base in matched.bases}
         return lookup.answer(
@@ -81,11 +81,11 @@ class _LookUp:
     """What the auditor does with a leak, in this order: say so, have the senders' copies opened, answer."""
 
     def __init__(
-        self, run: Run, charter: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
+        self, run: Run, terms: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
     ) -> None:
         self.copies: list[HandedOverCopy] = []
         self._unopened: list[int] = []
-        self._run, self._charter, self._leak, self._announce = run, charter, leak, announce
+        self._run, self._charter, self._leak, self._announce = run, terms, leak, announce
         self._ledger: Ledger = standing.ledger
         self._devices: DeviceStore = standing.devices
         self._publisher = standing.publisher
