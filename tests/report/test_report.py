@@ -20,13 +20,12 @@ import pytest
 from liberate import report
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import LiberateError
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.actions import ConsentTerms, accept_copy, give_consent, hand_over, withdraw
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
 from liberate.report import words
 from liberate.report.facts import time_parts
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.train import train
@@ -229,7 +228,7 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
 
 def share(run: Run, sender: str, recipient: str) -> None:
     """Let one participant hand a copy to another, who accepts it, and take the consent back."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         ledger, devices = standing.ledger, standing.devices
         participants = [devices.find(user_id=name) for name in (sender, recipient)]
         source, target = (each for each in participants if each is not None)

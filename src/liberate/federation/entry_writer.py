@@ -1,4 +1,4 @@
-"""The coordinator's hand: signs what it records, one entry after the other."""
+"""Entries of one principal, signed and appended one after the other."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ModelSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EntryWriter:
-    """Writes a coordinator's entries.
+    """Signs records as one principal and appends them to the ledger.
 
     Attributes:
-        ledger: Where they stand.
-        key: The coordinator's signing key.
+        ledger: The ledger, owned by this process.
+        key: The principal's signing key.
         number: Its number on the ledger.
         stopwatch: Where sign is added up.
     """
@@ -50,12 +50,12 @@ class EntryWriter:
     stopwatch: Stopwatch
 
     def header(self) -> RecordHeader:
-        """Give the fields of the coordinator's next record."""
+        """Return the fields that the principal's next record begins with."""
         seq = self.ledger.state.principals[self.number].sequence + 1
         return {"origin": self.ledger.origin, "author": self.number, "seq": seq}
 
     def append(self, record: Record) -> int:
-        """Sign a record and append it; give its position.
+        """Sign a record, append it, and return its position.
 
         Raises:
             FederationError: The ledger refuses it.
@@ -64,7 +64,7 @@ class EntryWriter:
             entry = sign(record, self.key)
         (outcome,) = self.ledger.append([entry])
         if isinstance(outcome, RefusedEntry):
-            raise FederationError(f"the ledger refuses the coordinator's {record.kind}: {outcome}")
+            raise FederationError(f"the ledger refuses the {record.kind}: {outcome}")
         return outcome
 
     def close(

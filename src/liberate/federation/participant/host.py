@@ -20,11 +20,11 @@ from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError, LiberateError, NoQuorum, ProofMismatch
 from liberate.federation.participant.masking import MaskingClient
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import (
     Refused,

@@ -12,18 +12,17 @@ from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
 from liberate.federation.enrolment import Registrar
-from liberate.federation.setup import FederationSession, load_or_create_key, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
-from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.sharing_records import Receipt, Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries
 from liberate.ledger.trace.prover import ProvedEntry, Prover
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
 from liberate.tracing.answer_json import Json, entry, party, to_base64
@@ -67,9 +66,8 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
     """
     leak = read_leak(file, run.catalogue()["item_id"].to_pylist())
-    terms = federation_terms(run.settings)
-    with open_federation(run.home, terms) as standing:
-        lookup = _LookUp(run, terms, standing, leak, announce)
+    with open_run_federation(run) as session:
+        lookup = _LookUp(run, session, leak, announce)
         matched = lookup.matched()
         leaked = {base.commitment for base in matched.bases}
         return lookup.answer(
@@ -80,15 +78,13 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
 class _LookUp:
     """What the auditor does with a leak, in this order: say so, have the senders' copies opened, answer."""
 
-    def __init__(
-        self, run: Run, terms: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
-    ) -> None:
+    def __init__(self, run: Run, session: FederationSession, leak: LeakedRows, announce: Announce) -> None:
         self.copies: list[HandedOverCopy] = []
         self._unopened: list[int] = []
-        self._run, self._charter, self._leak, self._announce = run, terms, leak, announce
-        self._ledger: Ledger = standing.ledger
-        self._devices: DeviceStore = standing.devices
-        self._publisher = standing.publisher
+        self._run, self._session, self._leak, self._announce = run, session, leak, announce
+        self._ledger: Ledger = session.ledger
+        self._devices: DeviceStore = session.devices
+        self._publisher = session.publisher
         self._shares = {share.leaf_hash: share for share in entries(self._ledger, Share)}
         self._disclosures: list[Json] = []
         if not self._shares:
@@ -165,14 +161,11 @@ class _LookUp:
     def _open(self, participants: Iterable[int]) -> None:
         """Say on the ledger whose copies are opened, let the witnesses see it, and have the senders open them."""
         wanted = sorted(participants)
-        root = verify_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
-        salt = self._charter.randomness(root).secret("disclosure salt")
+        salt = self._session.randomness().secret("disclosure salt")
         reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
-        keys = self._run.home / "keys"
-        admitting = Registrar(
-            self._ledger, load_or_create_key(keys, "founder", self._charter.randomness()), 1, Stopwatch()
-        )
-        auditor = load_or_create_key(keys, "auditor", self._charter.randomness())
+        access = self._session.access
+        admitting = Registrar(self._ledger, access.load_or_create_key("founder"), 1, Stopwatch())
+        auditor = access.load_or_create_key("auditor")
         position = record_disclosure(admitting, auditor, wanted, reason.encode(), salt)
         self._publisher.publish()
         self._announce(position, len(wanted))
