@@ -329,7 +329,7 @@ def test_crash_while_a_refused_change_is_forgotten(
     broken_off(monkeypatch, folder, rotate_to_the_same_key, 2, before=before)
 
     with standing(folder) as federation:
-        assert federation.finished == []
+        assert federation.finished == ()
         assert federation.devices.pending_keys() == []
         assert principal_of(federation).key == held_key(federation).public
         assert federation.ledger.positions(kind="key") == []
