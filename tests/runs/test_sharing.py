@@ -123,7 +123,7 @@ def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Config
     assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
     with DeviceStore(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
         sender = next(handed_over_copies(devices)).sender
-        assert len(list(devices.all_kept(ReceivedCopy))) == len(shares)
+        assert len(list(devices.sharing_rows(ReceivedCopy))) == len(shares)
         trace = trace_participant(ledger, sender)
     assert len(trace.copies) == 4
     assert len(trace.uses) == 4 * result.rounds
@@ -223,10 +223,10 @@ def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> 
 
 
 _STEPS: list[tuple[type, str]] = [
-    (DeviceStore, "prepare_acts"),
-    (DeviceStore, "settle_acts"),
-    (DeviceStore, "post"),
-    (PoolStore, "keep"),
+    (DeviceStore, "put_pending_entries"),
+    (DeviceStore, "settle_pending_entries"),
+    (DeviceStore, "put_answers"),
+    (PoolStore, "put"),
     (SqliteLedger, "_commit"),
 ]
 
@@ -252,7 +252,7 @@ def test_killed_anywhere_the_run_goes_on_to_the_same_models(
         len(records(whole, kind)) for kind in ("consent", "share", "receipt", "pool")
     ]
     with DeviceStore(killed.devices_folder) as devices:
-        assert devices.acts() == []
+        assert devices.pending_entries() == []
 
 
 def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Configure) -> None:

@@ -169,9 +169,9 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
     if not isinstance(record, Erasure) or record.report is not None:
         raise FederationError("a request to be forgotten was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
-    copies = devices.all_kept(ReceivedCopy, device.slot)
-    devices.discard([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+    copies = devices.sharing_rows(ReceivedCopy, device.slot)
+    devices.delete_sharing_rows([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
@@ -249,7 +249,7 @@ def _next(ledger: Ledger, device: Device) -> int:
 
 def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
     """Sign with a device's key, and append."""
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
     return _append(ledger, sign(record, key))
 
 

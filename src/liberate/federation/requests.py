@@ -80,7 +80,7 @@ def carry_out(processor: RequestProcessor) -> int:
         except ValueError as error:  # its terms are none
             outcome = str(error)
         if outcome is not None:
-            processor.devices.end_request(waiting.id, outcome)
+            processor.devices.close_request(waiting.id, outcome)
             done += 1
             _logger.info("a request of device %d is dealt with: %s", waiting.slot, type(waiting.request).__name__)
     return done
@@ -100,7 +100,7 @@ def _carry_out(processor: RequestProcessor, waiting: QueuedRequest) -> int | Non
     if stands is None:
         if device.is_awaited(ledger.state.open_round):
             return None
-        devices.try_request(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
+        devices.reserve_sequence(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(processor, device, number, request)
     if isinstance(request, ShareCopyRequest) and not _is_delivered(processor, device, stands):
         return None

@@ -181,7 +181,7 @@ def set_copy_quota(run: Run, participant: str, *, limit: int | None = None) -> d
     person = find_person(run, participant)
     with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, person.number)
-        devices.accept(device.slot, limit)
+        devices.set_copy_quota(device.slot, limit)
     return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "limit": limit}
 
 
@@ -197,7 +197,7 @@ def received(run: Run, participant: str) -> pa.Table:
     items = run.catalogue()["item_id"]
     with DeviceStore(run.devices_folder) as devices:
         device = device_of(devices, find_person(run, participant).number)
-        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
+        copies = [copy for _, _, copy in devices.sharing_rows(ReceivedCopy, device.slot)]
     rows = as_ratings([copy.copy for copy in copies], len(items))
     senders = pa.array([copy.sender for copy in copies], pa.int64())
     return pa.table(
@@ -249,7 +249,7 @@ def _result(run: Run, person: Person, request: DataSubjectRequest, id: int) -> i
         FederationError: It was refused.
     """
     with DeviceStore(run.devices_folder) as devices:
-        outcome = devices.outcome_of(id)
+        outcome = devices.request_outcome(id)
     if isinstance(outcome, str):
         raise FederationError(outcome)
     if outcome is None and isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):

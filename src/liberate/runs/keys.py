@@ -38,7 +38,7 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
     """
     person = find_person(run, participant)
     with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        under_way = {slot for slot, _ in devices.pending_keys()}
+        under_way = {slot for slot, _ in devices.pending_key_changes()}
         device = devices.find(number=person.number)
         return _described(ledger, person) | {
             "under_way": device is not None and device.slot in under_way,

@@ -139,7 +139,7 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
     assert len(set(uploads)) == 36
 
 
-DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "post"), (ModelStore, "save"))
+DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "put_answers"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])

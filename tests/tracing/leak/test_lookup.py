@@ -293,8 +293,8 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
 def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
     with DeviceStore(run.devices_folder) as devices:
-        slot, _, base = next(devices.all_kept(BaseCopy))
-        devices.prepare_acts([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
+        slot, _, base = next(devices.sharing_rows(BaseCopy))
+        devices.put_pending_entries([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
     found = trace_leak(run, leak)
 

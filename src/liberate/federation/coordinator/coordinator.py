@@ -304,7 +304,7 @@ class Coordinator:
         with self._stopwatch.measure("unmask"):
             undone = masks.unmask(total, frozenset(participants), view, self._known_size)
         if self._uploads is not None:
-            self._uploads.keep_unmasking(current.record.number, undone)
+            self._uploads.put_unmasking(current.record.number, undone)
         self._known_size = view.size
         collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
 
@@ -353,7 +353,7 @@ class Coordinator:
                 kept.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
         if self._uploads is not None:
             with self._stopwatch.measure("keep"):
-                self._uploads.keep(collected.record.number, kept)
+                self._uploads.put(collected.record.number, kept)
 
     def _refuse(self, reason: str, collected: _Collected) -> None:
         """Count an answer that is left out; nothing of it is recorded."""
