@@ -27,21 +27,20 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import (
+    MessageT,
     Refused,
     RoundAnswer,
     RoundInputs,
     RoundRefusal,
     RoundRequest,
-    decode_request,
+    decode_message,
     encode_message,
     encode_upload,
 )
 from liberate.federation.wire.secagg_messages import (
     MaskRequest,
-    MessageT,
     ShareKeysRequest,
     UnmaskRequest,
-    decode_message,
 )
 from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Account, Digest
@@ -238,7 +237,7 @@ class Host:
 
     def _answer(self, body: bytes, numbers: list[int]) -> list[Reply]:
         try:
-            task = self._check(decode_request(body))
+            task = self._check(_read(RoundRequest, body))
         except Refused as refusal:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
         replies: list[Reply] = []
