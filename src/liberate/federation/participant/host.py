@@ -14,7 +14,7 @@ import numpy as np
 
 from liberate.arrays import FixedPointStatistics, Float32Array
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.merkle import verify_consistency, verify_inclusion
+from liberate.crypto.merkle import verify_consistency
 from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.data.ratings import Ratings
@@ -44,10 +44,11 @@ from liberate.federation.wire.secagg_messages import (
 )
 from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Account, Digest
-from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.format.entries import Entry, decode_included, sign, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.ledger.lookup import decode_record
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
@@ -284,14 +285,7 @@ class Host:
         """Check a round's entry, its inclusion under an accepted checkpoint, and its terms."""
         checkpoint = self._check_checkpoint(request)
         try:
-            entry = decode_entry(request.entry)
-            verify_inclusion(
-                entry.leaf_hash,
-                request.position,
-                checkpoint.size,
-                [Digest(step) for step in request.inclusion],
-                checkpoint.root,
-            )
+            entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
         except LiberateError as error:
             raise Refused("inclusion", str(error)) from error
         record = self._check_record(entry)
@@ -507,10 +501,8 @@ def _read(kind: type[MessageT], body: bytes) -> MessageT:
 
 
 def _update(entry: bytes) -> Update:
-    """Give the update that lies in the outbox."""
-    record = decode_entry(entry).record
-    assert isinstance(record, Update)  # nothing else is put there
-    return record
+    """Return the update of an entry in the outbox."""
+    return decode_record(entry, Update)
 
 
 def _masked(entry: bytes) -> MaskedRound:
