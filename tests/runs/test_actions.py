@@ -32,7 +32,6 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.participants import find_person
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
@@ -40,7 +39,7 @@ from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 PERSON, FRIEND = "user:u03", "user:u05"
 
@@ -450,9 +449,9 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify_ledger(run.ledger_folder).ok
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         actions.withdraw(run, PERSON, consent=None, wait=now)
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         recommend(run, str(me))
 
 
@@ -500,7 +499,7 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
     assert [name for name, has in zip(again.dataset().user_ids, has_list, strict=True) if not has] == ["u03"]
     assert privacy_report(again)["mode"] == "plain"
     assert len(recommend(again, FRIEND, 3)[1]) > 0
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         change_key(again, PERSON, "rotation")
     for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
         out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"

@@ -35,12 +35,11 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.participants import find_person
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
-from tests.worlds import low_rank_ratings
+from tests.worlds import find_person, low_rank_ratings
 
 Configure = Callable[..., Settings]
 Rows = list[tuple[str, str, int]]

@@ -20,13 +20,12 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
-from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
 from liberate.tracing.proofs import prove_completeness
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 PERSON = "user:u03"
 

@@ -33,12 +33,11 @@ from liberate.randomness import SimulatedRandomness
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.recompute import recompute
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 N_USERS, N_ITEMS = 30, 20
 Configure = Callable[..., Settings]

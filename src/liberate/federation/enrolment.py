@@ -23,9 +23,10 @@ from liberate.federation.keys import FOUNDER
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
 
@@ -154,13 +155,9 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
     more of these.
     """
     ledger = admitting.ledger
-    stand: dict[int, bytes] = {}
-    for position in ledger.positions(kind="dataset"):
-        record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, DatasetRecord):
-            stand[record.author] = record.commitment
+    stand = {entry.record.author: entry.record.commitment for entry in entries(ledger, DatasetRecord)}
     renewed: list[tuple[int, DeviceData]] = []
-    entries = []
+    signed: list[bytes] = []
     for device in devices.devices():
         if device.is_erased:
             continue
@@ -175,6 +172,6 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
             renewed.append((device.slot, holding))
         record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
         with admitting.stopwatch.measure("sign"):
-            entries.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
+            signed.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
     devices.replace_data(renewed)
-    admitting.append(entries)
+    admitting.append(signed)

@@ -17,9 +17,10 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
-from liberate.ledger.format.entries import decode_entry, new_key, sign
+from liberate.ledger.format.entries import new_key, sign
 from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import decode_record
 
 _logger = logging.getLogger(__name__)
 
@@ -130,8 +131,7 @@ def _change(
 
 def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKeyChange) -> KeyChange | RefusedEntry:
     """Append a change, or find it where it stands, and take it into use; forget it when it is refused."""
-    record = decode_entry(pending.entry).record
-    assert isinstance(record, KeyRecord), "a change of key is a key record"
+    record = decode_record(pending.entry, KeyRecord)
     (outcome,) = ledger.append([pending.entry])
     if isinstance(outcome, RefusedEntry):
         devices.drop_key_change(slot)

@@ -12,15 +12,13 @@ import pytest
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
 from liberate.federation.wire.masked_round import masked_round
-from liberate.federation.wire.round_messages import Refused, RoundRefusal, encode_message
+from liberate.federation.wire.round_messages import Refused, RoundRefusal, decode_answer, decode_message, encode_message
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     EncryptedShares,
     MaskRequest,
     Neighbour,
     ShareKeysRequest,
-    decode_answer,
-    decode_message,
     sign_keys,
 )
 from liberate.identifiers import Digest

@@ -32,7 +32,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import StoredUpload, UploadStore
-from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_reply, encode_message
+from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_answer, encode_message
 from liberate.federation.wire.transport import Request, Transport
 from liberate.identifiers import Digest, NoisePlacement
 from liberate.ledger.format.entries import sign
@@ -238,8 +238,9 @@ class Coordinator:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
+        decode = partial(decode_answer, kind=RoundAnswer)
         for batch in self._tell_inputs(participants, record, batch_size, exchange):
-            answers = exchange.ask(phase, batch, body, decode_reply, self._known_size, view.size)
+            answers = exchange.ask(phase, batch, body, decode, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
         with self._stopwatch.measure("sum"):

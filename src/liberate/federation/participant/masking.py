@@ -35,9 +35,10 @@ from liberate.federation.wire.secagg_messages import (
     verify_keys,
 )
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry, signed_bytes
+from liberate.ledger.format.entries import decode_included, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Survivors
+from liberate.ledger.lookup import record_of
 from liberate.ledger.rules.state import Principal
 from liberate.privacy import secure_aggregation
 from liberate.randomness import Randomness
@@ -260,10 +261,8 @@ class MaskingClient:
         proofs = zip(request.entries, request.positions, request.inclusion, strict=True)
         for part, (data, position, proof) in enumerate(proofs, start=1):
             try:
-                entry = decode_entry(data)
+                entry = decode_included(data, position, proof, checkpoint)
                 verify_signature(self._coordinator, signed_bytes(entry.body), entry.signature)
-                steps = [Digest(step) for step in proof]
-                verify_inclusion(entry.leaf_hash, position, checkpoint.size, steps, checkpoint.root)
             except LiberateError as error:
                 raise Refused("survivors", str(error)) from error
             record = entry.record
@@ -289,13 +288,10 @@ class MaskingClient:
         if len(told) < current.needed(number):
             raise Refused("neighbours", f"{len(told)} neighbours take part, {current.needed(number)} are wanted")
         try:
-            block = decode_entry(request.block)
-            if not isinstance(block.record, Block):
-                raise Refused("keys", "the state root of a block was wanted")
-            proof = [Digest(step) for step in request.block_proof]
-            verify_inclusion(block.leaf_hash, checkpoint.size - 1, checkpoint.size, proof, checkpoint.root)
+            entry = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint)
+            state_root = record_of(entry, Block).state_root
             for each in request.neighbours:
-                self._check_keys(current, each, request.n_principals, block.record.state_root)
+                self._check_keys(current, each, request.n_principals, state_root)
         except LiberateError as error:
             raise Refused("keys", str(error)) from error
 
