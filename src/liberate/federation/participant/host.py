@@ -27,21 +27,20 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import (
+    MessageT,
     Refused,
     RoundAnswer,
     RoundInputs,
     RoundRefusal,
     RoundRequest,
-    decode_request,
+    decode_message,
     encode_message,
     encode_upload,
 )
 from liberate.federation.wire.secagg_messages import (
     MaskRequest,
-    MessageT,
     ShareKeysRequest,
     UnmaskRequest,
-    decode_message,
 )
 from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Account, Digest
@@ -118,7 +117,7 @@ class Host:
         """Read the devices again, after their people have acted."""
         devices, policy = self._devices, self._policy
         known = devices.devices()
-        holdings = [None if device.is_erased else devices.holding(device.slot) for device in known]
+        holdings = [None if device.is_erased else devices.data_of(device.slot) for device in known]
         self._keys = {slot: SigningKey.from_seed(held.signing_seed) for slot, held in enumerate(holdings) if held}
         own = [EMPTY_RATINGS if held is None else held.ratings for held in holdings]
         self._ratings = Ratings.from_user_bytes(own, self._n_items)
@@ -239,7 +238,7 @@ class Host:
 
     def _answer(self, body: bytes, numbers: list[int]) -> list[Reply]:
         try:
-            task = self._check(decode_request(body))
+            task = self._check(_read(RoundRequest, body))
         except Refused as refusal:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
         replies: list[Reply] = []
@@ -254,7 +253,7 @@ class Host:
                     raise Refused("phase", "nothing is uploaded before the neighbours' shares are here")
                 if device.last_round < round_number:
                     fresh.append(device)
-                elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
+                elif (waiting := self._devices.outbox_message(device.slot, round_number)) is not None:
                     again.append((device, waiting))
                 else:
                     raise Refused("answered", f"round {round_number} was answered before")
@@ -436,7 +435,9 @@ class Host:
         epsilon_nano = task.record.spend_nano - rho_nano
         with self._stopwatch.measure("store"):
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
-            self._devices.post(number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note)
+            self._devices.put_answers(
+                number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note
+            )
         self._checkpoint = verify_checkpoint(task.note, self._policy.log_key)
         for device, person in own:
             self._by_number[person] = replace(

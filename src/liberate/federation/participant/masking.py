@@ -85,7 +85,7 @@ class MaskingClient:
         number_of_round = current.record.number
         states, fresh = [], []
         for slot, number in who:
-            state = self._devices.masking(slot, number_of_round)
+            state = self._devices.secagg_state(slot, number_of_round)
             if state is None:
                 secret = self._randomness.secret("masks", number_of_round, number)
                 state = SecAggState(round_hash=current.hash, secret=secret)
@@ -93,7 +93,7 @@ class MaskingClient:
             elif state.round_hash != current.hash:
                 raise Refused("answered", f"keys were advertised for another entry of round {number_of_round}")
             states.append(state)
-        self._devices.keep_masking(number_of_round, fresh, note=note)
+        self._devices.put_secagg_states(number_of_round, fresh, note=note)
         return [self._advertised(current, *device, state) for device, state in zip(who, states, strict=True)]
 
     def _advertised(self, current: MaskedRound, slot: int, number: int, state: SecAggState) -> AdvertisedKeys:
@@ -151,7 +151,7 @@ class MaskingClient:
         except PrivacyError as error:
             raise Refused("keys", str(error)) from error
         kept = msgspec.structs.replace(state, peers=peers, sent=sent)
-        self._devices.keep_masking(current.record.number, [(slot, kept)])
+        self._devices.put_secagg_states(current.record.number, [(slot, kept)])
         return EncryptedShares(sealed=list(sent))
 
     def receive(self, slot: int, number: int, current: MaskedRound, request: MaskRequest) -> None:
@@ -175,11 +175,11 @@ class MaskingClient:
         for sender, sealed in received:
             self._open(current, number, state, sender, sealed)
         kept = msgspec.structs.replace(state, received=received)
-        self._devices.keep_masking(current.record.number, [(slot, kept)])
+        self._devices.put_secagg_states(current.record.number, [(slot, kept)])
 
     def is_ready(self, slot: int, current: MaskedRound) -> bool:
         """Whether a device has received what it needs to mask an upload."""
-        state = self._devices.masking(slot, current.record.number)
+        state = self._devices.secagg_state(slot, current.record.number)
         return state is not None and state.round_hash == current.hash and bool(state.received)
 
     def add(self, slot: int, number: int, current: MaskedRound, values: UInt32Array) -> None:
@@ -227,7 +227,7 @@ class MaskingClient:
                 kept.append((slot, msgspec.structs.replace(state, survivors=digest)))
             except Refused as refusal:
                 answers.append(refusal)
-        self._devices.keep_masking(current.record.number, kept, note=request.checkpoint)
+        self._devices.put_secagg_states(current.record.number, kept, note=request.checkpoint)
         return answers
 
     def _check_unmask(
@@ -305,7 +305,7 @@ class MaskingClient:
         verify_keys(neighbour.keys, principal.key, self._origin, current.hash, neighbour.number)
 
     def _state(self, current: MaskedRound, slot: int) -> SecAggState:
-        state = self._devices.masking(slot, current.record.number)
+        state = self._devices.secagg_state(slot, current.record.number)
         if state is None or state.round_hash != current.hash:
             raise Refused("phase", "no keys were advertised for this round")
         return state

@@ -56,7 +56,7 @@ def accept_copies(
         share = opened.share
         record = Receipt(**outbox.header(device), sender=share.author, share=opened.hash, copy=share.copy)
         entry = outbox.sign(device, record)
-        outbox.add(device, PendingEntry(entry=entry, key=opened.hash, kept=opened.received))
+        outbox.add(device, PendingEntry(entry=entry, digest=opened.hash, row=opened.received))
         declined.append(None)
 
     sent = iter(outbox.send())
@@ -87,5 +87,5 @@ class _AcceptanceLimits:
 
     def _copies_left(self, slot: int) -> int | None:
         """Return how many more copies a device accepts; None: as many as there are."""
-        limit = self._devices.most_accepted(slot)
-        return None if limit is None else max(0, limit - sum(1 for _ in self._devices.all_kept(ReceivedCopy, slot)))
+        limit = self._devices.copy_quota(slot)
+        return None if limit is None else max(0, limit - sum(1 for _ in self._devices.sharing_rows(ReceivedCopy, slot)))

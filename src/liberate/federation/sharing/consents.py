@@ -98,7 +98,7 @@ def give_consents(
         )
         entry = outbox.sign(device, record)
         given = GivenConsent(entry=entry, scope=scope, salt=salt)
-        outbox.add(device, PendingEntry(entry=entry, key=leaf_hash(entry), kept=given))
+        outbox.add(device, PendingEntry(entry=entry, digest=leaf_hash(entry), row=given))
     return outbox.send()
 
 

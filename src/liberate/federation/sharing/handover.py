@@ -116,7 +116,7 @@ def hand_over_copies(
         )
         entry = outbox.sign(device, record)
         given = GivenCopy(entry=entry, salt=salt)
-        outbox.add(device, PendingEntry(entry=entry, key=leaf_hash(entry), kept=given), base)
+        outbox.add(device, PendingEntry(entry=entry, digest=leaf_hash(entry), row=given), base)
     return outbox.send()
 
 
@@ -126,13 +126,13 @@ def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Diges
     Raises:
         FederationError: The device has not handed over such a copy.
     """
-    given = devices.kept(GivenCopy, slot, share)
+    given = devices.sharing_row(GivenCopy, slot, share)
     if given is None:
         raise FederationError(f"device {slot} keeps no share {share.hex()[:16]}")
 
     record = decode_record(given.entry, Share)
-    base = devices.kept(BaseCopy, slot, record.base)
-    consent = devices.kept(GivenConsent, slot, record.consent)
+    base = devices.sharing_row(BaseCopy, slot, record.base)
+    consent = devices.sharing_row(GivenConsent, slot, record.consent)
     if base is None or consent is None:
         raise FederationError(f"device {slot} does not keep what share {share.hex()[:16]} was made of")
     return seal_copy(consent, given, base, record, ledger.state.principals[record.recipient].key)
@@ -140,8 +140,8 @@ def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Diges
 
 def handed_over_copies(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
     """Yield what all senders, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
-    bases = {(owner, key): base for owner, key, base in devices.all_kept(BaseCopy, slot)}
-    for owner, hash, given in devices.all_kept(GivenCopy, slot):
+    bases = {(owner, key): base for owner, key, base in devices.sharing_rows(BaseCopy, slot)}
+    for owner, hash, given in devices.sharing_rows(GivenCopy, slot):
         share = decode_record(given.entry, Share)
         base = bases[owner, share.base]
         yield HandedOverCopy(sender=share.author, share=share, hash=hash, salt=given.salt, base=base)
@@ -151,16 +151,16 @@ def _base_for(
     devices: DeviceStore, device: Device, consent: Digest, scale: RatingScale, randomness: Randomness, seq: int
 ) -> BaseCopy:
     """Return the base copy of a consent: the one that is kept if it was made of the same ratings in the same way."""
-    given = devices.kept(GivenConsent, device.slot, consent)
+    given = devices.sharing_row(GivenConsent, device.slot, consent)
     if given is None:
         raise FederationError(f"participant {device.number} keeps no consent {consent.hex()[:16]}")
     epsilon_nano = decode_record(given.entry, Consent).epsilon_nano
     scope = msgspec.msgpack.decode(given.scope, type=ConsentScope)
-    ratings = devices.holding(device.slot).ratings
+    ratings = devices.data_of(device.slot).ratings
 
     # Perturbed anew, the same ratings would reveal more than the consent allows.
     method = epsilon_nano, scope.rating_fraction, scope.items, (scale.low, scale.step, scale.n_levels)
-    for _, _, base in devices.all_kept(BaseCopy, device.slot):
+    for _, _, base in devices.sharing_rows(BaseCopy, device.slot):
         is_same_method = (base.epsilon_nano, base.fraction, base.items, base.scale) == method
         if is_same_method and base.source == sha256(ratings).digest():
             return base

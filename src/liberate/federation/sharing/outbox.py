@@ -60,7 +60,7 @@ class EntryOutbox:
     def key(self, device: Device) -> SigningKey:
         """Return the participant's signing key."""
         if device.slot not in self._keys:
-            self._keys[device.slot] = SigningKey.from_seed(self.devices.holding(device.slot).signing_seed)
+            self._keys[device.slot] = SigningKey.from_seed(self.devices.data_of(device.slot).signing_seed)
         return self._keys[device.slot]
 
     def sign(self, device: Device, record: Record) -> bytes:
@@ -77,7 +77,7 @@ class EntryOutbox:
     def send(self) -> list[EntryOutcome]:
         """Store all entries, then append them a block at a time; return the outcome of each, in the order of `add`."""
         bases = [(slot, base) for (slot, _), base in self._bases.items()]
-        self.devices.prepare_acts(self._pending, bases)
+        self.devices.put_pending_entries(self._pending, bases)
         return _append_and_settle(self.ledger, self.devices, self._pending)
 
     def _check_no_answer_waits(self, device: Device) -> None:
@@ -91,7 +91,7 @@ class EntryOutbox:
 
 def resume_pending_entries(ledger: Ledger, devices: DeviceStore) -> None:
     """Send the entries that a crash left behind: the ledger has or records them, or it refuses them."""
-    _append_and_settle(ledger, devices, devices.acts())
+    _append_and_settle(ledger, devices, devices.pending_entries())
 
 
 def _append_and_settle(
@@ -103,7 +103,7 @@ def _append_and_settle(
         appended = ledger.append([act.entry for _, _, act in block])
         refusals = [isinstance(outcome, RefusedEntry) for outcome in appended]
 
-        devices.settle_acts(
+        devices.settle_pending_entries(
             [act for act, is_refused in zip(block, refusals, strict=True) if not is_refused],
             [(slot, seq) for (slot, seq, _), is_refused in zip(block, refusals, strict=True) if is_refused],
         )
