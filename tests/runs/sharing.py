@@ -57,7 +57,7 @@ def write_participants(folder: Path) -> None:
         for number in PARTICIPANTS
     ]
     with DeviceStore.create(folder / "devices", participants) as devices:
-        devices.enrolled(list(enumerate(PARTICIPANTS)), seq=1)
+        devices.record_numbers(list(enumerate(PARTICIPANTS)), seq=1)
 
 
 def leaky_run(folder: Path, *, epsilon: float | None = None, senders: Iterable[int] = SENDERS) -> Run:

@@ -27,11 +27,10 @@ from liberate.model.registry import aggregate_statistics, build_method
 from liberate.runs import actions
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.runs.unlearn import unlearn
 from liberate.settings import Settings, resolve
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 Configure = Callable[..., Settings]
 

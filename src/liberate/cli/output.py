@@ -17,9 +17,11 @@ import typer
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-def print_json(value: Mapping[str, Any]) -> None:
+def print_json(value: object) -> None:
     """Print one JSON object. Numbers that are not finite become null."""
-    print(json.dumps(_finite(value), ensure_ascii=False, default=_plain))
+    from liberate.json_edge import to_json
+
+    print(json.dumps(to_json(value), ensure_ascii=False))
 
 
 def print_text(line: str, *, indent: int = 0) -> None:
@@ -89,23 +91,3 @@ def progress_lines() -> Iterator[Any]:
 
     with Console(stderr=True).status("") as status:
         yield status.update
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "__fspath__"):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if value == value and abs(value) != float("inf") else None
-        case Mapping():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_finite(inner) for inner in value]
-        case _:
-            return value

@@ -223,7 +223,7 @@ def _agree(
     by_id = {device.user_id: device for device in devices.devices()}
     own = [by_id[person] for person in participants]
     if terms.mechanism:
-        devices.agree(
+        devices.record_agreement(
             run,
             [device.slot for device in own],
             cost=(terms.agreed_epsilon_nano, terms.agreed_rho_nano),

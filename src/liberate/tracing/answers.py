@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 from liberate.crypto.note import verify_checkpoint
 from liberate.federation.store.devices import DeviceStore
@@ -21,7 +21,7 @@ from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry
 from liberate.ledger.trace.participant import CopyUse, ParticipantTrace, RunSpend, trace_participant, trace_received
 from liberate.ledger.trace.prover import ProvedEntry
 from liberate.runs.folder import Run
-from liberate.runs.participants import find_person
+from liberate.runs.participants import find_participant
 from liberate.timing import Progress, silent
 from liberate.tracing.answer_json import (
     Json,
@@ -63,8 +63,8 @@ def trace_person(run: Run, participant: str) -> Json:
         LiberateError: Nobody has that name.
         LedgerError: The ledger cannot prove what it says.
     """
-    person = find_person(run, participant)
     with _opened(run) as (ledger, devices):
+        person = find_participant(ledger, devices, participant)
         found = trace_participant(ledger, person.number)
         recipients = _recipients(found.copies, found.uses, ledger.state.principals, devices)
     models, descendants = models_shaped_by(found.contributions, found.uses)
@@ -154,7 +154,7 @@ def trace_recipient(run: Run, name: str) -> Json:
         principals = ledger.state.principals
         is_number = name.isdecimal() and int(name) < len(principals)
         is_coordinator = is_number and principals[int(name)].role == "coordinator"
-        found = trace_received(ledger, int(name) if is_coordinator else find_person(run, name).number)
+        found = trace_received(ledger, int(name) if is_coordinator else find_participant(ledger, devices, name).number)
         recipient = party(found.number, principals, devices)
         senders = [
             party(sender, principals, devices) | {"shares": [each.share.position for each in own]}
@@ -230,8 +230,8 @@ def trace_model(run: Run, version: int, progress: Progress = silent) -> Json:
 
 @contextmanager
 def _opened(run: Run) -> Iterator[tuple[Ledger, DeviceStore]]:
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        yield ledger, devices
+    with run.open() as reader:
+        yield reader.ledger, reader.devices
 
 
 def _proved(run: Run, found: ParticipantTrace) -> Json:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import msgspec
 
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
-from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import KINDS
 from liberate.ledger.lookup import RecordedEntry, entry_at
 from liberate.ledger.rules.state import State
-from liberate.runs.folder import Run
-from liberate.runs.participants import find_person
+from liberate.runs.folder import Run, RunReader
+from liberate.runs.participants import find_participant
 
 
 def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) -> list[dict[str, Any]]:
@@ -26,19 +24,19 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     """
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        state = ledger.state
-        number = None if author is None else _author_number(run, author, len(state.principals))
-        user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}
+    with run.open() as reader:
+        ledger, state = reader.ledger, reader.ledger.state
+        number = None if author is None else _author_number(reader, author)
+        user_ids = {device.number: device.user_id for device in reader.devices.devices() if not device.is_erased}
         positions = ledger.positions(kind=kind, author=number)
         return [_fields(entry_at(ledger, position, RecordBase), user_ids, state) for position in positions[-limit:]]
 
 
-def _author_number(run: Run, name: str, n_principals: int) -> int:
-    """Give the number of any principal, participant or not."""
-    if name.isdecimal() and int(name) < n_principals:
+def _author_number(reader: RunReader, name: str) -> int:
+    """Return the number of any principal, participant or not."""
+    if name.isdecimal() and int(name) < len(reader.ledger.state.principals):
         return int(name)
-    return find_person(run, name).number
+    return find_participant(reader.ledger, reader.devices, name).number
 
 
 def _fields(entry: RecordedEntry[RecordBase], user_ids: dict[int | None, str], state: State) -> dict[str, Any]:

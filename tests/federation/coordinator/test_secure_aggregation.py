@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.coordinator.secure_aggregation import survivor_parts
 from liberate.federation.keys import rotate_key
-from liberate.federation.wire.round_messages import Refused, RoundAnswer, RoundRefusal, decode_reply, encode_message
-from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares, decode_answer
+from liberate.federation.wire.round_messages import Refused, RoundAnswer, RoundRefusal, decode_answer, encode_message
+from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in, to_ranges
@@ -111,7 +111,7 @@ def test_uploads_are_masked_on_their_way(tmp_path: Path) -> None:
         def keep(request: Request, replies: list[Reply], world: World = world) -> list[Reply]:
             for reply in replies:
                 if request.phase in ("mask", "update"):
-                    answer = decode_reply(reply.body)
+                    answer = decode_answer(reply.body, RoundAnswer)
                     assert isinstance(answer, RoundAnswer)
                     uploads[world.masks].append(answer.upload)
             return replies

@@ -12,15 +12,13 @@ import pytest
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
 from liberate.federation.wire.masked_round import masked_round
-from liberate.federation.wire.round_messages import Refused, RoundRefusal, encode_message
+from liberate.federation.wire.round_messages import Refused, RoundRefusal, decode_answer, decode_message, encode_message
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     EncryptedShares,
     MaskRequest,
     Neighbour,
     ShareKeysRequest,
-    decode_answer,
-    decode_message,
     sign_keys,
 )
 from liberate.identifiers import Digest
@@ -56,7 +54,7 @@ def refusal(party: Party, number: int, request: ShareKeysRequest) -> str:
     _, checkpoint = party.share_request(number)
     with pytest.raises(Refused) as refused:
         party.masks.share(number - FIRST, number, party.round, request, checkpoint)
-    assert party.devices.masking(number - FIRST, 1).sent == ()  # type: ignore[union-attr]  # keys were advertised
+    assert party.devices.secagg_state(number - FIRST, 1).sent == ()  # type: ignore[union-attr]  # keys were advertised
     return refused.value.reason
 
 
@@ -110,7 +108,7 @@ def test_what_was_kept_is_forgotten_with_the_next_round(party: Party) -> None:
     later = masked_round(sign(round_record(party.participants, 1, number=2), COORDINATOR))
     party.masks.advertise(later, [(0, ALICE)], "note")
 
-    assert [party.devices.masking(0, number) is None for number in (1, 2)] == [True, False]
+    assert [party.devices.secagg_state(0, number) is None for number in (1, 2)] == [True, False]
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -288,7 +286,7 @@ def test_a_neighbour_that_seals_no_shares_is_refused(party: Party) -> None:
     party.advertise()
     for number in party.participants:
         party.share(number)
-    state = party.devices.masking(BOB - FIRST, 1)
+    state = party.devices.secagg_state(BOB - FIRST, 1)
     assert state is not None
     context = b"share" + party.round.hash + BOB.to_bytes(8, "big") + ALICE.to_bytes(8, "big")
     secret = secure_aggregation.MaskSecrets.derive(state.secret).seal
@@ -354,7 +352,7 @@ def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Part
 
     assert secure_aggregation.key_commitment(secret) != party.keys[BOB].own
     assert values.tolist() != ones().tolist()
-    state = party.devices.masking(BOB - FIRST, 1)
+    state = party.devices.secagg_state(BOB - FIRST, 1)
     assert state is not None
     secure_aggregation.add_mask(values, secure_aggregation.MaskSecrets.derive(state.secret).own, subtract=True)
     assert values.tolist() == ones().tolist(), "only the own mask was left"
@@ -397,7 +395,7 @@ def test_a_survivor_set_that_is_none_is_refused(party: Party, lie: str) -> None:
         party.unmask(ALICE, *records, by=key)
 
     assert refused.value.reason == "survivors"
-    assert party.devices.masking(0, 1).survivors is None  # type: ignore[union-attr]  # it is kept
+    assert party.devices.secagg_state(0, 1).survivors is None  # type: ignore[union-attr]  # it is kept
     party.unmask(ALICE, party.survivors(party.participants))
 
 

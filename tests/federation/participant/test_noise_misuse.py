@@ -15,8 +15,9 @@ from liberate.federation.participant.host import Host, _Task
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
-    decode_reply,
-    decode_request,
+    RoundRequest,
+    decode_answer,
+    decode_message,
     decode_upload,
     encode_message,
     encode_upload,
@@ -43,7 +44,7 @@ def misuse(folder: Path, world: World) -> list[NoiseReuse]:
             self._inner = inner
 
         def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            record = decode_entry(decode_request(requests[0].body).entry).record
+            record = decode_entry(decode_message(requests[0].body, RoundRequest).entry).record
             assert isinstance(record, Round)
             clips.add(record.mechanism.parameters["clip_units"])
             for _ in range(2):
@@ -59,7 +60,7 @@ def misuse(folder: Path, world: World) -> list[NoiseReuse]:
 
 
 def seen(reply: Reply, record: Round) -> ObservedUpload:
-    answer = decode_reply(reply.body)
+    answer = decode_answer(reply.body, RoundAnswer)
     assert isinstance(answer, RoundAnswer)
     upload = decode_upload(answer.upload, shape=record.shape, is_dense=True)
     numbers = np.concatenate([upload.rows.ravel(), upload.tails.ravel()]).astype(np.int64)

@@ -36,12 +36,12 @@ from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.participants import find_person
 from liberate.tracing.answers import trace_person, trace_recipient, trace_share
 from liberate.tracing.leak import attribution
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.lookup import trace_leak
 from tests.runs.sharing import N_ITEMS, RATINGS, SENDERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
+from tests.worlds import find_person
 
 
 @pytest.fixture(scope="module")
@@ -293,8 +293,8 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
 def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
     with DeviceStore(run.devices_folder) as devices:
-        slot, _, base = next(devices.all_kept(BaseCopy))
-        devices.prepare_acts([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
+        slot, _, base = next(devices.sharing_rows(BaseCopy))
+        devices.put_pending_entries([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
     found = trace_leak(run, leak)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from liberate.arrays import FixedPointStatistics, Float32Array
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.merkle import verify_consistency, verify_inclusion
+from liberate.crypto.merkle import verify_consistency
 from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.data.ratings import Ratings
@@ -27,28 +27,28 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import (
+    MessageT,
     Refused,
     RoundAnswer,
     RoundInputs,
     RoundRefusal,
     RoundRequest,
-    decode_request,
+    decode_message,
     encode_message,
     encode_upload,
 )
 from liberate.federation.wire.secagg_messages import (
     MaskRequest,
-    MessageT,
     ShareKeysRequest,
     UnmaskRequest,
-    decode_message,
 )
 from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Account, Digest
-from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.format.entries import Entry, decode_included, sign, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.ledger.lookup import decode_record
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
@@ -117,7 +117,7 @@ class Host:
         """Read the devices again, after their people have acted."""
         devices, policy = self._devices, self._policy
         known = devices.devices()
-        holdings = [None if device.is_erased else devices.holding(device.slot) for device in known]
+        holdings = [None if device.is_erased else devices.data_of(device.slot) for device in known]
         self._keys = {slot: SigningKey.from_seed(held.signing_seed) for slot, held in enumerate(holdings) if held}
         own = [EMPTY_RATINGS if held is None else held.ratings for held in holdings]
         self._ratings = Ratings.from_user_bytes(own, self._n_items)
@@ -238,7 +238,7 @@ class Host:
 
     def _answer(self, body: bytes, numbers: list[int]) -> list[Reply]:
         try:
-            task = self._check(decode_request(body))
+            task = self._check(_read(RoundRequest, body))
         except Refused as refusal:
             return [self._refuse(number, refusal.reason, refusal.detail) for number in numbers]
         replies: list[Reply] = []
@@ -253,7 +253,7 @@ class Host:
                     raise Refused("phase", "nothing is uploaded before the neighbours' shares are here")
                 if device.last_round < round_number:
                     fresh.append(device)
-                elif (waiting := self._devices.outgoing(device.slot, round_number)) is not None:
+                elif (waiting := self._devices.outbox_message(device.slot, round_number)) is not None:
                     again.append((device, waiting))
                 else:
                     raise Refused("answered", f"round {round_number} was answered before")
@@ -285,14 +285,7 @@ class Host:
         """Check a round's entry, its inclusion under an accepted checkpoint, and its terms."""
         checkpoint = self._check_checkpoint(request)
         try:
-            entry = decode_entry(request.entry)
-            verify_inclusion(
-                entry.leaf_hash,
-                request.position,
-                checkpoint.size,
-                [Digest(step) for step in request.inclusion],
-                checkpoint.root,
-            )
+            entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
         except LiberateError as error:
             raise Refused("inclusion", str(error)) from error
         record = self._check_record(entry)
@@ -442,7 +435,9 @@ class Host:
         epsilon_nano = task.record.spend_nano - rho_nano
         with self._stopwatch.measure("store"):
             seqs = [(device.slot, device.last_seq + 1) for device in devices]
-            self._devices.post(number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note)
+            self._devices.put_answers(
+                number, seqs, outgoing, epsilon_nano=epsilon_nano, rho_nano=rho_nano, note=task.note
+            )
         self._checkpoint = verify_checkpoint(task.note, self._policy.log_key)
         for device, person in own:
             self._by_number[person] = replace(
@@ -508,10 +503,8 @@ def _read(kind: type[MessageT], body: bytes) -> MessageT:
 
 
 def _update(entry: bytes) -> Update:
-    """Give the update that lies in the outbox."""
-    record = decode_entry(entry).record
-    assert isinstance(record, Update)  # nothing else is put there
-    return record
+    """Return the update of an entry in the outbox."""
+    return decode_record(entry, Update)
 
 
 def _masked(entry: bytes) -> MaskedRound:

@@ -35,9 +35,10 @@ from liberate.federation.wire.secagg_messages import (
     verify_keys,
 )
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry, signed_bytes
+from liberate.ledger.format.entries import decode_included, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Survivors
+from liberate.ledger.lookup import record_of
 from liberate.ledger.rules.state import Principal
 from liberate.privacy import secure_aggregation
 from liberate.randomness import Randomness
@@ -84,7 +85,7 @@ class MaskingClient:
         number_of_round = current.record.number
         states, fresh = [], []
         for slot, number in who:
-            state = self._devices.masking(slot, number_of_round)
+            state = self._devices.secagg_state(slot, number_of_round)
             if state is None:
                 secret = self._randomness.secret("masks", number_of_round, number)
                 state = SecAggState(round_hash=current.hash, secret=secret)
@@ -92,7 +93,7 @@ class MaskingClient:
             elif state.round_hash != current.hash:
                 raise Refused("answered", f"keys were advertised for another entry of round {number_of_round}")
             states.append(state)
-        self._devices.keep_masking(number_of_round, fresh, note=note)
+        self._devices.put_secagg_states(number_of_round, fresh, note=note)
         return [self._advertised(current, *device, state) for device, state in zip(who, states, strict=True)]
 
     def _advertised(self, current: MaskedRound, slot: int, number: int, state: SecAggState) -> AdvertisedKeys:
@@ -150,7 +151,7 @@ class MaskingClient:
         except PrivacyError as error:
             raise Refused("keys", str(error)) from error
         kept = msgspec.structs.replace(state, peers=peers, sent=sent)
-        self._devices.keep_masking(current.record.number, [(slot, kept)])
+        self._devices.put_secagg_states(current.record.number, [(slot, kept)])
         return EncryptedShares(sealed=list(sent))
 
     def receive(self, slot: int, number: int, current: MaskedRound, request: MaskRequest) -> None:
@@ -174,11 +175,11 @@ class MaskingClient:
         for sender, sealed in received:
             self._open(current, number, state, sender, sealed)
         kept = msgspec.structs.replace(state, received=received)
-        self._devices.keep_masking(current.record.number, [(slot, kept)])
+        self._devices.put_secagg_states(current.record.number, [(slot, kept)])
 
     def is_ready(self, slot: int, current: MaskedRound) -> bool:
         """Whether a device has received what it needs to mask an upload."""
-        state = self._devices.masking(slot, current.record.number)
+        state = self._devices.secagg_state(slot, current.record.number)
         return state is not None and state.round_hash == current.hash and bool(state.received)
 
     def add(self, slot: int, number: int, current: MaskedRound, values: UInt32Array) -> None:
@@ -226,7 +227,7 @@ class MaskingClient:
                 kept.append((slot, msgspec.structs.replace(state, survivors=digest)))
             except Refused as refusal:
                 answers.append(refusal)
-        self._devices.keep_masking(current.record.number, kept, note=request.checkpoint)
+        self._devices.put_secagg_states(current.record.number, kept, note=request.checkpoint)
         return answers
 
     def _check_unmask(
@@ -260,10 +261,8 @@ class MaskingClient:
         proofs = zip(request.entries, request.positions, request.inclusion, strict=True)
         for part, (data, position, proof) in enumerate(proofs, start=1):
             try:
-                entry = decode_entry(data)
+                entry = decode_included(data, position, proof, checkpoint)
                 verify_signature(self._coordinator, signed_bytes(entry.body), entry.signature)
-                steps = [Digest(step) for step in proof]
-                verify_inclusion(entry.leaf_hash, position, checkpoint.size, steps, checkpoint.root)
             except LiberateError as error:
                 raise Refused("survivors", str(error)) from error
             record = entry.record
@@ -289,13 +288,10 @@ class MaskingClient:
         if len(told) < current.needed(number):
             raise Refused("neighbours", f"{len(told)} neighbours take part, {current.needed(number)} are wanted")
         try:
-            block = decode_entry(request.block)
-            if not isinstance(block.record, Block):
-                raise Refused("keys", "the state root of a block was wanted")
-            proof = [Digest(step) for step in request.block_proof]
-            verify_inclusion(block.leaf_hash, checkpoint.size - 1, checkpoint.size, proof, checkpoint.root)
+            entry = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint)
+            state_root = record_of(entry, Block).state_root
             for each in request.neighbours:
-                self._check_keys(current, each, request.n_principals, block.record.state_root)
+                self._check_keys(current, each, request.n_principals, state_root)
         except LiberateError as error:
             raise Refused("keys", str(error)) from error
 
@@ -309,7 +305,7 @@ class MaskingClient:
         verify_keys(neighbour.keys, principal.key, self._origin, current.hash, neighbour.number)
 
     def _state(self, current: MaskedRound, slot: int) -> SecAggState:
-        state = self._devices.masking(slot, current.record.number)
+        state = self._devices.secagg_state(slot, current.record.number)
         if state is None or state.round_hash != current.hash:
             raise Refused("phase", "no keys were advertised for this round")
         return state

@@ -37,7 +37,7 @@ class ReceivedCopies:
     def __init__(self, devices: DeviceStore) -> None:
         self._received: dict[int, dict[Digest, ReceivedCopy]] = {}
         self._usable: dict[int, tuple[int, tuple[UsedCopy, ...]]] = {}
-        for slot, share, received in devices.all_kept(ReceivedCopy):
+        for slot, share, received in devices.sharing_rows(ReceivedCopy):
             self._received.setdefault(slot, {})[share] = received
 
     def tell(self, slot: int, round_number: int, shares: Sequence[bytes]) -> None:

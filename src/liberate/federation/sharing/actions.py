@@ -200,7 +200,7 @@ def give_consents(
         )
         entry = acting.sign(device, record)
         kept = GivenConsent(entry=entry, scope=scope, salt=salt)
-        acting.add(device, PendingEntry(entry=entry, key=decode_entry(entry).leaf_hash, kept=kept))
+        acting.add(device, PendingEntry(entry=entry, digest=decode_entry(entry).leaf_hash, row=kept))
     return acting.carry_out()
 
 
@@ -238,7 +238,7 @@ def hand_over_all(
             copy=salted_commitment(salt, fingerprinted_copy(base, recipient)),
         )
         entry = acting.sign(device, record)
-        act = PendingEntry(entry=entry, key=decode_entry(entry).leaf_hash, kept=GivenCopy(entry=entry, salt=salt))
+        act = PendingEntry(entry=entry, digest=decode_entry(entry).leaf_hash, row=GivenCopy(entry=entry, salt=salt))
         acting.add(device, act, base)
     return acting.carry_out()
 
@@ -261,7 +261,7 @@ def receive_all(
             continue
         share = opened.share
         record = Receipt(**acting.header(device), sender=share.author, share=opened.hash, copy=share.copy)
-        acting.add(device, PendingEntry(entry=acting.sign(device, record), key=opened.hash, kept=opened.received))
+        acting.add(device, PendingEntry(entry=acting.sign(device, record), digest=opened.hash, row=opened.received))
         outcomes.append(None)
     taken = iter(acting.carry_out())
     return [next(taken) if outcome is None else outcome for outcome in outcomes]
@@ -282,8 +282,8 @@ class _Room:
         """
         slot = device.slot
         if slot not in self._left:
-            most = self._devices.most_accepted(slot)
-            held = 0 if most is None else sum(1 for _ in self._devices.all_kept(ReceivedCopy, slot))
+            most = self._devices.copy_quota(slot)
+            held = 0 if most is None else sum(1 for _ in self._devices.sharing_rows(ReceivedCopy, slot))
             self._left[slot] = None if most is None else max(0, most - held)
         left = self._left[slot]
         if left == 0:
@@ -293,7 +293,7 @@ class _Room:
 
 def resume_pending_entries(ledger: Ledger, devices: DeviceStore) -> None:
     """End the acts that a crash left under way: they stand on the ledger, or it refuses them."""
-    _carry_out(ledger, devices, devices.acts())
+    _carry_out(ledger, devices, devices.pending_entries())
 
 
 # --- what senders keep ------------------------------------------------------------------------------------------------
@@ -305,11 +305,12 @@ def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Diges
     Raises:
         FederationError: The device has not handed over such a copy.
     """
-    given = devices.kept(GivenCopy, slot, share)
+    given = devices.sharing_row(GivenCopy, slot, share)
     record = None if given is None else decode_entry(given.entry).record
     if given is None or not isinstance(record, Share):
         raise FederationError(f"device {slot} keeps no share {share.hex()[:16]}")
-    base, granted = devices.kept(BaseCopy, slot, record.base), devices.kept(GivenConsent, slot, record.consent)
+    base = devices.sharing_row(BaseCopy, slot, record.base)
+    granted = devices.sharing_row(GivenConsent, slot, record.consent)
     if base is None or granted is None:
         raise FederationError(f"device {slot} does not keep what share {share.hex()[:16]} was made of")
     return seal_copy(granted, given, base, record, ledger.state.principals[record.recipient].key)
@@ -317,8 +318,8 @@ def sealed_copy_of(ledger: Ledger, devices: DeviceStore, slot: int, share: Diges
 
 def handed_over_copies(devices: DeviceStore, slot: int | None = None) -> Iterator[HandedOverCopy]:
     """Give what all senders, or one by the device's slot, keep of the copies they handed over, by leaf hash."""
-    bases = {(owner, key): base for owner, key, base in devices.all_kept(BaseCopy, slot)}
-    for owner, hash, given in devices.all_kept(GivenCopy, slot):
+    bases = {(owner, key): base for owner, key, base in devices.sharing_rows(BaseCopy, slot)}
+    for owner, hash, given in devices.sharing_rows(GivenCopy, slot):
         share = decode_entry(given.entry).record
         if isinstance(share, Share):
             yield HandedOverCopy(
@@ -330,15 +331,15 @@ def _base_for(
     devices: DeviceStore, device: Device, consent: Digest, scale: RatingScale, randomness: Randomness, seq: int
 ) -> BaseCopy:
     """Give the base copy of a consent: the one that is kept if it was made of the same ratings in the same way."""
-    granted = devices.kept(GivenConsent, device.slot, consent)
+    granted = devices.sharing_row(GivenConsent, device.slot, consent)
     terms = None if granted is None else decode_entry(granted.entry).record
     if granted is None or not isinstance(terms, Consent):
         raise FederationError(f"participant {device.number} keeps no consent {consent.hex()[:16]}")
     scope = msgspec.msgpack.decode(granted.scope, type=ConsentScope)
-    ratings = devices.holding(device.slot).ratings
+    ratings = devices.data_of(device.slot).ratings
     covered = scope.rating_fraction, scope.items
     wanted = terms.epsilon_nano, covered, (scale.low, scale.step, scale.n_levels), sha256(ratings).digest()
-    for _, _, base in devices.all_kept(BaseCopy, device.slot):
+    for _, _, base in devices.sharing_rows(BaseCopy, device.slot):
         if (base.epsilon_nano, (base.fraction, base.items), base.scale, base.source) == wanted:
             return base
     return make_base_copy(
@@ -380,7 +381,7 @@ class _Acting:
 
     def key(self, device: Device) -> SigningKey:
         if device.slot not in self._keys:
-            self._keys[device.slot] = SigningKey.from_seed(self.devices.holding(device.slot).signing_seed)
+            self._keys[device.slot] = SigningKey.from_seed(self.devices.data_of(device.slot).signing_seed)
         return self._keys[device.slot]
 
     def sign(self, device: Device, record: Record) -> bytes:
@@ -395,7 +396,7 @@ class _Acting:
     def carry_out(self) -> list[EntryOutcome]:
         """Keep all acts, then append them a block at a time, then put them into force."""
         bases = [(slot, base) for (slot, _), base in self._bases.items()]
-        self.devices.prepare_acts(self._acts, bases)
+        self.devices.put_pending_entries(self._acts, bases)
         return _carry_out(self.ledger, self.devices, self._acts)
 
 
@@ -407,7 +408,7 @@ def _carry_out(
         some = acts[begin : begin + _ACTS_IN_A_BLOCK]
         appended = ledger.append([act.entry for _, _, act in some])
         pairs = list(zip(some, appended, strict=True))
-        devices.settle_acts(
+        devices.settle_pending_entries(
             [act for act, outcome in pairs if not isinstance(outcome, RefusedEntry)],
             [(slot, seq) for (slot, seq, _), outcome in pairs if isinstance(outcome, RefusedEntry)],
         )

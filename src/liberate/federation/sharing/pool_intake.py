@@ -47,7 +47,7 @@ def accept_into_pool(
             results.append(opened)
             senders.add(opened.share.author)
     sound = [each for each in results if isinstance(each, OpenedCopy)]
-    pool.keep([(opened.hash, opened.received) for opened in sound])
+    pool.put([(opened.hash, opened.received) for opened in sound])
     seq = ledger.state.principals[number].sequence
     entries = [
         sign(

@@ -116,14 +116,14 @@ def _lacking(where: SharingSimulation, config: SharingConfig, device: Device, wa
     stays as it is, and counts.
     """
     sharing, current, stale = where.ledger.state.sharing, set[int](), list[Digest]()
-    ratings, nano = sha256(where.devices.holding(device.slot).ratings).digest(), to_nano(config.epsilon)
+    ratings, nano = sha256(where.devices.data_of(device.slot).ratings).digest(), to_nano(config.epsilon)
     for hash, consent in sharing.consents.get(device.number or 0, {}).items():
         for share in (sharing.shares[each].record for each in consent.shares):
-            base = where.devices.kept(BaseCopy, device.slot, share.base)
+            base = where.devices.sharing_row(BaseCopy, device.slot, share.base)
             if base is None or share.recipient not in wanted:
                 continue
             is_current = (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, nano)
-            if is_current or not _is_arranged(where.devices.kept(GivenConsent, device.slot, hash)):
+            if is_current or not _is_arranged(where.devices.sharing_row(GivenConsent, device.slot, hash)):
                 current.add(share.recipient)
             else:
                 stale.append(hash)
@@ -173,7 +173,7 @@ def _granted(
 ) -> Digest | None:
     """Give a consent that lives, on these terms, and that enough shares are left of."""
     for hash, consent in where.ledger.state.sharing.consents.get(device.number or 0, {}).items():
-        granted = where.devices.kept(GivenConsent, device.slot, hash)
+        granted = where.devices.sharing_row(GivenConsent, device.slot, hash)
         scope = None if granted is None else msgspec.msgpack.decode(granted.scope, type=ConsentScope)
         terms = consent.record
         if (
@@ -199,7 +199,8 @@ def _deliver(where: SharingSimulation) -> None:
     held = [
         (share.record.recipient, slot, hash)
         for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
-        if (slot := slots.get(share.sender)) is not None and where.devices.kept(GivenCopy, slot, hash) is not None
+        if (slot := slots.get(share.sender)) is not None
+        and where.devices.sharing_row(GivenCopy, slot, hash) is not None
     ]
     own = [each for each in held if each[0] == where.coordinator]
     for begin in range(0, len(own), _AT_A_TIME):

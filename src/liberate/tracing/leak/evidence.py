@@ -10,13 +10,11 @@ from msgspec import Struct
 
 from liberate.arrays import Int32Array
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.merkle import verify_inclusion
 from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import InvalidRecord, ProofMismatch
-from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import decode_included
 from liberate.ledger.format.sharing_records import Receipt, Share
 from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 
@@ -135,7 +133,7 @@ def _check(accused: _Candidate, checkpoint: Checkpoint, n_candidates: int) -> Ve
 
 
 def _check_share(opened: _Opened, recipient: int, checkpoint: Checkpoint) -> None:
-    entry = _included(opened, checkpoint)
+    entry = decode_included(opened.entry, opened.position, opened.proof, checkpoint)
     share = entry.record
     if not isinstance(share, Share) or share.recipient != recipient:
         raise ProofMismatch(f"entry {opened.position} hands nothing to {recipient}")
@@ -145,16 +143,11 @@ def _check_share(opened: _Opened, recipient: int, checkpoint: Checkpoint) -> Non
     ):
         raise ProofMismatch(f"copy or base do not open the commitments of entry {opened.position}")
     if opened.receipt is not None:
-        receipt = _included(opened.receipt, checkpoint).record
+        receipt = decode_included(
+            opened.receipt.entry, opened.receipt.position, opened.receipt.proof, checkpoint
+        ).record
         if not isinstance(receipt, Receipt) or (receipt.author, receipt.share) != (recipient, entry.leaf_hash):
             raise ProofMismatch(f"entry {opened.receipt.position} does not acknowledge entry {opened.position}")
-
-
-def _included(found: _Included, checkpoint: Checkpoint) -> Entry:
-    entry = decode_entry(found.entry)
-    proof = [Digest(step) for step in found.proof]
-    verify_inclusion(entry.leaf_hash, found.position, checkpoint.size, proof, checkpoint.root)
-    return entry
 
 
 def _rows(opened: _Opened) -> tuple[Int32Array, Int32Array, Int32Array]:
