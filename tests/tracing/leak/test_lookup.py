@@ -22,8 +22,8 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
 from liberate.federation.sharing.copies import fingerprinted_copy
+from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.ledger.format.entries import decode_entry, signed_bytes
