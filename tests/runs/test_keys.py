@@ -148,7 +148,9 @@ def test_next_key_follows_from_seed_and_ledger_in_a_simulation_only(
 
 
 @pytest.mark.parametrize("act", ["rotation", "revocation", "recovery"])
-@pytest.mark.parametrize("step", [(SqliteLedger, "_commit"), (DeviceStore, "settle_key")], ids=lambda step: step[1])
+@pytest.mark.parametrize(
+    "step", [(SqliteLedger, "_commit"), (DeviceStore, "complete_key_change")], ids=lambda step: step[1]
+)
 def test_the_same_command_ends_what_was_broken_off(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, act: KeyChangeKind, step: tuple[type, str]
 ) -> None:

@@ -16,8 +16,8 @@ from msgspec import Struct
 from liberate.crypto.canonical_json import Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import SigningKey, verify_signature
-from liberate.errors import FederationError, LiberateError, RefusedEntry
-from liberate.federation.entry_writer import EntryWriter
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.entry_writer import EntryWriter, accepted_position
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
@@ -168,9 +168,9 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
     if not isinstance(record, Erasure) or record.report is not None:
         raise FederationError("a request to be forgotten was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
-    copies = devices.all_kept(ReceivedCopy, device.slot)
-    devices.discard([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+    copies = devices.sharing_rows(ReceivedCopy, device.slot)
+    devices.delete_sharing_rows([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
@@ -245,12 +245,10 @@ def _next(ledger: Ledger, device: Device) -> int:
 
 def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
     """Sign with a device's key, and append."""
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
     return _append(ledger, sign(record, key))
 
 
 def _append(ledger: Ledger, entry: bytes) -> int:
     (outcome,) = ledger.append([entry])
-    if isinstance(outcome, RefusedEntry):
-        raise FederationError(f"the ledger refuses it: {outcome}", hint="keys recover replaces a revoked key")
-    return outcome
+    return accepted_position(outcome, "it", hint="keys recover replaces a revoked key")

@@ -16,14 +16,9 @@ from typing import assert_never
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import FederationError, LedgerError, LiberateError
 from liberate.federation.erasure import DataController, erase_participant, resume_erasures, withdraw_all
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    accept_copy,
-    give_consent,
-    hand_over,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
+from liberate.federation.sharing.handover import hand_over, sealed_copy_of
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (
@@ -82,7 +77,7 @@ def carry_out(processor: RequestProcessor) -> int:
         except ValueError as error:  # its terms are none
             outcome = str(error)
         if outcome is not None:
-            processor.devices.end_request(waiting.id, outcome)
+            processor.devices.close_request(waiting.id, outcome)
             done += 1
             _logger.info("a request of device %d is dealt with: %s", waiting.slot, type(waiting.request).__name__)
     return done
@@ -102,7 +97,7 @@ def _carry_out(processor: RequestProcessor, waiting: QueuedRequest) -> int | Non
     if stands is None:
         if device.is_awaited(ledger.state.open_round):
             return None
-        devices.try_request(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
+        devices.reserve_sequence(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(processor, device, number, request)
     if isinstance(request, ShareCopyRequest) and not _is_delivered(processor, device, stands):
         return None

@@ -20,7 +20,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.genesis import check_genesis, genesis_entry
 from liberate.federation.keys import KeyChange, resume_key_changes
 from liberate.federation.session import FederationAccess, FederationSession, RunSession
-from liberate.federation.sharing.actions import resume_pending_entries
+from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms
 from liberate.ledger.format.records import Aborted
@@ -205,7 +205,7 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
 
     terms = participation.terms
     if terms.mechanism:
-        devices.agree(
+        devices.record_agreement(
             participation.run,
             [device.slot for device in taking_part],
             cost=(terms.epsilon_nano, terms.rho_nano),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.erasure import completed_erasure
 from liberate.federation.requests import carry_out
-from liberate.federation.sharing.actions import ConsentTerms
+from liberate.federation.sharing.consents import ConsentTerms
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (
@@ -181,7 +181,7 @@ def set_copy_quota(run: Run, participant: str, *, limit: int | None = None) -> d
     with run.open() as reader:
         person = find_participant(reader.ledger, reader.devices, participant)
         device = device_of(reader.devices, person.number)
-        reader.devices.accept(device.slot, limit)
+        reader.devices.set_copy_quota(device.slot, limit)
     return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "limit": limit}
 
 
@@ -197,7 +197,7 @@ def received(run: Run, participant: str) -> pa.Table:
     items = run.catalogue()["item_id"]
     with run.open() as reader:
         device = device_of(reader.devices, find_participant(reader.ledger, reader.devices, participant).number)
-        copies = [copy for _, _, copy in reader.devices.all_kept(ReceivedCopy, device.slot)]
+        copies = [copy for _, _, copy in reader.devices.sharing_rows(ReceivedCopy, device.slot)]
     rows = as_ratings([copy.copy for copy in copies], len(items))
     senders = pa.array([copy.sender for copy in copies], pa.int64())
     return pa.table(
@@ -249,7 +249,7 @@ def _result(run: Run, person: Participant, request: DataSubjectRequest, id: int)
         FederationError: It was refused.
     """
     with DeviceStore(run.devices_folder) as devices:
-        outcome = devices.outcome_of(id)
+        outcome = devices.request_outcome(id)
     if isinstance(outcome, str):
         raise FederationError(outcome)
     if outcome is None and isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):

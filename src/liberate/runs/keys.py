@@ -34,7 +34,7 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
     """
     with run.open() as reader:
         person = find_participant(reader.ledger, reader.devices, participant)
-        under_way = {slot for slot, _ in reader.devices.pending_keys()}
+        under_way = {slot for slot, _ in reader.devices.pending_key_changes()}
         device = reader.devices.find(number=person.number)
         return _described(reader.ledger, person) | {
             "under_way": device is not None and device.slot in under_way,

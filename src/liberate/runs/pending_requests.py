@@ -69,7 +69,7 @@ def _forget_copies(folder: Path, number: int) -> None:
     """Destroy what the pool has of a participant."""
     if folder.exists():
         with PoolStore(folder) as pool:
-            pool.forget(number)
+            pool.erase_sender(number)
 
 
 def _forget_uploads(federation: FederationFolder, number: int) -> None:
@@ -77,4 +77,4 @@ def _forget_uploads(federation: FederationFolder, number: int) -> None:
     for run in federation.all_run_folders():
         if UploadStore.exists(run / UPLOADS_FOLDER):
             with UploadStore(run / UPLOADS_FOLDER) as uploads:
-                uploads.forget(number)
+                uploads.erase_participant(number)

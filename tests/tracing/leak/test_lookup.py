@@ -21,8 +21,8 @@ from liberate.crypto.signing import verify_signature
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
-from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
 from liberate.federation.sharing.copies import fingerprinted_copy
+from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.ledger.format.entries import decode_entry, signed_bytes
@@ -292,8 +292,8 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
 def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
     with DeviceStore(run.devices_folder) as devices:
-        slot, _, base = next(devices.all_kept(BaseCopy))
-        devices.prepare_acts([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
+        slot, _, base = next(devices.sharing_rows(BaseCopy))
+        devices.put_pending_entries([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
     found = trace_leak(run, leak)
 

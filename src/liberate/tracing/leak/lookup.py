@@ -13,7 +13,7 @@ from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
 from liberate.federation.enrolment import Registrar
 from liberate.federation.session import FederationSession
-from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
+from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.identifiers import Digest
