@@ -27,6 +27,8 @@ from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import calibrated_mechanism
+from liberate.runs.folder import Run
+from liberate.runs.participants import Participant, find_participant
 from liberate.timing import Stopwatch
 from liberate.units import to_nano
 
@@ -49,6 +51,12 @@ def write_csv(path: Path, ratings: Ratings) -> Path:
         lines.append(f"u{user:02},i{item:02},{value:g}")
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
+
+
+def find_person(run: Run, name: str) -> Participant:
+    """Find a participant of a run by number, key id or user:ID."""
+    with run.open() as reader:
+        return find_participant(reader.ledger, reader.devices, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

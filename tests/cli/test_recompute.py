@@ -39,7 +39,7 @@ def test_every_round_is_reported(call: Call, run: Path) -> None:
 
 def test_what_does_not_follow_is_named_and_fails(call: Call, run: Path) -> None:
     with UploadStore(run / "uploads") as uploads:
-        uploads.forget(5)
+        uploads.erase_participant(5)
 
     code, out, _ = call("ledger", "verify", run, "--recompute")
 

@@ -51,7 +51,7 @@ def principal_of(federation: FederationSession) -> Principal:
 
 
 def held_key(federation: FederationSession) -> SigningKey:
-    return SigningKey.from_seed(federation.devices.holding(device_of(federation).slot).signing_seed)
+    return SigningKey.from_seed(federation.devices.data_of(device_of(federation).slot).signing_seed)
 
 
 def rotate(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
@@ -59,7 +59,7 @@ def rotate(federation: FederationSession, folder: Path, seed: bytes = SEED) -> K
 
 
 def rotate_to_the_same_key(federation: FederationSession, folder: Path) -> KeyChange:
-    return rotate(federation, folder, federation.devices.holding(device_of(federation).slot).signing_seed)
+    return rotate(federation, folder, federation.devices.data_of(device_of(federation).slot).signing_seed)
 
 
 def revoke(federation: FederationSession, folder: Path) -> KeyChange:
@@ -144,13 +144,13 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
 def test_device_that_lost_its_key_is_told_to_recover(folder: Path) -> None:
     with standing(folder) as federation:
         stale = PendingKeyChange(entry=b"", signing_seed=bytes(32))
-        federation.devices.settle_key(device_of(federation).slot, stale, seq=0)
+        federation.devices.complete_key_change(device_of(federation).slot, stale, seq=0)
 
         with pytest.raises(FederationError, match="bad_signature") as found:
             rotate(federation, folder)
 
         assert "keys recover" in found.value.hint
-        assert federation.devices.pending_keys() == []
+        assert federation.devices.pending_key_changes() == []
         recover(federation, folder)
         assert principal_of(federation).key == held_key(federation).public
     goes_on(folder)
@@ -164,19 +164,19 @@ def test_key_that_was_somebodys_is_refused_and_the_old_one_stays(folder: Path) -
             rotate_to_the_same_key(federation, folder)
 
         assert held_key(federation) == before
-        assert federation.devices.pending_keys() == []
+        assert federation.devices.pending_key_changes() == []
     goes_on(folder)
 
 
 def test_rotation_waits_for_an_answer_under_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    post = DeviceStore.post
+    post = DeviceStore.put_answers
 
     def post_and_die(self: DeviceStore, *arguments: Any, **options: Any) -> None:
         post(self, *arguments, **options)
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(DeviceStore, "post", post_and_die)
+        patched.setattr(DeviceStore, "put_answers", post_and_die)
         with pytest.raises(Crash):
             goes_on(folder)
 
@@ -275,10 +275,10 @@ def test_recovery_gives_the_key_and_no_budget(folder: Path) -> None:
 
 
 DURABLE_STEPS = (
-    (DeviceStore, "prepare_key"),
+    (DeviceStore, "put_key_change"),
     (SqliteLedger, "_commit"),
-    (DeviceStore, "settle_key"),
-    (DeviceStore, "drop_key"),
+    (DeviceStore, "complete_key_change"),
+    (DeviceStore, "drop_key_change"),
 )
 
 
@@ -309,7 +309,7 @@ def test_crash_at_every_durable_step_of_a_change_loses_nothing(
         with standing(folder) as federation:
             number = device_of(federation).number
             assert [each.number for each in federation.finished] == [number] * (is_under_way and not is_training)
-            assert federation.devices.pending_keys() == []
+            assert federation.devices.pending_key_changes() == []
             changes = [federation.ledger.entry(p) for p in federation.ledger.positions(kind="key")]
             assert len(changes) == is_begun
             assert principal_of(federation).key == held_key(federation).public
@@ -330,7 +330,7 @@ def test_crash_while_a_refused_change_is_forgotten(
 
     with standing(folder) as federation:
         assert federation.finished == []
-        assert federation.devices.pending_keys() == []
+        assert federation.devices.pending_key_changes() == []
         assert principal_of(federation).key == held_key(federation).public
         assert federation.ledger.positions(kind="key") == []
     goes_on(folder)
@@ -356,9 +356,9 @@ def test_crash_in_the_middle_of_ending_a_change_loses_nothing_either(
 def test_next_key_is_sealed(folder: Path) -> None:
     with standing(folder) as federation:
         pending = PendingKeyChange(entry=b"a signed entry", signing_seed=b"the seed of the next key, secret")
-        federation.devices.prepare_key(2, pending, seq=7)
+        federation.devices.put_key_change(2, pending, seq=7)
 
-        assert federation.devices.pending_keys() == [(2, pending)]
+        assert federation.devices.pending_key_changes() == [(2, pending)]
         assert device_of(federation).last_seq == 7
 
     stored = b"".join(path.read_bytes() for path in (folder / "devices").glob("devices.sqlite*"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import liberate
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.parts import RecordBase
@@ -86,3 +89,18 @@ def test_range_is_half_open(ledger: SqliteLedger) -> None:
 
     assert [u.position for u in entries_between(ledger, 0, ledger.size, Update)] == positions
     assert [u.position for u in entries_between(ledger, positions[0], positions[-1], Update)] == positions[:-1]
+
+
+def test_entries_are_decoded_by_the_ledger_and_by_messages_only() -> None:
+    """Everybody else says which kind of record is wanted, and so never forgets to check it."""
+    source = Path(liberate.__file__).parent
+    decoders = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and "decode_entry" in {alias.name for alias in node.names}
+    }
+
+    assert decoders
+    rooms = ("ledger/", "federation/wire/")
+    assert {path for path in decoders if not path.startswith(rooms)} == set()

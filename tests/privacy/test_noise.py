@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import ModuleType
+from typing import Any
 
 import numba
 import numpy as np
@@ -207,9 +208,9 @@ def test_sums_beyond_int32_are_clamped_to_its_ends(add_noise: AddNoise) -> None:
     np.testing.assert_array_equal(values, expected)
 
 
-def floating_point_words(kernel: Callable[..., object], *signature: numba.types.Type) -> list[str]:
-    """Give every floating-point type in the machine-near code of a kernel, compiled afresh, with all it calls."""
-    fresh = numba.njit(kernel)
+def floating_point_words(kernel: Any, *signature: numba.types.Type) -> list[str]:
+    """Return every floating-point type in the machine-near code of a kernel, compiled afresh, with all it calls."""
+    fresh = numba.njit(kernel.py_func)
     fresh.compile(signature)
     (code,) = fresh.inspect_llvm().values()
     return re.findall(r"\b(?:half|bfloat|float|double|fp128|x86_fp80)\b", code)
@@ -220,14 +221,14 @@ def test_exact_samplers_have_no_floating_point_operation() -> None:
     row, words, integer = numba.int32[::1], numba.uint32[::1], numba.uint64
 
     for add in (noise._add_exact_laplace, noise._add_exact_gaussian):
-        assert floating_point_words(add.py_func, row, numba.int64, integer, words) == []
+        assert floating_point_words(add, row, numba.int64, integer, words) == []
     for draw in (noise._discrete_laplace, noise._discrete_gaussian):
-        assert floating_point_words(draw.py_func, integer, words, numba.int64) == []
+        assert floating_point_words(draw, integer, words, numba.int64) == []
     for toss in (noise._bernoulli_exp, noise._bernoulli_exp_half_square):
-        assert floating_point_words(toss.py_func, integer, integer, words, numba.int64) == []
-    assert floating_point_words(noise._below.py_func, integer, words, numba.int64) == []
+        assert floating_point_words(toss, integer, integer, words, numba.int64) == []
+    assert floating_point_words(noise._below, integer, words, numba.int64) == []
     table, seeds = numba.int32[:, ::1], numba.uint64[:, ::1]
-    assert floating_point_words(noise._add_fast_laplace.py_func, table, numba.int64, seeds) != []
+    assert floating_point_words(noise._add_fast_laplace, table, numba.int64, seeds) != []
 
 
 def test_nothing_between_the_keystream_and_an_exact_kernel_makes_a_float() -> None:

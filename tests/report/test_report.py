@@ -21,7 +21,9 @@ from liberate import report
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import LiberateError
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import ConsentTerms, accept_copy, give_consent, hand_over, withdraw
+from liberate.federation.sharing.acceptance import accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
+from liberate.federation.sharing.handover import hand_over
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness

@@ -32,7 +32,6 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.participants import find_person
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
@@ -40,7 +39,7 @@ from liberate.settings import Settings, resolve
 from liberate.tracing.entries import read_entries
 from liberate.tracing.traces import trace_participant
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 PERSON, FRIEND = "user:u03", "user:u05"
 
@@ -84,7 +83,7 @@ def received(run: Run, name: str) -> list[ReceivedCopy]:
     with DeviceStore(run.devices_folder) as devices:
         device = devices.find(number=find_person(run, name).number)
         assert device is not None
-        return [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
+        return [copy for _, _, copy in devices.sharing_rows(ReceivedCopy, device.slot)]
 
 
 # --- on a finished federation ----------------------------------------------------------------------------------------
@@ -149,8 +148,8 @@ def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
     with DeviceStore(run.devices_folder) as devices:
         device = devices.find(number=find_person(run, FRIEND).number)
         assert device is not None
-        holding = devices.holding(device.slot)
-        devices.hold([(device.slot, msgspec.structs.replace(holding, signing_seed=bytes(32)))])
+        holding = devices.data_of(device.slot)
+        devices.replace_data([(device.slot, msgspec.structs.replace(holding, signing_seed=bytes(32)))])
 
     shared = actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
 
@@ -295,7 +294,7 @@ def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotte
     assert done["models"] == ([1] if recipients == "peers" else [1, 2])
     assert n_models > 2
     with DeviceStore(run.devices_folder) as devices:
-        assert {copy.sender for _, _, copy in devices.all_kept(ReceivedCopy)}.isdisjoint({sender})
+        assert {copy.sender for _, _, copy in devices.sharing_rows(ReceivedCopy)}.isdisjoint({sender})
     with PoolStore(run.home / "pool") as pool, closing(run.open_ledger()) as ledger:
         usable = [hash for hash, share in ledger.state.usable_shares() if share.record.recipient == 2]
         assert sender not in {copy.sender for copy in pool.copies(usable)}
@@ -307,7 +306,7 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
 ) -> None:
     consent(run, FRIEND)
     with monkeypatch.context() as patched:
-        crash_at(patched, [(DeviceStore, "post")], 1, before=False)
+        crash_at(patched, [(DeviceStore, "put_answers")], 1, before=False)
         with pytest.raises(Crash):
             train(configure(), tmp_path / "second", ledger=run.home)
 
@@ -376,12 +375,12 @@ def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> 
 
 DURABLE_STEPS = (
     (DeviceStore, "put_request"),
-    (DeviceStore, "try_request"),
-    (DeviceStore, "prepare_acts"),
+    (DeviceStore, "reserve_sequence"),
+    (DeviceStore, "put_pending_entries"),
     (SqliteLedger, "_commit"),
-    (DeviceStore, "settle_acts"),
-    (PoolStore, "keep"),
-    (DeviceStore, "end_request"),
+    (DeviceStore, "settle_pending_entries"),
+    (PoolStore, "put"),
+    (DeviceStore, "close_request"),
 )
 
 
@@ -416,7 +415,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
         assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
         with DeviceStore(run.devices_folder) as devices:
             assert devices.requests() == []
-            assert devices.acts() == []
+            assert devices.pending_entries() == []
         if not is_broken_off:
             break
     assert at > 6
@@ -450,9 +449,9 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert not any(entry.user_id == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify_ledger(run.ledger_folder).ok
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         actions.withdraw(run, PERSON, consent=None, wait=now)
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         recommend(run, str(me))
 
 
@@ -500,7 +499,7 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
     assert [name for name, has in zip(again.dataset().user_ids, has_list, strict=True) if not has] == ["u03"]
     assert privacy_report(again)["mode"] == "plain"
     assert len(recommend(again, FRIEND, 3)[1]) > 0
-    with pytest.raises(LiberateError, match="was forgotten"):
+    with pytest.raises(LiberateError, match="was erased"):
         change_key(again, PERSON, "rotation")
     for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
         out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"
@@ -520,8 +519,8 @@ ERASING_STEPS = (
     (DeviceStore, "put_request"),
     (SqliteLedger, "_commit"),
     (DeviceStore, "erase"),
-    (PoolStore, "forget"),
-    (DeviceStore, "discard"),
+    (PoolStore, "erase_sender"),
+    (DeviceStore, "delete_sharing_rows"),
 )
 
 
@@ -629,14 +628,14 @@ def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
     with DeviceStore(run.devices_folder) as devices, UploadStore(run.uploads_folder) as uploads:
         device = devices.find(number=number)
         assert device is not None
-        slot, holding = device.slot, devices.holding(device.slot)
-        sent = devices.outgoing(slot, device.last_round)
+        slot, holding = device.slot, devices.data_of(device.slot)
+        sent = devices.outbox_message(slot, device.last_round)
         assert sent is not None
         upload = next(each for each in uploads.of_round(device.last_round) if each.number == number)
-        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy) if copy.sender == number]
-        bases = [base for _, _, base in devices.all_kept(BaseCopy, slot)]
-        grants = [granted for _, _, granted in devices.all_kept(GivenConsent, slot)]
-        given = [each for _, _, each in devices.all_kept(GivenCopy, slot)]
+        copies = [copy for _, _, copy in devices.sharing_rows(ReceivedCopy) if copy.sender == number]
+        bases = [base for _, _, base in devices.sharing_rows(BaseCopy, slot)]
+        grants = [granted for _, _, granted in devices.sharing_rows(GivenConsent, slot)]
+        given = [each for _, _, each in devices.sharing_rows(GivenCopy, slot)]
     known = [
         holding.ratings,
         upload.upload,

@@ -35,12 +35,11 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
-from liberate.runs.participants import find_person
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
-from tests.worlds import low_rank_ratings
+from tests.worlds import find_person, low_rank_ratings
 
 Configure = Callable[..., Settings]
 Rows = list[tuple[str, str, int]]
@@ -162,7 +161,7 @@ def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tupl
     first_entry, second_entry = (record for record in entries if record.author == number)
     assert second_entry.seq == first_entry.seq + second.first_version + 1, "after the updates of the first run"
     with DeviceStore(second.devices_folder) as devices:
-        holding = devices.holding(device(second, changed_user).slot)
+        holding = devices.data_of(device(second, changed_user).slot)
     assert second_entry.commitment == salted_commitment(holding.dataset_salt, holding.ratings)
     assert len({record.commitment for record in entries}) == len(entries)
     assert sum(record.author == find_person(second, "u00").number for record in entries) == 1
@@ -317,13 +316,13 @@ def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, 
 def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs of one seed, settings and data on one ledger: no commitment and no noise key is the same."""
     keys: list[bytes] = []
-    original = DeviceStore.post
+    original = DeviceStore.put_answers
 
     def spy(self: DeviceStore, round_number: int, seqs: object, outgoing: Sequence[object], **rest: object) -> None:
         keys.extend(secret for o in outgoing for secret in (o.noise_key, o.upload_salt, o.profile_salt))  # type: ignore[attr-defined]
         original(self, round_number, seqs, outgoing, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(DeviceStore, "post", spy)
+    monkeypatch.setattr(DeviceStore, "put_answers", spy)
     train(configure(FIRST, *LOCAL), tmp_path / "first")
     train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
 
@@ -373,14 +372,14 @@ def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
     no_limit: dict[PricedAccount, int] = {"epsilon": 10**15, "rho": 10**15}
     read = prepare._standing
     monkeypatch.setattr(prepare, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
-    agree = DeviceStore.agree
+    agree = DeviceStore.record_agreement
 
     def agree_to_anything(
         self: DeviceStore, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
     ) -> None:
         agree(self, run, slots, cost=cost, limits=(10**15, 10**15))
 
-    monkeypatch.setattr(DeviceStore, "agree", agree_to_anything)
+    monkeypatch.setattr(DeviceStore, "record_agreement", agree_to_anything)
 
 
 def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
@@ -498,7 +497,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
     with open_federation(first.home, federation_terms(first.settings)) as standing:
-        key = SigningKey.from_seed(standing.devices.holding(person.slot).signing_seed)
+        key = SigningKey.from_seed(standing.devices.data_of(person.slot).signing_seed)
         assert person.number is not None
         record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
         standing.ledger.append([sign(record, key)])

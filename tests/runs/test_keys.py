@@ -20,13 +20,12 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
-from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.entries import read_entries
 from liberate.tracing.proofs import prove_completeness
 from liberate.tracing.traces import trace_participant
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 PERSON = "user:u03"
 
@@ -149,7 +148,9 @@ def test_next_key_follows_from_seed_and_ledger_in_a_simulation_only(
 
 
 @pytest.mark.parametrize("act", ["rotation", "revocation", "recovery"])
-@pytest.mark.parametrize("step", [(SqliteLedger, "_commit"), (DeviceStore, "settle_key")], ids=lambda step: step[1])
+@pytest.mark.parametrize(
+    "step", [(SqliteLedger, "_commit"), (DeviceStore, "complete_key_change")], ids=lambda step: step[1]
+)
 def test_the_same_command_ends_what_was_broken_off(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, act: KeyChangeKind, step: tuple[type, str]
 ) -> None:

@@ -18,7 +18,9 @@ from liberate.data.ratings import Ratings
 from liberate.errors import InsufficientCohort, LiberateError, SettingsError
 from liberate.federation.coordinator import upload_validation
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import ConsentTerms, give_consent, hand_over, handed_over_copies
+from liberate.federation.sharing.consents import ConsentTerms, give_consent
+from liberate.federation.sharing.handover import hand_over, handed_over_copies
+from liberate.federation.sharing.simulation import SharingSimulation
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
@@ -33,12 +35,11 @@ from liberate.randomness import SimulatedRandomness
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.participants import find_person
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.recompute import recompute
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 N_USERS, N_ITEMS = 30, 20
 Configure = Callable[..., Settings]
@@ -123,7 +124,7 @@ def test_peers_answer_for_the_copies_they_hold(tmp_path: Path, configure: Config
     assert [each.outcome for each in found.rounds] == ["follows"] * result.rounds
     with DeviceStore(run.devices_folder) as devices, closing(run.open_ledger()) as ledger:
         sender = next(handed_over_copies(devices)).sender
-        assert len(list(devices.all_kept(ReceivedCopy))) == len(shares)
+        assert len(list(devices.sharing_rows(ReceivedCopy))) == len(shares)
         trace = trace_participant(ledger, sender)
     assert len(trace.copies) == 4
     assert len(trace.uses) == 4 * result.rounds
@@ -223,10 +224,10 @@ def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> 
 
 
 _STEPS: list[tuple[type, str]] = [
-    (DeviceStore, "prepare_acts"),
-    (DeviceStore, "settle_acts"),
-    (DeviceStore, "post"),
-    (PoolStore, "keep"),
+    (DeviceStore, "put_pending_entries"),
+    (DeviceStore, "settle_pending_entries"),
+    (DeviceStore, "put_answers"),
+    (PoolStore, "put"),
     (SqliteLedger, "_commit"),
 ]
 
@@ -252,7 +253,7 @@ def test_killed_anywhere_the_run_goes_on_to_the_same_models(
         len(records(whole, kind)) for kind in ("consent", "share", "receipt", "pool")
     ]
     with DeviceStore(killed.devices_folder) as devices:
-        assert devices.acts() == []
+        assert devices.pending_entries() == []
 
 
 def test_whoever_has_withdrawn_is_in_no_later_pool(tmp_path: Path, configure: Configure) -> None:
@@ -346,7 +347,7 @@ def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure
 def test_run_whose_pool_has_nothing_left_says_so(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("liberate.runs.train.arrange", lambda *_: None)
+    monkeypatch.setattr(SharingSimulation, "run", lambda *_: None)
 
     with pytest.raises(InsufficientCohort, match="no copies in the pool"):
         train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")

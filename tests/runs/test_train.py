@@ -19,13 +19,12 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import free_folder, load_run
-from liberate.runs.participants import find_person
 from liberate.runs.plan import plan_run
 from liberate.runs.privacy_report import forecast, privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
-from tests.worlds import low_rank_ratings, write_csv
+from tests.worlds import find_person, low_rank_ratings, write_csv
 
 Configure = Callable[..., Settings]
 

@@ -116,7 +116,7 @@ def change(folder: Path, statement: str) -> None:
 
 def test_forgotten_uploads_are_counted(trained: Train) -> None:
     folder = trained()
-    change(folder, "DELETE FROM upload WHERE number < 6")
+    change(folder, "DELETE FROM upload WHERE participant < 6")
 
     found = asked(trace_influence, load_run(folder), 1)
 

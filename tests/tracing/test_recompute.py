@@ -177,7 +177,7 @@ def test_a_changed_upload_or_salt_is_named(trained: Train, column: str) -> None:
 def test_an_upload_under_another_name_is_named(trained: Train) -> None:
     folder = trained()
     position = an_upload(folder, 1)
-    change(folder, "UPDATE upload SET number = number + 1 WHERE position = ?", position)
+    change(folder, "UPDATE upload SET participant = participant + 1 WHERE position = ?", position)
 
     assert places(again(folder)) == [f"upload {position}"]
 
@@ -226,7 +226,7 @@ def change_unmasking(folder: Path, edit: Callable[[UnmaskingShares], UnmaskingSh
     """Change what undoes the masks of one person in round 2."""
     with UploadStore(folder / "uploads") as uploads:
         number, kept = sorted(uploads.unmasking(2).items())[3]
-        uploads.keep_unmasking(2, {number: edit(kept)})
+        uploads.put_unmasking(2, {number: edit(kept)})
     return number
 
 
@@ -351,7 +351,7 @@ def erase(folder: Path, user: str) -> int:
         device = standing.devices.find(user_id=user)
         assert device is not None
         assert device.number is not None
-        key = SigningKey.from_seed(standing.devices.holding(device.slot).signing_seed)
+        key = SigningKey.from_seed(standing.devices.data_of(device.slot).signing_seed)
         state = standing.ledger.state
         origin, author, seq = state.origin, device.number, state.principals[device.number].sequence
         entries = [
@@ -360,7 +360,7 @@ def erase(folder: Path, user: str) -> int:
         ]
         assert all(isinstance(outcome, int) for outcome in standing.ledger.append(entries))
     with UploadStore(folder / "uploads") as uploads:
-        assert uploads.forget(device.number) > 0
+        assert uploads.erase_participant(device.number) > 0
     return device.number
 
 
@@ -445,7 +445,7 @@ def change_copy(folder: Path, edit: Callable[[ReceivedCopy], ReceivedCopy]) -> i
         position = ledger.positions(kind="share")[3]
         share = decode_entry(ledger.entry(position)).leaf_hash
         (received,) = pool.copies([share])
-        pool.keep([(share, edit(received))])
+        pool.put([(share, edit(received))])
     return position
 
 
@@ -496,7 +496,7 @@ def test_a_missing_copy_is_named_and_one_of_somebody_erased_is_not(trained: Trai
         position = ledger.positions(kind="share")[3]
         sender = decode_entry(ledger.entry(position)).record.author
     with PoolStore(folder / "pool") as pool:
-        assert pool.forget(sender)
+        assert pool.erase_sender(sender)
 
     assert places(again(folder)) == [f"copy {position}"]
     with DeviceStore(folder / "devices") as devices:

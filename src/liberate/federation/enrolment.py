@@ -18,14 +18,15 @@ import msgspec
 from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.entry_writer import accepted_position
 from liberate.federation.keys import FOUNDER
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
 
@@ -56,8 +57,7 @@ class Registrar:
         """
         for begin in range(0, len(entries), self.batch_size):
             for outcome in self.ledger.append(entries[begin : begin + self.batch_size]):
-                if isinstance(outcome, RefusedEntry):
-                    raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
+                accepted_position(outcome, "an entry of the set-up")
 
 
 def open_or_create_device_store(
@@ -93,7 +93,7 @@ def open_or_create_device_store(
     devices = DeviceStore(folder)
     if new:
         devices.add(new)
-    devices.hold(
+    devices.replace_data(
         [
             (device.slot, changed)
             for user, person in enumerate(participants)
@@ -114,7 +114,7 @@ def _known(folder: Path) -> dict[str, Device]:
 
 def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
     """Give what a device keeps when its ratings become others; None where they are the same."""
-    holding = devices.holding(device.slot)
+    holding = devices.data_of(device.slot)
     if holding.ratings == ratings:
         return None
     salt = salts.secret("dataset salt", device.slot)
@@ -124,9 +124,9 @@ def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Random
 def enrol_participants(admitting: Registrar, devices: DeviceStore) -> None:
     """Give a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
-    keys = [SigningKey.from_seed(devices.holding(slot).signing_seed).public for slot in waiting]
+    keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
     numbers = enrol(admitting, keys, "participant")
-    devices.enrolled(list(zip(waiting, numbers, strict=True)), seq=1)
+    devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
 
 
 def enrol(admitting: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
@@ -154,17 +154,13 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
     more of these.
     """
     ledger = admitting.ledger
-    stand: dict[int, bytes] = {}
-    for position in ledger.positions(kind="dataset"):
-        record = decode_entry(ledger.entry(position)).record
-        if isinstance(record, DatasetRecord):
-            stand[record.author] = record.commitment
+    stand = {entry.record.author: entry.record.commitment for entry in entries(ledger, DatasetRecord)}
     renewed: list[tuple[int, DeviceData]] = []
-    entries = []
+    signed: list[bytes] = []
     for device in devices.devices():
         if device.is_erased:
             continue
-        holding, number = devices.holding(device.slot), device.number
+        holding, number = devices.data_of(device.slot), device.number
         opened = salted_commitment(holding.dataset_salt, holding.ratings)
         if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
             continue
@@ -175,6 +171,6 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
             renewed.append((device.slot, holding))
         record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
         with admitting.stopwatch.measure("sign"):
-            entries.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
-    devices.hold(renewed)
-    admitting.append(entries)
+            signed.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
+    devices.replace_data(renewed)
+    admitting.append(signed)

@@ -16,17 +16,19 @@ from msgspec import Struct
 from liberate.crypto.canonical_json import Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import SigningKey, verify_signature
-from liberate.errors import FederationError, LiberateError, RefusedEntry
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.entry_writer import accepted_position
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry, sign, signed_bytes
+from liberate.ledger.format.entries import Entry, sign, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import Origin
 from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.format.sharing_records import Erasure, ErasureReport, Share, Withdrawal
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entries
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.participant import trace_participant
 
@@ -112,7 +114,7 @@ def erase_participant(
 
 def resume_erasures(ledger: Ledger, devices: DeviceStore, keeper: DataController) -> list[CompletedErasure]:
     """Go on with what was broken off: people who have asked to be forgotten, of whom no record says that they were."""
-    requests = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="erasure")}
+    requests = {entry.record.author for entry in entries(ledger, Erasure)}
     waiting = [
         device
         for number in sorted(requests - {keeper.number})
@@ -131,10 +133,9 @@ def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
         FederationError: The ledger refuses.
     """
     number = device.enrolled_number
-    for position in ledger.positions(kind="withdrawal", author=number):
-        said = decode_entry(ledger.entry(position)).record
-        if isinstance(said, Withdrawal) and said.consent is None:
-            return position
+    for withdrawal in entries(ledger, Withdrawal, author=number):
+        if withdrawal.record.consent is None:
+            return withdrawal.position
     record = Withdrawal(origin=ledger.origin, author=number, seq=_next(ledger, device), consent=None)
     return _say(ledger, devices, device, record)
 
@@ -142,14 +143,14 @@ def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
 def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
     """Give what the ledger says of somebody who was forgotten; None before a coordinator's record says so."""
     request = None
-    for position in ledger.positions(kind="erasure", about=number):
-        record = decode_entry(ledger.entry(position)).record
-        if not isinstance(record, Erasure) or record.number != number:
+    for erasure in entries(ledger, Erasure, about=number):
+        report = erasure.record.report
+        if erasure.record.number != number:
             continue
-        if record.report is None:
-            request = position
+        if report is None:
+            request = erasure.position
         elif request is not None:
-            return CompletedErasure(number=number, request=request, record=position, report=record.report)
+            return CompletedErasure(number=number, request=request, record=erasure.position, report=report)
     return None
 
 
@@ -169,9 +170,9 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
     if not isinstance(record, Erasure) or record.report is not None:
         raise FederationError("a request to be forgotten was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
-    copies = devices.all_kept(ReceivedCopy, device.slot)
-    devices.discard([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+    copies = devices.sharing_rows(ReceivedCopy, device.slot)
+    devices.delete_sharing_rows([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
@@ -204,22 +205,19 @@ def _forget(ledger: Ledger, devices: DeviceStore, number: int, keeper: DataContr
 
 def _recipients(ledger: Ledger, number: int) -> list[int]:
     """Give whom somebody has handed a copy to."""
-    positions = ledger.positions(kind="share", author=number)
-    records = (decode_entry(ledger.entry(position)).record for position in positions)
-    return sorted({record.recipient for record in records if isinstance(record, Share)})
+    return sorted({share.record.recipient for share in entries(ledger, Share, author=number)})
 
 
 def _answered(ledger: Ledger, devices: DeviceStore, number: int, told: list[int], keeper: DataController) -> list[int]:
     """Ask recipients to destroy their copies; give those whose signed answer says that they did."""
     principals = ledger.state.principals
-    position = next(p for p in ledger.positions(kind="erasure", author=number))
-    request = decode_entry(ledger.entry(position))
+    request = next(entries(ledger, Erasure, author=number))
     answered = []
     for recipient in told:
         device = devices.find(number=recipient)
         try:
             if device is not None:
-                answer = answer_request(devices, device, request, ledger.state.key_at(number, position))
+                answer = answer_request(devices, device, request.entry, ledger.state.key_at(number, request.position))
                 verify_signature(
                     principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer
                 )
@@ -249,12 +247,10 @@ def _next(ledger: Ledger, device: Device) -> int:
 
 def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
     """Sign with a device's key, and append."""
-    key = SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
     return _append(ledger, sign(record, key))
 
 
 def _append(ledger: Ledger, entry: bytes) -> int:
     (outcome,) = ledger.append([entry])
-    if isinstance(outcome, RefusedEntry):
-        raise FederationError(f"the ledger refuses it: {outcome}", hint="keys recover replaces a revoked key")
-    return outcome
+    return accepted_position(outcome, "it", hint="keys recover replaces a revoked key")

@@ -17,9 +17,10 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
-from liberate.ledger.format.entries import decode_entry, new_key, sign
+from liberate.ledger.format.entries import new_key, sign
 from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import decode_record
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def rotate_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes
         raise FederationError(
             f"participant {number} has answered round {device.last_round} with the present key, and the ledger has not"
             " got the answer yet",
-            hint="the train command goes on with the round; rotate the key after it",
+            hint="run `liberate train` again to finish the round, then retry",
         )
     return _change(ledger, devices, device, _own_key(devices, device), author=number, seed=seed)
 
@@ -100,7 +101,7 @@ def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
         Those that stand on the ledger; one that the ledger refuses is forgotten.
     """
     finished = []
-    for slot, pending in devices.pending_keys():
+    for slot, pending in devices.pending_key_changes():
         outcome = _finish(ledger, devices, slot, pending)
         if isinstance(outcome, KeyChange):
             finished.append(outcome)
@@ -118,7 +119,7 @@ def _change(
     key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number)
     record = KeyRecord(origin=origin, author=author, seq=seq, number=number, key=key)
     pending = PendingKeyChange(entry=sign(record, signer), signing_seed=seed)
-    devices.prepare_key(device.slot, pending, seq=seq if author == number else device.last_seq)
+    devices.put_key_change(device.slot, pending, seq=seq if author == number else device.last_seq)
     outcome = _finish(ledger, devices, device.slot, pending)
     if isinstance(outcome, RefusedEntry):
         raise FederationError(
@@ -130,15 +131,14 @@ def _change(
 
 def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKeyChange) -> KeyChange | RefusedEntry:
     """Append a change, or find it where it stands, and take it into use; forget it when it is refused."""
-    record = decode_entry(pending.entry).record
-    assert isinstance(record, KeyRecord), "a change of key is a key record"
+    record = decode_record(pending.entry, KeyRecord)
     (outcome,) = ledger.append([pending.entry])
     if isinstance(outcome, RefusedEntry):
-        devices.drop_key(slot)
+        devices.drop_key_change(slot)
         return outcome
-    devices.settle_key(slot, pending, seq=ledger.state.principals[record.number].sequence)
+    devices.complete_key_change(slot, pending, seq=ledger.state.principals[record.number].sequence)
     return KeyChange(act=kind_of_key_change(record), number=record.number, position=outcome)
 
 
 def _own_key(devices: DeviceStore, device: Device) -> SigningKey:
-    return SigningKey.from_seed(devices.holding(device.slot).signing_seed)
+    return SigningKey.from_seed(devices.data_of(device.slot).signing_seed)

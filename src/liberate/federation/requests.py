@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
 from liberate.data.rating_scale import RatingScale
-from liberate.errors import FederationError, LiberateError
+from liberate.errors import FederationError, LedgerError, LiberateError
 from liberate.federation.erasure import DataController, erase_participant, resume_erasures, withdraw_all
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    accept_copy,
-    give_consent,
-    hand_over,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
+from liberate.federation.sharing.handover import hand_over, sealed_copy_of
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (
@@ -34,9 +30,10 @@ from liberate.federation.store.requests import (
 )
 from liberate.federation.wire.copies import SealedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.sharing_records import Consent
 from liberate.ledger.interface import Ledger
+from liberate.ledger.lookup import entry_at
 from liberate.randomness import Randomness
 
 _logger = logging.getLogger(__name__)
@@ -80,7 +77,7 @@ def carry_out(processor: RequestProcessor) -> int:
         except ValueError as error:  # its terms are none
             outcome = str(error)
         if outcome is not None:
-            processor.devices.end_request(waiting.id, outcome)
+            processor.devices.close_request(waiting.id, outcome)
             done += 1
             _logger.info("a request of device %d is dealt with: %s", waiting.slot, type(waiting.request).__name__)
     return done
@@ -100,7 +97,7 @@ def _carry_out(processor: RequestProcessor, waiting: QueuedRequest) -> int | Non
     if stands is None:
         if device.is_awaited(ledger.state.open_round):
             return None
-        devices.try_request(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
+        devices.reserve_sequence(waiting.id, 1 + max(ledger.state.principals[number].sequence, device.last_seq))
         stands = _act(processor, device, number, request)
     if isinstance(request, ShareCopyRequest) and not _is_delivered(processor, device, stands):
         return None
@@ -141,7 +138,7 @@ def _act(
 def _is_delivered(processor: RequestProcessor, device: Device, position: int) -> bool:
     """Let the recipient of a share take the copy, unless it has or never will; False: it cannot act now."""
     ledger, devices = processor.ledger, processor.devices
-    entry = decode_entry(ledger.entry(position))
+    entry = entry_at(ledger, position, RecordBase)
     share = ledger.state.sharing.shares.get(entry.leaf_hash)
     recipient = None if share is None else devices.find(number=share.record.recipient)
     if share is None or share.is_received:
@@ -161,10 +158,11 @@ def _is_delivered(processor: RequestProcessor, device: Device, position: int) ->
 
 def _consent(ledger: Ledger, number: int, position: int | None) -> Digest:
     """Give the leaf hash of a consent of somebody by the position of its entry."""
-    if position is not None and position < ledger.size:
-        entry = decode_entry(ledger.entry(position))
-        if isinstance(entry.record, Consent) and entry.record.author == number:
-            return entry.leaf_hash
+    if position is not None:
+        with suppress(LedgerError):
+            consent = entry_at(ledger, position, Consent)
+            if consent.record.author == number:
+                return consent.leaf_hash
     raise FederationError(
         f"entry {position} is no consent of participant {number}",
         hint="ledger show --kind consent lists the consents that were given",
@@ -175,7 +173,7 @@ def _position(ledger: Ledger, author: int, seq: int) -> int | None:
     """Give where the entry of an author's sequence number stands, None if nowhere."""
     if 0 < seq <= ledger.state.principals[author].sequence:
         for position in reversed(ledger.positions(author=author)):
-            found = decode_entry(ledger.entry(position)).record.seq
-            if found <= seq:
-                return position if found == seq else None
+            latest = entry_at(ledger, position, RecordBase).record.seq
+            if latest <= seq:
+                return position if latest == seq else None
     return None

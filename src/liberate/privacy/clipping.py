@@ -12,9 +12,9 @@ import math
 from typing import Literal
 
 import numpy as np
-from numba import njit
 
 from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array, RealStatistics
+from liberate.compilation import serial_kernel
 
 Numbers = Float32Array | Float64Array
 
@@ -53,7 +53,7 @@ def clip_to_grid(
     return row_units, tail_units
 
 
-@njit(cache=True)
+@serial_kernel
 def _clip(
     ends: Int64Array,
     rows: Float32Array,
@@ -81,7 +81,7 @@ def _clip(
             factor *= _HAIR
 
 
-@njit(cache=True)
+@serial_kernel
 def _largest(numbers: Numbers) -> float:
     """Give the largest absolute value, 0 of none; infinite where a number is NaN."""
     largest = 0.0
@@ -92,7 +92,7 @@ def _largest(numbers: Numbers) -> float:
     return largest
 
 
-@njit(cache=True)
+@serial_kernel
 def _norm(numbers: Numbers, largest: float, squared: bool) -> float:
     """Give the sum of absolute values or of squares of numbers divided by the largest."""
     total = 0.0
@@ -102,7 +102,7 @@ def _norm(numbers: Numbers, largest: float, squared: bool) -> float:
     return total
 
 
-@njit(cache=True)
+@serial_kernel
 def _fill(
     row: Numbers,
     tail: Float64Array,

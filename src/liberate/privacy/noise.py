@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from numba import njit, prange
 
 from liberate.arrays import Float64Array, Int32Array, UInt64Array
+from liberate.compilation import parallel_kernel, prange, serial_kernel
 
 Words = npt.NDArray[np.uint32]
 
@@ -145,7 +145,7 @@ def _check(values: Int32Array, scale: float, largest: int, keys: Sequence[bytes]
 # they return a place past the end: the sample is then void and is drawn again, from the same place, with more words.
 
 
-@njit(cache=True)
+@serial_kernel
 def _below(bound: np.uint64, words: Words, at: int) -> tuple[np.uint64, int]:
     """Draw an integer uniform on [0, bound), 0 < bound <= 2**32; give `bound` itself when the words run out.
 
@@ -160,7 +160,7 @@ def _below(bound: np.uint64, words: Words, at: int) -> tuple[np.uint64, int]:
     return bound, words.size + 1
 
 
-@njit(cache=True)
+@serial_kernel
 def _bernoulli_exp(u: np.uint64, t: np.uint64, words: Words, at: int) -> tuple[bool, int]:
     """Draw true with probability exp(-u / t), 0 <= u <= t.
 
@@ -180,7 +180,7 @@ def _bernoulli_exp(u: np.uint64, t: np.uint64, words: Words, at: int) -> tuple[b
     return k & _1 == _1, at
 
 
-@njit(cache=True)
+@serial_kernel
 def _discrete_laplace(t: np.uint64, words: Words, at: int) -> tuple[np.int64, int]:
     """Draw a discrete Laplace integer of scale t. Source: Canonne, Kamath, Steinke 2020, Algorithm 2 with s = 1."""
     while at <= words.size:
@@ -202,7 +202,7 @@ def _discrete_laplace(t: np.uint64, words: Words, at: int) -> tuple[np.int64, in
     return np.int64(0), at
 
 
-@njit(cache=True)
+@serial_kernel
 def _bernoulli_exp_half_square(u: np.uint64, s: np.uint64, words: Words, at: int) -> tuple[bool, int]:
     """Draw true with probability exp(-(u / s)**2 / 2), 0 <= u <= s.
 
@@ -224,7 +224,7 @@ def _bernoulli_exp_half_square(u: np.uint64, s: np.uint64, words: Words, at: int
     return k & _1 == _1, at
 
 
-@njit(cache=True)
+@serial_kernel
 def _discrete_gaussian(s: np.uint64, words: Words, at: int) -> tuple[np.int64, int]:
     """Draw a discrete Gaussian integer of deviation s.
 
@@ -268,7 +268,7 @@ def _discrete_gaussian(s: np.uint64, words: Words, at: int) -> tuple[np.int64, i
     return np.int64(0), at
 
 
-@njit(cache=True)
+@serial_kernel
 def _add_exact_laplace(row: Int32Array, begin: int, t: np.uint64, words: Words) -> tuple[int, int]:
     """Add noise to row[begin:] as far as the words reach; give how far that was and how many words were used."""
     at = 0
@@ -281,7 +281,7 @@ def _add_exact_laplace(row: Int32Array, begin: int, t: np.uint64, words: Words) 
     return row.size, at
 
 
-@njit(cache=True)
+@serial_kernel
 def _add_exact_gaussian(row: Int32Array, begin: int, s: np.uint64, words: Words) -> tuple[int, int]:
     """As `_add_exact_laplace`, for discrete Gaussian noise."""
     at = 0
@@ -294,12 +294,12 @@ def _add_exact_gaussian(row: Int32Array, begin: int, s: np.uint64, words: Words)
     return row.size, at
 
 
-@njit(cache=True)
+@serial_kernel
 def _rotate(x: np.uint64, n: int) -> np.uint64:
     return (x << np.uint64(n)) | (x >> np.uint64(64 - n))
 
 
-@njit(cache=True)
+@serial_kernel
 def _next_word(state: UInt64Array) -> np.uint64:
     """Step xoshiro256++."""
     a, b, c, e = state[0], state[1], state[2], state[3]
@@ -313,7 +313,7 @@ def _next_word(state: UInt64Array) -> np.uint64:
     return np.uint64(word)
 
 
-@njit(cache=True, parallel=True)
+@parallel_kernel
 def _add_fast_laplace(values: Int32Array, t: int, seeds: UInt64Array) -> None:
     negative = 1.0 / (1.0 + np.exp(1.0 / t))  # P(X < 0)
     log_rest = np.log1p(-negative)
@@ -342,7 +342,7 @@ _ENDS = _ziggurat()
 _RATIOS = _ENDS[1:] / _ENDS[:-1]
 
 
-@njit(cache=True)
+@serial_kernel
 def _normal(state: UInt64Array) -> float:
     """Draw a standard normal number."""
     while True:
@@ -366,7 +366,7 @@ def _normal(state: UInt64Array) -> float:
             return float(x)
 
 
-@njit(cache=True, parallel=True)
+@parallel_kernel
 def _add_fast_gaussian(values: Int32Array, sigma: float, seeds: UInt64Array) -> None:
     for d in prange(values.shape[0]):
         state = seeds[d].copy()

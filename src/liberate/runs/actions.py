@@ -12,7 +12,7 @@ from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuor
 from liberate.federation.erasure import completed_erasure
 from liberate.federation.requests import carry_out
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import ConsentTerms
+from liberate.federation.sharing.consents import ConsentTerms
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (
@@ -28,8 +28,8 @@ from liberate.ledger.format.sharing_records import Consent, Receipt, Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries, entry_at
 from liberate.runs.federation_terms import federation_terms
-from liberate.runs.folder import Run
-from liberate.runs.participants import Person, device_of, find_person
+from liberate.runs.folder import Run, RunReader
+from liberate.runs.participants import Participant, device_of, find_participant
 from liberate.runs.pending_requests import request_processor
 
 POOL_RECIPIENT = "pool"
@@ -79,8 +79,8 @@ def consent(
     Raises:
         LiberateError: Nobody has that name, the terms are no terms, or the ledger refuses.
     """
-    with closing(run.open_ledger()) as ledger:
-        named = sorted({_recipient(run, ledger, name) for name in recipients})
+    with run.open() as reader:
+        named = sorted({_recipient(reader, name) for name in recipients})
     try:
         ConsentTerms(recipients=tuple(named), expiry=blocks, max_shares=max_shares,
               epsilon=epsilon, rating_fraction=rating_fraction)  # fmt: skip
@@ -125,10 +125,11 @@ def share(
     Raises:
         LiberateError: Nobody has that name, no consent that lives names the recipient, or the ledger refuses.
     """
-    with closing(run.open_ledger()) as ledger:
-        number = _recipient(run, ledger, recipient)
+    with run.open() as reader:
+        number = _recipient(reader, recipient)
         if consent is None:
-            consent = _newest_consent(ledger, find_person(run, participant), number)
+            sender = find_participant(reader.ledger, reader.devices, participant)
+            consent = _newest_consent(reader.ledger, sender, number)
     found = _act(run, participant, ShareCopyRequest(consent=consent, recipient=number), wait)
     with closing(run.open_ledger()) as ledger:
         position = found["entry"]
@@ -178,10 +179,10 @@ def set_copy_quota(run: Run, participant: str, *, limit: int | None = None) -> d
     Raises:
         LiberateError: Nobody has that name.
     """
-    person = find_person(run, participant)
-    with DeviceStore(run.devices_folder) as devices:
-        device = device_of(devices, person.number)
-        devices.accept(device.slot, limit)
+    with run.open() as reader:
+        person = find_participant(reader.ledger, reader.devices, participant)
+        device = device_of(reader.devices, person.number)
+        reader.devices.set_copy_quota(device.slot, limit)
     return {"number": person.number, "key_id": person.key_id, "user_id": person.user_id, "limit": limit}
 
 
@@ -195,9 +196,9 @@ def received(run: Run, participant: str) -> pa.Table:
         LiberateError: Nobody has that name, or the person was forgotten.
     """
     items = run.catalogue()["item_id"]
-    with DeviceStore(run.devices_folder) as devices:
-        device = device_of(devices, find_person(run, participant).number)
-        copies = [copy for _, _, copy in devices.all_kept(ReceivedCopy, device.slot)]
+    with run.open() as reader:
+        device = device_of(reader.devices, find_participant(reader.ledger, reader.devices, participant).number)
+        copies = [copy for _, _, copy in reader.devices.sharing_rows(ReceivedCopy, device.slot)]
     rows = as_ratings([copy.copy for copy in copies], len(items))
     senders = pa.array([copy.sender for copy in copies], pa.int64())
     return pa.table(
@@ -211,7 +212,8 @@ def _act(run: Run, participant: str, request: DataSubjectRequest, wait: Wait) ->
     Raises:
         LiberateError: Nobody has that name, or the ledger refuses.
     """
-    person = find_person(run, participant)
+    with run.open() as reader:
+        person = find_participant(reader.ledger, reader.devices, participant)
     if isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):
         return _outcome(run, person, request, int(known["entry"]), is_published=True)
     with DeviceStore(run.devices_folder) as devices:
@@ -242,14 +244,14 @@ def _carry_out(run: Run) -> bool:
         return True
 
 
-def _result(run: Run, person: Person, request: DataSubjectRequest, id: int) -> int | None:
+def _result(run: Run, person: Participant, request: DataSubjectRequest, id: int) -> int | None:
     """Give where the entry of a request stands, None while it waits.
 
     Raises:
         FederationError: It was refused.
     """
     with DeviceStore(run.devices_folder) as devices:
-        outcome = devices.outcome_of(id)
+        outcome = devices.request_outcome(id)
     if isinstance(outcome, str):
         raise FederationError(outcome)
     if outcome is None and isinstance(request, ErasureRequest) and (known := _departure(run, person.number)):
@@ -258,7 +260,7 @@ def _result(run: Run, person: Person, request: DataSubjectRequest, id: int) -> i
 
 
 def _outcome(
-    run: Run, person: Person, request: DataSubjectRequest, position: int | None, *, is_published: bool
+    run: Run, person: Participant, request: DataSubjectRequest, position: int | None, *, is_published: bool
 ) -> dict[str, Any]:
     """Describe an act, as `consent` says."""
     found = {
@@ -294,15 +296,15 @@ def _departure(run: Run, number: int) -> dict[str, Any]:
     }
 
 
-def _recipient(run: Run, ledger: Ledger, name: str) -> int:
-    """Give the number of a participant by any name, or of the coordinator."""
+def _recipient(reader: RunReader, name: str) -> int:
+    """Return the number of a participant by any name, or of the coordinator."""
     if name != POOL_RECIPIENT:
-        return find_person(run, name).number
-    participants = enumerate(ledger.state.principals)
+        return find_participant(reader.ledger, reader.devices, name).number
+    participants = enumerate(reader.ledger.state.principals)
     return next(number for number, each in participants if each.role == "coordinator" and each.is_active)
 
 
-def _newest_consent(ledger: Ledger, sender: Person, recipient: int) -> int:
+def _newest_consent(ledger: Ledger, sender: Participant, recipient: int) -> int:
     """Give the position of the newest consent that lives and names a recipient."""
     live = ledger.state.sharing.consents.get(sender.number, {})
     for consent in reversed(list(entries(ledger, Consent, author=sender.number))):

@@ -18,7 +18,7 @@ from liberate.model.metrics import Metrics, baselines, evaluate_model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
 from liberate.runs.folder import Run, erased_users
-from liberate.runs.participants import Person, device_of, find_person
+from liberate.runs.participants import Participant, device_of, find_participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +76,17 @@ def evaluate_run(run: Run) -> Evaluation:
     )
 
 
-def recommend(run: Run, participant: str, n: int = 10) -> tuple[Person, list[Recommendation]]:
+def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, list[Recommendation]]:
     """Rank items for one participant, from what lies on that participant's device and the public model alone.
 
     Raises:
         LiberateError: Nobody has that name, or the person was forgotten.
     """
-    person = find_person(run, participant)
     model = run.model()
-    with DeviceStore(run.devices_folder) as devices:
-        device = device_of(devices, person.number)
-        own = held_ratings(devices, [device.user_id], model.n_items)
+    with run.open() as reader:
+        person = find_participant(reader.ledger, reader.devices, participant)
+        device = device_of(reader.devices, person.number)
+        own = held_ratings(reader.devices, [device.user_id], model.n_items)
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import chain, count
@@ -24,6 +25,7 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.store.models import ModelStore
 from liberate.files import write_atomic
+from liberate.ledger.interface import Ledger
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.model.model import Model
 from liberate.settings import Settings, from_tree, to_tree
@@ -70,6 +72,19 @@ class Result:
     entry_count: int
     root: str
     verifier_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunReader:
+    """The stores of a run's federation, open for reading; a training may go on beside it.
+
+    Attributes:
+        ledger: The ledger as it was when it was opened.
+        devices: The devices as they are, which also take requests.
+    """
+
+    ledger: Ledger
+    devices: DeviceStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,12 @@ class Run:
     def open_ledger(self) -> SqliteLedger:
         """Open the run's ledger for reading."""
         return SqliteLedger.open(self.ledger_folder)
+
+    @contextmanager
+    def open(self) -> Iterator[RunReader]:
+        """Open the ledger and the devices of the run's federation for reading, and close them at the end."""
+        with closing(self.open_ledger()) as ledger, DeviceStore(self.devices_folder) as devices:
+            yield RunReader(ledger, devices)
 
     def model(self, version: int | None = None) -> Model:
         """Read a model version, the last one if None."""

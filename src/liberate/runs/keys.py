@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from contextlib import closing
 from typing import Any, assert_never
 
 from liberate.crypto.note import verify_checkpoint
@@ -11,14 +10,13 @@ from liberate.crypto.signing import key_id, load_key
 from liberate.errors import NoQuorum
 from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
 from liberate.federation.setup import FederationSession, open_federation
-from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.ledger.format.records import Enrol, KeyRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run
-from liberate.runs.participants import Person, device_of, find_person
+from liberate.runs.participants import Participant, device_of, find_participant
 
 
 def show_key(run: Run, participant: str) -> dict[str, Any]:
@@ -36,13 +34,13 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
     Raises:
         LiberateError: Nobody has that name.
     """
-    person = find_person(run, participant)
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        under_way = {slot for slot, _ in devices.pending_keys()}
-        device = devices.find(number=person.number)
-        return _described(ledger, person) | {
+    with run.open() as reader:
+        person = find_participant(reader.ledger, reader.devices, participant)
+        under_way = {slot for slot, _ in reader.devices.pending_key_changes()}
+        device = reader.devices.find(number=person.number)
+        return _described(reader.ledger, person) | {
             "under_way": device is not None and device.slot in under_way,
-            "history": _history(ledger, person.number),
+            "history": _history(reader.ledger, person.number),
         }
 
 
@@ -63,9 +61,9 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
     Raises:
         LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
     """
-    person = find_person(run, participant)
     terms = federation_terms(run.settings)
     with open_federation(run.home, terms) as standing:
+        person = find_participant(standing.ledger, standing.devices, participant)
         done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
         change = done[0] if done else _carry_out(run, terms, standing, person.number, act)
         try:
@@ -96,7 +94,7 @@ def _carry_out(run: Run, terms: Charter, standing: FederationSession, number: in
             assert_never(act)
 
 
-def _described(ledger: Ledger, person: Person) -> dict[str, Any]:
+def _described(ledger: Ledger, person: Participant) -> dict[str, Any]:
     principal = ledger.state.principals[person.number]
     return {
         "number": person.number,

@@ -72,7 +72,7 @@ def _forget_copies(folder: Path, number: int) -> None:
     """Destroy what the pool has of somebody."""
     if folder.exists():
         with PoolStore(folder) as pool:
-            pool.forget(number)
+            pool.erase_sender(number)
 
 
 def _forget_uploads(home: FederationFolder, number: int) -> None:
@@ -80,4 +80,4 @@ def _forget_uploads(home: FederationFolder, number: int) -> None:
     for run in home.all_run_folders():
         if UploadStore.exists(run / UPLOADS_FOLDER):
             with UploadStore(run / UPLOADS_FOLDER) as uploads:
-                uploads.forget(number)
+                uploads.erase_participant(number)

@@ -14,7 +14,7 @@ import numpy as np
 from liberate.data.dataset import Dataset
 from liberate.privacy.accounting import PrivacyLoss, noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.runs.folder import Run, load_dataset
-from liberate.runs.participants import find_person
+from liberate.runs.participants import find_participant
 from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
@@ -73,13 +73,13 @@ def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
         LiberateError: Nobody has that name.
     """
     delta = run.settings.privacy.delta
-    with closing(run.open_ledger()) as ledger:
-        everybody = read_spending(ledger)
-        founding = ledger.state.founding
-    found, person = everybody, {}
-    if participant is not None:
-        named = find_person(run, participant)
-        found, person = everybody.of_person(named.number), asdict(named)
+    with run.open() as reader:
+        everybody = read_spending(reader.ledger)
+        founding = reader.ledger.state.founding
+        found, person = everybody, {}
+        if participant is not None:
+            named = find_participant(reader.ledger, reader.devices, participant)
+            found, person = everybody.of_person(named.number), asdict(named)
     number = int(run.record["run"])
     epsilon_nano, rho_nano = found.charged()
     n_participants = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 
 from liberate.crypto.signing import key_id
 from liberate.errors import LiberateError
-from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import KeyId
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import KINDS
 from liberate.ledger.lookup import entry_at
-from liberate.runs.folder import Run
-from liberate.runs.participants import find_person
+from liberate.runs.folder import Run, RunReader
+from liberate.runs.participants import find_participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +40,10 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
     if kind is not None and kind not in KINDS:
         raise LiberateError(f"no kind {kind!r}", hint="known are " + ", ".join(sorted(KINDS)))
 
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        state = ledger.state
-        number = None if author is None else _author_number(run, author, len(state.principals))
-        user_ids = {device.number: device.user_id for device in devices.devices() if not device.is_erased}
+    with run.open() as reader:
+        ledger = reader.ledger
+        number = None if author is None else _author_number(reader, author)
+        user_ids = {device.number: device.user_id for device in reader.devices.devices() if not device.is_erased}
 
         listed = []
         for position in ledger.positions(kind=kind, author=number)[-limit:]:
@@ -54,15 +52,15 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
                 ListedEntry(
                     position=position,
                     record=record,
-                    key_id=key_id(state.key_at(record.author, position)),
+                    key_id=key_id(ledger.state.key_at(record.author, position)),
                     user_id=user_ids.get(record.author),
                 )
             )
         return listed
 
 
-def _author_number(run: Run, name: str, n_principals: int) -> int:
+def _author_number(reader: RunReader, name: str) -> int:
     """Return the number of any principal, participant or not."""
-    if name.isdecimal() and int(name) < n_principals:
+    if name.isdecimal() and int(name) < len(reader.ledger.state.principals):
         return int(name)
-    return find_person(run, name).number
+    return find_participant(reader.ledger, reader.devices, name).number

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,7 +17,6 @@ from liberate.arrays import FixedPointStatistics
 from liberate.errors import LiberateError
 from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.upload_validation import UploadValidator
-from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer
@@ -96,10 +94,10 @@ def trace_influence(run: Run, version: int, progress: Progress = silent) -> Infl
         )
 
     with (
-        closing(run.open_ledger()) as ledger,
+        run.open() as reader,
         UploadStore(run.uploads_folder) as uploads,
-        DeviceStore(run.devices_folder) as devices,
     ):
+        ledger = reader.ledger
         closed = _round_of(ledger, run, version)
         base = ModelStore(run.folder / "model").load(closed.record.base_version, closed.record.base_digest)
         kept = _KeptUploads.of(ledger, uploads, closed, base)
@@ -115,7 +113,7 @@ def trace_influence(run: Run, version: int, progress: Progress = silent) -> Infl
         progress("solving without each of them")
         effects = _effects(kept, leave_out)
 
-        names = PartyNames(ledger.state.principals, devices)
+        names = PartyNames(ledger.state.principals, reader.devices)
         influences = [
             UploadInfluence(
                 **vars(names.of(number)),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
 
 from liberate.crypto.note import verify_checkpoint
-from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import RecordedEntry, entries
@@ -30,16 +28,16 @@ def trace_model(run: Run, version: int, progress: Progress = silent) -> ModelAns
     Raises:
         LedgerError: There is no such model, or the ledger cannot prove what it says.
     """
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
+    with run.open() as reader:
         ancestors = []
-        for ancestor in model_ancestry(ledger, version):
+        for ancestor in model_ancestry(reader.ledger, version):
             ancestors.append(ancestor)
             progress(
                 f"checked the {len(ancestor.updates):,} updates behind the model of entry {ancestor.model.position}"
             )
 
-        shares = _shares_used(ledger, ancestors)
-        names = PartyNames(ledger.state.principals, devices)
+        shares = _shares_used(reader.ledger, ancestors)
+        names = PartyNames(reader.ledger.state.principals, reader.devices)
         recipients = tuple(names.of(number) for number in sorted({share.record.recipient for share in shares}))
 
     note = ancestors[0].checkpoint

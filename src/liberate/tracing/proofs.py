@@ -28,7 +28,7 @@ from liberate.ledger.publish.proof_files import (
 )
 from liberate.ledger.trace.completeness import Completeness, replay_principal
 from liberate.runs.folder import Run
-from liberate.runs.participants import find_person
+from liberate.runs.participants import find_participant
 from liberate.units import from_nano
 
 
@@ -143,9 +143,9 @@ def prove_completeness(
         LiberateError: Nobody has that name.
         LedgerError: The ledger cannot prove it.
     """
-    number = find_person(run, participant).number
-    with closing(run.open_ledger()) as ledger:
-        text = write_completeness_proof(ledger, number, note or published_checkpoint(run.home, ledger))
+    with run.open() as reader:
+        number = find_participant(reader.ledger, reader.devices, participant).number
+        text = write_completeness_proof(reader.ledger, number, note or published_checkpoint(run.home, reader.ledger))
     answer = _completeness(verify_completeness_proof(text, run.verifier_key), run.verifier_key)
     _write(out, text)
     return answer

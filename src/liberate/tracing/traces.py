@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 
 from liberate.crypto.note import Checkpoint, verify_checkpoint
-from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import KeyId
 from liberate.ledger.format.records import Update
 from liberate.ledger.format.sharing_records import Share
-from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
 from liberate.ledger.trace.completeness import verify_completeness
 from liberate.ledger.trace.contributions import Contribution
@@ -18,7 +15,7 @@ from liberate.ledger.trace.copies import TracedCopy
 from liberate.ledger.trace.participant import CopyUse, ParticipantTrace, RecipientTrace, RunSpend, trace_received
 from liberate.ledger.trace.participant import trace_participant as trace_on_ledger
 from liberate.runs.folder import Run
-from liberate.runs.participants import find_person
+from liberate.runs.participants import find_participant
 from liberate.tracing.answers import (
     HistoryProof,
     ParticipantAnswer,
@@ -57,9 +54,10 @@ def trace_participant(run: Run, participant: str) -> ParticipantAnswer:
         LiberateError: Nobody has that name.
         LedgerError: The ledger cannot prove what it says.
     """
-    person = find_person(run, participant)
-    with _opened(run) as (ledger, names):
-        trace = trace_on_ledger(ledger, person.number)
+    with run.open() as reader:
+        person = find_participant(reader.ledger, reader.devices, participant)
+        trace = trace_on_ledger(reader.ledger, person.number)
+        names = PartyNames(reader.ledger.state.principals, reader.devices)
         recipients = _recipients(trace.copies, trace.uses, names)
 
     checkpoint = _verified(run, trace)
@@ -106,8 +104,9 @@ def trace_share(run: Run, position: int) -> ShareAnswer:
         LiberateError: There is no such share.
         LedgerError: The ledger cannot prove what it says.
     """
-    with _opened(run) as (ledger, names):
-        trace = trace_on_ledger(ledger, entry_at(ledger, position, Share).record.author)
+    with run.open() as reader:
+        trace = trace_on_ledger(reader.ledger, entry_at(reader.ledger, position, Share).record.author)
+        names = PartyNames(reader.ledger.state.principals, reader.devices)
         copy = next(copy for copy in trace.copies if copy.share.position == position)
         uses = [use for use in trace.uses if copy in use.copies]
         recipients = _recipients([copy], uses, names)
@@ -146,10 +145,12 @@ def trace_recipient(run: Run, name: str) -> RecipientAnswer:
         LiberateError: Nobody has that name, or nothing can be received under it.
         LedgerError: The ledger cannot prove what it says.
     """
-    with _opened(run) as (ledger, names):
-        is_number = name.isdecimal() and int(name) < len(names.principals)
-        is_coordinator = is_number and names.principals[int(name)].role == "coordinator"
-        trace = trace_received(ledger, int(name) if is_coordinator else find_person(run, name).number)
+    with run.open() as reader:
+        names = PartyNames(reader.ledger.state.principals, reader.devices)
+        number = int(name) if name.isdecimal() else len(names.principals)
+        if number >= len(names.principals) or names.principals[number].role != "coordinator":
+            number = find_participant(reader.ledger, reader.devices, name).number
+        trace = trace_received(reader.ledger, number)
         recipient = names.of(trace.number)
         senders = [
             CopySender(**vars(names.of(sender)), shares=tuple(copy.share.position for copy in copies))
@@ -175,12 +176,6 @@ def trace_recipient(run: Run, name: str) -> RecipientAnswer:
         root=checkpoint.root,
         checkpoint=trace.checkpoint,
     )
-
-
-@contextmanager
-def _opened(run: Run) -> Iterator[tuple[Ledger, PartyNames]]:
-    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
-        yield ledger, PartyNames(ledger.state.principals, devices)
 
 
 def _verified(run: Run, trace: ParticipantTrace | RecipientTrace) -> Checkpoint:

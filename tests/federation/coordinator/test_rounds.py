@@ -14,7 +14,7 @@ from liberate.crypto.note import verify_checkpoint
 from liberate.data.ratings import Ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
-from liberate.federation.wire.round_messages import RoundAnswer, decode_reply
+from liberate.federation.wire.round_messages import RoundAnswer, decode_answer
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.log.sqlite import SqliteLedger
@@ -113,7 +113,7 @@ def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> N
 
     for first, second in zip(seen[::2], seen[1::2], strict=True):
         assert first == second
-        assert all(isinstance(decode_reply(body), RoundAnswer) for body in first.values())
+        assert all(isinstance(decode_answer(body, RoundAnswer), RoundAnswer) for body in first.values())
 
 
 def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
         def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             replies = self._inner.exchange(requests)
             for reply in replies:
-                answer = decode_reply(reply.body)
+                answer = decode_answer(reply.body, RoundAnswer)
                 assert isinstance(answer, RoundAnswer)
                 uploads.append(answer.upload)
             return replies
@@ -139,7 +139,7 @@ def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
     assert len(set(uploads)) == 36
 
 
-DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "post"), (ModelStore, "save"))
+DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "put_answers"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("world", [PLAIN, LOCAL], ids=["plain", "local"])

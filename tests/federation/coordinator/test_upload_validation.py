@@ -23,7 +23,7 @@ from liberate.errors import BadCommitment, FederationError, InsufficientCohort
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRefusal,
-    decode_reply,
+    decode_answer,
     decode_upload,
     encode_message,
     encode_upload,
@@ -65,7 +65,7 @@ def hostile(scene: Stage, forge: Callable[[RoundAnswer, Round], RoundAnswer]) ->
         def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             replies = []
             for reply in inner.exchange(requests):
-                answer = decode_reply(reply.body)
+                answer = decode_answer(reply.body, RoundAnswer)
                 if reply.sender == LIAR and isinstance(answer, RoundAnswer):
                     reply = Reply(reply.sender, encode_message(forge(answer, open_round(scene))))
                 replies.append(reply)
@@ -83,7 +83,7 @@ def open_round(scene: Stage) -> Round:
 def signed(scene: Stage, answer: RoundAnswer, **changes: object) -> bytes:
     """Give the answer's entry with changed fields, signed by the liar's own key."""
     record = msgspec.structs.replace(decode_entry(answer.entry).record, **changes)
-    return sign(record, scene.host._keys[scene.host.numbers.index(LIAR)])
+    return sign(record, scene.host._answers.keys[scene.host.numbers.index(LIAR)])
 
 
 def sending(scene: Stage, upload: bytes, answer: RoundAnswer) -> RoundAnswer:

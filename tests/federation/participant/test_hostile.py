@@ -19,8 +19,8 @@ from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRefusal,
     RoundRequest,
-    decode_reply,
-    decode_request,
+    decode_answer,
+    decode_message,
     encode_message,
 )
 from liberate.federation.wire.transport import Reply, Request, Transport
@@ -49,7 +49,7 @@ def lying(edit: Edit, liar: int) -> type[Transport]:
         def exchange(self, requests: Sequence[Request]) -> list[Reply]:
             replies = []
             for reply in self._inner.exchange(requests):
-                answer = decode_reply(reply.body)
+                answer = decode_answer(reply.body, RoundAnswer)
                 if reply.sender == liar and isinstance(answer, RoundAnswer):
                     reply = Reply(reply.sender, encode_message(edit(answer)))
                 replies.append(reply)
@@ -161,7 +161,7 @@ def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
     """The liar signs honestly, but what it commits to has no meaning in this round."""
     with stage(tmp_path, PLAIN) as scene:
         liar = scene.host.numbers[2]
-        key = scene.host._keys[2]
+        key = scene.host._answers.keys[2]
 
         def edit(answer: RoundAnswer) -> RoundAnswer:
             upload = answer.upload + b"more"
@@ -211,14 +211,14 @@ def captured(scene: Stage) -> RoundRequest:
             scene.round(scene.first)
     finally:
         scene.coordinator._transport = direct
-    return decode_request(requests[0].body)
+    return decode_message(requests[0].body, RoundRequest)
 
 
 def answers(scene: Stage, request: RoundRequest) -> list[RoundAnswer | RoundRefusal]:
     """Let two participants answer a request."""
     body = encode_message(request)
     replies = scene.host.answer([Request(number, "update", body) for number in scene.host.numbers[:2]])
-    return [decode_reply(reply.body) for reply in replies]
+    return [decode_answer(reply.body, RoundAnswer) for reply in replies]
 
 
 def reasons(scene: Stage, request: RoundRequest) -> set[str]:
@@ -255,7 +255,7 @@ def test_who_is_asked_twice_at_once_answers_once(tmp_path: Path) -> None:
 
         replies = scene.host.answer([Request(number, "update", body)] * 2)
 
-        assert [type(decode_reply(reply.body)) for reply in replies] == [RoundAnswer]
+        assert [type(decode_answer(reply.body, RoundAnswer)) for reply in replies] == [RoundAnswer]
 
 
 def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_who_rated_an_item_does_not_show_in_who_answers(tmp_path: Path) -> None:
         replies = scene.host.answer([Request(number, "update", body) for number in scene.host.numbers])
 
         assert 0 < np.count_nonzero(LOCAL.ratings.items == 3) < len(replies)
-        assert all(isinstance(decode_reply(reply.body), RoundAnswer) for reply in replies)
+        assert all(isinstance(decode_answer(reply.body, RoundAnswer), RoundAnswer) for reply in replies)
 
 
 NO_MODELS = {
@@ -387,7 +387,7 @@ def test_rolled_back_and_split_logs_are_refused(tmp_path: Path) -> None:
             note = sign_checkpoint(Checkpoint(origin, size, Digest(b"\1" * 32)), log_key)
             return msgspec.structs.replace(request, checkpoint=note, known_size=known_size, consistency=proof)
 
-        known = scene.host._checkpoint
+        known = scene.host._checker.accepted
         assert known is not None
         assert reasons(scene, at(known.size - 1, known.size, [])) == {"rollback"}
         assert reasons(scene, at(known.size, known.size, [])) == {"split_view"}
@@ -412,14 +412,14 @@ def test_closed_round_is_not_answered_again(tmp_path: Path) -> None:
 
         scene.coordinator._transport = Listening(scene.coordinator._transport)
         scene.learn(2)
-        first = decode_request(requests[0])
-        latest = decode_request(requests[-1])
+        first = decode_message(requests[0], RoundRequest)
+        latest = decode_message(requests[-1], RoundRequest)
         late = msgspec.structs.replace(
             first,
             checkpoint=latest.checkpoint,
             known_size=latest.known_size,
             consistency=latest.consistency,
-            inclusion=list(scene.federation.ledger.inclusion_proof(first.position, scene.host._checkpoint.size)),  # type: ignore[union-attr]
+            inclusion=list(scene.federation.ledger.inclusion_proof(first.position, scene.host._checker.accepted.size)),  # type: ignore[union-attr]
         )
 
         assert reasons(scene, late) == {"answered"}

@@ -38,7 +38,7 @@ def devices(tmp_path: Path) -> Iterator[DeviceStore]:
 
 def test_holdings_are_given_back(devices: DeviceStore) -> None:
     assert [device.user_id for device in devices.devices()] == PEOPLE
-    assert [devices.holding(slot) for slot in range(3)] == [holding(slot) for slot in range(3)]
+    assert [devices.data_of(slot) for slot in range(3)] == [holding(slot) for slot in range(3)]
 
 
 def test_files_are_their_owners_only(devices: DeviceStore, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_files_are_their_owners_only(devices: DeviceStore, tmp_path: Path) -> No
 
 
 def test_nothing_is_readable_without_the_keys(devices: DeviceStore, tmp_path: Path) -> None:
-    devices.post(1, [(0, 2)], [outgoing("a secret entry")], epsilon_nano=0, note="note")
+    devices.put_answers(1, [(0, 2)], [outgoing("a secret entry")], epsilon_nano=0, note="note")
     devices.close()
 
     stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
@@ -62,15 +62,15 @@ def test_rows_cannot_be_swapped_between_people(devices: DeviceStore, tmp_path: P
     devices._db.execute("UPDATE device SET sealed = (SELECT sealed FROM device WHERE slot = 1) WHERE slot = 0")
 
     with pytest.raises(LiberateError):
-        devices.holding(0)
+        devices.data_of(0)
 
 
 def test_outbox_keeps_the_round_and_forgets_older_ones(devices: DeviceStore) -> None:
-    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
-    devices.post(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], epsilon_nano=5, note="two")
+    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.put_answers(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], epsilon_nano=5, note="two")
 
-    assert devices.outgoing(0, 1) is None
-    assert [devices.outgoing(slot, 2) for slot in range(3)] == [outgoing("second"), None, outgoing("other")]
+    assert devices.outbox_message(0, 1) is None
+    assert [devices.outbox_message(slot, 2) for slot in range(3)] == [outgoing("second"), None, outgoing("other")]
     assert devices.checkpoint() == "two"
     first, second, third = devices.devices()
     assert (first.last_seq, first.last_round, first.epsilon_nano) == (3, 2, 10)
@@ -79,18 +79,18 @@ def test_outbox_keeps_the_round_and_forgets_older_ones(devices: DeviceStore) -> 
 
 
 def test_post_is_all_or_nothing(devices: DeviceStore) -> None:
-    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
 
     with pytest.raises(Exception, match="UNIQUE"):
-        devices.post(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], epsilon_nano=5, note="two")
+        devices.put_answers(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], epsilon_nano=5, note="two")
 
-    assert [devices.outgoing(slot, 1) for slot in range(3)] == [outgoing("first"), None, None]
+    assert [devices.outbox_message(slot, 1) for slot in range(3)] == [outgoing("first"), None, None]
     assert devices.checkpoint() == "one"
     assert [device.epsilon_nano for device in devices.devices()] == [5, 0, 0]
 
 
 def test_people_are_found_by_id_and_number(devices: DeviceStore) -> None:
-    devices.enrolled([(0, 10), (1, 11), (2, 12)], seq=1)
+    devices.record_numbers([(0, 10), (1, 11), (2, 12)], seq=1)
 
     found = devices.find(user_id="bert")
     assert found is not None
@@ -110,7 +110,7 @@ def test_killed_creation_leaves_no_store(tmp_path: Path) -> None:
 
     assert not DeviceStore.exists(folder)
     with DeviceStore.create(folder, [("anna", holding(0))]) as devices:
-        assert devices.holding(0) == holding(0)
+        assert devices.data_of(0) == holding(0)
 
 
 def test_store_is_not_overwritten(devices: DeviceStore, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_further_devices_take_the_next_slots(devices: DeviceStore, tmp_path: Pat
 
     with DeviceStore(tmp_path / "devices") as again:
         assert [device.user_id for device in again.devices()] == [*PEOPLE, "dora", "emil"]
-        assert [again.holding(slot) for slot in range(5)] == [holding(slot) for slot in range(5)]
+        assert [again.data_of(slot) for slot in range(5)] == [holding(slot) for slot in range(5)]
 
 
 def test_keys_of_devices_that_a_crash_did_not_add_are_written_over(devices: DeviceStore, tmp_path: Path) -> None:
@@ -140,27 +140,27 @@ def test_keys_of_devices_that_a_crash_did_not_add_are_written_over(devices: Devi
     with DeviceStore(tmp_path / "devices") as again:
         assert [device.user_id for device in again.devices()] == PEOPLE
         again.add([("dora", holding(3))])
-        assert [again.holding(slot) for slot in range(4)] == [holding(slot) for slot in range(4)]
+        assert [again.data_of(slot) for slot in range(4)] == [holding(slot) for slot in range(4)]
 
 
 def test_replaced_ratings_count_their_commitment_as_signed(devices: DeviceStore) -> None:
     newer = msgspec.structs.replace(holding(1), ratings=b"others", dataset_seq=7)
 
-    devices.hold([(1, newer)])
+    devices.replace_data([(1, newer)])
 
-    assert [devices.holding(slot) for slot in range(3)] == [holding(0), newer, holding(2)]
+    assert [devices.data_of(slot) for slot in range(3)] == [holding(0), newer, holding(2)]
     assert [device.last_seq for device in devices.devices()] == [0, 7, 0]
 
 
 def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(devices: DeviceStore) -> None:
-    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
-    devices.post(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
-    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
+    devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
+    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
 
     terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
     assert terms == [(1, 5, 0), (1, 5, 0), (0, 0, 0)], "said again, it is no second agreement"
 
-    devices.agree(2, [0, 2], cost=(4, 9), limits=(8, 7))
+    devices.record_agreement(2, [0, 2], cost=(4, 9), limits=(8, 7))
 
     terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
     assert terms == [(2, 8, 7), (0, 0, 0), (2, 4, 7)], "above what was spent before, never above the limits"
@@ -168,11 +168,11 @@ def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(d
 
 def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tmp_path: Path) -> None:
     folder = tmp_path / "devices"
-    devices.enrolled([(1, 9)], seq=1)
-    devices.agree(1, [0, 1], cost=(5, 0), limits=(100, 100))
-    devices.post(1, [(0, 2), (1, 2)], [outgoing("first"), outgoing("second")], note="one")
-    devices.keep_masking(1, [(1, SecAggState(round_hash=bytes(32), secret=bytes(32)))])
-    devices.prepare_key(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
+    devices.record_numbers([(1, 9)], seq=1)
+    devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
+    devices.put_answers(1, [(0, 2), (1, 2)], [outgoing("first"), outgoing("second")], note="one")
+    devices.put_secagg_states(1, [(1, SecAggState(round_hash=bytes(32), secret=bytes(32)))])
+    devices.put_key_change(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
     key = (folder / "subjects.keys").read_bytes()[32:64]
 
     for _ in range(2):
@@ -183,13 +183,13 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tm
     assert erased is not None
     assert (erased.user_id, erased.slot) == (PEOPLE[1], 1)
     with pytest.raises(SealBroken):
-        devices.holding(1)
-    assert [devices.holding(slot) for slot in (0, 2)] == [holding(0), holding(2)]
-    assert devices.outgoing(0, 1) == outgoing("first")
+        devices.data_of(1)
+    assert [devices.data_of(slot) for slot in (0, 2)] == [holding(0), holding(2)]
+    assert devices.outbox_message(0, 1) == outgoing("first")
     with closing(sqlite3.connect(folder / "devices.sqlite")) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         owned = [t for t in tables if any(column[1] == "slot" for column in db.execute(f"PRAGMA table_info({t})"))]
-        assert {"outbox", "masking", "pending_key", "revoked", "agreement"} < set(owned)
+        assert {"outbox", "secagg_state", "pending_key", "revoked", "agreement"} < set(owned)
         left = {t: db.execute(f"SELECT count(*) FROM {t} WHERE slot = 1").fetchone()[0] for t in owned}
         assert {table for table, count in left.items() if count} == {"device"}
         assert db.execute("SELECT sealed FROM device WHERE slot = 1").fetchone() == (b"",)
@@ -197,14 +197,14 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tm
 
 
 def test_erasure_that_was_broken_off_is_one_all_the_same(devices: DeviceStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices.prepare_key(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
+    devices.put_key_change(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
     with monkeypatch.context() as patched:
         crash_at(patched, [(DeviceStore, "_transaction")], 1, before=True)
         with pytest.raises(Crash):
             devices.erase(1)
 
     assert devices.devices()[1].is_erased
-    assert devices.pending_keys() == []
+    assert devices.pending_key_changes() == []
     devices.erase(1)
     assert devices.devices()[1].is_erased
 
@@ -212,13 +212,13 @@ def test_erasure_that_was_broken_off_is_one_all_the_same(devices: DeviceStore, m
 def test_a_copy_that_was_taken_and_destroyed_leaves_no_sealed_row_behind(devices: DeviceStore, tmp_path: Path) -> None:
     """Its recipient still has the key that opens such rows, on its way to the device and where it was kept."""
     copy = ReceivedCopy(sender=1, copy=bytes(500), salt=bytes(32), max_shares=1, epsilon_nano=0)
-    acts = [(0, 1, PendingEntry(entry=b"receipt", key=bytes(32), kept=copy))]
-    devices.prepare_acts(acts)
-    (on_its_way,) = devices._db.execute("SELECT sealed FROM act").fetchone()
-    devices.settle_acts(acts)
-    (kept,) = devices._db.execute("SELECT sealed FROM kept").fetchone()
+    acts = [(0, 1, PendingEntry(entry=b"receipt", digest=bytes(32), row=copy))]
+    devices.put_pending_entries(acts)
+    (on_its_way,) = devices._db.execute("SELECT sealed FROM pending_entry").fetchone()
+    devices.settle_pending_entries(acts)
+    (kept,) = devices._db.execute("SELECT sealed FROM sharing_row").fetchone()
 
-    devices.discard([(0, bytes(32))])
+    devices.delete_sharing_rows([(0, bytes(32))])
 
     stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
     assert on_its_way[-64:] not in stored
@@ -231,7 +231,7 @@ def test_nothing_is_kept_any_more_for_who_was_erased(devices: DeviceStore) -> No
     with pytest.raises(FederationError, match="was erased"):
         devices.put_request(0, WithdrawalRequest(consent=None))
     with pytest.raises(FederationError, match="was erased"):
-        devices.prepare_key(0, PendingKeyChange(entry=b"", signing_seed=bytes(32)), seq=1)
+        devices.put_key_change(0, PendingKeyChange(entry=b"", signing_seed=bytes(32)), seq=1)
 
     devices.put_request(1, WithdrawalRequest(consent=None))
     assert [waiting.slot for waiting in devices.requests()] == [1]

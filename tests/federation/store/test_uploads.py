@@ -30,9 +30,9 @@ def kept(number: int, position: int) -> StoredUpload:
 
 def test_gives_what_was_kept_in_the_order_of_the_ledger(tmp_path: Path) -> None:
     with UploadStore(tmp_path / "uploads") as uploads:
-        uploads.keep(1, [kept(7, 30), kept(8, 20)])
-        uploads.keep(2, [kept(7, 40)])
-        uploads.keep(1, [kept(8, 20)])
+        uploads.put(1, [kept(7, 30), kept(8, 20)])
+        uploads.put(2, [kept(7, 40)])
+        uploads.put(1, [kept(8, 20)])
 
         assert list(uploads.of_round(1)) == [kept(8, 20), kept(7, 30)]
         assert (uploads.count(1), uploads.count(2), uploads.count(3)) == (2, 1, 0)
@@ -50,12 +50,12 @@ def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
         secret = [
             StoredUpload(number, number, b"salt%d" % number * 6, b"upload of %d." % number * 9000) for number in (1, 2)
         ]
-        uploads.keep(1, secret)
-        uploads.keep_unmasking(
+        uploads.put(1, secret)
+        uploads.put_unmasking(
             1, {number: UnmaskingShares(keys=KEYS, shares={1: b"share%d" % number}) for number in (1, 2)}
         )
 
-        assert uploads.forget(1) == 1
+        assert uploads.erase_participant(1) == 1
 
         assert list(uploads.of_round(1)) == secret[1:]
         assert set(uploads.unmasking(1)) == {2}
@@ -89,7 +89,7 @@ def check_all_kept(scene: Stage, folder: Path, rounds: int) -> None:
         assert update.commitment == salted_commitment(each.salt, each.upload)
 
 
-STEPS = ((SqliteLedger, "_commit"), (UploadStore, "keep"), (ModelStore, "save"))
+STEPS = ((SqliteLedger, "_commit"), (UploadStore, "put"), (ModelStore, "save"))
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])

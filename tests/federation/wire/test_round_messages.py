@@ -12,8 +12,9 @@ from liberate.errors import BadCommitment, FederationError
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRefusal,
-    decode_reply,
-    decode_request,
+    RoundRequest,
+    decode_answer,
+    decode_message,
     decode_upload,
     encode_message,
     encode_upload,
@@ -107,12 +108,12 @@ def test_messages_are_read_back_by_kind() -> None:
     answer = RoundAnswer(entry=b"entry", upload=b"upload", salt=b"salt")
     refusal = RoundRefusal(reason="answered", detail="once", known_size=3)
 
-    assert decode_reply(encode_message(answer)) == answer
-    assert decode_reply(encode_message(refusal)) == refusal
+    assert decode_answer(encode_message(answer), RoundAnswer) == answer
+    assert decode_answer(encode_message(refusal), RoundAnswer) == refusal
 
 
 def test_noise_on_the_line_is_refused() -> None:
-    with pytest.raises(FederationError, match="round request"):
-        decode_request(b"\x00\x01")
-    with pytest.raises(FederationError, match="reply"):
-        decode_reply(b"\xc1")
+    with pytest.raises(FederationError, match="RoundRequest"):
+        decode_message(b"\x00\x01", RoundRequest)
+    with pytest.raises(FederationError, match="reply is not a readable RoundAnswer"):
+        decode_answer(b"\xc1", RoundAnswer)

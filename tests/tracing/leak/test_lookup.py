@@ -22,8 +22,8 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
 from liberate.federation.sharing.copies import fingerprinted_copy
+from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.ledger.format.entries import decode_entry, signed_bytes
@@ -36,13 +36,13 @@ from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
 from liberate.runs.federation_terms import federation_terms
 from liberate.runs.folder import Run, load_run
-from liberate.runs.participants import find_person
 from liberate.tracing.leak import attribution
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.lookup import trace_leak
 from liberate.tracing.traces import trace_participant, trace_recipient, trace_share
 from tests.runs.sharing import N_ITEMS, RATINGS, SENDERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
 from tests.tracing.asking import asked
+from tests.worlds import find_person
 
 
 @pytest.fixture(scope="module")
@@ -296,8 +296,8 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
 def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
     with DeviceStore(run.devices_folder) as devices:
-        slot, _, base = next(devices.all_kept(BaseCopy))
-        devices.prepare_acts([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
+        slot, _, base = next(devices.sharing_rows(BaseCopy))
+        devices.put_pending_entries([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
     found = asked(trace_leak, run, leak)
 

@@ -32,7 +32,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import StoredUpload, UploadStore
-from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_reply, encode_message
+from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_answer, encode_message
 from liberate.federation.wire.transport import Request, Transport
 from liberate.identifiers import Digest, NoisePlacement
 from liberate.ledger.format.entries import sign
@@ -238,8 +238,9 @@ class Coordinator:
             request = round_request(known_size)
             return request if masks is None else masks.mask_request(number, request)
 
+        decode = partial(decode_answer, kind=RoundAnswer)
         for batch in self._tell_inputs(participants, record, batch_size, exchange):
-            answers = exchange.ask(phase, batch, body, decode_reply, self._known_size, view.size)
+            answers = exchange.ask(phase, batch, body, decode, self._known_size, view.size)
             self._record(answers, collected)
             self._known_size = view.size
         with self._stopwatch.measure("sum"):
@@ -304,7 +305,7 @@ class Coordinator:
         with self._stopwatch.measure("unmask"):
             undone = masks.unmask(total, frozenset(participants), view, self._known_size)
         if self._uploads is not None:
-            self._uploads.keep_unmasking(current.record.number, undone)
+            self._uploads.put_unmasking(current.record.number, undone)
         self._known_size = view.size
         collected.sum.rows = signed_sum(total).reshape(collected.sum.rows.shape)
 
@@ -353,7 +354,7 @@ class Coordinator:
                 kept.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
         if self._uploads is not None:
             with self._stopwatch.measure("keep"):
-                self._uploads.keep(collected.record.number, kept)
+                self._uploads.put(collected.record.number, kept)
 
     def _refuse(self, reason: str, collected: _Collected) -> None:
         """Count an answer that is left out; nothing of it is recorded."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 from liberate.errors import FederationError
 from liberate.federation.wire.round_messages import RoundRefusal, RoundRequest, encode_message
 from liberate.federation.wire.transport import Request, Transport
+from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
 
 AnswerT = TypeVar("AnswerT")
@@ -97,7 +98,7 @@ class CheckpointView:
     note: str
     size: int
 
-    def consistency(self, known_size: int) -> list[bytes]:
+    def consistency(self, known_size: int) -> list[Digest]:
         """Prove that the checkpoint continues another one; nothing from 0."""
         return list(self.ledger.consistency_proof(known_size, self.size)) if 0 < known_size <= self.size else []
 

@@ -21,7 +21,7 @@ from liberate.federation.coordinator.exchange import AnswerT, CheckpointView, Ro
 from liberate.federation.coordinator.unmasking import publish, published_half, take_masks_out
 from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.wire.masked_round import masked_round
-from liberate.federation.wire.round_messages import RoundRefusal, encode_message
+from liberate.federation.wire.round_messages import RoundRefusal, decode_answer, encode_message
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     EncryptedShares,
@@ -30,7 +30,6 @@ from liberate.federation.wire.secagg_messages import (
     RevealedShares,
     ShareKeysRequest,
     UnmaskRequest,
-    decode_answer,
     verify_keys,
 )
 from liberate.ledger.format.number_sets import Range, to_ranges
@@ -156,7 +155,7 @@ class SecureAggregation:
         state = self._view.ledger.state
         last = self._view.size - 1
         block = self._view.ledger.entry(last)
-        block_proof: list[bytes] = list(self._view.ledger.inclusion_proof(last, last + 1))
+        block_proof = list(self._view.ledger.inclusion_proof(last, last + 1))
         able = [number for number in self._keys if len(self._peers(number)) >= self._round.needed(number)]
         neighbours = {
             number: Neighbour(

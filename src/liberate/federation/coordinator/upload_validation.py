@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from liberate.arrays import FixedPointStatistics
 from liberate.crypto.commitments import SALT_BYTES, salted_commitment
-from liberate.errors import BadCommitment, BadUpload, RefusedEntry
+from liberate.errors import BadCommitment, BadUpload, LedgerError, RefusedEntry
 from liberate.federation.wire.round_messages import RoundAnswer, decode_upload
-from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round, Update
+from liberate.ledger.lookup import decode_record
 from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.model import Model
 from liberate.model.upload_bounds import RatingBounds, rating_bounds
@@ -85,10 +85,12 @@ class UploadValidator:
 
     def _update(self, sender: int, answer: RoundAnswer) -> Update:
         try:
-            update = decode_entry(answer.entry).record
+            update = decode_record(answer.entry, Update)
         except RefusedEntry as error:
             raise BadUpload(error.reason, error.detail) from error
-        if not isinstance(update, Update) or update.author != sender:
+        except LedgerError as error:
+            raise BadUpload("not_own", f"participant {sender} sent no update of its own") from error
+        if update.author != sender:
             raise BadUpload("not_own", f"participant {sender} sent no update of its own")
         if update.round != self.record.number:
             raise BadUpload("replayed", f"an update to round {update.round}, this is round {self.record.number}")

@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), note TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS masking (
+CREATE TABLE IF NOT EXISTS checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), note TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS secagg_state (
     slot INTEGER NOT NULL REFERENCES device,
     round INTEGER NOT NULL,
     sealed BLOB NOT NULL,
@@ -63,7 +63,17 @@ SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, 
     device.slot IN (SELECT slot FROM revoked)
 FROM device LEFT JOIN agreement USING (slot)"""
 
-_OWNED = ("outbox", "masking", "pending_key", "revoked", "agreement", "act", "kept", "acceptance", "request")
+_OWNED = (
+    "outbox",
+    "secagg_state",
+    "pending_key",
+    "revoked",
+    "agreement",
+    "pending_entry",
+    "sharing_row",
+    "copy_quota",
+    "request",
+)
 """Tables whose rows belong to a person, beside `device`."""
 
 
@@ -133,7 +143,7 @@ class DeviceStore(SharingRows):
         row = self._db.execute(f"{_SELECT_DEVICES} WHERE user_id = ? OR number = ?", (user_id, number)).fetchone()
         return None if row is None else self._device(row)
 
-    def holding(self, slot: int) -> DeviceData:
+    def data_of(self, slot: int) -> DeviceData:
         """Unseal what a device keeps that was not erased."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
         return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("device", slot)), type=DeviceData)
@@ -180,7 +190,7 @@ class DeviceStore(SharingRows):
                 ],
             )
 
-    def hold(self, holdings: Sequence[tuple[int, DeviceData]]) -> None:
+    def replace_data(self, holdings: Sequence[tuple[int, DeviceData]]) -> None:
         """Replace what devices keep, by slot; all of them or none.
 
         The sequence number of each holding's commitment counts as signed from now on.
@@ -194,7 +204,7 @@ class DeviceStore(SharingRows):
                 ],
             )
 
-    def enrolled(self, numbers: Sequence[tuple[int, int]], *, seq: int) -> None:
+    def record_numbers(self, numbers: Sequence[tuple[int, int]], *, seq: int) -> None:
         """Record the numbers that enrolment gave, and the sequence number the devices have signed last.
 
         Args:
@@ -207,7 +217,9 @@ class DeviceStore(SharingRows):
                 [(number, seq, slot) for slot, number in numbers],
             )
 
-    def agree(self, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]) -> None:
+    def record_agreement(
+        self, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
+    ) -> None:
         """Record that people agree to take part in a run, and to what may be spent by its end.
 
         All agreements to earlier runs end. Said again for the same run, nothing changes.
@@ -227,7 +239,7 @@ class DeviceStore(SharingRows):
                 [(*terms, slot) for slot in slots],
             )
 
-    def outgoing(self, slot: int, round_number: int) -> OutboxMessage | None:
+    def outbox_message(self, slot: int, round_number: int) -> OutboxMessage | None:
         """Give a device's answer to a round, if it lies in the outbox."""
         query = "SELECT sealed FROM outbox WHERE slot = ? AND round = ?"
         row = self._db.execute(query, (slot, round_number)).fetchone()
@@ -236,7 +248,7 @@ class DeviceStore(SharingRows):
         opened = open_sealed(self._key(slot), row[0], context("outbox", slot, round_number))
         return msgspec.msgpack.decode(opened, type=OutboxMessage)
 
-    def post(
+    def put_answers(
         self,
         round_number: int,
         seqs: Sequence[tuple[int, int]],
@@ -270,18 +282,18 @@ class DeviceStore(SharingRows):
                 " rho_nano = rho_nano + ? WHERE slot = ?",
                 [(seq, round_number, epsilon_nano, rho_nano, slot) for slot, seq in seqs],
             )
-            self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
+            self._db.execute("INSERT OR REPLACE INTO checkpoint (id, note) VALUES (1, ?)", (note,))
 
-    def masking(self, slot: int, round_number: int) -> SecAggState | None:
+    def secagg_state(self, slot: int, round_number: int) -> SecAggState | None:
         """Give how far a device is in a masked round."""
-        query = "SELECT sealed FROM masking WHERE slot = ? AND round = ?"
+        query = "SELECT sealed FROM secagg_state WHERE slot = ? AND round = ?"
         row = self._db.execute(query, (slot, round_number)).fetchone()
         if row is None:
             return None
-        opened = open_sealed(self._key(slot), row[0], context("masking", slot, round_number))
+        opened = open_sealed(self._key(slot), row[0], context("secagg_state", slot, round_number))
         return msgspec.msgpack.decode(opened, type=SecAggState)
 
-    def keep_masking(
+    def put_secagg_states(
         self, round_number: int, states: Sequence[tuple[int, SecAggState]], *, note: str | None = None
     ) -> None:
         """Keep how far devices are in a masked round, and forget what they kept of earlier ones.
@@ -292,18 +304,18 @@ class DeviceStore(SharingRows):
             note: The checkpoint under which it was asked for, where that is a new one.
         """
         with self._transaction():
-            self._db.execute("DELETE FROM masking WHERE round < ?", (round_number,))
+            self._db.execute("DELETE FROM secagg_state WHERE round < ?", (round_number,))
             self._db.executemany(
-                "INSERT OR REPLACE INTO masking (slot, round, sealed) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO secagg_state (slot, round, sealed) VALUES (?, ?, ?)",
                 [
-                    (slot, round_number, seal_row(self._key(slot), "masking", slot, state, round_number))
+                    (slot, round_number, seal_row(self._key(slot), "secagg_state", slot, state, round_number))
                     for slot, state in states
                 ],
             )
             if note is not None:
-                self._db.execute("INSERT OR REPLACE INTO checkpoint (only, note) VALUES (1, ?)", (note,))
+                self._db.execute("INSERT OR REPLACE INTO checkpoint (id, note) VALUES (1, ?)", (note,))
 
-    def pending_keys(self) -> list[tuple[int, PendingKeyChange]]:
+    def pending_key_changes(self) -> list[tuple[int, PendingKeyChange]]:
         """Give the changes of keys under way, each with its slot."""
         rows = self._db.execute("SELECT slot, sealed FROM pending_key ORDER BY slot").fetchall()
         return [
@@ -317,7 +329,7 @@ class DeviceStore(SharingRows):
             if self._key(slot) != NO_KEY
         ]
 
-    def prepare_key(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
+    def put_key_change(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
         """Keep a change of key before anybody sees it.
 
         Args:
@@ -330,7 +342,7 @@ class DeviceStore(SharingRows):
             self._db.execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
             self._advance(slot, seq)
 
-    def settle_key(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
+    def complete_key_change(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
         """Carry out a change of key that stands on the ledger.
 
         Args:
@@ -342,14 +354,14 @@ class DeviceStore(SharingRows):
             if pending.signing_seed is None:
                 self._db.execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
             else:
-                holding = msgspec.structs.replace(self.holding(slot), signing_seed=pending.signing_seed)
+                holding = msgspec.structs.replace(self.data_of(slot), signing_seed=pending.signing_seed)
                 sealed = seal_row(self._key(slot), "device", slot, holding)
                 self._db.execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
                 self._db.execute("DELETE FROM revoked WHERE slot = ?", (slot,))
             self._advance(slot, seq)
             self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
 
-    def drop_key(self, slot: int) -> None:
+    def drop_key_change(self, slot: int) -> None:
         """Forget a change of key that the ledger has refused."""
         self._db.execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
 

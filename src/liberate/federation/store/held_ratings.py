@@ -21,5 +21,5 @@ def held_ratings(devices: DeviceStore, participants: Sequence[str], n_items: int
         n_items: Size of the catalogue; what is held of items beyond it is left out.
     """
     slots = {device.user_id: device.slot for device in devices.devices() if not device.is_erased}
-    held = [devices.holding(slots[person]).ratings if person in slots else EMPTY_RATINGS for person in participants]
+    held = [devices.data_of(slots[person]).ratings if person in slots else EMPTY_RATINGS for person in participants]
     return Ratings.from_user_bytes(held, _LARGEST_CATALOGUE).within(n_items)

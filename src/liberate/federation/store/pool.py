@@ -20,7 +20,7 @@ from liberate.identifiers import Digest
 from liberate.randomness import SECRET_BYTES
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS sender (number INTEGER PRIMARY KEY, record INTEGER NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS sender (number INTEGER PRIMARY KEY, key_index INTEGER NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS copy (
     share BLOB PRIMARY KEY,
     sender INTEGER NOT NULL REFERENCES sender,
@@ -59,7 +59,7 @@ class PoolStore:
         """Release the files."""
         self._db.close()
 
-    def keep(self, copies: Sequence[tuple[Digest, ReceivedCopy]]) -> None:
+    def put(self, copies: Sequence[tuple[Digest, ReceivedCopy]]) -> None:
         """Keep copies by the leaf hash of their share; all of them or none."""
         keys = self._keys_for([copy.sender for _, copy in copies])
         with self._db:
@@ -81,7 +81,7 @@ class PoolStore:
         keys = self._keys()
         for share in shares:
             row = self._db.execute(
-                "SELECT record, sealed FROM copy JOIN sender ON sender = number WHERE share = ?", (share,)
+                "SELECT key_index, sealed FROM copy JOIN sender ON sender = number WHERE share = ?", (share,)
             ).fetchone()
             if row is None or keys[row[0]] == _NO_KEY:
                 raise KeyError(share)
@@ -90,16 +90,16 @@ class PoolStore:
     def shares(self) -> frozenset[Digest]:
         """Give the leaf hashes of the shares whose copies are here."""
         keys = self._keys()
-        rows = self._db.execute("SELECT share, record FROM copy JOIN sender ON sender = number")
+        rows = self._db.execute("SELECT share, key_index FROM copy JOIN sender ON sender = number")
         return frozenset(Digest(share) for share, record in rows if keys[record] != _NO_KEY)
 
-    def forget(self, sender: int) -> bool:
+    def erase_sender(self, sender: int) -> bool:
         """Destroy somebody's key in place, then the copies; again, nothing more happens.
 
         Returns:
             Whether there were copies of this person.
         """
-        row = self._db.execute("SELECT record FROM sender WHERE number = ?", (sender,)).fetchone()
+        row = self._db.execute("SELECT key_index FROM sender WHERE number = ?", (sender,)).fetchone()
         if row is None:
             return False
         with self._keys_path.open("r+b") as file:
@@ -117,7 +117,7 @@ class PoolStore:
 
     def _keys_for(self, senders: Sequence[int]) -> dict[int, bytes]:
         """Give each sender's key; new ones are durable before anything is sealed with them."""
-        records: dict[int, int] = dict(self._db.execute("SELECT number, record FROM sender"))
+        records: dict[int, int] = dict(self._db.execute("SELECT number, key_index FROM sender"))
         new = [sender for sender in dict.fromkeys(senders) if sender not in records]
         fresh = dict(zip(new, range(len(records), len(records) + len(new)), strict=True))
         with self._keys_path.open("r+b") as file:
@@ -128,6 +128,6 @@ class PoolStore:
             os.fsync(file.fileno())
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO sender (number, record) VALUES (?, ?)", fresh.items())
+            self._db.executemany("INSERT INTO sender (number, key_index) VALUES (?, ?)", fresh.items())
         keys = self._keys()
         return {sender: keys[(records | fresh)[sender]] for sender in senders}

@@ -90,10 +90,10 @@ class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entry: The signed entry.
-        key: By which `kept` is kept.
-        kept: What the device keeps once the entry stands; None: nothing.
+        digest: By which `row` is stored.
+        row: What the device stores once the entry is in the log; None: nothing.
     """
 
     entry: bytes
-    key: bytes = b""
-    kept: GivenConsent | GivenCopy | ReceivedCopy | None = None
+    digest: bytes = b""
+    row: GivenConsent | GivenCopy | ReceivedCopy | None = None

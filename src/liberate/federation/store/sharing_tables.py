@@ -21,21 +21,21 @@ from liberate.federation.store.sharing_rows import (
 from liberate.identifiers import Digest
 
 SHARING_SCHEMA = """
-CREATE TABLE IF NOT EXISTS act (
+CREATE TABLE IF NOT EXISTS pending_entry (
     slot INTEGER NOT NULL REFERENCES device,
     seq INTEGER NOT NULL,
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS kept (
+CREATE TABLE IF NOT EXISTS sharing_row (
     slot INTEGER NOT NULL REFERENCES device,
-    key BLOB NOT NULL,
+    digest BLOB NOT NULL,
     sealed BLOB NOT NULL,
-    PRIMARY KEY (slot, key)
+    PRIMARY KEY (slot, digest)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS acceptance (
+CREATE TABLE IF NOT EXISTS copy_quota (
     slot INTEGER PRIMARY KEY REFERENCES device,
-    most INTEGER NOT NULL CHECK (most >= 0)
+    copies INTEGER NOT NULL CHECK (copies >= 0)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -80,40 +80,40 @@ class SharingRows(SealedRows):
             if self._key(slot) != NO_KEY
         ]
 
-    def try_request(self, id: int, seq: int) -> None:
+    def reserve_sequence(self, id: int, seq: int) -> None:
         """Store the sequence number that is reserved for a request's entry; nothing else is signed with it."""
         with self._transaction():
             self._db.execute("UPDATE request SET seq = ? WHERE id = ?", (seq, id))
             (slot,) = self._db.execute("SELECT slot FROM request WHERE id = ?", (id,)).fetchone()
             self._advance(slot, seq)
 
-    def end_request(self, id: int, outcome: int | str) -> None:
+    def close_request(self, id: int, outcome: int | str) -> None:
         """Note where the entry of a request stands, or why there is none."""
         column = "position" if isinstance(outcome, int) else "refusal"
         self._db.execute(f"UPDATE request SET {column} = ? WHERE id = ?", (outcome, id))
 
-    def outcome_of(self, id: int) -> int | str | None:
+    def request_outcome(self, id: int) -> int | str | None:
         """Give where the entry of a request stands, or why there is none; None while it waits, and once it is gone."""
         row = self._db.execute("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,)).fetchone()
         found: int | str | None = None if row is None else row[0]
         return found
 
-    def acts(self) -> list[tuple[int, int, PendingEntry]]:
+    def pending_entries(self) -> list[tuple[int, int, PendingEntry]]:
         """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
-        rows = self._db.execute("SELECT slot, seq, sealed FROM act ORDER BY slot, seq").fetchall()
+        rows = self._db.execute("SELECT slot, seq, sealed FROM pending_entry ORDER BY slot, seq").fetchall()
         return [
             (
                 slot,
                 seq,
                 msgspec.msgpack.decode(
-                    open_sealed(self._key(slot), sealed, context("act", slot, seq)), type=PendingEntry
+                    open_sealed(self._key(slot), sealed, context("pending_entry", slot, seq)), type=PendingEntry
                 ),
             )
             for slot, seq, sealed in rows
             if self._key(slot) != NO_KEY
         ]
 
-    def prepare_acts(
+    def put_pending_entries(
         self, acts: Sequence[tuple[int, int, PendingEntry]], bases: Sequence[tuple[int, BaseCopy]] = ()
     ) -> None:
         """Keep acts before anybody sees them, all of them or none.
@@ -124,15 +124,15 @@ class SharingRows(SealedRows):
         """
         with self._transaction():
             self._db.executemany(
-                "INSERT INTO act (slot, seq, sealed) VALUES (?, ?, ?)",
-                [(slot, seq, seal_row(self._key(slot), "act", slot, act, seq)) for slot, seq, act in acts],
+                "INSERT INTO pending_entry (slot, seq, sealed) VALUES (?, ?, ?)",
+                [(slot, seq, seal_row(self._key(slot), "pending_entry", slot, act, seq)) for slot, seq, act in acts],
             )
             for slot, base in bases:
                 self._keep(slot, base.commitment, base)
             for slot, seq, _ in acts:
                 self._advance(slot, seq)
 
-    def settle_acts(
+    def settle_pending_entries(
         self, standing: Sequence[tuple[int, int, PendingEntry]], refused: Sequence[tuple[int, int]] = ()
     ) -> None:
         """Put acts that stand on the ledger into force, and forget those that it has refused.
@@ -143,21 +143,22 @@ class SharingRows(SealedRows):
         """
         with self._transaction():
             for slot, _, act in standing:
-                if act.kept is not None:
-                    self._keep(slot, act.key, act.kept)
+                if act.row is not None:
+                    self._keep(slot, act.digest, act.row)
             ended = [*((slot, seq) for slot, seq, _ in standing), *refused]
-            self._db.executemany("DELETE FROM act WHERE slot = ? AND seq = ?", ended)
+            self._db.executemany("DELETE FROM pending_entry WHERE slot = ? AND seq = ?", ended)
 
-    def kept(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
+    def sharing_row(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
         """Give what a device keeps of sharing by a digest, if it is of that kind."""
-        row = self._db.execute("SELECT sealed FROM kept WHERE slot = ? AND key = ?", (slot, key)).fetchone()
+        row = self._db.execute("SELECT sealed FROM sharing_row WHERE slot = ? AND digest = ?", (slot, key)).fetchone()
         found = None if row is None else self._open_kept(slot, key, row[0])
         return found if isinstance(found, kind) else None
 
-    def all_kept(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
+    def sharing_rows(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
         """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
         which, whose = ("", ()) if slot is None else (" WHERE slot = ?", (slot,))
-        rows = self._db.execute(f"SELECT slot, key, sealed FROM kept{which} ORDER BY slot, key", whose).fetchall()
+        query = f"SELECT slot, digest, sealed FROM sharing_row{which} ORDER BY slot, digest"
+        rows = self._db.execute(query, whose).fetchall()
         for owner, key, sealed in rows:
             if self._key(owner) == NO_KEY:
                 continue
@@ -165,27 +166,28 @@ class SharingRows(SealedRows):
             if isinstance(found, kind):
                 yield owner, Digest(key), found
 
-    def accept(self, slot: int, most: int | None) -> None:
+    def set_copy_quota(self, slot: int, most: int | None) -> None:
         """Set how many copies of others a device takes, >= 0; None: as many as there are."""
         with self._transaction():
-            self._db.execute("DELETE FROM acceptance WHERE slot = ?", (slot,))
+            self._db.execute("DELETE FROM copy_quota WHERE slot = ?", (slot,))
             if most is not None:
-                self._db.execute("INSERT INTO acceptance (slot, most) VALUES (?, ?)", (slot, most))
+                self._db.execute("INSERT INTO copy_quota (slot, copies) VALUES (?, ?)", (slot, most))
 
-    def most_accepted(self, slot: int) -> int | None:
+    def copy_quota(self, slot: int) -> int | None:
         """Give how many copies of others a device takes, those it holds included; None: as many as there are."""
-        row = self._db.execute("SELECT most FROM acceptance WHERE slot = ?", (slot,)).fetchone()
+        row = self._db.execute("SELECT copies FROM copy_quota WHERE slot = ?", (slot,)).fetchone()
         return None if row is None else int(row[0])
 
-    def discard(self, keys: Sequence[tuple[int, bytes]]) -> None:
+    def delete_sharing_rows(self, keys: Sequence[tuple[int, bytes]]) -> None:
         """Forget what devices keep by digests, each with its slot: it is overwritten on return."""
         with self._transaction():
-            self._db.executemany("DELETE FROM kept WHERE slot = ? AND key = ?", keys)
+            self._db.executemany("DELETE FROM sharing_row WHERE slot = ? AND digest = ?", keys)
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _keep(self, slot: int, key: bytes, row: SharingRow) -> None:
-        sealed = seal_row(self._key(slot), "kept", slot, row, key.hex())
-        self._db.execute("INSERT OR REPLACE INTO kept (slot, key, sealed) VALUES (?, ?, ?)", (slot, key, sealed))
+        sealed = seal_row(self._key(slot), "sharing_row", slot, row, key.hex())
+        statement = "INSERT OR REPLACE INTO sharing_row (slot, digest, sealed) VALUES (?, ?, ?)"
+        self._db.execute(statement, (slot, key, sealed))
 
     def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> SharingRow:
-        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, context("kept", slot, key.hex())))
+        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, context("sharing_row", slot, key.hex())))

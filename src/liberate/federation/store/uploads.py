@@ -27,17 +27,17 @@ BEGIN;
 CREATE TABLE IF NOT EXISTS upload (
     position INTEGER PRIMARY KEY,
     round INTEGER NOT NULL,
-    number INTEGER NOT NULL,
+    participant INTEGER NOT NULL,
     salt BLOB NOT NULL,
     upload BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS upload_round ON upload (round);
-CREATE INDEX IF NOT EXISTS upload_number ON upload (number);
+CREATE INDEX IF NOT EXISTS upload_participant ON upload (participant);
 CREATE TABLE IF NOT EXISTS unmasking (
     round INTEGER NOT NULL,
-    number INTEGER NOT NULL,
+    participant INTEGER NOT NULL,
     shares BLOB NOT NULL,
-    PRIMARY KEY (round, number)
+    PRIMARY KEY (round, participant)
 ) STRICT, WITHOUT ROWID;
 COMMIT;
 """
@@ -89,27 +89,27 @@ class UploadStore:
         """Release the file."""
         self._db.close()
 
-    def keep(self, round_number: int, uploads: Iterable[StoredUpload]) -> None:
+    def put(self, round_number: int, uploads: Iterable[StoredUpload]) -> None:
         """Keep uploads to a round; durable on return. The same ones again change nothing."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT OR REPLACE INTO upload (position, round, number, salt, upload) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO upload (position, round, participant, salt, upload) VALUES (?, ?, ?, ?, ?)",
                 ((each.position, round_number, each.number, each.salt, each.upload) for each in uploads),
             )
 
-    def keep_unmasking(self, round_number: int, unmasking: Mapping[int, UnmaskingShares]) -> None:
+    def put_unmasking(self, round_number: int, unmasking: Mapping[int, UnmaskingShares]) -> None:
         """Keep what took the masks out of a round's sum, by whose masks they were."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT OR REPLACE INTO unmasking (round, number, shares) VALUES (?, ?, ?)",
+                "INSERT OR REPLACE INTO unmasking (round, participant, shares) VALUES (?, ?, ?)",
                 ((round_number, number, msgspec.msgpack.encode(each)) for number, each in unmasking.items()),
             )
 
     def of_round(self, round_number: int) -> Iterator[StoredUpload]:
         """Give the uploads to a round in the order of the ledger, one at a time."""
-        query = "SELECT position, number, salt, upload FROM upload WHERE round = ? ORDER BY position"
+        query = "SELECT position, participant, salt, upload FROM upload WHERE round = ? ORDER BY position"
         with closing(self._db.execute(query, (round_number,))) as rows:
             for row in rows:
                 yield StoredUpload(*row)
@@ -121,15 +121,15 @@ class UploadStore:
 
     def unmasking(self, round_number: int) -> dict[int, UnmaskingShares]:
         """Give what took the masks out of a round's sum; nothing of a round without masks."""
-        rows = self._db.execute("SELECT number, shares FROM unmasking WHERE round = ?", (round_number,))
+        rows = self._db.execute("SELECT participant, shares FROM unmasking WHERE round = ?", (round_number,))
         return {number: msgspec.msgpack.decode(shares, type=UnmaskingShares) for number, shares in rows}
 
-    def forget(self, number: int) -> int:
+    def erase_participant(self, number: int) -> int:
         """Overwrite all that one person sent, in all rounds; give how many uploads that were."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            found = self._db.execute("DELETE FROM upload WHERE number = ?", (number,)).rowcount
-            self._db.execute("DELETE FROM unmasking WHERE number = ?", (number,))
+            found = self._db.execute("DELETE FROM upload WHERE participant = ?", (number,)).rowcount
+            self._db.execute("DELETE FROM unmasking WHERE participant = ?", (number,))
         return found
 
     def drop_round(self, round_number: int) -> None:

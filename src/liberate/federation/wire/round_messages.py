@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from liberate.arrays import FixedPointStatistics
+from liberate.arrays import FixedPointStatistics, Int32Array
 from liberate.errors import BadCommitment, FederationError
+from liberate.identifiers import Digest
 
+MessageT = TypeVar("MessageT", bound=msgspec.Struct)
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes that are not a message may raise."""
+
+_encoder = msgspec.msgpack.Encoder()
 _HEADER = struct.Struct("<BBHII")  # layout version, dense flag, tail length, width, rows
 _LAYOUT = 1
 
@@ -30,9 +39,9 @@ class RoundRequest(msgspec.Struct, frozen=True, kw_only=True):
     entry: bytes
     position: int
     checkpoint: str
-    inclusion: list[bytes]
+    inclusion: list[Digest]
     known_size: int
-    consistency: list[bytes]
+    consistency: list[Digest]
     model: bytes
 
 
@@ -45,7 +54,7 @@ class RoundInputs(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     round: int
-    shares: list[bytes]
+    shares: list[Digest]
 
 
 class RoundAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
@@ -71,61 +80,47 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     known_size: int
 
 
-class Refused(Exception):
-    """A participant does not answer; reason and detail as in `RoundRefusal`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What reading bytes that are no message may end in."""
-
-_encoder = msgspec.msgpack.Encoder()
-_request_decoder = msgspec.msgpack.Decoder(RoundRequest)
-_reply_decoder: msgspec.msgpack.Decoder[RoundAnswer | RoundRefusal] = msgspec.msgpack.Decoder(
-    RoundAnswer | RoundRefusal
-)
-
-
 def encode_message(message: msgspec.Struct) -> bytes:
     """Write a message as MessagePack."""
     return _encoder.encode(message)
 
 
-def decode_request(body: bytes) -> RoundRequest:
-    """Read a request.
+def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:
+    """Read a message of one kind.
 
     Raises:
         FederationError: The bytes are no such message.
     """
     try:
-        return _request_decoder.decode(body)
+        return msgspec.msgpack.decode(body, type=kind)
     except UNREADABLE as error:
-        raise FederationError(f"a round request cannot be read: {error}") from error
+        raise FederationError(f"the message is not a readable {kind.__name__}: {error}") from error
 
 
-def decode_reply(body: bytes) -> RoundAnswer | RoundRefusal:
-    """Read a reply.
+def decode_answer(body: bytes, kind: type[MessageT]) -> MessageT | RoundRefusal:
+    """Read an answer of one kind, or the refusal that may come instead of any.
 
     Raises:
-        FederationError: The bytes are no such message.
+        FederationError: The bytes are neither.
     """
     try:
-        return _reply_decoder.decode(body)
+        return _answer_decoder(kind).decode(body)
     except UNREADABLE as error:
-        raise FederationError(f"a reply to a round cannot be read: {error}") from error
+        raise FederationError(f"the reply is not a readable {kind.__name__}: {error}") from error
+
+
+@cache
+def _answer_decoder(kind: type[MessageT]) -> msgspec.msgpack.Decoder[MessageT | RoundRefusal]:
+    return msgspec.msgpack.Decoder(kind | RoundRefusal)
 
 
 def encode_upload(release: FixedPointStatistics, device: int, *, is_dense: bool) -> bytes:
-    """Write one device's release as bytes; a dense release leaves out the indices.
+    """Return one device's release as bytes; a dense release leaves out the indices.
 
     Args:
         release: A batch of releases.
-        device: Which one, 0 <= device < n_devices.
-        is_dense: Whether the device has every row of the table.
+        device: Its index in the batch, 0 <= device < n_devices.
+        is_dense: Whether the device sends every row of the table.
     """
     begin, end = int(release.indptr[device]), int(release.indptr[device + 1])
     tail = release.tails[device]
@@ -136,36 +131,43 @@ def encode_upload(release: FixedPointStatistics, device: int, *, is_dense: bool)
 
 
 def decode_upload(data: bytes, *, shape: tuple[int, int, int], is_dense: bool) -> FixedPointStatistics:
-    """Read an upload and check it against the round's shape.
+    """Read an upload, after checking that it has exactly the round's shape.
 
     Args:
         data: Bytes as written by `encode_upload`.
         shape: (n_rows, width, n_tail) of the round entry.
-        is_dense: Whether the round's mechanism gives every row.
+        is_dense: Whether the round's mechanism releases every row.
 
     Returns:
         A batch of one device; its arrays share memory with `data`.
 
     Raises:
-        BadCommitment: The bytes do not have exactly this shape, or indices are out of range or order.
+        BadCommitment: The bytes have another shape, or their indices are out of range or not increasing.
     """
     largest, width, n_tail = shape
     if len(data) < _HEADER.size:
         raise BadCommitment(f"an upload of {len(data)} bytes has no header")
-    found = _HEADER.unpack_from(data)
-    n_rows: int = found[4]
-    if found[:4] != (_LAYOUT, is_dense, n_tail, width) or n_rows > largest or (is_dense and n_rows != largest):
-        raise BadCommitment(f"upload header {found} does not fit shape {shape}, dense {is_dense}")
-    index_bytes = 0 if is_dense else 4 * n_rows
-    wanted = _HEADER.size + index_bytes + 4 * n_rows * width + 8 * n_tail
-    if len(data) != wanted:
-        raise BadCommitment(f"an upload of {len(data)} bytes, wanted {wanted}")
-    if is_dense:
-        indices = np.arange(largest, dtype=np.int32)
-    else:
-        indices = np.frombuffer(data, "<i4", n_rows, _HEADER.size)
-        if n_rows and (indices[0] < 0 or indices[-1] >= largest or not (indices[1:] > indices[:-1]).all()):
-            raise BadCommitment(f"indices must increase strictly within 0 <= index < {largest}")
-    rows = np.frombuffer(data, "<i4", n_rows * width, _HEADER.size + index_bytes).reshape(n_rows, width)
-    tail = np.frombuffer(data, "<i8", n_tail, len(data) - 8 * n_tail).reshape(1, n_tail)
-    return FixedPointStatistics(indptr=np.array([0, n_rows], dtype=np.int64), indices=indices, rows=rows, tails=tail)
+    *header, n_rows = _HEADER.unpack_from(data)
+    is_right_count = n_rows == largest if is_dense else n_rows <= largest
+    if header != [_LAYOUT, is_dense, n_tail, width] or not is_right_count:
+        raise BadCommitment(f"upload header {(*header, n_rows)} does not fit shape {shape}, dense {is_dense}")
+
+    rows_begin = _HEADER.size + (0 if is_dense else 4 * n_rows)
+    tail_begin = rows_begin + 4 * n_rows * width
+    if len(data) != tail_begin + 8 * n_tail:
+        raise BadCommitment(f"an upload has {len(data)} bytes, its header asks for {tail_begin + 8 * n_tail}")
+
+    return FixedPointStatistics(
+        indptr=np.array([0, n_rows], dtype=np.int64),
+        indices=np.arange(largest, dtype=np.int32) if is_dense else _sparse_indices(data, n_rows, largest),
+        rows=np.frombuffer(data, "<i4", n_rows * width, rows_begin).reshape(n_rows, width),
+        tails=np.frombuffer(data, "<i8", n_tail, tail_begin).reshape(1, n_tail),
+    )
+
+
+def _sparse_indices(data: bytes, n_rows: int, largest: int) -> Int32Array:
+    indices = np.frombuffer(data, "<i4", n_rows, _HEADER.size)
+    is_increasing = bool((indices[1:] > indices[:-1]).all())
+    if n_rows and not (is_increasing and indices[0] >= 0 and indices[-1] < largest):
+        raise BadCommitment(f"indices must increase strictly within 0 <= index < {largest}")
+    return indices

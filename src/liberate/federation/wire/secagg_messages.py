@@ -11,21 +11,15 @@ Each phase may be refused with a `RoundRefusal`.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import msgspec
 
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import SigningKey, verify_signature
-from liberate.errors import FederationError
-from liberate.federation.wire.round_messages import UNREADABLE, RoundRefusal
 from liberate.identifiers import Digest
 from liberate.ledger.format.parts import Origin
 
 KEYS_TYPE = "application/vnd.liberate.mask-keys+json"
-
-MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 
 class AdvertisedKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
@@ -57,7 +51,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     keys: AdvertisedKeys
     leaf: bytes
-    proof: list[bytes]
+    proof: list[Digest]
 
 
 class ShareKeysRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +67,7 @@ class ShareKeysRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: bytes
     block: bytes
-    block_proof: list[bytes]
+    block_proof: list[Digest]
     n_principals: int
     neighbours: list[Neighbour]
 
@@ -112,10 +106,10 @@ class UnmaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     round: bytes
     entries: list[bytes]
     positions: list[int]
-    inclusion: list[list[bytes]]
+    inclusion: list[list[Digest]]
     checkpoint: str
     known_size: int
-    consistency: list[bytes]
+    consistency: list[Digest]
 
 
 class RevealedShares(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
@@ -160,28 +154,3 @@ def _signed(keys: AdvertisedKeys, origin: str, round_hash: bytes, number: int) -
         mask=keys.mask, number=number, origin=origin, own=keys.own, round_hash=Digest(round_hash), seal=keys.seal
     )
     return dsse_pae(KEYS_TYPE, encode(advertised))
-
-
-def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:
-    """Read a message of one kind.
-
-    Raises:
-        FederationError: The bytes are no such message.
-    """
-    try:
-        return msgspec.msgpack.decode(body, type=kind)
-    except UNREADABLE as error:
-        raise FederationError(f"a message is no {kind.__name__}: {error}") from error
-
-
-def decode_answer(body: bytes, kind: type[MessageT]) -> MessageT | RoundRefusal:
-    """Read an answer of one kind, or a refusal.
-
-    Raises:
-        FederationError: The bytes are neither.
-    """
-    try:
-        answer: MessageT | RoundRefusal = msgspec.msgpack.decode(body, type=kind | RoundRefusal)
-    except UNREADABLE as error:
-        raise FederationError(f"a reply is no {kind.__name__}: {error}") from error
-    return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,7 +11,8 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import Natural, decode, encode
 from liberate.crypto.dsse import dsse_pae
-from liberate.crypto.merkle import leaf_hash
+from liberate.crypto.merkle import leaf_hash, verify_inclusion
+from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
 from liberate.errors import InvalidRecord, RefusedEntry
 from liberate.identifiers import Digest
@@ -101,6 +103,24 @@ def decode_entry(data: bytes) -> Entry:
     except InvalidRecord as error:
         raise _undecodable(body, error) from error
     return Entry(data=data, signature=signature, body=body, record=record, leaf_hash=leaf_hash(data))
+
+
+def decode_included(data: bytes, position: int, proof: Sequence[bytes], checkpoint: Checkpoint) -> Entry:
+    """Return an entry after checking that it is in a tree; its signature is not checked here.
+
+    Args:
+        data: The entry.
+        position: Its position, 0 <= position < size of the tree.
+        proof: Its inclusion proof.
+        checkpoint: The tree, by size and root.
+
+    Raises:
+        RefusedEntry: The bytes are no entry.
+        ProofMismatch: The proof does not lead to the root.
+    """
+    entry = decode_entry(data)
+    verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
+    return entry
 
 
 def principals_of(record: Record) -> list[int]:

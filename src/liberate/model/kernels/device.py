@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
-from liberate.model.kernels.compilation import N_PARTS, device_kernel, prange
+from liberate.compilation import N_PARTS, device_kernel, prange
 from liberate.model.kernels.linear_algebra import device_posterior
 
 

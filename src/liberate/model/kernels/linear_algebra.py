@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liberate.arrays import Float32Array, Float64Array
-from liberate.model.kernels.compilation import REASSOCIATE, serial_kernel
+from liberate.compilation import REASSOCIATE, serial_kernel
 
 
 def _posterior(
@@ -63,6 +63,7 @@ def _posterior(
             place += 1
 
 
+# Not kept on disk by themselves: numba tells functions there by their code, and these two differ in options only.
 device_posterior = numba.njit(error_model="numpy", fastmath=REASSOCIATE)(_posterior)
 server_posterior = numba.njit(error_model="numpy")(_posterior)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from liberate.arrays import Float32Array, Int32Array, Int64Array
-from liberate.model.kernels.compilation import N_PARTS, device_kernel, prange, serial_kernel
+from liberate.compilation import N_PARTS, device_kernel, prange, serial_kernel
 
 
 @serial_kernel
@@ -31,7 +30,7 @@ def predict_pairs(profiles: Float32Array, items: Float32Array, rows: Int32Array,
     return result
 
 
-@numba.njit(error_model="numpy")
+@serial_kernel
 def _keep_best(score: Float32Array, best: Int32Array, scores: Float32Array) -> None:
     """Write the places of the highest scores, best first, and the scores; of equal ones the first. -1 and -inf else.
 

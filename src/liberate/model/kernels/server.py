@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
-from liberate.model.kernels.compilation import N_PARTS, prange, serial_kernel, server_kernel
+from liberate.compilation import N_PARTS, parallel_kernel, prange, serial_kernel
 from liberate.model.kernels.linear_algebra import server_posterior
 from liberate.units import NANO
 
 
-@server_kernel
+@parallel_kernel
 def solve_items(
     total: Float64Array,
     tau: float,
@@ -123,7 +122,7 @@ def largest_ratio(rows: npt.NDArray[np.integer], scales: Float64Array, columns: 
     return largest
 
 
-@numba.njit(error_model="numpy")
+@serial_kernel
 def _factor(row: npt.NDArray[np.integer], a: Float64Array) -> bool:
     """Write the Cholesky factor of the packed matrix that a row begins with; false if it has none.
 
@@ -214,7 +213,7 @@ def least_error(
     return total
 
 
-@server_kernel
+@parallel_kernel
 def trimmed_sums(
     order: Int64Array,
     indptr: Int64Array,

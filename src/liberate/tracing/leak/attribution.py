@@ -18,8 +18,8 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.data.tabular import RATING_ROLES, read_table
 from liberate.errors import DataError
-from liberate.federation.sharing.actions import HandedOverCopy
 from liberate.federation.sharing.copies import as_ratings
+from liberate.federation.sharing.handover import HandedOverCopy
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 

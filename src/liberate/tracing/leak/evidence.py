@@ -10,12 +10,11 @@ from msgspec import Struct
 
 from liberate.arrays import Int32Array
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.merkle import verify_inclusion
 from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import InvalidRecord, ProofMismatch
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import Entry, decode_included
 from liberate.ledger.format.sharing_records import Receipt, Share
 from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 from liberate.tracing.leak.answers import LeakFormat, OpenedShare, WholeEntry
@@ -136,9 +135,7 @@ def _check_share(opened: OpenedShare, recipient: int, checkpoint: Checkpoint) ->
 
 
 def _included(whole: WholeEntry, checkpoint: Checkpoint) -> Entry:
-    entry = decode_entry(whole.entry)
-    verify_inclusion(entry.leaf_hash, whole.position, checkpoint.size, whole.proof, checkpoint.root)
-    return entry
+    return decode_included(whole.entry, whole.position, whole.proof, checkpoint)
 
 
 def _rows(opened: OpenedShare) -> tuple[Int32Array, Int32Array, Int32Array]:

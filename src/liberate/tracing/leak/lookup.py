@@ -12,7 +12,7 @@ from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
 from liberate.federation.enrolment import Registrar
 from liberate.federation.setup import FederationSession, load_or_create_key, open_federation
-from liberate.federation.sharing.actions import HandedOverCopy, handed_over_copies
+from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.sharing_records import Share

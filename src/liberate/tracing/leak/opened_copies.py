@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from liberate.federation.sharing.actions import HandedOverCopy
+from liberate.federation.sharing.handover import HandedOverCopy
 from liberate.identifiers import Digest
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows
 

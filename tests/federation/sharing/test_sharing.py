@@ -17,20 +17,11 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import BadCommitment, CopyDeclined, DataError, FederationError, LiberateError, SealBroken
 from liberate.federation.setup import FederationSession, open_federation
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    accept_copy,
-    give_consent,
-    give_consents,
-    hand_over,
-    hand_over_all,
-    handed_over_copies,
-    receive_all,
-    resume_pending_entries,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copies, accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, give_consents, withdraw
 from liberate.federation.sharing.copies import fingerprinted_copy, open_copy
+from liberate.federation.sharing.handover import hand_over, hand_over_copies, handed_over_copies, sealed_copy_of
+from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.sharing.pool_intake import accept_into_pool
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
@@ -101,7 +92,7 @@ def takes(federation: FederationSession, user: int, sealed_copy: SealedCopy) -> 
 
 
 def own_ratings(federation: FederationSession, user: int) -> Ratings:
-    return Ratings.from_user_bytes([federation.devices.holding(person(federation, user).slot).ratings], N_ITEMS)
+    return Ratings.from_user_bytes([federation.devices.data_of(person(federation, user).slot).ratings], N_ITEMS)
 
 
 def held(data: bytes) -> Ratings:
@@ -114,7 +105,7 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
         position = takes(federation, 1, sealed_copy)
 
-        (found,) = federation.devices.all_kept(ReceivedCopy)
+        (found,) = federation.devices.sharing_rows(ReceivedCopy)
         slot, share, received = found
         assert (slot, received.sender) == (person(federation, 1).slot, number(federation, 0))
         assert federation.ledger.state.sharing.shares[share].is_received
@@ -126,7 +117,7 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
             assert received.copy not in data
         with pytest.raises(FederationError, match="not those of a share"):
             takes(federation, 2, sealed_copy)
-        stranger = SigningKey.from_seed(federation.devices.holding(person(federation, 2).slot).signing_seed)
+        stranger = SigningKey.from_seed(federation.devices.data_of(person(federation, 2).slot).signing_seed)
         with pytest.raises(SealBroken):
             open_copy(sealed_copy, stranger, to, N_ITEMS)
     assert verify_ledger(folder / "ledger").ok
@@ -174,8 +165,8 @@ def test_changed_ratings_take_another_base(folder: Path) -> None:
         device = person(federation, 0)
         fewer = own_ratings(federation, 0)
         kept = fewer.where(fewer.items != fewer.items[0]).user_bytes(0)
-        changed = msgspec.structs.replace(federation.devices.holding(device.slot), ratings=kept)
-        federation.devices.hold([(device.slot, changed)])
+        changed = msgspec.structs.replace(federation.devices.data_of(device.slot), ratings=kept)
+        federation.devices.replace_data([(device.slot, changed)])
         gives(federation, 0, consent, to)
 
         assert len({each.share.base for each in handed_over_copies(federation.devices)}) == 2
@@ -193,7 +184,7 @@ def test_what_is_outside_a_consent_is_refused_and_leaves_nothing(folder: Path) -
         with pytest.raises(FederationError, match="no_consent"):
             gives(federation, 0, consent, one)
 
-        assert federation.devices.acts() == []
+        assert federation.devices.pending_entries() == []
         assert list(handed_over_copies(federation.devices)) == []
 
 
@@ -206,14 +197,14 @@ def test_copy_that_was_taken_back_before_it_arrived_is_not_received(folder: Path
 
         with pytest.raises(FederationError, match="share_without_consent"):
             takes(federation, 1, sealed_copy)
-        assert list(federation.devices.all_kept(ReceivedCopy)) == []
+        assert list(federation.devices.sharing_rows(ReceivedCopy)) == []
 
 
 def _repacked(federation: FederationSession, sealed_copy: SealedCopy, **changes: bytes) -> SealedCopy:
     """The sealed_copy with other contents, sealed anew as anybody can."""
     from liberate.crypto.sealing import open_with, seal_to
 
-    key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
+    key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).signing_seed)
     contents = msgspec.msgpack.decode(open_with(key, sealed_copy.sealed), type=CopyPayload)
     changed = msgspec.msgpack.encode(msgspec.structs.replace(contents, **changes))
     return msgspec.structs.replace(sealed_copy, sealed=seal_to(key.public, changed))
@@ -263,12 +254,12 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
         bad = _repacked(federation, good[0], salt=bytes(32))
         mine = person(federation, 1)
 
-        federation.devices.accept(mine.slot, 2)  # what is left takes nobody's place
+        federation.devices.set_copy_quota(mine.slot, 2)  # what is left takes nobody's place
         sealed_copies = [(mine, good[0]), (mine, bad), (mine, good[1])]
-        outcomes = receive_all(federation.ledger, federation.devices, sealed_copies, N_ITEMS)
+        outcomes = accept_copies(federation.ledger, federation.devices, sealed_copies, N_ITEMS)
 
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
-        assert len(list(federation.devices.all_kept(ReceivedCopy))) == 2
+        assert len(list(federation.devices.sharing_rows(ReceivedCopy))) == 2
 
 
 def _everything(federation: FederationSession) -> None:
@@ -278,27 +269,27 @@ def _everything(federation: FederationSession) -> None:
     numbers = tuple(device.number or 0 for device in recipients)
     ledger, devices = federation.ledger, federation.devices
     terms = ConsentTerms(recipients=numbers, expiry=1000, max_shares=5)
-    granted = {slot for slot, *_ in devices.all_kept(GivenConsent)}
+    granted = {slot for slot, *_ in devices.sharing_rows(GivenConsent)}
     give_consents(ledger, devices, [(sender, terms) for sender in senders if sender.slot not in granted], RANDOM)
-    consent = {slot: hash for slot, hash, _ in devices.all_kept(GivenConsent)}
+    consent = {slot: hash for slot, hash, _ in devices.sharing_rows(GivenConsent)}
     done = {(each.sender, each.share.recipient) for each in handed_over_copies(devices)}
     fresh = [person(federation, user) for user in (0, 2, 3)]
     wanted = [(g, consent[g.slot], n) for g in fresh for n in numbers if (g.number, n) not in done]
-    hand_over_all(ledger, devices, wanted, SCALE, RANDOM)
-    here = {hash for _, hash, _ in devices.all_kept(ReceivedCopy)}
+    hand_over_copies(ledger, devices, wanted, SCALE, RANDOM)
+    here = {hash for _, hash, _ in devices.sharing_rows(ReceivedCopy)}
     by_number = {device.number: device for device in devices.devices()}
     sealed_copies = [
         (by_number[each.share.recipient], sealed_copy_of(ledger, devices, by_number[each.sender].slot, each.hash))
         for each in handed_over_copies(devices)
         if each.hash not in here
     ]
-    receive_all(ledger, devices, sealed_copies, N_ITEMS)
+    accept_copies(ledger, devices, sealed_copies, N_ITEMS)
 
 
 _STEPS: list[tuple[type, str]] = [
-    (DeviceStore, "prepare_acts"),
+    (DeviceStore, "put_pending_entries"),
     (SqliteLedger, "_commit"),
-    (DeviceStore, "settle_acts"),
+    (DeviceStore, "settle_pending_entries"),
 ]
 
 
@@ -313,16 +304,16 @@ def test_broken_off_anywhere_the_same_acts_come_to_their_end(
             _everything(federation)
 
     with standing(folder) as federation:
-        assert federation.devices.acts() == []
+        assert federation.devices.pending_entries() == []
         _everything(federation)
 
         shares = federation.ledger.state.sharing.shares
-        received = {hash: row for _, hash, row in federation.devices.all_kept(ReceivedCopy)}
+        received = {hash: row for _, hash, row in federation.devices.sharing_rows(ReceivedCopy)}
         assert len(shares) == len(received) == 6
         assert shares.keys() == received.keys() == {each.hash for each in handed_over_copies(federation.devices)}
         assert all(share.is_received for share in shares.values())
         assert all(each.copy == received[each.hash].copy for each in handed_over_copies(federation.devices))
-        assert len(list(federation.devices.all_kept(GivenConsent))) == 3
+        assert len(list(federation.devices.sharing_rows(GivenConsent))) == 3
     assert verify_ledger(folder / "ledger").ok
 
 
@@ -337,7 +328,7 @@ def test_act_that_the_ledger_refuses_after_a_crash_is_forgotten(folder: Path, mo
 
         resume_pending_entries(federation.ledger, federation.devices)
 
-        assert federation.devices.acts() == []
+        assert federation.devices.pending_entries() == []
         assert list(handed_over_copies(federation.devices)) == []
 
 
@@ -357,9 +348,9 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
         copies = {each.hash: each.copy for each in handed_over_copies(federation.devices)}
         assert [found.copy for found in pool.copies(shares)] == [copies[share] for share in shares]
 
-        assert pool.forget(number(federation, 0))
-        assert pool.forget(number(federation, 0))
-        assert not pool.forget(number(federation, 4))
+        assert pool.erase_sender(number(federation, 0))
+        assert pool.erase_sender(number(federation, 0))
+        assert not pool.erase_sender(number(federation, 4))
         with pytest.raises(KeyError):
             list(pool.copies(shares))
         assert len(list(pool.copies(shares[1:]))) == 1
@@ -374,7 +365,7 @@ def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_pa
         to, sender = coordinator(federation), number(federation, 0)
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
-        pool.forget(sender)
+        pool.erase_sender(sender)
         key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
 
         (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [sealed_copy], N_ITEMS)
@@ -427,12 +418,12 @@ def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
-        key = SigningKey.from_seed(federation.devices.holding(person(federation, 1).slot).signing_seed)
+        key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).signing_seed)
 
         assert isinstance(open_copy(sealed_copy, key, to, N_ITEMS).share, Share)
         with pytest.raises(FederationError, match="not those of a share"):
             open_copy(sealed_copy, key, to + 1, N_ITEMS)
-        (base,) = [row for *_, row in federation.devices.all_kept(BaseCopy)]
+        (base,) = [row for *_, row in federation.devices.sharing_rows(BaseCopy)]
         assert base.epsilon_nano is None
 
 
@@ -442,20 +433,20 @@ def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
         sealed_copies = [gives(federation, user, consents(federation, user, to), to) for user in (0, 2, 3)]
         slot = person(federation, 1).slot
         takes(federation, 1, sealed_copies[0])
-        federation.devices.accept(slot, 2)
+        federation.devices.set_copy_quota(slot, 2)
 
         mine = person(federation, 1)
-        outcomes = receive_all(
+        outcomes = accept_copies(
             federation.ledger, federation.devices, [(mine, sealed_copy) for sealed_copy in sealed_copies[1:]], N_ITEMS
         )
         assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
-        federation.devices.accept(slot, 0)
-        with pytest.raises(CopyDeclined, match="takes no more copies"):
+        federation.devices.set_copy_quota(slot, 0)
+        with pytest.raises(CopyDeclined, match="accepts no more copies"):
             takes(federation, 1, sealed_copies[2])
-        federation.devices.accept(slot, None)
+        federation.devices.set_copy_quota(slot, None)
         takes(federation, 1, sealed_copies[2])
 
-        assert len(list(federation.devices.all_kept(ReceivedCopy))) == 3
+        assert len(list(federation.devices.sharing_rows(ReceivedCopy))) == 3
 
 
 def test_copies_have_the_items_of_the_consent_only(folder: Path) -> None:
