@@ -13,6 +13,7 @@ from typing import Protocol
 
 from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
+from liberate.errors import NoQuorum
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
 from liberate.federation.store.devices import DeviceStore
@@ -107,6 +108,14 @@ class FederationSession:
     def randomness(self) -> Randomness:
         """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
         return self.access.randomness_at(self.ledger)
+
+    def try_to_publish(self) -> bool:
+        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published."""
+        try:
+            self.publisher.publish()
+        except NoQuorum:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from liberate.crypto.sealing import open_sealed
+from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
 from liberate.federation.store.device_rows import Device, DeviceData, OutboxMessage, PendingKeyChange, SecAggState
 from liberate.federation.store.sealed_rows import NO_KEY, context, seal_row
@@ -147,6 +148,10 @@ class DeviceStore(SharingRows):
         """Unseal what a device keeps that was not erased."""
         (sealed,) = self._db.execute("SELECT sealed FROM device WHERE slot = ?", (slot,)).fetchone()
         return msgspec.msgpack.decode(open_sealed(self._key(slot), sealed, context("device", slot)), type=DeviceData)
+
+    def signing_key(self, slot: int) -> SigningKey:
+        """Return the signing key of a device that was not erased."""
+        return SigningKey.from_seed(self.data_of(slot).signing_seed)
 
     def erase(self, slot: int) -> None:
         """Destroy what a device keeps: its sealing key in place, then its rows; again, nothing more happens.
