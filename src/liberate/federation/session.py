@@ -53,13 +53,15 @@ class FederationAccess:
         folder: The folder of the federation.
         source: Where its secrets and its time come from.
         open_ledger: Opens its ledger.
-        witnesses: Who is asked to cosign checkpoints; the genesis says how many must.
+        witnesses: Who is asked to cosign checkpoints.
+        witness_threshold: How many of them must, 0 <= witness_threshold <= number of witnesses.
     """
 
     folder: Path
     source: RandomSource
     open_ledger: OpenLedger
     witnesses: tuple[WitnessAddress, ...] = ()
+    witness_threshold: int = 0
 
     @property
     def checkpoint_file(self) -> Path:
@@ -81,6 +83,10 @@ class FederationAccess:
         if not path.exists():
             save_key(path, SigningKey.from_seed(self.source.randomness().secret(f"{name} key")))
         return load_key(path)
+
+    def publisher(self, ledger: Ledger) -> Publisher:
+        """Return what publishes checkpoints of the federation's ledger."""
+        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file)
 
     def randomness_at(self, ledger: Ledger) -> Randomness:
         """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
