@@ -14,7 +14,7 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import ModelRecord
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.trace.completeness import Completeness
 from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.copies import TracedConsent, TracedCopy

@@ -14,7 +14,7 @@ from liberate.ledger.format.sharing_records import Erasure, Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries, entry_at
 from liberate.ledger.queries.usable_copies import pooled_copies
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.trace.completeness import verify_completeness
 from liberate.ledger.trace.copies import TracedCopy
 from liberate.ledger.trace.model_ancestry import ModelAncestor, model_ancestry

@@ -39,7 +39,7 @@ from liberate.ledger.format.entries import decode_included, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Survivors
 from liberate.ledger.lookup import record_of
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.privacy import secure_aggregation
 from liberate.randomness import Randomness
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from liberate.errors import FederationError
-from liberate.ledger.rules.state import OpenRound
+from liberate.ledger.rules.round_state import OpenRound
 
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
