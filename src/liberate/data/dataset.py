@@ -111,7 +111,7 @@ class Dataset:
         )
 
     def with_items(self, item_ids: Sequence[str], catalogue: Catalogue | None) -> Dataset:
-        """Give the same ratings with the items of a larger catalogue, in its order; the digest stays.
+        """Return the same ratings with the items of a larger catalogue, in its order; the digest stays.
 
         Args:
             item_ids: Every item of this data set, and maybe others.
@@ -132,7 +132,7 @@ def content_digest(
     user_ids: Sequence[str],
     item_ids: Sequence[str],
 ) -> str:
-    """Give the SHA-256, hexadecimal, of ratings in the order of the file; the same content in any format has the same.
+    """Return the SHA-256, hexadecimal, of ratings in the order of the file; the same content in any format has the same.
 
     Hashed are, all numbers little-endian: `liberate dataset 1` and a zero byte; the numbers of users, items and ratings
     (uint64); each user id, then each item id, in index order (byte length as uint32, UTF-8); user indices and item

@@ -255,7 +255,7 @@ def licence(name: str) -> str:
 
 
 def data_folder() -> Path:
-    """Give the folder where data sets are kept by name."""
+    """Return the folder where data sets are kept by name."""
     return platformdirs.user_data_path("liberate")
 
 

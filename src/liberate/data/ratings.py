@@ -84,11 +84,11 @@ class Ratings:
         return len(self.items)
 
     def users(self) -> Int32Array:
-        """Give the user index of each rating, shape (n_ratings,)."""
+        """Return the user index of each rating, shape (n_ratings,)."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     def select(self, users: npt.NDArray[np.integer]) -> Ratings:
-        """Give the ratings of some users, who become users 0, 1, ... in the order given. Arrays may be shared."""
+        """Return the ratings of some users, who become users 0, 1, ... in the order given. Arrays may be shared."""
         n = len(users)
         if n and int(users[-1]) - int(users[0]) == n - 1 and np.all(np.diff(users) == 1):
             begin, end = self.indptr[users[0]], self.indptr[users[-1] + 1]
@@ -124,12 +124,12 @@ class Ratings:
         return cls(indptr, np.concatenate([no_items, *items]), np.concatenate([no_values, *values]), n_items)
 
     def where(self, kept: BoolArray) -> Ratings:
-        """Give the ratings that are marked, shape (n_ratings,), of the same users and catalogue."""
+        """Return the ratings that are marked, shape (n_ratings,), of the same users and catalogue."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
         return Ratings(before[self.indptr], self.items[kept], self.values[kept], self.n_items)
 
     def within(self, n_items: int) -> Ratings:
-        """Give the ratings of the first `n_items` items, as of a catalogue of that size."""
+        """Return the ratings of the first `n_items` items, as of a catalogue of that size."""
         kept = self.where(self.items < n_items)
         return Ratings(kept.indptr, kept.items, kept.values, n_items)
 

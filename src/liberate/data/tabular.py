@@ -200,7 +200,7 @@ class Table:
     line_of: Callable[[int], int]
 
     def refusal(self, row: int, reason: str, *, hint: str = "") -> DataError:
-        """Give the error that names a row, 0 <= row < number of rows."""
+        """Return the error that names a row, 0 <= row < number of rows."""
         return DataError(reason, path=str(self.path), line=self.line_of(row), hint=hint)
 
     def ids(self, role: str) -> tuple[Int32Array, tuple[str, ...]]:
@@ -226,7 +226,7 @@ class Table:
         return rank[codes], tuple(texts[i] for i in order)
 
     def numbers(self, role: str) -> Float64Array:
-        """Give a column of finite numbers, shape (n_rows,); points in time become seconds since 1970-01-01 UTC.
+        """Return a column of finite numbers, shape (n_rows,); points in time become seconds since 1970-01-01 UTC.
 
         Raises:
             DataError: An entry is missing, no number, NaN or infinite, or the column holds something else.
@@ -257,7 +257,7 @@ class Table:
         return values
 
     def _entries(self, role: str, *, are_distinct: bool) -> tuple[Int32Array, pa.Array]:
-        """Give a column as entries, distinct if asked or stored so, and the number of each row's entry."""
+        """Return a column as entries, distinct if asked or stored so, and the number of each row's entry."""
         column = self.columns[role]
         if column.null_count:
             raise self.refusal(pc.index(column.is_null(), True).as_py(), f"the {role} is missing")
