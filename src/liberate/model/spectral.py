@@ -59,7 +59,7 @@ def shrunk(matrix: Float64Array, deviation: float, most: int | None = None) -> S
 
 
 def signed(vectors: Float64Array) -> Float64Array:
-    """Return eigenvectors, one per column, signed so that the largest entry of each is positive: LAPACK fixes no sign."""
+    """Return eigenvectors, one per column, with the largest entry of each positive: LAPACK fixes no sign."""
     if not vectors.size:
         return np.ascontiguousarray(vectors)
     largest = np.abs(vectors).argmax(axis=0)

@@ -107,7 +107,7 @@ def column_squares(rows: npt.NDArray[np.integer]) -> Float64Array:
 
 @serial_kernel
 def largest_ratio(rows: npt.NDArray[np.integer], scales: Float64Array, columns: Float64Array) -> float:
-    """Return the largest ratio of an integer's size to its limit: its row's scale times its column's, plus one for rounding.
+    """Return the largest ratio of an integer to its limit: its row's scale times its column's, and one for rounding.
 
     Args:
         rows: Integers, shape (n, width).
