@@ -17,7 +17,7 @@ from liberate.arrays import BoolArray, Float64Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing import actions as sharing
+from liberate.federation.sharing.consents import withdraw
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
 from liberate.model.registry import aggregate_statistics, build_method
@@ -238,7 +238,7 @@ def _ways(
         for user in leavers:
             device = standing.devices.find(user_id=job.dataset.user_ids[user])
             assert device is not None  # everybody has taken part
-            sharing.withdraw(standing.ledger, standing.devices, device, None)
+            withdraw(standing.ledger, standing.devices, device, None)
     fast_seconds, one_round, fast = _on_ledger(run, "fast", scratch, progress)
     all_rounds, _, again = _on_ledger(run, "exact", scratch, progress)
     more = course.solver.solve(course.models[-1], aggregate_statistics(course.statistic, course.models[-1], stayers))

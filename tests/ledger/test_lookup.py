@@ -102,5 +102,5 @@ def test_entries_are_decoded_by_the_ledger_and_by_messages_only() -> None:
     }
 
     assert decoders
-    rooms = ("ledger/", "federation/wire/", "federation/sharing/")
+    rooms = ("ledger/", "federation/wire/")
     assert {path for path in decoders if not path.startswith(rooms)} == set()

@@ -12,14 +12,9 @@ from liberate.crypto.signing import save_key
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.federation.setup import FederationSession, open_federation
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    HandedOverCopy,
-    accept_copy,
-    give_consent,
-    hand_over,
-    handed_over_copies,
-)
+from liberate.federation.sharing.acceptance import accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent
+from liberate.federation.sharing.handover import HandedOverCopy, hand_over, handed_over_copies
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry

@@ -36,8 +36,8 @@ from liberate.runs.pending_requests import request_processor
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
-from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
+from liberate.tracing.traces import trace_participant
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
@@ -98,9 +98,9 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
     (copy,) = received(run, FRIEND)
     assert copy.sender == me
-    traced = trace_person(run, PERSON)
-    assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
-    assert {each["number"] for each in traced["recipients"]} == {friend, 2}
+    traced = trace_participant(run, PERSON)
+    assert [each.position for each in traced.shares] == [each["entry"] for each in shared]
+    assert {each.number for each in traced.recipients} == {friend, 2}
     assert len(entries(run, "receipt")) == 2
     assert [each["received"] for each in shared] == [True, True]
     with PoolStore(run.home / "pool") as pool:
@@ -262,7 +262,7 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     rounds = [record for entry in entries(run, "round") if isinstance(record := entry.record, Round)]
     assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
     assert n_rounds > 1
-    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend_nano for each in rounds) / 10**9)
+    assert trace_participant(run, "user:u00").rho == pytest.approx(sum(each.spend_nano for each in rounds) / 10**9)
     assert privacy_report(run)["epsilon_pld"] <= 16
     assert verify_ledger(run.ledger_folder).ok
 
@@ -441,12 +441,12 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert found["destroyed"] == ["device", "pool", "uploads"]
     assert received(run, FRIEND) == []
     assert actions.erase(run, PERSON, wait=now) == found, "asked again, it is told again"
-    traced = trace_person(run, PERSON)
-    assert len(traced["erasures"]) == 2
-    kinds = [entry["kind"] for entry in traced["entries"]]
+    traced = trace_participant(run, PERSON)
+    assert len(traced.erasures) == 2
+    kinds = [entry.kind for entry in traced.entries]
     assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
-    assert [found["user_id"], traced["user_id"]] == [None, None]
-    assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
+    assert [found["user_id"], traced.user_id] == [None, None]
+    assert not any(entry.user_id == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify_ledger(run.ledger_folder).ok
     with pytest.raises(LiberateError, match="was erased"):

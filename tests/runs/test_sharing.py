@@ -18,7 +18,9 @@ from liberate.data.ratings import Ratings
 from liberate.errors import InsufficientCohort, LiberateError, SettingsError
 from liberate.federation.coordinator import upload_validation
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import ConsentTerms, give_consent, hand_over, handed_over_copies
+from liberate.federation.sharing.consents import ConsentTerms, give_consent
+from liberate.federation.sharing.handover import hand_over, handed_over_copies
+from liberate.federation.sharing.simulation import SharingSimulation
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
@@ -345,7 +347,7 @@ def test_a_copy_that_was_lost_stops_no_pool(tmp_path: Path, configure: Configure
 def test_run_whose_pool_has_nothing_left_says_so(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("liberate.runs.train.arrange", lambda *_: None)
+    monkeypatch.setattr(SharingSimulation, "run", lambda *_: None)
 
     with pytest.raises(InsufficientCohort, match="no copies in the pool"):
         train(configure(*POOL, "privacy.mode=device"), tmp_path / "run")

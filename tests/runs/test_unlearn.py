@@ -15,7 +15,7 @@ from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing import actions as sharing
+from liberate.federation.sharing import consents
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import includes, numbers_in
@@ -63,7 +63,7 @@ def withdraw(run: Run, user: int) -> int:
         device = standing.devices.find(user_id=f"u{user:02}")
         assert device is not None
         assert device.number is not None
-        sharing.withdraw(standing.ledger, standing.devices, device, None)
+        consents.withdraw(standing.ledger, standing.devices, device, None)
         return device.number
 
 

@@ -18,7 +18,7 @@ import msgspec
 from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.entry_writer import accepted_position
 from liberate.federation.keys import FOUNDER
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
@@ -57,8 +57,7 @@ class Registrar:
         """
         for begin in range(0, len(entries), self.batch_size):
             for outcome in self.ledger.append(entries[begin : begin + self.batch_size]):
-                if isinstance(outcome, RefusedEntry):
-                    raise FederationError(f"the ledger refuses an entry of the set-up: {outcome}")
+                accepted_position(outcome, "an entry of the set-up")
 
 
 def open_or_create_device_store(

@@ -8,7 +8,7 @@ from typing import Protocol, TypedDict
 
 from liberate.crypto.merkle import root
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, RefusedEntry
+from liberate.errors import FederationError, LiberateError, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import ModelRecord, Record, Round
@@ -31,6 +31,25 @@ class ModelSource(Protocol):
     def name(self) -> str: ...
 
     def parameters(self) -> dict[str, int]: ...
+
+
+def accepted_position(outcome: int | LiberateError, what: str, *, hint: str = "") -> int:
+    """Return the position of an entry that was offered to a ledger, if it was accepted.
+
+    Args:
+        outcome: The position, or why there is none.
+        what: Names the entry in the message.
+        hint: What to try next when the ledger refuses it.
+
+    Raises:
+        FederationError: The ledger refuses the entry.
+        LiberateError: The entry was not offered, for the reason given as outcome.
+    """
+    if isinstance(outcome, RefusedEntry):
+        raise FederationError(f"the ledger refuses {what}: {outcome}", hint=hint) from outcome
+    if isinstance(outcome, LiberateError):
+        raise outcome
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +82,7 @@ class EntryWriter:
         with self.stopwatch.measure("sign"):
             entry = sign(record, self.key)
         (outcome,) = self.ledger.append([entry])
-        if isinstance(outcome, RefusedEntry):
-            raise FederationError(f"the ledger refuses the coordinator's {record.kind}: {outcome}")
-        return outcome
+        return accepted_position(outcome, f"the coordinator's {record.kind}")
 
     def close(
         self,

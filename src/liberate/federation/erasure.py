@@ -16,7 +16,8 @@ from msgspec import Struct
 from liberate.crypto.canonical_json import Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import SigningKey, verify_signature
-from liberate.errors import FederationError, LiberateError, RefusedEntry
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.entry_writer import accepted_position
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
@@ -252,6 +253,4 @@ def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawa
 
 def _append(ledger: Ledger, entry: bytes) -> int:
     (outcome,) = ledger.append([entry])
-    if isinstance(outcome, RefusedEntry):
-        raise FederationError(f"the ledger refuses it: {outcome}", hint="keys recover replaces a revoked key")
-    return outcome
+    return accepted_position(outcome, "it", hint="keys recover replaces a revoked key")

@@ -69,7 +69,7 @@ def rotate_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes
         raise FederationError(
             f"participant {number} has answered round {device.last_round} with the present key, and the ledger has not"
             " got the answer yet",
-            hint="the train command goes on with the round; rotate the key after it",
+            hint="run `liberate train` again to finish the round, then retry",
         )
     return _change(ledger, devices, device, _own_key(devices, device), author=number, seed=seed)
 

@@ -16,14 +16,9 @@ from typing import assert_never
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import FederationError, LedgerError, LiberateError
 from liberate.federation.erasure import DataController, erase_participant, resume_erasures, withdraw_all
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    accept_copy,
-    give_consent,
-    hand_over,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
+from liberate.federation.sharing.handover import hand_over, sealed_copy_of
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (

@@ -26,7 +26,7 @@ from liberate.federation.enrolment import (
 )
 from liberate.federation.keys import FOUNDER, KeyChange, resume_key_changes
 from liberate.federation.participant.policy import ParticipationPolicy
-from liberate.federation.sharing.actions import resume_pending_entries
+from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import Charter
 from liberate.identifiers import Digest

@@ -12,7 +12,7 @@ from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuor
 from liberate.federation.erasure import completed_erasure
 from liberate.federation.requests import carry_out
 from liberate.federation.setup import open_federation
-from liberate.federation.sharing.actions import ConsentTerms
+from liberate.federation.sharing.consents import ConsentTerms
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (

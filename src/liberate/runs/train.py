@@ -28,7 +28,7 @@ from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
 from liberate.federation.requests import carry_out
 from liberate.federation.setup import RunSession, open_for_run
-from liberate.federation.sharing.simulation import SharingSimulation, arrange
+from liberate.federation.sharing.simulation import SharingSimulation
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
@@ -330,7 +330,8 @@ def _arrange_sharing(
         return
     dataset = task.dataset
     with PoolStore(run.home / POOL_FOLDER) as pool:
-        where = SharingSimulation(
+        simulation = SharingSimulation(
+            config=config,
             ledger=ledger,
             devices=federation.devices,
             participants=federation.cohort,
@@ -339,10 +340,10 @@ def _arrange_sharing(
             pool=pool,
             n_items=len(dataset.item_ids),
             scale=RatingScale.of(dataset.values, dataset.low, dataset.high),
-            chosen=terms.randomness(),
+            choices=terms.randomness(),
             randomness=randomness,
         )
-        arrange(where, config, progress)
+        simulation.run(progress)
 
 
 def _process_requests(run: Run, task: PreparedRun, federation: RunSession, terms: Charter, host: Host) -> None:

@@ -161,7 +161,7 @@ def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
     """The liar signs honestly, but what it commits to has no meaning in this round."""
     with stage(tmp_path, PLAIN) as scene:
         liar = scene.host.numbers[2]
-        key = scene.host._keys[2]
+        key = scene.host._answers.keys[2]
 
         def edit(answer: RoundAnswer) -> RoundAnswer:
             upload = answer.upload + b"more"
@@ -387,7 +387,7 @@ def test_rolled_back_and_split_logs_are_refused(tmp_path: Path) -> None:
             note = sign_checkpoint(Checkpoint(origin, size, Digest(b"\1" * 32)), log_key)
             return msgspec.structs.replace(request, checkpoint=note, known_size=known_size, consistency=proof)
 
-        known = scene.host._checkpoint
+        known = scene.host._checker.accepted
         assert known is not None
         assert reasons(scene, at(known.size - 1, known.size, [])) == {"rollback"}
         assert reasons(scene, at(known.size, known.size, [])) == {"split_view"}
@@ -419,7 +419,7 @@ def test_closed_round_is_not_answered_again(tmp_path: Path) -> None:
             checkpoint=latest.checkpoint,
             known_size=latest.known_size,
             consistency=latest.consistency,
-            inclusion=list(scene.federation.ledger.inclusion_proof(first.position, scene.host._checkpoint.size)),  # type: ignore[union-attr]
+            inclusion=list(scene.federation.ledger.inclusion_proof(first.position, scene.host._checker.accepted.size)),  # type: ignore[union-attr]
         )
 
         assert reasons(scene, late) == {"answered"}

@@ -13,16 +13,16 @@ from liberate.units import NANO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharingConfig:
-    """Who shares ratings, in a simulation; elsewhere people decide themselves, see the commands consent and share.
+    """Who shares ratings, in a simulation; elsewhere participants decide for themselves, see `consent` and `share`.
 
     Attributes:
-        user_fraction: Part of the people who take part in the run that share, 0 <= user_fraction <= 1.
-        rating_fraction: Part of the own ratings that each of them shares, 0 < rating_fraction <= 1.
+        user_fraction: Part of the run's participants that share, 0 <= user_fraction <= 1.
+        rating_fraction: Part of their ratings that each of them shares, 0 < rating_fraction <= 1.
         recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
-            participants, who answer for them too.
-        n_recipients: Peers that each sharing person gives a copy to, > 0.
-        epsilon: At which each shared rating is perturbed, once, before any copy is made, 1e-9 at least; unset = copies
-            are open.
+            participants, who use them in their answers.
+        n_recipients: Peers that each sharing participant gives a copy to, > 0.
+        epsilon: At which each shared rating is perturbed, once, before any copy is made, >= 1e-9; unset = copies are
+            open.
     """
 
     user_fraction: Annotated[float, Ge(0), Le(1)] = 0.0

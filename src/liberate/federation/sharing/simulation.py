@@ -1,12 +1,12 @@
-"""Sharing as settings arrange it in a simulation: who consents, to whom, and that every copy gets there.
+"""Sharing as the settings of a simulation arrange it: who consents, to whom, and that every copy arrives.
 
-Done again, nothing is done twice: people whose copy is there already are left as they are, and a copy of ratings that
-have changed since is taken back before another one is made.
+Arranged again, nothing is done twice: a participant whose copies have arrived is left as they are. A copy of ratings
+that have changed since is withdrawn before another one is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -16,16 +16,11 @@ import numpy as np
 from liberate.crypto.signing import SigningKey
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import CopyDeclined, FederationError, LiberateError
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    EntryOutcome,
-    give_consents,
-    hand_over_all,
-    receive_all,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copies
 from liberate.federation.sharing.config import SharingConfig
+from liberate.federation.sharing.consents import ConsentTerms, give_consents, withdraw
+from liberate.federation.sharing.handover import hand_over_copies, sealed_copy_of
+from liberate.federation.sharing.outbox import EntryOutcome
 from liberate.federation.sharing.pool_intake import accept_into_pool
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
@@ -34,35 +29,50 @@ from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, Given
 from liberate.federation.wire.copies import ConsentScope, SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
+from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.sharing_state import LiveConsent
 from liberate.randomness import Randomness, stream_words
 from liberate.timing import Progress
 from liberate.units import to_nano
 
-_AT_A_TIME = 1000
-_LASTS = 1_000_000
+_BATCH_SIZE = 1000
+_LIFETIME_BLOCKS = 1_000_000
 """Blocks after which an arranged consent expires."""
 
 _PURPOSE = "recommendations for all who take part"
 
+_Recipients = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A copy that is on its way: recipient, slot of the sender's device, and leaf hash of the share."""
+
+    recipient: int
+    slot: int
+    share: Digest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharingSimulation:
-    """Where sharing is arranged.
+    """Lets the participants of a simulation share.
 
     Attributes:
+        config: Who shares, with whom, and on which terms.
         ledger: The ledger, owned by this process, between rounds.
         devices: The store of the one host.
-        people: Numbers of the people who take part.
+        participants: Numbers of the run's participants.
         coordinator: The coordinator's number.
         coordinator_key: Its signing key.
         pool: Where it keeps copies.
         n_items: Size of the catalogue.
-        scale: Of the ratings.
-        chosen: Source of what is chosen for people: the same in each run.
+        scale: Scale of the ratings.
+        choices: Source of what is chosen for participants: the same in each run.
         randomness: Source of keys and salts, another one in each run.
     """
 
+    config: SharingConfig
     ledger: Ledger
     devices: DeviceStore
     participants: Sequence[int]
@@ -71,162 +81,170 @@ class SharingSimulation:
     pool: PoolStore
     n_items: int
     scale: RatingScale
-    chosen: Randomness
+    choices: Randomness
     randomness: Randomness
 
+    def run(self, progress: Progress) -> None:
+        """Let participants consent and hand over what is missing, and bring every copy to its recipient.
 
-def arrange(where: SharingSimulation, config: SharingConfig, progress: Progress) -> None:
-    """Let people share as settings say.
+        Raises:
+            FederationError: The ledger refuses an entry, or a copy does not arrive.
+        """
+        senders = self._senders()
+        devices = self._enrolled_devices()
+        for begin in range(0, len(senders), _BATCH_SIZE):
+            batch = senders[begin : begin + _BATCH_SIZE]
+            missing = {sender: self._recipients_without_copy(devices[sender]) for sender in batch}
+            if any(missing.values()):
+                done = f"{begin + len(batch):,} of {len(senders):,}"
+                progress(f"sharing copies with {self.config.recipients}: {done} participants")
+                self._share({sender: recipients for sender, recipients in missing.items() if recipients})
+        self._deliver()
 
-    Raises:
-        FederationError: The ledger refuses an act, or a copy does not arrive.
-    """
-    by_number = {device.number: device for device in where.devices.devices()}
-    senders = _senders(where, config)
-    for begin in range(0, len(senders), _AT_A_TIME):
-        some = [
-            (by_number[number], _recipients(where, config, number)) for number in senders[begin : begin + _AT_A_TIME]
-        ]
-        lacking = [(device, left) for device, wanted in some if (left := _lacking(where, config, device, wanted))]
-        if lacking:
-            progress(f"sharing copies with {config.recipients}: {begin + len(some):,} of {len(senders):,} people")
-            _share(where, config, lacking)
-    _deliver(where)
+    def _enrolled_devices(self) -> dict[int, Device]:
+        """Return the devices as they are now, by number: entries move their sequence numbers on."""
+        return {device.number: device for device in self.devices.devices() if device.number is not None}
 
+    def _senders(self) -> list[int]:
+        """Choose who shares: in each run the same participants, as far as they take part."""
+        count = round(self.config.user_fraction * len(self.participants))
+        return sorted(sorted(self.participants, key=lambda number: self.choices.secret("sharer", number))[:count])
 
-def _senders(where: SharingSimulation, config: SharingConfig) -> list[int]:
-    """Choose who shares: in each run the same people, as far as they take part."""
-    n = round(config.user_fraction * len(where.participants))
-    return sorted(sorted(where.participants, key=lambda number: where.chosen.secret("sharer", number))[:n])
+    def _recipients(self, sender: int) -> _Recipients:
+        """Choose who gets a sender's copies: in each run the same participants, as far as they take part."""
+        if self.config.recipients == "pool":
+            return (self.coordinator,)
+        others = np.array([number for number in self.participants if number != sender], np.int32)
+        order = np.argsort(stream_words(self.choices.secret("recipients", sender), others), kind="stable")
+        return tuple(sorted(others[order[: self.config.n_recipients]].tolist()))
 
+    def _recipients_without_copy(self, device: Device) -> _Recipients:
+        """Return the recipients who have no copy of the present ratings on the present terms.
 
-def _recipients(where: SharingSimulation, config: SharingConfig, sender: int) -> tuple[int, ...]:
-    """Choose to whom somebody gives copies: in each run the same people, as far as they take part."""
-    if config.recipients == "pool":
-        return (where.coordinator,)
-    others = np.array([number for number in where.participants if number != sender], np.int32)
-    order = np.argsort(stream_words(where.chosen.secret("recipients", sender), others), kind="stable")
-    return tuple(sorted(others[order[: config.n_recipients]].tolist()))
-
-
-def _lacking(where: SharingSimulation, config: SharingConfig, device: Device, wanted: Sequence[int]) -> tuple[int, ...]:
-    """Give those of the recipients who have no copy of the present ratings on these terms, under a consent that lives.
-
-    What they have of other ratings, or on other terms, is taken back; what the person has shared by the own decision
-    stays as it is, and counts.
-    """
-    sharing, current, stale = where.ledger.state.sharing, set[int](), list[Digest]()
-    ratings, nano = sha256(where.devices.data_of(device.slot).ratings).digest(), to_nano(config.epsilon)
-    for hash, consent in sharing.consents.get(device.number or 0, {}).items():
-        for share in (sharing.shares[each].record for each in consent.shares):
-            base = where.devices.sharing_row(BaseCopy, device.slot, share.base)
-            if base is None or share.recipient not in wanted:
+        Consents to copies of other ratings, or on other terms, are withdrawn; what participants decided to share by
+        themselves stays as it is, and counts.
+        """
+        wanted = self._recipients(device.enrolled_number)
+        ratings = sha256(self.devices.data_of(device.slot).ratings).digest()
+        present = ratings, self.config.rating_fraction, to_nano(self.config.epsilon)
+        current: set[int] = set()
+        stale: dict[Digest, None] = {}
+        for consent, share, base in self._kept_shares(device):
+            if share.recipient not in wanted:
                 continue
-            is_current = (base.source, base.fraction, share.epsilon_nano) == (ratings, config.rating_fraction, nano)
-            if is_current or not _is_arranged(where.devices.sharing_row(GivenConsent, device.slot, hash)):
+            if (base.source, base.fraction, share.epsilon_nano) == present or not self._is_arranged(device, consent):
                 current.add(share.recipient)
             else:
-                stale.append(hash)
-    for hash in dict.fromkeys(stale):
-        withdraw(where.ledger, where.devices, device, hash)
-    return tuple(number for number in wanted if number not in current)
+                stale[consent] = None
 
+        for consent in stale:
+            withdraw(self.ledger, self.devices, device, consent)
+        return tuple(number for number in wanted if number not in current)
 
-def _share(where: SharingSimulation, config: SharingConfig, lacking: Sequence[tuple[Device, tuple[int, ...]]]) -> None:
-    """Let people consent, where no consent on these terms is left, and hand their copies over."""
-    fresh = {device.user_id: device for device in where.devices.devices()}
-    wanted = [(fresh[device.user_id], recipients) for device, recipients in lacking]
-    asked = [(device, to) for device, to in wanted if _granted(where, config, device, to) is None]
-    _raise_first(
-        give_consents(
-            where.ledger, where.devices, [(d, _terms(where, config, to)) for d, to in asked], where.randomness
+    def _kept_shares(self, device: Device) -> Iterator[tuple[Digest, Share, BaseCopy]]:
+        """Yield a sender's valid shares whose base copy is kept, with it and with their consent's leaf hash."""
+        shares = self.ledger.state.sharing.shares
+        for hash, consent in self._consents(device).items():
+            for share in (shares[share].record for share in consent.shares):
+                base = self.devices.sharing_row(BaseCopy, device.slot, share.base)
+                if base is not None:
+                    yield hash, share, base
+
+    def _consents(self, device: Device) -> Mapping[Digest, LiveConsent]:
+        return self.ledger.state.sharing.consents.get(device.enrolled_number, {})
+
+    def _is_arranged(self, device: Device, consent: Digest) -> bool:
+        """Whether a consent was given here, not by a participant's decision."""
+        scope = self._scope(device, consent)
+        return scope is not None and scope.purpose == _PURPOSE
+
+    def _scope(self, device: Device, consent: Digest) -> ConsentScope | None:
+        given = self.devices.sharing_row(GivenConsent, device.slot, consent)
+        return None if given is None else msgspec.msgpack.decode(given.scope, type=ConsentScope)
+
+    def _share(self, missing: Mapping[int, _Recipients]) -> None:
+        """Let senders consent, where no consent on these terms is left, and hand the missing copies over."""
+        devices = self._enrolled_devices()
+        grants = [
+            (devices[sender], self._terms(recipients))
+            for sender, recipients in missing.items()
+            if self._usable_consent(devices[sender], recipients) is None
+        ]
+        _raise_first(give_consents(self.ledger, self.devices, grants, self.randomness))
+
+        devices = self._enrolled_devices()
+        shares = [
+            (devices[sender], consent, recipient)
+            for sender, recipients in missing.items()
+            if (consent := self._usable_consent(devices[sender], recipients)) is not None
+            for recipient in recipients
+        ]
+        _raise_first(hand_over_copies(self.ledger, self.devices, shares, self.scale, self.randomness))
+
+    def _terms(self, recipients: _Recipients) -> ConsentTerms:
+        # Of as many copies as there may be, each weighs an equal part of a participant: so no more than are handed out.
+        is_pool = self.config.recipients == "pool"
+        peers = max(1, min(self.config.n_recipients, len(self.participants) - 1))
+        return ConsentTerms(
+            recipients=recipients,
+            expiry=self.ledger.height + _LIFETIME_BLOCKS,
+            max_shares=1 if is_pool else peers,
+            epsilon=self.config.epsilon,
+            rating_fraction=self.config.rating_fraction,
+            purpose=_PURPOSE,
         )
-    )
-    fresh = {device.user_id: device for device in where.devices.devices()}
-    shares = [
-        (fresh[device.user_id], consent, recipient)
-        for device, recipients in wanted
-        if (consent := _granted(where, config, device, recipients)) is not None
-        for recipient in recipients
-    ]
-    _raise_first(hand_over_all(where.ledger, where.devices, shares, where.scale, where.randomness))
 
+    def _usable_consent(self, device: Device, recipients: _Recipients) -> Digest | None:
+        """Return an arranged, valid consent on the present terms under which all recipients can still get copies."""
+        scope = ConsentScope(purpose=_PURPOSE, rating_fraction=self.config.rating_fraction)
+        for hash, consent in self._consents(device).items():
+            terms = consent.record
+            if (
+                self._scope(device, hash) == scope
+                and terms.epsilon_nano == to_nano(self.config.epsilon)
+                and all(includes(terms.recipients, number) for number in recipients)
+                and len(consent.shares) + len(recipients) <= terms.max_shares
+                and self.ledger.height < terms.expiry
+            ):
+                return hash
+        return None
 
-def _terms(where: SharingSimulation, config: SharingConfig, recipients: tuple[int, ...]) -> ConsentTerms:
-    return ConsentTerms(
-        recipients=recipients,
-        expiry=where.ledger.height + _LASTS,
-        max_shares=_n_recipients(where, config),
-        epsilon=config.epsilon,
-        rating_fraction=config.rating_fraction,
-        purpose=_PURPOSE,
-    )
+    def _deliver(self) -> None:
+        """Bring every copy that was handed over, and may still be received, to its recipient, who accepts it."""
+        numbers = self._enrolled_devices().keys()
+        waiting = list(self._undelivered())
 
+        to_pool = [delivery for delivery in waiting if delivery.recipient == self.coordinator]
+        for begin in range(0, len(to_pool), _BATCH_SIZE):
+            copies = [copy for _, copy in self._sealed(to_pool[begin : begin + _BATCH_SIZE])]
+            key, number = self.coordinator_key, self.coordinator
+            _raise_first(accept_into_pool(self.ledger, self.pool, key, number, copies, self.n_items))
 
-def _n_recipients(where: SharingSimulation, config: SharingConfig) -> int:
-    """Give to how many each sender gives copies: each of them weighs one of so many parts of a person."""
-    return 1 if config.recipients == "pool" else max(1, min(config.n_recipients, len(where.participants) - 1))
+        to_peers = [delivery for delivery in waiting if delivery.recipient in numbers]
+        for begin in range(0, len(to_peers), _BATCH_SIZE):
+            devices = self._enrolled_devices()
+            received = [(devices[number], copy) for number, copy in self._sealed(to_peers[begin : begin + _BATCH_SIZE])]
+            _raise_first(accept_copies(self.ledger, self.devices, received, self.n_items))
 
+    def _undelivered(self) -> Iterator[_Delivery]:
+        """Yield the copies whose senders keep them and whose recipients may still receive them."""
+        state = self.ledger.state
+        devices = self._enrolled_devices()
+        for hash, share in state.sharing.shares.items():  # in ledger order: that of hashes would follow from ratings
+            recipient = share.record.recipient
+            if share.is_received or not state.may_use(hash, share) or not state.principals[recipient].is_active:
+                continue
+            sender = devices.get(share.sender)
+            if sender is not None and self.devices.sharing_row(GivenCopy, sender.slot, hash) is not None:
+                yield _Delivery(recipient, sender.slot, hash)
 
-def _granted(
-    where: SharingSimulation, config: SharingConfig, device: Device, recipients: tuple[int, ...]
-) -> Digest | None:
-    """Give a consent that lives, on these terms, and that enough shares are left of."""
-    for hash, consent in where.ledger.state.sharing.consents.get(device.number or 0, {}).items():
-        granted = where.devices.sharing_row(GivenConsent, device.slot, hash)
-        scope = None if granted is None else msgspec.msgpack.decode(granted.scope, type=ConsentScope)
-        terms = consent.record
-        if (
-            scope == ConsentScope(purpose=_PURPOSE, rating_fraction=config.rating_fraction)
-            and terms.epsilon_nano == to_nano(config.epsilon)
-            and all(includes(terms.recipients, number) for number in recipients)
-            and len(consent.shares) + len(recipients) <= terms.max_shares
-            and where.ledger.height < terms.expiry
-        ):
-            return hash
-    return None
-
-
-def _deliver(where: SharingSimulation) -> None:
-    """Bring every copy that was handed over, and may still be received, to its recipient, who takes it."""
-    state = where.ledger.state
-    waiting = [
-        (hash, share)
-        for hash, share in state.sharing.shares.items()
-        if not share.is_received and state.may_use(hash, share) and state.principals[share.record.recipient].is_active
-    ]
-    slots = {device.number: device.slot for device in where.devices.devices()}
-    held = [
-        (share.record.recipient, slot, hash)
-        for hash, share in waiting  # in the order of the ledger: that of hashes would follow from ratings
-        if (slot := slots.get(share.sender)) is not None
-        and where.devices.sharing_row(GivenCopy, slot, hash) is not None
-    ]
-    own = [each for each in held if each[0] == where.coordinator]
-    for begin in range(0, len(own), _AT_A_TIME):
-        some = [sealed_copy for _, sealed_copy in _parcels(where, own[begin : begin + _AT_A_TIME])]
-        key, number = where.coordinator_key, where.coordinator
-        _raise_first(accept_into_pool(where.ledger, where.pool, key, number, some, where.n_items))
-    others = [each for each in held if each[0] in slots]
-    for begin in range(0, len(others), _AT_A_TIME):
-        fresh = {device.number: device for device in where.devices.devices()}
-        sealed_copies = _parcels(where, others[begin : begin + _AT_A_TIME])
-        taking = [(fresh[recipient], sealed_copy) for recipient, sealed_copy in sealed_copies]
-        _raise_first(receive_all(where.ledger, where.devices, taking, where.n_items))
-
-
-def _parcels(where: SharingSimulation, shares: Sequence[tuple[int, int, Digest]]) -> Iterator[tuple[int, SealedCopy]]:
-    """Make the sealed_copies of shares, given by recipient, slot of the sender, and leaf hash."""
-    for recipient, slot, hash in shares:
-        yield recipient, sealed_copy_of(where.ledger, where.devices, slot, hash)
-
-
-def _is_arranged(granted: GivenConsent | None) -> bool:
-    """Whether a consent was given here, not by a person's own decision."""
-    return granted is not None and msgspec.msgpack.decode(granted.scope, type=ConsentScope).purpose == _PURPOSE
+    def _sealed(self, deliveries: Iterable[_Delivery]) -> Iterator[tuple[int, SealedCopy]]:
+        for delivery in deliveries:
+            yield delivery.recipient, sealed_copy_of(self.ledger, self.devices, delivery.slot, delivery.share)
 
 
 def _raise_first(outcomes: Sequence[EntryOutcome]) -> None:
+    """Raise the first failure; a recipient who wants no more copies is none."""
     for outcome in outcomes:
         if isinstance(outcome, LiberateError) and not isinstance(outcome, CopyDeclined):
             raise FederationError(f"sharing could not be arranged: {outcome}") from outcome

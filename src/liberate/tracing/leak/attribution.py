@@ -19,8 +19,8 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.data.table import read_table
 from liberate.errors import DataError
-from liberate.federation.sharing.actions import HandedOverCopy
 from liberate.federation.sharing.copies import as_ratings
+from liberate.federation.sharing.handover import HandedOverCopy
 from liberate.federation.store.sharing_rows import BaseCopy
 from liberate.privacy.fingerprinting import FALSE_ACCUSATION, score_recipient
 

@@ -17,20 +17,11 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import BadCommitment, CopyDeclined, DataError, FederationError, LiberateError, SealBroken
 from liberate.federation.setup import FederationSession, open_federation
-from liberate.federation.sharing.actions import (
-    ConsentTerms,
-    accept_copy,
-    give_consent,
-    give_consents,
-    hand_over,
-    hand_over_all,
-    handed_over_copies,
-    receive_all,
-    resume_pending_entries,
-    sealed_copy_of,
-    withdraw,
-)
+from liberate.federation.sharing.acceptance import accept_copies, accept_copy
+from liberate.federation.sharing.consents import ConsentTerms, give_consent, give_consents, withdraw
 from liberate.federation.sharing.copies import fingerprinted_copy, open_copy
+from liberate.federation.sharing.handover import hand_over, hand_over_copies, handed_over_copies, sealed_copy_of
+from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.sharing.pool_intake import accept_into_pool
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
@@ -265,7 +256,7 @@ def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
 
         federation.devices.set_copy_quota(mine.slot, 2)  # what is left takes nobody's place
         sealed_copies = [(mine, good[0]), (mine, bad), (mine, good[1])]
-        outcomes = receive_all(federation.ledger, federation.devices, sealed_copies, N_ITEMS)
+        outcomes = accept_copies(federation.ledger, federation.devices, sealed_copies, N_ITEMS)
 
         assert [isinstance(outcome, int) for outcome in outcomes] == [True, False, True]
         assert len(list(federation.devices.sharing_rows(ReceivedCopy))) == 2
@@ -284,7 +275,7 @@ def _everything(federation: FederationSession) -> None:
     done = {(each.sender, each.share.recipient) for each in handed_over_copies(devices)}
     fresh = [person(federation, user) for user in (0, 2, 3)]
     wanted = [(g, consent[g.slot], n) for g in fresh for n in numbers if (g.number, n) not in done]
-    hand_over_all(ledger, devices, wanted, SCALE, RANDOM)
+    hand_over_copies(ledger, devices, wanted, SCALE, RANDOM)
     here = {hash for _, hash, _ in devices.sharing_rows(ReceivedCopy)}
     by_number = {device.number: device for device in devices.devices()}
     sealed_copies = [
@@ -292,7 +283,7 @@ def _everything(federation: FederationSession) -> None:
         for each in handed_over_copies(devices)
         if each.hash not in here
     ]
-    receive_all(ledger, devices, sealed_copies, N_ITEMS)
+    accept_copies(ledger, devices, sealed_copies, N_ITEMS)
 
 
 _STEPS: list[tuple[type, str]] = [
@@ -445,12 +436,12 @@ def test_recipients_take_no_more_copies_than_they_want(folder: Path) -> None:
         federation.devices.set_copy_quota(slot, 2)
 
         mine = person(federation, 1)
-        outcomes = receive_all(
+        outcomes = accept_copies(
             federation.ledger, federation.devices, [(mine, sealed_copy) for sealed_copy in sealed_copies[1:]], N_ITEMS
         )
         assert [type(outcome) for outcome in outcomes] == [int, CopyDeclined]
         federation.devices.set_copy_quota(slot, 0)
-        with pytest.raises(CopyDeclined, match="takes no more copies"):
+        with pytest.raises(CopyDeclined, match="accepts no more copies"):
             takes(federation, 1, sealed_copies[2])
         federation.devices.set_copy_quota(slot, None)
         takes(federation, 1, sealed_copies[2])
