@@ -149,7 +149,7 @@ def noise_precision_of(count: float, error: float) -> float:
 
 
 def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> tuple[Float64Array, Float64Array]:
-    """Return mean and precision of the Gaussian that fits n posteriors, from their moments (packed) and means summed."""
+    """Return mean and precision of the Gaussian that fits n posteriors, from sums of packed moments and of means."""
     k = len(mean_sum)
     mean = mean_sum / (n + _PSEUDO_COUNT)
     covariance = np.diag(_PSEUDO_COUNT / np.diag(model.initial_precision(k)))
