@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.federation.participant.masking import MaskingClient
-from liberate.federation.store.device_rows import DeviceData
+from liberate.federation.participant.refusals import Refused
+from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
-from liberate.federation.wire.round_messages import Refused
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     EncryptedShares,
@@ -36,6 +38,9 @@ from liberate.randomness import SimulatedRandomness
 
 ORIGIN = "test.invalid/masked"
 COORDINATOR = SigningKey.from_seed(b"c" * 32)
+POLICY = ParticipationPolicy(
+    origin=ORIGIN, log_key="", coordinator_key=COORDINATOR.public, mechanism="distributed_gaussian"
+)
 FIRST = 3
 """Number of the first participant."""
 
@@ -94,7 +99,8 @@ class Party:
             (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
             for number in self.participants
         ]
-        DeviceStore.create(self.folder, holdings).close()
+        with closing(DeviceStore.create(self.folder, holdings)) as devices:
+            devices.record_numbers(list(enumerate(self.participants)), seq=0)
         self.entry = sign(round_record(self.participants, self.minimum), COORDINATOR)
         self.keys, self.sealed = {}, {}
         self.start()
@@ -103,7 +109,7 @@ class Party:
         """Start the host, or start it again: only what is on disk is left."""
         self.devices = DeviceStore(self.folder)
         signing = {slot: signing_key(number) for slot, number in enumerate(self.participants)}
-        self.masks = MaskingClient(self.devices, signing, ORIGIN, COORDINATOR.public, SimulatedRandomness(1))
+        self.masks = MaskingClient(self.devices, signing, POLICY, SimulatedRandomness(1))
 
     def restart(self) -> None:
         self.devices.close()
@@ -117,11 +123,16 @@ class Party:
     def round(self) -> MaskedRound:
         return masked_round(self.entry)
 
+    def device(self, number: int) -> Device:
+        device = self.devices.find(number=number)
+        assert device is not None
+        return device
+
     # --- what an honest coordinator says ------------------------------------------------------------------------------
 
     def advertise(self, participants: Sequence[int] | None = None) -> dict[int, AdvertisedKeys]:
         numbers = self.participants if participants is None else participants
-        keys = self.masks.advertise(self.round, [(number - FIRST, number) for number in numbers], "note")
+        keys = self.masks.advertise(self.round, [self.device(number) for number in numbers], "note")
         self.keys |= dict(zip(numbers, keys, strict=True))
         return self.keys
 
@@ -153,7 +164,7 @@ class Party:
 
     def share(self, number: int) -> EncryptedShares:
         request, checkpoint = self.share_request(number)
-        shares = self.masks.share(number - FIRST, number, self.round, request, checkpoint)
+        shares = self.masks.share(self.device(number), self.round, request, checkpoint)
         self.sealed[number] = shares.sealed
         return shares
 
@@ -163,9 +174,9 @@ class Party:
         return MaskRequest(round=b"", received=received)
 
     def upload(self, number: int, values: UInt32Array) -> UInt32Array:
-        self.masks.receive(number - FIRST, number, self.round, self.mask_request(number))
+        self.masks.receive(self.device(number), self.round, self.mask_request(number))
         masked = values.copy()
-        self.masks.add(number - FIRST, number, self.round, masked)
+        self.masks.add(self.device(number), self.round, masked)
         return masked
 
     def until_upload(self, values: UInt32Array) -> dict[int, UInt32Array]:
@@ -190,7 +201,7 @@ class Party:
     def unmask(self, number: int, *records: Record, by: SigningKey = COORDINATOR) -> RevealedShares:
         """Show somebody survivors entries, all of them on a ledger that holds nothing else."""
         request, checkpoint = unmask_request(self.entry, [signed(record, by) for record in records])
-        (answer,) = self.masks.unmask([(number - FIRST, number)], self.round, request, checkpoint)
+        (answer,) = self.masks.unmask([self.device(number)], self.round, request, checkpoint)
         if isinstance(answer, Refused):
             raise answer
         return answer

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.coordinator.secure_aggregation import survivor_parts
 from liberate.federation.keys import rotate_key
-from liberate.federation.wire.round_messages import Refused, RoundAnswer, RoundRefusal, decode_answer, encode_message
+from liberate.federation.participant.refusals import Refused
+from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer, encode_message
 from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
@@ -280,7 +281,7 @@ def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
     with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))})) as scene:
         with pytest.raises(InsufficientCohort):
             scene.learn(1)
-        view, known = scene.coordinator._view(), scene.host._checkpoint
+        view, known = scene.coordinator._view(), scene.host._checker.accepted
         assert known is not None
         (position,) = view.ledger.positions(kind="round")
 
@@ -305,11 +306,11 @@ def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_pat
             mechanism=msgspec.structs.replace(record.mechanism, parameters=record.mechanism.parameters | {"masked": 0}),
         )
         with pytest.raises(Refused, match="without masks is for simulations"):
-            scene.host._check_policy(bare)
+            scene.host._checker._check_policy(bare)
         for changes in ({"shape": (9, 3, 1)}, {"noise_placement": "on_sum"}):
             with pytest.raises(Refused, match=r"for uploads without|for simulations"):
-                scene.host._check_policy(msgspec.structs.replace(record, **changes))
-        scene.host._check_policy(record)
+                scene.host._checker._check_policy(msgspec.structs.replace(record, **changes))
+        scene.host._checker._check_policy(record)
     real = replace(PLAIN, is_simulated=False)
     with stage(tmp_path / "bare", real) as scene, pytest.raises(FederationError, match="not_simulated"):
         scene.learn(1)

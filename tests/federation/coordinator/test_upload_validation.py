@@ -83,7 +83,7 @@ def open_round(scene: Stage) -> Round:
 def signed(scene: Stage, answer: RoundAnswer, **changes: object) -> bytes:
     """Give the answer's entry with changed fields, signed by the liar's own key."""
     record = msgspec.structs.replace(decode_entry(answer.entry).record, **changes)
-    return sign(record, scene.host._keys[scene.host.numbers.index(LIAR)])
+    return sign(record, scene.host._answers.keys[scene.host.numbers.index(LIAR)])
 
 
 def sending(scene: Stage, upload: bytes, answer: RoundAnswer) -> RoundAnswer:

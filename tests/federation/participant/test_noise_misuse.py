@@ -11,7 +11,8 @@ import pytest
 
 from liberate.arrays import FixedPointStatistics
 from liberate.federation.coordinator.upload_validation import UploadValidator
-from liberate.federation.participant.host import Host, _Task
+from liberate.federation.participant.answers import AnswerInputs, AnswerSecrets, RoundAnswers
+from liberate.federation.participant.checks import RoundTask
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
@@ -20,7 +21,6 @@ from liberate.federation.wire.round_messages import (
     decode_message,
     decode_upload,
     encode_message,
-    encode_upload,
 )
 from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
@@ -94,29 +94,29 @@ def test_noise_key_that_forgets_the_round_is_caught(
 def test_device_that_draws_again_when_asked_again_is_caught(
     tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def redraw(self: Host, task: _Task, waiting: list[tuple[Device, OutboxMessage]]) -> list[Reply]:
-        if not waiting:
-            return []
-        keys = [bytes([9]) * 31 + bytes([index + 1]) for index in range(len(waiting))]
-        release, _ = self._compute(task, [(device.slot, ()) for device, _ in waiting], keys)
+    def redraw(self: RoundAnswers, task: RoundTask, stored: list[tuple[Device, OutboxMessage]]) -> list[Reply]:
+        keys = [bytes([9]) * 31 + bytes([index + 1]) for index in range(len(stored))]
+        inputs = [
+            AnswerInputs(
+                device=device,
+                copies=(),
+                secrets=AnswerSecrets(noise_key=key, upload_salt=b"", profile_salt=b""),
+            )
+            for key, (device, _) in zip(keys, stored, strict=True)
+        ]
+        uploads, _ = self._compute(task, inputs)
         return [
             Reply(
                 device.enrolled_number,
-                encode_message(
-                    RoundAnswer(
-                        entry=message.entry,
-                        upload=encode_upload(release, index, is_dense=True),
-                        salt=message.upload_salt,
-                    )
-                ),
+                encode_message(RoundAnswer(entry=message.entry, upload=upload, salt=message.upload_salt)),
             )
-            for index, (device, message) in enumerate(waiting)
+            for upload, (device, message) in zip(uploads, stored, strict=True)
         ]
 
     def takes_anything(self: UploadValidator, sender: int, answer: RoundAnswer) -> FixedPointStatistics:
         return decode_upload(answer.upload, shape=self.record.shape, is_dense=self.is_dense)
 
-    monkeypatch.setattr(Host, "_answer_again", redraw)
+    monkeypatch.setattr(RoundAnswers, "answer_again", redraw)
     # A coordinator that wants fresh noise takes what does not open its commitment.
     monkeypatch.setattr(UploadValidator, "check", takes_anything)
 

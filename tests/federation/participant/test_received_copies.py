@@ -32,7 +32,7 @@ class Store:
 
     copies: tuple[bytes, ...]
 
-    def all_kept(self, kind: type[ReceivedCopy]) -> list[tuple[int, Digest, ReceivedCopy]]:
+    def sharing_rows(self, kind: type[ReceivedCopy]) -> list[tuple[int, Digest, ReceivedCopy]]:
         return [
             (
                 0,

@@ -1,8 +1,8 @@
-"""What people on a host learn from besides their own ratings: copies that others have shared with them.
+"""Copies of others' ratings that devices learn from beside their participants' own.
 
-A copy answers through its recipient: the statistic is computed for the own ratings and for each copy, and the sum of
-them is the recipient's one upload, clipped and noised as a whole. Of n copies that a consent allows each weighs 1/n, so
-that a person weighs no more than one person more, however many copies there are.
+A copy answers through its recipient: the statistic is computed for the participant's ratings and for each copy, and the
+sum of them is the recipient's one upload, clipped and noised as a whole. Of n copies that a consent allows each weighs
+1/n, so that a sender weighs no more than one participant more, however many copies there are.
 """
 
 from __future__ import annotations
@@ -28,84 +28,99 @@ MAX_COPIES_PER_ROUND = 800
 
 
 class ReceivedCopies:
-    """The copies that lie on the devices of a host.
+    """The copies that the devices of a host have received.
 
     Args:
-        devices: Their store.
+        store: The devices' store.
     """
 
-    def __init__(self, devices: DeviceStore) -> None:
+    def __init__(self, store: DeviceStore) -> None:
         self._received: dict[int, dict[Digest, ReceivedCopy]] = {}
         self._usable: dict[int, tuple[int, tuple[UsedCopy, ...]]] = {}
-        for slot, share, received in devices.sharing_rows(ReceivedCopy):
+        for slot, share, received in store.sharing_rows(ReceivedCopy):
             self._received.setdefault(slot, {})[share] = received
 
-    def tell(self, slot: int, round_number: int, shares: Sequence[bytes]) -> None:
-        """Note which shares a device may use in a round; those it does not hold are left out."""
-        own = self._received.get(slot, {})
-        held = sorted((own[Digest(share)].sender, Digest(share)) for share in set(shares) if share in own)
-        usable = tuple(UsedCopy(sender=sender, share=share) for sender, share in held[:MAX_COPIES_PER_ROUND])
-        self._usable[slot] = (round_number, usable)
+    def allow(self, round_number: int, slot: int, shares: Sequence[Digest]) -> None:
+        """Note which shares a device may use in a round; those it has not received are left out."""
+        received = self._received.get(slot, {})
+        usable = sorted((received[share].sender, share) for share in set(shares) & received.keys())
+        chosen = tuple(UsedCopy(sender=sender, share=share) for sender, share in usable[:MAX_COPIES_PER_ROUND])
+        self._usable[slot] = round_number, chosen
 
-    def of(self, slot: int, round_number: int) -> tuple[UsedCopy, ...]:
-        """Give the shares that a device uses in a round, increasing by sender and hash."""
-        told, usable = self._usable.get(slot, (0, ()))
-        return usable if told == round_number else ()
+    def usable_in(self, round_number: int, slot: int) -> tuple[UsedCopy, ...]:
+        """Return the copies that a device uses in a round, increasing by sender and share."""
+        allowed_in, usable = self._usable.get(slot, (0, ()))
+        return usable if allowed_in == round_number else ()
 
     def compute(
         self,
         statistic: Statistic,
         model: Model,
-        own: Ratings,
-        uses: Sequence[tuple[int, tuple[UsedCopy, ...]]],
+        ratings: Ratings,
+        used: Sequence[tuple[int, tuple[UsedCopy, ...]]],
     ) -> RealStatistics:
-        """Compute a statistic of devices' own ratings and the copies they use.
+        """Return a statistic of devices' ratings and the copies they use.
 
-        Whatever a sender has put in a copy, ratings beyond the scale count as its ends.
+        Whatever a sender has put into a copy, ratings beyond the scale count as its ends.
 
         Args:
             statistic: What is computed.
             model: The model it is computed from.
-            own: Ratings of the devices.
-            uses: Slot and shares of each of them.
+            ratings: Ratings of the devices' participants.
+            used: Slot and copies of each device.
 
         Raises:
-            FederationError: A copy is not on its device any more.
+            FederationError: A device no longer stores one of its copies.
         """
-        rows = statistic.compute(model, own)
-        owners = np.array([at for at, (_, inputs) in enumerate(uses) for _ in inputs], np.int64)
-        if not len(owners):
+        rows = statistic.compute(model, ratings)
+        copies = [self._copy(slot, share) for slot, shares in used for share in shares]
+        if not copies:
             return rows
-        copies = [self._copy(slot, each) for slot, inputs in uses for each in inputs]
-        received = Ratings.from_user_bytes([each.copy for each in copies], own.n_items)
+
+        received = Ratings.from_user_bytes([copy.copy for copy in copies], ratings.n_items)
         others = statistic.compute(model, replace(received, values=received.values.clip(model.low, model.high)))
-        return _added(rows, others, owners, np.array([1 / each.max_shares for each in copies]))
+
+        owners = np.repeat(np.arange(len(used)), [len(shares) for _, shares in used])
+        weights = np.array([1 / copy.max_shares for copy in copies])
+        return _added(rows, others, owners, weights, n_rows=statistic.shape[0])
 
     def _copy(self, slot: int, used: UsedCopy) -> ReceivedCopy:
         received = self._received.get(slot, {}).get(used.share)
         if received is None:
-            raise FederationError(f"device {slot} does not hold the copy of participant {used.sender} any more")
+            raise FederationError(f"device {slot} no longer has the copy of participant {used.sender}")
         return received
 
 
-def _added(rows: RealStatistics, others: RealStatistics, owners: Int64Array, weights: Float64Array) -> RealStatistics:
-    """Add what was computed of copies, each with its weight, to what was computed of their owners' ratings."""
-    n, counts = len(rows.indptr) - 1, np.diff(others.indptr)
-    device = np.concatenate([np.repeat(np.arange(n), np.diff(rows.indptr)), np.repeat(owners, counts)])
-    indices = np.concatenate([rows.indices, others.indices])
-    order = np.lexsort((indices, device))
-    device, indices = device[order], indices[order]
-    is_first = (np.diff(device, prepend=-1) | np.diff(indices, prepend=-1)) != 0
-    starts, places = np.flatnonzero(is_first), np.empty(len(order), np.int32)
-    places[order] = np.cumsum(is_first) - 1
-    summed = np.zeros((len(starts), rows.rows.shape[1]))
-    add_rows(summed, places[: len(rows.rows)], rows.rows)
-    add_rows(summed, places[len(rows.rows) :], others.rows * np.repeat(weights, counts)[:, None])
+def _added(
+    rows: RealStatistics, others: RealStatistics, owners: Int64Array, weights: Float64Array, *, n_rows: int
+) -> RealStatistics:
+    """Return the statistics of participants' ratings plus those of copies, each with its weight.
+
+    Args:
+        rows: Computed of the ratings of each device's participant.
+        others: Computed of the copies.
+        owners: Index of the device that uses each copy, increasing.
+        weights: What each copy counts for.
+        n_rows: Rows of the statistic's table.
+    """
+    n_devices = len(rows.tails)
+    n_added = np.diff(others.indptr)
+
+    # Each (device, table row) that anything was computed for becomes one row of the result, in this order.
+    device = np.concatenate([np.repeat(np.arange(n_devices), np.diff(rows.indptr)), np.repeat(owners, n_added)])
+    places = device * n_rows + np.concatenate([rows.indices, others.indices])
+    filled, result_rows = np.unique(places, return_inverse=True)
+    own_rows, copy_rows = np.split(result_rows.astype(np.int32), [len(rows.rows)])
+
+    summed = np.zeros((len(filled), rows.rows.shape[1]))
+    add_rows(summed, own_rows, rows.rows)
+    add_rows(summed, copy_rows, others.rows * np.repeat(weights, n_added)[:, None])
+
     tails = rows.tails.copy()
     np.add.at(tails, owners, others.tails * weights[:, None])
     return RealStatistics(
-        indptr=np.searchsorted(device[starts], np.arange(n + 1)),
-        indices=indices[starts],
+        indptr=np.searchsorted(filled, np.arange(n_devices + 1) * n_rows),
+        indices=(filled % n_rows).astype(np.int32),
         rows=summed.astype(np.float32),
         tails=tails,
     )

@@ -80,15 +80,6 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     known_size: int
 
 
-class Refused(Exception):
-    """A participant does not answer; reason and detail as in `RoundRefusal`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 def encode_message(message: msgspec.Struct) -> bytes:
     """Write a message as MessagePack."""
     return _encoder.encode(message)

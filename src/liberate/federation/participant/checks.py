@@ -1,0 +1,290 @@
+"""What a device checks before it takes part in a round: the log's checkpoint, the round's entry, its terms, its model.
+
+Nothing is computed of anybody's ratings before all of it has passed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from liberate.crypto.merkle import verify_consistency
+from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_checkpoint
+from liberate.crypto.signing import verify_signature
+from liberate.data.ratings import Ratings
+from liberate.errors import NoQuorum, ProofMismatch
+from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.store.device_rows import Device
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
+from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.round_messages import RoundRequest
+from liberate.federation.wire.secagg_messages import UnmaskRequest
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
+from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.records import Round
+from liberate.model.codec import decode_model, model_digest
+from liberate.model.model import Model
+from liberate.model.registry import statistic_of
+from liberate.model.statistics import Statistic
+from liberate.privacy.mechanism_base import Mechanism, SumMechanism
+from liberate.privacy.mechanisms import mechanism_from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedRound:
+    """A round whose entry, inclusion and terms have passed; its model has not been looked at.
+
+    Attributes:
+        record: The round.
+        hash: Leaf hash of its entry.
+        mechanism: What protects uploads.
+        checkpoint: The one that includes the entry.
+        note: That checkpoint as it was signed.
+    """
+
+    record: Round
+    hash: Digest
+    mechanism: Mechanism
+    checkpoint: Checkpoint
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTask:
+    """A round that has passed every check, with all that its answers are computed from.
+
+    Attributes:
+        accepted: The round.
+        model: The model it starts from.
+        statistic: What is computed.
+        masked: The round as one of secure aggregation; None if uploads are not masked.
+    """
+
+    accepted: AcceptedRound
+    model: Model
+    statistic: Statistic
+    masked: MaskedRound | None
+
+    @property
+    def record(self) -> Round:
+        return self.accepted.record
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether uploads hold every row of the statistic's table."""
+        return self.accepted.mechanism.is_dense and self.record.noise_placement == "per_upload"
+
+
+class RoundChecker:
+    """Checks what a coordinator sends against what the participants of a host agreed to.
+
+    Args:
+        store: Where the newest accepted checkpoint is read from, and evidence of a split view is kept.
+        policy: What the participants agreed to.
+        n_items: Size of the catalogue.
+        is_simulated: Whether this is a simulation, in which noise may be drawn on the sum.
+
+    Attributes:
+        accepted: The largest checkpoint accepted so far. Set it only once what was answered under it is stored.
+    """
+
+    def __init__(self, store: DeviceStore, policy: ParticipationPolicy, n_items: int, *, is_simulated: bool) -> None:
+        self._store = store
+        self._policy = policy
+        self._n_items = n_items
+        self._is_simulated = is_simulated
+        note = store.checkpoint()
+        self.accepted = None if note is None else verify_checkpoint(note, policy.log_key)
+
+    def check_round(self, request: RoundRequest) -> AcceptedRound:
+        """Return the round of a request, after checking its entry, its inclusion in the log, and its terms.
+
+        Raises:
+            Refused: quorum, record, rollback, split_view, consistency, inclusion or policy.
+        """
+        checkpoint = self.check_checkpoint(request)
+
+        with refused_as("inclusion"):
+            entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
+        record = self._check_record(entry)
+
+        return AcceptedRound(
+            record=record,
+            hash=entry.leaf_hash,
+            mechanism=self._check_policy(record),
+            checkpoint=checkpoint,
+            note=request.checkpoint,
+        )
+
+    def check_model(self, accepted: AcceptedRound, request: RoundRequest) -> RoundTask:
+        """Return what an accepted round asks devices to compute, after checking its model and statistic.
+
+        Raises:
+            Refused: model or record.
+        """
+        record = accepted.record
+        require(
+            model_digest(request.model) == record.base_digest,
+            "model",
+            f"the model's bytes do not match the digest of round {record.number}",
+        )
+        with refused_as("model"):
+            model = decode_model(request.model)
+
+        return RoundTask(
+            accepted=accepted,
+            model=model,
+            statistic=self._check_statistic(accepted, model),
+            masked=read_masked_round(request.entry) if record.is_masked else None,
+        )
+
+    def check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
+        """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
+
+        Raises:
+            Refused: quorum, record, rollback, split_view or consistency.
+        """
+        with refused_as("record"), refused_as("quorum", NoQuorum):
+            checkpoint = verify_cosigned_checkpoint(request.checkpoint, self._policy.log_key, self._policy.witnesses)
+
+        known = self.accepted
+        if known is None or checkpoint == known:
+            return checkpoint
+        require(
+            checkpoint.size >= known.size, "rollback", f"tree size {checkpoint.size} is below the accepted {known.size}"
+        )
+        if checkpoint.size == known.size:
+            path = self._store.keep_evidence(request.checkpoint)
+            raise Refused("split_view", f"the log has signed two roots for tree size {known.size}: see {path}")
+        require(
+            request.known_size == known.size,
+            "consistency",
+            f"a consistency proof from tree size {known.size} is needed",
+        )
+        with refused_as("split_view", ProofMismatch):
+            verify_consistency(known.size, checkpoint.size, request.consistency, known.root, checkpoint.root)
+        return checkpoint
+
+    def _check_record(self, entry: Entry) -> Round:
+        record = entry.record
+        if not isinstance(record, Round) or record.origin != self._policy.origin:
+            raise Refused("record", f"the entry is not a round of {self._policy.origin}")
+        with refused_as("record"):
+            verify_signature(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
+        return record
+
+    def _check_policy(self, record: Round) -> Mechanism:
+        """Return the mechanism of a round, after checking that it is the agreed one at its true price."""
+        with refused_as("policy"):
+            mechanism = mechanism_from(record.mechanism.name, record.fraction_bits, record.mechanism.parameters)
+
+        require(
+            mechanism.name == self._policy.mechanism,
+            "policy",
+            f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}",
+        )
+        require(
+            (record.account, record.spend_nano) == (mechanism.account, mechanism.spend_nano),
+            "policy",
+            "the round states another spend than its mechanism has",
+        )
+        # Otherwise a run could go on until it has spent all that its participants agreed to.
+        require(
+            record.spend_nano == 0 or record.rounds is not None,
+            "policy",
+            "a private run fixes its number of rounds before the first",
+        )
+        self._check_noise(record, mechanism)
+        return mechanism
+
+    def _check_noise(self, record: Round, mechanism: Mechanism) -> None:
+        """Check who draws the noise, and that the sum cannot be had without enough of it."""
+        require(
+            record.noise_placement == "per_upload" or self._is_simulated,
+            "policy",
+            "noise drawn on the sum is for simulations",
+        )
+        require(
+            not record.is_masked or (record.noise_placement, record.shape[2]) == ("per_upload", 0),
+            "policy",
+            "masks are for uploads without a tail, modulo 2**32",
+        )
+        if not isinstance(mechanism, SumMechanism):
+            return
+
+        require(
+            record.is_masked or self._is_simulated,
+            "policy",
+            f"mechanism {mechanism.name} without masks is for simulations",
+        )
+        require(
+            record.minimum >= mechanism.honest,
+            "policy",
+            f"a sum of {record.minimum} uploads may lack the noise of {mechanism.honest} participants",
+        )
+        if record.is_masked:
+            n_participants = len(set(numbers_in(record.cohort)))
+            most = math.ceil(Fraction(str(self._policy.honest_fraction)) * n_participants)
+            require(
+                mechanism.honest <= most,
+                "policy",
+                f"the round counts on the noise of {mechanism.honest} of {n_participants} participants, "
+                f"of at most {most} was agreed",
+            )
+
+    def _check_statistic(self, accepted: AcceptedRound, model: Model) -> Statistic:
+        """Return the statistic that a round names, after checking that it is the model's and has the round's shape."""
+        record = accepted.record
+        with refused_as("record", (ValueError, IndexError)):
+            statistic = statistic_of(model, noisy=accepted.mechanism.account != "none")
+
+        require(
+            record.statistic == statistic.name,
+            "record",
+            f"statistic {record.statistic} is not the model's {statistic.name}",
+        )
+        require(
+            (model.n_items, record.shape) == (self._n_items, statistic.shape),
+            "record",
+            f"shape {record.shape} is not that of statistic {record.statistic}",
+        )
+        # Tried on no ratings: whether a device refuses must say nothing about its participant's.
+        with refused_as("record", ValueError):
+            statistic.compute(model, Ratings.from_user_bytes([], self._n_items))
+        return statistic
+
+
+def check_terms(device: Device, record: Round) -> None:
+    """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
+
+    Raises:
+        Refused: revoked, not_agreed or budget.
+    """
+    require(not device.is_revoked, "revoked", "the key was revoked")
+    require(
+        device.run == record.run,
+        "not_agreed",
+        f"the round is of run {record.run}, the participant agreed to run {device.run}",
+    )
+
+    spent, agreed = device.epsilon_nano, device.epsilon_nano_agreed
+    if record.account == "rho":
+        spent, agreed = device.rho_nano, device.rho_nano_agreed
+    require(
+        device.last_round >= record.number or spent + record.spend_nano <= agreed,
+        "budget",
+        f"the limit of the {record.account} account is reached",
+    )
+
+
+def read_masked_round(entry: bytes) -> MaskedRound:
+    """Return the masked round of an entry, whose signature and inclusion are checked elsewhere.
+
+    Raises:
+        Refused: record.
+    """
+    with refused_as("record"):
+        return masked_round(entry)
