@@ -125,7 +125,7 @@ def test_keys_for_another_entry_of_a_round_are_refused(party: Party) -> None:
 
 @pytest.mark.parametrize("participants", [[], [3], [3, 4]])
 def test_a_cohort_of_two_is_no_crowd(participants: list[int]) -> None:
-    with pytest.raises(FederationError, match="3 people or more"):
+    with pytest.raises(FederationError, match="list 3 participants or more"):
         masked_round(sign(round_record(participants, 1), COORDINATOR))
 
 
