@@ -61,7 +61,7 @@ assert audit.ok
 
 # %%
 trace = liberate.trace(run, "user:196")
-print(f"{len(trace['updates'])} updates, {trace['proofs']} proofs checked, last model: {trace['models'][-1]['digest']}")
+print(f"{len(trace.updates)} updates, {trace.proofs} proofs checked, last model: {trace.models[-1].digest.hex()}")
 
 # %% [markdown]
 # ## Recommend

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from liberate.runs.privacy_report import privacy_report as report_privacy
     from liberate.runs.train import train
     from liberate.settings import Settings
-    from liberate.tracing.answers import trace_person as trace
+    from liberate.tracing.traces import trace_participant as trace
     from liberate_studies import run_study
 
 __version__ = "0.1.0"
@@ -79,7 +79,7 @@ _PLACES = {
     "report_privacy": "liberate.runs.privacy_report:privacy_report",
     "run_study": "liberate_studies:run_study",
     "share": "liberate.runs.actions:share",
-    "trace": "liberate.tracing.answers:trace_person",
+    "trace": "liberate.tracing.traces:trace_participant",
     "train": "liberate.runs.train:train",
     "verify": "liberate.ledger.verification.verify:verify_ledger",
     "withdraw": "liberate.runs.actions:withdraw",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,9 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate import report
-from liberate.report.flows import MOST, Flow, FlowGraph, Thing, flow_of, lay_out
+from liberate.identifiers import Digest, KeyId
+from liberate.report.flow_layout import MOST, Flow, FlowGraph, Thing, lay_out
+from liberate.report.flows import flow_of
 from liberate.runs.folder import Run
-from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
+from liberate.tracing.entry_answers import UseAnswer
+from liberate.tracing.leak.answers import BaseOwner, CandidateAnswer, LeakAnswer, LeakSummary
+from liberate.tracing.model_trace import trace_model
+from liberate.tracing.parties import Party
+from liberate.tracing.traces import trace_participant, trace_recipient, trace_share
 from tests.runs.sharing import sharing_run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,7 +45,7 @@ def joined(flow: Flow, begin: str, end: str) -> bool:
 
 
 def test_a_person_is_joined_to_models_through_copies_and_recipients(run: Run) -> None:
-    flow = flow_of(trace_person(run, "3"))
+    flow = flow_of(trace_participant(run, "3"))
 
     found = columns(flow)
     assert found["participant"] == ["participant 3"]
@@ -61,14 +68,14 @@ def test_a_person_is_joined_to_models_through_copies_and_recipients(run: Run) ->
 
 
 def test_many_answers_of_one_source_are_drawn_as_one(run: Run) -> None:
-    """30 own answers and 30 uses of a copy, of which the last one shaped no model."""
-    found = trace_person(run, "5")
-    own = [found["updates"][0] | {"position": 100 + 2 * i, "round": i, "version": i} for i in range(1, 31)]
-    uses = [each | {"position": each["position"] + 1, "by": 3, "shares": [1]} for each in own[:-1]]
-    lost = uses[0] | {"position": 999, "round": 31, "version": None, "outcome": "aborted"}
-    models = [found["models"][0] | {"version": i} for i in range(1, 31)]
+    """30 updates and 30 uses of a copy, of which the last one shaped no model."""
+    found = trace_participant(run, "5")
+    updates = [replace(found.updates[0], position=100 + 2 * i, round=i, version=i) for i in range(1, 31)]
+    uses = [UseAnswer(**vars(update) | {"position": update.position + 1}, by=3, shares=(1,)) for update in updates[:-1]]
+    lost = replace(uses[0], position=999, round=31, version=None, outcome="aborted")
+    models = tuple(replace(found.models[0], version=i) for i in range(1, 31))
 
-    flow = flow_of(found | {"updates": own, "uses": [*uses, lost], "models": models, "descendants": []})
+    flow = flow_of(replace(found, updates=tuple(updates), uses=(*uses, lost), models=models, descendants=()))
 
     notes = {box.thing.text: box.thing.note for box in flow.boxes}
     assert columns(flow)["used in"] == ["30 updates", "29 updates", "update 999"]
@@ -95,7 +102,7 @@ def test_one_share_is_drawn_alone(run: Run) -> None:
 def test_a_model_is_joined_to_its_parent_and_to_whoever_shaped_it(run: Run) -> None:
     flow = flow_of(trace_model(run, 2))
 
-    assert columns(flow)["participants"] == ["own answers", "copies others used", "copies in the pool"]
+    assert columns(flow)["participants"] == ["own updates", "copies others used", "copies in the pool"]
     assert joined(flow, "model 1", "model 2")
     assert joined(flow, "pooled, round 2", "model 2")
     assert [box.thing.text for box in flow.boxes if box.thing.is_marked] == ["model 2"]
@@ -113,15 +120,35 @@ def test_what_was_received_is_joined_to_its_senders(run: Run) -> None:
 
 
 def test_only_the_accused_are_joined_to_a_leak() -> None:
-    def candidate(number: int, *, accused: bool) -> dict[str, object]:
-        return {"number": number, "role": "participant", "bound": 0.0001, "accused": accused, "senders": [3, 4]}
+    def party(number: int) -> Party:
+        return Party(number=number, role="participant", key_id=KeyId(""), user_id=None)
+
+    def candidate(number: int, *, accused: bool) -> CandidateAnswer:
+        return CandidateAnswer(
+            **vars(party(number)),
+            log10_likelihood=4.0,
+            bound=0.0001,
+            accused=accused,
+            senders=(3, 4),
+            also_held_by=(),
+            evidence=(),
+        )
 
     flow = flow_of(
-        {
-            "leak": {"rows": 1200, "matched": 900},
-            "owners": [{"number": 3}, {"number": 4}, {"number": 3}],
-            "candidates": [candidate(8, accused=True), candidate(9, accused=False)],
-        }
+        LeakAnswer(
+            format="liberate-leak/1",
+            leak=LeakSummary(sha256="", rows=1200, users=2, matched=900),
+            disclosures=(),
+            owners=tuple(
+                BaseOwner(**vars(party(number)), base=Digest(bytes(32)), rows=300, epsilon=None) for number in (3, 4, 3)
+            ),
+            candidates=(candidate(8, accused=True), candidate(9, accused=False)),
+            unopened=(),
+            proofs=0,
+            entry_count=0,
+            root=Digest(bytes(32)),
+            checkpoint="",
+        )
     )
 
     assert columns(flow) == {
@@ -168,10 +195,10 @@ def test_the_middle_of_a_long_column_becomes_one_thing_with_all_its_links() -> N
 
 
 def test_the_file_is_an_svg_that_loads_nothing_and_keeps_text_text(run: Run, tmp_path: Path) -> None:
-    found = trace_person(run, "3")
-    found["recipients"][0]["role"] = "<script>&"
+    found = trace_participant(run, "3")
+    hostile = replace(found.recipients[0], role="<script>&")  # type: ignore[arg-type]  # no role, and so the worst one
 
-    report.draw(found, tmp_path / "trace.svg")
+    report.draw(replace(found, recipients=(hostile, *found.recipients[1:])), tmp_path / "trace.svg")
 
     drawing = ElementTree.parse(tmp_path / "trace.svg").getroot()
     assert drawing.tag == f"{SVG}svg"

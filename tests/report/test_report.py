@@ -20,20 +20,20 @@ import pytest
 from liberate import report
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import LiberateError
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.acceptance import accept_copy
 from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
 from liberate.federation.sharing.handover import hand_over
+from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
-from liberate.report import words
-from liberate.report.facts import time_parts
-from liberate.runs.federation_terms import federation_terms
+from liberate.report.facts import step, time_parts
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.train import train
 from liberate.settings import resolve
-from liberate.tracing.answers import trace_person
+from liberate.tracing.entry_answers import ContributionAnswer, EntryAnswer, UseAnswer
+from liberate.tracing.traces import trace_participant
 from tests.browser import Browser
 from tests.report.document import Element, parse
 from tests.worlds import low_rank_ratings, write_csv
@@ -231,7 +231,7 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
 
 def share(run: Run, sender: str, recipient: str) -> None:
     """Let one participant hand a copy to another, who accepts it, and take the consent back."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         ledger, devices = standing.ledger, standing.devices
         participants = [devices.find(user_id=name) for name in (sender, recipient)]
         source, target = (each for each in participants if each is not None)
@@ -260,7 +260,7 @@ def test_report_traces_the_first_who_shared_with_what_became_of_the_copy(learn: 
         "Used by others": "0 uses for 0 models",
     }
     steps = [row.all("th")[0].words for row in trace.one("tbody").all("tr")]
-    recipient = trace_person(run, "user:u02")["number"]
+    recipient = trace_participant(run, "user:u02").number
     assert steps[-4:] == ["consented", "copy handed over", f"copy accepted by {recipient}", "consent withdrawn"]
     drawing = b64decode(trace.one("img").attributes["src"].removeprefix(SVG)).decode()
     assert "Where the data of participant" in drawing
@@ -274,23 +274,40 @@ def test_report_without_copies_draws_none(learn: Learn) -> None:
     assert trace.all("dt") == []
 
 
+def entry(kind: str, author: int) -> EntryAnswer:
+    return EntryAnswer(position=9, kind=kind, author=author, block=1, time_us=0, leaf_hash=Digest(bytes(32)), proof=())
+
+
+def answered(kind: str, author: int, number: int) -> ContributionAnswer:
+    """An update, or a pool, of a round that used it for no model."""
+    return ContributionAnswer(
+        **vars(entry(kind, author)), round=number, outcome="open", version=None, descendants=0, membership=None
+    )
+
+
+def used(kind: str, author: int, number: int) -> UseAnswer:
+    return UseAnswer(**vars(answered(kind, author, number)), by=author, shares=(4,))
+
+
 @pytest.mark.parametrize(
-    ("kind", "author", "more", "said"),
+    ("kind", "author", "contribution", "said"),
     [
-        ("update", 3, {"round": 2}, "answered round 2"),
-        ("update", 5, {"round": 2, "by": 5}, "copy used by 5, round 2"),
-        ("pool", 2, {"round": 1, "by": 2}, "copy in the pool, round 1"),
+        ("update", 3, answered("update", 3, 2), "answered round 2"),
+        ("update", 5, used("update", 5, 2), "copy used by 5, round 2"),
+        ("pool", 2, used("pool", 2, 1), "copy in the pool, round 1"),
         ("share", 5, None, "copy from 5"),
         ("receipt", 3, None, "copy accepted"),
-        ("erasure", 2, None, "forgotten"),
-        ("erasure", 3, None, "asked to be forgotten"),
+        ("erasure", 2, None, "erased"),
+        ("erasure", 3, None, "erasure requested"),
         ("disclosure", 7, None, "looked up by auditor 7"),
         ("key", 0, None, "key recovered"),
         ("survivors", 2, None, "survivors"),
     ],
 )
-def test_a_step_is_told_from_the_persons_side(kind: str, author: int, more: dict[str, int] | None, said: str) -> None:
-    assert words.step({"kind": kind, "author": author}, 3, more) == said
+def test_a_step_is_told_from_the_participants_side(
+    kind: str, author: int, contribution: ContributionAnswer | None, said: str
+) -> None:
+    assert step(entry(kind, author), 3, contribution) == said
 
 
 def test_report_traces_the_first_participant_into_every_model(learn: Learn) -> None:

@@ -17,7 +17,7 @@ from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.erasure import answer_request
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
@@ -29,15 +29,15 @@ from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs import actions
 from liberate.runs.evaluate import evaluate_run, recommend
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
-from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
+from liberate.tracing.traces import trace_participant
 from tests.federation.crashes import Crash, crash_at
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
@@ -98,9 +98,9 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
     (copy,) = received(run, FRIEND)
     assert copy.sender == me
-    traced = trace_person(run, PERSON)
-    assert [each["position"] for each in traced["shares"]] == [each["entry"] for each in shared]
-    assert {each["number"] for each in traced["recipients"]} == {friend, 2}
+    traced = trace_participant(run, PERSON)
+    assert [each.position for each in traced.shares] == [each["entry"] for each in shared]
+    assert {each.number for each in traced.recipients} == {friend, 2}
     assert len(entries(run, "receipt")) == 2
     assert [each["received"] for each in shared] == [True, True]
     with PoolStore(run.home / "pool") as pool:
@@ -262,7 +262,7 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     rounds = [record for entry in entries(run, "round") if isinstance(record := entry.record, Round)]
     assert [each.mechanism.parameters["honest"] for each in rounds] == [8, *[6] * (n_rounds - 1)]
     assert n_rounds > 1
-    assert trace_person(run, "user:u00")["rho"] == pytest.approx(sum(each.spend_nano for each in rounds) / 10**9)
+    assert trace_participant(run, "user:u00").rho == pytest.approx(sum(each.spend_nano for each in rounds) / 10**9)
     assert privacy_report(run)["epsilon_pld"] <= 16
     assert verify_ledger(run.ledger_folder).ok
 
@@ -324,7 +324,7 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
 @contextmanager
 def owning(run: Run) -> Iterator[FederationSession]:
     """Another process that owns the ledger, as a training does."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         yield standing
 
 
@@ -335,9 +335,7 @@ def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> N
         def wait() -> bool:
             nonlocal looked
             looked += 1
-            processor = request_processor(
-                run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
-            )
+            processor = request_processor(standing, run.dataset)
             carry_out(processor)
             return True
 
@@ -363,9 +361,7 @@ def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run)
 
 def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
     def wait() -> bool:
-        processor = request_processor(
-            run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
-        )
+        processor = request_processor(standing, run.dataset)
         carry_out(processor)
         return True
 
@@ -441,12 +437,12 @@ def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) 
     assert found["destroyed"] == ["device", "pool", "uploads"]
     assert received(run, FRIEND) == []
     assert actions.erase(run, PERSON, wait=now) == found, "asked again, it is told again"
-    traced = trace_person(run, PERSON)
-    assert len(traced["erasures"]) == 2
-    kinds = [entry["kind"] for entry in traced["entries"]]
+    traced = trace_participant(run, PERSON)
+    assert len(traced.erasures) == 2
+    kinds = [entry.kind for entry in traced.entries]
     assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
-    assert [found["user_id"], traced["user_id"]] == [None, None]
-    assert not any(entry["user_id"] == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
+    assert [found["user_id"], traced.user_id] == [None, None]
+    assert not any(entry.user_id == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify_ledger(run.ledger_folder).ok
     with pytest.raises(LiberateError, match="was erased"):

@@ -17,7 +17,6 @@ from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.setup import open_federation
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
@@ -32,13 +31,13 @@ from liberate.privacy.gaussian_tradeoff import rho_nano_limit
 from liberate.runs import prepare
 from liberate.runs import train as training
 from liberate.runs.evaluate import evaluate_run, recommend
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
-from liberate.tracing.answers import trace_person
+from liberate.tracing.traces import trace_participant
 from tests.worlds import find_person, low_rank_ratings
 
 Configure = Callable[..., Settings]
@@ -141,7 +140,7 @@ def test_people_outside_the_data_set_stay_and_do_not_answer(runs: tuple[Run, Run
     assert cohort == answered
     assert not absent & cohort
     assert len(held(second, "u00")) > 0
-    assert len(trace_person(second, "user:u00")["updates"]) == second.first_version
+    assert len(trace_participant(second, "user:u00").updates) == second.first_version
 
 
 def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tuple[Run, Run]) -> None:
@@ -201,7 +200,7 @@ def test_both_runs_answer_all_questions(runs: tuple[Run, Run]) -> None:
         own = {item.item_id for item in items}
         assert len(own) == 3
         assert not own & set(held(run, "u05"))
-        assert trace_person(run, str(person.number))["complete"] is True
+        assert trace_participant(run, str(person.number)).complete is True
         assert privacy_report(run)["rounds_joined_most"] == sum(each.result.rounds for each in runs)
         assert privacy_report(run)["this_run"]["rounds_joined_most"] == run.result.rounds
 
@@ -214,7 +213,7 @@ def test_federation_and_runs_move_together(runs: tuple[Run, Run], tmp_path: Path
     again = load_run(tmp_path / "moved" / "second")
 
     assert evaluate_run(again).metrics.rmse == pytest.approx(again.result.rmse)
-    assert trace_person(again, "user:u35")["complete"] is True
+    assert trace_participant(again, "user:u35").complete is True
 
 
 def test_data_set_of_new_ratings_alone_adds_to_what_devices_hold(tmp_path: Path, configure: Configure) -> None:
@@ -496,7 +495,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     train(configure(FIRST), tmp_path / "first")
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
-    with open_federation(first.home, federation_terms(first.settings)) as standing:
+    with open_run_federation(first) as standing:
         key = SigningKey.from_seed(standing.devices.data_of(person.slot).signing_seed)
         assert person.number is not None
         record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
@@ -507,7 +506,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     second = load_run(tmp_path / "second")
     assert second.record["left_out"] == ["u05"]
     assert count_commitments(second, person.number) == 1
-    assert len(trace_person(second, "user:u05")["updates"]) == first.result.rounds
+    assert len(trace_participant(second, "user:u05").updates) == first.result.rounds
 
 
 def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Configure) -> None:

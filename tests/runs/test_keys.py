@@ -22,9 +22,9 @@ from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key, show_key
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
-from liberate.tracing.answers import trace_person
 from liberate.tracing.entries import read_entries
 from liberate.tracing.proofs import prove_completeness
+from liberate.tracing.traces import trace_participant
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
 PERSON = "user:u03"
@@ -91,13 +91,13 @@ def test_run_goes_on_and_is_checked_after_a_rotation(
     assert found["key_id"] != before["key_id"]
     assert verify_ledger(run.ledger_folder, key=result.verifier_key).ok
     assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse)
-    traced = trace_person(run, PERSON)
-    assert [entry["kind"] for entry in traced["entries"]] == ["enrol", "dataset", "update", "key", "update"]
-    assert [update["outcome"] for update in traced["updates"]] == [traced["updates"][0]["outcome"]] * 2
-    assert traced["epsilon"] == pytest.approx(6, abs=1e-6)
-    assert prove_completeness(run, PERSON)["key_id"] == found["key_id"]
+    traced = trace_participant(run, PERSON)
+    assert [entry.kind for entry in traced.entries] == ["enrol", "dataset", "update", "key", "update"]
+    assert [update.outcome for update in traced.updates] == [traced.updates[0].outcome] * 2
+    assert traced.epsilon == pytest.approx(6, abs=1e-6)
+    assert prove_completeness(run, PERSON).key_id == found["key_id"]
     entries = read_entries(run, kind="update", author=PERSON, limit=2)
-    assert [entry["key_id"] for entry in entries] == [before["key_id"], found["key_id"]]
+    assert [entry.key_id for entry in entries] == [before["key_id"], found["key_id"]]
     assert len(recommend(run, found["key_id"], 3)[1]) == 3
 
 
@@ -124,7 +124,7 @@ def test_finished_run_is_checked_after_every_act(tmp_path: Path, configure: Conf
     assert len({step["public_key"] for step in shown["history"]}) == 5
     assert shown["key_id"] == found[3]["key_id"]
     assert find_person(run, first["key_id"]).number == 6, "a former key still names the person"
-    assert trace_person(run, PERSON)["epsilon"] == pytest.approx(6, abs=1e-6), "no act gives a budget back"
+    assert trace_participant(run, PERSON).epsilon == pytest.approx(6, abs=1e-6), "no act gives a budget back"
     assert verify_ledger(run.ledger_folder, key=result.verifier_key, checkpoint=kept).ok
     newest = (run.folder / "checkpoint").read_text("utf-8")
     assert newest != kept, "the change is published"

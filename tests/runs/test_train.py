@@ -23,7 +23,7 @@ from liberate.runs.plan import plan_run
 from liberate.runs.privacy_report import forecast, privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
-from liberate.tracing.answers import trace_person
+from liberate.tracing.traces import trace_participant
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
 Configure = Callable[..., Settings]
@@ -88,11 +88,11 @@ def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None
     result = train(configure("privacy.mode=device"), tmp_path / "run")
 
     assert (result.rounds, result.epsilon, result.delta) == (0, 0.0, 0.0)
-    trace = trace_person(load_run(tmp_path / "run"), "user:u03")
-    assert [entry["kind"] for entry in trace["entries"]] == ["enrol", "dataset"]
-    assert trace["updates"] == []
-    assert trace["complete"] is True
-    assert len(trace["completeness"]["entries"]) == 2
+    trace = trace_participant(load_run(tmp_path / "run"), "user:u03")
+    assert [entry.kind for entry in trace.entries] == ["enrol", "dataset"]
+    assert trace.updates == ()
+    assert trace.complete is True
+    assert len(trace.completeness.entries) == 2
     assert len(recommend(load_run(tmp_path / "run"), "user:u03", 3)[1]) == 3
     spent = privacy_report(load_run(tmp_path / "run"))
     assert (spent["epsilon_basic"], spent["rounds_joined_most"]) == (0.0, 0)

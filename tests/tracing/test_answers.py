@@ -20,9 +20,11 @@ from liberate.ledger.trace.completeness import Completeness, verify_completeness
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
-from liberate.tracing.answers import trace_model, trace_person, trace_recipient, trace_share
+from liberate.tracing.model_trace import trace_model
+from liberate.tracing.traces import trace_participant, trace_recipient, trace_share
 from tests.ledger.world import COORDINATOR, HOST, LOG_VKEY, ORIGIN, World, key, reopen
 from tests.runs.sharing import sharing_run
+from tests.tracing.asking import asked
 from tests.worlds import low_rank_ratings, write_csv
 
 
@@ -37,7 +39,7 @@ def numbers(found: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
 
 def shares(run: Run, sender: int) -> dict[int, int]:
     """Positions of somebody's shares by recipient."""
-    return {each["recipient"]: each["position"] for each in trace_person(run, str(sender))["shares"]}
+    return {each["recipient"]: each["position"] for each in asked(trace_participant, run, str(sender))["shares"]}
 
 
 def assert_proved(found: dict[str, Any], *entries: dict[str, Any]) -> None:
@@ -68,7 +70,7 @@ def assert_complete(found: dict[str, Any], number: int) -> None:
 
 def test_a_person_sees_copies_recipients_uses_and_models(run: Run) -> None:
     """4 and 5 and the pool used 3's copies for model 1; 3 answered for both models, and received a copy of 5."""
-    found = trace_person(run, "user:u3")
+    found = asked(trace_participant, run, "user:u3")
 
     assert numbers(found["shares"], "recipient", "epsilon", "is_active") == [
         (4, 2, False),
@@ -94,14 +96,14 @@ def test_a_person_sees_copies_recipients_uses_and_models(run: Run) -> None:
 
 
 def test_a_model_that_only_recipients_made_is_not_direct(run: Run) -> None:
-    found = trace_person(run, "5")
+    found = asked(trace_participant, run, "5")
 
     assert numbers(found["models"], "version", "directly", "through") == [(1, True, [3]), (2, True, [3])]
-    assert numbers(trace_person(run, "4")["models"], "directly", "through") == [(True, [2]), (True, [2])]
+    assert numbers(asked(trace_participant, run, "4")["models"], "directly", "through") == [(True, [2]), (True, [2])]
 
 
 def test_what_was_used_after_leaving_is_told(run: Run) -> None:
-    four, three = trace_person(run, "4"), trace_person(run, "3")
+    four, three = asked(trace_participant, run, "4"), asked(trace_participant, run, "3")
 
     assert numbers(four["used_after_withdrawal"], "kind", "round", "version") == [("update", 2, 2), ("pool", 2, 2)]
     assert all(each["position"] < four["withdrawal"] for each in four["used_after_withdrawal"])
@@ -114,7 +116,7 @@ def test_what_was_used_after_leaving_is_told(run: Run) -> None:
 
 
 def test_all_entries_of_a_person_are_proved_to_whoever_has_the_key(run: Run) -> None:
-    found = trace_person(run, "3")
+    found = asked(trace_participant, run, "3")
 
     proved = [each for name in ("entries", "updates", "shares", "consents", "uses", "models") for each in found[name]]
     assert len(proved) > 30
@@ -125,7 +127,7 @@ def test_all_entries_of_a_person_are_proved_to_whoever_has_the_key(run: Run) -> 
 def test_a_share_is_followed_to_its_recipient_and_models(run: Run) -> None:
     to_four, to_five, to_pool = (shares(run, 3)[number] for number in (4, 5, COORDINATOR))
 
-    found = trace_share(run, to_four)
+    found = asked(trace_share, run, to_four)
 
     assert (found["sender"]["number"], found["sender"]["user_id"]) == (3, "u3")
     assert numbers(found["shares"], "position", "recipient") == [(to_four, 4)]
@@ -136,7 +138,7 @@ def test_a_share_is_followed_to_its_recipient_and_models(run: Run) -> None:
     assert numbers(found["same_base"], "position") == [(to_five,), (to_pool,)]
     assert [each["is_active"] for each in found["consents"]] == [False]
     assert len(found["updates"]) == 1
-    assert trace_share(run, to_pool)["updates"] == []
+    assert asked(trace_share, run, to_pool)["updates"] == []
     assert_proved(found, *found["shares"], *found["consents"], found["receipt"], *found["uses"], *found["models"])
     assert_complete(found, 3)
 
@@ -146,7 +148,7 @@ def test_a_share_without_receipt_is_told(tmp_path: Path) -> None:
     with closing(reopen(run.ledger_folder)) as ledger:
         (position,) = World(ledger).add(World(ledger).share(5, 3))
 
-    found = trace_share(run, position)
+    found = asked(trace_share, run, position)
 
     assert (found["receipt"], found["uses"], found["models"]) == (None, [], [])
     assert found["recipients"][0]["accepted"] == 0
@@ -154,13 +156,13 @@ def test_a_share_without_receipt_is_told(tmp_path: Path) -> None:
 
 def test_what_is_no_share_is_refused(run: Run) -> None:
     with pytest.raises(LiberateError, match="of kind genesis, not of kind share"):
-        trace_share(run, 0)
+        asked(trace_share, run, 0)
     with pytest.raises(LiberateError, match="beyond the ledger's 73 entries"):
-        trace_share(run, 73)
+        asked(trace_share, run, 73)
 
 
 def test_what_somebody_received_is_told_with_the_consents(run: Run) -> None:
-    pool, three = trace_recipient(run, str(COORDINATOR)), trace_recipient(run, "user:u3")
+    pool, three = asked(trace_recipient, run, str(COORDINATOR)), asked(trace_recipient, run, "user:u3")
 
     assert (pool["role"], pool["user_id"]) == ("coordinator", None)
     assert numbers(pool["senders"], "number", "user_id") == [(3, "u3"), (4, "u4")]
@@ -177,11 +179,11 @@ def test_what_somebody_received_is_told_with_the_consents(run: Run) -> None:
 @pytest.mark.parametrize("name", [str(HOST), "99", "user:nobody"])
 def test_who_receives_nothing_is_refused(run: Run, name: str) -> None:
     with pytest.raises(LiberateError, match="no participant"):
-        trace_recipient(run, name)
+        asked(trace_recipient, run, name)
 
 
 def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
-    found = trace_model(run, 2)
+    found = asked(trace_model, run, 2)
 
     assert numbers(found["models"], "version", "round", "participants", "pooled") == [
         (2, 2, [3, 4, 5], [4]),
@@ -198,7 +200,7 @@ def test_who_shaped_a_model_is_told_step_by_step(run: Run) -> None:
     assert found["updates"] == sorted(at for step in found["models"] for at in step["updates"])
     assert_proved(found, *found["models"])
     with pytest.raises(LedgerError, match="there is no model 3"):
-        trace_model(run, 3)
+        asked(trace_model, run, 3)
 
 
 @pytest.mark.parametrize("recipients", ["pool", "peers"])
@@ -210,10 +212,10 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
     result = train(resolve(None, [f"data.source={data}", *more, *sharing], environment={}), tmp_path / "run")
     run = load_run(tmp_path / "run")
 
-    model = trace_model(run, result.rounds)
+    model = asked(trace_model, run, result.rounds)
     kind = "pooled" if recipients == "pool" else "copies"
     senders = [person["number"] for person in model["participants"] if person[kind]]
-    found = [trace_person(run, str(sender)) for sender in senders]
+    found = [asked(trace_participant, run, str(sender)) for sender in senders]
 
     assert len(senders) == 10
     assert [step["version"] for step in model["models"]] == list(range(result.rounds, 0, -1))
@@ -227,10 +229,10 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
             assert uses == [(taker, n, "used") for n in range(1, result.rounds + 1) for taker in takers]
             assert [one["through"] for one in each["models"]] == [takers] * result.rounds
         for share in each["shares"]:
-            answer = trace_share(run, share["position"])
+            answer = asked(trace_share, run, share["position"])
             assert answer["shares"] == [share]
             assert numbers(answer["uses"], "by") == [(by,) for by, *_ in uses if by == share["recipient"]]
-            got = trace_recipient(run, str(share["recipient"]))
+            got = asked(trace_recipient, run, str(share["recipient"]))
             assert share["position"] in [one["position"] for one in got["shares"]]
 
 
@@ -239,10 +241,10 @@ def test_an_answer_under_another_log_key_is_refused(run: Run) -> None:
     position = shares(run, 3)[4]
 
     asks: list[Callable[[], object]] = [
-        lambda: trace_person(other, "3"),
-        lambda: trace_share(other, position),
-        lambda: trace_recipient(other, "3"),
-        lambda: trace_model(other, 1),
+        lambda: asked(trace_participant, other, "3"),
+        lambda: asked(trace_share, other, position),
+        lambda: asked(trace_recipient, other, "3"),
+        lambda: asked(trace_model, other, 1),
     ]
     for ask in asks:
         with pytest.raises(InvalidRecord):
@@ -258,9 +260,9 @@ def test_a_damaged_receipt_stops_every_answer_about_the_share(tmp_path: Path) ->
         other.executemany("UPDATE entry SET entry = ? WHERE position = ?", damaged)
 
     asks: list[Callable[[], object]] = [
-        lambda: trace_person(run, "3"),
-        lambda: trace_share(run, position),
-        lambda: trace_recipient(run, "4"),
+        lambda: asked(trace_participant, run, "3"),
+        lambda: asked(trace_share, run, position),
+        lambda: asked(trace_recipient, run, "4"),
     ]
     for ask in asks:
         with pytest.raises(LedgerError):

@@ -24,6 +24,7 @@ from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import resolve
 from liberate.tracing.influence import trace_influence
+from tests.tracing.asking import asked
 from tests.worlds import low_rank_ratings, write_csv
 
 Train = Callable[..., Path]
@@ -66,7 +67,7 @@ def test_whoever_sends_the_opposite_is_the_worst(trained: Train, monkeypatch: py
         patched.setattr(NormalEquations, "compute", hostile)
         folder = trained("federation.batch_size=100", "model.tolerance=0")
 
-    found = trace_influence(load_run(folder), 1)
+    found = asked(trace_influence, load_run(folder), 1)
 
     worst = found["participants"][0]
     assert (worst["user_id"], found["round"], found["missing"]) == ("u11", 1, 0)
@@ -79,7 +80,7 @@ def test_whoever_sends_the_opposite_is_the_worst(trained: Train, monkeypatch: py
 def test_a_clip_is_the_bound_of_every_norm(trained: Train) -> None:
     folder = trained("privacy.mode=distributed", "privacy.epsilon=100")
 
-    found = trace_influence(load_run(folder), 1)
+    found = asked(trace_influence, load_run(folder), 1)
 
     assert (found["statistic"], found["norm"]) == ("bias", "l2")
     assert found["bound"] == pytest.approx(1, rel=1e-3)
@@ -90,7 +91,7 @@ def test_a_clip_is_the_bound_of_every_norm(trained: Train) -> None:
 def test_noised_uploads_are_measured_as_they_are_bounded(trained: Train) -> None:
     folder = trained("privacy.mode=local", "privacy.epsilon=50")
 
-    found = trace_influence(load_run(folder), 1)
+    found = asked(trace_influence, load_run(folder), 1)
 
     assert found["norm"] == "l1"
     assert 0 < found["median"] <= found["bound"]
@@ -98,7 +99,7 @@ def test_noised_uploads_are_measured_as_they_are_bounded(trained: Train) -> None
 
 
 def test_rows_are_measured_beside_the_whole(trained: Train) -> None:
-    found = trace_influence(load_run(trained("model.objective=implicit")), 1)
+    found = asked(trace_influence, load_run(trained("model.objective=implicit")), 1)
 
     assert found["statistic"] == "gram"
     for each in found["participants"]:
@@ -117,7 +118,7 @@ def test_forgotten_uploads_are_counted(trained: Train) -> None:
     folder = trained()
     change(folder, "DELETE FROM upload WHERE participant < 6")
 
-    found = trace_influence(load_run(folder), 1)
+    found = asked(trace_influence, load_run(folder), 1)
 
     assert (found["missing"], len(found["participants"])) == (3, 37)
 
@@ -127,7 +128,7 @@ def test_forgotten_uploads_are_counted(trained: Train) -> None:
     [
         ("UPDATE upload SET salt = zeroblob(32)", "not_opened"),
         ("DELETE FROM upload", "no upload of model 1"),
-        ("INSERT INTO upload VALUES (1, 1, 5, zeroblob(32), zeroblob(9))", "none of the model's"),
+        ("INSERT INTO upload VALUES (1, 1, 5, zeroblob(32), zeroblob(9))", "the model did not use the upload"),
     ],
 )
 def test_uploads_that_are_not_the_ledgers_are_refused(trained: Train, statement: str, message: str) -> None:
@@ -135,7 +136,7 @@ def test_uploads_that_are_not_the_ledgers_are_refused(trained: Train, statement:
     change(folder, statement)
 
     with pytest.raises(LiberateError, match=message):
-        trace_influence(load_run(folder), 1)
+        asked(trace_influence, load_run(folder), 1)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_what_cannot_be_told_is_said(
     folder = trained(*assignments, keep=keep)
 
     with pytest.raises(LiberateError, match=message):
-        trace_influence(load_run(folder), version)
+        asked(trace_influence, load_run(folder), version)
 
 
 def test_the_command_prints_the_worst_first(

@@ -17,6 +17,7 @@ from liberate.timing import Progress
 
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
+    from liberate.tracing.proofs import ProofAnswer
     from liberate.tracing.recompute import RecomputedRound, RecomputeReport
 
 Published = Annotated[
@@ -40,16 +41,22 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show entries, field by field."""
+    from liberate.json_edge import to_json
     from liberate.runs.folder import load_run
     from liberate.tracing.entries import read_entries
 
-    found = read_entries(load_run(folder), kind=kind, author=author, limit=limit)
+    names = ("position", "kind", "author", "key_id", "user_id")
+    entries = []
+    for entry in read_entries(load_run(folder), kind=kind, author=author, limit=limit):
+        fields = to_json(entry)
+        record = fields.pop("record")
+        entries.append({name: fields.get(name, record.get(name)) for name in names} | record)
+
     if as_json:
-        print_json({"entries": found})
+        print_json({"entries": entries})
         return
-    columns = ("position", "kind", "author", "key_id", "user_id")
-    rows = [[*(e[c] for c in columns), _rest(e, {*columns, "v", "origin"})] for e in found]
-    print_table([*columns, "fields"], rows)
+    rows = [[*(entry[name] for name in names), _rest(entry, {*names, "v", "origin"})] for entry in entries]
+    print_table([*names, "fields"], rows)
 
 
 def _rest(entry: dict[str, Any], shown: set[str]) -> str:
@@ -151,16 +158,19 @@ def prove(
     if [entry, since, participant].count(None) != 2:
         raise typer.BadParameter("one of --entry, --since and --participant is wanted")
     run, note = load_run(folder), _read(checkpoint) if checkpoint else None
+    answer: ProofAnswer
     if entry is not None:
-        found = prove_entry(run, entry, note, out)
+        answer = prove_entry(run, entry, note, out)
     elif since is not None:
-        found = prove_consistency(run, _read(since), note, out)
+        answer = prove_consistency(run, _read(since), note, out)
     else:
-        found = prove_completeness(run, participant or "", note, out)
+        answer = prove_completeness(run, participant or "", note, out)
+
+    proved = _fields_of(answer, besides="record")
     if as_json:
-        print_json({"ok": True, "path": out, **found})
+        print_json({"ok": True, "path": out, **proved})
         return
-    _print_proof(found, is_whole=out is None)
+    _print_proof(proved, is_whole=out is None)
     if out:
         print(f"written to {out}")
 
@@ -183,16 +193,25 @@ def verify_proof(
     from liberate.tracing.proofs import open_proof
 
     try:
-        found = open_proof(_read(file), key, _read(checkpoint) if checkpoint else None, _policy(witness, threshold))
+        answer = open_proof(_read(file), key, _read(checkpoint) if checkpoint else None, _policy(witness, threshold))
     except LedgerError as error:
         if not as_json:
             raise
         print_json({"ok": False, "reason": error.message})
         sys.exit(1)
+
+    proved = {"proves": answer.proves} | _fields_of(answer, besides="kind")
     if as_json:
-        print_json({"ok": True, **found})
+        print_json({"ok": True, **proved})
         return
-    _print_proof(found, is_whole=False)
+    _print_proof(proved, is_whole=False)
+
+
+def _fields_of(answer: ProofAnswer, *, besides: str) -> dict[str, Any]:
+    """Return what a proof shows. Whoever asks for a proof knows the entry; whoever checks one is shown all of it."""
+    from liberate.json_edge import to_json
+
+    return {name: value for name, value in to_json(answer).items() if name != besides}
 
 
 def _print_proof(found: dict[str, Any], *, is_whole: bool) -> None:

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
 
 from liberate.crypto.note import verify_checkpoint
 from liberate.ledger.format.records import KINDS, Block
@@ -17,6 +16,8 @@ from liberate.ledger.lookup import entries, entry_at
 from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 from liberate.report.charts import EntryTrack
 from liberate.runs.folder import Run
+from liberate.tracing.answers import ParticipantAnswer
+from liberate.tracing.entry_answers import ContributionAnswer, EntryAnswer, UseAnswer
 
 _PARTS = {
     "fit": "devices fit their own side and compute their statistic",
@@ -32,6 +33,19 @@ _PARTS = {
     "sum": "the coordinator adds up integers",
     "solve": "the coordinator makes the next model of the sum",
 }
+
+_STEPS = {
+    "enrol": ("enrolled", "enrolled"),
+    "dataset": ("ratings committed", ""),
+    "key": ("key changed", "key recovered"),
+    "consent": ("consented", "consent by {}"),
+    "withdrawal": ("consent withdrawn", ""),
+    "share": ("copy handed over", "copy from {}"),
+    "receipt": ("copy accepted", "copy accepted by {}"),
+    "erasure": ("erasure requested", "erased"),
+    "disclosure": ("", "looked up by auditor {}"),
+}
+"""What an entry of a kind is to a participant, by that participant and by somebody else, whose number is filled in."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,20 +116,37 @@ def ledger_facts(run: Run) -> LedgerFacts:
     )
 
 
-def ways(trace: Mapping[str, Any], blocks: Sequence[int]) -> list[EntryTrack]:
-    """Give the places of each of a participant's entries, its block and the model it entered.
+def ways(trace: ParticipantAnswer, blocks: Sequence[int]) -> list[EntryTrack]:
+    """Return the places of each of a participant's entries, its block and the model it entered.
 
     Args:
-        trace: From `trace_person`.
+        trace: The participant's trace.
         blocks: Positions of the ledger's blocks, by height from 1.
     """
-    versions = {each["position"]: each["version"] for each in (*trace["updates"], *trace["uses"])}
-    models = {model["version"]: model["position"] for model in trace["models"]}
-    entered = [(each, versions.get(each["position"])) for each in trace["entries"]]
+    versions = {entry.position: entry.version for entry in (*trace.updates, *trace.uses)}
+    models: dict[int | None, int] = {model.version: model.position for model in trace.models}
+    entered = [(entry, versions.get(entry.position)) for entry in trace.entries]
     return [
-        EntryTrack(each["position"], blocks[each["block"] - 1], models.get(version), f"v{version}")
-        for each, version in entered
+        EntryTrack(entry.position, blocks[entry.block - 1], models.get(version), f"v{version}")
+        for entry, version in entered
     ]
+
+
+def step(entry: EntryAnswer, number: int, contribution: ContributionAnswer | None) -> str:
+    """Say what an entry is to a participant whose history it is in.
+
+    Args:
+        entry: The entry.
+        number: The participant's number.
+        contribution: What became of the entry, if it is an update or a use of the participant's copies.
+    """
+    if isinstance(contribution, UseAnswer):
+        where = "in the pool" if entry.kind == "pool" else f"used by {contribution.by}"
+        return f"copy {where}, round {contribution.round}"
+    if contribution is not None:
+        return f"answered round {contribution.round}"
+    by_them, by_others = _STEPS.get(entry.kind, (entry.kind, entry.kind))
+    return by_them if entry.author == number else by_others.format(entry.author)
 
 
 def time_parts(seconds: Mapping[str, float], total: float) -> list[Part]:

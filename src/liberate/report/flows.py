@@ -1,337 +1,237 @@
-"""Answers about data and models as layered drawings: who stands in which column, and what leads from one to another.
-
-Coordinates are CSS pixels of an SVG view box, y downwards; the template draws them.
-"""
+"""Answers about data and models as drawings: who is in which column, and what leads from one to another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import assert_never
 
+from liberate.report.flow_layout import MOST, Flow, FlowGraph, Thing, lay_out
 from liberate.report.words import count
+from liberate.tracing.answers import ModelAnswer, ParticipantAnswer, RecipientAnswer, ShareAnswer
+from liberate.tracing.entry_answers import ContributionAnswer, CopyAnswer, ModelEntry, UseAnswer
+from liberate.tracing.leak.answers import LeakAnswer
+from liberate.tracing.parties import CopyRecipient, Party
 
-_BOX_WIDTH, _BOX_HEIGHT = 160.0, 42.0
-_PITCH_X, _PITCH_Y = 218.0, 54.0
-_MARGIN, _HEAD = 24.0, 44.0
-_BULGE = 34.0
-"""How far a line between two of one column reaches out of it."""
-
-MOST = 24
-"""Things in a column; of more, the middle ones become one."""
+DrawnAnswer = ParticipantAnswer | ShareAnswer | RecipientAnswer | ModelAnswer | LeakAnswer
 
 _MANY = 8
-"""More models than this that the same answers have shaped become one."""
+"""More models than this that the same updates have shaped become one."""
 
 _FEW = 4
-"""People whose numbers stand in a box."""
+"""Participants whose numbers fit into a box."""
 
 _LANE = "lane"
 
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """What stands in a column.
-
-    Attributes:
-        key: Its name among all of the drawing.
-        text: What it is; empty: nothing stands there, a line passes.
-        note: What else there is to say, in smaller letters.
-        is_ended: Whether it holds no more, or was not used.
-        is_marked: Whether the answer points at it.
-    """
-
-    key: str
-    text: str
-    note: str = ""
-    is_ended: bool = False
-    is_marked: bool = False
+_Links = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class FlowGraph:
-    """What is to be drawn.
-
-    Attributes:
-        title: The question, as a statement.
-        columns: Heading and things of each, from left to right.
-        links: Keys of things that are in one column, or in neighbouring ones from left to right.
-    """
-
-    title: str
-    columns: tuple[tuple[str, tuple[Thing, ...]], ...]
-    links: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A thing with its place: the upper left corner."""
-
-    thing: Thing
-    x: float
-    y: float
+def flow_of(answer: DrawnAnswer) -> Flow:
+    """Return the drawing of an answer of `liberate trace`."""
+    match answer:
+        case ParticipantAnswer():
+            return lay_out(_participant_graph(answer))
+        case ShareAnswer():
+            return lay_out(_share_graph(answer))
+        case RecipientAnswer():
+            return lay_out(_recipient_graph(answer))
+        case ModelAnswer():
+            return lay_out(_model_graph(answer))
+        case LeakAnswer():
+            return lay_out(_leak_graph(answer))
+        case _:
+            assert_never(answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A curve from (x, y) to (to_x, to_y) that leaves the first by `out` and enters the second by `back`.
-
-    Those are the distances of its control points, along x.
-    """
-
-    x: float
-    y: float
-    to_x: float
-    to_y: float
-    out: float
-    back: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
-    """A drawing.
-
-    Attributes:
-        title: As in the graph.
-        width: Of the view box.
-        height: Of the view box.
-        box_width: Of each box; `box_height` likewise.
-        heads: Heading of each column and where it begins.
-        boxes: What is seen.
-        links: Below them.
-    """
-
-    title: str
-    width: float
-    height: float
-    box_width: float
-    box_height: float
-    heads: tuple[tuple[str, float], ...]
-    boxes: tuple[Box, ...]
-    links: tuple[Link, ...]
-
-
-def lay_out(graph: FlowGraph) -> Flow:
-    """Give everything its place: columns side by side, each centred, its things in the order given."""
-    graph = _folded(graph)
-    rows = max((len(things) for _, things in graph.columns), default=0)
-    height = _HEAD + rows * _PITCH_Y + _MARGIN
-    width = 2 * _MARGIN + _PITCH_X * (len(graph.columns) - 1) + _BOX_WIDTH + _BULGE
-    boxes: dict[str, Box] = {}
-    for column, (_, things) in enumerate(graph.columns):
-        top = _HEAD + (rows - len(things)) * _PITCH_Y / 2
-        for row, thing in enumerate(things):
-            boxes[thing.key] = Box(thing, _MARGIN + column * _PITCH_X, top + row * _PITCH_Y)
-    return Flow(
-        title=graph.title,
-        width=width,
-        height=height,
-        box_width=_BOX_WIDTH,
-        box_height=_BOX_HEIGHT,
-        heads=tuple((head, _MARGIN + column * _PITCH_X) for column, (head, _) in enumerate(graph.columns)),
-        boxes=tuple(box for box in boxes.values() if box.thing.text),
-        links=tuple(_link(boxes[begin], boxes[end]) for begin, end in graph.links)
-        + tuple(_through(box) for box in boxes.values() if not box.thing.text),
-    )
-
-
-def flow_of(found: Mapping[str, Any]) -> Flow:
-    """Give the drawing of an answer of `liberate trace`.
-
-    Args:
-        found: As `--json` has it.
-    """
-    if "candidates" in found:
-        return lay_out(_leak(found))
-    if "version" in found:
-        return lay_out(_version(found))
-    if "senders" in found:
-        return lay_out(_received(found))
-    return lay_out(_person(found))
-
-
-def _link(begin: Box, end: Box) -> Link:
-    from_x = begin.x + _BOX_WIDTH
-    middle, to_middle = begin.y + _BOX_HEIGHT / 2, end.y + _BOX_HEIGHT / 2
-    if begin.x == end.x:
-        return Link(from_x, middle, from_x, to_middle, _BULGE, _BULGE)
-    half = (end.x - from_x) / 2
-    return Link(from_x, middle, end.x, to_middle, half, -half)
-
-
-def _through(lane: Box) -> Link:
-    middle = lane.y + _BOX_HEIGHT / 2
-    return Link(lane.x, middle, lane.x + _BOX_WIDTH, middle, 0.0, 0.0)
-
-
-def _folded(graph: FlowGraph) -> FlowGraph:
-    """Put the middle of each long column into one thing."""
-    instead: dict[str, str] = {}
-    columns = []
-    for index, (head, things) in enumerate(graph.columns):
-        shown = things
-        if len(things) > MOST:
-            begin, end = MOST // 2, len(things) - (MOST - MOST // 2 - 1)
-            rest = Thing(f"rest {index}", f"{end - begin:,} more", f"up to {things[end - 1].text}")
-            instead |= {thing.key: rest.key for thing in things[begin:end]}
-            shown = (*things[:begin], rest, *things[end:])
-        columns.append((head, shown))
-    links = ((instead.get(begin, begin), instead.get(end, end)) for begin, end in graph.links)
-    known = dict.fromkeys((begin, end) for begin, end in links if begin != end)
-    return replace(graph, columns=tuple(columns), links=tuple(known))
-
-
-def _person(found: Mapping[str, Any]) -> FlowGraph:
-    """Draw where a person's data went, or one share of it."""
-    is_share = "sender" in found
-    person = found["sender"] if is_share else found
-    number, (own, shares) = person["number"], (() if is_share else found["updates"], found["shares"])
-    copies = [_copy(each) for each in shares]
-    recipients = [_party(each) for each in sorted(found["recipients"], key=lambda each: min(each["shares"]))]
-    links = [("person", f"entry {each['position']}") for each in shares]
-    links += [(f"entry {each['position']}", f"party {each['recipient']}") for each in shares]
-    if own:
+def _participant_graph(answer: ParticipantAnswer) -> FlowGraph:
+    """Draw where a participant's data went: along a lane to their own device, and by copies to others."""
+    person = Thing("person", f"participant {answer.number}", is_marked=True)
+    copies, recipients, links = _handed_over(answer.shares, answer.recipients)
+    if answer.updates:
         copies.insert(0, Thing(_LANE, ""))
         recipients.insert(0, Thing("device", "own device"))
         links += [("person", _LANE), (_LANE, "device")]
-    answers = _answers(own, found["uses"], [each.key for each in recipients])
-    links += [(source, key) for key, answer in answers.items() for source in answer.sources]
-    models: dict[str, Thing] = {}
-    for versions, keys in _models(answers, [each["version"] for each in found["models"]]):
-        thing = Thing(f"model {versions[0]}", _span("model", versions))
-        models[thing.key] = thing
-        links += [(key, thing.key) for key in keys]
-    columns = [
-        ("participant", [Thing("person", f"participant {number}", is_marked=not is_share)]),
-        ("copies", copies),
-        ("received by", recipients),
-        ("used in", [answer.thing for answer in answers.values()]),
-        ("models", list(models.values())),
-    ]
-    if found["descendants"]:
-        later = [each["version"] for each in found["descendants"]]
-        columns.append(("built on these", [Thing("later", _span("model", later))]))
-        links.append((list(models)[-1], "later"))
-    what = f"copy of entry {shares[0]['position']}" if is_share else f"data of participant {number}"
-    return _graph(f"Where the {what} went", columns, links)
+
+    contributions = _contributions(answer.updates, answer.uses, [recipient.key for recipient in recipients])
+    columns = [("participant", [person]), ("copies", copies), ("received by", recipients)]
+    columns += _models_and_links(contributions, answer.models, answer.descendants, links)
+    return _graph(f"Where the data of participant {answer.number} went", columns, links)
+
+
+def _share_graph(answer: ShareAnswer) -> FlowGraph:
+    """Draw where one copy went."""
+    person = Thing("person", f"participant {answer.sender.number}")
+    copies, recipients, links = _handed_over(answer.shares, answer.recipients)
+
+    contributions = _contributions((), answer.uses, [recipient.key for recipient in recipients])
+    columns = [("participant", [person]), ("copies", copies), ("received by", recipients)]
+    columns += _models_and_links(contributions, answer.models, answer.descendants, links)
+    return _graph(f"Where the copy of entry {answer.shares[0].position} went", columns, links)
+
+
+def _handed_over(
+    shares: Sequence[CopyAnswer], recipients: Sequence[CopyRecipient]
+) -> tuple[list[Thing], list[Thing], _Links]:
+    """Return copies, who got them in the order of their first copy, and what joins both to the sender."""
+    links = [("person", f"entry {share.position}") for share in shares]
+    links += [(f"entry {share.position}", f"party {share.recipient}") for share in shares]
+    by_first_copy = sorted(recipients, key=lambda recipient: min(recipient.shares))
+    return [_copy(share) for share in shares], [_party(recipient) for recipient in by_first_copy], links
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """One answer or pool, or several of one source: where the data came from, and the versions that they shaped."""
+class _Drawn:
+    """An update or pool, or several of one source: where the data came from, and the versions that they shaped."""
 
     thing: Thing
     sources: tuple[str, ...]
     versions: frozenset[int]
 
 
-def _answers(
-    own: Sequence[Mapping[str, Any]], uses: Sequence[Mapping[str, Any]], order: Sequence[str]
-) -> dict[str, _Answer]:
-    """Give answers and pools by key, in ledger order; of too many, those of one source as one, in their order."""
-    entries = {each["position"]: each for each in (*uses, *own)}
-    sources: dict[int, list[str]] = {at: [] for at in sorted(entries)}
-    for each in own:
-        sources[each["position"]].append("device")
-    for each in uses:
-        sources[each["position"]].append(f"party {each['by']}")
+def _contributions(
+    updates: Sequence[ContributionAnswer], uses: Sequence[UseAnswer], order: Sequence[str]
+) -> list[_Drawn]:
+    """Return updates and pools in ledger order; of too many, those of one source as one, in the order of sources."""
+    entries = {entry.position: entry for entry in (*uses, *updates)}
+    sources: dict[int, list[str]] = {position: [] for position in sorted(entries)}
+    for update in updates:
+        sources[update.position].append("device")
+    for use in uses:
+        sources[use.position].append(f"party {use.by}")
+
     groups: dict[tuple[object, ...], list[int]] = {}
     are_many = len(entries) > MOST
-    for at in sorted(sources, key=lambda at: order.index(sources[at][0])) if are_many else sources:
-        group = (*sources[at], entries[at]["kind"], entries[at]["outcome"]) if are_many else (at,)
-        groups.setdefault(group, []).append(at)
-    answers = {}
+    for position in sorted(sources, key=lambda at: order.index(sources[at][0])) if are_many else sources:
+        entry = entries[position]
+        group = (*sources[position], entry.kind, entry.outcome) if are_many else (position,)
+        groups.setdefault(group, []).append(position)
+
+    drawn = []
     for positions in groups.values():
-        some = [entries[at] for at in positions]
-        versions = frozenset(each["version"] for each in some if each["version"] is not None)
-        thing = _answer(some)
-        answers[thing.key] = _Answer(thing, tuple(sources[positions[0]]), versions)
-    return answers
+        alike = [entries[position] for position in positions]
+        versions = frozenset(entry.version for entry in alike if entry.version is not None)
+        drawn.append(_Drawn(_contribution(alike), tuple(sources[positions[0]]), versions))
+    return drawn
 
 
-def _models(answers: Mapping[str, _Answer], versions: Sequence[int]) -> list[tuple[list[int], tuple[str, ...]]]:
-    """Give models with what shaped them; of too many, those shaped by the same as one."""
+def _models_and_links(
+    contributions: Sequence[_Drawn], models: Sequence[ModelEntry], later: Sequence[ModelEntry], links: _Links
+) -> list[tuple[str, list[Thing]]]:
+    """Return the columns from the contributions on, and add what leads to them to the links."""
+    links += [(source, drawn.thing.key) for drawn in contributions for source in drawn.sources]
+    things = []
+    for versions, keys in _alike(contributions, [model.version for model in models]):
+        thing = Thing(f"model {versions[0]}", _span("model", versions))
+        things.append(thing)
+        links += [(key, thing.key) for key in keys]
+
+    columns = [("used in", [drawn.thing for drawn in contributions]), ("models", things)]
+    if later:
+        columns.append(("built on these", [Thing("later", _span("model", [model.version for model in later]))]))
+        links.append((things[-1].key, "later"))
+    return columns
+
+
+def _alike(contributions: Sequence[_Drawn], versions: Sequence[int]) -> list[tuple[list[int], tuple[str, ...]]]:
+    """Return models with the keys of what shaped them; of too many, those shaped by the same as one."""
     groups: dict[tuple[object, ...], tuple[list[int], tuple[str, ...]]] = {}
     for version in versions:
-        keys = tuple(key for key, answer in answers.items() if version in answer.versions)
+        keys = tuple(drawn.thing.key for drawn in contributions if version in drawn.versions)
         groups.setdefault(keys if len(versions) > _MANY else (version,), ([], keys))[0].append(version)
     return list(groups.values())
 
 
-def _version(found: Mapping[str, Any]) -> FlowGraph:
+def _model_graph(answer: ModelAnswer) -> FlowGraph:
     """Draw who shaped a model, its parents above it."""
-    sources, answers, models = [], [], []
-    links = []
-    for kind, words in (("answers", "own answers"), ("copies", "copies others used"), ("pooled", "copies in the pool")):
-        participants = [each["number"] for each in found["participants"] if each[kind]]
-        if participants:
-            sources.append(Thing(kind, words, _participants(participants)))
-    for step in reversed(found["models"]):
-        version = f"model {step['version']}"
-        models.append(Thing(version, version, f"round {step['round']}", is_marked=step["version"] == found["version"]))
-        parts = {"answers": step["participants"], "copies": step["senders"], "pooled": step["pooled"]}
-        for kind, of in parts.items():
-            if of:
-                key = f"{kind} {step['version']}"
-                answers.append(Thing(key, f"{kind}, round {step['round']}", count(len(of), "participant")))
-                links += [(kind, key), (key, version)]
+    people = answer.participants
+    contributors = {
+        "updates": ("own updates", [person.number for person in people if person.answers]),
+        "copies": ("copies others used", [person.number for person in people if person.copies]),
+        "pooled": ("copies in the pool", [person.number for person in people if person.pooled]),
+    }
+    sources = [Thing(kind, text, _numbers(numbers)) for kind, (text, numbers) in contributors.items() if numbers]
+
+    used: list[Thing] = []
+    models: list[Thing] = []
+    links: _Links = []
+    for model in reversed(answer.models):
+        thing = Thing(
+            f"model {model.version}",
+            f"model {model.version}",
+            f"round {model.round}",
+            is_marked=model.version == answer.version,
+        )
+        models.append(thing)
+        counts = {"updates": len(model.participants), "copies": len(model.senders), "pooled": len(model.pooled)}
+        for kind, number in counts.items():
+            if number:
+                key = f"{kind} {model.version}"
+                used.append(Thing(key, f"{kind}, round {model.round}", count(number, "participant")))
+                links += [(kind, key), (key, thing.key)]
+
     links += [(before.key, after.key) for before, after in pairwise(models)]
-    columns = [("participants", sources), ("used in", answers), ("models", models)]
-    return _graph(f"Who shaped model {found['version']}", columns, links)
+    columns = [("participants", sources), ("used in", used), ("models", models)]
+    return _graph(f"Who shaped model {answer.version}", columns, links)
 
 
-def _received(found: Mapping[str, Any]) -> FlowGraph:
+def _recipient_graph(answer: RecipientAnswer) -> FlowGraph:
     """Draw what somebody received from whom."""
-    links = [(f"party {each['sender']}", f"entry {each['position']}") for each in found["shares"]]
-    links += [(f"entry {each['position']}", "recipient") for each in found["shares"]]
-    recipient = Thing("recipient", f"{found['role']} {found['number']}", is_marked=True)
+    name = f"{answer.role} {answer.number}"
+    links = [(f"party {copy.sender}", f"entry {copy.position}") for copy in answer.shares]
+    links += [(f"entry {copy.position}", "recipient") for copy in answer.shares]
     columns = [
-        ("senders", [_party(each) for each in found["senders"]]),
-        ("copies", [_copy(each) for each in found["shares"]]),
-        ("received by", [recipient]),
+        ("senders", [_party(sender) for sender in answer.senders]),
+        ("copies", [_copy(copy) for copy in answer.shares]),
+        ("received by", [Thing("recipient", name, is_marked=True)]),
     ]
-    return _graph(f"What {found['role']} {found['number']} received", columns, links)
+    return _graph(f"What {name} received", columns, links)
 
 
-def _leak(found: Mapping[str, Any]) -> FlowGraph:
-    """Draw whose copies rows that leaked may be: everybody who got copies, the accused joined to the leak."""
-    links = [(f"owner {owner}", f"party {each['number']}") for each in found["candidates"] for owner in each["senders"]]
-    links += [(f"party {each['number']}", "leak") for each in found["candidates"] if each["accused"]]
-    candidates = [
-        replace(_party(each), note=f"false at most {each['bound']:.1g}", is_marked=each["accused"])
-        for each in found["candidates"]
-    ]
-    owners = dict.fromkeys(each["number"] for each in found["owners"])
+def _leak_graph(answer: LeakAnswer) -> FlowGraph:
+    """Draw whose copies leaked rows may be: everybody who got copies, the accused joined to the leak."""
+    candidates = answer.candidates
+    links = [(f"owner {sender}", f"party {other.number}") for other in candidates for sender in other.senders]
+    links += [(f"party {candidate.number}", "leak") for candidate in candidates if candidate.accused]
+
+    owners = dict.fromkeys(owner.number for owner in answer.owners)
+    leak = Thing("leak", f"{answer.leak.rows:,} rows", f"{answer.leak.matched:,} of known copies")
     columns = [
         ("senders", [Thing(f"owner {owner}", f"participant {owner}") for owner in owners]),
-        ("candidates", candidates),
-        ("leak", [Thing("leak", f"{found['leak']['rows']:,} rows", f"{found['leak']['matched']:,} of known copies")]),
+        (
+            "candidates",
+            [
+                replace(_party(candidate), note=f"false at most {candidate.bound:.1g}", is_marked=candidate.accused)
+                for candidate in candidates
+            ],
+        ),
+        ("leak", [leak]),
     ]
     return _graph("Whose copies leaked", columns, links)
 
 
-def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: Iterable[tuple[str, str]]) -> FlowGraph:
+def _graph(title: str, columns: Iterable[tuple[str, Sequence[Thing]]], links: _Links) -> FlowGraph:
     return FlowGraph(title, tuple((head, tuple(things)) for head, things in columns), tuple(links))
 
 
-def _copy(share: Mapping[str, Any]) -> Thing:
-    protection = "open" if share["epsilon"] is None else f"ε = {share['epsilon']:g} each"
-    standing = "" if share["is_active"] else ", withdrawn" if share["withdrawn"] is not None else ", expired"
-    key = f"entry {share['position']}"
-    return Thing(key, f"share {share['position']}", protection + standing, is_ended=not share["is_active"])
+def _copy(share: CopyAnswer) -> Thing:
+    protection = "open" if share.epsilon is None else f"ε = {share.epsilon:g} each"
+    state = "" if share.is_active else ", withdrawn" if share.withdrawn is not None else ", expired"
+    key = f"entry {share.position}"
+    return Thing(key, f"share {share.position}", protection + state, is_ended=not share.is_active)
 
 
-def _party(party: Mapping[str, Any]) -> Thing:
-    key = f"party {party['number']}"
-    return Thing(key, f"{party['role']} {party['number']}", "pool" if party["role"] == "coordinator" else "")
+def _party(party: Party) -> Thing:
+    note = "pool" if party.role == "coordinator" else ""
+    return Thing(f"party {party.number}", f"{party.role} {party.number}", note)
 
 
-def _answer(some: Sequence[Mapping[str, Any]]) -> Thing:
-    first, is_used = some[0], some[0]["outcome"] == "used"
-    rounds = _span("round", [each["round"] for each in some]) + ("" if is_used else f", {first['outcome']}")
-    text = f"{first['kind']} {first['position']}" if len(some) == 1 else f"{len(some)} {first['kind']}s"
-    return Thing(f"entry {first['position']}", text, rounds, is_ended=not is_used)
+def _contribution(alike: Sequence[ContributionAnswer]) -> Thing:
+    first = alike[0]
+    is_used = first.outcome == "used"
+    rounds = _span("round", [entry.round for entry in alike]) + ("" if is_used else f", {first.outcome}")
+    text = f"{first.kind} {first.position}" if len(alike) == 1 else f"{len(alike)} {first.kind}s"
+    return Thing(f"entry {first.position}", text, rounds, is_ended=not is_used)
 
 
 def _span(name: str, numbers: Sequence[int]) -> str:
@@ -339,7 +239,7 @@ def _span(name: str, numbers: Sequence[int]) -> str:
     return f"{name} {numbers[0]}" if len(numbers) == 1 else f"{name}s {numbers[0]} to {numbers[-1]}"
 
 
-def _participants(numbers: Sequence[int]) -> str:
+def _numbers(numbers: Sequence[int]) -> str:
     if len(numbers) > _FEW:
         return count(len(numbers), "participant")
     return f"of {', '.join(map(str, numbers))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from base64 import b64encode
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
 from liberate.report import charts, words
-from liberate.report.facts import ledger_facts, time_parts, ways
-from liberate.report.flows import flow_of
+from liberate.report.facts import ledger_facts, step, time_parts, ways
+from liberate.report.flows import DrawnAnswer, flow_of
 from liberate.runs.evaluate import evaluate_run
 from liberate.runs.folder import Run
 from liberate.runs.privacy_report import forecast_of, privacy_report
 from liberate.settings import to_toml
-from liberate.tracing.answers import trace_person
+from liberate.tracing.answers import ParticipantAnswer
+from liberate.tracing.traces import trace_participant
 from liberate.units import from_nano
 
 FILE_NAME = "report.html"
@@ -50,21 +50,21 @@ def write(run: Run) -> Path:
     return path
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Draw an answer of `liberate trace`, as `--json` has it, into an SVG file that loads nothing."""
-    path.write_text(_drawn(found), "utf-8")
+def draw(answer: DrawnAnswer, path: Path) -> None:
+    """Draw an answer of `liberate trace` into an SVG file that loads nothing."""
+    path.write_text(_drawn(answer), "utf-8")
 
 
-def _drawn(found: Mapping[str, Any]) -> str:
-    return _environment().get_template("flow.svg").render(flow=flow_of(found))
+def _drawn(answer: DrawnAnswer) -> str:
+    return _environment().get_template("flow.svg").render(flow=flow_of(answer))
 
 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("liberate.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = ("count", "decimal", "epsilon", "percent", "scientific", "seconds", "sentence", "significant", "step")
-    environment.filters |= {name: getattr(words, name) for name in names} | {"px": words.pixels}
+    names = ("count", "decimal", "epsilon", "percent", "scientific", "seconds", "sentence", "significant")
+    environment.filters |= {name: getattr(words, name) for name in names} | {"px": words.pixels, "step": step}
     return environment
 
 
@@ -73,7 +73,7 @@ def _content(run: Run) -> dict[str, object]:
     found, spent, predicted = evaluate_run(run), privacy_report(run), forecast_of(run)
     privacy = spent | spent["this_run"]
     ledger = ledger_facts(run)
-    trace = trace_person(run, str(ledger.traced))
+    trace = trace_participant(run, str(ledger.traced))
     places = ways(trace, ledger.blocks)
     metrics = asdict(found.metrics)
     columns, rows = words.metric_table({"this run": metrics} | found.baselines)
@@ -112,9 +112,9 @@ def _content(run: Run) -> dict[str, object]:
         "command": f"liberate ledger verify {shlex.quote(run.folder.resolve().name)} "
         f"--key {shlex.quote(run.verifier_key)}",
         "trace": trace,
-        "updates": {each["position"]: each for each in (*trace["uses"], *trace["updates"])},
+        "updates": {entry.position: entry for entry in (*trace.uses, *trace.updates)},
         "sharing": _sharing(trace),
-        "flow": b64encode(_drawn(trace).encode()).decode() if trace["shares"] else None,
+        "flow": b64encode(_drawn(trace).encode()).decode() if trace.shares else None,
         "strips": [charts.strip(ledger.size, ledger.blocks, places, width=width) for width in (_WIDE, _NARROW)],
         "parts": time_parts(run.record["seconds"], result.seconds),
         "toml": to_toml(replace(settings, data=source)),
@@ -138,26 +138,27 @@ def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[s
     return [*rows, ("Rounds joined", _joined(privacy))]
 
 
-def _sharing(trace: dict[str, Any]) -> list[tuple[str, str]]:
-    """What became of a person's consents and copies, by name: only what there is."""
-    shares, consents, late = trace["shares"], trace["consents"], trace["used_after_withdrawal"]
-    copies = words.count(len(shares), "copy", "copies")
-    accepted = sum(share["receipt"] is not None for share in shares)
-    n_models = sum(bool(model["through"]) for model in trace["models"])
-    uses = f"{words.count(len(trace['uses']), 'use')} for {words.count(n_models, 'model')}"
+def _sharing(trace: ParticipantAnswer) -> list[tuple[str, str]]:
+    """What became of a participant's consents and copies, by name: only what there is."""
     rows = []
-    if consents:
-        ended = sum(consent["withdrawn"] is not None for consent in consents)
-        rows.append(("Consents", f"{len(consents)}, {ended} of them withdrawn"))
-    if shares:
-        recipients = words.count(len(trace["recipients"]), "recipient")
-        rows += [("Handed over", f"{copies} to {recipients}, {accepted} accepted"), ("Used by others", uses)]
-    if trace["received"]:
-        rows.append(("Received", words.count(len(trace["received"]), "copy", "copies")))
-    if trace["withdrawal"] is not None:
-        rows.append(("Left", f"withdrawn from everything, entry {trace['withdrawal']}"))
-    if late:
-        entries = words.count(len(late), "entry", "entries")
+    if trace.consents:
+        n_withdrawn = sum(consent.withdrawn is not None for consent in trace.consents)
+        rows.append(("Consents", f"{len(trace.consents)}, {n_withdrawn} of them withdrawn"))
+
+    if trace.shares:
+        copies = words.count(len(trace.shares), "copy", "copies")
+        recipients = words.count(len(trace.recipients), "recipient")
+        n_accepted = sum(share.receipt is not None for share in trace.shares)
+        n_models = sum(bool(model.through) for model in trace.models)
+        uses = f"{words.count(len(trace.uses), 'use')} for {words.count(n_models, 'model')}"
+        rows += [("Handed over", f"{copies} to {recipients}, {n_accepted} accepted"), ("Used by others", uses)]
+
+    if trace.received:
+        rows.append(("Received", words.count(len(trace.received), "copy", "copies")))
+    if trace.withdrawal is not None:
+        rows.append(("Left", f"withdrawn from everything, entry {trace.withdrawal}"))
+    if trace.used_after_withdrawal:
+        entries = words.count(len(trace.used_after_withdrawal), "entry", "entries")
         rows.append(("Used after leaving", f"{entries}, accepted before"))
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Direction = Literal["lower", "higher", "neither"]
 
@@ -18,19 +18,6 @@ _COLUMNS: dict[str, tuple[str, Direction]] = {
     "ild": ("Diversity", "neither"),
 }
 """Metrics by name: how they are headed, and which direction is better."""
-
-_STEPS = {
-    "enrol": ("enrolled", "enrolled"),
-    "dataset": ("ratings committed", ""),
-    "key": ("key changed", "key recovered"),
-    "consent": ("consented", "consent by {}"),
-    "withdrawal": ("consent withdrawn", ""),
-    "share": ("copy handed over", "copy from {}"),
-    "receipt": ("copy accepted", "copy accepted by {}"),
-    "erasure": ("asked to be forgotten", "forgotten"),
-    "disclosure": ("", "looked up by auditor {}"),
-}
-"""What an entry of a kind is to a person, by that person and by somebody else, whose number is filled in."""
 
 _AS_GOOD = 0.0005
 """Differences below this do not show in three digits."""
@@ -102,24 +89,6 @@ def count(number: int, one: str, many: str = "") -> str:
 def sentence(text: str) -> str:
     """Write a clause as a sentence."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
-
-
-def step(entry: Mapping[str, Any], person: int, answer: Mapping[str, Any] | None) -> str:
-    """Say what an entry is to a person whose history it is in.
-
-    Args:
-        entry: As `trace_person` gives it.
-        person: The person's number.
-        answer: What the person's trace says of it as an answer to a round or a use of copies, if it is one.
-    """
-    author, kind = int(entry["author"]), str(entry["kind"])
-    if answer is not None and "by" in answer:
-        where = "in the pool" if kind == "pool" else f"used by {answer['by']}"
-        return f"copy {where}, round {answer['round']}"
-    if answer is not None:
-        return f"answered round {answer['round']}"
-    own, others = _STEPS.get(kind, (kind, kind))
-    return own if author == person else others.format(author)
 
 
 def pixels(value: float) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import ClassVar
 
 from liberate.crypto.note import WitnessPolicy, verify_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
-from liberate.ledger.format.parts import RecordBase
+from liberate.identifiers import Digest, KeyId
+from liberate.ledger.format.parts import PrincipalRole, RecordBase
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import decode_record
 from liberate.ledger.publish.proof_files import (
@@ -33,16 +32,66 @@ from liberate.runs.participants import find_participant
 from liberate.units import from_nano
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InclusionAnswer:
+    """An entry that is in the log under a checkpoint, which is a signed note; `proof` is the checked one."""
+
+    proves: ClassVar = "inclusion"
+    position: int
+    kind: str
+    leaf_hash: Digest
+    record: RecordBase
+    origin: str
+    size: int
+    root: Digest
+    proof: tuple[Digest, ...]
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyAnswer:
+    """A checkpoint that continues one of `old_size` entries."""
+
+    proves: ClassVar = "consistency"
+    old_size: int
+    origin: str
+    size: int
+    root: Digest
+    proof: tuple[Digest, ...]
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletenessAnswer:
+    """All entries that name a principal under a checkpoint, and what they lead to: key, role, and ε and ρ spent."""
+
+    proves: ClassVar = "completeness"
+    number: int
+    key_id: KeyId
+    role: PrincipalRole
+    entries: tuple[RecordBase, ...]
+    epsilon: float
+    rho: float
+    origin: str
+    size: int
+    root: Digest
+    checkpoint: str
+
+
+ProofAnswer = InclusionAnswer | ConsistencyAnswer | CompletenessAnswer
+"""What a proof shows; the fields are the keys of `liberate ledger prove --json` and `verify-proof --json`."""
+
+
 def published_checkpoint(folder: Path, ledger: Ledger) -> str | None:
-    """Give the newest checkpoint that a run has published; None where the log's newest one needs no cosignatures."""
+    """Return the newest checkpoint that a run has published; None where the log's newest one needs no cosignatures."""
     kept = folder / "checkpoint"
     if ledger.state.founding.witnesses.threshold == 0 or not kept.exists():
         return None
     return kept.read_bytes().decode(errors="replace")
 
 
-def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
-    """Prove that an entry stands in the ledger under a checkpoint.
+def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> InclusionAnswer:
+    """Prove that an entry is in the ledger under a checkpoint.
 
     Args:
         run: A run.
@@ -55,17 +104,12 @@ def prove_entry(run: Run, position: int, note: str | None = None, out: Path | No
     """
     with closing(run.open_ledger()) as ledger:
         text = write_inclusion_proof(ledger, position, note or published_checkpoint(run.home, ledger))
-    found = verify_inclusion_proof(text, run.verifier_key)
+    answer = _inclusion(verify_inclusion_proof(text, run.verifier_key))
     _write(out, text)
-    return {
-        "position": position,
-        "kind": found.entry.record.kind,
-        "leaf_hash": _text(found.entry.leaf_hash),
-        **_proved(found),
-    }
+    return answer
 
 
-def prove_consistency(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+def prove_consistency(run: Run, kept: str, note: str | None = None, out: Path | None = None) -> ConsistencyAnswer:
     """Prove that the ledger continues a checkpoint that somebody has kept.
 
     Args:
@@ -79,12 +123,14 @@ def prove_consistency(run: Run, kept: str, note: str | None = None, out: Path | 
     """
     with closing(run.open_ledger()) as ledger:
         text = write_consistency_proof(ledger, kept, note or published_checkpoint(run.home, ledger))
-    found = verify_consistency_proof(text, run.verifier_key, kept)
+    answer = _consistency(verify_consistency_proof(text, run.verifier_key, kept))
     _write(out, text)
-    return {"old_size": found.old_size, **_proved(found)}
+    return answer
 
 
-def prove_completeness(run: Run, participant: str, note: str | None = None, out: Path | None = None) -> dict[str, Any]:
+def prove_completeness(
+    run: Run, participant: str, note: str | None = None, out: Path | None = None
+) -> CompletenessAnswer:
     """Prove which entries are all that name a participant.
 
     Args:
@@ -100,12 +146,12 @@ def prove_completeness(run: Run, participant: str, note: str | None = None, out:
     with run.open() as reader:
         number = find_participant(reader.ledger, reader.devices, participant).number
         text = write_completeness_proof(reader.ledger, number, note or published_checkpoint(run.home, reader.ledger))
-    found = _history(verify_completeness_proof(text, run.verifier_key), run.verifier_key)
+    answer = _completeness(verify_completeness_proof(text, run.verifier_key), run.verifier_key)
     _write(out, text)
-    return found
+    return answer
 
 
-def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES) -> dict[str, Any]:
+def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPolicy = NO_WITNESSES) -> ProofAnswer:
     """Check a proof file of any kind with nothing but the log's verifier key.
 
     Args:
@@ -118,53 +164,59 @@ def open_proof(text: str, vkey: str, kept: str | None = None, policy: WitnessPol
         LedgerError: The file proves nothing.
     """
     if text.startswith(INCLUSION):
-        included = verify_inclusion_proof(text, vkey, policy)
-        record: dict[str, Any] = msgspec.to_builtins(included.entry.record)
-        leaf_hash = _text(included.entry.leaf_hash)
-        fields = {"position": included.position, "leaf_hash": leaf_hash, "record": record}
-        return {"proves": "inclusion", **fields, **_proved(included)}
+        return _inclusion(verify_inclusion_proof(text, vkey, policy))
     if text.startswith("{"):
-        return {"proves": "completeness", **_history(verify_completeness_proof(text, vkey, policy), vkey)}
+        return _completeness(verify_completeness_proof(text, vkey, policy), vkey)
     if kept is None:
         raise LedgerError(
             "not an inclusion proof",
-            hint="a consistency proof is held against a checkpoint you have kept: --checkpoint",
+            hint="a consistency proof is checked against a checkpoint that you have kept: --checkpoint",
         )
-    continued = verify_consistency_proof(text, vkey, kept, policy)
-    return {"proves": "consistency", "old_size": continued.old_size, **_proved(continued)}
+    return _consistency(verify_consistency_proof(text, vkey, kept, policy))
 
 
-def _history(found: Completeness, vkey: str) -> dict[str, Any]:
-    checkpoint = verify_checkpoint(found.checkpoint, vkey)
-    person = replay_principal(found.number, found.entries, checkpoint.origin)
-    return {
-        "number": found.number,
-        "key_id": key_id(person.key),
-        "role": person.role,
-        "entries": [msgspec.to_builtins(decode_record(entry, RecordBase)) for entry in found.entries],
-        "epsilon": from_nano(person.epsilon_nano),
-        "rho": from_nano(person.rho_nano),
-        "origin": checkpoint.origin,
-        "size": checkpoint.size,
-        "root": _text(checkpoint.root),
-        "checkpoint": found.checkpoint,
-    }
+def _inclusion(included: VerifiedInclusion) -> InclusionAnswer:
+    return InclusionAnswer(
+        position=included.position,
+        kind=included.entry.record.kind,
+        leaf_hash=included.entry.leaf_hash,
+        record=included.entry.record,
+        origin=included.checkpoint.origin,
+        size=included.checkpoint.size,
+        root=included.checkpoint.root,
+        proof=included.proof,
+        checkpoint=included.note,
+    )
 
 
-def _proved(found: VerifiedInclusion | VerifiedConsistency) -> dict[str, Any]:
-    return {
-        "origin": found.checkpoint.origin,
-        "size": found.checkpoint.size,
-        "root": _text(found.checkpoint.root),
-        "proof": [_text(step) for step in found.proof],
-        "checkpoint": found.note,
-    }
+def _consistency(continued: VerifiedConsistency) -> ConsistencyAnswer:
+    return ConsistencyAnswer(
+        old_size=continued.old_size,
+        origin=continued.checkpoint.origin,
+        size=continued.checkpoint.size,
+        root=continued.checkpoint.root,
+        proof=continued.proof,
+        checkpoint=continued.note,
+    )
+
+
+def _completeness(history: Completeness, vkey: str) -> CompletenessAnswer:
+    checkpoint = verify_checkpoint(history.checkpoint, vkey)
+    principal = replay_principal(history.number, history.entries, checkpoint.origin)
+    return CompletenessAnswer(
+        number=history.number,
+        key_id=key_id(principal.key),
+        role=principal.role,
+        entries=tuple(decode_record(entry, RecordBase) for entry in history.entries),
+        epsilon=from_nano(principal.epsilon_nano),
+        rho=from_nano(principal.rho_nano),
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        root=checkpoint.root,
+        checkpoint=history.checkpoint,
+    )
 
 
 def _write(out: Path | None, text: str) -> None:
     if out is not None:
         out.write_bytes(text.encode())
-
-
-def _text(digest: bytes) -> str:
-    return b64encode(digest).decode()

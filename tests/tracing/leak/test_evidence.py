@@ -19,6 +19,7 @@ from liberate.tracing.leak.lookup import trace_leak
 from tests.cli.conftest import Call
 from tests.cli.conftest import call as call
 from tests.runs.sharing import RATINGS, SENDERS, copies_of, leaky_run, rows_of, write_leak
+from tests.tracing.asking import asked
 
 Answer = dict[str, Any]
 
@@ -34,7 +35,7 @@ def answer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     copies = copies_of(run)
     rows = [row for sender in SENDERS[:2] for row in rows_of(copies[sender, 4].copy, f"u{sender}", 120)]
     path = write_leak(tmp_path_factory.mktemp("leak") / "leak.csv", rows)
-    return json.dumps(trace_leak(run, path)).encode()
+    return json.dumps(asked(trace_leak, run, path)).encode()
 
 
 def first(answer: Answer) -> Answer:
@@ -150,6 +151,17 @@ def test_another_log_key_proves_nothing(run: Run, answer: bytes) -> None:
         check_accusations(answer, verifier_key(origin, SigningKey.from_seed(bytes(32)).public))
 
 
+@pytest.mark.parametrize("format", ["liberate-leak/2", "", None])
+def test_an_answer_of_another_format_is_refused(run: Run, answer: bytes, format: str | None) -> None:
+    changed = json.loads(answer) | {"format": format}
+
+    with pytest.raises(InvalidRecord, match="not an answer of trace --leak"):
+        check_accusations(json.dumps(changed).encode(), run.verifier_key)
+    del changed["format"]
+    with pytest.raises(InvalidRecord, match="format"):
+        check_accusations(json.dumps(changed).encode(), run.verifier_key)
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"checkpoint": "", "candidates": 3}', b"[" * 10_000])
 def test_what_is_no_answer_is_told_apart(data: bytes) -> None:
     assert not is_accusation(data)
@@ -165,7 +177,7 @@ def test_evidence_of_a_leak_is_verified_by_command(call: Call, run: Run, answer:
     assert [each["rows"] for each in json.loads(out)["accusations"]] == [240]
     assert call("ledger", "verify-evidence", file)[0] == 2
     raw = [row for sender in SENDERS for row in rows_of(RATINGS.user_bytes(sender), f"u{sender}", 300)]
-    innocent = json.dumps(trace_leak(run, write_leak(tmp_path / "raw.csv", raw)))
+    innocent = json.dumps(asked(trace_leak, run, write_leak(tmp_path / "raw.csv", raw)))
     (tmp_path / "answer.json").write_text(innocent, "utf-8")
     code, out, _ = call("ledger", "verify-evidence", file, "--key", run.verifier_key, "--json")
     assert (code, json.loads(out)) == (1, {"ok": False, "reason": "the answer accuses nobody"})

@@ -21,7 +21,6 @@ from liberate.crypto.signing import verify_signature
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.copies import fingerprinted_copy
 from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
@@ -34,13 +33,14 @@ from liberate.ledger.publish.checkpoints import Publisher
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
-from liberate.tracing.answers import trace_person, trace_recipient, trace_share
 from liberate.tracing.leak import attribution
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.lookup import trace_leak
+from liberate.tracing.traces import trace_participant, trace_recipient, trace_share
 from tests.runs.sharing import N_ITEMS, RATINGS, SENDERS, copies_of, leaky_run, rows_of, sharing_run, write_leak
+from tests.tracing.asking import asked
 from tests.worlds import find_person
 
 
@@ -81,7 +81,7 @@ def number(run: Run, user: int) -> int:
 def test_the_source_of_a_leak_is_named_and_nobody_else(run: Run, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
 
-    found = trace_leak(run, leak_of(run, tmp_path / "leak.csv", 4), announce=lambda at, n: told.append((at, n)))
+    found = asked(trace_leak, run, leak_of(run, tmp_path / "leak.csv", 4), announce=lambda at, n: told.append((at, n)))
 
     assert accused(found) == ["u4"]
     first, *others = found["candidates"]
@@ -98,8 +98,8 @@ def test_the_source_of_a_leak_is_named_and_nobody_else(run: Run, tmp_path: Path)
 def test_a_disclosure_by_an_auditor_stands_on_the_ledger_before_the_answer(run: Run, tmp_path: Path) -> None:
     seen: list[list[tuple[int, list[int]]]] = []
 
-    found = trace_leak(
-        run, leak_of(run, tmp_path / "leak.csv", 4), announce=lambda at, n: seen.append(disclosures(run))
+    found = asked(
+        trace_leak, run, leak_of(run, tmp_path / "leak.csv", 4), announce=lambda at, n: seen.append(disclosures(run))
     )
 
     (entry,) = disclosures(run)
@@ -127,14 +127,14 @@ def test_nothing_is_opened_before_the_witnesses_have_seen_the_disclosure(
     monkeypatch.setattr(Publisher, "publish", refuse)
     monkeypatch.setattr("liberate.tracing.leak.lookup.handed_over_copies", lambda *_: pytest.fail("copies were opened"))
     with pytest.raises(NoQuorum):
-        trace_leak(run, leak)
+        asked(trace_leak, run, leak)
     assert len(disclosures(run)) == 1
 
 
 def test_a_second_look_is_a_second_entry_of_the_same_auditor(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 5)
 
-    first, second = trace_leak(run, leak), trace_leak(run, leak)
+    first, second = asked(trace_leak, run, leak), asked(trace_leak, run, leak)
 
     assert len(disclosures(run)) == 2
     assert first["disclosures"][0]["salt"] != second["disclosures"][0]["salt"]
@@ -150,7 +150,7 @@ def test_ids_that_were_changed_or_swapped_hide_nobody(run: Run, tmp_path: Path) 
     swapped.write_text(rows.replace("u0,", "x,").replace("u1,", "u0,").replace("x,", "u1,"), "utf-8")
     everybody = sorted(number(run, user) for user in SENDERS)
 
-    found = [trace_leak(run, leak) for leak in (strange, swapped)]
+    found = [asked(trace_leak, run, leak) for leak in (strange, swapped)]
 
     assert [accused(each) for each in found] == [["u6"], ["u6"]]
     assert [each["leak"]["matched"] for each in found] == [160, 160]
@@ -168,7 +168,7 @@ def test_only_those_whom_the_rows_name_are_looked_up(run: Run, tmp_path: Path, m
 
     monkeypatch.setattr("liberate.tracing.leak.lookup.handed_over_copies", opening)
 
-    found = trace_leak(run, leak)
+    found = asked(trace_leak, run, leak)
 
     assert opened == [1], "the device of u1"
 
@@ -190,8 +190,10 @@ def test_altered_mixed_and_padded_rows_still_name_a_source(run: Run, tmp_path: P
     ]
     padding = [f"u0,no such item {i},3" for i in range(50)] + ["u7,i3,5", "nobody,i5,1"]
 
-    assert accused(trace_leak(run, write_leak(tmp_path / "altered.csv", altered + padding + altered[:40]))) == ["u5"]
-    found = accused(trace_leak(run, write_leak(tmp_path / "mixed.csv", mixed)))
+    assert accused(asked(trace_leak, run, write_leak(tmp_path / "altered.csv", altered + padding + altered[:40]))) == [
+        "u5"
+    ]
+    found = accused(asked(trace_leak, run, write_leak(tmp_path / "mixed.csv", mixed)))
     assert found
     assert set(found) <= {"u3", "u4"}
 
@@ -202,7 +204,7 @@ def test_raw_ratings_and_base_copies_accuse_nobody(run: Run, tmp_path: Path) -> 
     base = [row for sender in SENDERS for row in rows_of(copies[sender, 3].base.ratings, f"u{sender}", 300)]
 
     for name, rows in (("raw", raw), ("base", base)):
-        assert accused(trace_leak(run, write_leak(tmp_path / f"{name}.csv", rows))) == []
+        assert accused(asked(trace_leak, run, write_leak(tmp_path / f"{name}.csv", rows))) == []
 
 
 def test_copies_of_others_accuse_nobody(run: Run) -> None:
@@ -232,7 +234,7 @@ def test_copies_of_others_accuse_nobody(run: Run) -> None:
 def test_perturbed_copies_name_their_source(tmp_path: Path) -> None:
     run = leaky_run(tmp_path / "run", epsilon=2.0)
 
-    found = trace_leak(run, leak_of(run, tmp_path / "leak.csv", 4, n=200))
+    found = asked(trace_leak, run, leak_of(run, tmp_path / "leak.csv", 4, n=200))
 
     assert accused(found) == ["u4"]
     assert [each["epsilon"] for each in found["owners"]] == [2.0] * 3
@@ -245,7 +247,7 @@ def test_who_holds_the_same_rows_is_named(run: Run, tmp_path: Path) -> None:
     same = np.flatnonzero(np.ptp(np.stack([each.values for each in held]), axis=0) == 0)[0]
     row = f"u0,i{held[0].items[same]},{held[0].values[same]:g}"
 
-    found = trace_leak(run, write_leak(tmp_path / "leak.csv", [row]))
+    found = asked(trace_leak, run, write_leak(tmp_path / "leak.csv", [row]))
 
     assert accused(found) == []
     everybody = {each["number"] for each in found["candidates"]}
@@ -257,7 +259,7 @@ def test_evidence_is_checked_offline_with_the_logs_key_alone(run: Run, tmp_path:
     """The share entries stand under the signed tree, their commitments open, and the copies give the same verdict."""
     path = leak_of(run, tmp_path / "leak.csv", 4)
 
-    found = json.loads(json.dumps(trace_leak(run, path)))
+    found = json.loads(json.dumps(asked(trace_leak, run, path)))
 
     users = {f"u{user}": number(run, user) for user in SENDERS}
     with closing(run.open_ledger()) as ledger:
@@ -296,7 +298,7 @@ def test_copies_that_do_not_open_their_commitments_are_left_out_and_named(run: R
         slot, _, base = next(devices.sharing_rows(BaseCopy))
         devices.put_pending_entries([], [(slot, msgspec.structs.replace(base, key=bytes(32)))])
 
-    found = trace_leak(run, leak)
+    found = asked(trace_leak, run, leak)
 
     assert len(found["unopened"]) == 4
     assert len(found["owners"]) == 2
@@ -324,7 +326,9 @@ def test_rows_of_a_leak_count_once_for_each_rating(run: Run, tmp_path: Path) -> 
     rows = rows_of(copies_of(run)[0, 4].copy, "u0", 100)
     twice = [row.replace("u0,", "again,") for row in rows]
 
-    once, found = (trace_leak(run, write_leak(tmp_path / "leak.csv", each)) for each in (rows, rows + rows + twice))
+    once, found = (
+        asked(trace_leak, run, write_leak(tmp_path / "leak.csv", each)) for each in (rows, rows + rows + twice)
+    )
 
     assert found["leak"]["matched"] == once["leak"]["matched"] == 100
     assert found["candidates"][0]["bound"] == pytest.approx(once["candidates"][0]["bound"])
@@ -334,7 +338,7 @@ def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> Non
     leak, gone = leak_of(run, tmp_path / "leak.csv", 4), number(run, 1)
     actions.erase(run, "user:u1", wait=lambda: False)
 
-    found = trace_leak(run, leak)
+    found = asked(trace_leak, run, leak)
 
     assert gone not in {person for each in found["disclosures"] for person in each["participants"]}
     assert gone not in {each["number"] for each in found["owners"]}
@@ -346,27 +350,27 @@ def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> Non
 def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
 
-    with open_federation(run.folder, federation_terms(run.settings)), pytest.raises(LedgerLocked):
-        trace_leak(run, leak)
+    with open_run_federation(run), pytest.raises(LedgerLocked):
+        asked(trace_leak, run, leak)
 
 
 def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
     person = str(number(run, 0))
 
-    with open_federation(run.folder, federation_terms(run.settings)):
-        share = trace_person(run, person)["shares"][0]
-        received = trace_recipient(run, str(share["recipient"]))
+    with open_run_federation(run):
+        share = asked(trace_participant, run, person)["shares"][0]
+        received = asked(trace_recipient, run, str(share["recipient"]))
 
-        assert trace_share(run, share["position"])["shares"] == [share]
+        assert asked(trace_share, run, share["position"])["shares"] == [share]
         assert len(received["senders"]) == len(SENDERS)
 
 
 def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("user,item,rating\nu0,i1,many\n", "utf-8")
     with pytest.raises(DataError, match="is no number"):
-        trace_leak(run, tmp_path / "bad.csv")
+        asked(trace_leak, run, tmp_path / "bad.csv")
     with pytest.raises(DataError, match="no row is of an item of this run"):
-        trace_leak(run, write_leak(tmp_path / "foreign.csv", ["u0,of-another-world,3"]))
+        asked(trace_leak, run, write_leak(tmp_path / "foreign.csv", ["u0,of-another-world,3"]))
 
     assert disclosures(run) == []
 
@@ -375,7 +379,7 @@ def test_a_leak_without_users_names_its_source(run: Run, tmp_path: Path) -> None
     leak = leak_of(run, tmp_path / "leak.csv", 4, senders=SENDERS[:1])
     leak.write_text("".join(line.partition(",")[2] for line in leak.read_text("utf-8").splitlines(True)), "utf-8")
 
-    found = trace_leak(run, leak)
+    found = asked(trace_leak, run, leak)
 
     assert accused(found) == ["u4"]
     assert found["leak"] | {"sha256": ""} == {"sha256": "", "rows": 80, "users": 1, "matched": 80}
@@ -385,7 +389,7 @@ def test_copies_of_nobody_are_not_looked_up(tmp_path: Path) -> None:
     run = leaky_run(tmp_path / "run", senders=())
 
     with pytest.raises(LiberateError, match="nobody has handed out copies"):
-        trace_leak(run, write_leak(tmp_path / "leak.csv", ["u0,i1,3"]))
+        asked(trace_leak, run, write_leak(tmp_path / "leak.csv", ["u0,i1,3"]))
     assert disclosures(run) == []
 
 
@@ -402,12 +406,12 @@ def test_a_ledger_whose_genesis_admits_no_auditor_is_told(
 
     monkeypatch.setattr(SqliteLedger, "open", without_auditors)
     with pytest.raises(FederationError, match="admits no auditor"):
-        trace_leak(run, leak)
+        asked(trace_leak, run, leak)
 
 
 def test_senders_who_keep_nothing_cannot_open_copies(tmp_path: Path) -> None:
     """The devices of this ledger have no copies, and its shares commit to nothing that exists."""
     run = sharing_run(tmp_path / "run")
 
-    with pytest.raises(LiberateError, match="no sender keeps what opens"):
-        trace_leak(run, write_leak(tmp_path / "leak.csv", ["u3,i1,3"]))
+    with pytest.raises(LiberateError, match="no sender keeps the salts"):
+        asked(trace_leak, run, write_leak(tmp_path / "leak.csv", ["u3,i1,3"]))

@@ -14,10 +14,10 @@ from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_
 from liberate.crypto.signing import verify_signature
 from liberate.data.ratings import Ratings
 from liberate.errors import NoQuorum, ProofMismatch
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest

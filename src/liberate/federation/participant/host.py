@@ -15,12 +15,12 @@ from liberate.errors import FederationError
 from liberate.federation.participant.answers import RoundAnswers
 from liberate.federation.participant.checks import RoundChecker, RoundTask, check_terms, read_masked_round
 from liberate.federation.participant.masking import MaskingClient
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
     RoundInputs,

@@ -17,11 +17,11 @@ import numpy as np
 from liberate.arrays import UInt32Array
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.participant.secagg_checks import check_neighbours, check_survivors
 from liberate.federation.store.device_rows import Device, NeighbourKeys, SecAggState
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,

@@ -8,8 +8,8 @@ from itertools import pairwise
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import verify_signature
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import Neighbour, ShareKeysRequest, UnmaskRequest, verify_keys
 from liberate.identifiers import Digest

@@ -1,245 +1,179 @@
-"""Whose copy leaked: first the ledger says that it is looked up, then the senders' copies are held against the rows."""
+"""Whose copy leaked: first the log says that it is looked up, then the senders' copies are compared with the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
 from liberate.federation.enrolment import Registrar
-from liberate.federation.setup import FederationSession, load_or_create_key, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
-from liberate.federation.store.devices import DeviceStore
-from liberate.federation.store.sharing_rows import BaseCopy
-from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
-from liberate.ledger.format.parts import RecordBase
-from liberate.ledger.format.sharing_records import Receipt, Share
-from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import entries
-from liberate.ledger.trace.prover import ProvedEntry, Prover
-from liberate.runs.federation_terms import federation_terms
+from liberate.ledger.format.sharing_records import Share
+from liberate.ledger.lookup import RecordedEntry, entries
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
-from liberate.tracing.answer_json import Json, entry, party, to_base64
-from liberate.tracing.leak.attribution import (
-    BaseCopyIndex,
-    LeakedRows,
-    MatchedRows,
-    RankedCandidate,
-    match,
-    rank_candidates,
-    read_leak,
-)
-from liberate.units import from_nano
+from liberate.tracing.leak.answers import LeakAnswer, LeakFindings, prove_leak
+from liberate.tracing.leak.attribution import LeakedRows, match, rank_candidates, read_leak
+from liberate.tracing.leak.opened_copies import LeakDisclosure, OpenedCopies
+from liberate.tracing.parties import PartyNames
 
 _FITS = 0.5
-"""Part of somebody's rows that must be near the base copy of the person so named: else everybody's are looked at."""
+"""Part of a user's rows that the base copy of the sender so named must have: else everybody's copies are opened."""
 
 Announce = Callable[[int, int], None]
-"""Told the position of a disclosure and how many people it names."""
+"""Told the position of a disclosure and how many participants it names."""
 
 
-def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_participants: None) -> Json:
-    """Say whose copies rows that leaked are likely to be; a disclosure by an auditor stands on the ledger before.
+def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_participants: None) -> LeakAnswer:
+    """Find whose copies leaked rows are likely to be.
+
+    Nobody is looked up in secret: before a sender's commitments are opened, a disclosure that names the sender is in
+    the log and the witnesses have seen it.
 
     Args:
         run: A run that nobody is training.
         file: The rows, CSV or Parquet with item, rating and, if there is one, user; ids of users may be anything.
         announce: Told of each disclosure.
 
-    Returns:
-        The keys of `liberate trace --leak --json`: `leak`, the rows and how many were found in base copies;
-        `disclosures`, each with its reason and the salt that opens it; `owners`, whose base copies these are;
-        `candidates`, likeliest first, each with `log10_likelihood`, the `bound` on a false accusation, whether it is
-        `accused`, the `senders` of the own copies, who holds the same rows too (`also_held_by`) and, of the accused,
-        `evidence`: share entries with their proofs, and what opens their commitments.
+    Raises:
+        DataError: The file cannot be used, or has no row of this run's items.
+        LiberateError: Nobody has handed out copies, none can be opened, or a training is going on.
+        FederationError: The genesis admits no auditors.
+        NoQuorum: Too few witnesses have seen the disclosure; nothing was opened.
+    """
+    leaked = read_leak(file, run.catalogue()["item_id"].to_pylist())
+
+    with open_run_federation(run) as session:
+        shares = {share.leaf_hash: share for share in entries(session.ledger, Share)}
+        if not shares:
+            raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
+        auditor = _Auditor(session=session, shares=shares, leaked=leaked, announce=announce)
+
+        named = auditor.senders_named()
+        opened = _open_as_few_as_possible(auditor, named)
+        matched = match(leaked, opened.bases, _base_of_each_user(leaked, opened, named))
+        candidates = rank_candidates(matched, opened.of_bases(base.commitment for base in matched.bases))
+
+        found = LeakFindings(leaked=leaked, shares=shares, opened=opened, matched=matched, candidates=candidates)
+        names = PartyNames(session.ledger.state.principals, session.devices)
+        return prove_leak(session.ledger, run.verifier_key, names, found)
+
+
+def _open_as_few_as_possible(auditor: _Auditor, named: Collection[int | None]) -> OpenedCopies:
+    """Open the copies of the senders whom the rows name, and all others' only if those do not explain the rows.
+
+    Whoever is opened is named in the log for good, so a lookup that succeeds with one name must not name everybody.
+
+    Args:
+        auditor: Opens copies.
+        named: For each user of the leak the sender so named, or None.
 
     Raises:
-        DataError: The file cannot be used, or has nothing of this run.
-        LiberateError: Nobody has handed out copies, or a training is going on.
-        FederationError: The genesis admits no auditors.
-        NoQuorum: The witnesses have not seen the disclosure: nothing was opened.
+        LiberateError: None can be opened.
     """
-    leak = read_leak(file, run.catalogue()["item_id"].to_pylist())
-    terms = federation_terms(run.settings)
-    with open_federation(run.home, terms) as standing:
-        lookup = _LookUp(run, terms, standing, leak, announce)
-        matched = lookup.matched()
-        leaked = {base.commitment for base in matched.bases}
-        return lookup.answer(
-            matched, rank_candidates(matched, [each for each in lookup.copies if each.share.base in leaked])
-        )
+    first = {number for number in named if number is not None}
+    opened = auditor.open_copies_of(first)
+
+    if None in _bases_named(auditor.leaked, opened, named):
+        opened += auditor.open_copies_of(auditor.senders - first)
+
+    if not opened.copies:
+        raise LiberateError("no copy can be opened: no sender keeps the salts any more, so no row can be compared")
+    return opened
 
 
-class _LookUp:
-    """What the auditor does with a leak, in this order: say so, have the senders' copies opened, answer."""
+def _bases_named(leaked: LeakedRows, opened: OpenedCopies, named: Collection[int | None]) -> list[int | None]:
+    """Return for each user of the leak the base copy of the sender so named, if it has the rows."""
+    return [
+        None if sender is None else opened.base_of(sender, leaked, user, fit=_FITS) for user, sender in enumerate(named)
+    ]
 
-    def __init__(
-        self, run: Run, terms: Charter, standing: FederationSession, leak: LeakedRows, announce: Announce
-    ) -> None:
-        self.copies: list[HandedOverCopy] = []
-        self._unopened: list[int] = []
-        self._run, self._charter, self._leak, self._announce = run, terms, leak, announce
-        self._ledger: Ledger = standing.ledger
-        self._devices: DeviceStore = standing.devices
-        self._publisher = standing.publisher
-        self._shares = {share.leaf_hash: share for share in entries(self._ledger, Share)}
-        self._disclosures: list[Json] = []
-        if not self._shares:
-            raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
 
-    def matched(self) -> MatchedRows:
-        """Match the rows: first with those whom they name, then, where somebody's rows do not fit, with everybody.
+def _base_of_each_user(leaked: LeakedRows, opened: OpenedCopies, named: Collection[int | None]) -> list[int | None]:
+    """Return for each user of the leak the base copy that the rows are of: the one named, else the nearest of all."""
+    bases = _bases_named(leaked, opened, named)
+    for user, base in enumerate(bases):
+        if base is None:
+            near = opened.bases.near(leaked, user)
+            bases[user] = int(near.argmax()) if near.max() else None
+    return bases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Auditor:
+    """Has senders open their copies, after it has said so in the log."""
+
+    session: FederationSession
+    shares: Mapping[Digest, RecordedEntry[Share]]
+    leaked: LeakedRows
+    announce: Announce
+
+    @property
+    def senders(self) -> set[int]:
+        """Who has handed out copies and was not erased."""
+        erased = {device.number for device in self.session.devices.devices() if device.is_erased}
+        return {share.record.author for share in self.shares.values()} - erased
+
+    def senders_named(self) -> list[int | None]:
+        """Return for each user of the leak the sender whom the data set calls so, or None."""
+        senders = self.senders
+        devices = [self.session.devices.find(user_id=name) for name in self.leaked.user_ids]
+        return [device.number if device and device.number in senders else None for device in devices]
+
+    def open_copies_of(self, numbers: Collection[int]) -> OpenedCopies:
+        """Have senders open the copies they handed out; with no sender, nothing is done or announced.
 
         Raises:
-            LiberateError: No sender's copy opens.
+            FederationError: The genesis admits no auditors.
+            NoQuorum: Too few witnesses have seen the disclosure; nothing was opened.
         """
-        forgotten = {device.number for device in self._devices.devices() if device.is_erased}
-        senders = {share.record.author for share in self._shares.values()} - forgotten
-        named = [self._devices.find(user_id=name) for name in self._leak.user_ids]
-        own = [device.number if device and device.number in senders else None for device in named]
-        first = {number for number in own if number is not None}
-        if first:
-            self._open(first)
-        if senders - first and not all(index is not None for index in self._chosen(own)):
-            self._open(senders - first)
-        if not self.copies:
-            raise LiberateError("no sender keeps what opens the copies, so rows cannot be held against them")
-        known = self._chosen(own)
-        bases = self._bases()
-        for user in (user for user, index in enumerate(known) if index is None):
-            near = bases.near(self._leak, user)
-            known[user] = int(near.argmax()) if near.max() else None
-        return match(self._leak, bases, known)
+        if not numbers:
+            return OpenedCopies(n_items=self.leaked.n_items)
+        disclosure = self._disclose(sorted(numbers))
 
-    def _chosen(self, numbers: Sequence[int | None]) -> list[int | None]:
-        """Give for each of the leak's users the base copy of the person so named, if it has the rows."""
-        if not self.copies:
-            return [None] * len(numbers)
-        bases, senders = self._bases(), [sender for sender, _ in self._by_base().values()]
-        found: list[int | None] = []
-        for user, number in enumerate(numbers):
-            wanted = _FITS * int((self._leak.users == user).sum())
-            near = bases.near(self._leak, user) if number is not None else np.zeros(0)
-            best = max((i for i, sender in enumerate(senders) if sender == number), key=near.__getitem__, default=None)
-            found.append(best if best is not None and near[best] and near[best] >= wanted else None)
-        return found
-
-    def answer(self, matched: MatchedRows, candidates: Sequence[RankedCandidate]) -> Json:
-        """Give the answer, each entry in it proved."""
-        prover = Prover(self._ledger)
-        used = sorted(self._shares[each.hash].position for candidate in candidates for each in candidate.copies)
-        prover.prove_all([*used, *(each["position"] for each in self._disclosures)])
-        found = [self._candidate(each, candidates, matched, prover) for each in candidates]
-        checkpoint = verify_checkpoint(prover.note, self._run.verifier_key)
-        of = self._by_base()
-        return {
-            "leak": {
-                "sha256": self._leak.digest,
-                "rows": self._leak.n_rows,
-                "users": len(self._leak.user_ids),
-                "matched": len(matched.items),
-            },
-            "disclosures": self._disclosures,
-            "owners": [
-                self._party(of[base.commitment][0])
-                | {"base": to_base64(base.commitment), "rows": rows, "epsilon": from_nano(base.epsilon_nano)}
-                for base, rows in zip(
-                    matched.bases, np.bincount(matched.owners, minlength=len(matched.bases)).tolist(), strict=True
-                )
-            ],
-            "candidates": found,
-            "unopened": self._unopened,
-            "proofs": prover.proof_count,
-            "entry_count": checkpoint.size,
-            "root": to_base64(checkpoint.root),
-            "checkpoint": prover.note,
-        }
-
-    def _open(self, participants: Iterable[int]) -> None:
-        """Say on the ledger whose copies are opened, let the witnesses see it, and have the senders open them."""
-        wanted = sorted(participants)
-        root = verify_checkpoint(self._ledger.checkpoint(), self._run.verifier_key).root
-        salt = self._charter.randomness(root).secret("disclosure salt")
-        reason = f"leak of {self._leak.n_rows} rows, SHA-256 {self._leak.digest}"
-        keys = self._run.home / "keys"
-        admitting = Registrar(
-            self._ledger, load_or_create_key(keys, "founder", self._charter.randomness()), 1, Stopwatch()
-        )
-        auditor = load_or_create_key(keys, "auditor", self._charter.randomness())
-        position = record_disclosure(admitting, auditor, wanted, reason.encode(), salt)
-        self._publisher.publish()
-        self._announce(position, len(wanted))
-        self._disclosures.append(
-            {"position": position, "participants": wanted, "reason": reason, "salt": to_base64(salt)}
-        )
-        devices = [device for number in wanted if (device := self._devices.find(number=number))]
-        for each in (one for device in devices for one in handed_over_copies(self._devices, device.slot)):
-            if each.hash not in self._shares:
-                continue
-            if _opens(each):
-                self.copies.append(each)
+        # Opened only now: everybody can see the disclosure.
+        copies: list[HandedOverCopy] = []
+        unopened: list[int] = []
+        for copy in self._kept_copies(disclosure.participants):
+            if _opens(copy):
+                copies.append(copy)
             else:
-                self._unopened.append(self._shares[each.hash].position)
+                unopened.append(self.shares[copy.hash].position)
+        return OpenedCopies(
+            n_items=self.leaked.n_items,
+            copies=tuple(copies),
+            unopened=tuple(unopened),
+            disclosures=(disclosure,),
+        )
 
-    def _by_base(self) -> dict[Digest, tuple[int, BaseCopy]]:
-        """Give sender and base of each base copy that was opened, by commitment."""
-        return {each.share.base: (each.sender, each.base) for each in self.copies}
+    def _disclose(self, participants: list[int]) -> LeakDisclosure:
+        """Say in the log whose copies will be opened and why, and let the witnesses see it."""
+        ledger, publisher = self.session.ledger, self.session.publisher
+        salt = self.session.randomness().secret("disclosure salt")
+        reason = f"leak of {self.leaked.n_rows} rows, SHA-256 {self.leaked.digest}"
 
-    def _bases(self) -> BaseCopyIndex:
-        return BaseCopyIndex([base for _, base in self._by_base().values()], self._leak.n_items)
+        access = self.session.access
+        founder = access.load_or_create_key("founder")
+        auditor = access.load_or_create_key("auditor")
+        registrar = Registrar(ledger, founder, 1, Stopwatch())
+        position = record_disclosure(registrar, auditor, participants, reason.encode(), salt)
 
-    def _candidate(
-        self, each: RankedCandidate, everybody: Sequence[RankedCandidate], matched: MatchedRows, prover: Prover
-    ) -> Json:
-        same = [other.number for other in everybody if other.fingerprint == each.fingerprint]
-        return self._party(each.number) | {
-            "log10_likelihood": each.log10_likelihood,
-            "bound": each.bound,
-            "accused": each.is_accused,
-            "senders": sorted({copy.sender for copy in each.copies}),
-            "also_held_by": [number for number in same if number != each.number],
-            "evidence": self._evidence(each, matched, prover) if each.is_accused else [],
-        }
+        publisher.publish()
+        self.announce(position, len(participants))
+        return LeakDisclosure(position=position, participants=tuple(participants), reason=reason, salt=salt)
 
-    def _evidence(self, accused: RankedCandidate, matched: MatchedRows, prover: Prover) -> list[Json]:
-        """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
-        receipts = {
-            receipt.record.share: receipt.position for receipt in entries(self._ledger, Receipt, author=accused.number)
-        }
-        found = []
-        for each in accused.copies:
-            receipt = receipts.get(each.hash)
-            own = matched.owners == [base.commitment for base in matched.bases].index(each.share.base)
-            found.append(
-                _whole(prover.prove(self._shares[each.hash].position, Share))
-                | {
-                    "sender": each.sender,
-                    "copy": to_base64(each.copy),
-                    "salt": to_base64(each.salt),
-                    "base": to_base64(each.base.ratings),
-                    "base_salt": to_base64(each.base.salt),
-                    "scale": dict(zip(("low", "step", "levels"), each.base.scale, strict=True)),
-                    "items": matched.items[own].tolist(),
-                    "leaked": matched.leaked[own].tolist(),
-                    "receipt": None if receipt is None else _whole(prover.prove(receipt, Receipt)),
-                }
-            )
-        return found
-
-    def _party(self, number: int) -> Json:
-        return party(number, self._ledger.state.principals, self._devices)
-
-
-def _whole(proved: ProvedEntry[RecordBase]) -> Json:
-    """Write an entry with all its bytes."""
-    return entry(proved) | {"entry": to_base64(proved.entry.data)}
+    def _kept_copies(self, participants: Collection[int]) -> list[HandedOverCopy]:
+        """Return what senders keep of the copies whose shares are in the log."""
+        store = self.session.devices
+        devices = [device for number in participants if (device := store.find(number=number))]
+        kept = (copy for device in devices for copy in handed_over_copies(store, device.slot))
+        return [copy for copy in kept if copy.hash in self.shares]
 
 
 def _opens(copy: HandedOverCopy) -> bool:
