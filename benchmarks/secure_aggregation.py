@@ -26,15 +26,18 @@ from liberate.data.ratings import Ratings
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
-from liberate.federation.setup import open_for_run
+from liberate.federation.session import FederationAccess
+from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.models import ModelStore
-from liberate.federation.terms import Charter
+from liberate.federation.terms import GenesisParameters, ParticipationTerms
 from liberate.federation.wire.transport import Reply, Request
 from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian import distributed
 from liberate.privacy.secure_aggregation import NEIGHBOURS
+from liberate.randomness import RandomSource
+from liberate.runs.federation_access import open_ledger
 from liberate.timing import Stopwatch
 from liberate.units import to_nano
 
@@ -107,27 +110,26 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         n_coordinates=statistic.shape[0],
         masked=True,
     )
-    terms = Charter(
-        origin="benchmark.invalid/masks",
-        seed=1,
-        is_simulated=True,
-        mechanism=mechanism.name,
-        agreed_epsilon_nano=0,
-        agreed_rho_nano=mechanism.spend_nano,
+    access = FederationAccess(folder=folder, source=RandomSource(1), open_ledger=open_ledger)
+    participation = RunParticipation(
+        run=1,
+        user_ids=[str(user) for user in range(n_participants)],
+        ratings=ratings,
+        terms=ParticipationTerms(mechanism=mechanism.name, rho_nano=mechanism.spend_nano),
     )
-    participants, stopwatch = [str(user) for user in range(n_participants)], ProcessorWatch()
-    with open_for_run(folder, terms, participants, ratings, run=1, batch_size=1000, stopwatch=stopwatch) as federation:
-        host = Host(federation.devices, federation.policy, n_items, terms.randomness(b"run"), stopwatch)
+    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), ProcessorWatch()
+    with open_for_run(access, parameters, participation, batch_size=1000, stopwatch=stopwatch) as federation:
+        host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"), stopwatch)
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
             ledger=federation.ledger,
-            key=federation.coordinator_key,
-            number=federation.coordinator,
+            key=federation.coordinator.key,
+            number=federation.coordinator.number,
             transport=wire,
             store=ModelStore(folder / "model"),
             config=RoundConfig(),
             noise_placement="per_upload",
-            randomness=terms.randomness(b"run"),
+            randomness=access.source.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )

@@ -10,13 +10,15 @@ from typing import Literal
 
 import numpy as np
 
+from liberate.crypto.note import WitnessPolicy
 from liberate.data.ratings import Ratings
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
-from liberate.federation.setup import RunSession, open_for_run
+from liberate.federation.session import FederationAccess, RunSession
+from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.models import ModelStore
-from liberate.federation.terms import Charter
+from liberate.federation.terms import GenesisParameters, ParticipationTerms
 from liberate.federation.wire.transport import InProcessTransport, Transport
 from liberate.identifiers import NoisePlacement
 from liberate.ledger.publish.checkpoints import WitnessAddress
@@ -27,6 +29,8 @@ from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import calibrated_mechanism
+from liberate.randomness import RandomSource
+from liberate.runs.federation_access import open_ledger
 from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, find_participant
 from liberate.timing import Stopwatch
@@ -125,6 +129,16 @@ class Stage:
         return self.coordinator.run_round(base, self.learning, run=1, rounds=rounds)
 
 
+def access_to(folder: Path, world: World | None = None) -> FederationAccess:
+    """Return how the federation of a world is opened."""
+    return FederationAccess(
+        folder=folder,
+        source=RandomSource(7 if world is None or world.is_simulated else None),
+        open_ledger=open_ledger,
+        witnesses=() if world is None else world.witnesses,
+    )
+
+
 @contextmanager
 def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) -> Iterator[Stage]:
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
@@ -132,35 +146,35 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
     is_noisy, ratings = world.is_noisy, world.ratings
     statistic, solver = build_method(config, ratings.n_items, noisy=is_noisy)
     mechanism = world.mechanism
-    terms = Charter(
-        origin="test.invalid/world",
-        seed=7,
-        is_simulated=world.is_simulated,
+    terms = ParticipationTerms(
         mechanism=mechanism.name,
         honest_fraction=world.honest_fraction,
-        agreed_epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
-        agreed_rho_nano=10**12,
-        witnesses=world.witnesses,
-        witness_threshold=world.witness_threshold,
+        epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
+        rho_nano=10**12,
     )
-    participants = [f"u{user}" for user in range(ratings.n_users)]
-    stopwatch = Stopwatch()
+    policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
+    user_ids = [f"u{user}" for user in range(ratings.n_users)]
+    stopwatch, access = Stopwatch(), access_to(folder, world)
     with open_for_run(
-        folder, terms, participants, ratings, run=1, batch_size=world.batch_size, stopwatch=stopwatch
+        access,
+        GenesisParameters(origin="test.invalid/world", witnesses=policy),
+        RunParticipation(run=1, user_ids=user_ids, ratings=ratings, terms=terms),
+        batch_size=world.batch_size,
+        stopwatch=stopwatch,
     ) as federation:
-        host = Host(federation.devices, federation.policy, ratings.n_items, terms.randomness(b"run"), stopwatch)
+        host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"), stopwatch)
         direct = InProcessTransport(dict.fromkeys(host.numbers, host))
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
         store = ModelStore(folder / "model")
         coordinator = Coordinator(
             ledger=federation.ledger,
-            key=federation.coordinator_key,
-            number=federation.coordinator,
+            key=federation.coordinator.key,
+            number=federation.coordinator.number,
             transport=transport,
             store=store,
             config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
             noise_placement=world.noise_placement,
-            randomness=terms.randomness(b"run"),
+            randomness=access.source.randomness(b"run"),
             stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )

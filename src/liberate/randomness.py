@@ -110,3 +110,28 @@ class SystemClock:
 
     def time_us(self, height: int) -> int:
         return time.time_ns() // 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSource:
+    """Where a federation's secrets and time come from: a seed in a simulation, the system outside one.
+
+    Attributes:
+        seed: Everything random in a simulation is derived from it, 0 <= seed < 2**63; None: there is no simulation.
+    """
+
+    seed: int | None
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether anybody who knows the seed can derive keys, salts, noise and time."""
+        return self.seed is not None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the ledger's blocks."""
+        return SimulatedClock() if self.is_simulated else SystemClock()
+
+    def randomness(self, context: bytes = b"") -> Randomness:
+        """Return a source of secrets; in a simulation, another context gives other secrets."""
+        return SystemRandomness() if self.seed is None else SimulatedRandomness(self.seed, context)

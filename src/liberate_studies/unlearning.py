@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from liberate.arrays import BoolArray, Float64Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.consents import withdraw
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
@@ -26,7 +25,7 @@ from liberate.model.statistics import Statistic
 from liberate.model.unlearning import distance, subtract_leavers, unlearn_rounds
 from liberate.privacy.attacks import auc
 from liberate.randomness import SimulatedRandomness, generator
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.runs.unlearn import Method, unlearn
@@ -234,7 +233,7 @@ def _ways(
     estimate, estimating = _followed(course, stayers, gone, REPEATS)
     free = fastest(lambda: federated(replace(job, split=Split(train=stayers, test=stayers))))
     one = free.seconds / free.rounds
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         for user in leavers:
             device = standing.devices.find(user_id=job.dataset.user_ids[user])
             assert device is not None  # everybody has taken part

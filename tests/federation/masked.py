@@ -14,10 +14,10 @@ from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.federation.participant.masking import MaskingClient
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.refusals import Refused
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
@@ -109,7 +109,7 @@ class Party:
         """Start the host, or start it again: only what is on disk is left."""
         self.devices = DeviceStore(self.folder)
         signing = {slot: signing_key(number) for slot, number in enumerate(self.participants)}
-        self.masks = MaskingClient(self.devices, signing, POLICY, SimulatedRandomness(1))
+        self.masks = MaskingClient(store=self.devices, keys=signing, policy=POLICY, randomness=SimulatedRandomness(1))
 
     def restart(self) -> None:
         self.devices.close()

@@ -13,10 +13,10 @@ import pytest
 from liberate.crypto.signing import SigningKey, load_key
 from liberate.errors import FederationError, RefusedEntry, RolledBack
 from liberate.federation.keys import KeyChange, recover_key, revoke_key, rotate_key
-from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.session import FederationSession
+from liberate.federation.setup import open_federation
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.terms import Charter
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import ZERO, DatasetRecord
 from liberate.ledger.log.sqlite import SqliteLedger
@@ -24,19 +24,18 @@ from liberate.ledger.rules.state import Principal
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import World, low_rank_ratings, stage
+from tests.worlds import World, access_to, low_rank_ratings, stage
 
 WORLD = World(ratings=low_rank_ratings(6, 5), mode="local", epsilon=6.0, rounds=2, batch_size=3)
 PERSON = "u2"
 SEED = bytes(range(32))
-CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
 
 Change = Callable[[FederationSession, Path], KeyChange]
 
 
 @contextmanager
 def standing(folder: Path) -> Iterator[FederationSession]:
-    with open_federation(folder, CHARTER) as federation:
+    with open_federation(access_to(folder)) as federation:
         yield federation
 
 
@@ -317,6 +316,7 @@ def test_crash_at_every_durable_step_of_a_change_loses_nothing(
             assert principal_of(federation).is_revoked == device_of(federation).is_revoked
             assert device_of(federation).last_seq == principal_of(federation).sequence
             assert len(federation.ledger.state.principals) == 9
+            assert isinstance(federation.ledger, SqliteLedger)
             assert federation.ledger.equivocations() == []
             assert not is_training or (number in participants) != device_of(federation).is_revoked
         assert verify_ledger(folder / "ledger").ok
@@ -329,7 +329,7 @@ def test_crash_while_a_refused_change_is_forgotten(
     broken_off(monkeypatch, folder, rotate_to_the_same_key, 2, before=before)
 
     with standing(folder) as federation:
-        assert federation.finished == []
+        assert federation.finished == ()
         assert federation.devices.pending_key_changes() == []
         assert principal_of(federation).key == held_key(federation).public
         assert federation.ledger.positions(kind="key") == []
@@ -375,6 +375,7 @@ def test_no_sequence_is_signed_twice(folder: Path) -> None:
         found = rotate_key(federation.ledger, federation.devices, device, SEED)
 
         assert decode_entry(federation.ledger.entry(found.position)).record.seq == before + 1
+        assert isinstance(federation.ledger, SqliteLedger)
         assert federation.ledger.equivocations() == []
 
 

@@ -20,7 +20,6 @@ import pytest
 from liberate import report
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import LiberateError
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.acceptance import accept_copy
 from liberate.federation.sharing.consents import ConsentTerms, give_consent, withdraw
 from liberate.federation.sharing.handover import hand_over
@@ -28,7 +27,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
 from liberate.report.facts import step, time_parts
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.train import train
@@ -232,7 +231,7 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
 
 def share(run: Run, sender: str, recipient: str) -> None:
     """Let one participant hand a copy to another, who accepts it, and take the consent back."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         ledger, devices = standing.ledger, standing.devices
         participants = [devices.find(user_id=name) for name in (sender, recipient)]
         source, target = (each for each in participants if each is not None)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from liberate.crypto.signing import save_key
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
-from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.sharing.acceptance import accept_copy
 from liberate.federation.sharing.consents import ConsentTerms, give_consent
 from liberate.federation.sharing.handover import HandedOverCopy, hand_over, handed_over_copies
@@ -19,7 +19,7 @@ from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import CATALOGUE, Run, load_run, save_table, write_run
 from liberate.settings import resolve
 from tests.ledger.world import FOUNDER, LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, key, write_sharing
@@ -63,7 +63,7 @@ def leaky_run(folder: Path, *, epsilon: float | None = None, senders: Iterable[i
     write_run(Run(folder, settings, {"origin": "test.invalid/world", "verifier_key": vkey}))
     _write_items(folder)
     run = load_run(folder)
-    with open_federation(folder, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         for sender in senders:
             _give(standing, sender, RECIPIENTS[: None if sender != SENDERS[-1] else -1], epsilon)
     return run

@@ -17,7 +17,7 @@ from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.erasure import answer_request
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
@@ -29,7 +29,7 @@ from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs import actions
 from liberate.runs.evaluate import evaluate_run, recommend
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.pending_requests import request_processor
@@ -324,7 +324,7 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
 @contextmanager
 def owning(run: Run) -> Iterator[FederationSession]:
     """Another process that owns the ledger, as a training does."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         yield standing
 
 
@@ -335,9 +335,7 @@ def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> N
         def wait() -> bool:
             nonlocal looked
             looked += 1
-            processor = request_processor(
-                run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
-            )
+            processor = request_processor(standing, run.dataset)
             carry_out(processor)
             return True
 
@@ -363,9 +361,7 @@ def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run)
 
 def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
     def wait() -> bool:
-        processor = request_processor(
-            run.home, standing.ledger, standing.devices, federation_terms(run.settings), run.dataset
-        )
+        processor = request_processor(standing, run.dataset)
         carry_out(processor)
         return True
 

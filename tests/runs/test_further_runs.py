@@ -17,7 +17,6 @@ from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.setup import open_federation
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
@@ -32,7 +31,7 @@ from liberate.privacy.gaussian_tradeoff import rho_nano_limit
 from liberate.runs import prepare
 from liberate.runs import train as training
 from liberate.runs.evaluate import evaluate_run, recommend
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.privacy_report import privacy_report
@@ -496,7 +495,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     train(configure(FIRST), tmp_path / "first")
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
-    with open_federation(first.home, federation_terms(first.settings)) as standing:
+    with open_run_federation(first) as standing:
         key = SigningKey.from_seed(standing.devices.data_of(person.slot).signing_seed)
         assert person.number is not None
         record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)

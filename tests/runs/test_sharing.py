@@ -17,7 +17,6 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import InsufficientCohort, LiberateError, SettingsError
 from liberate.federation.coordinator import upload_validation
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.consents import ConsentTerms, give_consent
 from liberate.federation.sharing.handover import hand_over, handed_over_copies
 from liberate.federation.sharing.simulation import SharingSimulation
@@ -33,7 +32,7 @@ from liberate.ledger.trace.participant import trace_participant
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
@@ -295,7 +294,7 @@ def test_changed_ratings_or_terms_replace_the_copies(tmp_path: Path, configure: 
 def test_copies_that_can_arrive_no_more_stop_no_further_run(tmp_path: Path, configure: Configure) -> None:
     train(configure("privacy.mode=plain"), tmp_path / "run")
     run = load_run(tmp_path / "run")
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         ledger, devices, random = standing.ledger, standing.devices, SimulatedRandomness(1, b"copies")
         sender, leaver, late = (devices.devices()[slot] for slot in (0, 1, 2))
         recipients = (leaver.number or 0, late.number or 0)

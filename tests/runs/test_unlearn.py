@@ -14,7 +14,6 @@ import pytest
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError, SettingsError
 from liberate.federation.coordinator.coordinator import Coordinator
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing import consents
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
@@ -25,7 +24,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
 from liberate.model.registry import aggregate_statistics, build_method
 from liberate.runs import actions
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
 from liberate.runs.unlearn import unlearn
@@ -59,7 +58,7 @@ def trained(folder: Path, settings: Settings, ledger: Path | None = None) -> Run
 
 def withdraw(run: Run, user: int) -> int:
     """Let somebody withdraw everything; give the number."""
-    with open_federation(run.home, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         device = standing.devices.find(user_id=f"u{user:02}")
         assert device is not None
         assert device.number is not None

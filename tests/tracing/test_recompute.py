@@ -16,7 +16,6 @@ from liberate.arrays import RealStatistics
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.federation.coordinator.aggregate import UploadAggregate
-from liberate.federation.setup import open_federation
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
@@ -33,7 +32,7 @@ from liberate.model.pool_learner import PoolLearner
 from liberate.model.solvers import AggregatedStatistics, VariationalBayes
 from liberate.model.statistics import NormalEquations
 from liberate.model.upload_bounds import _FactorLimits
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import load_run
 from liberate.runs.train import train
 from liberate.settings import DataConfig, resolve
@@ -347,7 +346,7 @@ def test_an_upload_that_no_ratings_give_is_named_though_the_coordinator_summed_i
 def erase(folder: Path, user: str) -> int:
     """Let a person withdraw and ask to be forgotten, on the ledger, and forget the uploads; give the number."""
     run = load_run(folder)
-    with open_federation(folder, federation_terms(run.settings)) as standing:
+    with open_run_federation(run) as standing:
         device = standing.devices.find(user_id=user)
         assert device is not None
         assert device.number is not None

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, RefusedEntry
+from liberate.errors import FederationError
 from liberate.federation.enrolment import Registrar, enrol
-from liberate.ledger.format.entries import sign
+from liberate.federation.entry_writer import EntryWriter
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.sharing_records import Disclosure
 
@@ -38,14 +38,7 @@ def record_disclosure(
             hint="it cannot be changed; a federation that is founded now admits them",
         )
     (number,) = enrol(admitting, [auditor.public], "auditor")
-    record = Disclosure(
-        origin=ledger.origin,
-        author=number,
-        seq=ledger.state.principals[number].sequence + 1,
-        participants=to_ranges(participants),
-        reason=salted_commitment(salt, reason),
+    writer = EntryWriter(ledger, auditor, number, admitting.stopwatch)
+    return writer.append(
+        Disclosure(**writer.header(), participants=to_ranges(participants), reason=salted_commitment(salt, reason))
     )
-    (outcome,) = ledger.append([sign(record, auditor)])
-    if isinstance(outcome, RefusedEntry):
-        raise FederationError(f"the ledger refuses the disclosure: {outcome}") from outcome
-    return outcome

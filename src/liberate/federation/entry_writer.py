@@ -1,4 +1,4 @@
-"""The coordinator's hand: signs what it records, one entry after the other."""
+"""Entries of one principal, signed and appended one after the other."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def accepted_position(outcome: int | LiberateError, what: str, *, hint: str = ""
 
 @dataclass(frozen=True, slots=True)
 class EntryWriter:
-    """Writes a coordinator's entries.
+    """Signs records as one principal and appends them to the ledger.
 
     Attributes:
-        ledger: Where they stand.
-        key: The coordinator's signing key.
+        ledger: The ledger, owned by this process.
+        key: The principal's signing key.
         number: Its number on the ledger.
         stopwatch: Where sign is added up.
     """
@@ -69,12 +69,12 @@ class EntryWriter:
     stopwatch: Stopwatch
 
     def header(self) -> RecordHeader:
-        """Give the fields of the coordinator's next record."""
+        """Return the fields that the principal's next record begins with."""
         seq = self.ledger.state.principals[self.number].sequence + 1
         return {"origin": self.ledger.origin, "author": self.number, "seq": seq}
 
     def append(self, record: Record) -> int:
-        """Sign a record and append it; give its position.
+        """Sign a record, append it, and return its position.
 
         Raises:
             FederationError: The ledger refuses it.
@@ -82,7 +82,7 @@ class EntryWriter:
         with self.stopwatch.measure("sign"):
             entry = sign(record, self.key)
         (outcome,) = self.ledger.append([entry])
-        return accepted_position(outcome, f"the coordinator's {record.kind}")
+        return accepted_position(outcome, f"the {record.kind}")
 
     def close(
         self,

@@ -17,7 +17,7 @@ from liberate.crypto.canonical_json import Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import FederationError, LiberateError
-from liberate.federation.entry_writer import accepted_position
+from liberate.federation.entry_writer import EntryWriter, accepted_position
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
@@ -40,14 +40,12 @@ class DataController:
     """A coordinator, and what it can destroy.
 
     Attributes:
-        number: Its number on the ledger.
-        key: Its signing key.
-        stores: What it keeps of people beside the ledger: by code, how one person's part is destroyed, as often as
-            it is called.
+        writer: Writes its entries.
+        stores: What it stores of participants beside the ledger: by code, how one participant's part is destroyed,
+            as often as it is called.
     """
 
-    number: int
-    key: SigningKey
+    writer: EntryWriter
     stores: Mapping[str, Callable[[int], object]]
 
 
@@ -83,7 +81,7 @@ class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def erase_participant(
-    ledger: Ledger, devices: DeviceStore, device: Device, keeper: DataController
+    ledger: Ledger, devices: DeviceStore, device: Device, controller: DataController
 ) -> CompletedErasure | None:
     """Forget a participant, or go on with it; the same again is the same.
 
@@ -94,7 +92,7 @@ def erase_participant(
         ledger: The ledger, owned by this process; no act is under way on the devices.
         devices: The store that holds the device, and those of recipients.
         device: The participant's.
-        keeper: The coordinator.
+        controller: The coordinator.
 
     Returns:
         What became of it; None: withdrawn, and to be gone on with when the open round is closed.
@@ -109,18 +107,18 @@ def erase_participant(
     if not ledger.state.principals[number].is_to_be_forgotten:
         _say(ledger, devices, device, Erasure(origin=ledger.origin, author=number, seq=_next(ledger, device),
                                               number=number, report=None))  # fmt: skip
-    return _forget(ledger, devices, number, keeper)
+    return _forget(ledger, devices, number, controller)
 
 
-def resume_erasures(ledger: Ledger, devices: DeviceStore, keeper: DataController) -> list[CompletedErasure]:
+def resume_erasures(ledger: Ledger, devices: DeviceStore, controller: DataController) -> list[CompletedErasure]:
     """Go on with what was broken off: people who have asked to be forgotten, of whom no record says that they were."""
     requests = {entry.record.author for entry in entries(ledger, Erasure)}
     waiting = [
         device
-        for number in sorted(requests - {keeper.number})
+        for number in sorted(requests - {controller.writer.number})
         if completed_erasure(ledger, number) is None and (device := devices.find(number=number)) is not None
     ]
-    done = [erase_participant(ledger, devices, device, keeper) for device in waiting]
+    done = [erase_participant(ledger, devices, device, controller) for device in waiting]
     return [each for each in done if each is not None]
 
 
@@ -176,28 +174,26 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
     return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
 
 
-def _forget(ledger: Ledger, devices: DeviceStore, number: int, keeper: DataController) -> CompletedErasure:
+def _forget(ledger: Ledger, devices: DeviceStore, number: int, controller: DataController) -> CompletedErasure:
     """Destroy what is known of somebody who has asked for it, and say so, unless that was said."""
     said = completed_erasure(ledger, number)
     if said is not None:
         return said
     device = devices.find(number=number)
-    destroyed = list(keeper.stores)
+    destroyed = list(controller.stores)
     if device is not None:
         devices.erase(device.slot)
         destroyed.append("device")
-    for forget in keeper.stores.values():
+    for forget in controller.stores.values():
         forget(number)
     told = _recipients(ledger, number)
     removal = ErasureReport(
         destroyed=tuple(sorted(destroyed)),
         notified=to_ranges(told),
-        confirmed=to_ranges(_answered(ledger, devices, number, told, keeper)),
+        confirmed=to_ranges(_answered(ledger, devices, number, told, controller)),
         models=to_ranges(_models(ledger, number)),
     )
-    seq = ledger.state.principals[keeper.number].sequence + 1
-    record = Erasure(origin=ledger.origin, author=keeper.number, seq=seq, number=number, report=removal)
-    _append(ledger, sign(record, keeper.key))
+    controller.writer.append(Erasure(**controller.writer.header(), number=number, report=removal))
     done = completed_erasure(ledger, number)
     assert done is not None, "both entries stand on the ledger"
     return done
@@ -208,7 +204,9 @@ def _recipients(ledger: Ledger, number: int) -> list[int]:
     return sorted({share.record.recipient for share in entries(ledger, Share, author=number)})
 
 
-def _answered(ledger: Ledger, devices: DeviceStore, number: int, told: list[int], keeper: DataController) -> list[int]:
+def _answered(
+    ledger: Ledger, devices: DeviceStore, number: int, told: list[int], controller: DataController
+) -> list[int]:
     """Ask recipients to destroy their copies; give those whose signed answer says that they did."""
     principals = ledger.state.principals
     request = next(entries(ledger, Erasure, author=number))
@@ -222,7 +220,7 @@ def _answered(ledger: Ledger, devices: DeviceStore, number: int, told: list[int]
                     principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer
                 )
                 answered.append(recipient)
-            elif recipient == keeper.number:
+            elif recipient == controller.writer.number:
                 answered.append(recipient)
         except LiberateError:
             continue  # silence, as far as anybody can tell

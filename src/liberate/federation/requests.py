@@ -46,7 +46,7 @@ class RequestProcessor:
     Attributes:
         ledger: The ledger, owned by this process.
         devices: The store with the requests; no act is under way on it.
-        keeper: The coordinator.
+        controller: The coordinator, and what it can destroy.
         n_items: Size of the catalogue.
         scale: Gives the scale of the ratings.
         take: Lets the coordinator take a copy for its pool.
@@ -55,7 +55,7 @@ class RequestProcessor:
 
     ledger: Ledger
     devices: DeviceStore
-    keeper: DataController
+    controller: DataController
     n_items: int
     scale: Callable[[], RatingScale]
     take: Callable[[SealedCopy], object]
@@ -68,7 +68,7 @@ def carry_out(processor: RequestProcessor) -> int:
     A request waits while an answer of the device is on its way to the ledger. Withdrawing everything is done at once:
     then the answer counts as not given.
     """
-    done = len(resume_erasures(processor.ledger, processor.devices, processor.keeper))
+    done = len(resume_erasures(processor.ledger, processor.devices, processor.controller))
     for waiting in processor.devices.requests():
         try:
             outcome: int | str | None = _carry_out(processor, waiting)
@@ -88,7 +88,7 @@ def _carry_out(processor: RequestProcessor, waiting: QueuedRequest) -> int | Non
     ledger, devices, request = processor.ledger, processor.devices, waiting.request
     device = next(device for device in devices.devices() if device.slot == waiting.slot)
     if isinstance(request, ErasureRequest):
-        departure = erase_participant(ledger, devices, device, processor.keeper)
+        departure = erase_participant(ledger, devices, device, processor.controller)
         return None if departure is None else departure.request
     number = device.enrolled_number
     if isinstance(request, WithdrawalRequest) and request.consent is None:
@@ -147,7 +147,7 @@ def _is_delivered(processor: RequestProcessor, device: Device, position: int) ->
         return False
     sealed_copy = sealed_copy_of(ledger, devices, device.slot, entry.leaf_hash)
     try:
-        if share.record.recipient == processor.keeper.number:
+        if share.record.recipient == processor.controller.writer.number:
             processor.take(sealed_copy)
         elif recipient is not None and not recipient.is_erased:
             accept_copy(ledger, devices, recipient, sealed_copy, processor.n_items)

@@ -1,50 +1,64 @@
-"""What the founder of a federation writes into its genesis, and participants agree to."""
+"""What is agreed on: the parameters in the genesis for all runs, and what participants consent to in one run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from liberate.ledger.publish.checkpoints import WitnessAddress
-from liberate.randomness import Clock, Randomness, SimulatedClock, SimulatedRandomness, SystemClock, SystemRandomness
+from liberate.crypto.note import WitnessPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charter:
-    """What the founder writes into the genesis of a new ledger, and people agree to.
-
-    What the genesis of an existing ledger says cannot be changed: it must be the same here, or not be said.
+class GenesisParameters:
+    """What the founder writes into the genesis of a new ledger, which nobody can change later.
 
     Attributes:
-        origin: The ledger's name, or empty to derive it from the seed or draw it at random.
-        seed: Everything random in a simulation is derived from it.
-        is_simulated: Whether keys, salts, noise and time are derived from the seed.
-        mechanism: Name of the mechanism that people agree to; nothing weaker is answered.
-        honest_fraction: Largest part of a masked round's cohort whose noise people let it count on, > 0.
-        agreed_epsilon_nano: Most that people agree to spend in the run with pure mechanisms, in 1e-9.
-        agreed_rho_nano: Most that they agree to spend in it with Gaussian mechanisms, likewise.
-        epsilon_nano_limit: Most that the ledger lets a participant spend with pure mechanisms, in all runs; None
-            = no limit.
-        rho_nano_limit: Most that it lets a participant spend with Gaussian mechanisms, likewise.
-        witnesses: Who is asked to cosign checkpoints.
-        witness_threshold: How many must.
+        origin: The ledger's name; empty: derived from the seed in a simulation, else drawn at random.
+        epsilon_nano_limit: Most that a participant may spend with pure mechanisms in all runs, in 1e-9; None: no limit.
+        rho_nano_limit: Most that a participant may spend with Gaussian mechanisms, likewise.
+        witnesses: Whose cosignatures a checkpoint must have.
+    """
+
+    origin: str = ""
+    epsilon_nano_limit: int | None = None
+    rho_nano_limit: int | None = None
+    witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipationTerms:
+    """What participants agree to when they take part in a run.
+
+    Attributes:
+        mechanism: Name of the mechanism that protects uploads; empty: nothing leaves a device.
+        honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
+        epsilon_nano: Most that the run may spend with pure mechanisms, in 1e-9.
+        rho_nano: Most that it may spend with Gaussian mechanisms, likewise.
+    """
+
+    mechanism: str = ""
+    honest_fraction: float = 1.0
+    epsilon_nano: int = 0
+    rho_nano: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipationPolicy:
+    """What a host holds every round against: a round that asks for more is refused.
+
+    In which run a participant takes part, and what the run may cost, is stored on the device: see `DeviceStore.agree`.
+
+    Attributes:
+        origin: The ledger that its participants joined.
+        log_key: Verifier key of that log, got from outside the ledger.
+        coordinator_key: Public key of the coordinator, got from outside the ledger.
+        mechanism: Name of the mechanism agreed to: a round with another is not answered.
+        honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
+        witnesses: Whose cosignatures a checkpoint must have.
     """
 
     origin: str
-    seed: int
-    is_simulated: bool
-    mechanism: str = ""
+    log_key: str
+    coordinator_key: bytes
+    mechanism: str
     honest_fraction: float = 1.0
-    agreed_epsilon_nano: int = 0
-    agreed_rho_nano: int = 0
-    epsilon_nano_limit: int | None = None
-    rho_nano_limit: int | None = None
-    witnesses: tuple[WitnessAddress, ...] = ()
-    witness_threshold: int = 0
-
-    def randomness(self, context: bytes = b"") -> Randomness:
-        """Give the source of secrets; `context` keeps two runs of one seed apart."""
-        return SimulatedRandomness(self.seed, context) if self.is_simulated else SystemRandomness()
-
-    @property
-    def clock(self) -> Clock:
-        return SimulatedClock() if self.is_simulated else SystemClock()
+    witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from liberate.errors import FederationError, LedgerLocked, LiberateError, NoQuorum
 from liberate.federation.erasure import completed_erasure
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.consents import ConsentTerms
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.devices import DeviceStore
@@ -27,7 +26,7 @@ from liberate.ledger.format.number_sets import includes, numbers_in
 from liberate.ledger.format.sharing_records import Consent, Receipt, Share
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries, entry_at
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, RunReader
 from liberate.runs.participants import Participant, device_of, find_participant
 from liberate.runs.pending_requests import request_processor
@@ -234,11 +233,10 @@ def _act(run: Run, participant: str, request: DataSubjectRequest, wait: Wait) ->
 
 def _carry_out(run: Run) -> bool:
     """Carry all requests out as owner of the ledger; whether enough witnesses have cosigned the outcome."""
-    terms = federation_terms(run.settings)
-    with open_federation(run.home, terms) as standing:
-        carry_out(request_processor(run.home, standing.ledger, standing.devices, terms, run.dataset))
+    with open_run_federation(run) as session:
+        carry_out(request_processor(session, run.dataset))
         try:
-            standing.publisher.publish()
+            session.publisher.publish()
         except NoQuorum:
             return False
         return True

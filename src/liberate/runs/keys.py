@@ -5,16 +5,14 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any, assert_never
 
-from liberate.crypto.note import verify_checkpoint
-from liberate.crypto.signing import key_id, load_key
+from liberate.crypto.signing import key_id
 from liberate.errors import NoQuorum
 from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
-from liberate.federation.setup import FederationSession, open_federation
-from liberate.federation.terms import Charter
+from liberate.federation.session import FederationSession
 from liberate.ledger.format.records import Enrol, KeyRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import RecordedEntry, entries
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, device_of, find_participant
 
@@ -61,35 +59,33 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
     Raises:
         LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
     """
-    terms = federation_terms(run.settings)
-    with open_federation(run.home, terms) as standing:
-        person = find_participant(standing.ledger, standing.devices, participant)
-        done = [each for each in standing.finished if (each.number, each.act) == (person.number, act)]
-        change = done[0] if done else _carry_out(run, terms, standing, person.number, act)
+    with open_run_federation(run) as session:
+        person = find_participant(session.ledger, session.devices, participant)
+        finished = [change for change in session.finished if (change.number, change.act) == (person.number, act)]
+        change = finished[0] if finished else _carry_out(session, person.number, act)
         try:
-            standing.publisher.publish()
+            session.publisher.publish()
             is_published = True
         except NoQuorum:
             is_published = False
-        return _described(standing.ledger, person) | {
+        return _described(session.ledger, person) | {
             "act": act,
             "position": change.position,
             "published": is_published,
         }
 
 
-def _carry_out(run: Run, terms: Charter, standing: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
-    ledger, devices = standing.ledger, standing.devices
+def _carry_out(session: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
+    ledger, devices = session.ledger, session.devices
     device = device_of(devices, number)
-    root = verify_checkpoint(ledger.checkpoint(), run.verifier_key).root
     match act:
         case "rotation":
-            return rotate_key(ledger, devices, device, terms.randomness(root).secret("participant key", number))
+            return rotate_key(ledger, devices, device, session.randomness().secret("participant key", number))
         case "revocation":
             return revoke_key(ledger, devices, device)
         case "recovery":
-            seed = terms.randomness(root).secret("participant key", number)
-            return recover_key(ledger, devices, device, seed, load_key(run.home / "keys" / "founder.key"))
+            seed = session.randomness().secret("participant key", number)
+            return recover_key(ledger, devices, device, seed, session.access.load_key("founder"))
         case _:
             assert_never(act)
 

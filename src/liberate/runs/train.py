@@ -27,12 +27,12 @@ from liberate.federation.coordinator.config import RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
 from liberate.federation.requests import carry_out
-from liberate.federation.setup import RunSession, open_for_run
+from liberate.federation.session import RunSession
+from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.sharing.simulation import SharingSimulation
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
-from liberate.federation.terms import Charter
 from liberate.federation.wire.transport import InProcessTransport
 from liberate.files import write_atomic
 from liberate.ledger.format.records import ModelRecord
@@ -46,7 +46,7 @@ from liberate.model.solvers import has_converged
 from liberate.model.warm_start import warm_started
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.randomness import Randomness
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import federation_access, genesis_parameters, participation_terms
 from liberate.runs.folder import (
     CATALOGUE,
     POOL_FOLDER,
@@ -121,15 +121,17 @@ def train(
         save_table(out / CATALOGUE, task.items)
     stopwatch = Stopwatch()
     begin = time.perf_counter()
-    terms = federation_terms(plan.settings, plan)
     with (
         open_for_run(
-            task.home.folder,
-            terms,
-            dataset.user_ids,
-            task.split.train,
-            run=task.number,
-            cohort=task.cohort,
+            federation_access(task.home.folder, plan.settings),
+            genesis_parameters(plan.settings),
+            RunParticipation(
+                run=task.number,
+                user_ids=dataset.user_ids,
+                ratings=task.split.train,
+                cohort=task.cohort,
+                terms=participation_terms(plan),
+            ),
             batch_size=settings.federation.batch_size,
             stopwatch=stopwatch,
             claim=partial(_claim, task),
@@ -137,8 +139,8 @@ def train(
         ) as federation,
         UploadStore(out / UPLOADS_FOLDER) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
-        run = task.begun or _begin(out, task, federation, terms, start, progress)
-        last = _learn(run, task, federation, terms, uploads, stopwatch, progress)
+        run = task.begun or _begin(out, task, federation, start, progress)
+        last = _learn(run, task, federation, uploads, stopwatch, progress)
         split = without_participants(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
         checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
@@ -177,13 +179,12 @@ def _begin(
     out: Path,
     task: PreparedRun,
     federation: RunSession,
-    terms: Charter,
     start: StartingPoint | None,
     progress: Progress,
 ) -> Run:
     """Write down where the run starts, and its first model, before its first round."""
     ledger = federation.ledger
-    first, started_from = _first_model(task, federation, terms, start, progress)
+    first, started_from = _first_model(task, federation, start, progress)
     ModelStore(out / "model").save(first)
     if task.moved:
         save_table(out / PREVIOUSLY_LEARNED, pa.table({"row": task.moved}))
@@ -222,14 +223,14 @@ def _stand(task: PreparedRun, out: Path) -> None:
 
 
 def _first_model(
-    task: PreparedRun, federation: RunSession, terms: Charter, start: StartingPoint | None, progress: Progress
+    task: PreparedRun, federation: RunSession, start: StartingPoint | None, progress: Progress
 ) -> tuple[Model, int]:
     """Give the model that the run starts from, and what that goes on with.
 
     It is what was asked for, or the last one of the federation if it may be, or else one of constants.
     """
     plan, reached = task.plan, federation.ledger.state.model
-    fresh = plan.first_model(task.dataset, terms.randomness().secret("initial model", task.number))
+    fresh = plan.first_model(task.dataset, federation.access.source.randomness().secret("initial model", task.number))
     if reached is None:
         return fresh, 0
     goes_on = start or StartingPoint(_last_model(task, reached), reached.version)
@@ -254,7 +255,6 @@ def _learn(
     run: Run,
     task: PreparedRun,
     federation: RunSession,
-    terms: Charter,
     uploads: UploadStore | None,
     stopwatch: Stopwatch,
     progress: Progress,
@@ -265,13 +265,13 @@ def _learn(
     previous, current = None, store.load(run.first_version)
     if not plan.rounds:
         return current
-    randomness = terms.randomness(b64decode(run.record["first_root"]))
-    _arrange_sharing(run, task, federation, terms, randomness, progress)
+    randomness = federation.access.source.randomness(b64decode(run.record["first_root"]))
+    _arrange_sharing(run, task, federation, randomness, progress)
     host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
         ledger=ledger,
-        key=federation.coordinator_key,
-        number=federation.coordinator,
+        key=federation.coordinator.key,
+        number=federation.coordinator.number,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
         store=store,
         config=plan.settings.federation,
@@ -290,7 +290,7 @@ def _learn(
         tolerance = plan.settings.model.tolerance
         if previous is not None and not plan.is_noisy and has_converged(previous, current, tolerance):
             break
-        _process_requests(run, task, federation, terms, host)
+        _process_requests(task, federation, host)
         _check_rounds_left(run, ledger, plan.rounds - done)
         progress(f"round {done + 1} of {'' if plan.is_noisy else 'at most '}{plan.rounds}")
         rounds = plan.rounds if plan.is_noisy else None
@@ -303,7 +303,7 @@ def _learn(
         previous, current = current, following
     for reason, count in sorted(coordinator.refused.items()):
         progress(f"{count:,} answers were refused as {reason}")
-    _process_requests(run, task, federation, terms, host)
+    _process_requests(task, federation, host)
     return current
 
 
@@ -321,7 +321,7 @@ def _stage(plan: Plan, ledger: Ledger, model: Model, participants: Sequence[int]
 
 
 def _arrange_sharing(
-    run: Run, task: PreparedRun, federation: RunSession, terms: Charter, randomness: Randomness, progress: Progress
+    run: Run, task: PreparedRun, federation: RunSession, randomness: Randomness, progress: Progress
 ) -> None:
     """Let people of a simulation share as settings say, before the first round."""
     config, ledger = task.plan.settings.sharing, federation.ledger
@@ -335,21 +335,21 @@ def _arrange_sharing(
             ledger=ledger,
             devices=federation.devices,
             participants=federation.cohort,
-            coordinator=federation.coordinator,
-            coordinator_key=federation.coordinator_key,
+            coordinator=federation.coordinator.number,
+            coordinator_key=federation.coordinator.key,
             pool=pool,
             n_items=len(dataset.item_ids),
             scale=RatingScale.of(dataset.values, dataset.low, dataset.high),
-            choices=terms.randomness(),
+            choices=federation.access.source.randomness(),
             randomness=randomness,
         )
         simulation.run(progress)
 
 
-def _process_requests(run: Run, task: PreparedRun, federation: RunSession, terms: Charter, host: Host) -> None:
+def _process_requests(task: PreparedRun, federation: RunSession, host: Host) -> None:
     """Do what people want to be done, unless a round is open."""
     if federation.ledger.state.open_round is None:
-        processor = request_processor(run.home, federation.ledger, federation.devices, terms, lambda: task.dataset)
+        processor = request_processor(federation, lambda: task.dataset)
         if carry_out(processor):
             host.reload()
 

@@ -186,7 +186,11 @@ def test_too_few_answers_abort_the_round_and_the_next_one_can_be_opened(tmp_path
         ledger = scene.federation.ledger
         (position,) = ledger.positions(kind="aborted")
         assert decode_entry(ledger.entry(position)).record == Aborted(
-            origin=ledger.origin, author=scene.federation.coordinator, seq=2, round=1, reason="insufficient_updates"
+            origin=ledger.origin,
+            author=scene.federation.coordinator.number,
+            seq=2,
+            round=1,
+            reason="insufficient_updates",
         )
         assert ledger.state.open_round is None
 
@@ -261,7 +265,7 @@ def test_who_is_asked_twice_at_once_answers_once(tmp_path: Path) -> None:
 def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
     with stage(tmp_path, LOCAL) as scene:
         request = captured(scene)
-        key = scene.federation.coordinator_key
+        key = scene.federation.coordinator.key
         record = decode_entry(request.entry).record
         assert isinstance(record, Round)
         weaker = msgspec.structs.replace(record.mechanism, parameters={**record.mechanism.parameters, "scale_units": 1})
@@ -296,7 +300,7 @@ def test_who_rated_an_item_does_not_show_in_who_answers(tmp_path: Path) -> None:
         means = scene.first.arrays["item_means"].copy()
         means[3] = 3e38
         crafted = encode_model(replace(scene.first, arrays={**scene.first.arrays, "item_means": means}))
-        key = scene.federation.coordinator_key
+        key = scene.federation.coordinator.key
         asked = with_record(scene, request, key, base_digest=model_digest(crafted))
         body = encode_message(msgspec.structs.replace(asked, model=crafted))
 
@@ -317,7 +321,7 @@ NO_MODELS = {
 def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
     with stage(tmp_path, LOCAL) as scene:
         request = captured(scene)
-        key = scene.federation.coordinator_key
+        key = scene.federation.coordinator.key
         asked = with_record(scene, request, key, base_digest=model_digest(NO_MODELS[name]))
 
         assert reasons(scene, msgspec.structs.replace(asked, model=NO_MODELS[name])) == {"model"}
@@ -326,7 +330,7 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
 def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
     world = replace(PLAIN, mode="distributed", honest_fraction=0.5)
     with stage(tmp_path, world) as scene:
-        request, key = captured(scene), scene.federation.coordinator_key
+        request, key = captured(scene), scene.federation.coordinator.key
         record = decode_entry(request.entry).record
         assert isinstance(record, Round)
 
@@ -361,7 +365,7 @@ def test_a_model_that_nothing_follows_from_is_refused(
     tmp_path: Path, statistic: str, shape: tuple[int, int, int], arrays: dict[str, np.ndarray]
 ) -> None:
     with stage(tmp_path, LOCAL) as scene:
-        request, key = captured(scene), scene.federation.coordinator_key
+        request, key = captured(scene), scene.federation.coordinator.key
         crafted = encode_model(replace(scene.first, statistic=statistic, arrays={**scene.first.arrays, **arrays}))
         asked = with_record(scene, request, key, base_digest=model_digest(crafted), statistic=statistic, shape=shape)
 
@@ -371,7 +375,7 @@ def test_a_model_that_nothing_follows_from_is_refused(
 def test_noise_on_the_sum_is_for_simulations(tmp_path: Path) -> None:
     with stage(tmp_path, replace(LOCAL, is_simulated=False)) as scene:
         request = captured(scene)
-        key = scene.federation.coordinator_key
+        key = scene.federation.coordinator.key
 
         assert reasons(scene, with_record(scene, request, key, noise_placement="on_sum")) == {"policy"}
 

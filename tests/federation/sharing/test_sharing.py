@@ -16,7 +16,8 @@ from liberate.crypto.signing import SigningKey
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import BadCommitment, CopyDeclined, DataError, FederationError, LiberateError, SealBroken
-from liberate.federation.setup import FederationSession, open_federation
+from liberate.federation.session import FederationSession
+from liberate.federation.setup import open_federation
 from liberate.federation.sharing.acceptance import accept_copies, accept_copy
 from liberate.federation.sharing.consents import ConsentTerms, give_consent, give_consents, withdraw
 from liberate.federation.sharing.copies import fingerprinted_copy, open_copy
@@ -27,19 +28,18 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, ReceivedCopy
-from liberate.federation.terms import Charter
 from liberate.federation.wire.copies import CopyPayload, SealedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
-from liberate.randomness import SimulatedRandomness
+from liberate.randomness import RandomSource, SimulatedRandomness
 from tests.federation.crashes import Crash, crash_at
-from tests.worlds import World, low_rank_ratings, stage
+from tests.worlds import World, access_to, low_rank_ratings, stage
 
 WORLD = World(ratings=low_rank_ratings(6, 200))
-CHARTER = Charter(origin="test.invalid/world", seed=7, is_simulated=True)
+SOURCE = RandomSource(7)
 RANDOM = SimulatedRandomness(7, b"sharing")
 SCALE = RatingScale(low=1.0, step=1.0, n_levels=5)
 N_ITEMS = 200
@@ -47,7 +47,7 @@ N_ITEMS = 200
 
 @contextmanager
 def standing(folder: Path) -> Iterator[FederationSession]:
-    with open_federation(folder, CHARTER) as federation:
+    with open_federation(access_to(folder)) as federation:
         yield federation
 
 
@@ -336,7 +336,7 @@ def test_pool_keeps_what_it_has_receipts_for_and_forgets_a_person(folder: Path, 
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)
         sealed_copies = [gives(federation, user, consents(federation, user, to), to) for user in (0, 1)]
-        key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
+        key = SigningKey.from_seed(SOURCE.randomness().secret("coordinator key"))
         bad = msgspec.structs.replace(sealed_copies[0], sealed=sealed_copies[1].sealed)
 
         outcomes = accept_into_pool(
@@ -366,7 +366,7 @@ def test_pool_keeps_nothing_that_no_consent_covers_any_more(folder: Path, tmp_pa
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
         withdraw(federation.ledger, federation.devices, person(federation, 0), None)
         pool.erase_sender(sender)
-        key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
+        key = SigningKey.from_seed(SOURCE.randomness().secret("coordinator key"))
 
         (outcome,) = accept_into_pool(federation.ledger, pool, key, to, [sealed_copy], N_ITEMS)
 
@@ -378,7 +378,7 @@ def test_a_sender_has_one_copy_in_the_pool(folder: Path, tmp_path: Path) -> None
     """There each copy is learned from as a person."""
     with standing(folder) as federation, PoolStore(tmp_path / "pool") as pool:
         to = coordinator(federation)
-        key = SigningKey.from_seed(CHARTER.randomness().secret("coordinator key"))
+        key = SigningKey.from_seed(SOURCE.randomness().secret("coordinator key"))
         consent = consents(federation, 0, to)
         twice = [gives(federation, 0, consent, to) for _ in range(2)]
 

@@ -21,7 +21,6 @@ from liberate.crypto.signing import verify_signature
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
 from liberate.errors import DataError, FederationError, LedgerLocked, LiberateError, NoQuorum
-from liberate.federation.setup import open_federation
 from liberate.federation.sharing.copies import fingerprinted_copy
 from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.federation.store.devices import DeviceStore
@@ -34,7 +33,7 @@ from liberate.ledger.publish.checkpoints import Publisher
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.privacy.fingerprinting import score_recipient
 from liberate.runs import actions
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.tracing.leak import attribution
 from liberate.tracing.leak.attribution import BaseCopyIndex, LeakedRows, match, rank_candidates, read_leak
@@ -351,14 +350,14 @@ def test_whoever_was_forgotten_is_not_looked_up(run: Run, tmp_path: Path) -> Non
 def test_a_leak_is_not_looked_up_beside_a_training(run: Run, tmp_path: Path) -> None:
     leak = leak_of(run, tmp_path / "leak.csv", 4)
 
-    with open_federation(run.folder, federation_terms(run.settings)), pytest.raises(LedgerLocked):
+    with open_run_federation(run), pytest.raises(LedgerLocked):
         asked(trace_leak, run, leak)
 
 
 def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
     person = str(number(run, 0))
 
-    with open_federation(run.folder, federation_terms(run.settings)):
+    with open_run_federation(run):
         share = asked(trace_participant, run, person)["shares"][0]
         received = asked(trace_recipient, run, str(share["recipient"]))
 

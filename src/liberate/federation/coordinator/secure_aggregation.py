@@ -8,7 +8,6 @@ everybody is told the same again: participants answer nothing else. None of it i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from liberate.federation.wire.secagg_messages import (
     UnmaskRequest,
     verify_keys,
 )
+from liberate.files import write_atomic
 from liberate.ledger.format.number_sets import Range, to_ranges
 from liberate.ledger.rules.participants import MAX_PEOPLE
 from liberate.privacy import secure_aggregation
@@ -310,12 +310,7 @@ class SecureAggregation:
         return kept if kept.round_hash == self._round.hash else None
 
     def _save(self, agreement: _Agreement) -> _Agreement:
-        draft = self._path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(msgspec.msgpack.encode(agreement))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        write_atomic(self._path, msgspec.msgpack.encode(agreement))
         return agreement
 
 

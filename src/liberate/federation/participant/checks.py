@@ -14,10 +14,10 @@ from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_
 from liberate.crypto.signing import verify_signature
 from liberate.data.ratings import Ratings
 from liberate.errors import NoQuorum, ProofMismatch
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
@@ -98,6 +98,11 @@ class RoundChecker:
         self._is_simulated = is_simulated
         note = store.checkpoint()
         self.accepted = None if note is None else verify_checkpoint(note, policy.log_key)
+
+    @property
+    def known_size(self) -> int:
+        """Tree size of the accepted checkpoint, 0 if none was accepted."""
+        return 0 if self.accepted is None else self.accepted.size
 
     def check_round(self, request: RoundRequest) -> AcceptedRound:
         """Return the round of a request, after checking its entry, its inclusion in the log, and its terms.

@@ -15,12 +15,12 @@ from liberate.errors import FederationError
 from liberate.federation.participant.answers import RoundAnswers
 from liberate.federation.participant.checks import RoundChecker, RoundTask, check_terms, read_masked_round
 from liberate.federation.participant.masking import MaskingClient
-from liberate.federation.participant.policy import ParticipationPolicy
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
     RoundInputs,
@@ -73,7 +73,7 @@ class Host:
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, policy, self._n_items, is_simulated=randomness.is_simulated)
-        self._masking = MaskingClient(store, keys, policy, randomness)
+        self._masking = MaskingClient(store=store, keys=keys, policy=policy, randomness=randomness)
         self._copies = ReceivedCopies(store)
         self._answers = RoundAnswers(
             store=store,
@@ -215,8 +215,7 @@ class Host:
         """Check that a device may upload; return its answer if it is stored already."""
         check_terms(device, task.record)
         if task.masked is not None:
-            is_ready = self._masking.is_ready(device, task.masked)
-            require(is_ready, "phase", "a masked upload needs the neighbours' shares first")
+            self._masking.require_ready(device, task.masked)
         if device.last_round < task.record.number:
             return None
 
@@ -236,10 +235,7 @@ class Host:
         return results, refusals
 
     def _refuse(self, number: int, refusal: Refused) -> Reply:
-        known = self._checker.accepted
-        message = RoundRefusal(
-            reason=refusal.reason, detail=refusal.detail, known_size=0 if known is None else known.size
-        )
+        message = RoundRefusal(reason=refusal.reason, detail=refusal.detail, known_size=self._checker.known_size)
         return Reply(number, encode_message(message))
 
 

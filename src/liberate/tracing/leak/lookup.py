@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.note import verify_checkpoint
 from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
 from liberate.federation.enrolment import Registrar
-from liberate.federation.setup import FederationSession, load_or_create_key, open_federation
+from liberate.federation.session import FederationSession
 from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
-from liberate.federation.terms import Charter
 from liberate.identifiers import Digest
 from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.lookup import RecordedEntry, entries
-from liberate.runs.federation_terms import federation_terms
+from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run
 from liberate.timing import Stopwatch
 from liberate.tracing.leak.answers import LeakAnswer, LeakFindings, prove_leak
@@ -50,13 +48,12 @@ def trace_leak(run: Run, file: Path, *, announce: Announce = lambda position, n_
         NoQuorum: Too few witnesses have seen the disclosure; nothing was opened.
     """
     leaked = read_leak(file, run.catalogue()["item_id"].to_pylist())
-    terms = federation_terms(run.settings)
 
-    with open_federation(run.home, terms) as session:
+    with open_run_federation(run) as session:
         shares = {share.leaf_hash: share for share in entries(session.ledger, Share)}
         if not shares:
             raise LiberateError("nobody has handed out copies on this ledger, so none can have leaked")
-        auditor = _Auditor(run=run, terms=terms, session=session, shares=shares, leaked=leaked, announce=announce)
+        auditor = _Auditor(session=session, shares=shares, leaked=leaked, announce=announce)
 
         named = auditor.senders_named()
         opened = _open_as_few_as_possible(auditor, named)
@@ -112,8 +109,6 @@ def _base_of_each_user(leaked: LeakedRows, opened: OpenedCopies, named: Collecti
 class _Auditor:
     """Has senders open their copies, after it has said so in the log."""
 
-    run: Run
-    terms: Charter
     session: FederationSession
     shares: Mapping[Digest, RecordedEntry[Share]]
     leaked: LeakedRows
@@ -160,13 +155,12 @@ class _Auditor:
     def _disclose(self, participants: list[int]) -> LeakDisclosure:
         """Say in the log whose copies will be opened and why, and let the witnesses see it."""
         ledger, publisher = self.session.ledger, self.session.publisher
-        root = verify_checkpoint(ledger.checkpoint(), self.run.verifier_key).root
-        salt = self.terms.randomness(root).secret("disclosure salt")
+        salt = self.session.randomness().secret("disclosure salt")
         reason = f"leak of {self.leaked.n_rows} rows, SHA-256 {self.leaked.digest}"
 
-        keys = self.run.home / "keys"
-        founder = load_or_create_key(keys, "founder", self.terms.randomness())
-        auditor = load_or_create_key(keys, "auditor", self.terms.randomness())
+        access = self.session.access
+        founder = access.load_or_create_key("founder")
+        auditor = access.load_or_create_key("auditor")
         registrar = Registrar(ledger, founder, 1, Stopwatch())
         position = record_disclosure(registrar, auditor, participants, reason.encode(), salt)
 

@@ -1,0 +1,85 @@
+"""The genesis of a ledger: written once by the founder, and compared with what later runs are told."""
+
+from __future__ import annotations
+
+import secrets
+from typing import get_args
+
+from liberate.crypto.note import WitnessPolicy, verifier_key
+from liberate.crypto.signing import SigningKey
+from liberate.errors import FederationError
+from liberate.federation.enrolment import EnrolledRole
+from liberate.federation.keys import FOUNDER
+from liberate.federation.terms import GenesisParameters
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import sign
+from liberate.ledger.format.parts import EnrolmentPolicy, Witnesses
+from liberate.ledger.format.records import Genesis
+from liberate.randomness import RandomSource
+from liberate.units import from_nano
+
+
+def genesis_entry(
+    parameters: GenesisParameters, source: RandomSource, founder: SigningKey, log_key: SigningKey
+) -> bytes:
+    """Return the first entry of a new ledger, signed by the founder, who alone enrols others."""
+    tag = source.randomness().secret("origin").hex() if source.is_simulated else secrets.token_hex(32)
+    origin = parameters.origin or f"liberate.invalid/{tag[:16]}"
+    only_founder = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
+
+    genesis = Genesis(
+        origin=origin,
+        author=FOUNDER,
+        seq=1,
+        registrars=(Digest(founder.public),),
+        enrolment_policy=dict.fromkeys(get_args(EnrolledRole), only_founder),
+        log_vkey=verifier_key(origin, log_key.public),
+        simulated=source.is_simulated,
+        unit="user",
+        relation="zero-out",
+        epsilon_nano_limit=parameters.epsilon_nano_limit,
+        rho_nano_limit=parameters.rho_nano_limit,
+        witnesses=Witnesses(keys=parameters.witnesses.keys, threshold=parameters.witnesses.threshold),
+    )
+    return sign(genesis, founder)
+
+
+def check_genesis(genesis: Genesis, parameters: GenesisParameters, source: RandomSource) -> None:
+    """Refuse parameters that differ from the genesis, which cannot be changed.
+
+    An origin or a limit that is left out may be anything; witnesses may not.
+
+    Raises:
+        FederationError: They differ.
+    """
+    if genesis.simulated != source.is_simulated:
+        is_one, wanted = ("a", "real keys") if genesis.simulated else ("no", "a simulation")
+        raise FederationError(
+            f"the ledger is {is_one} simulation, the run is to use {wanted}", hint="give run.simulated as at the start"
+        )
+
+    compared = {
+        "ledger.origin": (genesis.origin, parameters.origin or None),
+        "ledger.epsilon_limit": (_units(genesis.epsilon_nano_limit), _units(parameters.epsilon_nano_limit)),
+        "ledger.epsilon_limit, as rho by privacy.delta": (
+            _units(genesis.rho_nano_limit),
+            _units(parameters.rho_nano_limit),
+        ),
+    }
+    for name, (present, given) in compared.items():
+        if given is not None and given != present:
+            raise FederationError(
+                f"the genesis has another {name}: {present}, not {given}",
+                hint="it cannot be changed: leave it out, or give it as at the start",
+            )
+
+    if WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold) != parameters.witnesses:
+        raise FederationError(
+            f"the genesis names {len(genesis.witnesses.keys)} witnesses, of whom {genesis.witnesses.threshold} must"
+            " cosign; others were given",
+            hint="give ledger.witnesses and ledger.witness_threshold as at the start",
+        )
+
+
+def _units(nano: int | None) -> str | None:
+    return None if nano is None else f"{from_nano(nano):.10g}"

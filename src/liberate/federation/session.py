@@ -1,0 +1,124 @@
+"""A federation opened by the owner of its ledger, who alone can append to it.
+
+A federation is a folder: `keys/` (founder, log, coordinator, auditor), `ledger/`, and `devices/`, which in a deployment
+lies on the participants' side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.signing import SigningKey, load_key, save_key
+from liberate.federation.entry_writer import EntryWriter
+from liberate.federation.keys import KeyChange
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.terms import ParticipationPolicy
+from liberate.ledger.interface import Ledger
+from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress
+from liberate.randomness import Clock, Randomness, RandomSource
+from liberate.timing import Stopwatch
+
+
+class OpenLedger(Protocol):
+    """Opens the ledger in a folder as its owner, whatever stores it."""
+
+    def __call__(
+        self,
+        folder: Path,
+        log_key: SigningKey,
+        clock: Clock,
+        stopwatch: Stopwatch,
+        *,
+        genesis: Callable[[], bytes] | None = None,
+    ) -> Ledger:
+        """Open the ledger; where none was begun, create it from the entry that `genesis` returns.
+
+        Raises:
+            LedgerError: There is no ledger and no genesis, or the key is not its log's.
+            LedgerLocked: Another process owns it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationAccess:
+    """How a process gets at a federation.
+
+    Attributes:
+        folder: The folder of the federation.
+        source: Where its secrets and its time come from.
+        open_ledger: Opens its ledger.
+        witnesses: Who is asked to cosign checkpoints; the genesis says how many must.
+    """
+
+    folder: Path
+    source: RandomSource
+    open_ledger: OpenLedger
+    witnesses: tuple[WitnessAddress, ...] = ()
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """Where the newest published checkpoint is stored, outside the ledger."""
+        return self.folder / "checkpoint"
+
+    def load_key(self, name: str) -> SigningKey:
+        """Load a key of the federation by its name.
+
+        Raises:
+            LiberateError: There is none.
+        """
+        return load_key(self.folder / "keys" / f"{name}.key")
+
+    def load_or_create_key(self, name: str) -> SigningKey:
+        """Load a key of the federation by its name; it is made and stored when it is asked for first."""
+        path = self.folder / "keys" / f"{name}.key"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            save_key(path, SigningKey.from_seed(self.source.randomness().secret(f"{name} key")))
+        return load_key(path)
+
+    def randomness_at(self, ledger: Ledger) -> Randomness:
+        """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
+        return self.source.randomness(verify_checkpoint(ledger.checkpoint(), ledger.state.founding.log_vkey).root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationSession:
+    """A federation opened by the owner of its ledger, to act between rounds.
+
+    Attributes:
+        access: How it was opened.
+        ledger: Its ledger, owned by this process.
+        devices: The store of its one host.
+        publisher: Publishes the ledger's checkpoints.
+        finished: Key changes that a crash had interrupted and that were finished when it was opened.
+    """
+
+    access: FederationAccess
+    ledger: Ledger
+    devices: DeviceStore
+    publisher: Publisher
+    finished: tuple[KeyChange, ...]
+
+    def randomness(self) -> Randomness:
+        """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
+        return self.access.randomness_at(self.ledger)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSession(FederationSession):
+    """A federation opened for a run: everybody is enrolled, and the ratings to learn from are on their devices.
+
+    Attributes:
+        policy: What its host holds every round against.
+        coordinator: Writes the coordinator's entries.
+        cohort: Numbers of the participants who take part in the run, increasing.
+    """
+
+    policy: ParticipationPolicy
+    coordinator: EntryWriter
+    cohort: tuple[int, ...]

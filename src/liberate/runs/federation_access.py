@@ -1,0 +1,117 @@
+"""How this program gets at the federation of a run: its folder, its ledger in SQLite, its witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+from liberate.crypto.note import WitnessPolicy
+from liberate.crypto.signing import SigningKey
+from liberate.errors import InvalidRecord, SettingsError
+from liberate.federation.session import FederationAccess, FederationSession
+from liberate.federation.setup import open_federation
+from liberate.federation.terms import GenesisParameters, ParticipationTerms
+from liberate.ledger.interface import Ledger
+from liberate.ledger.log import tables
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
+from liberate.randomness import Clock, RandomSource
+from liberate.runs.folder import Run
+from liberate.runs.plan import Plan
+from liberate.runs.prepare import limits
+from liberate.settings import LedgerConfig, Settings
+from liberate.timing import Stopwatch
+
+
+def open_run_federation(run: Run) -> AbstractContextManager[FederationSession]:
+    """Open the federation of a run as the owner of its ledger, to act between rounds.
+
+    Raises:
+        LedgerLocked: A training is going on.
+        RolledBack: The ledger lacks what it has published, or what its devices have accepted.
+    """
+    return open_federation(federation_access(run.home, run.settings))
+
+
+def federation_access(folder: Path, settings: Settings) -> FederationAccess:
+    """Return how a federation is opened with some settings.
+
+    Raises:
+        SettingsError: A witness is not an address and a key.
+    """
+    return FederationAccess(
+        folder=folder,
+        source=RandomSource(settings.run.seed if settings.run.simulated else None),
+        open_ledger=open_ledger,
+        witnesses=_addresses(settings.ledger),
+    )
+
+
+def genesis_parameters(settings: Settings) -> GenesisParameters:
+    """Return what the genesis of a run's ledger says, or is to say.
+
+    Raises:
+        SettingsError: A witness is not an address and a key, or more are to cosign than there are.
+    """
+    most = limits(settings)
+    return GenesisParameters(
+        origin=settings.ledger.origin,
+        epsilon_nano_limit=most["epsilon"],
+        rho_nano_limit=most["rho"],
+        witnesses=_witness_policy(settings.ledger),
+    )
+
+
+def participation_terms(plan: Plan) -> ParticipationTerms:
+    """Return what participants agree to in a run."""
+    return ParticipationTerms(
+        mechanism=plan.mechanism_name,
+        honest_fraction=plan.settings.privacy.honest_fraction,
+        epsilon_nano=plan.spend_nano("epsilon"),
+        rho_nano=plan.spend_nano("rho"),
+    )
+
+
+def open_ledger(
+    folder: Path,
+    log_key: SigningKey,
+    clock: Clock,
+    stopwatch: Stopwatch,
+    *,
+    genesis: Callable[[], bytes] | None = None,
+) -> Ledger:
+    """Open a ledger in SQLite as its owner; where none was begun, create it from the entry that `genesis` returns.
+
+    Raises:
+        LedgerError: There is no ledger and no genesis, or the key is not its log's.
+        LedgerLocked: Another process owns it.
+    """
+    if genesis is None or _is_begun(folder):
+        return SqliteLedger.open(folder, log_key, clock, stopwatch)
+    return SqliteLedger.create(folder, genesis(), log_key, clock, stopwatch)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a ledger was begun; a file without tables is what a crash before the first block leaves."""
+    if not (folder / tables.LEDGER_FILE).is_file():
+        return False
+    with closing(tables.connect(folder, mode="rw")) as connection:
+        return not tables.is_empty(connection)
+
+
+def _addresses(config: LedgerConfig) -> tuple[WitnessAddress, ...]:
+    try:
+        return tuple(parse_address(text) for text in config.witnesses)
+    except InvalidRecord as error:
+        raise SettingsError(f"ledger.witnesses: {error.message}") from error
+
+
+def _witness_policy(config: LedgerConfig) -> WitnessPolicy:
+    """Return who must cosign, and how many of them: more than half if not said."""
+    keys = tuple(address.key for address in _addresses(config))
+    majority = len(keys) // 2 + 1 if keys else 0
+    threshold = majority if config.witness_threshold is None else config.witness_threshold
+    if threshold > len(keys):
+        raise SettingsError(f"ledger.witness_threshold is {threshold}, but there are {len(keys)} witnesses")
+    return WitnessPolicy(keys, threshold)
