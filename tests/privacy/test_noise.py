@@ -286,7 +286,7 @@ def test_another_sampler_agrees(oracle: Callable[[str], ModuleType]) -> None:
 
 
 def same_distribution(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> float:
-    """Give the p-value of a chi-square test that two samples of integers have one distribution."""
+    """Return the p-value of a chi-square test that two samples of integers have one distribution."""
     edges = np.unique(np.quantile(np.concatenate([one, other]), np.linspace(0.01, 0.99, 40)).astype(int))
     table = [np.histogram(numbers, bins=[-(2**62), *edges, 2**62])[0] for numbers in (one, other)]
     return float(stats.chi2_contingency([[*row] for row in table]).pvalue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Count users, items and ratings, and show how they are spread."""
-    from liberate.data.public_datasets import summary
+    from liberate.data.summary import summary
     from liberate.runs.folder import load_dataset
     from liberate.settings import resolve
 
@@ -44,4 +45,4 @@ def show(
     if as_json:
         print_json(found)
     else:
-        print_pairs(found)
+        print_pairs(asdict(found))

@@ -165,7 +165,7 @@ def privacy_loss(events: Sequence[tuple[Event, int]], delta: float, colluding: i
 
 
 def _seen_by(event: Event, colluding: int) -> Event:
-    """Give the release as it is for whoever knows the noise of some participants."""
+    """Return the release as it is for whoever knows the noise of some participants."""
     if not isinstance(event, DistributedGaussianRelease):
         return event
     return replace(event, honest=event.honest - colluding) if colluding < event.honest else NonPrivateRelease()
@@ -178,7 +178,7 @@ def _basic_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: flo
 
 
 def _epsilon_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
-    """Give the tight epsilon of discrete Gaussian releases from the curve of continuous ones."""
+    """Return the tight epsilon of discrete Gaussian releases from the curve of continuous ones."""
     slack = _slack(events)
     return epsilon_of(math.sqrt(_squared_shift(events)), delta * math.exp(-slack)) + 2 * slack
 
@@ -233,7 +233,7 @@ def _epsilon_pld(
 
 
 def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float64Array:
-    """Give the smallest delta for which one release is (epsilon, delta)-differentially private, for each epsilon.
+    """Return the smallest delta for which one release is (epsilon, delta)-differentially private, for each epsilon.
 
     With s the sensitivity, t the scale and q = exp(-1 / t), the loss at x in [0, s] is (s - 2 x) / t. The losses above
     epsilon are those of {x <= k}, k = ceil((s - epsilon t) / 2) - 1, of probability 1 - q**(k + 1) / (1 + q), and
@@ -247,7 +247,7 @@ def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float
 
 
 def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
-    """Give the Rényi divergence of one release, for each order > 1.
+    """Return the Rényi divergence of one release, for each order > 1.
 
     The sum over x of P(x)**a * P(x - s)**(1 - a), split at 0 and at s: three geometric series, with
     q = exp(-1 / t), r = q**(2 a - 1) and epsilon = s / t:

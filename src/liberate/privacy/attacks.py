@@ -93,13 +93,13 @@ def weights_from_gram(diagonal: Reals, largest: float) -> Float64Array:
 
 
 def nearest(values: Reals, levels: Sequence[float]) -> Float64Array:
-    """Give the level that is nearest to each value, shape as `values`."""
+    """Return the level that is nearest to each value, shape as `values`."""
     known = np.asarray(levels, np.float64)
     return np.asarray(known[np.abs(values[:, None] - known).argmin(axis=1)])
 
 
 def auc(scores: npt.NDArray[np.generic], is_in: BoolArray) -> float:
-    """Give the chance that something inside scores higher than something outside; ties count half.
+    """Return the chance that something inside scores higher than something outside; ties count half.
 
     Args:
         scores: What an adversary thinks of each, shape (n,); higher means inside.
@@ -120,7 +120,7 @@ def auc(scores: npt.NDArray[np.generic], is_in: BoolArray) -> float:
 
 
 def averaging_errors(uploads: Int64Array | Float64Array, truth: Int64Array | Float64Array) -> Float64Array:
-    """Give the root mean square error of the mean of the first 1, 2, ... uploads of a statistic that does not change.
+    """Return the root mean square error of the mean of the first 1, 2, ... uploads of a statistic that does not change.
 
     Independent noise averages out, so the error falls with the square root of the number of rounds. That is no fault
     of a mechanism: it is why each round is paid for.

@@ -83,7 +83,7 @@ def _clip(
 
 @serial_kernel
 def _largest(numbers: Numbers) -> float:
-    """Give the largest absolute value, 0 of none; infinite where a number is NaN."""
+    """Return the largest absolute value, 0 of none; infinite where a number is NaN."""
     largest = 0.0
     for number in numbers:
         size = abs(np.float64(number))
@@ -94,7 +94,7 @@ def _largest(numbers: Numbers) -> float:
 
 @serial_kernel
 def _norm(numbers: Numbers, largest: float, squared: bool) -> float:
-    """Give the sum of absolute values or of squares of numbers divided by the largest."""
+    """Return the sum of absolute values or of squares of numbers divided by the largest."""
     total = 0.0
     for number in numbers:
         size = abs(number / largest)

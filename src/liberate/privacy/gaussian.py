@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
@@ -61,17 +62,9 @@ class Gaussian:
         _check_sigma("sigma_units", self.sigma_units)
         check_trimmed(self.trimmed_nano)
 
-    @property
-    def name(self) -> str:
-        return "gaussian"
-
-    @property
-    def account(self) -> Account:
-        return "rho"
-
-    @property
-    def is_dense(self) -> bool:
-        return True
+    name: ClassVar[str] = "gaussian"
+    account: ClassVar[Account] = "rho"
+    is_dense: ClassVar[bool] = True
 
     @property
     def spend_nano(self) -> int:
@@ -127,17 +120,9 @@ class DistributedGaussian:
         if self.masked not in (0, 1):
             raise ValueError(f"masked is {self.masked}, wanted 0 or 1")
 
-    @property
-    def name(self) -> str:
-        return "distributed_gaussian"
-
-    @property
-    def account(self) -> Account:
-        return "rho"
-
-    @property
-    def is_dense(self) -> bool:
-        return True
+    name: ClassVar[str] = "distributed_gaussian"
+    account: ClassVar[Account] = "rho"
+    is_dense: ClassVar[bool] = True
 
     @property
     def spend_nano(self) -> int:
@@ -157,7 +142,7 @@ class DistributedGaussian:
         return math.ldexp(self.share_units, -self.fraction_bits)
 
     def held_by(self, honest: int) -> DistributedGaussian:
-        """Give the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.
+        """Return the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.
 
         Args:
             honest: How many, > 0; from `self.honest` on nothing changes.
@@ -177,7 +162,7 @@ class DistributedGaussian:
         return _release(self, self.share_units, batch, n_rows, noise_keys, exact)
 
     def clip(self, batch: RealStatistics) -> FixedPointStatistics:
-        """Give the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
+        """Return the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
         rows, tails = _clipped(self, batch)
         return FixedPointStatistics(indptr=batch.indptr, indices=batch.indices, rows=rows, tails=tails)
 
@@ -250,7 +235,7 @@ def _noise(sigma: int, exact: bool) -> AddNoise:
 
 
 def four_squares(n: int) -> tuple[int, ...]:
-    """Give at most four positive integers whose squares add up to n >= 0, the fewest there are (Lagrange, 1770)."""
+    """Return at most four positive integers whose squares add up to n >= 0, the fewest there are (Lagrange, 1770)."""
     for count in range(5):
         found = _squares(n, count)
         if found is not None:
@@ -275,7 +260,7 @@ def _squares(n: int, count: int) -> tuple[int, ...] | None:
 
 
 def calibrated_gaussian(epsilon: float, delta: float, rounds: int, clip_norm: float) -> Gaussian:
-    """Give the finest grid on which all rounds together keep to (epsilon, delta) by the tight curve.
+    """Return the finest grid on which all rounds together keep to (epsilon, delta) by the tight curve.
 
     Every round gets the same part of 1 / sigma**2. The clip in force is clip_norm rounded down to the grid.
 
@@ -316,7 +301,7 @@ def distributed(
     largest_entry: float | None = None,
     masked: bool = False,
 ) -> DistributedGaussian:
-    """Give one round's mechanism on the finest grid on which sums of all participants fit the modulus 2**32.
+    """Return one round's mechanism on the finest grid on which sums of all participants fit the modulus 2**32.
 
     Rounds whose shares of the budget add up to at most 1 keep together to (epsilon, delta) by the tight curve, and
     their spends to `rho_nano_limit`. A sum leaves the modulus with a probability of at most 2**-40 in a round: its
@@ -363,7 +348,7 @@ def distributed(
 
 
 def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int], int]:
-    """Give the function from an L2 sensitivity to the variance that keeps a release to its share of a budget.
+    """Return the function from an L2 sensitivity to the variance that keeps a release to its share of a budget.
 
     Both the tight curve and the spend in whole billionths are kept to. `ROUNDING_VARIANCE` is what covering discrete
     noise by continuous noise takes off its variance.
@@ -385,5 +370,5 @@ def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int
 
 
 def _root_above(x: int) -> int:
-    """Give the smallest integer whose square is at least x >= 1."""
+    """Return the smallest integer whose square is at least x >= 1."""
     return math.isqrt(x - 1) + 1

@@ -33,11 +33,11 @@ def check_trimmed(trimmed_nano: int) -> None:
 
 
 def trimmed_parameters(trimmed_nano: int) -> dict[str, int]:
-    """Give what a round entry says of trimming: nothing where nothing is trimmed."""
+    """Return what a round entry says of trimming: nothing where nothing is trimmed."""
     return {"trimmed_nano": trimmed_nano} if trimmed_nano else {}
 
 
 def floor_log2(x: Fraction) -> int:
-    """Give the largest n with 2**n <= x, x > 0, exactly."""
+    """Return the largest n with 2**n <= x, x > 0, exactly."""
     n = x.numerator.bit_length() - x.denominator.bit_length()
     return n if Fraction(2) ** n <= x else n - 1

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 from liberate.arrays import FixedPointStatistics, Int32Array, RealStatistics
 from liberate.errors import PrivacyError
@@ -47,17 +48,9 @@ class Laplace:
             raise ValueError(f"scale_units is {self.scale_units}, wanted 0 < scale_units <= 2**24")
         check_trimmed(self.trimmed_nano)
 
-    @property
-    def name(self) -> str:
-        return "laplace"
-
-    @property
-    def account(self) -> Account:
-        return "epsilon"
-
-    @property
-    def is_dense(self) -> bool:
-        return True
+    name: ClassVar[str] = "laplace"
+    account: ClassVar[Account] = "epsilon"
+    is_dense: ClassVar[bool] = True
 
     @property
     def spend_nano(self) -> int:
@@ -94,7 +87,7 @@ class Laplace:
 
 
 def calibrated_laplace(epsilon: Fraction, rounds: int, clip_norm: Fraction) -> Laplace:
-    """Give the finest grid whose clip and scale stay in range while 2 * clip / scale * rounds <= epsilon.
+    """Return the finest grid whose clip and scale stay in range while 2 * clip / scale * rounds <= epsilon.
 
     Each round gets the same whole number of billionths of epsilon. The noise's scale is at most 2**24 units, so what
     truncation takes from a coordinate (less than a unit) is about 2**-24 of the noise that is added to it, and summed

@@ -329,7 +329,7 @@ def _add_fast_laplace(values: Int32Array, t: int, seeds: UInt64Array) -> None:
 
 
 def _ziggurat(n_layers: int = 256, edge: float = 3.6541528853610088) -> Float64Array:
-    """Give the right ends of layers of equal area under exp(-x**2 / 2), widest first; the tail begins at `edge`."""
+    """Return the right ends of layers of equal area under exp(-x**2 / 2), widest first; the tail begins at `edge`."""
     area = edge * math.exp(-edge * edge / 2) + math.sqrt(math.pi / 2) * math.erfc(edge / math.sqrt(2))
     ends = np.zeros(n_layers + 1)
     ends[0], ends[1] = area * np.exp(edge * edge / 2), edge

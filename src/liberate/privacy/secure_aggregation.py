@@ -49,7 +49,7 @@ class NeighbourGraph:
     distances: tuple[int, ...]
 
     def neighbours(self, number: int) -> tuple[int, ...]:
-        """Give a person's neighbours, increasing.
+        """Return a person's neighbours, increasing.
 
         Raises:
             ValueError: The person is not on the ring.
@@ -83,7 +83,7 @@ def graph(participants: Sequence[int], seed: bytes) -> NeighbourGraph:
 
 
 def threshold(n_neighbours: int) -> int:
-    """Give how many neighbours together can undo a person's mask: more than two thirds.
+    """Return how many neighbours together can undo a person's mask: more than two thirds.
 
     So two groups of neighbours who were told different things must have more than a third in common.
     """
@@ -111,12 +111,12 @@ class MaskSecrets:
 
 
 def public_key(secret: bytes) -> bytes:
-    """Give the X25519 public key of 32 secret bytes."""
+    """Return the X25519 public key of 32 secret bytes."""
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
 def key_commitment(own: bytes) -> bytes:
-    """Give what commits to the key of an own mask: who rebuilds it from shares knows that it is the right one."""
+    """Return what commits to the key of an own mask: who rebuilds it from shares knows that it is the right one."""
     return sha256(b"liberate/own mask/1\0" + own).digest()
 
 
@@ -195,7 +195,7 @@ def shamir_split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
 
 
 def shamir_combine(shares: Mapping[int, bytes]) -> bytes:
-    """Give the secret back from shares by index, as many as are needed.
+    """Return the secret back from shares by index, as many as are needed.
 
     Any shares give some secret: whoever combines has to know what to compare it with.
     """

@@ -51,12 +51,12 @@ class NoiseBound:
 
 
 def clipped_ceiling(clip_units: int) -> NoiseBound:
-    """Give the ceiling of what was clipped to an L2 norm, without noise."""
+    """Return the ceiling of what was clipped to an L2 norm, without noise."""
     return NoiseBound(norm="l2", total=clip_units, each=clip_units)
 
 
 def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> NoiseBound:
-    """Give the ceiling of an L1 clip and discrete Laplace noise on each of n_numbers.
+    """Return the ceiling of an L1 clip and discrete Laplace noise on each of n_numbers.
 
     The size of a draw is below that of an exponential plus one; a sum of n of these is a Gamma variable.
 
@@ -70,7 +70,7 @@ def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> NoiseB
 
 
 def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> NoiseBound:
-    """Give the ceiling of an L2 clip and discrete Gaussian noise on each of n_numbers.
+    """Return the ceiling of an L2 clip and discrete Gaussian noise on each of n_numbers.
 
     Discrete Gaussian noise is sub-Gaussian with its own sigma.
 

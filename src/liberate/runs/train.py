@@ -37,7 +37,7 @@ from liberate.files import write_atomic
 from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
-from liberate.ledger.rules.state import ModelReference
+from liberate.ledger.rules.round_state import ModelReference
 from liberate.model.metrics import evaluate_model, rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict

@@ -11,9 +11,9 @@ import pytest
 
 from liberate.arrays import FixedPointStatistics
 from liberate.federation.coordinator.upload_validation import UploadValidator
-from liberate.federation.participant.answers import AnswerInputs, AnswerSecrets, RoundAnswers
+from liberate.federation.participant.answers import AnswerInputs, RoundAnswers
 from liberate.federation.participant.checks import RoundTask
-from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.device_rows import AnswerSecrets, Device, OutboxMessage
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRequest,
