@@ -64,7 +64,7 @@ def _measure(data: str, assignments: Sequence[str], folder: Path) -> dict[str, o
     }
     if not run.settings.is_masked:
         begin = time.perf_counter()
-        trace_influence(run, run.first_version + trained.rounds)
+        trace_influence(run, run.record.first_version + trained.rounds)
         figures["harm_of_one_round_s"] = round(time.perf_counter() - begin, 2)
     return figures
 

@@ -30,7 +30,8 @@ from liberate.model.profiles import fit_devices
 from liberate.model.registry import fit
 from liberate.model.solvers import AggregatedStatistics, has_converged
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.folder import Result, Run, load_run
+from liberate.runs.folder import Run, load_run
+from liberate.runs.run_record import Result
 from liberate.runs.train import train
 from liberate.timing import Progress, Stopwatch, silent
 from liberate_studies.worlds import Job
@@ -83,7 +84,7 @@ class Ledgered(Learned):
     @property
     def first_root(self) -> bytes:
         """Root of the ledger when the run began; its noise depends on it."""
-        return b64decode(self.run.record["first_root"])
+        return b64decode(self.run.record.first_root)
 
 
 def centralised(job: Job) -> Learned:
@@ -159,7 +160,7 @@ def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
     return Ledgered(
         models=tuple(run.model(version) for version in range(result.rounds + 1)),
         seconds=result.seconds,
-        parts=run.record["seconds"],
+        parts=run.record.seconds,
         run=run,
         result=result,
         recorded=tuple(_recorded(run)),

@@ -38,7 +38,7 @@ def show(
 ) -> None:
     """Count users, items and ratings, and show how they are spread."""
     from liberate.data.summary import summary
-    from liberate.runs.folder import load_dataset
+    from liberate.runs.run_data import load_dataset
     from liberate.settings import resolve
 
     found = summary(load_dataset(resolve(None, assignments(source, settings))))

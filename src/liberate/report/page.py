@@ -84,8 +84,8 @@ def _content(run: Run) -> dict[str, object]:
     source = replace(settings.data, source=Path(settings.data.source).name)
     return {
         "version": liberate.__version__,
-        "name": run.record["dataset_name"],
-        "digest": run.record["dataset"],
+        "name": run.record.dataset_name,
+        "digest": run.record.dataset,
         "simulated": ledger.audit.simulated is not False,
         "seed": settings.run.seed,
         "result": result,
@@ -116,7 +116,7 @@ def _content(run: Run) -> dict[str, object]:
         "sharing": _sharing(trace),
         "flow": b64encode(_drawn(trace).encode()).decode() if trace.shares else None,
         "strips": [charts.strip(ledger.size, ledger.blocks, places, width=width) for width in (_WIDE, _NARROW)],
-        "parts": time_parts(run.record["seconds"], result.seconds),
+        "parts": time_parts(run.record.seconds, result.seconds),
         "toml": to_toml(replace(settings, data=source)),
     }
 
