@@ -35,6 +35,7 @@ from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.privacy_report import privacy_report
+from liberate.runs.snapshot import read_snapshot
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
@@ -374,7 +375,7 @@ def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
 def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not look at accounts, and people who agree to anything."""
     no_limit: dict[PricedAccount, int] = {"epsilon": 10**15, "rho": 10**15}
-    read = prepare.read_snapshot
+    read = read_snapshot
     monkeypatch.setattr(prepare, "read_snapshot", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
     agree = DeviceStore.record_agreement
 
@@ -584,7 +585,7 @@ def test_run_that_was_prepared_before_another_began_changes_nothing(tmp_path: Pa
 def test_set_up_that_was_killed_goes_on_with_other_ratings(tmp_path: Path, configure: Configure) -> None:
     """Nothing was learned yet: whoever was enrolled stays, and items keep their places."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "_begin", stopped)
+        patched.setattr(training, "begin_run", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(configure(FIRST), tmp_path / "run")
 

@@ -263,4 +263,4 @@ def test_training_tells_how_many_answers_were_refused(
 
     result = train(configure(), tmp_path / "run", progress=told.append)
 
-    assert f"{result.rounds} answers were refused as oversized" in told
+    assert f"{result.rounds} answers were refused: oversized" in told
