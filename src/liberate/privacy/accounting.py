@@ -19,8 +19,8 @@ With discrete Gaussian noise it is enough to account for the continuous one, in 
 normal of variance s**2 - r, and y an integer drawn with a probability proportional to exp(-(y - x)**2 / (2 r)):
 rounding that knows only x, and that moves by v when x moves by an integer v. Then y is at every integer, up to a factor
 of (1 + c) / (1 - c), c = 2 exp(-2 pi**2 r) + ..., a discrete Gaussian of variance s**2 (Poisson summation; Peikert
-2010, "An Efficient and Parallel Gaussian Sampler for Lattices", Theorem 3.1). So discrete noise tells what post-
-processing of slightly smaller continuous noise does: r = 4 units come off the variance, and the factors of all
+2010, "An Efficient and Parallel Gaussian Sampler for Lattices", Theorem 3.1). So discrete noise tells what
+post-processing of slightly smaller continuous noise does: r = 4 units come off the variance, and the factors of all
 coordinates and releases, with those between a sum of discrete Gaussians and one (`tau`), come as a slack a in the
 logarithm of any probability: if (epsilon, delta) holds without, (epsilon + 2 a, delta exp(a)) holds with it. From
 deviations of 3 units on, a stays below 1e-20 for 2**32 coordinates.
