@@ -150,6 +150,7 @@ def access_to(folder: Path, world: World | None = None) -> FederationAccess:
         source=RandomSource(7 if world is None or world.is_simulated else None),
         open_ledger=open_ledger,
         witnesses=() if world is None else world.witnesses,
+        witness_threshold=0 if world is None else world.witness_threshold,
     )
 
 
