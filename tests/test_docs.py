@@ -14,7 +14,6 @@ from typer.main import get_command
 import liberate
 from liberate.cli.app import app
 from liberate.privacy.mechanism_base import Mode
-from liberate.settings import SECTIONS
 from scripts import describe_rooms
 from scripts.update_docs import REPOSITORY, documents, find_blocks, run, stale_commands, updated
 
@@ -110,14 +109,6 @@ def test_reference_describes_every_name_of_the_python_front_door(repository: Pat
     text = (repository / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
 
     assert sorted(re.findall(r"^\.\. auto\w+:: liberate\.(\w+)$", text, re.MULTILINE)) == sorted(liberate.__all__)
-
-
-def test_reference_describes_every_section_of_the_settings(repository: Path) -> None:
-    reference = (repository / "docs" / "reference" / "settings.md").read_text("utf-8")
-
-    named = re.findall(r"^## \[(\w+)\]\n\n```{eval-rst}\n.. autoclass:: [\w.]+\.(\w+)$", reference, re.M)
-
-    assert named == [(name, kind.__name__) for name, kind in SECTIONS.items()]
 
 
 def test_architecture_shows_the_rooms_as_their_docstrings_describe_them() -> None:

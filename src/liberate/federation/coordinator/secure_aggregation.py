@@ -8,7 +8,6 @@ everybody is told the same again: participants answer nothing else. None of it i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -32,8 +31,9 @@ from liberate.federation.wire.secagg_messages import (
     UnmaskRequest,
     verify_keys,
 )
+from liberate.files import write_atomic
 from liberate.ledger.format.number_sets import Range, to_ranges
-from liberate.ledger.rules.participants import MAX_PEOPLE
+from liberate.ledger.rules.participants import MAX_PARTICIPANTS
 from liberate.privacy import secure_aggregation
 
 _ANY_SECRET = b"\x40" * secure_aggregation.SECRET_BYTES
@@ -310,19 +310,14 @@ class SecureAggregation:
         return kept if kept.round_hash == self._round.hash else None
 
     def _save(self, agreement: _Agreement) -> _Agreement:
-        draft = self._path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(msgspec.msgpack.encode(agreement))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        write_atomic(self._path, msgspec.msgpack.encode(agreement))
         return agreement
 
 
 def survivor_parts(participants: Sequence[int]) -> Iterator[tuple[Range, ...]]:
     """Write a survivor set as ranges, in as many parts as entries need; numbers strictly increasing."""
     named = to_ranges(participants)
-    if len(participants) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
+    if len(participants) <= MAX_PARTICIPANTS and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
         yield named
         return
     middle = len(participants) // 2

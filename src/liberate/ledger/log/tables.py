@@ -7,13 +7,13 @@ Whoever writes rows and whoever checks them use the same functions.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from liberate import database
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
@@ -32,8 +32,10 @@ from liberate.ledger.format.records import (
     Update,
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
+from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.sharing_state import SharingState
-from liberate.ledger.rules.state import ModelReference, OpenRound, Principal, RunState, State
+from liberate.ledger.rules.state import State
 
 LEDGER_FILE = "ledger.sqlite"
 LAYOUT_VERSION = 1
@@ -106,15 +108,7 @@ def connect(folder: Path, *, mode: str) -> sqlite3.Connection:
     Returns:
         A connection that any thread may use, one at a time.
     """
-    unchanging = "&immutable=1" if mode == "ro" and _is_on_read_only_media(folder) else ""
-    uri = f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode={mode}{unchanging}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-
-
-def _is_on_read_only_media(folder: Path) -> bool:
-    """Whether nobody can be writing: then SQLite needs no files beside its own, unless some were left there."""
-    log = folder / f"{LEDGER_FILE}-wal"
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY) and not (log.exists() and log.stat().st_size)
+    return database.connect(folder / LEDGER_FILE, mode=mode, is_shared=True)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
@@ -136,26 +130,12 @@ def insert(connection: sqlite3.Connection, table: str, rows: Sequence[Row], *, r
         connection.executemany(f"INSERT {'OR REPLACE ' if replace else ''}INTO {table} VALUES ({places})", rows)
 
 
-FAILURES = (sqlite3.Error, UnicodeDecodeError)
-"""What reading a damaged file may raise: SQLite quotes damaged text in its messages."""
-
-_HINTS = {
-    sqlite3.SQLITE_FULL: "free some space, then try again: what was acknowledged is safe",
-    sqlite3.SQLITE_IOERR: "look at the disk and its free space, then try again: what was acknowledged is safe",
-    sqlite3.SQLITE_READONLY: "the folder and the files in it must be writable for their owner",
-    sqlite3.SQLITE_CANTOPEN: "the folder must be writable, even to read while an owner's files lie in it: or copy it",
-    sqlite3.SQLITE_BUSY: "another program holds the file: only `liberate` should write it",
-    sqlite3.SQLITE_CORRUPT: "liberate ledger verify names what is damaged; go on from a backup",
-    sqlite3.SQLITE_NOTADB: "liberate ledger verify names what is damaged; go on from a backup",
-}
-
-
 def unusable(error: Exception, message: str = "the ledger's file cannot be used") -> LedgerError:
-    """Give the error that says what SQLite or the file system could not do, and what to try."""
+    """Return the error that says what SQLite or the file system could not do, and what to try."""
     if isinstance(error, OSError):
         return LedgerError(f"{message}: {error}", hint="the folder must exist, be writable and have free space")
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    return LedgerError(f"{message}: {error}", hint=_HINTS.get(code, "check it: liberate ledger verify"))
+    damaged = "liberate ledger verify names what is damaged; go on from a backup"
+    return LedgerError(f"{message}: {error}", hint=database.advice(error, damaged))
 
 
 @contextmanager
@@ -163,7 +143,7 @@ def translated() -> Iterator[None]:
     """Raise what SQLite or the file system cannot do as a LedgerError."""
     try:
         yield
-    except (*FAILURES, OSError) as error:
+    except (*database.FAILURES, OSError) as error:
         raise unusable(error) from error
 
 
