@@ -280,7 +280,7 @@ def test_plain_run_starts_from_the_last_model_and_private_ones_afresh(tmp_path: 
 def test_run_that_is_killed_as_it_begins_starts_from_the_same_model(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "write_run", stopped)
+        patched.setattr("liberate.runs.start.write_run", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
     begun = (tmp_path / "second" / "model" / "00003.model").read_bytes()
