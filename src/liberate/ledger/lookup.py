@@ -1,7 +1,4 @@
-"""Entries of a log as records of the kind that the caller asks for.
-
-`RecordBase` stands for any kind.
-"""
+"""Entries of a log as records of the kind that the caller asks for; `RecordBase` asks for any kind."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ def record_of(entry: Entry, kind: type[RecordT]) -> RecordT:
     """
     record = entry.record
     if not isinstance(record, kind):
-        raise LedgerError(f"the record is of kind {record.kind}, not of kind {_name(kind)}")
+        raise LedgerError(f"the record is of kind {record.kind}, not of kind {kind_name(kind)}")
     return record
 
 
@@ -72,8 +69,8 @@ def entry_at(ledger: Ledger, position: int, kind: type[RecordT]) -> RecordedEntr
     entry = decode_entry(ledger.entry(position))
     if not isinstance(entry.record, kind):
         raise LedgerError(
-            f"entry {position} is of kind {entry.record.kind}, not of kind {_name(kind)}",
-            hint=f"ledger show --kind {_name(kind)} lists those",
+            f"entry {position} is of kind {entry.record.kind}, not of kind {kind_name(kind)}",
+            hint=f"ledger show --kind {kind_name(kind)} lists those",
         )
     return RecordedEntry(position=position, entry=entry, record=entry.record)
 
@@ -82,7 +79,7 @@ def entries(
     ledger: Ledger, kind: type[RecordT], *, author: int | None = None, about: int | None = None
 ) -> Iterator[RecordedEntry[RecordT]]:
     """Yield all entries of a kind by increasing position, if wanted only those by an author or about a principal."""
-    name = None if kind is RecordBase else _name(kind)
+    name = None if kind is RecordBase else kind_name(kind)
     for position in ledger.positions(kind=name, author=author, about=about):
         yield entry_at(ledger, position, kind)
 
@@ -98,5 +95,6 @@ def entries_between(ledger: Ledger, begin: int, end: int, kind: type[RecordT]) -
             yield RecordedEntry(position=position, entry=entry, record=entry.record)
 
 
-def _name(kind: type[RecordBase]) -> str:
+def kind_name(kind: type[RecordBase]) -> str:
+    """Return the name by which the log files entries of a kind."""
     return str(kind.__struct_config__.tag)
