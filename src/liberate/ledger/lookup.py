@@ -1,4 +1,7 @@
-"""Entries of a log as records of the kind that the caller asks for; `RecordBase` asks for any kind."""
+"""Entries of a log as records of the kind that the caller asks for.
+
+`RecordBase` stands for any kind.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from typing import Generic, TypeVar
 
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import Entry, RecordT, decode_entry, kind_name
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.interface import Ledger
 
-RecordT = TypeVar("RecordT", bound=RecordBase)
 RecordT_co = TypeVar("RecordT_co", bound=RecordBase, covariant=True)
 
 
@@ -34,27 +36,6 @@ class RecordedEntry(Generic[RecordT_co]):
     def leaf_hash(self) -> Digest:
         """RFC 6962 hash of the entry."""
         return self.entry.leaf_hash
-
-
-def record_of(entry: Entry, kind: type[RecordT]) -> RecordT:
-    """Return the record of an entry.
-
-    Raises:
-        LedgerError: It is of another kind.
-    """
-    record = entry.record
-    if not isinstance(record, kind):
-        raise LedgerError(f"the record is of kind {record.kind}, not of kind {kind_name(kind)}")
-    return record
-
-
-def decode_record(data: bytes, kind: type[RecordT]) -> RecordT:
-    """Return the record in the bytes of an entry.
-
-    Raises:
-        LedgerError: The bytes are no entry, or the record is of another kind.
-    """
-    return record_of(decode_entry(data), kind)
 
 
 def entry_at(ledger: Ledger, position: int, kind: type[RecordT]) -> RecordedEntry[RecordT]:
@@ -93,8 +74,3 @@ def entries_between(ledger: Ledger, begin: int, end: int, kind: type[RecordT]) -
         entry = decode_entry(data)
         if isinstance(entry.record, kind):
             yield RecordedEntry(position=position, entry=entry, record=entry.record)
-
-
-def kind_name(kind: type[RecordBase]) -> str:
-    """Return the name by which the log files entries of a kind."""
-    return str(kind.__struct_config__.tag)

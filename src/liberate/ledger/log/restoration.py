@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import Entry, RecordT, decode_entry, decode_record, kind_name, record_of
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import (
     ZERO,
@@ -24,7 +24,7 @@ from liberate.ledger.format.records import (
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
 from liberate.ledger.log import tables
-from liberate.ledger.lookup import RecordedEntry, RecordT, decode_record, kind_name, record_of
+from liberate.ledger.lookup import RecordedEntry
 from liberate.ledger.rules.principal import Principal
 from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.sharing_state import SharingState
