@@ -167,15 +167,12 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
         store = ModelStore(folder / "model")
         coordinator = Coordinator(
-            ledger=federation.ledger,
-            key=federation.coordinator.key,
-            number=federation.coordinator.number,
+            writer=federation.coordinator,
             transport=transport,
             store=store,
             config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
             noise_placement=world.noise_placement,
             randomness=access.source.randomness(b"run"),
-            stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         learning = RoundMethod(statistic, mechanism, solver)
