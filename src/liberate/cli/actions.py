@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from liberate.cli.keys import Participant
 from liberate.cli.output import JsonFlag, print_json, print_pairs
 from liberate.cli.run import Folder
+
+if TYPE_CHECKING:
+    from liberate.runs.request_submission import RequestOutcome
 
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a training that owns the ledger.")]
 Entry = Annotated[int | None, typer.Option(metavar="ENTRY", help="Position of the consent on the ledger.")]
@@ -112,10 +115,11 @@ def accept(
     as_json: JsonFlag = False,
 ) -> None:
     """Set how many copies of others' ratings a participant takes: 0 declines all that come from now on."""
+    from liberate.json_edge import to_json
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.set_copy_quota(load_run(folder), participant, limit=limit)
+    found = to_json(actions.set_copy_quota(load_run(folder), participant, limit=limit))
     if as_json:
         print_json(found)
     else:
@@ -137,7 +141,10 @@ def _patience(seconds: float) -> Callable[[], bool]:
     return wait
 
 
-def _print(found: Mapping[str, Any], *, as_json: bool) -> None:
+def _print(outcome: RequestOutcome, *, as_json: bool) -> None:
+    from liberate.json_edge import to_json
+
+    found = to_json(outcome)
     if as_json:
         print_json(found)
         return

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from liberate.federation.entry_writer import EntryWriter
 from liberate.ledger.format.number_sets import Range, to_ranges
 from liberate.ledger.format.records import Survivors
-from liberate.ledger.rules.participants import MAX_PEOPLE
-from liberate.ledger.rules.state import OpenRound
+from liberate.ledger.rules.participants import MAX_PARTICIPANTS
+from liberate.ledger.rules.round_state import OpenRound
 
 _LARGEST_PART = 40_000
 """Bytes of bitmaps and overhead that fit a survivors entry with room to spare."""
@@ -39,7 +39,7 @@ def record_survivors(writer: EntryWriter, current: OpenRound, participants: Sequ
 def survivor_parts(participants: Sequence[int]) -> Iterator[tuple[Range, ...]]:
     """Yield a survivor set as ranges, in as many parts as entries need; numbers strictly increasing."""
     ranges = to_ranges(participants)
-    if len(participants) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in ranges) <= _LARGEST_PART:
+    if len(participants) <= MAX_PARTICIPANTS and sum(len(part.bitmap) + 64 for part in ranges) <= _LARGEST_PART:
         yield ranges
         return
 

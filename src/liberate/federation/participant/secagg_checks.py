@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
@@ -14,13 +15,12 @@ from liberate.federation.wire.secagg_messages import Neighbour, ShareKeysRequest
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_included, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Block, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.format.records import Block, Record, Survivors
+from liberate.ledger.rules.principal import Principal
 
 
 def check_neighbours(current: MaskedRound, number: int, request: ShareKeysRequest, checkpoint: Checkpoint) -> None:
-    """Check that a participant may share its secrets with neighbours: they are those of the round's entry, enough of
-    them, and the ledger has the keys that signed theirs.
+    """Check that a participant may share its secrets: with enough of the round's neighbours, under their true keys.
 
     Args:
         current: The round.
@@ -52,8 +52,11 @@ def _check_keys(current: MaskedRound, neighbour: Neighbour, n_principals: int, s
     """Check that a neighbour's keys are signed with the key that the ledger has for it."""
     verify_inclusion(leaf_hash(neighbour.leaf), neighbour.number, n_principals, neighbour.proof, state_root)
     principal = Principal.decode(neighbour.leaf)
-    is_participant = principal.role == "participant" and principal.is_active
-    require(is_participant, "keys", f"principal {neighbour.number} is not an active participant")
+    require(
+        principal.role == "participant" and principal.is_active,
+        "keys",
+        f"principal {neighbour.number} is not an active participant",
+    )
     verify_keys(neighbour.keys, principal.key, current.record.origin, current.hash, neighbour.number)
 
 
@@ -65,28 +68,19 @@ def check_survivors(
     Raises:
         Refused: survivors.
     """
-    participants: list[int] = []
     n_parts = len(request.entries)
     require(
         0 < n_parts == len(request.positions) == len(request.inclusion),
         "survivors",
         "the survivor set lacks entries or proofs",
     )
+    participants: list[int] = []
     proofs = zip(request.entries, request.positions, request.inclusion, strict=True)
     for part, (data, position, proof) in enumerate(proofs, start=1):
         with refused_as("survivors"):
             entry = decode_included(data, position, proof, checkpoint)
             verify_signature(policy.coordinator_key, signed_bytes(entry.body), entry.signature)
-        record = entry.record
-        if not isinstance(record, Survivors):
-            raise Refused("survivors", f"the entry is a {record.kind}, not a part of a survivor set")
-        require(
-            (record.origin, record.round_hash, record.part, record.parts)
-            == (policy.origin, current.hash, part, n_parts),
-            "survivors",
-            f"the entry is not part {part} of {n_parts} of the round's survivor set",
-        )
-        participants += numbers_in(record.participants)
+        participants += _survivors_in(entry.record, (policy.origin, current.hash, part, n_parts))
 
     require(
         all(a < b for a, b in pairwise(participants)) and current.participants.issuperset(participants),
@@ -99,3 +93,16 @@ def check_survivors(
         f"{len(participants)} participants survive, the round promised {current.record.minimum}",
     )
     return frozenset(participants)
+
+
+def _survivors_in(record: Record, wanted: tuple[str, Digest, int, int]) -> Iterator[int]:
+    """Return the numbers in one part of a survivor set: that of a ledger, a round, and of so many parts."""
+    if not isinstance(record, Survivors):
+        raise Refused("survivors", f"the entry is a {record.kind}, not a part of a survivor set")
+    _, _, part, n_parts = wanted
+    require(
+        (record.origin, record.round_hash, record.part, record.parts) == wanted,
+        "survivors",
+        f"the entry is not part {part} of {n_parts} of the round's survivor set",
+    )
+    return numbers_in(record.participants)
