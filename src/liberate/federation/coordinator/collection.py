@@ -25,8 +25,8 @@ from liberate.federation.store.uploads import StoredUpload, UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, encode_message
 from liberate.federation.wire.transport import Request
 from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.records import Round, Update
-from liberate.ledger.lookup import decode_record
 from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
 from liberate.model.model import Model
 from liberate.privacy.mechanism_base import SumMechanism
