@@ -126,15 +126,12 @@ class TrainingSession:
     def coordinator(self, host: Host) -> Coordinator:
         """Return the coordinator of the run's rounds."""
         return Coordinator(
-            ledger=self.ledger,
-            key=self.federation.coordinator.key,
-            number=self.federation.coordinator.number,
+            writer=self.federation.coordinator,
             transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
             store=self.run.models,
             config=self.plan.settings.federation,
             noise_placement=self.plan.noise_placement,
             randomness=self.randomness(),
-            stopwatch=self.stopwatch,
             publish=self.federation.publisher.publish,
             participants=self.federation.cohort,
             uploads=self.uploads,
