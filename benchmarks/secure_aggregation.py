@@ -34,7 +34,7 @@ from liberate.federation.wire.transport import Reply, Request
 from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease
-from liberate.privacy.gaussian import distributed
+from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.secure_aggregation import NEIGHBOURS
 from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liberate.model.metrics import Metrics
-from liberate.privacy.accounting import signal_to_noise
+from liberate.privacy.promises import signal_to_noise
 from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, name_beside, panels
 from liberate_studies.findings import Row, Study, StudyResults, free_lines, free_rows, header, number, table

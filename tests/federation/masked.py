@@ -33,7 +33,7 @@ from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Block, Record, Round, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.randomness import SimulatedRandomness
 
 ORIGIN = "test.invalid/masked"

@@ -146,7 +146,7 @@ def _tail(scores: Float64Array, chances: Float64Array, hit: Float64Array, miss: 
 
     An innocent's score is a sum of independent terms, `hit` with its chance and else `miss`; of rows with the same
     chance it is counted by a binomial. Binomials are added up on a grid, each rounded up, so that the tail of the sum
-    is never too small; a floor stands for the rounding of the transforms.
+    is never too small; a floor covers the rounding of the transforms.
     """
     kinds, counts = np.unique(chances, return_counts=True)
     steps = [hit[chances == kind][0] - miss[chances == kind][0] for kind in kinds]

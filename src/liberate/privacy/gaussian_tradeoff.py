@@ -1,7 +1,7 @@
 """The tight curve of Gaussian noise: which (epsilon, delta) a shift by mu deviations is worth, both ways.
 
 Releases with continuous Gaussian noise compose to one such shift, mu**2 being the sum of their squares, so this curve
-is that of a whole run. How it covers discrete noise stands in `accounting`.
+is that of a whole run. How it covers discrete noise is shown in `accounting`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,11 @@ def rho_nano_limit(epsilon: float, delta: float) -> int:
 
 
 def _boundary(is_beyond: Callable[[float], bool], low: float, high: float, *, upper: bool = True) -> float:
-    """Halve [low, high] until its ends are neighbours or as good as; give the upper end, at which it holds, or else
-    the lower one."""
+    """Halve [low, high] until its ends are neighbours or as good as.
+
+    Returns:
+        The upper end, at which it holds, or else the lower one.
+    """
     for _ in range(200):
         middle = (low + high) / 2
         if high - low <= 1e-14 * high or not low < middle < high:

@@ -13,7 +13,7 @@ from liberate.arrays import FixedPointStatistics, Float32Array, Float64Array, In
 from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.events import Event, NonPrivateRelease
-from liberate.privacy.grid import LARGEST_FRACTION_BITS, check_trimmed, trimmed_parameters
+from liberate.privacy.grid import check_fraction_bits, check_trimmed, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound
 
 _Floats = TypeVar("_Floats", Float32Array, Float64Array)
@@ -113,21 +113,19 @@ class Plain:
     fraction_bits: int = PLAIN_FRACTION_BITS
     trimmed_nano: int = 0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.fraction_bits <= LARGEST_FRACTION_BITS:
-            raise ValueError(f"fraction_bits is {self.fraction_bits}, wanted 0 <= fraction_bits <= 64")
-        check_trimmed(self.trimmed_nano)
-
     name: ClassVar[str] = "none"
     account: ClassVar[Account] = "none"
     is_dense: ClassVar[bool] = False
     spend_nano: ClassVar[int] = 0
+    client_noise: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        check_fraction_bits(self.fraction_bits)
+        check_trimmed(self.trimmed_nano)
 
     @property
     def parameters(self) -> dict[str, int]:
         return trimmed_parameters(self.trimmed_nano)
-
-    client_noise: ClassVar[float] = 0.0
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool

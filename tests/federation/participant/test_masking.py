@@ -25,7 +25,7 @@ from liberate.federation.wire.secagg_messages import (
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Record, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.privacy import secure_aggregation
 from tests.federation.masked import (
     COORDINATOR,

@@ -33,7 +33,7 @@ from liberate.federation.wire.secagg_messages import (
 )
 from liberate.files import write_atomic
 from liberate.ledger.format.number_sets import Range, to_ranges
-from liberate.ledger.rules.participants import MAX_PEOPLE
+from liberate.ledger.rules.participants import MAX_PARTICIPANTS
 from liberate.privacy import secure_aggregation
 
 _ANY_SECRET = b"\x40" * secure_aggregation.SECRET_BYTES
@@ -317,7 +317,7 @@ class SecureAggregation:
 def survivor_parts(participants: Sequence[int]) -> Iterator[tuple[Range, ...]]:
     """Write a survivor set as ranges, in as many parts as entries need; numbers strictly increasing."""
     named = to_ranges(participants)
-    if len(participants) <= MAX_PEOPLE and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
+    if len(participants) <= MAX_PARTICIPANTS and sum(len(part.bitmap) + 64 for part in named) <= _LARGEST_PART:
         yield named
         return
     middle = len(participants) // 2

@@ -20,9 +20,10 @@ from liberate.federation.store.device_rows import AnswerSecrets, Device, OutboxM
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.wire.round_messages import RoundAnswer, encode_message, encode_upload
 from liberate.federation.wire.transport import Reply
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.ledger.lookup import decode_record
 from liberate.model.profiles import fit_devices
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.randomness import Randomness
@@ -217,9 +218,7 @@ class RoundAnswers:
 
 
 def _update(message: OutboxMessage) -> Update:
-    record = decode_entry(message.entry).record
-    assert isinstance(record, Update)  # nothing else is put into the outbox
-    return record
+    return decode_record(message.entry, Update)
 
 
 def _reply(device: Device, message: OutboxMessage, upload: bytes) -> Reply:

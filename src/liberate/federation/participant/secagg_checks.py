@@ -16,7 +16,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_included, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Record, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 
 
 def check_neighbours(current: MaskedRound, number: int, request: ShareKeysRequest, checkpoint: Checkpoint) -> None:

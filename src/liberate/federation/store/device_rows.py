@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from liberate.errors import FederationError
-from liberate.ledger.rules.state import OpenRound
+from liberate.ledger.rules.round_state import OpenRound
+from liberate.ledger.rules.state import State
 
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,10 @@ class Device:
         if self.number is None:
             raise FederationError(f"device {self.slot} is not enrolled")
         return self.number
+
+    def next_sequence(self, state: State) -> int:
+        """Return a sequence number that neither the ledger nor the device has seen used."""
+        return 1 + max(state.principals[self.enrolled_number].sequence, self.last_seq)
 
     def is_awaited(self, current: OpenRound | None) -> bool:
         """Whether it has answered the open round, and the ledger has not got the answer yet."""

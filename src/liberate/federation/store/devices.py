@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from liberate.crypto.signing import SigningKey
 from liberate.database import Row, SqliteStore
 from liberate.errors import FederationError
 from liberate.federation.store.device_rows import Device, DeviceData, PendingKeyChange
@@ -127,6 +128,10 @@ class DeviceStore(RoundTables, SharingTables):
         """
         ((sealed,),) = self._rows("SELECT sealed FROM device WHERE slot = ?", (slot,))
         return msgspec.msgpack.decode(self._unseal("device", slot, sealed), type=DeviceData)
+
+    def signing_key(self, slot: int) -> SigningKey:
+        """Return the signing key of a device that was not erased."""
+        return SigningKey.from_seed(self.data_of(slot).signing_seed)
 
     def erase(self, slot: int) -> None:
         """Destroy what a device stores: first its sealing key, in place, then its rows. Repeating it changes nothing.

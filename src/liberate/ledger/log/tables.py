@@ -32,8 +32,10 @@ from liberate.ledger.format.records import (
     Update,
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
+from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.sharing_state import SharingState
-from liberate.ledger.rules.state import ModelReference, OpenRound, Principal, RunState, State
+from liberate.ledger.rules.state import State
 
 LEDGER_FILE = "ledger.sqlite"
 LAYOUT_VERSION = 1
