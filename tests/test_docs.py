@@ -191,6 +191,15 @@ def test_architecture_shows_the_rooms_as_their_docstrings_describe_them() -> Non
     assert describe_rooms.described(page) == page
 
 
+def test_architecture_names_files_that_exist(repository: Path) -> None:
+    page = describe_rooms.PAGE.read_text("utf-8").partition(describe_rooms.BEGIN)[0]
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+(?:/|\.py|\.md|\.toml))`", page))
+    places = [repository, repository / "src" / "liberate"]
+
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
 def test_page_on_who_learns_what_has_a_column_for_every_mode(repository: Path) -> None:
     text = (repository / "docs" / "explanation" / "privacy-modes.md").read_text(encoding="utf-8")
     header = next(line for line in text.splitlines() if line.startswith("| |"))

@@ -35,12 +35,12 @@ from liberate.federation.store.uploads import StoredUpload, UploadStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, decode_answer, encode_message
 from liberate.federation.wire.transport import Request, Transport
 from liberate.identifiers import Digest, NoisePlacement
-from liberate.ledger.format.entries import sign
+from liberate.ledger.format.entries import decode_record, sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Aborted, Round, Survivors, Update
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import decode_record, entry_at
+from liberate.ledger.lookup import entry_at
 from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
