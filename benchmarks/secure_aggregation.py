@@ -34,7 +34,7 @@ from liberate.federation.wire.transport import Reply, Request
 from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease
-from liberate.privacy.gaussian import distributed
+from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.secure_aggregation import NEIGHBOURS
 from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger
@@ -122,15 +122,12 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"), stopwatch)
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
-            ledger=federation.ledger,
-            key=federation.coordinator.key,
-            number=federation.coordinator.number,
+            writer=federation.coordinator,
             transport=wire,
             store=ModelStore(folder / "model"),
             config=RoundConfig(),
             noise_placement="per_upload",
             randomness=access.source.randomness(b"run"),
-            stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)

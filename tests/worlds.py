@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +128,20 @@ class Stage:
         rounds = self.world.rounds if self.world.is_noisy else None
         return self.coordinator.run_round(base, self.learning, run=1, rounds=rounds)
 
+    @contextmanager
+    def edited(self, wrap: Callable[[Transport], Transport]) -> Iterator[None]:
+        """Put a transport around that of the coordinator, for a while."""
+        direct = self.coordinator._transport
+        self.coordinator._transport = wrap(direct)
+        try:
+            yield
+        finally:
+            self.coordinator._transport = direct
+
+
+def _direct(transport: Transport) -> Transport:
+    return transport
+
 
 def access_to(folder: Path, world: World | None = None) -> FederationAccess:
     """Return how the federation of a world is opened."""
@@ -136,11 +150,12 @@ def access_to(folder: Path, world: World | None = None) -> FederationAccess:
         source=RandomSource(7 if world is None or world.is_simulated else None),
         open_ledger=open_ledger,
         witnesses=() if world is None else world.witnesses,
+        witness_threshold=0 if world is None else world.witness_threshold,
     )
 
 
 @contextmanager
-def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) -> Iterator[Stage]:
+def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] = _direct) -> Iterator[Stage]:
     """Open a federation in a folder; `wrap` puts a transport around the one in process."""
     config = ModelConfig(n_factors=world.n_factors, statistic=world.statistic)
     is_noisy, ratings = world.is_noisy, world.ratings
@@ -163,19 +178,14 @@ def stage(folder: Path, world: World, *, wrap: type[Transport] | None = None) ->
         stopwatch=stopwatch,
     ) as federation:
         host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"), stopwatch)
-        direct = InProcessTransport(dict.fromkeys(host.numbers, host))
-        transport: Transport = direct if wrap is None else wrap(direct)  # type: ignore[call-arg]  # test transports wrap one
         store = ModelStore(folder / "model")
         coordinator = Coordinator(
-            ledger=federation.ledger,
-            key=federation.coordinator.key,
-            number=federation.coordinator.number,
-            transport=transport,
+            writer=federation.coordinator,
+            transport=wrap(InProcessTransport(dict.fromkeys(host.numbers, host))),
             store=store,
             config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
             noise_placement=world.noise_placement,
             randomness=access.source.randomness(b"run"),
-            stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         learning = RoundMethod(statistic, mechanism, solver)

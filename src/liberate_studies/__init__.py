@@ -60,7 +60,7 @@ def run_study(
     try:
         from liberate_studies.study import write_study
     except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
+        if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         raise LiberateError(
             "studies draw with matplotlib, which is not installed", hint="pip install 'liberate-rec[studies]'"

@@ -10,7 +10,8 @@ import numpy as np
 
 from liberate.privacy.attacks import auc
 from liberate.privacy.auditing import EXCESS, AuditResult, CanaryGame, audit, reach_of, run_canary_game
-from liberate.privacy.gaussian import DistributedGaussian, Gaussian, distributed
+from liberate.privacy.gaussian import DistributedGaussian, Gaussian
+from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.grid import LARGEST_CLIP_UNITS
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Mechanism

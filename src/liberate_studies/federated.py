@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liberate.model.metrics import Metrics
-from liberate.privacy.accounting import signal_to_noise
+from liberate.privacy.promises import signal_to_noise
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, mark_levels, name_beside, panels
 from liberate_studies.rungs import federated, judge, judge_ends
 from liberate_studies.study import Study, StudyResults, StudyRun

@@ -114,9 +114,7 @@ def write_study(
         world = corner(world, QUICK_USERS, QUICK_ITEMS, path)
 
     with tempfile.TemporaryDirectory(prefix="liberate-study-") as scratch, style():
-        results = study.run(
-            StudyRun(world=world, is_quick=is_quick, scratch=Path(scratch), out=out, progress=progress)
-        )
+        results = study.run(StudyRun(world=world, is_quick=is_quick, scratch=Path(scratch), out=out, progress=progress))
         files = StudyFiles(name if other is None else f"{name}-{other}", out, "\n\n".join(results.page))
         results.figure.savefig(files.figure, format="svg", metadata={"Date": None, "Creator": None})
 

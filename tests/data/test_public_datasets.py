@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import threading
 import zipfile
@@ -17,8 +16,11 @@ import numpy as np
 import pytest
 
 from liberate.data.dataset import Dataset
-from liberate.data.public_datasets import KNOWN, Archive, Source, Wheel, data_folder, fetch, licence, load, summary
+from liberate.data.public_datasets import KNOWN, data_folder, fetch, licence, load
+from liberate.data.sources import Archive, Source, Wheel
+from liberate.data.summary import Quantiles, summary
 from liberate.errors import DataError
+from liberate.json_edge import to_json
 
 RATINGS = b"1\t1\t5\t1\n1\t2\t3\t2\n2\t1\t1\t3\n"
 
@@ -316,23 +318,23 @@ def test_a_summary_counts_and_spreads(tmp_path: Path) -> None:
 
     found = summary(load(path))
 
-    assert found["name"] == "any"
-    assert (found["users"], found["items"], found["ratings"]) == (3, 4, 7)
-    assert found["scale"] == (1, 5)
-    assert found["density"] == 7 / 12
-    assert found["ratings_per_user"] == {"min": 1, "p25": 1.5, "median": 2, "p75": 3, "max": 4}
-    assert not found["has_timestamps"]
-    assert not found["has_titles"]
-    assert found["note"] == "the scale, 1 to 5, is that of the lowest and highest rating found"
-    assert found["digest"] == load(path).digest
-    assert json.loads(json.dumps(found))["scale"] == [1, 5]
+    assert found.name == "any"
+    assert (found.users, found.items, found.ratings) == (3, 4, 7)
+    assert found.scale == (1, 5)
+    assert found.density == 7 / 12
+    assert found.ratings_per_user == Quantiles(min=1, p25=1.5, median=2, p75=3, max=4)
+    assert not found.has_timestamps
+    assert not found.has_titles
+    assert found.note == "the scale, 1 to 5, is that of the lowest and highest rating found"
+    assert found.digest == load(path).digest
+    assert to_json(found)["scale"] == [1, 5]
 
 
 def test_the_missing_ratings_of_movielens_1m_are_always_stated(shared_folder: Path) -> None:
     dataset = load(shared_folder / "data" / "ml-1m")
 
-    assert "999,714 of MovieLens-1M's 1,000,209 ratings" in summary(dataset)["note"]
-    assert "495 ratings of 257 rare movies are missing" in summary(dataset)["note"]
+    assert "999,714 of MovieLens-1M's 1,000,209 ratings" in summary(dataset).note
+    assert "495 ratings of 257 rare movies are missing" in summary(dataset).note
 
 
 def test_nothing_is_said_of_another_set_of_that_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 
 class Crash(BaseException):
-    """Stands for kill -9: no handler may catch it."""
+    """The process is killed here, as by kill -9: no handler may catch it."""
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, steps: Sequence[tuple[type, str]], at: int, *, before: bool) -> None:

@@ -33,7 +33,7 @@ from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Block, Record, Round, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.randomness import SimulatedRandomness
 
 ORIGIN = "test.invalid/masked"
@@ -109,7 +109,7 @@ class Party:
         """Start the host, or start it again: only what is on disk is left."""
         self.devices = DeviceStore(self.folder)
         signing = {slot: signing_key(number) for slot, number in enumerate(self.participants)}
-        self.masks = MaskingClient(self.devices, signing, POLICY, SimulatedRandomness(1))
+        self.masks = MaskingClient(store=self.devices, keys=signing, policy=POLICY, randomness=SimulatedRandomness(1))
 
     def restart(self) -> None:
         self.devices.close()

@@ -20,7 +20,7 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import ZERO, DatasetRecord
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
 from tests.federation.crashes import Crash, crash_at

@@ -47,7 +47,8 @@ from liberate.ledger.format.sharing_records import (
 )
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.rules.state import OpenRound, State
+from liberate.ledger.rules.round_state import OpenRound
+from liberate.ledger.rules.state import State
 from liberate.ledger.rules.transition import apply_entry
 from liberate.randomness import SimulatedClock
 

@@ -45,7 +45,7 @@ FIRST = initial_pool(GENRES, 1.0, 5.0)
 
 
 def _error(model: Model) -> float:
-    """Give the RMSE of those who shared nothing."""
+    """Return the RMSE of those who shared nothing."""
     own, held_out = SPLIT.train.select(OTHERS), SPLIT.test.select(OTHERS)
     return rmse(predict(model, fit_devices(model, own), held_out.users(), held_out.items), held_out.values)
 

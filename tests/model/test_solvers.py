@@ -104,7 +104,7 @@ def test_a_solve_repeats_to_the_bit(config: ModelConfig) -> None:
 
 
 def steps(optimizer: Optimizer, gradients: list[Float64Array], rate: float) -> Float64Array:
-    """Give where an optimizer is after some gradients, as its paper writes it."""
+    """Return where an optimizer is after some gradients, as its paper writes it."""
     position = velocity = mean = square = np.zeros_like(gradients[0])
     for t, g in enumerate(gradients, 1):
         match optimizer:

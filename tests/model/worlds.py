@@ -41,11 +41,11 @@ def noisy_world(n_users: int = 60, n_items: int = 40, seed: int = 0) -> Ratings:
 
 
 def learned(config: ModelConfig, ratings: Ratings, rounds: int, low: float = 1.0, high: float = 5.0) -> Model:
-    """Give the model after some rounds."""
+    """Return the model after some rounds."""
     return next(itertools.islice(fit(config, ratings, low, high, SECRET), rounds, None))
 
 
 def held_out_error(model: Model, split: Split) -> float:
-    """Give the RMSE on the held-out part, the devices fitted on the other."""
+    """Return the RMSE on the held-out part, the devices fitted on the other."""
     profiles = fit_devices(model, split.train)
     return rmse(predict(model, profiles, split.test.users(), split.test.items), split.test.values)

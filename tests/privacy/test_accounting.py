@@ -16,16 +16,7 @@ from scipy.optimize import brentq
 
 from liberate.arrays import Float64Array, RealStatistics
 from liberate.errors import UnaccountableEvent
-from liberate.privacy.accounting import (
-    PrivacyLoss,
-    hockey_stick,
-    noise_warning,
-    privacy_loss,
-    privacy_statement,
-    rdp,
-    sampler,
-    signal_to_noise,
-)
+from liberate.privacy.accounting import PrivacyLoss, hockey_stick, privacy_loss, rdp
 from liberate.privacy.events import (
     DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
@@ -37,6 +28,7 @@ from liberate.privacy.gaussian import DistributedGaussian, Gaussian
 from liberate.privacy.gaussian_tradeoff import epsilon_of
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Plain
+from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
 from tests.reference import privacy_loss as reference
 
 DELTA = 1e-5

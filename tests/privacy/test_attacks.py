@@ -38,7 +38,7 @@ KEYS = [bytes([1, user]) * 16 for user in range(60)]
 
 
 def two_rounds(config: ModelConfig, mechanism: Mechanism) -> list[tuple[Model, FixedPointStatistics]]:
-    """Give the models of two consecutive rounds, and what left the devices in each."""
+    """Return the models of two consecutive rounds, and what left the devices in each."""
     statistic, solver = build_method(config, RATINGS.n_items, noisy=False)
     model = initial(config, RATINGS.n_items, LOW, HIGH, bytes(32))
     model = solver.solve(model, aggregate_statistics(statistic, model, RATINGS))
@@ -55,7 +55,7 @@ def own(ratings: Ratings, user: int) -> slice:
 
 
 def share_recovered(recovered: dict[int, Float64Array]) -> float:
-    """Give the share of all ratings that were recovered exactly, from recovered values in standard units."""
+    """Return the share of all ratings that were recovered exactly, from recovered values in standard units."""
     right = 0
     for user, values in recovered.items():
         levels = nearest(values * (HIGH - LOW) / 4 + LOW + 0.625 * (HIGH - LOW), [1, 2, 3, 4, 5])
@@ -122,7 +122,7 @@ def test_plain_gram_tells_what_each_rating_weighs() -> None:
 
 
 def item_set_auc(mechanism: Mechanism) -> float:
-    """Give the mean over devices of how well an upload tells rated items from others."""
+    """Return the mean over devices of how well an upload tells rated items from others."""
     _, sent = two_rounds(ModelConfig(statistic="gradient", n_factors=4), mechanism)[0]
     found = []
     for user in range(RATINGS.n_users):
@@ -232,7 +232,7 @@ def test_audit_refuses_numbers_of_guesses_that_do_not_fit(n_guesses: int) -> Non
 
 
 def uploads(order: Literal[1, 2], seed: int, n: int = 2) -> list[Int64Array]:
-    """Give what one person sends to n rounds: up to a clip of 100 units, and independent noise of scale 1,000."""
+    """Return what one person sends to n rounds: up to a clip of 100 units, and independent noise of scale 1,000."""
     rng = np.random.default_rng(seed)
     draw = rng.laplace if order == 1 else rng.normal
     sent = []

@@ -13,7 +13,7 @@ from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.attacks import auc
 from liberate.privacy.auditing import CONFIDENCE, AuditResult, audit, reach_of, run_canary_game
 from liberate.privacy.config import PrivacyConfig
-from liberate.privacy.gaussian import distributed
+from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.laplace import Laplace
 from liberate.privacy.mechanism_base import Mechanism, Plain
 from liberate.privacy.mechanisms import calibrated_mechanism

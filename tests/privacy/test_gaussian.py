@@ -16,9 +16,11 @@ from liberate.arrays import Int64Array, RealStatistics
 from liberate.errors import PrivacyError
 from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.config import PrivacyConfig
-from liberate.privacy.gaussian import LARGEST_SUM, DistributedGaussian, Gaussian, distributed, four_squares
+from liberate.privacy.gaussian import DistributedGaussian, Gaussian
+from liberate.privacy.gaussian_calibration import LARGEST_SUM, distributed
 from liberate.privacy.gaussian_tradeoff import epsilon_of, gaussian_calibration, log_delta, rho_nano_limit
 from liberate.privacy.grid import LARGEST_CLIP_UNITS
+from liberate.privacy.integers import four_squares
 from liberate.privacy.mechanisms import calibrated_mechanism, mechanism_from
 from liberate.units import NANO
 

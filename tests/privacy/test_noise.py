@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 
 from liberate.arrays import Int32Array
-from liberate.privacy import noise
+from liberate.privacy import exact_samplers, fast_samplers, noise
 from tests.reference import discrete_gaussian as gaussian
 from tests.reference import discrete_laplace as laplace
 
@@ -220,15 +220,18 @@ def test_exact_samplers_have_no_floating_point_operation() -> None:
     """No float, so no output can betray its input by the spacing of floating-point numbers."""
     row, words, integer = numba.int32[::1], numba.uint32[::1], numba.uint64
 
-    for add in (noise._add_exact_laplace, noise._add_exact_gaussian):
-        assert floating_point_words(add, row, numba.int64, integer, words) == []
-    for draw in (noise._discrete_laplace, noise._discrete_gaussian):
-        assert floating_point_words(draw, integer, words, numba.int64) == []
-    for toss in (noise._bernoulli_exp, noise._bernoulli_exp_half_square):
+    assert floating_point_words(exact_samplers.add_noise, row, numba.int64, integer, words, numba.boolean) == []
+    assert floating_point_words(exact_samplers.discrete, integer, words, numba.int64, numba.boolean) == []
+    assert floating_point_words(exact_samplers.geometric, words, numba.int64) == []
+    assert (
+        floating_point_words(exact_samplers.is_kept_by_gaussian, integer, numba.int64, integer, words, numba.int64)
+        == []
+    )
+    for toss in (exact_samplers.bernoulli_exp, exact_samplers.bernoulli_exp_half_square):
         assert floating_point_words(toss, integer, integer, words, numba.int64) == []
-    assert floating_point_words(noise._below, integer, words, numba.int64) == []
+    assert floating_point_words(exact_samplers.below, integer, words, numba.int64) == []
     table, seeds = numba.int32[:, ::1], numba.uint64[:, ::1]
-    assert floating_point_words(noise._add_fast_laplace, table, numba.int64, seeds) != []
+    assert floating_point_words(fast_samplers.add_laplace, table, numba.int64, seeds) != []
 
 
 def test_nothing_between_the_keystream_and_an_exact_kernel_makes_a_float() -> None:
@@ -286,7 +289,7 @@ def test_another_sampler_agrees(oracle: Callable[[str], ModuleType]) -> None:
 
 
 def same_distribution(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> float:
-    """Give the p-value of a chi-square test that two samples of integers have one distribution."""
+    """Return the p-value of a chi-square test that two samples of integers have one distribution."""
     edges = np.unique(np.quantile(np.concatenate([one, other]), np.linspace(0.01, 0.99, 40)).astype(int))
     table = [np.histogram(numbers, bins=[-(2**62), *edges, 2**62])[0] for numbers in (one, other)]
     return float(stats.chi2_contingency([[*row] for row in table]).pvalue)

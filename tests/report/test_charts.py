@@ -31,6 +31,7 @@ def test_curve_falls_as_the_error_falls_and_meets_the_frame_at_its_versions() ->
 
 
 @example(errors=[6.3], references=[], width=400.0)  # a tick at 34 * 0.2 is above 6.8
+@example(errors=[100.0], references=[99.99999999999999], width=400.0)  # a range below the resolution of floats
 @given(st.lists(values, min_size=1, max_size=90), st.lists(values, max_size=3), st.sampled_from([400.0, 880.0]))
 def test_all_marks_of_a_curve_lie_within_its_frame(errors: list[float], references: list[float], width: float) -> None:
     named = {f"baseline {i}": value for i, value in enumerate(references)}

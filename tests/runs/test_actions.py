@@ -16,7 +16,6 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.erasure import answer_request
-from liberate.federation.requests import carry_out
 from liberate.federation.session import FederationSession
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
@@ -34,6 +33,7 @@ from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.privacy_report import privacy_report
+from liberate.runs.request_submission import ErasureOutcome, RequestOutcome
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.entries import read_entries
@@ -74,9 +74,15 @@ def entries(run: Run, kind: str) -> list[Entry]:
         return [decode_entry(ledger.entry(position)) for position in ledger.positions(kind=kind)]
 
 
-def consent(run: Run, *to: str, sender: str = PERSON, **changes: Any) -> dict[str, Any]:
+def consent(run: Run, *to: str, sender: str = PERSON, **changes: Any) -> RequestOutcome:
     terms: dict[str, Any] = {"max_shares": 3, "blocks": 100, "epsilon": None, "rating_fraction": 1.0, "purpose": ""}
     return actions.consent(run, sender, recipients=list(to), **terms | changes, wait=now)
+
+
+def erased(run: Run, name: str = PERSON) -> ErasureOutcome:
+    outcome = actions.erase(run, name, wait=now)
+    assert isinstance(outcome, ErasureOutcome)
+    return outcome
 
 
 def received(run: Run, name: str) -> list[ReceivedCopy]:
@@ -95,35 +101,36 @@ def test_a_copy_is_handed_over_received_and_traced(run: Run) -> None:
     shared = [actions.share(run, PERSON, recipient=to, consent=None, wait=now) for to in (FRIEND, "pool")]
 
     me, friend = find_person(run, PERSON).number, find_person(run, FRIEND).number
-    assert (granted["act"], granted["under_way"], granted["published"]) == ("consent", False, True)
+    assert (granted.act, granted.under_way, granted.published) == ("consent", False, True)
     (copy,) = received(run, FRIEND)
     assert copy.sender == me
     traced = trace_participant(run, PERSON)
-    assert [each.position for each in traced.shares] == [each["entry"] for each in shared]
+    assert [each.position for each in traced.shares] == [each.entry for each in shared]
     assert {each.number for each in traced.recipients} == {friend, 2}
     assert len(entries(run, "receipt")) == 2
-    assert [each["received"] for each in shared] == [True, True]
+    assert [each.received for each in shared] == [True, True]
     with PoolStore(run.home / "pool") as pool:
-        (pooled,) = pool.copies([decode_entry_at(run, shared[1]["entry"]).leaf_hash])
+        (pooled,) = pool.copies([decode_entry_at(run, shared[1].entry).leaf_hash])
     assert pooled.sender == me
     assert verify_ledger(run.ledger_folder).ok
 
 
-def decode_entry_at(run: Run, position: int) -> Entry:
+def decode_entry_at(run: Run, position: int | None) -> Entry:
+    assert position is not None
     with closing(run.open_ledger()) as ledger:
         return decode_entry(ledger.entry(position))
 
 
 def test_what_is_outside_a_consent_is_refused_and_said(run: Run) -> None:
-    with pytest.raises(LiberateError, match="no consent that lives"):
+    with pytest.raises(LiberateError, match="no valid consent"):
         actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
     granted = consent(run, FRIEND, max_shares=1)
-    for recipient, position in (("pool", granted["entry"]), (FRIEND, 1)):
+    for recipient, position in (("pool", granted.entry), (FRIEND, 1)):
         with pytest.raises(FederationError):
             actions.share(run, PERSON, recipient=recipient, consent=position, wait=now)
-    actions.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+    actions.share(run, PERSON, recipient=FRIEND, consent=granted.entry, wait=now)
     with pytest.raises(FederationError, match="consent_used_up"):
-        actions.share(run, PERSON, recipient=FRIEND, consent=granted["entry"], wait=now)
+        actions.share(run, PERSON, recipient=FRIEND, consent=granted.entry, wait=now)
     with pytest.raises(LiberateError, match="no participant"):
         consent(run, "user:nobody")
     with pytest.raises(LiberateError, match="wanted"):
@@ -139,7 +146,7 @@ def test_a_wish_with_impossible_terms_stands_in_nobodys_way(run: Run) -> None:
     with pytest.raises(FederationError, match=r"expiry is .* wanted"):
         consent(run, FRIEND, blocks=2**53 - 1)
 
-    assert consent(run, FRIEND, sender="user:u04")["entry"] is not None
+    assert consent(run, FRIEND, sender="user:u04").entry is not None
 
 
 def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
@@ -153,8 +160,8 @@ def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
 
     shared = actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
 
-    assert shared["entry"] is not None
-    assert not shared["received"]
+    assert shared.entry is not None
+    assert not shared.received
     assert received(run, FRIEND) == []
 
 
@@ -166,25 +173,25 @@ def test_whoever_has_no_valid_key_is_told_to_recover_it_first(run: Run) -> None:
             act(run, PERSON)
 
     change_key(run, PERSON, "recovery")
-    assert actions.erase(run, PERSON)["record"]
+    assert erased(run).record
 
 
 def test_withdrawn_consent_covers_nothing_any_more(run: Run) -> None:
     first, second = consent(run, FRIEND), consent(run, FRIEND)
 
-    withdrawn = actions.withdraw(run, PERSON, consent=first["entry"], wait=now)
+    withdrawn = actions.withdraw(run, PERSON, consent=first.entry, wait=now)
 
-    assert withdrawn["act"] == "withdrawal"
+    assert withdrawn.act == "withdrawal"
     with pytest.raises(FederationError, match="no_consent"):
-        actions.share(run, PERSON, recipient=FRIEND, consent=first["entry"], wait=now)
-    assert actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)["entry"]
+        actions.share(run, PERSON, recipient=FRIEND, consent=first.entry, wait=now)
+    assert actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now).entry
     everything = actions.withdraw(run, PERSON, consent=None, wait=now)
-    assert everything["entry"] > withdrawn["entry"]
-    assert actions.withdraw(run, PERSON, consent=None, wait=now)["entry"] == everything["entry"], "done once"
+    assert (everything.entry or 0) > (withdrawn.entry or 0)
+    assert actions.withdraw(run, PERSON, consent=None, wait=now).entry == everything.entry, "done once"
     with pytest.raises(FederationError, match="withdrawn"):
         consent(run, FRIEND)
     with pytest.raises(FederationError, match="withdrawn"):
-        actions.withdraw(run, PERSON, consent=second["entry"], wait=now)
+        actions.withdraw(run, PERSON, consent=second.entry, wait=now)
 
 
 def test_a_further_run_goes_on_without_who_has_withdrawn(tmp_path: Path, run: Run, configure: Configure) -> None:
@@ -198,6 +205,34 @@ def test_a_further_run_goes_on_without_who_has_withdrawn(tmp_path: Path, run: Ru
     assert len(authors) == 7
 
 
+def test_a_command_opens_the_ledger_and_the_devices_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(kind: type) -> None:
+        begin = kind.__init__  # type: ignore[misc]  # of this very class
+
+        def init(self: object, *arguments: Any, **options: Any) -> None:
+            opened.append(kind.__name__)
+            begin(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "__init__", init)
+
+    counted(SqliteLedger)
+    counted(DeviceStore)
+
+    commands: list[Callable[[], object]] = [
+        lambda: actions.consent(run, PERSON, recipients=[FRIEND]),
+        lambda: actions.share(run, PERSON, recipient=FRIEND),
+        lambda: actions.withdraw(run, PERSON),
+        lambda: actions.erase(run, PERSON),
+        lambda: actions.erase(run, PERSON),
+    ]
+    for command in commands:
+        opened.clear()
+        command()
+        assert sorted(opened) == ["DeviceStore", "SqliteLedger"]
+
+
 # --- on a living federation ------------------------------------------------------------------------------------------
 
 
@@ -205,7 +240,7 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_round = Coordinator.run_round
-    found: list[dict[str, Any]] = []
+    found: list[RequestOutcome] = []
 
     def act_meanwhile(*arguments: Any, **options: Any) -> Any:
         model = run_round(*arguments, **options)
@@ -220,14 +255,14 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     result = train(configure("privacy.mode=local", "privacy.epsilon=8"), tmp_path / "run")
 
     run = load_run(tmp_path / "run")
-    assert [each["under_way"] for each in found] == [True] * 3
-    assert [each["entry"] for each in found] == [None] * 3
+    assert [each.under_way for each in found] == [True] * 3
+    assert [each.entry for each in found] == [None] * 3
     authors = [entry.record.author for entry in entries(run, "update")]
     participants = {name: find_person(run, name).number for name in (PERSON, FRIEND, "user:u01")}
     assert [authors.count(participants[name]) for name in (PERSON, FRIEND, "user:u01")] == [2, 1, 1]
     assert len(entries(run, "consent")) == 1
     assert len(entries(run, "erasure")) == 2
-    assert actions.erase(run, "user:u01", wait=now)["models"] == [1]
+    assert erased(run, "user:u01").models == (1,)
     assert verify_ledger(run.ledger_folder, key=result.verifier_key).ok
     assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
 
@@ -287,11 +322,11 @@ def test_a_run_that_learns_from_copies_goes_on_without_those_of_who_was_forgotte
     train(configure("run.simulated=true", "federation.rounds=3", *sharing), tmp_path / "run")
 
     run, (sender,) = load_run(tmp_path / "run"), senders
-    done = actions.erase(run, str(sender))
+    done = erased(run, str(sender))
     n_models = len(entries(run, "model"))
-    assert done["notified"] == done["confirmed"]
-    assert (done["notified"] == [2]) == (recipients == "pool")
-    assert done["models"] == ([1] if recipients == "peers" else [1, 2])
+    assert done.notified == done.confirmed
+    assert (done.notified == (2,)) == (recipients == "pool")
+    assert done.models == ((1,) if recipients == "peers" else (1, 2))
     assert n_models > 2
     with DeviceStore(run.devices_folder) as devices:
         assert {copy.sender for _, _, copy in devices.sharing_rows(ReceivedCopy)}.isdisjoint({sender})
@@ -313,8 +348,8 @@ def test_acts_wait_for_an_answer_on_its_way_and_leaving_does_not(
     waiting = [consent(run, "pool"), actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)]
     left = actions.withdraw(run, "user:u00", consent=None, wait=now)
 
-    assert [each["under_way"] for each in waiting] == [True, True]
-    assert not left["under_way"]
+    assert [each.under_way for each in waiting] == [True, True]
+    assert not left.under_way
     assert [len(entries(run, kind)) for kind in ("consent", "share")] == [1, 0]
     train(configure(), tmp_path / "second", ledger=run.home)
     assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [2, 1, 1]
@@ -335,15 +370,14 @@ def test_a_command_waits_until_the_owner_has_carried_out_its_wish(run: Run) -> N
         def wait() -> bool:
             nonlocal looked
             looked += 1
-            processor = request_processor(standing, run.dataset)
-            carry_out(processor)
+            request_processor(standing, run.dataset).process_pending()
             return True
 
         found = actions.withdraw(run, PERSON, consent=None, wait=wait)
 
     assert looked == 1
-    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
-    assert not found["under_way"]
+    assert decode_entry_at(run, found.entry).record.kind == "withdrawal"
+    assert not found.under_way
 
 
 def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run) -> None:
@@ -356,13 +390,12 @@ def test_a_command_carries_out_its_wish_itself_once_the_owner_has_gone(run: Run)
 
     found = actions.withdraw(run, PERSON, consent=None, wait=wait)
 
-    assert decode_entry_at(run, found["entry"]).record.kind == "withdrawal"
+    assert decode_entry_at(run, found.entry).record.kind == "withdrawal"
 
 
 def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> None:
     def wait() -> bool:
-        processor = request_processor(standing, run.dataset)
-        carry_out(processor)
+        request_processor(standing, run.dataset).process_pending()
         return True
 
     with owning(run) as standing, pytest.raises(FederationError, match="no consent of participant"):
@@ -424,24 +457,24 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
 def test_who_is_forgotten_is_named_by_number_and_nothing_else_is_left(run: Run) -> None:
     granted = consent(run, FRIEND, "pool", "user:u06")
     for to in (FRIEND, "pool", "user:u06"):
-        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+        actions.share(run, PERSON, recipient=to, consent=granted.entry, wait=now)
     actions.erase(run, "user:u06", wait=now)
 
-    found = actions.erase(run, PERSON, wait=now)
+    found = erased(run)
 
     me, friend, silent = (find_person(run, name).number for name in (PERSON, FRIEND, "user:u06"))
-    assert found["notified"] == [2, friend, silent]
-    assert found["confirmed"] == [2, friend]
-    assert found["silent"] == [silent]
-    assert found["models"] == [1, 2]
-    assert found["destroyed"] == ["device", "pool", "uploads"]
+    assert found.notified == (2, friend, silent)
+    assert found.confirmed == (2, friend)
+    assert found.silent == (silent,)
+    assert found.models == (1, 2)
+    assert found.destroyed == ("device", "pool", "uploads")
     assert received(run, FRIEND) == []
     assert actions.erase(run, PERSON, wait=now) == found, "asked again, it is told again"
     traced = trace_participant(run, PERSON)
     assert len(traced.erasures) == 2
     kinds = [entry.kind for entry in traced.entries]
     assert kinds[-3:] == ["withdrawal", "erasure", "erasure"]
-    assert [found["user_id"], traced.user_id] == [None, None]
+    assert [found.user_id, traced.user_id] == [None, None]
     assert not any(entry.user_id == "u03" for entry in read_entries(run, kind=None, author=None, limit=1000))
     assert find_person(run, PERSON).number == me, "the id still tells whom it was"
     assert verify_ledger(run.ledger_folder).ok
@@ -479,9 +512,9 @@ def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
             actions.erase(run, PERSON, wait=now)
     change_key(run, PERSON, "recovery")
 
-    done = actions.erase(run, PERSON, wait=now)
+    done = erased(run)
 
-    assert done["confirmed"] == [find_person(run, FRIEND).number]
+    assert done.confirmed == (find_person(run, FRIEND).number,)
     assert received(run, FRIEND) == []
 
 
@@ -533,18 +566,18 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
 ) -> None:
     granted = consent(run, FRIEND, "pool")
     for to in (FRIEND, "pool"):
-        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+        actions.share(run, PERSON, recipient=to, consent=granted.entry, wait=now)
     consent(run, "pool", sender=FRIEND)
     actions.share(run, FRIEND, recipient="pool", consent=None, wait=now)
     shutil.copytree(run.folder, tmp_path / "as-it-was")
-    done: dict[str, Any] | None = None
+    done: RequestOutcome | None = None
     for at in range(1, 20):
         shutil.rmtree(run.folder)
         shutil.copytree(tmp_path / "as-it-was", run.folder)
         with monkeypatch.context() as patched:
             crash_at(patched, ERASING_STEPS, at, before=before)
             with suppress(Crash):
-                done = actions.erase(run, PERSON, wait=now)
+                done = erased(run)
         is_wanted = not (at == 1 and before)
         if is_training:
             shutil.rmtree(tmp_path / "further", ignore_errors=True)
@@ -556,8 +589,8 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
         with DeviceStore(run.devices_folder) as devices:
             assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
         if is_wanted:
-            told = actions.erase(run, PERSON, wait=now)
-            assert told["confirmed"] == told["notified"]
+            told = erased(run)
+            assert told.confirmed == told.notified
             assert received(run, FRIEND) == []
         if done is not None:
             break
@@ -578,12 +611,12 @@ def test_erasure_waits_for_the_end_of_an_open_round(
 
     found = actions.erase(run, PERSON, wait=now)
 
-    assert found["under_way"]
+    assert found.under_way
     assert len(entries(run, "withdrawal")) == 1
     assert entries(run, "erasure") == []
     train(settings, tmp_path / "run")
     run = load_run(tmp_path / "run")
-    assert actions.erase(run, PERSON, wait=now)["models"] == [], "a round that goes on does not ask who has withdrawn"
+    assert erased(run).models == (), "a round that goes on does not ask who has withdrawn"
     assert verify_ledger(run.ledger_folder).ok
 
 
@@ -597,7 +630,7 @@ def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgot
     run = load_run(tmp_path / "run")
     granted = consent(run, FRIEND, "pool", purpose="films")
     for to in (FRIEND, "pool"):
-        actions.share(run, PERSON, recipient=to, consent=granted["entry"], wait=now)
+        actions.share(run, PERSON, recipient=to, consent=granted.entry, wait=now)
     me = find_person(run, PERSON).number
     wanted = {
         commitment

@@ -155,7 +155,7 @@ def test_a_sender_weighs_one_person_however_many_consents_there_are(tmp_path: Pa
     friends = [f"user:u{user:02}" for user in (3, 5, 7)]
     for friend in friends:
         consent(run, "user:u01", recipients=[friend], max_shares=1)
-        assert share(run, "user:u01", recipient=friend)["received"]
+        assert share(run, "user:u01", recipient=friend).received
 
     result = train(configure("privacy.mode=plain"), tmp_path / "next", ledger=run.folder)
 
@@ -186,7 +186,7 @@ def test_no_answer_is_lost_to_a_consent_that_expires_within_the_round(tmp_path: 
     run, sender, friend = load_run(tmp_path / "run"), "user:u01", "user:u29"
     # after the consent come the share, the receipt and the round
     consent(run, sender, recipients=[friend], max_shares=1, blocks=6)
-    assert share(run, sender, recipient=friend)["received"]
+    assert share(run, sender, recipient=friend).received
 
     result = train(configure("privacy.mode=plain", "federation.rounds=1"), tmp_path / "next", ledger=run.folder)
 

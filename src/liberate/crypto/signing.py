@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from liberate.errors import InvalidRecord, LiberateError
+from liberate.files import write_private
 from liberate.identifiers import KeyId
 
 SIGNATURE_BYTES = 64
@@ -127,13 +127,9 @@ def save_key(path: Path, key: SigningKey) -> None:
     """
     text = base64.b64encode(key._secret[:SEED_BYTES]) + b"\n"
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_private(path, text)
     except FileExistsError as error:
         raise LiberateError(f"{path} exists already", hint="keys are never overwritten: choose another file") from error
-    with os.fdopen(file, "wb") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(file)
 
 
 def load_key(path: Path) -> SigningKey:

@@ -54,7 +54,7 @@ class Dataset:
     item_ids: tuple[str, ...]
     low: float
     high: float
-    catalogue: Catalogue | None
+    catalogue: Catalogue | None = None
     name: str
     digest: str
     notes: tuple[str, ...] = ()
@@ -72,29 +72,23 @@ class Dataset:
         item_ids: tuple[str, ...],
         low: float,
         high: float,
-        catalogue: Catalogue | None = None,
         name: str,
-        notes: tuple[str, ...] = (),
     ) -> Dataset:
-        """Make a data set and its digest, with its arrays write-protected.
+        """Make a data set and its digest, with its arrays write-protected; a catalogue and notes may be added to it.
 
         Raises:
-            ValueError: The arrays differ in length, an id occurs twice, an index names no id or none names an id, or a
-                value is outside the scale.
+            ValueError: The arrays differ in length, ids and indices do not match, or a value is outside the scale.
         """
-        for name_, index, ids in (("user", users, user_ids), ("item", items, item_ids)):
-            if len(set(ids)) != len(ids):
-                raise ValueError(f"a {name_} id occurs twice")
-            if not np.array_equal(np.unique(index), np.arange(len(ids))):
-                raise ValueError(f"the {name_} indices are not exactly [0, {len(ids)})")
-        if not len(users) == len(items) == len(values) or (timestamps is not None and len(timestamps) != len(values)):
+        columns = [array for array in (users, items, values, timestamps) if array is not None]
+        if len({len(array) for array in columns}) > 1:
             raise ValueError("the arrays differ in length")
+        _check_index("user", users, user_ids)
+        _check_index("item", items, item_ids)
         if not np.all((values >= np.float32(low)) & (values <= np.float32(high))):
             raise ValueError(f"a value is outside the scale [{low}, {high}]")
-        digest = content_digest(users, items, values, timestamps, user_ids, item_ids)
-        for array in (users, items, values, timestamps):
-            if array is not None:
-                array.setflags(write=False)
+
+        for array in columns:
+            array.setflags(write=False)
         return cls(
             users=users,
             items=items,
@@ -104,14 +98,12 @@ class Dataset:
             item_ids=item_ids,
             low=low,
             high=high,
-            catalogue=catalogue,
             name=name,
-            digest=digest,
-            notes=notes,
+            digest=content_digest(users, items, values, timestamps, user_ids, item_ids),
         )
 
     def with_items(self, item_ids: Sequence[str], catalogue: Catalogue | None) -> Dataset:
-        """Give the same ratings with the items of a larger catalogue, in its order; the digest stays.
+        """Return the same ratings with the items of a larger catalogue, in its order; the digest stays.
 
         Args:
             item_ids: Every item of this data set, and maybe others.
@@ -124,6 +116,14 @@ class Dataset:
         return replace(self, items=items, item_ids=tuple(item_ids), catalogue=catalogue)
 
 
+def _check_index(name: str, index: Int32Array, ids: Sequence[str]) -> None:
+    """Refuse an index with an id that occurs twice or that no row names, or with a number that has no id."""
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"a {name} id occurs twice")
+    if not np.array_equal(np.unique(index), np.arange(len(ids))):
+        raise ValueError(f"the {name} indices are not exactly [0, {len(ids)})")
+
+
 def content_digest(
     users: Int32Array,
     items: Int32Array,
@@ -132,7 +132,7 @@ def content_digest(
     user_ids: Sequence[str],
     item_ids: Sequence[str],
 ) -> str:
-    """Give the SHA-256, hexadecimal, of ratings in the order of the file; the same content in any format has the same.
+    """Return the SHA-256, hexadecimal, of ratings in the order of the file, whatever format they are written in.
 
     Hashed are, all numbers little-endian: `liberate dataset 1` and a zero byte; the numbers of users, items and ratings
     (uint64); each user id, then each item id, in index order (byte length as uint32, UTF-8); user indices and item

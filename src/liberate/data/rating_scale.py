@@ -44,7 +44,7 @@ class RatingScale:
         )
 
     def places(self, values: Float32Array) -> Int32Array:
-        """Give each rating's level, shape (n,).
+        """Return each rating's level, shape (n,).
 
         Raises:
             FederationError: A rating is not on the scale.
@@ -57,5 +57,5 @@ class RatingScale:
         return places
 
     def values(self, places: Int32Array) -> Float32Array:
-        """Give each level's rating, shape (n,)."""
+        """Return each level's rating, shape (n,)."""
         return (self.low + self.step * places).astype(np.float32)

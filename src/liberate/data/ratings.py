@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -84,16 +84,17 @@ class Ratings:
         return len(self.items)
 
     def users(self) -> Int32Array:
-        """Give the user index of each rating, shape (n_ratings,)."""
+        """Return the user index of each rating, shape (n_ratings,)."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     def select(self, users: npt.NDArray[np.integer]) -> Ratings:
-        """Give the ratings of some users, who become users 0, 1, ... in the order given. Arrays may be shared."""
+        """Return the ratings of some users, who become users 0, 1, ... in the order given. Arrays may be shared."""
         n = len(users)
         if n and int(users[-1]) - int(users[0]) == n - 1 and np.all(np.diff(users) == 1):
             begin, end = self.indptr[users[0]], self.indptr[users[-1] + 1]
             indptr = self.indptr[users[0] : users[-1] + 2] - begin
             return Ratings(indptr, self.items[begin:end], self.values[begin:end], self.n_items)
+
         begins = self.indptr[users]
         counts = self.indptr[np.asarray(users) + 1] - begins
         indptr = np.zeros(n + 1, np.int64)
@@ -109,29 +110,29 @@ class Ratings:
             ValueError: Bytes of another length than their header says, or items out of order or range.
         """
         indptr = np.zeros(len(users) + 1, np.int64)
-        items, values = [], []
+        items, values = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for user, data in enumerate(users):
             n = int.from_bytes(data[:4], "little")
             if len(data) != 4 + 8 * n:
                 raise ValueError(f"{len(data)} bytes of a user with {n} ratings")
-            own = np.frombuffer(data, "<i4", n, 4)
-            if n and (own[0] < 0 or own[-1] >= n_items or not (own[1:] > own[:-1]).all()):
+            rated = np.frombuffer(data, "<i4", n, 4)
+            if n and (rated[0] < 0 or rated[-1] >= n_items or not (rated[1:] > rated[:-1]).all()):
                 raise ValueError(f"items must increase strictly within 0 <= item < {n_items}")
-            items.append(own)
+
+            items.append(rated)
             values.append(np.frombuffer(data, "<f4", n, 4 + 4 * n))
             indptr[user + 1] = indptr[user] + n
-        no_items, no_values = np.empty(0, np.int32), np.empty(0, np.float32)
-        return cls(indptr, np.concatenate([no_items, *items]), np.concatenate([no_values, *values]), n_items)
+
+        return cls(indptr, np.concatenate(items), np.concatenate(values), n_items)
 
     def where(self, kept: BoolArray) -> Ratings:
-        """Give the ratings that are marked, shape (n_ratings,), of the same users and catalogue."""
+        """Return the ratings that are marked, shape (n_ratings,), of the same users and catalogue."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept, dtype=np.int64)])
         return Ratings(before[self.indptr], self.items[kept], self.values[kept], self.n_items)
 
     def within(self, n_items: int) -> Ratings:
-        """Give the ratings of the first `n_items` items, as of a catalogue of that size."""
-        kept = self.where(self.items < n_items)
-        return Ratings(kept.indptr, kept.items, kept.values, n_items)
+        """Return the ratings of the first `n_items` items, as of a catalogue of that size."""
+        return replace(self.where(self.items < n_items), n_items=n_items)
 
     def rated_in(self, other: Ratings) -> BoolArray:
         """Mark the ratings whose user has rated the item in other ratings too, of the same users and catalogue."""

@@ -25,8 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from liberate.arrays import BoolArray, Float64Array, Int32Array, Int64Array
+from liberate.data.columns import RATING_ROLES, choose_columns
 from liberate.data.dataset import Catalogue, Dataset
-from liberate.data.tabular import RATING_ROLES, Table, choose_columns, open_text, read_table
+from liberate.data.table import Table, read_table
+from liberate.data.text import open_text
 from liberate.errors import DataError, SettingsError
 
 _logger = logging.getLogger(__name__)
@@ -71,53 +73,52 @@ def read(path: Path, *, columns: Mapping[str, str] | None = None, scale: tuple[f
         raise SettingsError(f"columns names some of {', '.join(RATING_ROLES)}; got {', '.join(columns)}")
     if scale is not None and not -_LARGEST_RATING <= scale[0] < scale[1] <= _LARGEST_RATING:
         raise SettingsError(f"a scale is (low, high) with low < high; got {scale}")
+
     file = _ratings_file(path)
     item_file = _item_file(file)
-    table = read_table(file, columns or {})
+    known_scale = scale or _SCALES.get(file.name) or _SCALES.get(item_file.name if item_file else "")
+    dataset = _dataset(read_table(file, columns or {}), known_scale, _short_name(path, file))
+    if item_file is not None:
+        dataset = _with_catalogue(dataset, item_file)
+
+    for note in dataset.notes:
+        _logger.info("%s: %s", dataset.name, note)
+    return dataset
+
+
+def _dataset(table: Table, known_scale: tuple[float, float] | None, name: str) -> Dataset:
+    """Return the ratings of a table, each (user, item) pair once, on the known scale or on the one found."""
     users, user_ids = table.ids("user")
     items, item_ids = table.ids("item")
     values = table.numbers("rating")
     timestamps = _timestamps(table)
-    notes = []
 
-    known = scale or _SCALES.get(file.name) or _SCALES.get(item_file.name if item_file else "")
-    low, high = known or _found_scale(table, values)
-    if known is None:
+    notes = []
+    low, high = known_scale or _found_scale(table, values)
+    if known_scale is None:
         notes.append(f"the scale, {low:g} to {high:g}, is that of the lowest and highest rating found")
-    _check_scale(table, values, low, high)
+    table.refuse(
+        (values < low) | (values > high),
+        lambda row: f"the rating {values[row]:g} is outside the scale {low:g} to {high:g}",
+        hint=f"say what the scale is, if it is another: {_SCALE_FLAGS}",
+    )
 
     kept = _first_of_each_pair(table, users, items, values, len(item_ids))
-    if n_dropped := len(kept) - int(kept.sum()):
-        notes.append(f"rows dropped because they repeat another: {n_dropped:,}")
-        users, items, values = users[kept], items[kept], values[kept]
-        timestamps = None if timestamps is None else timestamps[kept]
+    if not kept.all():
+        notes.append(f"rows dropped because they repeat another: {int((~kept).sum()):,}")
 
-    catalogue = None
-    if item_file is not None:
-        described = _read_items(item_file)
-        catalogue = _catalogue(item_ids, described)
-        if n_unrated := len(described.keys() - set(item_ids)):
-            notes.append(f"{n_unrated:,} of the {len(described):,} items in {item_file.name} have no rating")
-        if n_unknown := len(set(item_ids) - described.keys()):
-            notes.append(f"{n_unknown:,} rated items are not in {item_file.name}")
-
-    name = _short_name(path, file)
-    for note in notes:
-        _logger.info("%s: %s", name, note)
     dataset = Dataset.of(
-        users=users,
-        items=items,
-        values=values.astype(np.float32),
-        timestamps=timestamps,
+        users=users[kept],
+        items=items[kept],
+        values=values[kept].astype(np.float32),
+        timestamps=None if timestamps is None else timestamps[kept],
         user_ids=user_ids,
         item_ids=item_ids,
         low=low,
         high=high,
-        catalogue=catalogue,
         name=name,
-        notes=tuple(notes),
     )
-    return replace(dataset, has_found_scale=known is None)
+    return replace(dataset, notes=tuple(notes), has_found_scale=known_scale is None)
 
 
 # --- which files ------------------------------------------------------------------------------------------------------
@@ -128,9 +129,11 @@ def _ratings_file(path: Path) -> Path:
         raise DataError("there is no such file or folder", path=str(path))
     if not path.is_dir():
         return path
+
     for name in _RATING_FILES:
         if (path / name).is_file():
             return path / name
+
     atomic = sorted(path.glob("*.inter"))
     if len(atomic) == 1:
         return atomic[0]
@@ -166,7 +169,7 @@ def _timestamps(table: Table) -> Int64Array | None:
     if "timestamp" not in table.columns:
         return None
     seconds = table.numbers("timestamp")
-    _refuse_first(table, np.abs(seconds) > _LARGEST_TIMESTAMP, "the timestamp is no time in seconds")
+    table.refuse(np.abs(seconds) > _LARGEST_TIMESTAMP, lambda _: "the timestamp is no time in seconds")
     return np.floor(seconds).astype(np.int64)
 
 
@@ -181,17 +184,6 @@ def _found_scale(table: Table, values: Float64Array) -> tuple[float, float]:
     return max(low, -_LARGEST_RATING), min(high, _LARGEST_RATING)
 
 
-def _check_scale(table: Table, values: Float64Array, low: float, high: float) -> None:
-    outside = (values < low) | (values > high)
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise table.refusal(
-            row,
-            f"the rating {values[row]:g} is outside the scale {low:g} to {high:g}",
-            hint=f"say what the scale is, if it is another: {_SCALE_FLAGS}",
-        )
-
-
 def _first_of_each_pair(
     table: Table, users: Int32Array, items: Int32Array, values: Float64Array, n_items: int
 ) -> BoolArray:
@@ -204,22 +196,20 @@ def _first_of_each_pair(
     order = np.argsort(pair, kind="stable")
     repeats = pair[order[1:]] == pair[order[:-1]]
     earlier, later = order[:-1][repeats], order[1:][repeats]
+
     differs = values[earlier] != values[later]
     if differs.any():
+        # The first such row of the file, not of the pairs.
         at = np.argmin(np.where(differs, later, len(values)))
         raise table.refusal(
             int(later[at]),
             f"the user rated this item differently on line {table.line_of(int(earlier[at]))}",
             hint="keep one rating per user and item",
         )
+
     kept = np.ones(len(values), np.bool_)
     kept[later] = False
     return kept
-
-
-def _refuse_first(table: Table, is_bad: BoolArray, reason: str) -> None:
-    if is_bad.any():
-        raise table.refusal(int(np.argmax(is_bad)), reason)
 
 
 # --- items ------------------------------------------------------------------------------------------------------------
@@ -232,14 +222,23 @@ class _Item:
     genres: tuple[str, ...]
 
 
-def _catalogue(item_ids: tuple[str, ...], described: Mapping[str, _Item]) -> Catalogue:
+def _with_catalogue(dataset: Dataset, item_file: Path) -> Dataset:
+    """Return a data set with what a file says of its items; notes tell which items only one of the two has."""
+    described = _read_items(item_file)
+    notes = list(dataset.notes)
+    if n_unrated := len(described.keys() - set(dataset.item_ids)):
+        notes.append(f"{n_unrated:,} of the {len(described):,} items in {item_file.name} have no rating")
+    if n_unknown := len(set(dataset.item_ids) - described.keys()):
+        notes.append(f"{n_unknown:,} rated items are not in {item_file.name}")
+
     nothing = _Item("", 0, ())
-    items = [described.get(item_id, nothing) for item_id in item_ids]
-    return Catalogue(
+    items = [described.get(item_id, nothing) for item_id in dataset.item_ids]
+    catalogue = Catalogue(
         titles=tuple(item.title for item in items),
         years=np.array([item.year for item in items], np.int32),
         genres=tuple(item.genres for item in items),
     )
+    return replace(dataset, catalogue=catalogue, notes=tuple(notes))
 
 
 def _read_items(path: Path) -> dict[str, _Item]:
@@ -247,14 +246,16 @@ def _read_items(path: Path) -> dict[str, _Item]:
     text = open_text(path, may_be_latin=True)
     place = choose_columns(path, text.names, _ITEM_ROLES, {}, line=1)
     flag_names = _genre_names(path) if path.name == "u.item" else ()
+
     items: dict[str, _Item] = {}
     for line, fields in text.rows():
         if len(fields) != len(text.names):
             raise DataError(f"the row has {len(fields)} fields, not {len(text.names)}", path=str(path), line=line)
-        known = {role: fields[column].strip() for role, column in place.items()}
         item_id = fields[place["item"]]
         if item_id in items:
             raise DataError(f"the item {item_id!r} is described twice", path=str(path), line=line)
+
+        known = {role: fields[column].strip() for role, column in place.items()}
         title, year = _title_and_year(known.get("title", ""), known.get("year", ""))
         if path.name == "u.item":
             flags = fields[_U_ITEM_FLAGS:]

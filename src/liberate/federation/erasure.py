@@ -1,9 +1,9 @@
-"""A participant leaves for good: everything withdrawn, forgotten by whoever held it, and said on the ledger.
+"""A participant is erased: everything is withdrawn, destroyed wherever it is stored, and recorded in the ledger.
 
-    withdraw -> request -> destroy -> ask -> record
+    withdraw -> request -> destroy -> notify -> report
 
-What was done shows on the ledger or on the devices, so whoever owns the ledger next goes on where a crash broke off:
-nothing here is kept to remember it. The two entries of the person hold no secret, and made again are the same bytes.
+Each step shows in the ledger or on the devices, so whoever owns the ledger next continues where a crash interrupted:
+nothing is stored to remember it. The participant's two entries hold no secret, and made again are the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, encode
 from liberate.crypto.dsse import dsse_pae
-from liberate.crypto.signing import SigningKey, verify_signature
+from liberate.crypto.signing import verify_signature
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.entry_writer import EntryWriter, accepted_position
 from liberate.federation.store.device_rows import Device
@@ -25,14 +25,13 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, sign, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import Origin
-from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.format.sharing_records import Erasure, ErasureReport, Share, Withdrawal
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import entries
-from liberate.ledger.trace.contributions import Contribution
+from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.ledger.trace.participant import trace_participant
 
 ERASURE_ACK_TYPE = "application/vnd.liberate.forgotten+json"
+"""DSSE payload type of a recipient's acknowledgement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +50,13 @@ class DataController:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletedErasure:
-    """Somebody who was forgotten.
+    """What the ledger says of an erased participant.
 
     Attributes:
-        number: Who.
-        request: Position of the request.
+        number: The participant.
+        request: Position of the participant's request.
         record: Position of the coordinator's record.
-        report: What the record says.
+        report: What that record reports.
     """
 
     number: int
@@ -66,8 +65,8 @@ class CompletedErasure:
     report: ErasureReport
 
 
-class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a recipient signs who has destroyed its copies.
+class _Acknowledgement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a recipient signs once its copies are destroyed.
 
     Attributes:
         origin: The ledger.
@@ -83,19 +82,19 @@ class _Forgotten(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def erase_participant(
     ledger: Ledger, devices: DeviceStore, device: Device, controller: DataController
 ) -> CompletedErasure | None:
-    """Forget a participant, or go on with it; the same again is the same.
+    """Erase a participant, or continue doing so; repeated, it changes nothing more.
 
-    While a round is open nothing is destroyed: the device may be asked to undo others' masks, and who has answered with
-    the person's copies may have to make the same answer again.
+    While a round is open nothing is destroyed: the device may still be asked to remove others' masks, and recipients of
+    the participant's copies may have to repeat an answer that used them.
 
     Args:
-        ledger: The ledger, owned by this process; no act is under way on the devices.
-        devices: The store that holds the device, and those of recipients.
+        ledger: The ledger, owned by this process.
+        devices: The store that holds the device, and those of recipients; no entry is pending in it.
         device: The participant's.
         controller: The coordinator.
 
     Returns:
-        What became of it; None: withdrawn, and to be gone on with when the open round is closed.
+        What was done; None: withdrawn, and to be continued once the open round is closed.
 
     Raises:
         FederationError: The ledger refuses the withdrawal or the request, of a revoked key for example.
@@ -104,28 +103,32 @@ def erase_participant(
     withdraw_all(ledger, devices, device)
     if ledger.state.open_round is not None:
         return None
+
     if not ledger.state.principals[number].is_to_be_forgotten:
-        _say(ledger, devices, device, Erasure(origin=ledger.origin, author=number, seq=_next(ledger, device),
-                                              number=number, report=None))  # fmt: skip
-    return _forget(ledger, devices, number, controller)
+        seq = device.next_sequence(ledger.state)
+        request = Erasure(origin=ledger.origin, author=number, seq=seq, number=number, report=None)
+        _append(ledger, devices, device, request)
+
+    return completed_erasure(ledger, number) or _destroy_and_report(ledger, devices, number, controller)
 
 
 def resume_erasures(ledger: Ledger, devices: DeviceStore, controller: DataController) -> list[CompletedErasure]:
-    """Go on with what was broken off: people who have asked to be forgotten, of whom no record says that they were."""
-    requests = {entry.record.author for entry in entries(ledger, Erasure)}
-    waiting = [
-        device
-        for number in sorted(requests - {controller.writer.number})
-        if completed_erasure(ledger, number) is None and (device := devices.find(number=number)) is not None
+    """Continue the erasures that were requested and not yet reported, and return those that are now complete."""
+    requested = {entry.record.author for entry in entries(ledger, Erasure)} - {controller.writer.number}
+    interrupted = [number for number in sorted(requested) if completed_erasure(ledger, number) is None]
+
+    resumed = [
+        erase_participant(ledger, devices, device, controller)
+        for number in interrupted
+        if (device := devices.find(number=number)) is not None
     ]
-    done = [erase_participant(ledger, devices, device, controller) for device in waiting]
-    return [each for each in done if each is not None]
+    return [erasure for erasure in resumed if erasure is not None]
 
 
 def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
-    """Withdraw from everything, for good, unless that was done; give the position of the entry.
+    """Withdraw a participant from everything, permanently, unless that was done; return the position of the entry.
 
-    An answer that the ledger has accepted may still enter a model, one that it has not counts as not given.
+    An answer that the ledger has accepted may still enter a model; one that it has not counts as not given.
 
     Raises:
         FederationError: The ledger refuses.
@@ -134,17 +137,19 @@ def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
     for withdrawal in entries(ledger, Withdrawal, author=number):
         if withdrawal.record.consent is None:
             return withdrawal.position
-    record = Withdrawal(origin=ledger.origin, author=number, seq=_next(ledger, device), consent=None)
-    return _say(ledger, devices, device, record)
+
+    seq = device.next_sequence(ledger.state)
+    return _append(ledger, devices, device, Withdrawal(origin=ledger.origin, author=number, seq=seq, consent=None))
 
 
 def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
-    """Give what the ledger says of somebody who was forgotten; None before a coordinator's record says so."""
+    """Return what the ledger says of an erased participant; None until the coordinator has reported the erasure."""
     request = None
     for erasure in entries(ledger, Erasure, about=number):
         report = erasure.record.report
         if erasure.record.number != number:
             continue
+
         if report is None:
             request = erasure.position
         elif request is not None:
@@ -153,102 +158,92 @@ def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
 
 
 def answer_request(devices: DeviceStore, device: Device, request: Entry, requester: bytes) -> bytes:
-    """Destroy a recipient's copies of whoever asks for it, and sign that this was done.
+    """Destroy a recipient's copies of the requester's ratings, and return the signed acknowledgement.
 
     Args:
         devices: The store that holds the recipient's device.
         device: The recipient's.
         request: The entry of the request.
-        requester: The public key of the one who asks.
+        requester: Public key of the participant who is to be erased.
 
     Raises:
-        LiberateError: The request is none or not signed by who asks, or the recipient has no key any more.
+        LiberateError: The entry is no request, the requester has not signed it, or the recipient has no key any more.
     """
     record = request.record
     if not isinstance(record, Erasure) or record.report is not None:
-        raise FederationError("a request to be forgotten was wanted")
+        raise FederationError("a request for erasure was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
-    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+
+    key = devices.signing_key(device.slot)
     copies = devices.sharing_rows(ReceivedCopy, device.slot)
-    devices.delete_sharing_rows([(slot, key) for slot, key, copy in copies if copy.sender == record.author])
-    return key.sign(_forgotten(record.origin, device.enrolled_number, request.leaf_hash))
+    devices.delete_sharing_rows([(slot, row) for slot, row, copy in copies if copy.sender == record.author])
+
+    return key.sign(_acknowledgement(record.origin, device.enrolled_number, request.leaf_hash))
 
 
-def _forget(ledger: Ledger, devices: DeviceStore, number: int, controller: DataController) -> CompletedErasure:
-    """Destroy what is known of somebody who has asked for it, and say so, unless that was said."""
-    said = completed_erasure(ledger, number)
-    if said is not None:
-        return said
-    device = devices.find(number=number)
+def _destroy_and_report(
+    ledger: Ledger, devices: DeviceStore, number: int, controller: DataController
+) -> CompletedErasure:
+    """Destroy what is stored of a participant who has requested it, notify recipients, and report to the ledger."""
     destroyed = list(controller.stores)
+    device = devices.find(number=number)
     if device is not None:
         devices.erase(device.slot)
         destroyed.append("device")
-    for forget in controller.stores.values():
-        forget(number)
-    told = _recipients(ledger, number)
-    removal = ErasureReport(
-        destroyed=tuple(sorted(destroyed)),
-        notified=to_ranges(told),
-        confirmed=to_ranges(_answered(ledger, devices, number, told, controller)),
-        models=to_ranges(_models(ledger, number)),
-    )
-    controller.writer.append(Erasure(**controller.writer.header(), number=number, report=removal))
-    done = completed_erasure(ledger, number)
-    assert done is not None, "both entries stand on the ledger"
-    return done
+    for destroy in controller.stores.values():
+        destroy(number)
 
-
-def _recipients(ledger: Ledger, number: int) -> list[int]:
-    """Give whom somebody has handed a copy to."""
-    return sorted({share.record.recipient for share in entries(ledger, Share, author=number)})
-
-
-def _answered(
-    ledger: Ledger, devices: DeviceStore, number: int, told: list[int], controller: DataController
-) -> list[int]:
-    """Ask recipients to destroy their copies; give those whose signed answer says that they did."""
-    principals = ledger.state.principals
     request = next(entries(ledger, Erasure, author=number))
-    answered = []
-    for recipient in told:
-        device = devices.find(number=recipient)
-        try:
-            if device is not None:
-                answer = answer_request(devices, device, request.entry, ledger.state.key_at(number, request.position))
-                verify_signature(
-                    principals[recipient].key, _forgotten(ledger.origin, recipient, request.leaf_hash), answer
-                )
-                answered.append(recipient)
-            elif recipient == controller.writer.number:
-                answered.append(recipient)
-        except LiberateError:
-            continue  # silence, as far as anybody can tell
-    return answered
+    recipients = sorted({share.record.recipient for share in entries(ledger, Share, author=number)})
+    confirmed = [
+        recipient for recipient in recipients if _has_destroyed_copies(ledger, devices, recipient, request, controller)
+    ]
+
+    # Last: the record says what was done, and its absence lets the next owner of the ledger continue.
+    report = ErasureReport(
+        destroyed=tuple(sorted(destroyed)),
+        notified=to_ranges(recipients),
+        confirmed=to_ranges(confirmed),
+        models=to_ranges(_models_shaped_by(ledger, number)),
+    )
+    record = controller.writer.append(Erasure(**controller.writer.header(), number=number, report=report))
+    return CompletedErasure(number=number, request=request.position, record=record, report=report)
 
 
-def _models(ledger: Ledger, number: int) -> list[int]:
-    """Give the versions of the models that used an answer or a share of somebody."""
-    found = trace_participant(ledger, number, with_memberships=False)
-    uses: list[Contribution] = [*found.contributions, *(use.contribution for use in found.uses)]
-    models = (each.model.entry.record for each in uses if each.model is not None)
-    return sorted({model.version for model in models if isinstance(model, ModelRecord)})
+def _has_destroyed_copies(
+    ledger: Ledger,
+    devices: DeviceStore,
+    recipient: int,
+    request: RecordedEntry[Erasure],
+    controller: DataController,
+) -> bool:
+    """Ask a recipient to destroy its copies; return whether its signed acknowledgement says that it did."""
+    device = devices.find(number=recipient)
+    if device is None:
+        return recipient == controller.writer.number
+
+    requester = ledger.state.key_at(request.record.author, request.position)
+    try:
+        signature = answer_request(devices, device, request.entry, requester)
+        acknowledgement = _acknowledgement(ledger.origin, recipient, request.leaf_hash)
+        verify_signature(ledger.state.principals[recipient].key, acknowledgement, signature)
+    except LiberateError:
+        return False  # an observer cannot tell this from silence
+    return True
 
 
-def _forgotten(origin: str, number: int, request: Digest) -> bytes:
-    return dsse_pae(ERASURE_ACK_TYPE, encode(_Forgotten(origin=origin, number=number, request=request)))
+def _models_shaped_by(ledger: Ledger, number: int) -> set[int]:
+    """Return the versions of the models that used an answer or a copy of a participant."""
+    trace = trace_participant(ledger, number, with_memberships=False)
+    contributions = [*trace.contributions, *(use.contribution for use in trace.uses)]
+    return {contribution.model.record.version for contribution in contributions if contribution.model is not None}
 
 
-def _next(ledger: Ledger, device: Device) -> int:
-    return 1 + max(ledger.state.principals[device.enrolled_number].sequence, device.last_seq)
+def _acknowledgement(origin: str, number: int, request: Digest) -> bytes:
+    return dsse_pae(ERASURE_ACK_TYPE, encode(_Acknowledgement(origin=origin, number=number, request=request)))
 
 
-def _say(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
-    """Sign with a device's key, and append."""
-    key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
-    return _append(ledger, sign(record, key))
-
-
-def _append(ledger: Ledger, entry: bytes) -> int:
-    (outcome,) = ledger.append([entry])
-    return accepted_position(outcome, "it", hint="keys recover replaces a revoked key")
+def _append(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
+    """Sign a record with a device's key and append it; return its position."""
+    (outcome,) = ledger.append([sign(record, devices.signing_key(device.slot))])
+    return accepted_position(outcome, f"the {record.kind}", hint="keys recover replaces a revoked key")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
+from liberate.errors import NoQuorum
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
 from liberate.federation.store.devices import DeviceStore
@@ -52,13 +53,15 @@ class FederationAccess:
         folder: The folder of the federation.
         source: Where its secrets and its time come from.
         open_ledger: Opens its ledger.
-        witnesses: Who is asked to cosign checkpoints; the genesis says how many must.
+        witnesses: Who is asked to cosign checkpoints.
+        witness_threshold: How many of them must, 0 <= witness_threshold <= number of witnesses.
     """
 
     folder: Path
     source: RandomSource
     open_ledger: OpenLedger
     witnesses: tuple[WitnessAddress, ...] = ()
+    witness_threshold: int = 0
 
     @property
     def checkpoint_file(self) -> Path:
@@ -80,6 +83,10 @@ class FederationAccess:
         if not path.exists():
             save_key(path, SigningKey.from_seed(self.source.randomness().secret(f"{name} key")))
         return load_key(path)
+
+    def publisher(self, ledger: Ledger) -> Publisher:
+        """Return what publishes checkpoints of the federation's ledger."""
+        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file)
 
     def randomness_at(self, ledger: Ledger) -> Randomness:
         """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
@@ -107,6 +114,14 @@ class FederationSession:
     def randomness(self) -> Randomness:
         """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
         return self.access.randomness_at(self.ledger)
+
+    def try_to_publish(self) -> bool:
+        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published."""
+        try:
+            self.publisher.publish()
+        except NoQuorum:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

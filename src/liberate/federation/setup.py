@@ -23,9 +23,8 @@ from liberate.federation.session import FederationAccess, FederationSession, Run
 from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms
-from liberate.ledger.format.records import Aborted
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.checkpoints import Publisher, check_published
+from liberate.ledger.publish.checkpoints import check_published
 from liberate.timing import Progress, Stopwatch, silent
 
 
@@ -70,7 +69,7 @@ def open_federation(access: FederationAccess) -> Iterator[FederationSession]:
         _check_published(access, ledger)
         finished = _finish_interrupted(ledger, devices)
         yield FederationSession(
-            access=access, ledger=ledger, devices=devices, publisher=_publisher(access, ledger), finished=finished
+            access=access, ledger=ledger, devices=devices, publisher=access.publisher(ledger), finished=finished
         )
 
 
@@ -131,7 +130,7 @@ def open_for_run(
                 access=access,
                 ledger=ledger,
                 devices=devices,
-                publisher=_publisher(access, ledger),
+                publisher=access.publisher(ledger),
                 finished=finished,
                 policy=_policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms),
                 coordinator=EntryWriter(ledger, coordinator_key, number, stopwatch),
@@ -170,13 +169,8 @@ def _settle(access: FederationAccess, ledger: Ledger, run: int, stopwatch: Stopw
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
         writer = EntryWriter(ledger, access.load_key("coordinator"), current.record.author, stopwatch)
-        writer.append(Aborted(**writer.header(), round=current.record.number, reason="given_up"))
+        writer.abort(current.record, "given_up")
     return finished
-
-
-def _publisher(access: FederationAccess, ledger: Ledger) -> Publisher:
-    threshold = ledger.state.founding.witnesses.threshold
-    return Publisher(ledger, access.witnesses, threshold, access.checkpoint_file)
 
 
 def _policy(

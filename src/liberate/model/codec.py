@@ -57,5 +57,5 @@ def decode_model(data: bytes) -> Model:
 
 
 def model_digest(data: bytes) -> Digest:
-    """Give the SHA-256 of an encoded model."""
+    """Return the SHA-256 of an encoded model."""
     return Digest(sha256(data).digest())

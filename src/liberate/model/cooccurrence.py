@@ -8,6 +8,7 @@ shape (5,).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,9 +36,7 @@ class Gram:
 
     n_chosen: int
 
-    @property
-    def name(self) -> str:
-        return "gram"
+    name: ClassVar[str] = "gram"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,9 +67,7 @@ class Popularity:
 
     n_items: int
 
-    @property
-    def name(self) -> str:
-        return "popularity"
+    name: ClassVar[str] = "popularity"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,7 +84,7 @@ class Popularity:
 
 
 def selected_item_indices(model: Model) -> Int32Array:
-    """Give each item's place among the chosen ones, -1 for the others, shape (n_items,)."""
+    """Return each item's place among the chosen ones, -1 for the others, shape (n_items,)."""
     chosen = model.arrays["gram_items"].astype(np.int64)
     places = np.full(model.n_items, -1, np.int32)
     places[chosen] = np.arange(len(chosen))

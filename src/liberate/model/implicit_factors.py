@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from liberate.arrays import Float32Array, Float64Array
-from liberate.errors import FederationError
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
 from liberate.model.solvers import AggregatedStatistics
@@ -35,7 +35,7 @@ _INITIAL_DEVIATION = 0.1
 
 
 def initial_weighted(n_factors: int, n_items: int, low: float, high: float, secret: bytes) -> Model:
-    """Give the model before the first round: small random item factors.
+    """Return the model before the first round: small random item factors.
 
     Args:
         n_factors: Factors of the model, >= 0.
@@ -51,7 +51,7 @@ def initial_weighted(n_factors: int, n_items: int, low: float, high: float, secr
 
 
 def model_of_features(features: Float32Array, low: float, high: float) -> Model:
-    """Give a model whose item factors are public features: a device finds its taste in them, and nothing leaves it.
+    """Return a model whose item factors are public features: a device finds its taste in them, and nothing leaves it.
 
     Args:
         features: Of the items, shape (n_items, n_features).
@@ -76,9 +76,7 @@ class WeightedBayes:
     background_nano: int = to_nano(_BACKGROUND)
     ridge_nano: int = to_nano(_RIDGE)
 
-    @property
-    def name(self) -> str:
-        return "weighted/1"
+    name: ClassVar[str] = "weighted/1"
 
     def parameters(self) -> dict[str, int]:
         return {
@@ -101,16 +99,11 @@ class WeightedBayes:
         server.solve_items(rows, _PRECISION, precision, np.zeros(k), means, moments)
         error = (float(total.tail[-1]) + 1) / (float(math.fsum(counts)) + 1)
         arrays = _arrays(means.astype(np.float32), moments.astype(np.float32), background, ridge)
-        try:
-            return Model.of(
-                model.version + 1, "normal", model.low, model.high, arrays | {"training_error": np.array([error])}
-            )
-        except ValueError as flaw:
-            raise FederationError(f"no model follows from the round's sum: {flaw}") from flaw
+        return model.next_version("normal", arrays | {"training_error": np.array([error])})
 
 
 def _arrays(means: Float32Array, moments: Float32Array, background: float, ridge: float) -> dict[str, Array]:
-    """Give a model's arrays; the users' prior holds what every item says as not liked."""
+    """Return a model's arrays; the users' prior holds what every item says as not liked."""
     n_items, k = means.shape
     moment_sum = server.column_sums(moments.astype(np.float64))
     mean_sum = server.column_sums(means.astype(np.float64))
@@ -128,12 +121,12 @@ def _arrays(means: Float32Array, moments: Float32Array, background: float, ridge
 
 
 def _ridge(ridge: float, k: int) -> Float64Array:
-    """Give the ridge of (p_u, b_u) or (q_i, b_i): biases are held at zero, for they order nothing."""
+    """Return the ridge of (p_u, b_u) or (q_i, b_i): biases are held at zero, for they order nothing."""
     return np.diag([ridge] * (k - 1) + [_NO_BIAS])
 
 
 def _with_one(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> Float64Array:
-    """Give the sum of E[z zᵀ], z = (p, 1), packed, from the sums of E[x xᵀ] and E[x], x = (p, bias), of n of them."""
+    """Return the sum of E[z zᵀ], z = (p, 1), packed, from the sums of E[x xᵀ] and E[x], x = (p, bias), of n of them."""
     k = len(mean_sum)
     result = moment_sum.copy()
     result[-k:-1] = mean_sum[:-1]

@@ -40,7 +40,7 @@ def initial_items(
     noisy: bool,
     features: Float32Array | None = None,
 ) -> Model:
-    """Give the item model before the first round: it knows nothing of any item.
+    """Return the item model before the first round: it knows nothing of any item.
 
     Args:
         n_items: Size of the catalogue, >= 0.
@@ -60,7 +60,7 @@ def initial_items(
 
 
 def preference_weights(features: Float32Array) -> Float32Array:
-    """Give features F such that x·F Fᵀ is, up to a factor, the ridge regression of x on the features.
+    """Return features F such that x·F Fᵀ is, up to a factor, the ridge regression of x on the features.
 
     Features that many items share, or that go together, then count no more than others.
 
@@ -74,7 +74,7 @@ def preference_weights(features: Float32Array) -> Float32Array:
 
 
 def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, Float32Array]:
-    """Give each person's n items of highest score among those not rated, best first.
+    """Return each person's n items of highest score among those not rated, best first.
 
     Args:
         model: An item model.

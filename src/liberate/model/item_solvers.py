@@ -7,8 +7,8 @@ repeats the model within `REPEATS_WITHIN`, not to the bit. The model entry names
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,9 +38,7 @@ class MostPopular:
 
     n_chosen: int
 
-    @property
-    def name(self) -> str:
-        return "popular/1"
+    name: ClassVar[str] = "popular/1"
 
     def parameters(self) -> dict[str, int]:
         return {"n_chosen": self.n_chosen}
@@ -52,7 +50,7 @@ class MostPopular:
         arrays: dict[str, Array] = {"popularity": popularity} | _kept(model, "gram_weights", "item_features")
         if self.n_chosen:
             arrays["gram_items"] = chosen
-        return _next(model, "gram" if self.n_chosen else model.statistic, arrays)
+        return model.next_version("gram" if self.n_chosen else model.statistic, arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +75,7 @@ class Ease:
     def ridge(self) -> float:
         return _NOISY_RIDGE if self.client_noise_nano else _RIDGE
 
-    @property
-    def name(self) -> str:
-        return "ease/1"
+    name: ClassVar[str] = "ease/1"
 
     def parameters(self) -> dict[str, int]:
         return {
@@ -102,7 +98,7 @@ class Ease:
             popularity[chosen] = np.diag(gram)
         arrays = _kept(model, "gram_weights", "gram_items", "item_features")
         arrays |= {"popularity": popularity, "item_weights": item_weights(gram, self.ridge).astype(np.float32)}
-        return _next(model, model.statistic, arrays)
+        return model.next_version(model.statistic, arrays)
 
 
 def cleaned(
@@ -140,7 +136,7 @@ def cleaned(
 
 
 def _likely(popularity: Float64Array, features: Float32Array | None) -> Float64Array:
-    """Give an orthonormal basis of where the signal is likely to lie, shape (M, at most 1 + p)."""
+    """Return an orthonormal basis of where the signal is likely to lie, shape (M, at most 1 + p)."""
     n = len(popularity)
     known = np.ones((n, 1)) if features is None else np.concatenate([np.ones((n, 1)), features], axis=1)
     vectors, lengths, _ = np.linalg.svd(np.sqrt(popularity)[:, None] * known, full_matrices=False)
@@ -167,7 +163,7 @@ def shrunk_table(table: Float64Array, deviation: float) -> Float64Array:
 
 
 def item_weights(gram: Float64Array, ridge: float) -> Float64Array:
-    """Give B, what each item says for each other, shape (M, M), its diagonal zero.
+    """Return B, what each item says for each other, shape (M, M), its diagonal zero.
 
     Raises:
         FederationError: No people's ratings give such a matrix.
@@ -188,12 +184,5 @@ def item_weights(gram: Float64Array, ridge: float) -> Float64Array:
 
 
 def _kept(model: Model, *names: str) -> dict[str, Array]:
-    """Give those of the arrays that a model has."""
+    """Return those of the arrays that a model has."""
     return {name: model.arrays[name] for name in names if name in model.arrays}
-
-
-def _next(model: Model, statistic: str, arrays: Mapping[str, Array]) -> Model:
-    try:
-        return Model.of(model.version + 1, statistic, model.low, model.high, arrays)
-    except ValueError as error:
-        raise FederationError(f"no model follows from the round's sum: {error}") from error

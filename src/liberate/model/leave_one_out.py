@@ -71,7 +71,7 @@ class HeldOut:
         return cls(sums, float(squares.sum()), ratings.n_ratings)
 
     def error(self, means: Float64Array) -> float:
-        """Give the sum of squared errors with some items, shape (n_items, K); predictions are not clipped."""
+        """Return the sum of squared errors with some items, shape (n_items, K); predictions are not clipped."""
         nothing = np.zeros_like(means)
         return self.squares + server.error_change(self.rows, means, _packed(means), nothing, _packed(nothing))
 
@@ -162,7 +162,7 @@ class LeaveOneOut:
         return Effect(fit, self._gain(self.held_out_error, moved, self.held_out.count))
 
     def _gain(self, error: float, change: float, count: int) -> float:
-        """Give by how much a root mean squared error falls when squared errors change, in rating points."""
+        """Return by how much a root mean squared error falls when squared errors change, in rating points."""
         return self.base.unit * (math.sqrt(error / count) - math.sqrt(max(0.0, error + change) / count))
 
 
@@ -182,6 +182,6 @@ def _by_descent(
 
 
 def _packed(means: Float64Array) -> Float64Array:
-    """Give w wᵀ of each row, packed."""
+    """Return w wᵀ of each row, packed."""
     rows, columns = np.tril_indices(means.shape[1])
     return means[:, rows] * means[:, columns]

@@ -100,7 +100,7 @@ def baselines(split: Split, low: float, high: float, catalogue: Catalogue | None
 
 
 def rmse(predicted: Float32Array | Float64Array, actual: Float32Array) -> float:
-    """Give the root mean squared error, shape (n,) each; NaN of nothing."""
+    """Return the root mean squared error, shape (n,) each; NaN of nothing."""
     if len(actual) == 0:
         return float("nan")
     return float(np.sqrt(np.mean((predicted.astype(np.float64) - actual) ** 2)))
@@ -136,7 +136,7 @@ def judge_lists(
 
 
 def gini(values: Float64Array) -> float:
-    """Give the Gini coefficient of values >= 0, shape (n,): 0 where all are alike (or all zero)."""
+    """Return the Gini coefficient of values >= 0, shape (n,): 0 where all are alike (or all zero)."""
     n, total = len(values), values.sum()
     if total == 0:
         return 0.0
@@ -152,7 +152,7 @@ def _hits(lists: Int32Array, relevant: Ratings) -> BoolArray:
 
 
 def _diversity(lists: Int32Array, catalogue: Catalogue) -> float:
-    """Give the mean over users, with two items or more listed, of the mean genre distance between their items."""
+    """Return the mean over users, with two items or more listed, of the mean genre distance between their items."""
     names = sorted({name for genres in catalogue.genres for name in genres})
     has = np.array([[name in genres for name in names] for genres in catalogue.genres], np.float32)
     of = has[lists] * (lists >= 0)[:, :, None]
@@ -167,7 +167,7 @@ def _diversity(lists: Int32Array, catalogue: Catalogue) -> float:
 
 
 def _damped_means(index: Int32Array, values: Float64Array | Float32Array, size: int, damping: float) -> Float64Array:
-    """Give the mean of the values at each index, shape (size,), as if `damping` more of them were zero."""
+    """Return the mean of the values at each index, shape (size,), as if `damping` more of them were zero."""
     sums = np.bincount(index, values, size).astype(np.float64, copy=False)
     counts = np.bincount(index, minlength=size) + damping
     means: Float64Array = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
@@ -175,5 +175,5 @@ def _damped_means(index: Int32Array, values: Float64Array | Float32Array, size: 
 
 
 def _mean(values: Float64Array | BoolArray) -> float:
-    """Give the mean, 0 of nothing."""
+    """Return the mean, 0 of nothing."""
     return float(values.mean()) if len(values) else 0.0

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from liberate.arrays import Float32Array, Float64Array
 from liberate.data.ratings import Ratings
+from liberate.errors import FederationError
 from liberate.model.config import ModelConfig
 from liberate.model.kernels import linear_algebra
 from liberate.randomness import generator
@@ -82,6 +83,17 @@ class Model:
         centre = low + _CENTRE * (high - low)
         return cls(version=version, statistic=statistic, centre=centre, low=low, high=high, arrays=dict(arrays))
 
+    def next_version(self, statistic: str, arrays: Mapping[str, Array]) -> Model:
+        """Return the model that follows this one, on the same scale.
+
+        Raises:
+            FederationError: The arrays make no model: somebody uploaded what no ratings lead to.
+        """
+        try:
+            return Model.of(self.version + 1, statistic, self.low, self.high, arrays)
+        except ValueError as error:
+            raise FederationError(f"no model follows from the round's sum: {error}") from error
+
     @property
     def unit(self) -> float:
         """Rating points of one standard unit: a quarter of the scale."""
@@ -111,11 +123,11 @@ class Model:
         return self.arrays["item_means"].astype(np.float32, copy=False)
 
     def float64(self, name: str) -> Float64Array:
-        """Give an array of the model in float64."""
+        """Return an array of the model in float64."""
         return self.arrays[name].astype(np.float64, copy=False)
 
     def targets(self, ratings: Ratings) -> Float32Array:
-        """Give what the scores of rated items are fitted to, shape (n_ratings,).
+        """Return what the scores of rated items are fitted to, shape (n_ratings,).
 
         That is the ratings in standard units; or, where the aim is a good list and not a good prediction, the number
         that `level_targets` has for the rating's level.
@@ -126,7 +138,7 @@ class Model:
 
 
 def level_weights(table: Float64Array, values: Float32Array, low: float, high: float) -> Float32Array:
-    """Give the weight of each rating, shape (n_ratings,).
+    """Return the weight of each rating, shape (n_ratings,).
 
     Args:
         table: Weights at the quarters of the scale, lowest rating first, shape (5,).
@@ -181,12 +193,12 @@ def _check_chosen(chosen: Array, n_items: int) -> None:
 
 
 def packed_size(k: int) -> int:
-    """Give the size of a packed symmetric matrix of shape (k, k)."""
+    """Return the size of a packed symmetric matrix of shape (k, k)."""
     return k * (k + 1) // 2
 
 
 def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: bytes, *, noisy: bool = False) -> Model:
-    """Give the model before the first round: small random item factors, and priors from public constants alone.
+    """Return the model before the first round: small random item factors, and priors from public constants alone.
 
     Args:
         config: With n_factors = 0 items are all zero, and a device fits its own bias and nothing else.
@@ -224,7 +236,7 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
 
 
 def statistic_name(config: ModelConfig, *, noisy: bool) -> Literal["normal", "gradient"]:
-    """Give the name of the statistic that explicit ratings are learned by."""
+    """Return the name of the statistic that explicit ratings are learned by."""
     match config.statistic:
         case "normal" | "gradient" as name:
             return name
@@ -233,7 +245,7 @@ def statistic_name(config: ModelConfig, *, noisy: bool) -> Literal["normal", "gr
 
 
 def initial_precision(k: int) -> Float64Array:
-    """Give the precision matrix of the prior that users and items start from, shape (k, k)."""
+    """Return the precision matrix of the prior that users and items start from, shape (k, k)."""
     variances = np.full(k, _FACTOR_VARIANCE)
     variances[-1] = _BIAS_VARIANCE
     return np.diag(1 / variances)

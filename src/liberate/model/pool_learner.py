@@ -67,7 +67,7 @@ _UNSEEN = 0.3
 
 
 def initial_pool(features: Float32Array, low: float, high: float) -> Model:
-    """Give the model before the pool's round: public features and public constants alone.
+    """Return the model before the pool's round: public features and public constants alone.
 
     Args:
         features: Public features of the items, shape (n_items, n_features); no column where none are used.
@@ -102,7 +102,7 @@ class PoolLearner:
         return f"pool_for_{self.follows}/1"
 
     def parameters(self) -> dict[str, int]:
-        """Give all that the result depends on besides the first model and the copies."""
+        """Return all that the result depends on besides the first model and the copies."""
         return {
             "n_factors": self.n_factors,
             "n_levels": self.n_levels,
@@ -113,7 +113,7 @@ class PoolLearner:
         }
 
     def learn(self, base: Model, copies: Ratings, epsilons: Sequence[int] | None = None) -> Model:
-        """Give the next version, learned from copies.
+        """Return the next version, learned from copies.
 
         Args:
             base: The model before, see `initial_pool`.
@@ -214,7 +214,7 @@ class _Learned:
     precision: float
 
     def moments(self) -> Float64Array:
-        """Give second moments of the items, packed, shape (n_items, P)."""
+        """Return second moments of the items, packed, shape (n_items, P)."""
         n_known = self.means.shape[1] - self.covariances.shape[1]
         full = self.means[:, :, None] * self.means[:, None, :]
         full[:, n_known:, n_known:] += self.covariances
@@ -283,7 +283,7 @@ class _World:
         return np.array([_FACTOR_VARIANCE] * self.n_factors + [_ITEM_BIAS_VARIANCE])
 
     def first(self) -> _Learned:
-        """Give what is known before any copy: random factors, fixed for all pools, and public priors."""
+        """Return what is known before any copy: random factors, fixed for all pools, and public priors."""
         n, size = len(self.features), self.n_factors + 1
         factors = generator(_SECRET).standard_normal((n, self.n_factors)) * _FIRST_DEVIATION
         return _Learned(
@@ -297,7 +297,7 @@ class _World:
         )
 
     def model(self, learned: _Learned) -> Model:
-        """Give the model that people fit themselves to."""
+        """Return the model that people fit themselves to."""
         arrays: dict[str, Array] = {
             "item_means": learned.means.astype(np.float32),
             "item_moments": learned.moments().astype(np.float32),
@@ -308,7 +308,7 @@ class _World:
         return Model.of(0, self.statistic.name, self.low, self.high, arrays)
 
     def columns(self, learned: _Learned) -> Float32Array:
-        """Give features, factors and biases as columns in which people's tastes have the variance of features."""
+        """Return features, factors and biases as columns in which people's tastes have the variance of features."""
         deviations = np.sqrt(np.diag(learned.user_covariance)[self.n_known : -1] / _FACTOR_VARIANCE)
         factors = learned.means[:, self.n_known : -1] * deviations
         return np.concatenate([self.features, factors, learned.means[:, -1:]], axis=1).astype(np.float32)
@@ -367,7 +367,7 @@ class _World:
 
 
 def _restarted(learned: _Learned, n_factors: int) -> dict[str, Array]:
-    """Give normal equations a start: what was learned, along principal axes, and chance where nothing was.
+    """Return normal equations a start: what was learned, along principal axes, and chance where nothing was.
 
     From few people few directions of taste are learned, and the others vanish for good: a model that starts without
     them never finds them. So each factor is filled up with chance to the deviation that factors start with elsewhere,
@@ -394,7 +394,7 @@ def _restarted(learned: _Learned, n_factors: int) -> dict[str, Array]:
 
 
 def unpacked_all(packed: Float64Array, k: int) -> Float64Array:
-    """Give symmetric matrices from their lower triangles, row by row: shape (n, P) becomes (n, K, K)."""
+    """Return symmetric matrices from their lower triangles, row by row: shape (n, P) becomes (n, K, K)."""
     result = np.empty((len(packed), k, k))
     rows, columns = np.tril_indices(k)
     result[:, rows, columns] = packed
@@ -421,7 +421,7 @@ class _Channel:
         return cls(_LOWEST + 4 * np.linspace(0, 1, n_levels), weights / weights[0].sum())
 
     def undone(self, predicted: Float64Array, answers: Int64Array) -> Float64Array:
-        """Give numbers that tell what answers tell, in standard units.
+        """Return numbers that tell what answers tell, in standard units.
 
         Let m be what the model predicts, the levels' chances a normal curve about it, and s what an answer says of the
         level beside that. The number is m + (s - E[s | m]) / w: unbiased about m, where w is the part of the levels'
@@ -440,7 +440,7 @@ class _Channel:
         return numbers
 
     def _tables(self, grid: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-        """Give, for each prediction: the level to expect, that after each answer, and the part that answers tell."""
+        """Return, for each prediction, the level to expect, that after each answer, and the part that answers tell."""
         prior = np.exp(-_RATING_PRECISION / 2 * (grid[:, None] - self.levels) ** 2)
         prior /= prior.sum(axis=1, keepdims=True)
         expected = prior @ self.levels

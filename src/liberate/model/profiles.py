@@ -28,7 +28,7 @@ class Profiles:
 
 
 def item_moments_of(model: Model) -> Float32Array:
-    """Give E[w wᵀ] of each item, packed, shape (n_items, P): of points where the model says no more."""
+    """Return E[w wᵀ] of each item, packed, shape (n_items, P): of points where the model says no more."""
     moments = model.arrays.get("item_moments")
     return linear_algebra.outer(model.item_means) if moments is None else moments.astype(np.float32, copy=False)
 

@@ -12,7 +12,7 @@ from liberate.model.model import Model
 
 
 def top_n(model: Model, profiles: Float32Array, exclude: Ratings, n: int) -> tuple[Int32Array, Float32Array]:
-    """Give each user's n items of highest score among those not excluded, best first.
+    """Return each user's n items of highest score among those not excluded, best first.
 
     Args:
         model: The public model.

@@ -43,7 +43,7 @@ _CAUTION = 0.1
 
 
 def statistic_of(model: Model, *, noisy: bool) -> Statistic:
-    """Give the statistic that the next round computes from a model; `noisy` says whether noise is added to it.
+    """Return the statistic that the next round computes from a model; `noisy` says whether noise is added to it.
 
     Raises:
         ValueError: No statistic has the name that the model gives.
@@ -68,7 +68,7 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
 
 
 def build_method(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statistic, Solver]:
-    """Give what devices compute and how the server solves it; `noisy` says whether noise is added in between.
+    """Return what devices compute and how the server solves it; `noisy` says whether noise is added in between.
 
     Where noise is added to every upload nothing but popularity survives, so that is all an implicit objective asks for.
     """
@@ -100,7 +100,7 @@ def _implicit(config: ModelConfig, n_items: int, *, noisy: bool) -> tuple[Statis
 
 
 def _implicit_statistic(config: ModelConfig, n_items: int, *, noisy: bool) -> Literal["popularity", "gram", "normal"]:
-    """Give the name of the statistic that good lists are learned by."""
+    """Return the name of the statistic that good lists are learned by."""
     if noisy:
         return "popularity"
     match config.statistic:
@@ -137,7 +137,7 @@ def solver_from(name: str, parameters: Mapping[str, int]) -> Solver:
 def first_model(
     config: ModelConfig, n_items: int, low: float, high: float, secret: bytes, *, noisy: bool = False
 ) -> Model:
-    """Give the model before the first round; arguments as of `factors.initial`."""
+    """Return the model before the first round; arguments as of `factors.initial`."""
     if config.objective == "explicit":
         return initial(config, n_items, low, high, secret, noisy=noisy)
     match _implicit_statistic(config, n_items, noisy=noisy):

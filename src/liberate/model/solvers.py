@@ -7,14 +7,12 @@ bit. Parameters are integers for the same reason: they are printed in the ledger
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
 from liberate.arrays import Float64Array
-from liberate.errors import FederationError
 from liberate.model import model
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
@@ -61,28 +59,17 @@ class Solver(Protocol):
     @property
     def name(self) -> str:
         """Name and version, such as `adam/1`; the version changes with the bits of the result."""
-        ...
 
     def parameters(self) -> dict[str, int]:
-        """Give all that the result depends on besides model and sum."""
-        ...
+        """Return all that the result depends on besides model and sum."""
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
-        """Give the model of the next version.
+        """Return the model of the next version.
 
         Raises:
             ValueError: The model belongs to another statistic or has another number of factors.
             FederationError: No finite model follows from the sum: somebody uploaded what no ratings give.
         """
-        ...
-
-
-def _next(model: Model, arrays: Mapping[str, Array]) -> Model:
-    """Give the model that follows another."""
-    try:
-        return Model.of(model.version + 1, model.statistic, model.low, model.high, arrays)
-    except ValueError as error:
-        raise FederationError(f"no model follows from the round's sum: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +87,7 @@ class VariationalBayes:
 
     n_factors: int
 
-    @property
-    def name(self) -> str:
-        return "variational/1"
+    name: ClassVar[str] = "variational/1"
 
     def parameters(self) -> dict[str, int]:
         return {"n_factors": self.n_factors}
@@ -143,8 +128,8 @@ class VariationalBayes:
             server.column_sums(moments[rated]), server.column_sums(means[rated]), int(rated.sum())
         )
         noise_precision = noise_precision_of(count, error + change)
-        return _next(
-            model,
+        return model.next_version(
+            model.statistic,
             {
                 "item_means": means.astype(np.float32),
                 "item_moments": moments.astype(np.float32),
@@ -159,12 +144,12 @@ class VariationalBayes:
 
 
 def noise_precision_of(count: float, error: float) -> float:
-    """Give the noise precision of `count` ratings with a sum of squared errors, one pseudo-rating included."""
+    """Return the noise precision of `count` ratings with a sum of squared errors, one pseudo-rating included."""
     return (count + 1) / (error + 1 / model.INITIAL_NOISE_PRECISION)
 
 
 def _learned_prior(moment_sum: Float64Array, mean_sum: Float64Array, n: float) -> tuple[Float64Array, Float64Array]:
-    """Give mean and precision matrix of the Gaussian that fits n posteriors, packed second moments and means summed."""
+    """Return mean and precision of the Gaussian that fits n posteriors, from sums of packed moments and of means."""
     k = len(mean_sum)
     mean = mean_sum / (n + _PSEUDO_COUNT)
     covariance = np.diag(_PSEUDO_COUNT / np.diag(model.initial_precision(k)))
@@ -229,10 +214,10 @@ class Descent:
             arrays[FIRST_VERSION] = model.float64(FIRST_VERSION)
         if len(total.tail):
             arrays["training_error"] = total.tail.copy()
-        return _next(model, arrays | state)
+        return model.next_version(model.statistic, arrays | state)
 
     def _step(self, model: Model, gradient: Float64Array) -> tuple[Float64Array, dict[str, Array]]:
-        """Give the direction to move in, per unit of learning rate, and the optimizer's next state."""
+        """Return the direction to move in, per unit of learning rate, and the optimizer's next state."""
         match self.optimizer:
             case "sgd":
                 return gradient, {}
@@ -250,7 +235,7 @@ class Descent:
 
 
 def _state(model: Model, name: str, like: Float64Array) -> Float64Array:
-    """Give an array of the optimizer's state, zero at first."""
+    """Return an array of the optimizer's state, zero at first."""
     return model.float64(name) if name in model.arrays else np.zeros_like(like)
 
 

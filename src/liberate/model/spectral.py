@@ -59,7 +59,7 @@ def shrunk(matrix: Float64Array, deviation: float, most: int | None = None) -> S
 
 
 def signed(vectors: Float64Array) -> Float64Array:
-    """Give eigenvectors, one per column, with signs that make the largest entry of each positive: LAPACK fixes none."""
+    """Return eigenvectors, one per column, with the largest entry of each positive: LAPACK fixes no sign."""
     if not vectors.size:
         return np.ascontiguousarray(vectors)
     largest = np.abs(vectors).argmax(axis=0)
@@ -68,7 +68,7 @@ def signed(vectors: Float64Array) -> Float64Array:
 
 
 def packed(matrix: Float64Array) -> Float64Array:
-    """Give a symmetric matrix as a vector of the same norm: lower triangle row by row, off-diagonals times sqrt(2).
+    """Return a symmetric matrix as a vector of the same norm: lower triangle row by row, off-diagonals times sqrt(2).
 
     Returns:
         Shape (M (M + 1) / 2,); entry (i, j), i >= j, stands at i (i + 1) / 2 + j.
@@ -79,7 +79,7 @@ def packed(matrix: Float64Array) -> Float64Array:
 
 
 def unpacked(vector: Float64Array) -> Float64Array:
-    """Give the symmetric matrix, shape (M, M), of what `packed` gives.
+    """Return the symmetric matrix, shape (M, M), of what `packed` gives.
 
     Noise of deviation s in every number of the vector is noise of s / sqrt(2) in every off-diagonal entry.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -23,7 +23,6 @@ class Statistic(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Rows of the table, numbers in a row, numbers in the tail: (n_rows, width, n_tail)."""
-        ...
 
     def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         """Compute for a batch of devices, in standard units.
@@ -34,7 +33,6 @@ class Statistic(Protocol):
         Raises:
             ValueError: the model belongs to another statistic or has another number of factors.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,7 @@ class Gradient:
     n_factors: int
     noisy: bool
 
-    @property
-    def name(self) -> str:
-        return "gradient"
+    name: ClassVar[str] = "gradient"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,9 +86,7 @@ class NormalEquations:
     n_items: int
     n_factors: int
 
-    @property
-    def name(self) -> str:
-        return "normal"
+    name: ClassVar[str] = "normal"
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -49,7 +49,7 @@ def unlearn_rounds(
     stayers: Ratings,
     leavers: Ratings,
 ) -> Model:
-    """Give nearly the model that rounds of normal equations would have come to without some people.
+    """Return nearly the model that rounds of normal equations would have come to without some people.
 
     The rounds are gone through again. Each takes the leavers' part out of its sum, which is exact, and lets the others
     fit themselves to the model as it would have been. What they would then have answered enters the items by a Newton

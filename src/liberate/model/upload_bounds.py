@@ -52,11 +52,10 @@ class RatingBounds(Protocol):
         Raises:
             BadUpload: Something in it is too large, or moments are none.
         """
-        ...
 
 
 def rating_bounds(model: Model) -> RatingBounds:
-    """Give the limits of the round that starts from a model, where no noise is added.
+    """Return the limits of the round that starts from a model, where no noise is added.
 
     Raises:
         ValueError: The model's statistic has no limit but the clip of its mechanism.
@@ -166,7 +165,7 @@ class _FactorLimits:
             raise BadUpload("no_moments", f"no person has these moments with a squared error of {error:.4g}")
 
     def _normal(self, own: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
-        """Give the sizes of a row and of the tail at most, `own` being the size of x at most."""
+        """Return the sizes of a row and of the tail at most, `own` being the size of x at most."""
         k = len(own)
         lower = _lower(k)
         moments = np.outer(own, own) + np.outer(self.spread, self.spread)
@@ -179,12 +178,12 @@ class _FactorLimits:
 
 @cache
 def _lower(k: int) -> tuple[Int64Array, Int64Array]:
-    """Give rows and columns of a lower triangle, row by row."""
+    """Return rows and columns of a lower triangle, row by row."""
     return np.tril_indices(k)
 
 
 def _targets(model: Model) -> tuple[float, float]:
-    """Give the smallest and the largest target of a rating on the scale."""
+    """Return the smallest and the largest target of a rating on the scale."""
     if "level_targets" in model.arrays:
         levels = model.float64("level_targets")
         return float(levels.min()), float(levels.max())
@@ -192,7 +191,7 @@ def _targets(model: Model) -> tuple[float, float]:
 
 
 def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Give mean and variance of each item's score by somebody at the prior's mean, shapes (n_items,)."""
+    """Return mean and variance of each item's score by somebody at the prior's mean, shapes (n_items,)."""
     means = model.float64("item_means")
     sides = np.append(mean[:-1], 1.0)
     scores = means @ sides
@@ -202,7 +201,7 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
 
 
 def _norms(upload: FixedPointStatistics, fraction_bits: int) -> Float64Array:
-    """Give the L2 norm of each column of an upload, in standard units."""
+    """Return the L2 norm of each column of an upload, in standard units."""
     return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -fraction_bits)
 
 

@@ -9,7 +9,7 @@ from liberate.model.solvers import FIRST_VERSION
 
 
 def warm_started(fresh: Model, version: int, last: Model | None) -> tuple[Model, bool]:
-    """Give the first model of a further run, and whether it goes on with the last model.
+    """Return the first model of a further run, and whether it goes on with the last model.
 
     It does where that is of the same statistic, scale and shape, but for items that were added since: they start as
     they would in a fresh model. What an optimizer remembers is not taken over: it begins anew.
@@ -27,7 +27,7 @@ def warm_started(fresh: Model, version: int, last: Model | None) -> tuple[Model,
 
 
 def _grown(fresh: Model, last: Model) -> dict[str, Array] | None:
-    """Give the last model's arrays at the size of the fresh one's; None where they do not fit."""
+    """Return the last model's arrays at the size of the fresh one's; None where they do not fit."""
     if (last.statistic, last.low, last.high) != (fresh.statistic, fresh.low, fresh.high):
         return None
     arrays: dict[str, Array] = {}

@@ -1,7 +1,7 @@
-"""From what was done to a person's data to what that may tell, and the promise in words.
+"""From what was done to a person's data to what that may tell.
 
-Events are descriptions; this module alone interprets them, and refuses those it does not know. Three readings stand
-side by side: basic composition (epsilons add up), Rényi DP and the privacy loss distribution (PLD), both at a delta.
+Events are descriptions; this module alone interprets them, and refuses those it does not know. Three readings are
+taken: basic composition (epsilons add up), Rényi DP and the privacy loss distribution (PLD), both at a delta.
 Each is an upper bound, so none is reported above a coarser one.
 
 A vector of L1 sensitivity s with discrete Laplace noise tells at most what one number shifted by s tells. Let f_d be
@@ -15,15 +15,15 @@ round. Continuous noise is discrete noise plus an independent remainder (as a ge
 one plus a remainder), hence a post-processing of it, and at sensitivity 1 the discrete mechanism is randomised
 response, the worst of all pure ones. On grids as fine as `mechanism.design` takes the two agree to six digits.
 
-With discrete Gaussian noise it is enough to stand on the continuous one, in any number of coordinates. Let x be normal
-of variance s**2 - r, and y an integer drawn with a probability proportional to exp(-(y - x)**2 / (2 r)): rounding that
-knows only x, and that moves by v when x moves by an integer v. Then y is at every integer, up to a factor of
-(1 + c) / (1 - c), c = 2 exp(-2 pi**2 r) + ..., a discrete Gaussian of variance s**2 (Poisson summation; Peikert 2010,
-"An Efficient and Parallel Gaussian Sampler for Lattices", Theorem 3.1). So discrete noise tells what post-processing
-of slightly smaller continuous noise does: r = 4 units come off the variance, and the factors of all coordinates and
-releases, with those between a sum of discrete Gaussians and one (`tau`), come as a slack a in the logarithm of any
-probability: if (epsilon, delta) holds without, (epsilon + 2 a, delta exp(a)) holds with it. From deviations of 3 units
-on, a stays below 1e-20 for 2**32 coordinates.
+With discrete Gaussian noise it is enough to account for the continuous one, in any number of coordinates. Let x be
+normal of variance s**2 - r, and y an integer drawn with a probability proportional to exp(-(y - x)**2 / (2 r)):
+rounding that knows only x, and that moves by v when x moves by an integer v. Then y is at every integer, up to a factor
+of (1 + c) / (1 - c), c = 2 exp(-2 pi**2 r) + ..., a discrete Gaussian of variance s**2 (Poisson summation; Peikert
+2010, "An Efficient and Parallel Gaussian Sampler for Lattices", Theorem 3.1). So discrete noise tells what
+post-processing of slightly smaller continuous noise does: r = 4 units come off the variance, and the factors of all
+coordinates and releases, with those between a sum of discrete Gaussians and one (`tau`), come as a slack a in the
+logarithm of any probability: if (epsilon, delta) holds without, (epsilon + 2 a, delta exp(a)) holds with it. From
+deviations of 3 units on, a stays below 1e-20 for 2**32 coordinates.
 
 Basic composition adds up what single releases tell: pure epsilons, and for Gaussian releases, which have none, their
 tight epsilons at equal parts of delta. A run is calibrated by the tight reading, so its basic one is larger.
@@ -35,7 +35,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, assert_never
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,7 +44,6 @@ from liberate.errors import UnaccountableEvent
 from liberate.privacy.events import (
     LARGEST_COORDINATES,
     ROUNDING_VARIANCE,
-    DiscreteGaussianRelease,
     DiscreteLaplaceRelease,
     DistributedGaussianRelease,
     Event,
@@ -52,7 +51,10 @@ from liberate.privacy.events import (
     NonPrivateRelease,
 )
 from liberate.privacy.gaussian_tradeoff import epsilon_of
-from liberate.privacy.mechanism_base import Mechanism, Mode
+
+ReleaseT = TypeVar("ReleaseT")
+Counted = Sequence[tuple[ReleaseT, int]]
+"""Releases, each with how often it happened."""
 
 _PLD_POINTS = 2**16
 """Grid points of the privacy loss between 0 and the basic epsilon; more change epsilon_pld by less than 0.02 %."""
@@ -65,12 +67,6 @@ _ROUNDING_SLACK = 4 * math.exp(-2 * math.pi**2 * ROUNDING_VARIANCE)
 _RDP_ORDERS = np.concatenate(
     [np.geomspace(1e-3, 0.049, 50) + 1, np.linspace(1.05, 12, 220), np.geomspace(12.5, 1e5, 200)]
 )
-
-
-_LOCAL_NOISE = {
-    "laplace": "on the device: clipping to an L1 norm, then discrete Laplace noise on every coordinate of every item",
-    "gaussian": "on the device: clipping to an L2 norm, then discrete Gaussian noise on every coordinate of every item",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,24 +93,7 @@ class PrivacyLoss:
         return self.epsilon_basic if self.rho is None else self.epsilon_pld
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrivacyStatement:
-    """What a mode promises, in words.
-
-    Attributes:
-        unit: Whose data is protected as a whole.
-        relation: Which two worlds cannot be told apart.
-        adversary: Who sees what, and against whom the promise holds.
-        mechanism: What is done to the data.
-    """
-
-    unit: str
-    relation: str
-    adversary: str
-    mechanism: str
-
-
-def privacy_loss(events: Sequence[tuple[Event, int]], delta: float, colluding: int = 0) -> PrivacyLoss:
+def privacy_loss(events: Counted[Event], delta: float, colluding: int = 0) -> PrivacyLoss:
     """Add up what a person's releases may tell.
 
     Args:
@@ -130,31 +109,36 @@ def privacy_loss(events: Sequence[tuple[Event, int]], delta: float, colluding: i
         raise ValueError(f"delta is {delta}, wanted 0 < delta < 1")
     if colluding < 0:
         raise ValueError(f"colluding is {colluding}, wanted colluding >= 0")
-    pure: list[tuple[DiscreteLaplaceRelease, int]] = []
-    gaussian: list[tuple[GaussianRelease, int]] = []
-    is_disclosed = False
     for event, count in events:
         if count < 0:
             raise ValueError(f"an event happened {count} times, wanted count >= 0")
-        match _seen_by(event, colluding):
-            case NonPrivateRelease():
-                is_disclosed |= count > 0
-            case DiscreteLaplaceRelease() as release:
-                pure += [(release, count)] if count > 0 else []
-            case DiscreteGaussianRelease() | DistributedGaussianRelease() as release:
-                gaussian += [(release, count)] if count > 0 else []
-            case _:
-                raise UnaccountableEvent(f"no accountant here knows the event {event!r}")
-    if is_disclosed:
+        if not isinstance(event, Event):
+            raise UnaccountableEvent(f"no accountant here knows the event {event!r}")
+
+    seen = [(_seen_by(event, colluding), count) for event, count in events if count > 0]
+    if any(isinstance(event, NonPrivateRelease) for event, _ in seen):
         return PrivacyLoss(epsilon_basic=None, epsilon_rdp=None, epsilon_pld=None, rho=None, delta=delta)
-    if not pure and not gaussian:
+    if not seen:
         return PrivacyLoss(epsilon_basic=0.0, epsilon_rdp=0.0, epsilon_pld=0.0, rho=0.0, delta=delta)
+    return _loss_of_noisy(
+        [(event, count) for event, count in seen if isinstance(event, DiscreteLaplaceRelease)],
+        [(event, count) for event, count in seen if isinstance(event, GaussianRelease)],
+        delta,
+    )
+
+
+def _loss_of_noisy(
+    pure: Counted[DiscreteLaplaceRelease], gaussian: Counted[GaussianRelease], delta: float
+) -> PrivacyLoss:
+    """Add up releases that all have noise, one at least, by the three readings."""
     pure_epsilon = float(sum((event.epsilon * count for event, count in pure), Fraction(0)))
     basic = pure_epsilon + _basic_of_gaussian(gaussian, delta)
-    by_rdp, by_pld = basic, min(basic, pure_epsilon + _epsilon_of_gaussian(gaussian, delta))
+    by_rdp = basic
+    by_pld = min(basic, pure_epsilon + _epsilon_of_gaussian(gaussian, delta))
     if pure_epsilon <= _TIGHT_UP_TO:
         by_rdp = min(basic, _epsilon_rdp(pure, gaussian, delta))
         by_pld = min(by_pld, by_rdp, _epsilon_pld(pure, gaussian, delta))
+
     return PrivacyLoss(
         epsilon_basic=basic,
         epsilon_rdp=by_rdp,
@@ -165,37 +149,35 @@ def privacy_loss(events: Sequence[tuple[Event, int]], delta: float, colluding: i
 
 
 def _seen_by(event: Event, colluding: int) -> Event:
-    """Give the release as it is for whoever knows the noise of some participants."""
+    """Return the release as it is for whoever knows the noise of some participants."""
     if not isinstance(event, DistributedGaussianRelease):
         return event
     return replace(event, honest=event.honest - colluding) if colluding < event.honest else NonPrivateRelease()
 
 
-def _basic_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
+def _basic_of_gaussian(events: Counted[GaussianRelease], delta: float) -> float:
     """Add up the epsilons of single releases, each at an equal part of delta."""
     n_releases = sum(count for _, count in events)
     return sum(count * _epsilon_of_gaussian([(event, 1)], delta / n_releases) for event, count in events)
 
 
-def _epsilon_of_gaussian(events: Sequence[tuple[GaussianRelease, int]], delta: float) -> float:
-    """Give the tight epsilon of discrete Gaussian releases from the curve of continuous ones."""
+def _epsilon_of_gaussian(events: Counted[GaussianRelease], delta: float) -> float:
+    """Return the tight epsilon of discrete Gaussian releases from the curve of continuous ones."""
     slack = _slack(events)
     return epsilon_of(math.sqrt(_squared_shift(events)), delta * math.exp(-slack)) + 2 * slack
 
 
-def _squared_shift(events: Sequence[tuple[GaussianRelease, int]]) -> float:
+def _squared_shift(events: Counted[GaussianRelease]) -> float:
     """Add up the squared shifts, in deviations, of the continuous releases that the discrete ones come from."""
     return float(2 * sum(event.charge * count for event, count in events))
 
 
-def _slack(events: Sequence[tuple[GaussianRelease, int]]) -> float:
+def _slack(events: Counted[GaussianRelease]) -> float:
     """Bound how far the logarithm of any probability of all releases is from what continuous ones give."""
     return sum(count * LARGEST_COORDINATES * (event.tau / 2 + _ROUNDING_SLACK) for event, count in events)
 
 
-def _epsilon_rdp(
-    pure: Sequence[tuple[DiscreteLaplaceRelease, int]], gaussian: Sequence[tuple[GaussianRelease, int]], delta: float
-) -> float:
+def _epsilon_rdp(pure: Counted[DiscreteLaplaceRelease], gaussian: Counted[GaussianRelease], delta: float) -> float:
     from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon  # 2 s, only where it is needed
 
     divergence = sum((count * rdp(event, _RDP_ORDERS) for event, count in pure), np.zeros_like(_RDP_ORDERS))
@@ -204,9 +186,7 @@ def _epsilon_rdp(
     return float(epsilon)
 
 
-def _epsilon_pld(
-    pure: Sequence[tuple[DiscreteLaplaceRelease, int]], gaussian: Sequence[tuple[GaussianRelease, int]], delta: float
-) -> float:
+def _epsilon_pld(pure: Counted[DiscreteLaplaceRelease], gaussian: Counted[GaussianRelease], delta: float) -> float:
     """Compose privacy loss distributions on a grid that never understates delta; it meets the greatest loss exactly.
 
     Source: Doroshenko et al. 2022, "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions".
@@ -233,7 +213,7 @@ def _epsilon_pld(
 
 
 def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float64Array:
-    """Give the smallest delta for which one release is (epsilon, delta)-differentially private, for each epsilon.
+    """Return the smallest delta for which one release is (epsilon, delta)-differentially private, for each epsilon.
 
     With s the sensitivity, t the scale and q = exp(-1 / t), the loss at x in [0, s] is (s - 2 x) / t. The losses above
     epsilon are those of {x <= k}, k = ceil((s - epsilon t) / 2) - 1, of probability 1 - q**(k + 1) / (1 + q), and
@@ -247,7 +227,7 @@ def hockey_stick(event: DiscreteLaplaceRelease, epsilons: Float64Array) -> Float
 
 
 def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
-    """Give the Rényi divergence of one release, for each order > 1.
+    """Return the Rényi divergence of one release, for each order > 1.
 
     The sum over x of P(x)**a * P(x - s)**(1 - a), split at 0 and at s: three geometric series, with
     q = exp(-1 / t), r = q**(2 a - 1) and epsilon = s / t:
@@ -258,85 +238,3 @@ def rdp(event: DiscreteLaplaceRelease, orders: Float64Array) -> Float64Array:
     middle = (np.exp(-exponents) - np.exp(-exponents * s)) * math.expm1(-1.0 / t) / np.expm1(-exponents)
     series = (1.0 + np.exp(-exponents * s) + middle) / (1.0 + math.exp(-1.0 / t))
     return np.asarray(float(event.epsilon) + (np.log(series) + 1e-15) / (orders - 1.0))
-
-
-def privacy_statement(mode: Mode, mechanism: Literal["laplace", "gaussian"] = "laplace") -> PrivacyStatement:
-    """State what a mode promises; `local` with the noise of a mechanism."""
-    match mode:
-        case "device":
-            return PrivacyStatement(
-                unit="user",
-                relation="any two worlds: nothing a person rates changes any message",
-                adversary="everybody; nobody receives anything",
-                mechanism="nothing leaves the device",
-            )
-        case "plain":
-            return PrivacyStatement(
-                unit="none",
-                relation="none",
-                adversary="the coordinator is trusted: nothing protects against it, it could recover every rating",
-                mechanism="none: updates are rounded to a grid and sent as they are",
-            )
-        case "local":
-            return PrivacyStatement(
-                unit="user",
-                relation="zero-out: the person's ratings replaced by nothing, participation itself is public; "
-                "accounted as replace, by any other ratings, which covers it",
-                adversary="everybody beyond the person's own device: the coordinator, and any number of participants "
-                "working with it, may see every upload and lie",
-                mechanism=_LOCAL_NOISE[mechanism],
-            )
-        case "distributed":
-            return PrivacyStatement(
-                unit="user",
-                relation="zero-out: the person's ratings replaced by nothing, participation itself is public",
-                adversary="the coordinator, which may lie, together with all participants beyond the honest fraction; "
-                "masks show it nothing but sums",
-                mechanism="on the device: clipping to an L2 norm, then the person's share of discrete Gaussian noise "
-                "on every coordinate, under masks; the sum has the noise of all",
-            )
-        case _:
-            assert_never(mode)
-
-
-def sampler(exact: bool) -> str:
-    """Name the noise sampler of a run; reports print it beside every epsilon."""
-    if exact:
-        return "exact (integers only, from a ChaCha20 keystream)"
-    return "fast (seeded floating point: this is a simulation and its noise protects nobody)"
-
-
-def signal_to_noise(mechanism: Mechanism, n_participants: int, shape: tuple[int, int, int]) -> float:
-    """Bound the ratio of a round's signal to its noise from above, from public numbers.
-
-    Signal: in the most favourable case all N participants fill the clip and point the same way, so their sum has an
-    L2 norm of N * clip. Noise: each of d = n_rows * width + n_tail coordinates sums N samples, so its L2 norm is about
-    sqrt(d * N) times the deviation of one sample.
-
-    Returns:
-        N * clip / (sqrt(d * N) * deviation); infinite where there is no noise.
-    """
-    n_rows, width, n_tail = shape
-    event = mechanism.event()
-    match event:
-        case NonPrivateRelease():
-            return math.inf
-        case DiscreteLaplaceRelease() | DiscreteGaussianRelease():
-            clip = event.sensitivity / 2
-        case DistributedGaussianRelease():
-            clip = event.sensitivity
-        case _:
-            assert_never(event)
-    deviation = math.ldexp(mechanism.client_noise, mechanism.fraction_bits)
-    return math.sqrt(n_participants / (n_rows * width + n_tail)) * clip / deviation
-
-
-def noise_warning(ratio: float) -> str | None:
-    """Say plainly what a signal-to-noise ratio below 1 means; None from 1 on."""
-    if ratio >= 1:
-        return None
-    return (
-        f"in each round the noise is at least {1 / ratio:.1f} times as large as the signal can be: this run is not "
-        "expected to learn anything. More participants, a larger epsilon or fewer factors help; mode device sends "
-        "nothing and is likely to predict better"
-    )

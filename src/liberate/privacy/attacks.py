@@ -41,9 +41,9 @@ class GradientView:
 def ratings_from_gradients(views: Sequence[GradientView]) -> Float64Array:
     """Recover one device's ratings from its gradients to one or more rounds, each without noise.
 
-    The last number of a row is the error e_i = y_i - b_i - b_u - p_u·q_i. The device's own side solves a ridge
+    The last number of a row is the error e_i = y_i - b_i - b_u - p_u·q_i. The device's side solves a ridge
     regression whose prior is public: (p_u, b_u) = mean + precision⁻¹ · tau · sum of e_i (q_i, 1). So the errors alone
-    give the own side, and both give y_i. Several rounds give several estimates, whose mean is taken.
+    determine that side, and with it y_i. Several rounds give several estimates, whose mean is taken.
 
     Args:
         views: Gradients of the same device, rows in the same order, one or more.
@@ -62,8 +62,8 @@ def _from_gradient(view: GradientView) -> Float64Array:
     others = view.item_means.astype(np.float64)
     sides = others.copy()
     sides[:, -1] = 1.0
-    own = view.user_mean + np.linalg.solve(view.user_precision, view.noise_precision * (errors @ sides))
-    return np.asarray(errors + others[:, -1] + sides @ own)
+    side = view.user_mean + np.linalg.solve(view.user_precision, view.noise_precision * (errors @ sides))
+    return np.asarray(errors + others[:, -1] + sides @ side)
 
 
 def ratings_from_normal_equations(rows: Reals, tail: Reals) -> Float64Array:
@@ -93,13 +93,13 @@ def weights_from_gram(diagonal: Reals, largest: float) -> Float64Array:
 
 
 def nearest(values: Reals, levels: Sequence[float]) -> Float64Array:
-    """Give the level that is nearest to each value, shape as `values`."""
+    """Return the level that is nearest to each value, shape as `values`."""
     known = np.asarray(levels, np.float64)
     return np.asarray(known[np.abs(values[:, None] - known).argmin(axis=1)])
 
 
 def auc(scores: npt.NDArray[np.generic], is_in: BoolArray) -> float:
-    """Give the chance that something inside scores higher than something outside; ties count half.
+    """Return the chance that something inside scores higher than something outside; ties count half.
 
     Args:
         scores: What an adversary thinks of each, shape (n,); higher means inside.
@@ -110,8 +110,7 @@ def auc(scores: npt.NDArray[np.generic], is_in: BoolArray) -> float:
 
     Source: Mann and Whitney 1947.
     """
-    values, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    del values
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     n_in, n_out = int(is_in.sum()), int((~is_in).sum())
     if n_in == 0 or n_out == 0:
@@ -120,7 +119,7 @@ def auc(scores: npt.NDArray[np.generic], is_in: BoolArray) -> float:
 
 
 def averaging_errors(uploads: Int64Array | Float64Array, truth: Int64Array | Float64Array) -> Float64Array:
-    """Give the root mean square error of the mean of the first 1, 2, ... uploads of a statistic that does not change.
+    """Return the root mean square error of the mean of the first 1, 2, ... uploads of a statistic that does not change.
 
     Independent noise averages out, so the error falls with the square root of the number of rounds. That is no fault
     of a mechanism: it is why each round is paid for.

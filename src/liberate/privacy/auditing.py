@@ -31,7 +31,7 @@ class CanaryGame:
 
 
 def reach_of(mechanism: Mechanism) -> float:
-    """Give what a canary tries to send, in the statistic's unit: ten clips, or 10 where nothing is clipped."""
+    """Return what a canary tries to send, in the statistic's unit: ten clips, or 10 where nothing is clipped."""
     clip_units = mechanism.parameters.get("clip_units", 2**mechanism.fraction_bits)
     return EXCESS * math.ldexp(clip_units, -mechanism.fraction_bits)
 
@@ -87,7 +87,7 @@ def _of_sum(mechanism: SumMechanism, coins: BoolArray, reach: float, key: bytes,
 
 
 def _one_each(has: BoolArray, indices: Int32Array, values: Float64Array) -> RealStatistics:
-    """Give a batch in which each canary has one number, or none."""
+    """Return a batch in which each canary has one number, or none."""
     return RealStatistics(
         indptr=np.concatenate([[0], np.cumsum(has, dtype=np.int64)]),
         indices=indices,
@@ -157,7 +157,7 @@ def audit(scores: npt.NDArray[np.generic], coins: BoolArray, n_guesses: int, del
 
 
 def epsilon_lower_bound(n_canaries: int, n_guesses: int, n_correct: int, delta: float) -> float:
-    """Give the epsilon below which so many right guesses are too good to be true, with 95 % confidence.
+    """Return the epsilon below which so many right guesses are too good to be true, with 95 % confidence.
 
     Args:
         n_canaries: Coins thrown, >= n_guesses.
@@ -182,7 +182,7 @@ def epsilon_lower_bound(n_canaries: int, n_guesses: int, n_correct: int, delta: 
 
 
 def _log_choices(n: int) -> Float64Array:
-    """Give the logarithm of n over k for each k from 0 to n."""
+    """Return the logarithm of n over k for each k from 0 to n."""
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     return np.asarray(log_factorials[-1] - log_factorials - log_factorials[::-1])
 

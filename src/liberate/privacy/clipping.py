@@ -40,6 +40,7 @@ def clip_to_grid(
     tails = np.ascontiguousarray(batch.tails, dtype=np.float64)
     row_units = np.empty(rows.shape, np.int32)
     tail_units = np.empty(tails.shape, np.int64)
+
     _clip(
         batch.indptr * rows.shape[1],
         rows.reshape(-1),
@@ -67,13 +68,16 @@ def _clip(
     for d in range(len(tails)):
         row, tail = rows[ends[d] : ends[d + 1]], tails[d]
         row_out, tail_out = row_units[ends[d] : ends[d + 1]], tail_units[d]
+
         largest = max(_largest(row), _largest(tail))
         if largest == np.inf or largest == 0.0:
             row_out[:] = 0
             tail_out[:] = 0
             continue
+
         if largest * scale < clip + 1.0 and _fill(row, tail, 1.0, scale, squared, clip, row_out, tail_out):
             continue
+
         # Numbers are divided by the largest before they are added up, so that they neither overflow nor vanish.
         total = _norm(row, largest, squared) + _norm(tail, largest, squared)
         factor = clip / (math.sqrt(total) if squared else total)
@@ -83,7 +87,7 @@ def _clip(
 
 @serial_kernel
 def _largest(numbers: Numbers) -> float:
-    """Give the largest absolute value, 0 of none; infinite where a number is NaN."""
+    """Return the largest absolute value, 0 of none; infinite where a number is NaN."""
     largest = 0.0
     for number in numbers:
         size = abs(np.float64(number))
@@ -94,7 +98,7 @@ def _largest(numbers: Numbers) -> float:
 
 @serial_kernel
 def _norm(numbers: Numbers, largest: float, squared: bool) -> float:
-    """Give the sum of absolute values or of squares of numbers divided by the largest."""
+    """Return the sum of absolute values or of squares of numbers divided by the largest."""
     total = 0.0
     for number in numbers:
         size = abs(number / largest)

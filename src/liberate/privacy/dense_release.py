@@ -31,11 +31,13 @@ def release_dense(
         add_noise: Adds noise of the mechanism's size.
     """
     n_devices, width = len(batch.tails), batch.rows.shape[1]
+
     rows = np.zeros((n_devices, n_rows, width), np.int32)
     rows[np.repeat(np.arange(n_devices), np.diff(batch.indptr)), batch.indices] = row_units
     tails = tail_units.astype(np.int32)
     add_noise(rows.reshape(n_devices, n_rows * width), noise_keys)
     add_noise(tails, [tail_key(key) for key in noise_keys])
+
     return FixedPointStatistics(
         indptr=np.arange(n_devices + 1, dtype=np.int64) * n_rows,
         indices=np.tile(np.arange(n_rows, dtype=np.int32), n_devices),

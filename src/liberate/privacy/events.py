@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 SMALLEST_SIGMA = 3
 """Smallest deviation of one draw of discrete Gaussian noise, in grid units; docs/adr/0081 says what it is good for."""
@@ -56,10 +57,7 @@ class DiscreteGaussianRelease:
         """Variance of the noise, in squared grid units."""
         return self.sigma**2
 
-    @property
-    def tau(self) -> float:
-        """How far the noise is from a discrete Gaussian: it is one."""
-        return 0.0
+    tau: ClassVar[float] = 0.0
 
     @property
     def rho(self) -> Fraction:

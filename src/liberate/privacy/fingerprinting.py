@@ -37,7 +37,7 @@ _ROUNDING = 1e-13
 
 
 def fingerprint(base: Int32Array, items: Int32Array, n_levels: int, key: bytes, recipient: int) -> Int32Array:
-    """Give one recipient's copy of a base copy; a row's version depends on the key, the recipient and the item alone.
+    """Return one recipient's copy of a base copy; a row's version depends on the key, the recipient and the item alone.
 
     Args:
         base: Which level of the scale each rating has, shape (n,), 0 <= place < n_levels.
@@ -114,7 +114,7 @@ def score_recipient(leaked: Int32Array, base: Int32Array, copies: Int32Array, n_
 
 
 def _shares(base: Int32Array, n_levels: int) -> tuple[Float64Array, Float64Array]:
-    """Give the probabilities that a row is replaced by the level below, and by the one above, shape (n,) each."""
+    """Return the probabilities that a row is replaced by the level below, and by the one above, shape (n,) each."""
     if n_levels < 2 or (len(base) and not 0 <= int(base.min()) <= int(base.max()) < n_levels):
         raise ValueError(f"wanted n_levels >= 2 and levels within [0, {n_levels})")
     table = np.full((2, n_levels), REPLACED_INSIDE)
@@ -124,7 +124,7 @@ def _shares(base: Int32Array, n_levels: int) -> tuple[Float64Array, Float64Array
 
 
 def _chances(leaked: Int32Array, base: Int32Array, n_levels: int) -> Float64Array:
-    """Give the probability that an innocent candidate's copy has the level that leaked, shape (n_rows,)."""
+    """Return the probability that an innocent candidate's copy has the level that leaked, shape (n_rows,)."""
     below, above = _shares(base, n_levels)
     versions = ((base - 1, below), (base + 1, above), (base, 1 - below - above))
     return np.asarray(sum((leaked == level) * share for level, share in versions))
@@ -133,7 +133,7 @@ def _chances(leaked: Int32Array, base: Int32Array, n_levels: int) -> Float64Arra
 def _weigh(
     chances: Float64Array, matches: BoolArray, strength: float, n_levels: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Give each candidate's log-likelihood ratio, and the logarithm of a bound on an innocent's being as high."""
+    """Return each candidate's log-likelihood ratio, and the logarithm of a bound on an innocent's being as high."""
     rest = (1 - strength) * ((1 - _ALTERED) * chances + _ALTERED / n_levels)
     anyone = strength * chances + rest
     hit, miss = np.log((strength + rest) / anyone), np.log(rest / anyone)
@@ -146,7 +146,7 @@ def _tail(scores: Float64Array, chances: Float64Array, hit: Float64Array, miss: 
 
     An innocent's score is a sum of independent terms, `hit` with its chance and else `miss`; of rows with the same
     chance it is counted by a binomial. Binomials are added up on a grid, each rounded up, so that the tail of the sum
-    is never too small; a floor stands for the rounding of the transforms.
+    is never too small; a floor covers the rounding of the transforms.
     """
     kinds, counts = np.unique(chances, return_counts=True)
     steps = [hit[chances == kind][0] - miss[chances == kind][0] for kind in kinds]
@@ -163,7 +163,7 @@ def _tail(scores: Float64Array, chances: Float64Array, hit: Float64Array, miss: 
 
 
 def _binomial(n: int, chance: float) -> Float64Array:
-    """Give the probabilities of 0 to n hits."""
+    """Return the probabilities of 0 to n hits."""
     ratios = np.log(np.arange(n, 0, -1) / np.arange(1, n + 1)) + math.log(chance / (1 - chance))
     logs = n * math.log1p(-chance) + np.concatenate([np.zeros(1), np.cumsum(ratios)])
     return np.asarray(np.exp(logs))

@@ -1,7 +1,7 @@
 """The tight curve of Gaussian noise: which (epsilon, delta) a shift by mu deviations is worth, both ways.
 
 Releases with continuous Gaussian noise compose to one such shift, mu**2 being the sum of their squares, so this curve
-is that of a whole run. How it covers discrete noise stands in `accounting`.
+is that of a whole run. How it covers discrete noise is shown in `accounting`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LARGEST_MU = 1e4
 
 
 def log_delta(epsilon: float, mu: float) -> float:
-    """Give the logarithm of the smallest delta at an epsilon >= 0, for mu > 0.
+    """Return the logarithm of the smallest delta at an epsilon >= 0, for mu > 0.
 
     Source: Balle, Wang 2018, "Improving the Gaussian Mechanism for Differential Privacy", Theorem 8:
     delta = F(mu / 2 - epsilon / mu) - exp(epsilon) F(-mu / 2 - epsilon / mu), F the normal distribution function.
@@ -31,7 +31,7 @@ def log_delta(epsilon: float, mu: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """Give the smallest epsilon >= 0 at which a shift by mu >= 0 deviations keeps to a delta, rounded up."""
+    """Return the smallest epsilon >= 0 at which a shift by mu >= 0 deviations keeps to a delta, rounded up."""
     goal = math.log(delta)
     if mu == 0 or log_delta(0.0, mu) <= goal:
         return 0.0
@@ -42,7 +42,7 @@ def epsilon_of(mu: float, delta: float) -> float:
 
 
 def gaussian_calibration(epsilon: float, delta: float) -> float:
-    """Give the largest mu that keeps a run within (epsilon, delta), a billionth of epsilon being left.
+    """Return the largest mu that keeps a run within (epsilon, delta), a billionth of epsilon being left.
 
     A run whose releases have noise deviations s_i and L2 sensitivities D_i keeps the promise if the sum of
     (D_i / s_i)**2 is at most mu**2.
@@ -58,13 +58,16 @@ def gaussian_calibration(epsilon: float, delta: float) -> float:
 
 
 def rho_nano_limit(epsilon: float, delta: float) -> int:
-    """Give the limit of a rho account that any runs within (epsilon, delta) together may use up, in billionths."""
+    """Return the limit of a rho account that any runs within (epsilon, delta) together may use up, in billionths."""
     return math.floor(gaussian_calibration(epsilon, delta) ** 2 / 2 * NANO)
 
 
 def _boundary(is_beyond: Callable[[float], bool], low: float, high: float, *, upper: bool = True) -> float:
-    """Halve [low, high] until its ends are neighbours or as good as; give the upper end, at which it holds, or else
-    the lower one."""
+    """Halve [low, high] until its ends are neighbours or as good as.
+
+    Returns:
+        The upper end, at which it holds, or else the lower one.
+    """
     for _ in range(200):
         middle = (low + high) / 2
         if high - low <= 1e-14 * high or not low < middle < high:

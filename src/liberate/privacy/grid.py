@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from liberate.units import NANO
 
 LARGEST_CLIP_UNITS = 2**29
 LARGEST_FRACTION_BITS = 64
+
+
+def check_fraction_bits(fraction_bits: int) -> None:
+    """Refuse a grid out of range.
+
+    Raises:
+        ValueError: It is.
+    """
+    if not 0 <= fraction_bits <= LARGEST_FRACTION_BITS:
+        raise ValueError(f"fraction_bits is {fraction_bits}, wanted 0 <= fraction_bits <= 64")
 
 
 def check_clip(fraction_bits: int, clip_units: int) -> None:
@@ -16,8 +24,7 @@ def check_clip(fraction_bits: int, clip_units: int) -> None:
     Raises:
         ValueError: One is.
     """
-    if not 0 <= fraction_bits <= LARGEST_FRACTION_BITS:
-        raise ValueError(f"fraction_bits is {fraction_bits}, wanted 0 <= fraction_bits <= 64")
+    check_fraction_bits(fraction_bits)
     if not 0 < clip_units <= LARGEST_CLIP_UNITS:
         raise ValueError(f"clip_units is {clip_units}, wanted 0 < clip_units <= 2**29")
 
@@ -33,11 +40,5 @@ def check_trimmed(trimmed_nano: int) -> None:
 
 
 def trimmed_parameters(trimmed_nano: int) -> dict[str, int]:
-    """Give what a round entry says of trimming: nothing where nothing is trimmed."""
+    """Return what a round entry says of trimming: nothing where nothing is trimmed."""
     return {"trimmed_nano": trimmed_nano} if trimmed_nano else {}
-
-
-def floor_log2(x: Fraction) -> int:
-    """Give the largest n with 2**n <= x, x > 0, exactly."""
-    n = x.numerator.bit_length() - x.denominator.bit_length()
-    return n if Fraction(2) ** n <= x else n - 1

@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
-from liberate.arrays import FixedPointStatistics, Int32Array, RealStatistics
+from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.dense_release import release_dense
 from liberate.privacy.events import DiscreteLaplaceRelease
-from liberate.privacy.grid import LARGEST_CLIP_UNITS, check_clip, check_trimmed, floor_log2, trimmed_parameters
+from liberate.privacy.grid import LARGEST_CLIP_UNITS, check_clip, check_trimmed, trimmed_parameters
+from liberate.privacy.integers import floor_log2
 from liberate.privacy.upload_bounds import NoiseBound, laplace_ceiling
 from liberate.units import NANO
 
@@ -41,23 +43,15 @@ class Laplace:
     scale_units: int
     trimmed_nano: int = 0
 
+    name: ClassVar[str] = "laplace"
+    account: ClassVar[Account] = "epsilon"
+    is_dense: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_clip(self.fraction_bits, self.clip_units)
         if not 0 < self.scale_units <= LARGEST_SCALE_UNITS:
             raise ValueError(f"scale_units is {self.scale_units}, wanted 0 < scale_units <= 2**24")
         check_trimmed(self.trimmed_nano)
-
-    @property
-    def name(self) -> str:
-        return "laplace"
-
-    @property
-    def account(self) -> Account:
-        return "epsilon"
-
-    @property
-    def is_dense(self) -> bool:
-        return True
 
     @property
     def spend_nano(self) -> int:
@@ -78,13 +72,9 @@ class Laplace:
         from liberate.privacy import noise  # numba: only where there is noise
         from liberate.privacy.clipping import clip_to_grid
 
-        add = noise.add_exact_laplace if exact else noise.add_fast_laplace
-
-        def add_noise(values: Int32Array, keys: Sequence[bytes]) -> None:
-            add(values, self.scale_units, keys)
-
+        add, scale = noise.add_exact_laplace if exact else noise.add_fast_laplace, self.scale_units
         units = clip_to_grid(batch, self.clip_units, self.fraction_bits, "l1")
-        return release_dense(batch, *units, n_rows, noise_keys, add_noise)
+        return release_dense(batch, *units, n_rows, noise_keys, lambda values, keys: add(values, scale, keys))
 
     def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound:
         return laplace_ceiling(self.clip_units, self.scale_units, n_numbers)
@@ -94,7 +84,7 @@ class Laplace:
 
 
 def calibrated_laplace(epsilon: Fraction, rounds: int, clip_norm: Fraction) -> Laplace:
-    """Give the finest grid whose clip and scale stay in range while 2 * clip / scale * rounds <= epsilon.
+    """Return the finest grid whose clip and scale stay in range while 2 * clip / scale * rounds <= epsilon.
 
     Each round gets the same whole number of billionths of epsilon. The noise's scale is at most 2**24 units, so what
     truncation takes from a coordinate (less than a unit) is about 2**-24 of the noise that is added to it, and summed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from liberate.arrays import FixedPointStatistics, Float32Array, Float64Array, In
 from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.events import Event, NonPrivateRelease
-from liberate.privacy.grid import LARGEST_FRACTION_BITS, check_trimmed, trimmed_parameters
+from liberate.privacy.grid import check_fraction_bits, check_trimmed, trimmed_parameters
 from liberate.privacy.upload_bounds import NoiseBound
 
 _Floats = TypeVar("_Floats", Float32Array, Float64Array)
@@ -33,42 +33,35 @@ class Mechanism(Protocol):
     @property
     def name(self) -> str:
         """Name in the round entry; with `fraction_bits` and `parameters` it rebuilds the mechanism."""
-        ...
 
     @property
     def account(self) -> Account:
         """The account a release is charged to."""
-        ...
 
     @property
     def fraction_bits(self) -> int:
         """A released integer v stands for v * 2**-fraction_bits."""
-        ...
 
     @property
     def is_dense(self) -> bool:
         """Whether a release has every row of the statistic's table, so that it hides which were rated."""
-        ...
 
     @property
     def spend_nano(self) -> int:
         """What one release costs a person, in billionths of the account's unit, rounded up."""
-        ...
 
     @property
     def parameters(self) -> dict[str, int]:
         """What the round entry prints beside the name."""
-        ...
 
     @property
     def client_noise(self) -> float:
         """Standard deviation of one device's noise on each coordinate, in the statistic's unit."""
-        ...
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool
     ) -> FixedPointStatistics:
-        """Give what leaves each device of a batch; a device's part does not depend on the rest of the batch.
+        """Return what leaves each device of a batch; a device's part does not depend on the rest of the batch.
 
         Args:
             batch: What the devices computed.
@@ -80,20 +73,17 @@ class Mechanism(Protocol):
             ValueError: The keys do not fit the batch; or, without noise, it holds NaN or infinite numbers.
             PrivacyError: Without noise, a number cannot be represented.
         """
-        ...
 
     def ceiling(self, n_numbers: int, *, noised: bool) -> NoiseBound | None:
-        """Give the most that an upload can be, by clip and noise; None where nothing is clipped.
+        """Return the most that an upload can be, by clip and noise; None where nothing is clipped.
 
         Args:
             n_numbers: Numbers in an upload, > 0.
             noised: Whether noise is on the upload, and not only on the sum.
         """
-        ...
 
     def event(self) -> Event:
         """Describe one release for the accountants."""
-        ...
 
 
 @runtime_checkable
@@ -103,15 +93,12 @@ class SumMechanism(Mechanism, Protocol):
     @property
     def honest(self) -> int:
         """Participants whose noise is counted: so many a sum must hold at least."""
-        ...
 
     def clip(self, batch: RealStatistics) -> FixedPointStatistics:
-        """Give the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
-        ...
+        """Return the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
 
     def add_to_sum(self, rows: Int64Array, tail: Int64Array, n_devices: int, key: bytes, exact: bool) -> None:
         """Add to a sum of `n_devices` clipped statistics, in place, as much noise as their shares have together."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,34 +113,19 @@ class Plain:
     fraction_bits: int = PLAIN_FRACTION_BITS
     trimmed_nano: int = 0
 
+    name: ClassVar[str] = "none"
+    account: ClassVar[Account] = "none"
+    is_dense: ClassVar[bool] = False
+    spend_nano: ClassVar[int] = 0
+    client_noise: ClassVar[float] = 0.0
+
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction_bits <= LARGEST_FRACTION_BITS:
-            raise ValueError(f"fraction_bits is {self.fraction_bits}, wanted 0 <= fraction_bits <= 64")
+        check_fraction_bits(self.fraction_bits)
         check_trimmed(self.trimmed_nano)
-
-    @property
-    def name(self) -> str:
-        return "none"
-
-    @property
-    def account(self) -> Account:
-        return "none"
-
-    @property
-    def is_dense(self) -> bool:
-        return False
-
-    @property
-    def spend_nano(self) -> int:
-        return 0
 
     @property
     def parameters(self) -> dict[str, int]:
         return trimmed_parameters(self.trimmed_nano)
-
-    @property
-    def client_noise(self) -> float:
-        return 0.0
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool

@@ -14,7 +14,8 @@ from typing import assert_never
 
 from liberate.errors import PrivacyError, UnaccountableEvent
 from liberate.privacy.config import PrivacyConfig
-from liberate.privacy.gaussian import DistributedGaussian, Gaussian, calibrated_gaussian
+from liberate.privacy.gaussian import DistributedGaussian, Gaussian
+from liberate.privacy.gaussian_calibration import calibrated_gaussian
 from liberate.privacy.laplace import Laplace, calibrated_laplace
 from liberate.privacy.mechanism_base import Mechanism, Plain
 
@@ -58,6 +59,7 @@ def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trimmed_nano: in
     """
     if rounds <= 0:
         raise ValueError(f"rounds is {rounds}, wanted rounds > 0")
+
     match config.mode:
         case "device":
             raise ValueError("in mode device nothing is released, so there is no mechanism")
@@ -67,10 +69,11 @@ def calibrated_mechanism(config: PrivacyConfig, *, rounds: int, trimmed_nano: in
             return Plain(trimmed_nano=trimmed_nano)
         case "local":
             assert config.epsilon is not None  # PrivacyConfig refuses it
-            if config.mechanism == "gaussian":
-                gaussian = calibrated_gaussian(config.epsilon, config.delta, rounds, config.clip_norm)
-                return replace(gaussian, trimmed_nano=trimmed_nano)
-            laplace = calibrated_laplace(Fraction(str(config.epsilon)), rounds, Fraction(config.clip_norm))
-            return replace(laplace, trimmed_nano=trimmed_nano)
+            mechanism = (
+                calibrated_gaussian(config.epsilon, config.delta, rounds, config.clip_norm)
+                if config.mechanism == "gaussian"
+                else calibrated_laplace(Fraction(str(config.epsilon)), rounds, Fraction(config.clip_norm))
+            )
+            return replace(mechanism, trimmed_nano=trimmed_nano)
         case _:
             assert_never(config.mode)

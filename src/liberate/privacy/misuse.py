@@ -54,18 +54,19 @@ def noise_misuse(transcript: Sequence[ObservedUpload], largest_change: float, or
             `local` is far larger; a share of `distributed` noise is not, and says nothing here about two rounds.
         order: The norm that the mechanism clips in.
     """
-    found: list[NoiseReuse] = []
+    reused: list[NoiseReuse] = []
     by_participant: dict[int, dict[int, Int64Array]] = {}
     for seen in transcript:
         rounds = by_participant.setdefault(seen.participant, {})
         first = rounds.setdefault(seen.round, seen.numbers)
         if not np.array_equal(first, seen.numbers):
-            found.append(NoiseReuse(seen.participant, (seen.round, seen.round), "fresh noise for a repeated request"))
+            reused.append(NoiseReuse(seen.participant, (seen.round, seen.round), "fresh noise for a repeated request"))
+
     for participant, rounds in by_participant.items():
         numbers = sorted(rounds)
         for place, later in enumerate(numbers):
             for earlier in numbers[:place]:
                 change = np.linalg.norm((rounds[later] - rounds[earlier]).astype(np.float64), order)
                 if change <= largest_change:
-                    found.append(NoiseReuse(participant, (earlier, later), "one noise for two rounds"))
-    return found
+                    reused.append(NoiseReuse(participant, (earlier, later), "one noise for two rounds"))
+    return reused

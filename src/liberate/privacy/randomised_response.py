@@ -19,7 +19,7 @@ _BELOW_ONE = Fraction(1) - Fraction(1, 2**50)
 
 
 def respond(places: Int32Array, items: Int32Array, n_levels: int, epsilon: float, key: bytes) -> Int32Array:
-    """Keep each rating with a probability that its epsilon allows, and else give one of the other levels.
+    """Keep each rating with a probability that its epsilon allows, and else return one of the other levels.
 
     An item's answer is fixed by the key: asked again, alone or among others, it is the same. So any number of copies
     made of the answers reveals no more than one. A rating that changed takes another key, whose epsilon adds to the

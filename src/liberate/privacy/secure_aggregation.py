@@ -49,7 +49,7 @@ class NeighbourGraph:
     distances: tuple[int, ...]
 
     def neighbours(self, number: int) -> tuple[int, ...]:
-        """Give a person's neighbours, increasing.
+        """Return a person's neighbours, increasing.
 
         Raises:
             ValueError: The person is not on the ring.
@@ -69,7 +69,7 @@ def graph(participants: Sequence[int], seed: bytes) -> NeighbourGraph:
     has to cut far more others off too: unlike on a ring joined to its nearest, no small group is dense.
 
     Args:
-        people: Numbers, strictly increasing.
+        participants: Numbers, strictly increasing.
         seed: 32 public bytes that nobody chose, such as the hash of the round's entry.
     """
     size = len(participants)
@@ -83,7 +83,7 @@ def graph(participants: Sequence[int], seed: bytes) -> NeighbourGraph:
 
 
 def threshold(n_neighbours: int) -> int:
-    """Give how many neighbours together can undo a person's mask: more than two thirds.
+    """Return how many neighbours together can undo a person's mask: more than two thirds.
 
     So two groups of neighbours who were told different things must have more than a third in common.
     """
@@ -111,12 +111,12 @@ class MaskSecrets:
 
 
 def public_key(secret: bytes) -> bytes:
-    """Give the X25519 public key of 32 secret bytes."""
+    """Return the X25519 public key of 32 secret bytes."""
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
 def key_commitment(own: bytes) -> bytes:
-    """Give what commits to the key of an own mask: who rebuilds it from shares knows that it is the right one."""
+    """Return what commits to the key of a person's own mask, so that a key rebuilt from shares is known to be right."""
     return sha256(b"liberate/own mask/1\0" + own).digest()
 
 
@@ -124,7 +124,7 @@ def pair_key(secret: bytes, peer: bytes, context: bytes) -> bytes:
     """Agree on a key with somebody: the same on both sides, another for each context.
 
     Args:
-        secret: The own X25519 secret.
+        secret: One's X25519 secret.
         peer: The other's X25519 public key.
         context: What the key is for, such as the hash of the round's entry.
 
@@ -179,9 +179,9 @@ def signed_sum(values: UInt32Array) -> Int64Array:
 
 
 def shamir_split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
-    """Split a secret of 32 bytes into shares of 32 bytes, of which `needed` give it back and fewer tell nothing.
+    """Split a secret of 32 bytes into shares of 32 bytes, of which `needed` restore it and fewer tell nothing.
 
-    Drawn at random, so another call gives other shares. Share i has the index i + 1.
+    Drawn at random, so that every call returns other shares. Share i has the index i + 1.
 
     Args:
         secret: 32 bytes.
@@ -195,9 +195,9 @@ def shamir_split(secret: bytes, needed: int, n_shares: int) -> list[bytes]:
 
 
 def shamir_combine(shares: Mapping[int, bytes]) -> bytes:
-    """Give the secret back from shares by index, as many as are needed.
+    """Return the secret that shares by index restore, as many as are needed.
 
-    Any shares give some secret: whoever combines has to know what to compare it with.
+    Any shares combine to some secret: whoever combines has to know what to compare it with.
     """
     return b"".join(
         Shamir.combine([(index, share[at : at + _BLOCK]) for index, share in shares.items()], ssss=False)

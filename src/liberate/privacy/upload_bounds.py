@@ -51,26 +51,26 @@ class NoiseBound:
 
 
 def clipped_ceiling(clip_units: int) -> NoiseBound:
-    """Give the ceiling of what was clipped to an L2 norm, without noise."""
+    """Return the ceiling of what was clipped to an L2 norm, without noise."""
     return NoiseBound(norm="l2", total=clip_units, each=clip_units)
 
 
 def laplace_ceiling(clip_units: int, scale_units: int, n_numbers: int) -> NoiseBound:
-    """Give the ceiling of an L1 clip and discrete Laplace noise on each of n_numbers.
+    """Return the ceiling of an L1 clip and discrete Laplace noise on each of n_numbers.
 
     The size of a draw is below that of an exponential plus one; a sum of n of these is a Gamma variable.
 
     Source: Boucheron, Lugosi and Massart 2013, "Concentration inequalities", p. 29, for the sum.
     """
     total = n_numbers + math.sqrt(2 * n_numbers * _TAIL) + _TAIL
-    each = math.log(max(n_numbers, 1)) + _TAIL
+    largest = math.log(max(n_numbers, 1)) + _TAIL
     return NoiseBound(
-        norm="l1", total=clip_units + n_numbers + scale_units * total, each=clip_units + 1 + scale_units * each
+        norm="l1", total=clip_units + n_numbers + scale_units * total, each=clip_units + 1 + scale_units * largest
     )
 
 
 def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> NoiseBound:
-    """Give the ceiling of an L2 clip and discrete Gaussian noise on each of n_numbers.
+    """Return the ceiling of an L2 clip and discrete Gaussian noise on each of n_numbers.
 
     Discrete Gaussian noise is sub-Gaussian with its own sigma.
 
@@ -78,9 +78,9 @@ def gaussian_ceiling(clip_units: int, sigma_units: int, n_numbers: int) -> Noise
     Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Corollary 17.
     """
     total = n_numbers + 2 * math.sqrt(n_numbers * _TAIL) + 2 * _TAIL
-    each = 2 * (math.log(2 * max(n_numbers, 1)) + _TAIL)
+    largest = 2 * (math.log(2 * max(n_numbers, 1)) + _TAIL)
     return NoiseBound(
         norm="l2",
         total=clip_units + sigma_units * math.sqrt(total),
-        each=clip_units + sigma_units * math.sqrt(each),
+        each=clip_units + sigma_units * math.sqrt(largest),
     )

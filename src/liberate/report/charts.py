@@ -1,4 +1,4 @@
-"""Where the marks of the report's charts stand; the template draws them.
+"""Where the marks of the report's charts are; the template draws them.
 
 Coordinates are CSS pixels of an SVG view box, y downwards. Nothing here knows colours or HTML.
 """
@@ -28,6 +28,9 @@ _MARK_SHARE = 0.65
 _SLACK = 0.07
 """Room above the highest and below the lowest value, as a share of their distance."""
 
+_SAME = 1e-9
+"""Values are the same that differ by no more than this share of their size."""
+
 _LABEL_WIDTH = 158.0
 """Room for the labels to the right of a curve."""
 
@@ -50,19 +53,15 @@ class Label:
     label_y: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineChart:
-    """A learning curve and the free baselines beside it.
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """Where a plot is in its view box, and what its axes measure.
 
     Attributes:
-        width: Of the view box.
-        height: Of the view box.
-        left: Where the plot begins; it ends at `right`, and runs from `top` down to `bottom`.
-        points: Place, version and value of each model.
-        run: The label of the curve's end.
-        baselines: Horizontal lines with their labels.
-        x_ticks: Versions.
-        y_ticks: Values.
+        width, height: Of the view box.
+        left, right, top, bottom: Where the plot begins and ends.
+        versions: The first and the last version.
+        values: The lowest and the highest value.
     """
 
     width: float
@@ -71,6 +70,35 @@ class LineChart:
     right: float
     top: float
     bottom: float
+    versions: tuple[int, int]
+    values: tuple[float, float]
+
+    def x(self, version: float) -> float:
+        """Return the place of a version; a single one is in the middle."""
+        first, last = self.versions
+        share = 0.5 if first == last else (version - first) / (last - first)
+        return self.left + (self.right - self.left) * share
+
+    def y(self, value: float) -> float:
+        """Return the place of a value."""
+        low, high = self.values
+        place = self.bottom - (self.bottom - self.top) * (value - low) / (high - low)
+        # Rounding may lead out of the frame.
+        return min(self.bottom, max(self.top, place))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart(Axes):
+    """A learning curve and the free baselines beside it.
+
+    Attributes:
+        points: Place, version and value of each model.
+        run: The label of the curve's end.
+        baselines: Horizontal lines with their labels.
+        x_ticks: Versions.
+        y_ticks: Values.
+    """
+
     points: tuple[tuple[float, float, int, float], ...]
     run: Label
     baselines: tuple[Label, ...]
@@ -131,37 +159,42 @@ def curve(
     if not finite:
         return None
     references = {name: value for name, value in baselines.items() if math.isfinite(value)}
-    left, right, top, bottom = 52.0, width - _LABEL_WIDTH, 12.0, height - 46.0
-    first, last = finite[0][0], finite[-1][0]
-    everything = [value for _, value in finite] + list(references.values())
-    slack = _SLACK * (max(everything) - min(everything)) or 0.5
-    low, high = min(everything) - slack, max(everything) + slack
-    y_values = ticks(low, high)
-
-    def x(version: float) -> float:
-        return (left + right) / 2 if first == last else left + (right - left) * (version - first) / (last - first)
-
-    def y(value: float) -> float:
-        return min(bottom, max(top, bottom - (bottom - top) * (value - low) / (high - low)))  # but for rounding, inside
-
-    versions = _versions(first, last, int((right - left) / _LABEL_PITCH))
-    names = ["this run", *references]
-    ends = [finite[-1][1], *references.values()]
-    places = spread([y(value) for value in ends], bottom)
-    labels = [Label(name, value, y(value), at) for name, value, at in zip(names, ends, places, strict=True)]
-    return LineChart(
+    axes = Axes(
         width=width,
         height=height,
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        points=tuple((x(version), y(value), version, value) for version, value in finite),
-        run=labels[0],
-        baselines=tuple(labels[1:]),
-        x_ticks=tuple(Tick(x(version), str(version)) for version in versions),
-        y_ticks=tuple(Tick(y(value), _tick_text(value, y_values[1] - y_values[0])) for value in y_values),
+        left=52.0,
+        right=width - _LABEL_WIDTH,
+        top=12.0,
+        bottom=height - 46.0,
+        versions=(finite[0][0], finite[-1][0]),
+        values=_range([value for _, value in finite] + list(references.values())),
     )
+
+    run, *others = _labels({"this run": finite[-1][1]} | references, axes)
+    versions = _versions(*axes.versions, int((axes.right - axes.left) / _LABEL_PITCH))
+    return LineChart(
+        **vars(axes),
+        points=tuple((axes.x(version), axes.y(value), version, value) for version, value in finite),
+        run=run,
+        baselines=tuple(others),
+        x_ticks=tuple(Tick(axes.x(version), str(version)) for version in versions),
+        y_ticks=tuple(Tick(axes.y(value), text) for value, text in _tick_texts(ticks(*axes.values))),
+    )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest place of an axis, with room beside the values."""
+    low, high = min(values), max(values)
+    # Values that differ by rounding alone have no range that ticks could divide.
+    is_flat = high - low <= _SAME * max(abs(low), abs(high))
+    slack = 0.5 if is_flat else _SLACK * (high - low)
+    return low - slack, high + slack
+
+
+def _labels(values: Mapping[str, float], axes: Axes) -> list[Label]:
+    heights = [axes.y(value) for value in values.values()]
+    rows = zip(values.items(), heights, spread(heights, axes.bottom), strict=True)
+    return [Label(name, value, height, place) for (name, value), height, place in rows]
 
 
 def strip(size: int, blocks: Sequence[int], ways: Sequence[EntryTrack], *, width: float) -> Strip:
@@ -195,7 +228,7 @@ def strip(size: int, blocks: Sequence[int], ways: Sequence[EntryTrack], *, width
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Give the multiples of a round number within [low, high], low < high: two to seven of them."""
+    """Return the multiples of a round number within [low, high], low < high: two to seven of them."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -225,5 +258,7 @@ def _versions(first: int, last: int, most: int) -> list[int]:
     return list(range(first, last + 1, step))
 
 
-def _tick_text(value: float, step: float) -> str:
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+def _tick_texts(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Return ticks with as many digits as tell one from the next."""
+    digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
+    return [(value, f"{value:.{digits}f}") for value in values]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from liberate.arrays import Float32Array, Int32Array
 from liberate.data.ratings import Ratings
@@ -17,7 +16,7 @@ from liberate.federation.store.held_ratings import held_ratings
 from liberate.model.metrics import Metrics, baselines, evaluate_model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
-from liberate.runs.folder import Run, erased_users
+from liberate.runs.folder import Run, erased_users, save_table
 from liberate.runs.participants import Participant, device_of, find_participant
 
 
@@ -122,7 +121,7 @@ def write_predictions(path: Path, run: Run, evaluation: Evaluation) -> None:
             "prediction": evaluation.predictions,
         }
     )
-    _write(path, table)
+    save_table(path, table)
 
 
 def write_top(path: Path, run: Run, evaluation: Evaluation) -> None:
@@ -136,11 +135,4 @@ def write_top(path: Path, run: Run, evaluation: Evaluation) -> None:
             "item_id": pa.array(dataset.item_ids).take(pa.array(top[users, ranks])),
         }
     )
-    _write(path, table)
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    pq.write_table(table, draft)
-    draft.replace(path)
+    save_table(path, table)

@@ -38,13 +38,14 @@ def federation_access(folder: Path, settings: Settings) -> FederationAccess:
     """Return how a federation is opened with some settings.
 
     Raises:
-        SettingsError: A witness is not an address and a key.
+        SettingsError: A witness is not an address and a key, or more are to cosign than there are.
     """
     return FederationAccess(
         folder=folder,
         source=RandomSource(settings.run.seed if settings.run.simulated else None),
         open_ledger=open_ledger,
         witnesses=_addresses(settings.ledger),
+        witness_threshold=_witness_policy(settings.ledger).threshold,
     )
 
 

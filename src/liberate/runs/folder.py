@@ -269,9 +269,8 @@ def without_participants(split: Split, users: Sequence[int]) -> Split:
 
 def write_run(run: Run) -> None:
     """Write `run.toml`, whole or not at all."""
-    draft = run.folder / "run.toml.draft"
-    draft.write_text(tomli_w.dumps(to_tree(run.settings) | {"record": _without_none(run.record)}), "utf-8")
-    draft.replace(run.folder / "run.toml")
+    text = tomli_w.dumps(to_tree(run.settings) | {"record": _without_none(run.record)})
+    write_atomic(run.folder / "run.toml", text.encode())
 
 
 def catalogue_of(dataset: Dataset) -> pa.Table:

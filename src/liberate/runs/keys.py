@@ -6,7 +6,6 @@ from base64 import b64encode
 from typing import Any, assert_never
 
 from liberate.crypto.signing import key_id
-from liberate.errors import NoQuorum
 from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
 from liberate.federation.session import FederationSession
 from liberate.ledger.format.records import Enrol, KeyRecord
@@ -63,11 +62,7 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
         person = find_participant(session.ledger, session.devices, participant)
         finished = [change for change in session.finished if (change.number, change.act) == (person.number, act)]
         change = finished[0] if finished else _carry_out(session, person.number, act)
-        try:
-            session.publisher.publish()
-            is_published = True
-        except NoQuorum:
-            is_published = False
+        is_published = session.try_to_publish()
         return _described(session.ledger, person) | {
             "act": act,
             "position": change.position,

@@ -34,7 +34,7 @@ from liberate.model.solvers import Solver
 from liberate.model.statistics import Statistic
 from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
-from liberate.privacy.gaussian import distributed
+from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.mechanism_base import Plain
 from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.runs.budget import BudgetAllocation, allocate_budget

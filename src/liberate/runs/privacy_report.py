@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from liberate.data.dataset import Dataset
-from liberate.privacy.accounting import PrivacyLoss, noise_warning, privacy_statement, sampler, signal_to_noise
+from liberate.privacy.accounting import PrivacyLoss
+from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.runs.folder import Run, load_dataset
 from liberate.runs.participants import find_participant
 from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features

@@ -26,7 +26,6 @@ from liberate.errors import FederationError, StaleModel
 from liberate.federation.coordinator.config import RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.participant.host import Host
-from liberate.federation.requests import carry_out
 from liberate.federation.session import RunSession
 from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.sharing.simulation import SharingSimulation
@@ -38,7 +37,7 @@ from liberate.files import write_atomic
 from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
-from liberate.ledger.rules.state import ModelReference
+from liberate.ledger.rules.round_state import ModelReference
 from liberate.model.metrics import evaluate_model, rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
@@ -269,15 +268,12 @@ def _learn(
     _arrange_sharing(run, task, federation, randomness, progress)
     host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
-        ledger=ledger,
-        key=federation.coordinator.key,
-        number=federation.coordinator.number,
+        writer=federation.coordinator,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
         store=store,
         config=plan.settings.federation,
         noise_placement=plan.noise_placement,
         randomness=randomness,
-        stopwatch=stopwatch,
         publish=federation.publisher.publish,
         participants=federation.cohort,
         uploads=uploads,
@@ -348,10 +344,10 @@ def _arrange_sharing(
 
 def _process_requests(task: PreparedRun, federation: RunSession, host: Host) -> None:
     """Do what people want to be done, unless a round is open."""
-    if federation.ledger.state.open_round is None:
-        processor = request_processor(federation, lambda: task.dataset)
-        if carry_out(processor):
-            host.reload()
+    if federation.ledger.state.open_round is not None:
+        return
+    if request_processor(federation, lambda: task.dataset).process_pending():
+        host.reload()
 
 
 def _check_rounds_left(run: Run, ledger: Ledger, wanted: int) -> None:

@@ -7,7 +7,7 @@ better off, is a reason to look and no proof: an honest participant of rare tast
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -89,18 +89,11 @@ def trace_influence(run: Run, version: int, progress: Progress = silent) -> Infl
         LiberateError: No such model of this run, its uploads were not kept or do not open, or they were masked.
     """
     if not UploadStore.exists(run.uploads_folder):
-        raise LiberateError(
-            f"{run.folder} kept no uploads", hint="a run keeps them with --set ledger.keep_uploads=true"
-        )
-
-    with (
-        run.open() as reader,
-        UploadStore(run.uploads_folder) as uploads,
-    ):
-        ledger = reader.ledger
-        closed = _round_of(ledger, run, version)
+        raise LiberateError(f"{run.folder} kept no uploads", hint="a run keeps them with ledger.keep_uploads=true")
+    with run.open() as reader, UploadStore(run.uploads_folder) as uploads:
+        closed = _round_of(reader.ledger, run, version)
         base = ModelStore(run.folder / "model").load(closed.record.base_version, closed.record.base_digest)
-        kept = _KeptUploads.of(ledger, uploads, closed, base)
+        kept = _KeptUploads.of(reader.ledger, uploads, closed, base)
 
         progress("reading the uploads")
         sizes = _Sizes.of(kept)
@@ -109,21 +102,9 @@ def trace_influence(run: Run, version: int, progress: Progress = silent) -> Infl
 
         progress("judging by held-out ratings")
         leave_out = _leave_one_out(run, closed, base, sizes)
-
         progress("solving without each of them")
-        effects = _effects(kept, leave_out)
-
-        names = PartyNames(ledger.state.principals, reader.devices)
-        influences = [
-            UploadInfluence(
-                **vars(names.of(number)),
-                size=norm,
-                row=sizes.rows[number],
-                fit=effects[number].fit if number in effects else None,
-                held_out=effects[number].held_out if number in effects else None,
-            )
-            for number, norm in sizes.norms.items()
-        ]
+        names = PartyNames(reader.ledger.state.principals, reader.devices)
+        influences = _influences(names, sizes, _effects(kept, leave_out))
 
     return InfluenceAnswer(
         version=version,
@@ -136,6 +117,19 @@ def trace_influence(run: Run, version: int, progress: Progress = silent) -> Infl
         missing=len(kept.used) - len(sizes.norms),
         participants=tuple(sorted(influences, key=_worst_first)),
     )
+
+
+def _influences(names: PartyNames, sizes: _Sizes, effects: Mapping[int, Effect]) -> list[UploadInfluence]:
+    return [
+        UploadInfluence(
+            **vars(names.of(number)),
+            size=norm,
+            row=sizes.rows[number],
+            fit=effects[number].fit if number in effects else None,
+            held_out=effects[number].held_out if number in effects else None,
+        )
+        for number, norm in sizes.norms.items()
+    ]
 
 
 def _worst_first(influence: UploadInfluence) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from liberate.crypto.signing import key_id
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import KeyId
 from liberate.ledger.format.parts import PrincipalRole
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 
 
 @dataclass(frozen=True, kw_only=True)

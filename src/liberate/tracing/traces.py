@@ -14,8 +14,8 @@ from liberate.ledger.trace.contributions import Contribution
 from liberate.ledger.trace.copies import TracedCopy
 from liberate.ledger.trace.participant import CopyUse, ParticipantTrace, RecipientTrace, RunSpend, trace_received
 from liberate.ledger.trace.participant import trace_participant as trace_on_ledger
-from liberate.runs.folder import Run
-from liberate.runs.participants import find_participant
+from liberate.runs.folder import Run, RunReader
+from liberate.runs.participants import Participant, find_participant
 from liberate.tracing.answers import (
     HistoryProof,
     ParticipantAnswer,
@@ -25,6 +25,7 @@ from liberate.tracing.answers import (
     SharedBase,
 )
 from liberate.tracing.entry_answers import (
+    CopyAnswer,
     ModelEntry,
     ShapedModel,
     consent_answer,
@@ -59,8 +60,12 @@ def trace_participant(run: Run, participant: str) -> ParticipantAnswer:
         trace = trace_on_ledger(reader.ledger, person.number)
         names = PartyNames(reader.ledger.state.principals, reader.devices)
         recipients = _recipients(trace.copies, trace.uses, names)
+    return _participant_answer(person, trace, recipients, _verified(run, trace))
 
-    checkpoint = _verified(run, trace)
+
+def _participant_answer(
+    person: Participant, trace: ParticipantTrace, recipients: tuple[CopyRecipient, ...], checkpoint: Checkpoint
+) -> ParticipantAnswer:
     models, descendants = _models_shaped_by(trace.contributions, trace.uses)
     return ParticipantAnswer(
         number=person.number,
@@ -114,7 +119,6 @@ def trace_share(run: Run, position: int) -> ShareAnswer:
 
     checkpoint = _verified(run, trace)
     models, descendants = _models_shaped_by((), uses)
-    others = (other for other in trace.copies if other is not copy)
     return ShareAnswer(
         sender=sender,
         shares=(copy_answer(copy),),
@@ -125,7 +129,7 @@ def trace_share(run: Run, position: int) -> ShareAnswer:
         updates=tuple(use_answer(use) for use in uses if isinstance(use.contribution.update.record, Update)),
         models=models,
         descendants=descendants,
-        same_base=tuple(copy_answer(other) for other in others if other.share.record.base == copy.share.record.base),
+        same_base=_others_of_base(trace.copies, copy),
         completeness=HistoryProof.of(trace.completeness),
         proofs=trace.proof_count,
         entry_count=checkpoint.size,
@@ -147,15 +151,9 @@ def trace_recipient(run: Run, name: str) -> RecipientAnswer:
     """
     with run.open() as reader:
         names = PartyNames(reader.ledger.state.principals, reader.devices)
-        number = int(name) if name.isdecimal() else len(names.principals)
-        if number >= len(names.principals) or names.principals[number].role != "coordinator":
-            number = find_participant(reader.ledger, reader.devices, name).number
-        trace = trace_received(reader.ledger, number)
+        trace = trace_received(reader.ledger, _recipient_number(reader, name))
         recipient = names.of(trace.number)
-        senders = [
-            CopySender(**vars(names.of(sender)), shares=tuple(copy.share.position for copy in copies))
-            for sender, copies in _grouped(trace.copies)
-        ]
+        senders = tuple(_sender(trace.copies, number, names) for number in sorted({c.sender for c in trace.copies}))
 
     checkpoint = _verified(run, trace)
     consents = {copy.consent.entry.position: copy.consent for copy in trace.copies}
@@ -168,7 +166,7 @@ def trace_recipient(run: Run, name: str) -> RecipientAnswer:
     return RecipientAnswer(
         **vars(recipient),
         shares=tuple(map(copy_answer, trace.copies)),
-        senders=tuple(senders),
+        senders=senders,
         consents=tuple(consent_answer(consent) for _, consent in sorted(consents.items())),
         completeness=HistoryProof.of(trace.completeness),
         proofs=len(proved) + 1,
@@ -184,9 +182,23 @@ def _verified(run: Run, trace: ParticipantTrace | RecipientTrace) -> Checkpoint:
     return verify_checkpoint(trace.checkpoint, run.verifier_key)
 
 
-def _grouped(copies: Sequence[TracedCopy]) -> list[tuple[int, list[TracedCopy]]]:
-    senders = sorted({copy.sender for copy in copies})
-    return [(sender, [copy for copy in copies if copy.sender == sender]) for sender in senders]
+def _recipient_number(reader: RunReader, name: str) -> int:
+    """Return the number of a coordinator, or of the participant whom a name means."""
+    principals = reader.ledger.state.principals
+    if name.isdecimal() and int(name) < len(principals) and principals[int(name)].role == "coordinator":
+        return int(name)
+    return find_participant(reader.ledger, reader.devices, name).number
+
+
+def _sender(copies: Sequence[TracedCopy], number: int, names: PartyNames) -> CopySender:
+    shares = tuple(copy.share.position for copy in copies if copy.sender == number)
+    return CopySender(**vars(names.of(number)), shares=shares)
+
+
+def _others_of_base(copies: Sequence[TracedCopy], copy: TracedCopy) -> tuple[CopyAnswer, ...]:
+    """Return the copies that were made of the same base copy as one, without it."""
+    base = copy.share.record.base
+    return tuple(copy_answer(other) for other in copies if other.share.record.base == base and other is not copy)
 
 
 def _recipients(copies: Sequence[TracedCopy], uses: Sequence[CopyUse], names: PartyNames) -> tuple[CopyRecipient, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from liberate.data.ratings import Ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.models import ModelStore
 from liberate.federation.wire.round_messages import RoundAnswer, decode_answer
-from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.federation.wire.transport import Reply, Request
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
@@ -23,6 +23,7 @@ from liberate.model.codec import encode_model
 from liberate.model.kernels.server import add_rows
 from liberate.model.profiles import fit_devices, predict
 from tests.federation.crashes import Crash, crash_at
+from tests.federation.hostile import editing, overhearing
 from tests.worlds import World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
@@ -63,15 +64,8 @@ def test_batches_do_not_change_the_model(tmp_path: Path, world: World, batch_siz
 
 
 def test_order_of_replies_does_not_matter(tmp_path: Path) -> None:
-    class Shuffled:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            return self._inner.exchange(requests)[::-1]
-
     straight = final_state(tmp_path / "a", PLAIN)
-    with stage(tmp_path / "b", PLAIN, wrap=Shuffled) as scene:
+    with stage(tmp_path / "b", PLAIN, wrap=editing(replies=lambda requests, replies: replies[::-1])) as scene:
         shuffled = encode_model(scene.learn())
 
     assert shuffled == straight[0]
@@ -98,17 +92,11 @@ def test_sums_do_not_depend_on_order() -> None:
 def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> None:
     seen: list[dict[int, bytes]] = []
 
-    class Twice:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
+    def note(requests: list[Request], replies: list[Reply]) -> list[Reply]:
+        seen.append({reply.sender: reply.body for reply in replies})
+        return replies
 
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            for _ in range(2):
-                replies = self._inner.exchange(requests)
-                seen.append({reply.sender: reply.body for reply in replies})
-            return replies
-
-    with stage(tmp_path, world, wrap=Twice) as scene:
+    with stage(tmp_path, world, wrap=editing(replies=note, deliveries=2)) as scene:
         scene.learn(1)
 
     for first, second in zip(seen[::2], seen[1::2], strict=True):
@@ -117,26 +105,13 @@ def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> N
 
 
 def test_noise_is_never_drawn_twice(tmp_path: Path) -> None:
-    uploads: list[bytes] = []
-
-    class Listening:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            replies = self._inner.exchange(requests)
-            for reply in replies:
-                answer = decode_answer(reply.body, RoundAnswer)
-                assert isinstance(answer, RoundAnswer)
-                uploads.append(answer.upload)
-            return replies
-
+    answers: list[RoundAnswer] = []
     silent = Ratings.from_triples(np.array([0]), np.array([0]), np.array([3.0]), 12, 9)
-    with stage(tmp_path, replace(LOCAL, ratings=silent), wrap=Listening) as scene:
+    with stage(tmp_path, replace(LOCAL, ratings=silent), wrap=overhearing(answers)) as scene:
         scene.learn()
 
-    assert len(uploads) == 36
-    assert len(set(uploads)) == 36
+    assert len(answers) == 36
+    assert len({answer.upload for answer in answers}) == 36
 
 
 DURABLE_STEPS = ((SqliteLedger, "_commit"), (DeviceStore, "put_answers"), (ModelStore, "save"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,17 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from liberate.errors import FederationError, InsufficientCohort
-from liberate.federation.coordinator.secure_aggregation import survivor_parts
+from liberate.federation.coordinator.survivors import survivor_parts
 from liberate.federation.keys import rotate_key
 from liberate.federation.participant.refusals import Refused
-from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer, encode_message
+from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
 from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares
-from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.federation.wire.transport import Reply, Request
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in, to_ranges
 from liberate.ledger.format.records import Aborted, ModelRecord, Round, Survivors
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
+from tests.federation.crashes import Crash
+from tests.federation.hostile import dying, editing, lying, overhearing, silent, vanishing
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 MASKED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
@@ -31,35 +33,6 @@ PLAIN = replace(MASKED, masks=False)
 PHASES = ("advertise", "share", "mask", "unmask")
 FIRST = 3
 """Number of the first of twelve participants; of eleven neighbours eight are needed."""
-
-
-def through(edit: Callable[[Request, list[Reply]], list[Reply]]) -> type[Transport]:
-    """Give a transport that edits the replies to each request."""
-
-    class Edited:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            return [reply for request in requests for reply in edit(request, self._inner.exchange([request]))]
-
-    return Edited
-
-
-def vanishing(absent: dict[str, set[int]]) -> type[Transport]:
-    """Give a transport in which some do not reply from a phase on."""
-
-    class Vanishing:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            gone: set[int] = set()
-            for phase in PHASES[: PHASES.index(requests[0].phase) + 1]:
-                gone |= absent.get(phase, set())
-            return self._inner.exchange([each for each in requests if each.recipient not in gone])
-
-    return Vanishing
 
 
 def survivors_on(scene: Stage) -> list[int]:
@@ -106,22 +79,14 @@ def test_masked_runs_go_on_and_their_ledger_is_sound(tmp_path: Path) -> None:
 
 
 def test_uploads_are_masked_on_their_way(tmp_path: Path) -> None:
-    uploads: dict[bool, list[bytes]] = {True: [], False: []}
+    answers: dict[bool, list[RoundAnswer]] = {True: [], False: []}
     for world in (MASKED, PLAIN):
-
-        def keep(request: Request, replies: list[Reply], world: World = world) -> list[Reply]:
-            for reply in replies:
-                if request.phase in ("mask", "update"):
-                    answer = decode_answer(reply.body, RoundAnswer)
-                    assert isinstance(answer, RoundAnswer)
-                    uploads[world.masks].append(answer.upload)
-            return replies
-
-        with stage(tmp_path / str(world.masks), world, wrap=through(keep)) as scene:
+        with stage(tmp_path / str(world.masks), world, wrap=overhearing(answers[world.masks])) as scene:
             scene.learn(1)
 
-    assert len(uploads[True]) == len(uploads[False]) == 12
-    assert not set(uploads[True]) & set(uploads[False])
+    masked, plain = ({answer.upload for answer in answers[masks]} for masks in (True, False))
+    assert len(masked) == len(plain) == 12
+    assert not masked & plain
 
 
 # --- who vanishes -----------------------------------------------------------------------------------------------------
@@ -138,7 +103,7 @@ def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_abort
     before_upload = absent["advertise"] | absent["share"] | absent["mask"]
     everybody = set().union(*absent.values())
     with TemporaryDirectory() as folder:
-        with stage(Path(folder) / "a", MASKED, wrap=vanishing(absent)) as scene:
+        with stage(Path(folder) / "a", MASKED, wrap=vanishing(absent, PHASES)) as scene:
             if len(everybody) > 3:
                 with pytest.raises(InsufficientCohort, match="were needed"):
                     scene.learn(1)
@@ -148,10 +113,6 @@ def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_abort
             assert set(survivors_on(scene)) == set(range(FIRST, FIRST + 12)) - before_upload
         with stage(Path(folder) / "b", PLAIN, wrap=silent(before_upload)) as scene:
             assert encode_model(scene.learn(1)) == encode_model(masked)
-
-
-def silent(absent: set[int]) -> type[Transport]:
-    return through(lambda request, replies: [] if request.recipient in absent else replies)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +126,7 @@ def silent(absent: set[int]) -> type[Transport]:
 )
 def test_a_round_with_too_few_is_aborted_and_another_one_goes_on(tmp_path: Path, phase: str, reason: str) -> None:
     absent = {phase: set(range(FIRST, FIRST + 8))}
-    with stage(tmp_path, MASKED, wrap=vanishing(absent)) as scene:
+    with stage(tmp_path, MASKED, wrap=vanishing(absent, PHASES)) as scene:
         with pytest.raises(InsufficientCohort, match=r"round 1: .* needed"):
             scene.learn(1)
         assert abort_reason(scene) == reason
@@ -175,18 +136,6 @@ def test_a_round_with_too_few_is_aborted_and_another_one_goes_on(tmp_path: Path,
 
 
 # --- who lies ---------------------------------------------------------------------------------------------------------
-
-
-def lying(phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]) -> type[Transport]:
-    """Give a transport in which the first participant lies in one phase."""
-
-    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
-        if (request.phase, request.recipient) != (phase, FIRST):
-            return replies
-        answers = [decode_answer(reply.body, kind) for reply in replies]
-        return [Reply(FIRST, encode_message(lie(a) if isinstance(a, kind) else a)) for a in answers]
-
-    return through(edit)
 
 
 def other_keys(message: msgspec.Struct) -> msgspec.Struct:
@@ -204,7 +153,7 @@ def fewer_shares(message: msgspec.Struct) -> msgspec.Struct:
 def test_a_participant_that_lies_early_is_left_out(
     tmp_path: Path, phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]
 ) -> None:
-    with stage(tmp_path / "a", MASKED, wrap=lying(phase, kind, lie)) as scene:
+    with stage(tmp_path / "a", MASKED, wrap=lying(FIRST, kind, lie, phase=phase)) as scene:
         masked = scene.learn(1)
         assert survivors_on(scene) == list(range(FIRST + 1, FIRST + 12))
     with stage(tmp_path / "b", PLAIN, wrap=silent({FIRST})) as scene:
@@ -212,39 +161,34 @@ def test_a_participant_that_lies_early_is_left_out(
 
 
 def test_a_false_share_is_found_where_one_is_to_spare(tmp_path: Path) -> None:
-    def false(message: msgspec.Struct) -> msgspec.Struct:
-        assert isinstance(message, RevealedShares)
+    def false(message: RevealedShares) -> RevealedShares:
         return RevealedShares(shares=[(owner, bytes(32)) for owner, _ in message.shares])
 
-    with stage(tmp_path / "a", MASKED, wrap=lying("unmask", RevealedShares, false)) as scene:
+    with stage(tmp_path / "a", MASKED, wrap=lying(FIRST, RevealedShares, false, phase="unmask")) as scene:
         masked = scene.learn(1)
     with stage(tmp_path / "b", PLAIN) as scene:
         assert encode_model(scene.learn(1)) == encode_model(masked)
 
 
 def test_false_shares_with_none_to_spare_abort_the_round(tmp_path: Path) -> None:
-    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
-        if request.phase != "unmask":
-            return replies
-        if request.recipient > FIRST + 8:
-            return []
-        answer = decode_answer(replies[0].body, RevealedShares)
-        assert isinstance(answer, RevealedShares)
-        false = [(owner, bytes(32) if request.recipient == FIRST else share) for owner, share in answer.shares]
-        return [Reply(request.recipient, encode_message(RevealedShares(shares=false)))]
+    def false(message: RevealedShares) -> RevealedShares:
+        return RevealedShares(shares=[(owner, bytes(32)) for owner, _ in message.shares])
 
-    with stage(tmp_path, MASKED, wrap=through(edit)) as scene:
+    none_to_spare = vanishing({"unmask": set(range(FIRST + 9, FIRST + 12))}, PHASES)
+    liar = lying(FIRST, RevealedShares, false, phase="unmask")
+    with stage(tmp_path, MASKED, wrap=lambda inner: liar(none_to_spare(inner))) as scene:
         with pytest.raises(InsufficientCohort, match="do not fit together"):
             scene.learn(1)
         assert abort_reason(scene) == "false_shares"
 
 
 def test_nonsense_is_counted_and_harms_nobody(tmp_path: Path) -> None:
-    def edit(request: Request, replies: list[Reply]) -> list[Reply]:
-        nonsense = request.recipient == FIRST and request.phase == "share"
-        return [Reply(FIRST, b"\xc1"), Reply(99, b"")] if nonsense else replies
+    def edit(requests: list[Request], replies: list[Reply]) -> list[Reply]:
+        if requests[0].phase != "share" or requests[0].recipient != FIRST:
+            return replies
+        return [Reply(FIRST, b"\xc1"), Reply(99, b""), *replies[1:]]
 
-    with stage(tmp_path, MASKED, wrap=through(edit)) as scene:
+    with stage(tmp_path, MASKED, wrap=editing(replies=edit)) as scene:
         scene.learn(1)
         assert survivors_on(scene) == list(range(FIRST + 1, FIRST + 12))
 
@@ -265,11 +209,11 @@ def test_a_host_refuses_nonsense_in_every_phase(tmp_path: Path) -> None:
 def test_keys_are_advertised_once_though_asked_for_twice_at_once(tmp_path: Path) -> None:
     bodies: list[bytes] = []
 
-    def watched(request: Request, replies: list[Reply]) -> list[Reply]:
-        bodies.append(request.body)
+    def note(requests: list[Request], replies: list[Reply]) -> list[Reply]:
+        bodies.append(requests[0].body)
         return []
 
-    with stage(tmp_path, replace(MASKED, is_simulated=False), wrap=through(watched)) as scene:
+    with stage(tmp_path, replace(MASKED, is_simulated=False), wrap=editing(replies=note)) as scene:
         with pytest.raises(InsufficientCohort):
             scene.learn(1)
 
@@ -278,10 +222,10 @@ def test_keys_are_advertised_once_though_asked_for_twice_at_once(tmp_path: Path)
 
 def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
     """The coordinator asks for the upload of a masked round as if it were a plain one."""
-    with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))})) as scene:
+    with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))}, PHASES)) as scene:
         with pytest.raises(InsufficientCohort):
             scene.learn(1)
-        view, known = scene.coordinator._view(), scene.host._checker.accepted
+        view, known = scene.coordinator._collector._checkpoint_view(), scene.host._checker.accepted
         assert known is not None
         (position,) = view.ledger.positions(kind="round")
 
@@ -319,32 +263,13 @@ def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_pat
 # --- who is killed ----------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 @pytest.mark.parametrize("is_delivered", [False, True])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, is_delivered: bool, after: int) -> None:
     """Killed before or after the first or the second chunk of a phase was answered: nobody is told anything new."""
-    left = after
-
-    class Deadly:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            nonlocal left
-            if requests[0].phase == phase:
-                if left == 0:
-                    if is_delivered:
-                        self._inner.exchange(requests)
-                    raise Killed
-                left -= 1
-            return self._inner.exchange(requests)
-
-    with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=Deadly) as scene:
+    killed = dying(phase, batch=after, delivered=None if is_delivered else 0)
+    with pytest.raises(Crash), stage(tmp_path / "a", MASKED, wrap=killed) as scene:
         scene.learn(1)
     with stage(tmp_path / "a", MASKED) as scene:
         masked = scene.learn(1)
@@ -361,12 +286,8 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
 def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
     tmp_path: Path, phase: str, is_delivered: bool
 ) -> None:
-    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
-        if request.phase == phase and (request.recipient > FIRST or not is_delivered):
-            raise Killed
-        return replies
-
-    with pytest.raises(Killed), stage(tmp_path / "a", MASKED, wrap=through(deadly)) as scene:
+    killed = dying(phase, delivered=2 if is_delivered else 1)
+    with pytest.raises(Crash), stage(tmp_path / "a", MASKED, wrap=killed) as scene:
         scene.learn(1)
     with stage(tmp_path / "a", MASKED) as scene:
         ledger, devices = scene.federation.ledger, scene.federation.devices
@@ -383,15 +304,9 @@ def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
 
 def test_a_round_whose_survivors_lost_their_uploads_is_aborted(tmp_path: Path) -> None:
     """Killed after the survivor set, and one of the survivors does not come back."""
-
-    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
-        if request.phase == "unmask":
-            raise Killed
-        return replies
-
-    with pytest.raises(Killed), stage(tmp_path, MASKED, wrap=through(deadly)) as scene:
+    with pytest.raises(Crash), stage(tmp_path, MASKED, wrap=dying("unmask", delivered=1)) as scene:
         scene.learn(1)
-    with stage(tmp_path, MASKED, wrap=vanishing({"mask": {FIRST}})) as scene:
+    with stage(tmp_path, MASKED, wrap=vanishing({"mask": {FIRST}}, PHASES)) as scene:
         with pytest.raises(InsufficientCohort, match="11 of 12 survivors"):
             scene.learn(1)
         assert abort_reason(scene) == "survivors_lost"
@@ -399,12 +314,7 @@ def test_a_round_whose_survivors_lost_their_uploads_is_aborted(tmp_path: Path) -
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1", None])
 def test_a_lost_file_of_the_coordinator_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
-    def deadly(request: Request, replies: list[Reply]) -> list[Reply]:
-        if request.phase == "mask":
-            raise Killed
-        return replies
-
-    with pytest.raises(Killed), stage(tmp_path, MASKED, wrap=through(deadly)) as scene:
+    with pytest.raises(Crash), stage(tmp_path, MASKED, wrap=dying("mask", delivered=1)) as scene:
         scene.learn(1)
     kept = tmp_path / "model" / "round.masks"
     kept.unlink() if damage is None else kept.write_bytes(damage)

@@ -6,7 +6,7 @@ The liar holds an enrolled key and signs what it sends: only what is sent gives 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +23,11 @@ from liberate.errors import BadCommitment, FederationError, InsufficientCohort
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRefusal,
-    decode_answer,
     decode_upload,
     encode_message,
     encode_upload,
 )
-from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.federation.wire.transport import Reply
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import Aborted, Round, Update
@@ -37,6 +36,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
 from liberate.model.model import Model
 from liberate.model.solvers import AggregatedStatistics
+from tests.federation.hostile import Wrap, editing, lying, silent
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 LIAR = 5
@@ -57,21 +57,9 @@ EVERYWHERE = pytest.mark.parametrize(
 )
 
 
-def hostile(scene: Stage, forge: Callable[[RoundAnswer, Round], RoundAnswer]) -> None:
+def forging(scene: Stage, forge: Callable[[RoundAnswer, Round], RoundAnswer]) -> Wrap:
     """Let one participant's answers be forged on their way."""
-    inner = scene.coordinator._transport
-
-    class Forging:
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            replies = []
-            for reply in inner.exchange(requests):
-                answer = decode_answer(reply.body, RoundAnswer)
-                if reply.sender == LIAR and isinstance(answer, RoundAnswer):
-                    reply = Reply(reply.sender, encode_message(forge(answer, open_round(scene))))
-                replies.append(reply)
-            return replies
-
-    scene.coordinator._transport = Forging()
+    return lying(LIAR, RoundAnswer, lambda answer: forge(answer, open_round(scene)))
 
 
 def open_round(scene: Stage) -> Round:
@@ -109,8 +97,8 @@ def with_numbers(answer: RoundAnswer, record: Round, change: Callable[[np.ndarra
 def refused(folder: Path, world: World, forge: Callable[[Stage, RoundAnswer, Round], RoundAnswer]) -> tuple[Model, str]:
     """Learn two rounds beside a liar; give the last model and the one reason for which both answers were refused."""
     with stage(folder, world) as scene:
-        hostile(scene, lambda answer, record: forge(scene, answer, record))
-        model = scene.learn(2)
+        with scene.edited(forging(scene, lambda answer, record: forge(scene, answer, record))):
+            model = scene.learn(2)
         ledger = scene.federation.ledger
         assert ledger.positions(kind="update", author=LIAR) == []
         ((reason, count),) = scene.coordinator.refused.items()
@@ -122,14 +110,7 @@ def refused(folder: Path, world: World, forge: Callable[[Stage, RoundAnswer, Rou
 
 def learned_without(folder: Path, world: World) -> Model:
     """Learn two rounds of which the liar's answers never arrive."""
-    with stage(folder, world) as scene:
-        inner = scene.coordinator._transport
-
-        class Silent:
-            def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-                return inner.exchange([request for request in requests if request.recipient != LIAR])
-
-        scene.coordinator._transport = Silent()
+    with stage(folder, world, wrap=silent({LIAR})) as scene:
         return scene.learn(2)
 
 
@@ -259,8 +240,8 @@ def test_an_answer_replayed_in_a_later_round_is_refused(tmp_path: Path) -> None:
             first.append(answer)
             return first[0]
 
-        hostile(scene, forge)
-        scene.learn(3)
+        with scene.edited(forging(scene, forge)):
+            scene.learn(3)
 
         assert scene.coordinator.refused == {"replayed": 2}
         assert len(scene.federation.ledger.positions(kind="update", author=LIAR)) == 1
@@ -270,9 +251,9 @@ def test_a_refusal_is_logged_and_the_reasons_stand_in_the_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with stage(tmp_path, replace(PLAIN, min_participation=1.0)) as scene:
-        hostile(scene, lambda answer, record: msgspec.structs.replace(answer, salt=b""))
-
+        without_salt = lying(LIAR, RoundAnswer, lambda answer: msgspec.structs.replace(answer, salt=b""))
         with (
+            scene.edited(without_salt),
             caplog.at_level(logging.WARNING),
             pytest.raises(InsufficientCohort, match=r"11 updates, 12 were needed \(bad_salt: 1\)"),
         ):
@@ -283,15 +264,10 @@ def test_a_refusal_is_logged_and_the_reasons_stand_in_the_error(
 
 @pytest.mark.parametrize("reason", ["x" * 33, "\x1b[2J", "Too Late", ""], ids=["long", "escape", "words", "none"])
 def test_a_reason_that_is_no_code_is_not_repeated(tmp_path: Path, reason: str) -> None:
-    class Talking:
-        def __init__(self, inner: Transport) -> None: ...
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            words = encode_message(RoundRefusal(reason=reason, detail="", known_size=0))
-            return [Reply(request.recipient, words) for request in requests]
-
+    words = encode_message(RoundRefusal(reason=reason, detail="", known_size=0))
+    talking = editing(replies=lambda requests, _: [Reply(request.recipient, words) for request in requests])
     with (
-        stage(tmp_path, PLAIN, wrap=Talking) as scene,
+        stage(tmp_path, PLAIN, wrap=talking) as scene,
         pytest.raises(InsufficientCohort, match=r"needed \(unreadable: 12\)$"),
     ):
         scene.learn(1)

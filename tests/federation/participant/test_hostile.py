@@ -23,7 +23,7 @@ from liberate.federation.wire.round_messages import (
     decode_message,
     encode_message,
 )
-from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Digest
 from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.format.entries import decode_entry, sign
@@ -31,31 +31,14 @@ from liberate.ledger.format.number_sets import numbers_in, to_ranges
 from liberate.ledger.format.records import Aborted, ModelRecord, Round, Update
 from liberate.model.codec import encode_model, model_digest
 from liberate.privacy.mechanisms import mechanism_from
+from tests.federation.crashes import Crash
+from tests.federation.hostile import dying, editing, lying, silent
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
 LOCAL = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
 
 Edit = Callable[[RoundAnswer], RoundAnswer]
-
-
-def lying(edit: Edit, liar: int) -> type[Transport]:
-    """Give a transport in which one participant's answers are edited."""
-
-    class Lying:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            replies = []
-            for reply in self._inner.exchange(requests):
-                answer = decode_answer(reply.body, RoundAnswer)
-                if reply.sender == liar and isinstance(answer, RoundAnswer):
-                    reply = Reply(reply.sender, encode_message(edit(answer)))
-                replies.append(reply)
-            return replies
-
-    return Lying
 
 
 def flip(data: bytes, place: int) -> bytes:
@@ -88,7 +71,7 @@ LIES: dict[str, Edit] = {
 @pytest.mark.parametrize("lie", LIES, ids=[name.replace(" ", "-") for name in LIES])
 def test_lie_is_left_out_and_the_rest_is_learned(tmp_path: Path, lie: str) -> None:
     liar = 5
-    with stage(tmp_path / "a", PLAIN, wrap=lying(LIES[lie], liar)) as scene:
+    with stage(tmp_path / "a", PLAIN, wrap=lying(liar, RoundAnswer, LIES[lie])) as scene:
         model = scene.learn(1)
         ledger = scene.federation.ledger
         authors = {decode_entry(ledger.entry(p)).record.author for p in ledger.positions(kind="update")}
@@ -98,19 +81,6 @@ def test_lie_is_left_out_and_the_rest_is_learned(tmp_path: Path, lie: str) -> No
     with stage(tmp_path / "b", PLAIN, wrap=silent({liar})) as scene:
         without = scene.learn(1)
     assert encode_model(model) == encode_model(without)
-
-
-def silent(absent: set[int]) -> type[Transport]:
-    """Give a transport in which some participants never reply."""
-
-    class Silent:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            return self._inner.exchange([r for r in requests if r.recipient not in absent])
-
-    return Silent
 
 
 NOISE = {
@@ -124,15 +94,10 @@ NOISE = {
 
 @pytest.mark.parametrize("noise", NOISE, ids=[name.replace(" ", "-") for name in NOISE])
 def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path, noise: str) -> None:
-    class Noisy:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
+    def edit(_: list[Request], replies: list[Reply]) -> list[Reply]:
+        return [replace(reply, body=NOISE[noise]) if reply.sender == 5 else reply for reply in replies]
 
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            replies = self._inner.exchange(requests)
-            return [Reply(reply.sender, NOISE[noise] if reply.sender == 5 else reply.body) for reply in replies]
-
-    with stage(tmp_path / "a", PLAIN, wrap=Noisy) as scene:
+    with stage(tmp_path / "a", PLAIN, wrap=editing(replies=edit)) as scene:
         model = scene.learn(1)
     with stage(tmp_path / "b", PLAIN, wrap=silent({5})) as scene:
         without = scene.learn(1)
@@ -141,15 +106,10 @@ def test_noise_instead_of_a_reply_harms_nobody_else(tmp_path: Path, noise: str) 
 
 
 def test_answer_given_twice_counts_once(tmp_path: Path) -> None:
-    class Insistent:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
+    def insist(_: list[Request], replies: list[Reply]) -> list[Reply]:
+        return replies + [reply for reply in replies if reply.sender == 5]
 
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            replies = self._inner.exchange(requests)
-            return replies + [reply for reply in replies if reply.sender == 5]
-
-    with stage(tmp_path / "a", PLAIN, wrap=Insistent) as scene:
+    with stage(tmp_path / "a", PLAIN, wrap=editing(replies=insist)) as scene:
         model = scene.learn(1)
     with stage(tmp_path / "b", PLAIN) as scene:
         honest = scene.learn(1)
@@ -170,8 +130,8 @@ def test_signed_update_of_wrong_shape_is_left_out(tmp_path: Path) -> None:
             )
             return RoundAnswer(entry=sign(record, key), upload=upload, salt=answer.salt)
 
-        scene.coordinator._transport = lying(edit, liar)(scene.coordinator._transport)  # type: ignore[call-arg]
-        scene.learn(1)
+        with scene.edited(lying(liar, RoundAnswer, edit)):
+            scene.learn(1)
         ledger = scene.federation.ledger
 
         assert ledger.positions(kind="update", author=liar) == []
@@ -201,21 +161,15 @@ def test_too_few_answers_abort_the_round_and_the_next_one_can_be_opened(tmp_path
 
 def captured(scene: Stage) -> RoundRequest:
     """Open a round, and give the request that the coordinator sends, answered by nobody."""
-    requests: list[Request] = []
+    bodies: list[bytes] = []
 
-    class Capturing:
-        def exchange(self, sent: Sequence[Request]) -> list[Reply]:
-            requests.extend(sent)
-            return []
+    def capture(requests: list[Request]) -> list[Request]:
+        bodies.extend(request.body for request in requests)
+        return []
 
-    direct = scene.coordinator._transport
-    scene.coordinator._transport = Capturing()
-    try:
-        with pytest.raises(InsufficientCohort):
-            scene.round(scene.first)
-    finally:
-        scene.coordinator._transport = direct
-    return decode_message(requests[0].body, RoundRequest)
+    with scene.edited(editing(requests=capture)), pytest.raises(InsufficientCohort):
+        scene.round(scene.first)
+    return decode_message(bodies[0], RoundRequest)
 
 
 def answers(scene: Stage, request: RoundRequest) -> list[RoundAnswer | RoundRefusal]:
@@ -404,20 +358,16 @@ def test_rolled_back_and_split_logs_are_refused(tmp_path: Path) -> None:
 
 def test_closed_round_is_not_answered_again(tmp_path: Path) -> None:
     with stage(tmp_path, PLAIN) as scene:
-        requests: list[bytes] = []
+        bodies: list[bytes] = []
 
-        class Listening:
-            def __init__(self, inner: Transport) -> None:
-                self._inner = inner
+        def note(requests: list[Request]) -> list[Request]:
+            bodies.append(requests[0].body)
+            return requests
 
-            def exchange(self, sent: Sequence[Request]) -> list[Reply]:
-                requests.append(sent[0].body)
-                return self._inner.exchange(sent)
-
-        scene.coordinator._transport = Listening(scene.coordinator._transport)
-        scene.learn(2)
-        first = decode_message(requests[0], RoundRequest)
-        latest = decode_message(requests[-1], RoundRequest)
+        with scene.edited(editing(requests=note)):
+            scene.learn(2)
+        first = decode_message(bodies[0], RoundRequest)
+        latest = decode_message(bodies[-1], RoundRequest)
         late = msgspec.structs.replace(
             first,
             checkpoint=latest.checkpoint,
@@ -469,16 +419,7 @@ def digest_of(scene: Stage) -> bytes:
 
 
 def test_open_round_of_another_model_is_refused(tmp_path: Path) -> None:
-    class Broken(Exception):
-        pass
-
-    class Breaking:
-        def __init__(self, inner: Transport) -> None: ...
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            raise Broken
-
-    with stage(tmp_path, PLAIN, wrap=Breaking) as scene, pytest.raises(Broken):
+    with stage(tmp_path, PLAIN, wrap=dying("update", delivered=0)) as scene, pytest.raises(Crash):
         scene.learn(1)
 
     with stage(tmp_path, PLAIN) as scene:

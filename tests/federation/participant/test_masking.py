@@ -25,7 +25,7 @@ from liberate.federation.wire.secagg_messages import (
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Record, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.privacy import secure_aggregation
 from tests.federation.masked import (
     COORDINATOR,
@@ -125,7 +125,7 @@ def test_keys_for_another_entry_of_a_round_are_refused(party: Party) -> None:
 
 @pytest.mark.parametrize("participants", [[], [3], [3, 4]])
 def test_a_cohort_of_two_is_no_crowd(participants: list[int]) -> None:
-    with pytest.raises(FederationError, match="3 people or more"):
+    with pytest.raises(FederationError, match="list 3 participants or more"):
         masked_round(sign(round_record(participants, 1), COORDINATOR))
 
 
@@ -254,7 +254,8 @@ def test_each_phase_needs_the_one_before(party: Party) -> None:
         party.masks.receive(party.device(ALICE), party.round, request)
     party.advertise()
 
-    assert not party.masks.is_ready(party.device(ALICE), party.round)
+    with pytest.raises(Refused, match="shares first"):
+        party.masks.require_ready(party.device(ALICE), party.round)
     with pytest.raises(Refused, match="0 neighbours continue"):
         party.masks.receive(party.device(ALICE), party.round, request)
     with pytest.raises(Refused, match="0 neighbours survive"):
@@ -281,7 +282,8 @@ def test_shares_that_are_replayed_or_changed_are_refused(party: Party) -> None:
         with pytest.raises(Refused) as refused:
             party.masks.receive(party.device(ALICE), party.round, MaskRequest(round=b"", received=received))
         assert refused.value.reason == reason
-    assert not party.masks.is_ready(party.device(ALICE), party.round)
+    with pytest.raises(Refused, match="shares first"):
+        party.masks.require_ready(party.device(ALICE), party.round)
 
 
 def test_a_neighbour_that_seals_no_shares_is_refused(party: Party) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 
 from liberate.arrays import FixedPointStatistics
 from liberate.federation.coordinator.upload_validation import UploadValidator
-from liberate.federation.participant.answers import AnswerInputs, AnswerSecrets, RoundAnswers
+from liberate.federation.participant.answers import AnswerInputs, RoundAnswers
 from liberate.federation.participant.checks import RoundTask
-from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.device_rows import AnswerSecrets, Device, OutboxMessage
 from liberate.federation.wire.round_messages import (
     RoundAnswer,
     RoundRequest,
@@ -22,11 +21,12 @@ from liberate.federation.wire.round_messages import (
     decode_upload,
     encode_message,
 )
-from liberate.federation.wire.transport import Reply, Request, Transport
+from liberate.federation.wire.transport import Reply, Request
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round
 from liberate.privacy.misuse import NoiseReuse, ObservedUpload, noise_misuse
 from liberate.randomness import SimulatedRandomness
+from tests.federation.hostile import editing
 from tests.worlds import World, low_rank_ratings, stage
 
 LAPLACE = World(ratings=low_rank_ratings(), mode="local", epsilon=6.0)
@@ -39,20 +39,14 @@ def misuse(folder: Path, world: World) -> list[NoiseReuse]:
     transcript: list[ObservedUpload] = []
     clips: set[int] = set()
 
-    class Insisting:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
+    def note(requests: list[Request], replies: list[Reply]) -> list[Reply]:
+        record = decode_entry(decode_message(requests[0].body, RoundRequest).entry).record
+        assert isinstance(record, Round)
+        clips.add(record.mechanism.parameters["clip_units"])
+        transcript.extend(seen(reply, record) for reply in replies)
+        return replies
 
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            record = decode_entry(decode_message(requests[0].body, RoundRequest).entry).record
-            assert isinstance(record, Round)
-            clips.add(record.mechanism.parameters["clip_units"])
-            for _ in range(2):
-                replies = self._inner.exchange(requests)
-                transcript.extend(seen(reply, record) for reply in replies)
-            return replies
-
-    with stage(folder, world, wrap=Insisting) as scene:
+    with stage(folder, world, wrap=editing(replies=note, deliveries=2)) as scene:
         scene.learn()
         participants = len(scene.host.numbers)
     assert len(transcript) == 2 * world.rounds * participants

@@ -22,7 +22,8 @@ from liberate.ledger.witness.protocol import AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
 from liberate.model.codec import encode_model
 from liberate.randomness import SimulatedClock
-from tests.federation.participant.test_hostile import answers, captured, reasons, silent
+from tests.federation.hostile import silent
+from tests.federation.participant.test_hostile import answers, captured, reasons
 from tests.ledger.world import LOG_KEY, LOG_VKEY, create
 from tests.ledger.world import World as LedgerWorld
 from tests.worlds import Stage, World, low_rank_ratings, stage

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from liberate.database import SqliteStore
 from liberate.errors import FederationError, LiberateError, SealBroken
 from liberate.federation.store.device_rows import DeviceData, OutboxMessage, PendingKeyChange, SecAggState
 from liberate.federation.store.devices import DeviceStore
@@ -31,7 +32,7 @@ def outgoing(tag: str) -> OutboxMessage:
 
 @pytest.fixture
 def devices(tmp_path: Path) -> Iterator[DeviceStore]:
-    holdings = ((person, holding(slot)) for slot, person in enumerate(PEOPLE))
+    holdings = [(person, holding(slot)) for slot, person in enumerate(PEOPLE)]
     with DeviceStore.create(tmp_path / "devices", holdings) as devices:
         yield devices
 
@@ -98,15 +99,12 @@ def test_people_are_found_by_id_and_number(devices: DeviceStore) -> None:
     assert devices.find(user_id="dora") is None
 
 
-def test_killed_creation_leaves_no_store(tmp_path: Path) -> None:
+def test_killed_creation_leaves_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "devices"
-
-    def holdings_that_stop() -> object:
-        yield "anna", holding(0)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        DeviceStore.create(folder, holdings_that_stop())  # type: ignore[arg-type]  # a generator that breaks off
+    with monkeypatch.context() as patched:
+        crash_at(patched, [(SqliteStore, "_execute_many")], 1, before=False)
+        with pytest.raises(Crash):
+            DeviceStore.create(folder, [("anna", holding(1)), ("bert", holding(2))])
 
     assert not DeviceStore.exists(folder)
     with DeviceStore.create(folder, [("anna", holding(0))]) as devices:

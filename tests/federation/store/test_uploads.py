@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from liberate.federation.store.models import ModelStore
 from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.store.uploads import StoredUpload, UploadStore
 from liberate.federation.wire.secagg_messages import AdvertisedKeys
-from liberate.federation.wire.transport import Reply, Request, Transport
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Update
 from liberate.ledger.log.sqlite import SqliteLedger
 from tests.federation.crashes import Crash, crash_at
+from tests.federation.hostile import silent
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
@@ -68,7 +67,7 @@ def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
 def learn_and_keep(scene: Stage, folder: Path, rounds: int) -> None:
     """Carry out rounds with a coordinator that keeps uploads, from where the ledger is."""
     with UploadStore(folder) as uploads:
-        scene.coordinator._uploads = uploads
+        scene.coordinator._collector.uploads = uploads
         model = scene.first
         reached = scene.federation.ledger.state.model
         if reached is not None:
@@ -109,14 +108,8 @@ def test_a_crash_at_any_step_leaves_no_upload_out(
 
 
 def test_a_round_without_a_model_leaves_nothing(tmp_path: Path) -> None:
-    class Half:
-        def __init__(self, inner: Transport) -> None:
-            self._inner = inner
-
-        def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-            return [reply for reply in self._inner.exchange(requests) if reply.sender % 4 == 0]
-
-    with stage(tmp_path, PLAIN, wrap=Half) as scene, pytest.raises(InsufficientCohort):
+    absent = {number for number in range(3, 15) if number % 4}
+    with stage(tmp_path, PLAIN, wrap=silent(absent)) as scene, pytest.raises(InsufficientCohort):
         learn_and_keep(scene, tmp_path / "uploads", 1)
     with UploadStore(tmp_path / "uploads") as uploads:
         assert uploads.count(1) == 0

@@ -12,7 +12,7 @@ from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.log.tables import SCHEMA
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.format.sharing_records import UsedCopy
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.trace.completeness import prove_completeness, verify_completeness
 from tests.ledger.rules.test_transition import CROWD, SHARING_REASONS, Make, change, refused, snapshot
 from tests.ledger.world import (

@@ -22,7 +22,7 @@ from liberate.ledger.format.number_sets import Range, numbers_in, to_ranges
 from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
 from liberate.ledger.format.records import Genesis, Record, Update
 from liberate.ledger.format.refusals import Reason
-from liberate.ledger.rules.state import ModelReference, OpenRound
+from liberate.ledger.rules.round_state import ModelReference, OpenRound
 from liberate.ledger.rules.transition import LARGEST_SEQUENCE_STEP, apply_entry
 from tests.ledger.world import (
     COORDINATOR,

@@ -220,7 +220,7 @@ def connect(*arguments, **options):
     return real(*arguments, factory=Dying, **options)
 
 real = sqlite3.connect
-module.sqlite3.connect = connect
+sqlite3.connect = connect
 cosign = module.cosign
 def dying_cosign(*arguments):
     step()

@@ -17,8 +17,8 @@ from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Aborted, Round
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.queries.usable_copies import pooled_copies
-from liberate.ledger.rules.participants import MAX_PEOPLE
-from liberate.ledger.rules.state import OpenRound
+from liberate.ledger.rules.participants import MAX_PARTICIPANTS
+from liberate.ledger.rules.round_state import OpenRound
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
@@ -127,8 +127,8 @@ def _name_senders(writer: EntryWriter, pool: PoolStore, current: OpenRound) -> N
     """Name everybody whose copies may be used and who is not named yet."""
     record = current.record
     senders = [sender for sender in _usable_senders(writer, pool) if sender not in current.pool]
-    for begin in range(0, len(senders), MAX_PEOPLE):
-        participants = to_ranges(senders[begin : begin + MAX_PEOPLE])
+    for begin in range(0, len(senders), MAX_PARTICIPANTS):
+        participants = to_ranges(senders[begin : begin + MAX_PARTICIPANTS])
         writer.append(
             PoolRecord(**writer.header(), round=record.number, round_hash=current.hash, participants=participants)
         )

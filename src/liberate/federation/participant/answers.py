@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from liberate.arrays import FixedPointStatistics, Float32Array, RealStatistics
@@ -15,32 +16,17 @@ from liberate.errors import FederationError
 from liberate.federation.participant.checks import RoundTask
 from liberate.federation.participant.masking import MaskingClient
 from liberate.federation.participant.received_copies import ReceivedCopies
-from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.device_rows import AnswerSecrets, Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.wire.round_messages import RoundAnswer, encode_message, encode_upload
 from liberate.federation.wire.transport import Reply
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import decode_record, sign
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
 from liberate.model.profiles import fit_devices
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.randomness import Randomness
 from liberate.timing import Stopwatch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerSecrets:
-    """What hides one answer, 32 bytes each.
-
-    Attributes:
-        noise_key: The noise is derived from it.
-        upload_salt: Opens the upload's commitment.
-        profile_salt: Opens the profile's commitment.
-    """
-
-    noise_key: bytes
-    upload_salt: bytes
-    profile_salt: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +127,16 @@ class RoundAnswers:
             FederationError: An upload comes out otherwise than it was committed to. It is not sent: beside the first it
                 would reveal more than was paid for.
         """
-        inputs = [_inputs_of(device, message) for device, message in stored]
+        updates = [decode_record(message.entry, Update) for _, message in stored]
+        inputs = [
+            AnswerInputs(device=device, copies=update.shares, secrets=message)
+            for (device, message), update in zip(stored, updates, strict=True)
+        ]
         uploads, _ = self._compute(task, inputs)
+
         replies = []
-        for (device, message), upload in zip(stored, uploads, strict=True):
-            if _update(message).commitment != salted_commitment(message.upload_salt, upload):
+        for (device, message), update, upload in zip(stored, updates, uploads, strict=True):
+            if update.commitment != salted_commitment(message.upload_salt, upload):
                 raise FederationError(
                     f"device {device.slot} cannot regenerate its upload to round {task.record.number}",
                     hint="was the model, the code or the machine changed in the middle of a round?",
@@ -169,8 +160,9 @@ class RoundAnswers:
         """Return the uploads of devices, one after the other, and their profiles, shape (n_devices, n_factors + 1)."""
         ratings = self.ratings.select(np.array([used.device.slot for used in inputs], np.int64))
         with self.stopwatch.measure("fit"):
-            copies = [(used.device.slot, used.copies) for used in inputs]
-            statistics = self.copies.compute(task.statistic, task.model, ratings, copies)
+            statistics = self.copies.compute(
+                task.statistic, task.model, ratings, [(used.device.slot, used.copies) for used in inputs]
+            )
             profiles = fit_devices(task.model, ratings)
 
         with self.stopwatch.measure("noise"):
@@ -183,15 +175,13 @@ class RoundAnswers:
                 for used, values in zip(inputs, uploads, strict=True):
                     self.masking.add(used.device, task.masked, values)
 
-        encoded = (encode_upload(release, index, is_dense=task.is_dense) for index in range(len(inputs)))
-        return encoded, profiles
+        return (encode_upload(release, index, is_dense=task.is_dense) for index in range(len(inputs))), profiles
 
     def _protect(self, task: RoundTask, statistics: RealStatistics, noise_keys: list[bytes]) -> FixedPointStatistics:
         mechanism = task.accepted.mechanism
         if task.record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
             return mechanism.clip(statistics)
-        exact = not self.randomness.is_simulated
-        return mechanism.release(statistics, task.record.shape[0], noise_keys, exact=exact)
+        return mechanism.release(statistics, task.record.shape[0], noise_keys, exact=not self.randomness.is_simulated)
 
     def _sign_answer(
         self, task: RoundTask, charge: Charge, inputs: AnswerInputs, upload: bytes, profile: Float32Array
@@ -225,27 +215,8 @@ class RoundAnswers:
         with self.stopwatch.measure("sign"):
             entry = sign(record, self.keys[device.slot])
 
-        message = OutboxMessage(
-            entry=entry,
-            noise_key=secrets.noise_key,
-            upload_salt=secrets.upload_salt,
-            profile_salt=secrets.profile_salt,
-        )
+        message = OutboxMessage(entry=entry, **msgspec.structs.asdict(secrets))
         return SignedAnswer(device=answered, message=message, reply=_reply(device, message, upload))
-
-
-def _inputs_of(device: Device, message: OutboxMessage) -> AnswerInputs:
-    """Return what a stored answer was computed from."""
-    secrets = AnswerSecrets(
-        noise_key=message.noise_key, upload_salt=message.upload_salt, profile_salt=message.profile_salt
-    )
-    return AnswerInputs(device=device, copies=_update(message).shares, secrets=secrets)
-
-
-def _update(message: OutboxMessage) -> Update:
-    record = decode_entry(message.entry).record
-    assert isinstance(record, Update)  # nothing else is put into the outbox
-    return record
 
 
 def _reply(device: Device, message: OutboxMessage, upload: bytes) -> Reply:

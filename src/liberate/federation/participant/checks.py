@@ -99,6 +99,11 @@ class RoundChecker:
         note = store.checkpoint()
         self.accepted = None if note is None else verify_checkpoint(note, policy.log_key)
 
+    @property
+    def known_size(self) -> int:
+        """Tree size of the accepted checkpoint, 0 if none was accepted."""
+        return 0 if self.accepted is None else self.accepted.size
+
     def check_round(self, request: RoundRequest) -> AcceptedRound:
         """Return the round of a request, after checking its entry, its inclusion in the log, and its terms.
 

@@ -73,7 +73,7 @@ class Host:
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, policy, self._n_items, is_simulated=randomness.is_simulated)
-        self._masking = MaskingClient(store, keys, policy, randomness)
+        self._masking = MaskingClient(store=store, keys=keys, policy=policy, randomness=randomness)
         self._copies = ReceivedCopies(store)
         self._answers = RoundAnswers(
             store=store,
@@ -215,8 +215,7 @@ class Host:
         """Check that a device may upload; return its answer if it is stored already."""
         check_terms(device, task.record)
         if task.masked is not None:
-            is_ready = self._masking.is_ready(device, task.masked)
-            require(is_ready, "phase", "a masked upload needs the neighbours' shares first")
+            self._masking.require_ready(device, task.masked)
         if device.last_round < task.record.number:
             return None
 
@@ -236,10 +235,7 @@ class Host:
         return results, refusals
 
     def _refuse(self, number: int, refusal: Refused) -> Reply:
-        known = self._checker.accepted
-        message = RoundRefusal(
-            reason=refusal.reason, detail=refusal.detail, known_size=0 if known is None else known.size
-        )
+        message = RoundRefusal(reason=refusal.reason, detail=refusal.detail, known_size=self._checker.known_size)
         return Reply(number, encode_message(message))
 
 

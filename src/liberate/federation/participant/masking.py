@@ -8,6 +8,7 @@ it reveals a share of one of the two secrets, and never of the other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
@@ -36,23 +37,21 @@ from liberate.privacy.secure_aggregation import SHARE_BYTES, MaskSecrets
 from liberate.randomness import Randomness
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MaskingClient:
     """What the devices of a host do in masked rounds.
 
-    Args:
+    Attributes:
         store: Where they store how far they are.
         keys: Their signing keys, by slot.
         policy: What their participants agreed to.
         randomness: Source of their secrets.
     """
 
-    def __init__(
-        self, store: DeviceStore, keys: Mapping[int, SigningKey], policy: ParticipationPolicy, randomness: Randomness
-    ) -> None:
-        self._store = store
-        self._keys = keys
-        self._policy = policy
-        self._randomness = randomness
+    store: DeviceStore
+    keys: Mapping[int, SigningKey]
+    policy: ParticipationPolicy
+    randomness: Randomness
 
     def advertise(self, current: MaskedRound, devices: Sequence[Device], note: str) -> list[AdvertisedKeys]:
         """Return signed keys for a round, drawn and stored at the first request, and the same keys later.
@@ -66,22 +65,22 @@ class MaskingClient:
             Refused: Keys were advertised for another round of this number.
         """
         round_number = current.record.number
-        states, fresh = [], []
+        states = []
         for device in devices:
-            state = self._store.secagg_state(device.slot, round_number)
-            if state is None:
-                secret = self._randomness.secret("masks", round_number, device.enrolled_number)
-                state = SecAggState(round_hash=current.hash, secret=secret)
-                fresh.append((device.slot, state))
+            state = self.store.secagg_state(device.slot, round_number) or SecAggState(
+                round_hash=current.hash,
+                secret=self.randomness.secret("masks", round_number, device.enrolled_number),
+            )
             require(
                 state.round_hash == current.hash,
                 "answered",
                 f"keys were advertised for another entry of round {round_number}",
             )
-            states.append(state)
+            states.append((device.slot, state))
 
-        self._store.put_secagg_states(round_number, fresh, note=note)
-        return [self._signed_keys(current, device, state) for device, state in zip(devices, states, strict=True)]
+        # Stored before any key leaves: after a crash the device must still be able to do what it advertised.
+        self.store.put_secagg_states(round_number, states, note=note)
+        return [self._signed_keys(current, device, state) for device, (_, state) in zip(devices, states, strict=True)]
 
     def share(
         self, device: Device, current: MaskedRound, request: ShareKeysRequest, checkpoint: Checkpoint
@@ -137,10 +136,14 @@ class MaskingClient:
 
         self._put(current, device, msgspec.structs.replace(state, received=received))
 
-    def is_ready(self, device: Device, current: MaskedRound) -> bool:
-        """Whether a device has received what it needs to mask an upload."""
-        state = self._store.secagg_state(device.slot, current.record.number)
-        return state is not None and state.round_hash == current.hash and bool(state.received)
+    def require_ready(self, device: Device, current: MaskedRound) -> None:
+        """Check that a device has received what it needs to mask an upload.
+
+        Raises:
+            Refused: It has not.
+        """
+        received = self._state(current, device).received
+        require(bool(received), "phase", "a masked upload needs the neighbours' shares first")
 
     def add(self, device: Device, current: MaskedRound, values: UInt32Array) -> None:
         """Mask an upload in place: with a mask of the device alone, and one shared with each neighbour that continues.
@@ -175,7 +178,7 @@ class MaskingClient:
         Raises:
             Refused: The set is not the one that the ledger records.
         """
-        survivors = check_survivors(current, request, checkpoint, self._policy)
+        survivors = check_survivors(current, request, checkpoint, self.policy)
         digest = sha256(np.array(sorted(survivors), "<u8").tobytes()).digest()
         answers: list[RevealedShares | Refused] = []
         states = []
@@ -188,14 +191,14 @@ class MaskingClient:
                 answers.append(refusal)
 
         # Stored before any share leaves: from here on these devices answer for this survivor set only.
-        self._store.put_secagg_states(current.record.number, states, note=request.checkpoint)
+        self.store.put_secagg_states(current.record.number, states, note=request.checkpoint)
         return answers
 
     def _signed_keys(self, current: MaskedRound, device: Device, state: SecAggState) -> AdvertisedKeys:
         secrets = MaskSecrets.derive(state.secret)
         return sign_keys(
-            self._keys[device.slot],
-            self._policy.origin,
+            self.keys[device.slot],
+            self.policy.origin,
             current.hash,
             device.enrolled_number,
             mask=secure_aggregation.public_key(secrets.mask),
@@ -204,13 +207,13 @@ class MaskingClient:
         )
 
     def _state(self, current: MaskedRound, device: Device) -> SecAggState:
-        state = self._store.secagg_state(device.slot, current.record.number)
+        state = self.store.secagg_state(device.slot, current.record.number)
         if state is None or state.round_hash != current.hash:
             raise Refused("phase", "no keys were advertised for this round")
         return state
 
     def _put(self, current: MaskedRound, device: Device, state: SecAggState) -> None:
-        self._store.put_secagg_states(current.record.number, [(device.slot, state)])
+        self.store.put_secagg_states(current.record.number, [(device.slot, state)])
 
 
 def _encrypt_shares(

@@ -7,20 +7,19 @@ from itertools import pairwise
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import verify_signature
-from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.participant.refusals import refused_as, require
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import Neighbour, ShareKeysRequest, UnmaskRequest, verify_keys
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_included, signed_bytes
+from liberate.ledger.format.entries import decode_included, record_of, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Block, Survivors
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 
 
 def check_neighbours(current: MaskedRound, number: int, request: ShareKeysRequest, checkpoint: Checkpoint) -> None:
-    """Check that a participant may share its secrets with neighbours: they are those of the round's entry, enough of
-    them, and the ledger has the keys that signed theirs.
+    """Check that a participant may share its secrets: with enough of the round's neighbours, under their true keys.
 
     Args:
         current: The round.
@@ -41,9 +40,8 @@ def check_neighbours(current: MaskedRound, number: int, request: ShareKeysReques
     require(len(numbers) >= needed, "neighbours", f"{len(numbers)} neighbours take part, {needed} are needed")
 
     with refused_as("keys"):
-        block = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint).record
-        if not isinstance(block, Block):
-            raise Refused("keys", "the last entry under the checkpoint is not a block with a state root")
+        last = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint)
+        block = record_of(last, Block)
         for neighbour in request.neighbours:
             _check_keys(current, neighbour, request.n_principals, block.state_root)
 
@@ -52,8 +50,11 @@ def _check_keys(current: MaskedRound, neighbour: Neighbour, n_principals: int, s
     """Check that a neighbour's keys are signed with the key that the ledger has for it."""
     verify_inclusion(leaf_hash(neighbour.leaf), neighbour.number, n_principals, neighbour.proof, state_root)
     principal = Principal.decode(neighbour.leaf)
-    is_participant = principal.role == "participant" and principal.is_active
-    require(is_participant, "keys", f"principal {neighbour.number} is not an active participant")
+    require(
+        principal.role == "participant" and principal.is_active,
+        "keys",
+        f"principal {neighbour.number} is not an active participant",
+    )
     verify_keys(neighbour.keys, principal.key, current.record.origin, current.hash, neighbour.number)
 
 
@@ -65,21 +66,19 @@ def check_survivors(
     Raises:
         Refused: survivors.
     """
-    participants: list[int] = []
     n_parts = len(request.entries)
     require(
         0 < n_parts == len(request.positions) == len(request.inclusion),
         "survivors",
         "the survivor set lacks entries or proofs",
     )
+    participants: list[int] = []
     proofs = zip(request.entries, request.positions, request.inclusion, strict=True)
     for part, (data, position, proof) in enumerate(proofs, start=1):
         with refused_as("survivors"):
             entry = decode_included(data, position, proof, checkpoint)
             verify_signature(policy.coordinator_key, signed_bytes(entry.body), entry.signature)
-        record = entry.record
-        if not isinstance(record, Survivors):
-            raise Refused("survivors", f"the entry is a {record.kind}, not a part of a survivor set")
+            record = record_of(entry, Survivors)
         require(
             (record.origin, record.round_hash, record.part, record.parts)
             == (policy.origin, current.hash, part, n_parts),

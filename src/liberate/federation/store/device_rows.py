@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from liberate.errors import FederationError
-from liberate.ledger.rules.state import OpenRound
+from liberate.ledger.rules.round_state import OpenRound
+from liberate.ledger.rules.state import State
 
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,20 +27,28 @@ class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     dataset_seq: int = 1
 
 
-class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it lies in the outbox: enough to send the same bytes again.
+class AnswerSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What hides one answer, 32 bytes each.
 
     Attributes:
-        entry: The signed update entry.
-        noise_key: Regenerates the noise, and so the upload, bit for bit, 32 bytes.
-        upload_salt: Opens the upload's commitment, 32 bytes.
-        profile_salt: Opens the profile's commitment, 32 bytes.
+        noise_key: Regenerates the noise, and so the upload, bit for bit.
+        upload_salt: Opens the upload's commitment.
+        profile_salt: Opens the profile's commitment.
     """
 
-    entry: bytes
     noise_key: bytes
     upload_salt: bytes
     profile_salt: bytes
+
+
+class OutboxMessage(AnswerSecrets, frozen=True, kw_only=True):
+    """An answer in the outbox: what is needed to send the same bytes again.
+
+    Attributes:
+        entry: The signed update entry.
+    """
+
+    entry: bytes
 
 
 class NeighbourKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +140,10 @@ class Device:
         if self.number is None:
             raise FederationError(f"device {self.slot} is not enrolled")
         return self.number
+
+    def next_sequence(self, state: State) -> int:
+        """Return a sequence number that neither the ledger nor the device has seen used."""
+        return 1 + max(state.principals[self.enrolled_number].sequence, self.last_seq)
 
     def is_awaited(self, current: OpenRound | None) -> bool:
         """Whether it has answered the open round, and the ledger has not got the answer yet."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from liberate.errors import StaleModel
+from liberate.files import write_atomic
 from liberate.model.codec import decode_model, encode_model, model_digest
 from liberate.model.model import Model
 
@@ -26,18 +26,13 @@ class ModelStore:
 
     @property
     def masks_path(self) -> Path:
-        """Where a coordinator keeps what it told participants in the masked round that is open."""
+        """Where a coordinator stores what it told participants in the masked round that is open."""
         return self._folder / "round.masks"
 
     def save(self, model: Model) -> bytes:
-        """Make a model durable under its version and give its bytes."""
+        """Write a model under its version, and return its bytes."""
         data = encode_model(model)
-        draft = self._folder / ".draft"
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path(model.version))
+        write_atomic(self.path(model.version), data)
         return data
 
     def load(self, version: int, digest: bytes | None = None) -> Model:

@@ -1,92 +1,70 @@
-"""Rows of people's devices on disk: each is sealed with its device's key, and opens in its own place only.
+"""Rows of participants' devices on disk: each is sealed with its device's key, and opens in its own place only.
 
-`devices.sqlite` holds the rows, `subjects.keys` the keys, one after the other. A key of zeros is what is left of a
-person who was erased.
+`devices.sqlite` holds the rows, `subjects.keys` the keys of the devices, in the order of their slots.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
-from liberate.crypto.sealing import seal
+from liberate.crypto.sealing import open_sealed, seal
+from liberate.database import SqliteStore
 from liberate.errors import FederationError
-from liberate.randomness import SECRET_BYTES
+from liberate.federation.store.erasable_keys import ErasableKeys
 
-NO_KEY = bytes(SECRET_BYTES)
-"""Stands where the key of a person was who was erased."""
+DATABASE_FILE = "devices.sqlite"
+KEY_FILE = "subjects.keys"
 
-_PATIENCE_S = 60.0
-"""A command that puts a request waits so long for a training that writes."""
+_LONGEST_WAIT_S = 60.0
+"""A command that queues a request waits this long for a training that writes."""
 
 
-class SealedRows:
-    """An open store; one transaction per batch, durable on return.
+class SealedRows(SqliteStore):
+    """An open device store: the part that seals and opens rows.
 
     Args:
         folder: Holds `devices.sqlite` and `subjects.keys`.
-        schema: Makes the tables that are not there.
+        schema: Script that creates the tables that are missing.
     """
 
     def __init__(self, folder: Path, schema: str) -> None:
         self._folder = folder
-        self._keys = (folder / "subjects.keys").read_bytes()
-        self._db = sqlite3.connect(folder / "devices.sqlite", isolation_level=None, timeout=_PATIENCE_S)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.executescript(schema)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the files."""
-        self._db.close()
+        self._keys = ErasableKeys(folder / KEY_FILE)
+        super().__init__(folder / DATABASE_FILE, schema, wait_s=_LONGEST_WAIT_S)
 
     def _advance(self, slot: int, seq: int) -> None:
-        self._db.execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
+        """Note that a device has signed with a sequence number: nothing else is ever signed with it."""
+        self._execute("UPDATE device SET last_seq = max(last_seq, ?) WHERE slot = ?", (seq, slot))
 
-    def _key(self, slot: int) -> bytes:
-        return self._keys[slot * SECRET_BYTES : (slot + 1) * SECRET_BYTES]
+    def _seal(self, table: str, slot: int, row: msgspec.Struct, *place: int | str) -> bytes:
+        """Seal a row for its device and its place in a table.
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+        Raises:
+            FederationError: The device was erased.
+        """
+        return seal_row(self._keys, table, slot, row, *place)
 
+    def _unseal(self, table: str, slot: int, sealed: bytes, *place: int | str) -> bytes:
+        """Return the encoded row.
 
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.execute("COMMIT" if error is None else "ROLLBACK")
+        Raises:
+            SealBroken: The device was erased, or the row is from another device or place.
+        """
+        return open_sealed(self._keys[slot], sealed, _context(table, slot, *place))
 
 
-def context(table: str, *index: int | str) -> bytes:
-    """Name a row, so that it opens in its own place only."""
-    return f"{table}:{':'.join(map(str, index))}".encode()
-
-
-def seal_row(key: bytes, table: str, slot: int, row: msgspec.Struct, *index: int | str) -> bytes:
-    """Seal a row with the key of its device.
+def seal_row(keys: ErasableKeys, table: str, slot: int, row: msgspec.Struct, *place: int | str) -> bytes:
+    """Seal a row for a device and its place in a table.
 
     Raises:
         FederationError: The device was erased.
     """
-    if key == NO_KEY:
-        raise FederationError(f"device {slot} was erased: nothing is kept on it any more")
-    return seal(key, msgspec.msgpack.encode(row), context(table, slot, *index))
+    if keys.is_erased(slot):
+        raise FederationError(f"device {slot} was erased: nothing can be stored on it any more")
+    return seal(keys[slot], msgspec.msgpack.encode(row), _context(table, slot, *place))
+
+
+def _context(table: str, *place: int | str) -> bytes:
+    return f"{table}:{':'.join(map(str, place))}".encode()

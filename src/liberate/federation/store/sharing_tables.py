@@ -1,4 +1,4 @@
-"""What devices keep of sharing: requests that wait, acts under way, copies given and received."""
+"""What devices store about sharing: queued requests, entries to be appended, copies given and received."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
-from liberate.crypto.sealing import open_sealed
 from liberate.federation.store.requests import DataSubjectRequest, QueuedRequest
-from liberate.federation.store.sealed_rows import NO_KEY, SealedRows, context, seal_row
+from liberate.federation.store.sealed_rows import SealedRows
 from liberate.federation.store.sharing_rows import (
     BaseCopy,
     GivenConsent,
@@ -46,148 +45,135 @@ CREATE TABLE IF NOT EXISTS request (
     sealed BLOB NOT NULL
 ) STRICT;
 """
-"""Tables beside `device`; each row belongs to one."""
 
-_KeptT = TypeVar("_KeptT", GivenConsent, BaseCopy, GivenCopy, ReceivedCopy)
-_kept_decoder: msgspec.msgpack.Decoder[SharingRow] = msgspec.msgpack.Decoder(SharingRow)
+_RowT = TypeVar("_RowT", GivenConsent, BaseCopy, GivenCopy, ReceivedCopy)
+_row_decoder: msgspec.msgpack.Decoder[SharingRow] = msgspec.msgpack.Decoder(SharingRow)
 
 
-class SharingRows(SealedRows):
-    """The part of a store that is about sharing."""
+class SharingTables(SealedRows):
+    """The part of a device store that is about sharing."""
 
     def put_request(self, slot: int, request: DataSubjectRequest) -> int:
-        """Keep what a person wants to be done, and forget the person's requests that were dealt with; give its id."""
+        """Queue a participant's request, delete the participant's requests that are closed, and return its id."""
+        sealed = self._seal("request", slot, request)
         with self._transaction():
-            self._db.execute(
-                "DELETE FROM request WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,)
-            )
-            sealed = seal_row(self._key(slot), "request", slot, request)
-            return self._db.execute("INSERT INTO request (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
+            self._execute("DELETE FROM request WHERE slot = ? AND NOT (position IS NULL AND refusal IS NULL)", (slot,))
+            return self._execute("INSERT INTO request (slot, sealed) VALUES (?, ?)", (slot, sealed)).lastrowid or 0
 
     def requests(self) -> list[QueuedRequest]:
-        """Give the requests that were not dealt with, in the order they were put."""
+        """Return the open requests in the order in which they were queued."""
         query = "SELECT id, slot, seq, sealed FROM request WHERE position IS NULL AND refusal IS NULL ORDER BY id"
         return [
             QueuedRequest(
                 id=id,
                 slot=slot,
                 seq=seq,
-                request=msgspec.msgpack.decode(
-                    open_sealed(self._key(slot), sealed, context("request", slot)), type=DataSubjectRequest
-                ),
+                request=msgspec.msgpack.decode(self._unseal("request", slot, sealed), type=DataSubjectRequest),
             )
-            for id, slot, seq, sealed in self._db.execute(query).fetchall()
-            if self._key(slot) != NO_KEY
+            for id, slot, seq, sealed in self._rows(query)
+            if not self._keys.is_erased(slot)
         ]
 
     def reserve_sequence(self, id: int, seq: int) -> None:
-        """Store the sequence number that is reserved for a request's entry; nothing else is signed with it."""
+        """Reserve a sequence number for the entry of a request; nothing else is signed with it."""
         with self._transaction():
-            self._db.execute("UPDATE request SET seq = ? WHERE id = ?", (seq, id))
-            (slot,) = self._db.execute("SELECT slot FROM request WHERE id = ?", (id,)).fetchone()
+            ((slot,),) = self._rows("UPDATE request SET seq = ? WHERE id = ? RETURNING slot", (seq, id))
             self._advance(slot, seq)
 
     def close_request(self, id: int, outcome: int | str) -> None:
-        """Note where the entry of a request stands, or why there is none."""
+        """Store the position of a request's entry, or why there is none."""
         column = "position" if isinstance(outcome, int) else "refusal"
-        self._db.execute(f"UPDATE request SET {column} = ? WHERE id = ?", (outcome, id))
+        self._execute(f"UPDATE request SET {column} = ? WHERE id = ?", (outcome, id))
 
     def request_outcome(self, id: int) -> int | str | None:
-        """Give where the entry of a request stands, or why there is none; None while it waits, and once it is gone."""
-        row = self._db.execute("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,)).fetchone()
-        found: int | str | None = None if row is None else row[0]
-        return found
+        """Return the position of a request's entry, or why there is none; None if it is open, or deleted."""
+        row = self._row("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,))
+        outcome: int | str | None = None if row is None else row[0]
+        return outcome
 
     def pending_entries(self) -> list[tuple[int, int, PendingEntry]]:
-        """Give the acts under way: slot, sequence number, act; in the order in which each person did them."""
-        rows = self._db.execute("SELECT slot, seq, sealed FROM pending_entry ORDER BY slot, seq").fetchall()
+        """Return slot, sequence number and entry of all that is not known to be in the log, in the order of signing."""
         return [
-            (
-                slot,
-                seq,
-                msgspec.msgpack.decode(
-                    open_sealed(self._key(slot), sealed, context("pending_entry", slot, seq)), type=PendingEntry
-                ),
-            )
-            for slot, seq, sealed in rows
-            if self._key(slot) != NO_KEY
+            (slot, seq, msgspec.msgpack.decode(self._unseal("pending_entry", slot, sealed, seq), type=PendingEntry))
+            for slot, seq, sealed in self._rows("SELECT slot, seq, sealed FROM pending_entry ORDER BY slot, seq")
+            if not self._keys.is_erased(slot)
         ]
 
     def put_pending_entries(
-        self, acts: Sequence[tuple[int, int, PendingEntry]], bases: Sequence[tuple[int, BaseCopy]] = ()
+        self, entries: Sequence[tuple[int, int, PendingEntry]], bases: Sequence[tuple[int, BaseCopy]] = ()
     ) -> None:
-        """Keep acts before anybody sees them, all of them or none.
+        """Store entries before anybody sees them, all of them or none.
 
         Args:
-            acts: Slot, sequence number and act of each.
+            entries: Slot, sequence number and entry of each.
             bases: Base copies that they are about, each with its slot.
         """
         with self._transaction():
-            self._db.executemany(
+            self._execute_many(
                 "INSERT INTO pending_entry (slot, seq, sealed) VALUES (?, ?, ?)",
-                [(slot, seq, seal_row(self._key(slot), "pending_entry", slot, act, seq)) for slot, seq, act in acts],
+                [(slot, seq, self._seal("pending_entry", slot, entry, seq)) for slot, seq, entry in entries],
             )
             for slot, base in bases:
-                self._keep(slot, base.commitment, base)
-            for slot, seq, _ in acts:
+                self._put_sharing_row(slot, base.commitment, base)
+            for slot, seq, _ in entries:
                 self._advance(slot, seq)
 
     def settle_pending_entries(
-        self, standing: Sequence[tuple[int, int, PendingEntry]], refused: Sequence[tuple[int, int]] = ()
+        self, recorded: Sequence[tuple[int, int, PendingEntry]], refused: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Put acts that stand on the ledger into force, and forget those that it has refused.
+        """Put entries that are in the log into force, and delete those that it has refused.
 
         Args:
-            standing: Slot, sequence number and act of each.
+            recorded: Slot, sequence number and entry of each.
             refused: Slot and sequence number of each.
         """
         with self._transaction():
-            for slot, _, act in standing:
-                if act.row is not None:
-                    self._keep(slot, act.digest, act.row)
-            ended = [*((slot, seq) for slot, seq, _ in standing), *refused]
-            self._db.executemany("DELETE FROM pending_entry WHERE slot = ? AND seq = ?", ended)
+            for slot, _, entry in recorded:
+                if entry.row is not None:
+                    self._put_sharing_row(slot, entry.digest, entry.row)
 
-    def sharing_row(self, kind: type[_KeptT], slot: int, key: bytes) -> _KeptT | None:
-        """Give what a device keeps of sharing by a digest, if it is of that kind."""
-        row = self._db.execute("SELECT sealed FROM sharing_row WHERE slot = ? AND digest = ?", (slot, key)).fetchone()
-        found = None if row is None else self._open_kept(slot, key, row[0])
-        return found if isinstance(found, kind) else None
+            settled = [*((slot, seq) for slot, seq, _ in recorded), *refused]
+            self._execute_many("DELETE FROM pending_entry WHERE slot = ? AND seq = ?", settled)
 
-    def sharing_rows(self, kind: type[_KeptT], slot: int | None = None) -> Iterator[tuple[int, Digest, _KeptT]]:
-        """Give slot, digest and row of all that devices, or one of them, keep of a kind."""
-        which, whose = ("", ()) if slot is None else (" WHERE slot = ?", (slot,))
-        query = f"SELECT slot, digest, sealed FROM sharing_row{which} ORDER BY slot, digest"
-        rows = self._db.execute(query, whose).fetchall()
-        for owner, key, sealed in rows:
-            if self._key(owner) == NO_KEY:
+    def sharing_row(self, kind: type[_RowT], slot: int, digest: bytes) -> _RowT | None:
+        """Return what a device stores about sharing under a digest, or None if it is nothing of that kind."""
+        row = self._row("SELECT sealed FROM sharing_row WHERE slot = ? AND digest = ?", (slot, digest))
+        decoded = None if row is None else self._decode_row(slot, digest, row[0])
+        return decoded if isinstance(decoded, kind) else None
+
+    def sharing_rows(self, kind: type[_RowT], slot: int | None = None) -> Iterator[tuple[int, Digest, _RowT]]:
+        """Yield slot, digest and row of all that devices, or one of them, store of a kind."""
+        condition, values = ("", ()) if slot is None else ("WHERE slot = ?", (slot,))
+        query = f"SELECT slot, digest, sealed FROM sharing_row {condition} ORDER BY slot, digest"
+        for owner, digest, sealed in self._rows(query, values):
+            if self._keys.is_erased(owner):
                 continue
-            found = self._open_kept(owner, key, sealed)
-            if isinstance(found, kind):
-                yield owner, Digest(key), found
+            row = self._decode_row(owner, digest, sealed)
+            if isinstance(row, kind):
+                yield owner, Digest(digest), row
 
-    def set_copy_quota(self, slot: int, most: int | None) -> None:
-        """Set how many copies of others a device takes, >= 0; None: as many as there are."""
+    def set_copy_quota(self, slot: int, copies: int | None) -> None:
+        """Set how many copies of other participants' ratings a device takes, >= 0; None: without limit."""
         with self._transaction():
-            self._db.execute("DELETE FROM copy_quota WHERE slot = ?", (slot,))
-            if most is not None:
-                self._db.execute("INSERT INTO copy_quota (slot, copies) VALUES (?, ?)", (slot, most))
+            self._execute("DELETE FROM copy_quota WHERE slot = ?", (slot,))
+            if copies is not None:
+                self._execute("INSERT INTO copy_quota (slot, copies) VALUES (?, ?)", (slot, copies))
 
     def copy_quota(self, slot: int) -> int | None:
-        """Give how many copies of others a device takes, those it holds included; None: as many as there are."""
-        row = self._db.execute("SELECT copies FROM copy_quota WHERE slot = ?", (slot,)).fetchone()
+        """Return how many copies a device takes, those that it has included; None: without limit."""
+        row = self._row("SELECT copies FROM copy_quota WHERE slot = ?", (slot,))
         return None if row is None else int(row[0])
 
-    def delete_sharing_rows(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Forget what devices keep by digests, each with its slot: it is overwritten on return."""
+    def delete_sharing_rows(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Delete what devices store under digests, each with its slot: it is overwritten on return."""
         with self._transaction():
-            self._db.executemany("DELETE FROM sharing_row WHERE slot = ? AND digest = ?", keys)
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._execute_many("DELETE FROM sharing_row WHERE slot = ? AND digest = ?", rows)
+        self._empty_log()
 
-    def _keep(self, slot: int, key: bytes, row: SharingRow) -> None:
-        sealed = seal_row(self._key(slot), "sharing_row", slot, row, key.hex())
+    def _put_sharing_row(self, slot: int, digest: bytes, row: SharingRow) -> None:
+        sealed = self._seal("sharing_row", slot, row, digest.hex())
         statement = "INSERT OR REPLACE INTO sharing_row (slot, digest, sealed) VALUES (?, ?, ?)"
-        self._db.execute(statement, (slot, key, sealed))
+        self._execute(statement, (slot, digest, sealed))
 
-    def _open_kept(self, slot: int, key: bytes, sealed: bytes) -> SharingRow:
-        return _kept_decoder.decode(open_sealed(self._key(slot), sealed, context("sharing_row", slot, key.hex())))
+    def _decode_row(self, slot: int, digest: bytes, sealed: bytes) -> SharingRow:
+        return _row_decoder.decode(self._unseal("sharing_row", slot, sealed, digest.hex()))

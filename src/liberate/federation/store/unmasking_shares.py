@@ -8,12 +8,12 @@ from liberate.federation.wire.secagg_messages import AdvertisedKeys
 
 
 class UnmaskingShares(msgspec.Struct, frozen=True, kw_only=True):
-    """What undoes one person's masks.
+    """What removes one participant's masks.
 
     Attributes:
-        keys: The keys that the person advertised.
-        shares: Neighbours' shares by index, as many as are needed: of the key of the own mask if the person is in the
-            sum, and else of the secret of the masks shared with neighbours; none where none of these is in it.
+        keys: The keys that the participant advertised.
+        shares: Neighbours' shares by index, as many as are needed: of the key of the self-mask if the participant is in
+            the sum, else of the secret of the masks shared with neighbours; none if no such neighbour is in it.
     """
 
     keys: AdvertisedKeys

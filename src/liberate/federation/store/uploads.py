@@ -1,20 +1,18 @@
-"""Uploads that a coordinator keeps after a round, with what opens their commitments, so that sums can be taken again.
+"""Uploads that a coordinator stores after a round, with what opens their commitments, so that sums can be repeated.
 
 They are what participants sent, in full: in mode `plain` that is their ratings to whoever reads them. One SQLite file
-of a run, readable by its owner only; what is forgotten is overwritten with zeros.
+of a run, readable by its owner only; what is deleted is overwritten with zeros.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from liberate.database import SqliteStore
 from liberate.federation.store.unmasking_shares import UnmaskingShares
 
 _FILE = "uploads.sqlite"
@@ -48,10 +46,10 @@ class StoredUpload:
     """An upload as it arrived.
 
     Attributes:
-        position: Where its update stands on the ledger.
-        number: Who sent it.
+        position: Position of its update in the ledger.
+        number: The participant who sent it.
         salt: Opens the update's commitment, with the upload.
-        upload: Its bytes, as `messages.decode_upload` reads them.
+        upload: Its bytes, as `round_messages.decode_upload` reads them.
     """
 
     position: int
@@ -60,81 +58,62 @@ class StoredUpload:
     upload: bytes
 
 
-class UploadStore:
-    """The uploads that a run keeps.
+class UploadStore(SqliteStore):
+    """The uploads that a run stores.
 
     Args:
         folder: Made if absent, readable by its owner only.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(folder / _FILE, os.O_CREAT | os.O_RDWR, 0o600))
-        self._db = sqlite3.connect(folder / _FILE, isolation_level=None, timeout=_LONGEST_WAIT_S)
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.executescript(_SCHEMA)
+        super().__init__(folder / _FILE, _SCHEMA, wait_s=_LONGEST_WAIT_S)
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a folder holds kept uploads."""
+        """Whether a folder holds stored uploads."""
         return (folder / _FILE).exists()
 
-    def __enter__(self) -> UploadStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the file."""
-        self._db.close()
-
     def put(self, round_number: int, uploads: Iterable[StoredUpload]) -> None:
-        """Keep uploads to a round; durable on return. The same ones again change nothing."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
+        """Store uploads to a round. Storing the same ones again changes nothing."""
+        with self._transaction():
+            self._execute_many(
                 "INSERT OR REPLACE INTO upload (position, round, participant, salt, upload) VALUES (?, ?, ?, ?, ?)",
-                ((each.position, round_number, each.number, each.salt, each.upload) for each in uploads),
+                ((upload.position, round_number, upload.number, upload.salt, upload.upload) for upload in uploads),
             )
 
     def put_unmasking(self, round_number: int, unmasking: Mapping[int, UnmaskingShares]) -> None:
-        """Keep what took the masks out of a round's sum, by whose masks they were."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
+        """Store what removed the masks from a round's sum, by the participant whose masks they were."""
+        with self._transaction():
+            self._execute_many(
                 "INSERT OR REPLACE INTO unmasking (round, participant, shares) VALUES (?, ?, ?)",
-                ((round_number, number, msgspec.msgpack.encode(each)) for number, each in unmasking.items()),
+                ((round_number, number, msgspec.msgpack.encode(shares)) for number, shares in unmasking.items()),
             )
 
     def of_round(self, round_number: int) -> Iterator[StoredUpload]:
-        """Give the uploads to a round in the order of the ledger, one at a time."""
+        """Yield the uploads to a round in the order of the ledger, one at a time."""
         query = "SELECT position, participant, salt, upload FROM upload WHERE round = ? ORDER BY position"
-        with closing(self._db.execute(query, (round_number,))) as rows:
-            for row in rows:
-                yield StoredUpload(*row)
+        for row in self._stream(query, (round_number,)):
+            yield StoredUpload(*row)
 
     def count(self, round_number: int) -> int:
-        """Give how many uploads to a round there are."""
-        (found,) = self._db.execute("SELECT count(*) FROM upload WHERE round = ?", (round_number,)).fetchone()
-        return int(found)
+        """Return how many uploads to a round there are."""
+        ((count,),) = self._rows("SELECT count(*) FROM upload WHERE round = ?", (round_number,))
+        return int(count)
 
     def unmasking(self, round_number: int) -> dict[int, UnmaskingShares]:
-        """Give what took the masks out of a round's sum; nothing of a round without masks."""
-        rows = self._db.execute("SELECT participant, shares FROM unmasking WHERE round = ?", (round_number,))
+        """Return what removed the masks from a round's sum; empty for a round without masks."""
+        rows = self._rows("SELECT participant, shares FROM unmasking WHERE round = ?", (round_number,))
         return {number: msgspec.msgpack.decode(shares, type=UnmaskingShares) for number, shares in rows}
 
     def erase_participant(self, number: int) -> int:
-        """Overwrite all that one person sent, in all rounds; give how many uploads that were."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            found = self._db.execute("DELETE FROM upload WHERE participant = ?", (number,)).rowcount
-            self._db.execute("DELETE FROM unmasking WHERE participant = ?", (number,))
-        return found
+        """Overwrite all that a participant sent, in all rounds, and return how many uploads that were."""
+        return self._delete("participant", number)
 
     def drop_round(self, round_number: int) -> None:
         """Overwrite what a round without a model brought in."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("DELETE FROM upload WHERE round = ?", (round_number,))
-            self._db.execute("DELETE FROM unmasking WHERE round = ?", (round_number,))
+        self._delete("round", round_number)
+
+    def _delete(self, column: str, value: int) -> int:
+        with self._transaction():
+            self._execute(f"DELETE FROM unmasking WHERE {column} = ?", (value,))
+            return self._execute(f"DELETE FROM upload WHERE {column} = ?", (value,)).rowcount

@@ -10,8 +10,8 @@ class ConsentScope(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         purpose: What the copies are for.
-        rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
-        items: Items whose ratings it may have, by their index in the catalogue, increasing; None: all.
+        rating_fraction: Part of the sender's ratings that a copy has, 0 < rating_fraction <= 1.
+        items: Indices of the items whose ratings it may have, increasing; None if all.
     """
 
     purpose: str
@@ -20,7 +20,7 @@ class ConsentScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sealed_copy holds for its recipient.
+    """What a sealed copy holds for its recipient.
 
     Attributes:
         copy: The copy, as `Ratings.user_bytes` writes it.
@@ -36,7 +36,7 @@ class CopyPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SealedCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """A copy on its way.
+    """A copy on its way to its recipient.
 
     Attributes:
         consent: Entry of the consent that covers it.

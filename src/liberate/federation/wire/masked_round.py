@@ -13,17 +13,17 @@ from liberate.ledger.format.records import Round
 from liberate.privacy import secure_aggregation
 
 MIN_COHORT_SIZE = 3
-"""With fewer people, one of them and the coordinator would read another's upload."""
+"""In a smaller cohort, a participant and the coordinator together could read another participant's upload."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedRound:
-    """A masked round, as everybody reads it from its entry.
+    """A masked round, the same for everybody who reads its entry.
 
     Attributes:
         record: The round.
         hash: Leaf hash of its entry.
-        people: The cohort.
+        participants: Numbers of the cohort.
         graph: Who masks with whom.
     """
 
@@ -33,11 +33,11 @@ class MaskedRound:
     graph: secure_aggregation.NeighbourGraph
 
     def neighbours(self, number: int) -> tuple[int, ...]:
-        """Give a person's neighbours, whether they take part or not."""
+        """Return a participant's neighbours, increasing, whether they take part or not."""
         return self.graph.neighbours(number)
 
     def needed(self, number: int) -> int:
-        """Give how many neighbours together can undo a person's mask."""
+        """Return how many neighbours together can undo a participant's mask."""
         return secure_aggregation.threshold(len(self.neighbours(number)))
 
 
@@ -46,18 +46,22 @@ def masked_round(entry: bytes) -> MaskedRound:
     """Read a masked round from its entry, whose signature and inclusion are checked elsewhere.
 
     Raises:
-        FederationError: It is none, or its cohort is not written out or too small.
+        FederationError: It is not a masked round, or its cohort is too small or not listed.
     """
     try:
-        opened = decode_entry(entry)
+        decoded = decode_entry(entry)
     except LiberateError as error:
-        raise FederationError(f"no round: {error}") from error
-    record = opened.record
+        raise FederationError(f"the entry is not a masked round: {error}") from error
+    record = decoded.record
     if not isinstance(record, Round) or not record.is_masked:
-        raise FederationError("a masked round was wanted")
+        raise FederationError(f"the entry is a {record.kind}, not a masked round")
+
     participants = sorted(set(numbers_in(record.cohort)))
     if len(participants) < MIN_COHORT_SIZE:
-        raise FederationError(f"a masked round is for {MIN_COHORT_SIZE} people or more, and names them")
+        raise FederationError(f"a masked round must list {MIN_COHORT_SIZE} participants or more")
     return MaskedRound(
-        record, opened.leaf_hash, frozenset(participants), secure_aggregation.graph(participants, opened.leaf_hash)
+        record=record,
+        hash=decoded.leaf_hash,
+        participants=frozenset(participants),
+        graph=secure_aggregation.graph(participants, decoded.leaf_hash),
     )

@@ -1,4 +1,4 @@
-"""What participants and the coordinator say to each other, and how an upload is written as bytes."""
+"""The messages of a round between the coordinator and participants, and the encoding of an upload."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LAYOUT = 1
 
 
 class RoundRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The coordinator asks for an answer to a round.
+    """The coordinator asks a participant for an answer to a round.
 
     Attributes:
         entry: The signed round entry.
-        position: Its place in the ledger, 0 <= position.
-        checkpoint: A signed note whose tree holds the entry.
+        position: Its position in the ledger, 0 <= position.
+        checkpoint: A signed note whose tree includes the entry.
         inclusion: Inclusion proof of the entry in that tree.
-        known_size: Tree size that `consistency` starts from; 0 asks the recipient to say what it remembers.
+        known_size: Tree size that `consistency` starts from; 0 asks the recipient for the size it knows.
         consistency: Consistency proof from `known_size` to the checkpoint.
         model: Bytes of the base model.
     """
@@ -46,7 +46,7 @@ class RoundRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """The coordinator tells a participant which copies it may learn from in a round: whose consents live.
+    """The coordinator tells a participant which copies it may use in a round: those whose consents are active.
 
     Attributes:
         round: Number of the round.
@@ -66,12 +66,12 @@ class RoundAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
 
 
 class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
-    """A participant does not answer, and says why.
+    """A participant declines to answer, and says why.
 
     Attributes:
         reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, budget, answered;
             in masked rounds also phase, neighbours, keys, shares, survivors.
-        detail: One line for a person.
+        detail: One line for people to read.
         known_size: Tree size of the largest checkpoint the participant has accepted, 0 if none.
     """
 

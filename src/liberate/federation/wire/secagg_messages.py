@@ -1,10 +1,10 @@
-"""What participants and the coordinator say to each other in a masked round, beside the round's request and answer.
+"""The messages of a masked round between the coordinator and participants, beside those of any round.
 
-    phase       request          answer
-    advertise   RoundRequest     MaskKeys       the round entry, without the model; the own keys of the round
-    share       ShareRequest     Shares         the neighbours' keys; shares of the own secrets, sealed for them
-    mask        MaskRequest      RoundAnswer    the shares sealed for oneself, and the model; the masked upload
-    unmask      UnmaskRequest    Opened         the survivor set; one share for each neighbour
+    phase       request            answer
+    advertise   RoundRequest       AdvertisedKeys    the round entry, without the model; a device's keys for the round
+    share       ShareKeysRequest   EncryptedShares   the neighbours' keys; shares of its secrets, encrypted for them
+    mask        MaskRequest        RoundAnswer       the shares encrypted for it, and the model; the masked upload
+    unmask      UnmaskRequest      RevealedShares    the survivor set; one share of each neighbour
 
 Each phase may be refused with a `RoundRefusal`.
 """
@@ -27,9 +27,9 @@ class AdvertisedKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
 
     Attributes:
         mask: X25519 key of the masks shared with neighbours.
-        seal: X25519 key to which neighbours seal shares.
-        own: Fingerprint of the key of the own mask.
-        signature: Over these, the ledger, the round and the participant.
+        seal: X25519 key for which neighbours encrypt shares.
+        own: Commitment to the key of the participant's own mask.
+        signature: Of these keys, the ledger, the round and the participant.
     """
 
     mask: bytes
@@ -39,13 +39,13 @@ class AdvertisedKeys(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """A neighbour's keys, and the proof of whose they are.
+    """A neighbour's keys, and the proof that they are its own.
 
     Attributes:
         number: The neighbour's number on the ledger.
-        keys: What it advertised.
+        keys: The keys that it advertised.
         leaf: Its leaf in the state tree.
-        proof: Inclusion of the leaf.
+        proof: Inclusion proof of the leaf.
     """
 
     number: int
@@ -55,7 +55,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShareKeysRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The coordinator hands out the keys of those neighbours who advertised some.
+    """The coordinator hands out the keys of the neighbours that advertised some.
 
     Attributes:
         entry: The signed round entry, as in the round's request.
@@ -73,17 +73,17 @@ class ShareKeysRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EncryptedShares(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
-    """Shares of a participant's secrets, sealed for each neighbour it was told of, in their order."""
+    """Shares of a participant's secrets, encrypted for each neighbour it was told of, in their order."""
 
     sealed: list[bytes]
 
 
 class MaskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The coordinator hands out the sealed shares, and asks for the masked upload.
+    """The coordinator hands out the encrypted shares, and asks for the masked upload.
 
     Attributes:
-        round: A `RoundRequest`, as bytes: the same for everybody.
-        received: (neighbour, share sealed for the recipient), by increasing number.
+        round: A `RoundRequest`, as bytes: the same for every participant.
+        received: (neighbour, shares encrypted for the recipient), by increasing number.
     """
 
     round: bytes
@@ -96,9 +96,9 @@ class UnmaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         round: The signed round entry.
         entries: The signed survivors entries, in their order.
-        positions: Their places in the ledger.
+        positions: Their positions in the ledger.
         inclusion: Their inclusion proofs in the checkpoint.
-        checkpoint: A signed note whose tree holds them.
+        checkpoint: A signed note whose tree includes them.
         known_size: Tree size that `consistency` starts from.
         consistency: Consistency proof from `known_size` to the checkpoint.
     """
@@ -115,7 +115,8 @@ class UnmaskRequest(msgspec.Struct, frozen=True, kw_only=True):
 class RevealedShares(msgspec.Struct, frozen=True, kw_only=True, tag="opened"):
     """For each neighbour whose shares were received: (neighbour, share).
 
-    The share is one of its own mask's key if it survived, and else one of the secret of the masks shared with it.
+    It is a share of the key of the neighbour's own mask if the neighbour survived, and of its secret for shared masks
+    otherwise.
     """
 
     shares: list[tuple[int, bytes]]
@@ -135,7 +136,7 @@ class _Advertised(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def sign_keys(
     key: SigningKey, origin: str, round_hash: bytes, number: int, *, mask: bytes, seal: bytes, own: bytes
 ) -> AdvertisedKeys:
-    """Sign public keys for a round of a ledger; the arguments are as in `AdvertisedKeys`."""
+    """Return public keys signed for a round of a ledger; the arguments are as in `AdvertisedKeys`."""
     unsigned = AdvertisedKeys(mask=mask, seal=seal, own=own, signature=b"")
     return msgspec.structs.replace(unsigned, signature=key.sign(_signed(unsigned, origin, round_hash, number)))
 

@@ -1,4 +1,4 @@
-"""How requests reach participants: the seam that every runtime implements, and the one within this process.
+"""How requests reach participants: the protocol that every transport implements, and the transport in one process.
 
 A round is a sequence of phases; each phase is one `exchange`. A participant that does not reply in time is
 simply missing from the replies.
@@ -15,7 +15,7 @@ from typing import Protocol
 class Request:
     """What one participant is asked in one phase.
 
-    Args:
+    Attributes:
         recipient: The participant's number on the ledger.
         phase: Name of the phase, such as `update`.
         body: The message.
@@ -30,7 +30,7 @@ class Request:
 class Reply:
     """What one participant replies.
 
-    Args:
+    Attributes:
         sender: The participant's number on the ledger.
         body: The message.
     """
@@ -40,7 +40,7 @@ class Reply:
 
 
 class Transport(Protocol):
-    """Carries the requests of one phase and brings the replies."""
+    """Carries the requests of one phase and returns the replies."""
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Deliver requests and collect replies until all are here or the deadline has passed.
@@ -55,24 +55,23 @@ class Transport(Protocol):
 
 
 class Endpoint(Protocol):
-    """Answers requests on behalf of participants: a device, or a host that holds many."""
+    """Answers requests on behalf of participants: a device, or a host that runs many."""
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]: ...
 
 
+@dataclass(frozen=True, slots=True)
 class InProcessTransport:
     """Hands requests to endpoints in this process.
 
-    Args:
-        endpoints: Which endpoint answers for which participant number.
+    Attributes:
+        endpoints: The endpoint that answers for each participant number.
     """
 
-    def __init__(self, endpoints: Mapping[int, Endpoint]) -> None:
-        self._endpoints = endpoints
+    endpoints: Mapping[int, Endpoint]
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-        by_endpoint: dict[int, tuple[Endpoint, list[Request]]] = {}
+        by_endpoint: dict[Endpoint, list[Request]] = {}
         for request in requests:
-            endpoint = self._endpoints[request.recipient]
-            by_endpoint.setdefault(id(endpoint), (endpoint, []))[1].append(request)
-        return [reply for endpoint, own in by_endpoint.values() for reply in endpoint.answer(own)]
+            by_endpoint.setdefault(self.endpoints[request.recipient], []).append(request)
+        return [reply for endpoint, batch in by_endpoint.items() for reply in endpoint.answer(batch)]

@@ -80,5 +80,17 @@ Reason = Literal[
 
 
 def refused(reason: Reason, detail: str) -> RefusedEntry:
-    """Give the error that refuses an entry for a reason."""
+    """Return the error that refuses an entry for a reason."""
     return RefusedEntry(reason, detail)
+
+
+def refuse_if(is_wrong: bool, reason: Reason, detail: str) -> None:
+    """Refuse an entry for a reason if something is wrong with it.
+
+    The detail is written either way: where that is costly, or repeated for each of many, use `refused`.
+
+    Raises:
+        RefusedEntry: Something is wrong.
+    """
+    if is_wrong:
+        raise refused(reason, detail)

@@ -18,6 +18,7 @@ from liberate.crypto import merkle
 from liberate.crypto.merkle import DIGEST_BYTES, CompactRange, Node
 from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.errors import LedgerError
+from liberate.files import write_atomic
 from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import checkpoint_for_publication
@@ -68,9 +69,8 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
                 hashes = [ledger.node(level * TILE_HEIGHT, first + i) for i in range(width)]
                 _write_tile(ledger, folder, level, index, hashes)
         _check_root(folder, checkpoint)
-        draft = _write_draft(folder / CHECKPOINT, text.encode())
         os.sync()  # in a power failure the checkpoint must not outlive the tiles
-        draft.replace(folder / CHECKPOINT)
+        write_atomic(folder / CHECKPOINT, text.encode())
     return ExportReport(folder, checkpoint.size, checkpoint.root)
 
 
@@ -155,7 +155,7 @@ def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
     try:
         text = (folder / CHECKPOINT).read_bytes().decode(errors="replace")
     except FileNotFoundError:
-        if not {"tile", _draft_of(folder / CHECKPOINT).name}.issuperset(os.listdir(folder)):
+        if not {"tile", f"{CHECKPOINT}.draft"}.issuperset(os.listdir(folder)):
             raise LedgerError(f"{folder} holds something else than an export", hint="give an empty folder") from None
         return 0
     hint = "export into a new folder and keep both: checkpoints that contradict each other are evidence"
@@ -210,22 +210,16 @@ def _forget_parts(folder: Path, level: int | None, index: int, width: int) -> No
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; one with the same content stays as it is."""
+    """Write a tile whole or not at all; one with the same content stays as it is.
+
+    All tiles are made durable together, before the checkpoint.
+    """
     if path.is_file() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_draft(path, data).replace(path)
-
-
-def _write_draft(path: Path, data: bytes) -> Path:
-    """Write what a file shall hold beside it."""
-    draft = _draft_of(path)
+    draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(data)
-    return draft
-
-
-def _draft_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.draft")
+    draft.replace(path)
 
 
 @contextmanager

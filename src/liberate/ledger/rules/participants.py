@@ -1,4 +1,4 @@
-"""Which principals a record may name, and in how many ways: one."""
+"""Which participants a record may name, and the one way to write them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from liberate.ledger.format.number_sets import Range, numbers_in
 from liberate.ledger.format.refusals import Reason, refused
 from liberate.ledger.rules.state import State
 
-MAX_PEOPLE = 262_144
-"""People whom one record may name."""
+MAX_PARTICIPANTS = 262_144
+"""Participants whom one record may name."""
 
 
 def checked_participants(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
-    """List the people of some ranges, refusing ranges that could be written in another way or out of order."""
+    """Return the numbers that ranges stand for; refuse ranges that are out of order or could be written otherwise."""
     end = 0
     for part in parts:
         if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
             raise refused(reason, f"the range from {part.first} overlaps another, or has empty ends")
         end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
     participants = tuple(numbers_in(parts))
-    if len(participants) > MAX_PEOPLE:
-        raise refused("too_many_participants", f"{len(participants)} people, at most {MAX_PEOPLE} are wanted")
+    count = len(participants)
+    if count > MAX_PARTICIPANTS:
+        raise refused("too_many_participants", f"{count} participants, at most {MAX_PARTICIPANTS} are wanted")
     return participants
 
 
 def check_participants(state: State, participants: Iterable[int], reason: Reason) -> None:
-    """Refuse people who may not take part: other roles, revoked keys, those who have withdrawn."""
+    """Refuse principals who may not take part: other roles, revoked keys, those who have withdrawn."""
     participants = tuple(participants)
     for number in participants:
         if number >= len(state.principals) or state.principals[number].role != "participant":

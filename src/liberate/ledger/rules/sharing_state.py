@@ -1,4 +1,4 @@
-"""What the rules must remember of sharing: the consents that live, and the shares made under them."""
+"""What the rules must remember of sharing: the consents that were not withdrawn, and the shares made under them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LiveConsent:
     Attributes:
         record: The consent.
         shares: Leaf hashes of the shares made under it.
-        bases: The base copies they are made of, each with its ε, in 1e-9; None: open.
+        bases: The base copies they are made of, each with its ε in 1e-9; None: open.
     """
 
     record: Consent
@@ -26,7 +26,7 @@ class LiveConsent:
     bases: dict[Digest, int | None] = field(default_factory=dict)
 
     def covers(self, base: Digest, epsilon_nano: int | None) -> bool:
-        """Whether its limit allows one more share, of a base copy that is perturbed so or open."""
+        """Whether its limit allows one more share: of a base copy perturbed at this ε, or open."""
         limit = self.record.epsilon_nano
         spent = {**self.bases, base: epsilon_nano}.values()
         return limit is None or (None not in spent and sum(nano for nano in spent if nano is not None) <= limit)
@@ -37,7 +37,7 @@ class LiveShare:
     """A share whose consent was not withdrawn.
 
     Attributes:
-        sender: Whose data.
+        sender: Whose data it has.
         record: The share.
         is_received: Whether its recipient has acknowledged it.
     """
@@ -60,7 +60,7 @@ class SharingState:
     shares: dict[Digest, LiveShare] = field(default_factory=dict)
 
     def digest(self, sender: int) -> Digest:
-        """Give what a state leaf says of somebody's consents."""
+        """Return what the sender's state leaf says of their consents."""
         return consents_digest(list(self.consents.get(sender, ())))
 
     def grant(self, record: Consent, hash: Digest) -> None:
@@ -68,18 +68,18 @@ class SharingState:
         self.consents.setdefault(record.author, {})[hash] = LiveConsent(record)
 
     def hand_over(self, record: Share, hash: Digest) -> None:
-        """Add a share, by the leaf hash of its entry, under a consent that lives."""
+        """Add a share, by the leaf hash of its entry, under a valid consent."""
         consent = self.consents[record.author][record.consent]
         consent.shares.append(hash)
         consent.bases[record.base] = record.epsilon_nano
         self.shares[hash] = LiveShare(record.author, record)
 
     def acknowledge(self, share: Digest) -> None:
-        """Note that a share was received."""
+        """Record that a share was received."""
         self.shares[share].is_received = True
 
     def withdraw(self, sender: int, consent: Digest | None) -> None:
-        """Forget one consent of somebody, or all, with the shares under them."""
+        """Remove one consent of a sender, or all, with the shares under them."""
         granted = self.consents.get(sender, {})
         for hash in list(granted) if consent is None else [consent]:
             for share in granted.pop(hash).shares:
@@ -88,20 +88,20 @@ class SharingState:
             self.consents.pop(sender, None)
 
     def received(self, sender: int, recipient: int, height: int) -> Iterator[LiveShare]:
-        """Give somebody's shares that a recipient has received, and may use in the block after a height."""
+        """Yield the sender's shares that a recipient has received, and may use in the block after a height."""
         for consent in self.consents.get(sender, {}).values():
             if height < consent.record.expiry:
-                found = (self.shares[hash] for hash in consent.shares)
-                yield from (share for share in found if share.is_received and share.record.recipient == recipient)
+                shares = (self.shares[hash] for hash in consent.shares)
+                yield from (share for share in shares if share.is_received and share.record.recipient == recipient)
 
     def usable(self, share: Digest, sender: int, height: int) -> LiveShare | None:
-        """Give somebody's share if it may be used in the block after a height."""
-        found = self.shares.get(share)
-        if found is None or found.sender != sender:
+        """Return a share of the sender's if it may be used in the block after a height."""
+        live = self.shares.get(share)
+        if live is None or live.sender != sender:
             return None
-        return found if height < self.consents[sender][found.record.consent].record.expiry else None
+        return live if height < self.consents[sender][live.record.consent].record.expiry else None
 
 
 def consents_digest(hashes: list[Digest]) -> Digest:
-    """Give the RFC 6962 root over the leaf hashes of consents in ledger order; zero bytes when there are none."""
+    """Return the RFC 6962 root over the leaf hashes of consents in ledger order; zero bytes when there are none."""
     return root(hashes) if hashes else ZERO

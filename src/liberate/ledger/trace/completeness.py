@@ -18,8 +18,8 @@ from liberate.ledger.format.entries import Entry, decode_entry, involves, signed
 from liberate.ledger.format.records import Block, Enrol, Genesis, KeyRecord, Record, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
 from liberate.ledger.interface import Ledger
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.rules.sharing_state import consents_digest
-from liberate.ledger.rules.state import Principal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ def _apply(entry: Entry, number: int, principal: Principal, consents: list[Diges
     """Change a principal, and the leaf hashes of its active consents, as an entry that names it does."""
     match entry.record:
         case KeyRecord(number=owner, key=None) if owner == number:
-            principal.revoke()
+            principal.is_revoked = True
         case KeyRecord(number=owner, key=following) if owner == number and following is not None:
             principal.replace_key(following.public)
         case Update() as update if number in update.answers_for():

@@ -14,7 +14,7 @@ from liberate.ledger.format.parts import PrincipalRole
 from liberate.ledger.format.records import Record, Update
 from liberate.ledger.format.sharing_records import Disclosure, Erasure, PoolRecord, Withdrawal
 from liberate.ledger.interface import Ledger
-from liberate.ledger.rules.state import Principal
+from liberate.ledger.rules.principal import Principal
 from liberate.ledger.trace.completeness import Completeness, prove_completeness, proven_principal
 from liberate.ledger.trace.contributions import Contribution, ContributionTracer
 from liberate.ledger.trace.copies import CopyHistory, TracedConsent, TracedCopy

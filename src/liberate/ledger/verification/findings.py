@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from liberate.ledger.log import tables
+from liberate.database import FAILURES
 from liberate.ledger.log.tables import Row
 
 _MAX_FINDINGS = 1_000
@@ -51,7 +51,7 @@ class FindingCollector:
         """Turn what SQLite cannot read into a finding."""
         try:
             yield
-        except tables.FAILURES as error:
+        except FAILURES as error:
             self.add(place, f"cannot be read: {error}")
 
 
@@ -112,7 +112,7 @@ class RowComparison:
                     yield row
                 else:
                     self._findings.add(self._place(row), "the key is no integer")
-        except tables.FAILURES as error:
+        except FAILURES as error:
             self._findings.add(self._table, f"cannot be read: {error}")
             self._is_readable = False
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from liberate.crypto.merkle import CompactRange, consistency_proof, verify_consistency
 from liberate.crypto.note import Checkpoint, parse_verifier_key, verify_checkpoint
 from liberate.crypto.signing import key_id
+from liberate.database import FAILURES
 from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
 from liberate.identifiers import Digest, KeyId
 from liberate.ledger.evidence.equivocation import check_equivocation
@@ -150,7 +151,7 @@ def _damages(folder: Path) -> list[str]:
     try:
         with closing(tables.connect(folder, mode="ro")) as connection:
             messages = [str(message) for (message,) in connection.execute("PRAGMA integrity_check")]
-    except tables.FAILURES as error:
+    except FAILURES as error:
         return [f"cannot be read: {error}"]
     return [message for message in messages if message != "ok"]
 

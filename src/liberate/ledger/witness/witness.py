@@ -8,7 +8,6 @@ itself, wherever it is killed.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -25,6 +24,7 @@ from liberate.crypto.note import (
     verify_checkpoint,
 )
 from liberate.crypto.signing import SigningKey
+from liberate.database import SqliteStore
 from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.evidence import split_view
@@ -40,6 +40,7 @@ from liberate.ledger.witness.protocol import (
 _logger = logging.getLogger(__name__)
 
 _SCHEMA = """
+PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS cosigned (
     origin TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL, PRIMARY KEY (origin, size)
 ) STRICT, WITHOUT ROWID;
@@ -52,7 +53,7 @@ class _Rejected(Exception):
         self.answer = AddCheckpointResponse(status, f"{body}\n", content_type)
 
 
-class CosignedCheckpoints:
+class CosignedCheckpoints(SqliteStore):
     """The checkpoints that a witness has cosigned, each durable before its cosignature leaves.
 
     Rows are only ever added. Two processes that share the file exclude each other for the time of an addition.
@@ -62,41 +63,28 @@ class CosignedCheckpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(folder / "witness.sqlite", isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(_SCHEMA)
+        super().__init__(folder / "witness.sqlite", _SCHEMA, is_shared=True)
 
     def latest(self, origin: str) -> Checkpoint | None:
         """Give the largest checkpoint cosigned for a log."""
         select = "SELECT size, root FROM cosigned WHERE origin = ? ORDER BY size DESC LIMIT 1"
-        row = self._connection.execute(select, (origin,)).fetchone()
+        row = self._row(select, (origin,))
         return None if row is None else Checkpoint(origin, row[0], Digest(row[1]))
 
     def note(self, origin: str, size: int) -> str | None:
         """Give the note cosigned at a size."""
         select = "SELECT note FROM cosigned WHERE origin = ? AND size = ?"
-        row = self._connection.execute(select, (origin, size)).fetchone()
+        row = self._row(select, (origin, size))
         return None if row is None else str(row[0])
 
     def advance(self, known: Checkpoint | None, checkpoint: Checkpoint, note: str) -> bool:
         """Add a checkpoint, durable on return, if `known` is still the latest one; say whether it is."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             is_current = self.latest(checkpoint.origin) == known
             if is_current and known != checkpoint:
                 row = (checkpoint.origin, checkpoint.size, checkpoint.root, note)
-                self._connection.execute("INSERT INTO cosigned VALUES (?, ?, ?, ?)", row)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.rollback()
-            raise
+                self._execute("INSERT INTO cosigned VALUES (?, ?, ?, ?)", row)
         return is_current
-
-    def close(self) -> None:
-        """Release the file."""
-        self._connection.close()
 
 
 class Witness:

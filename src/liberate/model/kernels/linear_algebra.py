@@ -99,7 +99,7 @@ def multiply(a: Float64Array, x: Float64Array) -> Float64Array:
 
 @serial_kernel
 def outer(means: Float32Array) -> Float32Array:
-    """Give w wᵀ, packed, of each row: the second moment of a point, shape (n, P)."""
+    """Return w wᵀ, packed, of each row: the second moment of a point, shape (n, P)."""
     n, k = means.shape
     result = np.empty((n, k * (k + 1) // 2), np.float32)
     for row in range(n):

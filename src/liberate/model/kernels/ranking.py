@@ -10,7 +10,7 @@ from liberate.compilation import N_PARTS, device_kernel, prange, serial_kernel
 
 @serial_kernel
 def predict_pairs(profiles: Float32Array, items: Float32Array, rows: Int32Array, columns: Int32Array) -> Float32Array:
-    """Give b_u + b_i + p_u·q_i of each pair.
+    """Return b_u + b_i + p_u·q_i of each pair.
 
     Args:
         profiles: (p_u, b_u) of each user, shape (n_users, K).

@@ -57,7 +57,7 @@ def error_change(
     old_means: Float64Array,
     old_moments: Float64Array,
 ) -> float:
-    """Give by how much the expected squared error over all ratings changes when the items move.
+    """Return by how much the expected squared error over all ratings changes when the items move.
 
     The error is a constant plus, per item, tr(E[w wᵀ] A) - 2 E[w]·h, where A and h are the item's normal equations.
 
@@ -107,7 +107,7 @@ def column_squares(rows: npt.NDArray[np.integer]) -> Float64Array:
 
 @serial_kernel
 def largest_ratio(rows: npt.NDArray[np.integer], scales: Float64Array, columns: Float64Array) -> float:
-    """Give the largest size of an integer against its limit: its row's scale times its column's, and one for rounding.
+    """Return the largest ratio of an integer to its limit: its row's scale times its column's, and one for rounding.
 
     Args:
         rows: Integers, shape (n, width).
@@ -164,7 +164,7 @@ def least_error(
     item_means: Float32Array,
     item_moments: Float32Array,
 ) -> float:
-    """Give the least expected squared error that somebody can have whose part in the normal equations this is.
+    """Return the least expected squared error that somebody can have whose part in the normal equations this is.
 
     With A = E[z zᵀ] and h = E[(y - b_u) z] of an item, E[(y - b_u)²] is at least hᵀ A⁻¹ h, so the item's part of the
     error is at least (h - A E[w])ᵀ A⁻¹ (h - A E[w]) + tr(Cov[w] A). Of several people's sums this is a lower bound too.

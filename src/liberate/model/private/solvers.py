@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from liberate.arrays import Float64Array
-from liberate.errors import FederationError
 from liberate.model.model import Array, Model
 from liberate.model.private.statistics import (
     COUNT_WEIGHT,
@@ -62,9 +62,7 @@ class ItemBiases:
     client_noise_nano: int
     n_chosen: int
 
-    @property
-    def name(self) -> str:
-        return "item_biases/1"
+    name: ClassVar[str] = "item_biases/1"
 
     def parameters(self) -> dict[str, int]:
         return {
@@ -88,7 +86,7 @@ class ItemBiases:
             best_first = np.lexsort((np.arange(len(popularity)), -popularity))
             arrays["gram_items"] = np.sort(best_first[: self.n_chosen]).astype(np.float64)
             arrays["gram_weights"] = np.array(EXPOSURE)
-        return following(model, "gram" if self.n_chosen else "residuals", arrays)
+        return model.next_version("gram" if self.n_chosen else "residuals", arrays)
 
 
 def shrunk_popularity(counts: Float64Array, deviation: float) -> Float64Array:
@@ -107,7 +105,7 @@ def shrunk_popularity(counts: Float64Array, deviation: float) -> Float64Array:
 def item_biases(
     sums: Float64Array, popularity: Float64Array, features: Float64Array, n_devices: int, deviation: float
 ) -> tuple[Float64Array, Float64Array]:
-    """Give each item's bias in standard units, and how uncertain it is as a variance, shapes (n_items,).
+    """Return each item's bias in standard units, and how uncertain it is as a variance, shapes (n_items,).
 
     Args:
         sums: Weighted sum of residuals of each item, with noise, shape (n_items,).
@@ -134,7 +132,7 @@ def item_biases(
 
 
 def _rating_weight(popularity: Float64Array, n_devices: int) -> float:
-    """Give what one rating weighs in the bias sums.
+    """Return what one rating weighs in the bias sums.
 
     A person's squared weights add up to 1 / 0.32 or so, so the weights of n ratings are 1 / sqrt(0.32 n) and add up to
     sqrt(n / 0.32): n_devices / (0.32 · sum of popularity). Those who rate much rate most items, and weigh less.
@@ -159,9 +157,7 @@ class Embeddings:
     moments_rounds: int
     n_directions: int
 
-    @property
-    def name(self) -> str:
-        return "embeddings/1"
+    name: ClassVar[str] = "embeddings/1"
 
     def parameters(self) -> dict[str, int]:
         return {
@@ -198,15 +194,15 @@ class Embeddings:
 
 
 def after_moments(model: Model, arrays: dict[str, Array], rounds_left: int, n_directions: int) -> Model:
-    """Give the model that asks for moments so many times more, and then for residuals in the strongest directions."""
+    """Return the model that asks for moments so many times more, and then for residuals in the strongest directions."""
     if rounds_left:
-        return following(model, "moments", arrays | {"moments_left": np.array([float(rounds_left)])})
+        return model.next_version("moments", arrays | {"moments_left": np.array([float(rounds_left)])})
     arrays.pop("moments_left", None)
-    return following(model, "residuals", arrays | {"directions": directions(arrays, n_directions)})
+    return model.next_version("residuals", arrays | {"directions": directions(arrays, n_directions)})
 
 
 def directions(arrays: Mapping[str, Array], n_directions: int) -> Float64Array:
-    """Give the D directions of taste that predictions of popular items differ by most, shape (n_factors, D).
+    """Return the D directions of taste that predictions of popular items differ by most, shape (n_factors, D).
 
     Under the prior a person's numbers p·directions are independent and of variance 1.
     """
@@ -234,9 +230,7 @@ class LearnedPrior:
 
     n_directions: int
 
-    @property
-    def name(self) -> str:
-        return "learned_prior/1"
+    name: ClassVar[str] = "learned_prior/1"
 
     def parameters(self) -> dict[str, int]:
         return {"n_directions": self.n_directions, "repeats_within_nano": to_nano(REPEATS_WITHIN)}
@@ -266,9 +260,7 @@ class ItemResiduals:
 
     client_noise_nano: int
 
-    @property
-    def name(self) -> str:
-        return "item_residuals/1"
+    name: ClassVar[str] = "item_residuals/1"
 
     def parameters(self) -> dict[str, int]:
         return {
@@ -294,22 +286,15 @@ class ItemResiduals:
             gains = _gain(slopes, _CORRECTION_VARIANCE, spread + deviation**2)
             means[:, :-1] += gains[:, None] * total.rows[:, 1:] @ model.float64("directions").T
         kept = {name: model.arrays[name] for name in ("user_mean", "user_precision", "noise_precision")}
-        return following(model, "residuals", kept | {"item_means": means.astype(np.float32)})
+        return model.next_version("residuals", kept | {"item_means": means.astype(np.float32)})
 
 
 def _gain(weights: Float64Array, prior: Float64Array | float, variance: Float64Array) -> Float64Array:
-    """Give what to multiply a noisy sum of `weights` times a number by to have the number, of variance `prior`."""
+    """Return what to multiply a noisy sum of `weights` times a number by to have the number, of variance `prior`."""
     gain: Float64Array = weights * prior / (weights**2 * prior + variance)
     return gain
 
 
 def _deviation(client_noise_nano: int, n_devices: int) -> float:
-    """Give the standard deviation of the noise in each coordinate of a sum over devices."""
+    """Return the standard deviation of the noise in each coordinate of a sum over devices."""
     return from_nano(client_noise_nano) * math.sqrt(n_devices)
-
-
-def following(model: Model, statistic: str, arrays: Mapping[str, Array]) -> Model:
-    try:
-        return Model.of(model.version + 1, statistic, model.low, model.high, arrays)
-    except ValueError as error:
-        raise FederationError(f"no model follows from the round's sum: {error}") from error

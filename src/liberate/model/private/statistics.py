@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -53,7 +54,7 @@ TASTE_WEIGHT = 0.7  # of a residual times a taste, beside the residual
 
 
 def initial_features(features: Float32Array, low: float, high: float, *, statistic: str) -> Model:
-    """Give the model before the first round: public features, no item bias, and priors from public constants alone.
+    """Return the model before the first round: public features, no item bias, and priors from public constants alone.
 
     A device that fits itself to this model and nothing else learns its own bias and its taste in features.
 
@@ -87,9 +88,7 @@ class BiasSums:
 
     n_items: int
 
-    @property
-    def name(self) -> str:
-        return "bias"
+    name: ClassVar[str] = "bias"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -122,9 +121,7 @@ class Moments:
 
     n_factors: int
 
-    @property
-    def name(self) -> str:
-        return "moments"
+    name: ClassVar[str] = "moments"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -164,9 +161,7 @@ class Residuals:
     n_items: int
     n_directions: int
 
-    @property
-    def name(self) -> str:
-        return "residuals"
+    name: ClassVar[str] = "residuals"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -190,7 +185,7 @@ class Residuals:
         )
 
     def _tastes(self, model: Model, own: Float32Array) -> Float64Array:
-        """Give v of each device, added up in one order, so that a device's bits do not depend on its batch."""
+        """Return v of each device, added up in one order, so that a device's bits do not depend on its batch."""
         tastes = np.zeros((len(own), self.n_directions))
         if not self.n_directions:
             return tastes
@@ -203,12 +198,12 @@ class Residuals:
 
 
 def n_directions(model: Model) -> int:
-    """Give the number of directions of taste in which a model asks for residuals."""
+    """Return the number of directions of taste in which a model asks for residuals."""
     return int(model.arrays["directions"].shape[1]) if "directions" in model.arrays else 0
 
 
 def precision_factor(model: Model) -> Float64Array:
-    """Give R, lower triangular, with R Rᵀ the prior's precision: v = Rᵀ x has covariance I."""
+    """Return R, lower triangular, with R Rᵀ the prior's precision: v = Rᵀ x has covariance I."""
     try:
         factor = np.linalg.cholesky(model.float64("user_precision")).astype(np.float64, copy=False)
     except np.linalg.LinAlgError as error:

@@ -169,19 +169,7 @@ def prove_leak(ledger: Ledger, verifier_key: str, names: PartyNames, found: Leak
     used = sorted(found.shares[copy.hash].position for candidate in found.candidates for copy in candidate.copies)
     prover.prove_all([*used, *(disclosure.position for disclosure in found.opened.disclosures)])
 
-    candidates = [
-        CandidateAnswer(
-            **vars(names.of(candidate.number)),
-            log10_likelihood=candidate.log10_likelihood,
-            bound=candidate.bound,
-            accused=candidate.is_accused,
-            senders=tuple(sorted({copy.sender for copy in candidate.copies})),
-            also_held_by=_also_held_by(candidate, found.candidates),
-            evidence=_evidence(ledger, prover, found, candidate) if candidate.is_accused else (),
-        )
-        for candidate in found.candidates
-    ]
-
+    evidence = [_evidence(ledger, prover, found, candidate) for candidate in found.candidates]
     checkpoint = verify_checkpoint(prover.note, verifier_key)
     return LeakAnswer(
         format="liberate-leak/1",
@@ -193,7 +181,10 @@ def prove_leak(ledger: Ledger, verifier_key: str, names: PartyNames, found: Leak
         ),
         disclosures=found.opened.disclosures,
         owners=_owners(names, found),
-        candidates=tuple(candidates),
+        candidates=tuple(
+            _candidate(names.of(candidate.number), candidate, found.candidates, opened)
+            for candidate, opened in zip(found.candidates, evidence, strict=True)
+        ),
         unopened=found.opened.unopened,
         proofs=prover.proof_count,
         entry_count=checkpoint.size,
@@ -216,21 +207,35 @@ def _owners(names: PartyNames, found: LeakFindings) -> tuple[BaseOwner, ...]:
     )
 
 
-def _also_held_by(candidate: RankedCandidate, everybody: Sequence[RankedCandidate]) -> tuple[int, ...]:
-    return tuple(
-        other.number
-        for other in everybody
-        if other.fingerprint == candidate.fingerprint and other.number != candidate.number
+def _candidate(
+    party: Party,
+    candidate: RankedCandidate,
+    everybody: Sequence[RankedCandidate],
+    evidence: tuple[OpenedShare, ...],
+) -> CandidateAnswer:
+    same = [other.number for other in everybody if other.fingerprint == candidate.fingerprint]
+    return CandidateAnswer(
+        **vars(party),
+        log10_likelihood=candidate.log10_likelihood,
+        bound=candidate.bound,
+        accused=candidate.is_accused,
+        senders=tuple(sorted({copy.sender for copy in candidate.copies})),
+        also_held_by=tuple(number for number in same if number != candidate.number),
+        evidence=evidence,
     )
 
 
-def _evidence(ledger: Ledger, prover: Prover, found: LeakFindings, accused: RankedCandidate) -> tuple[OpenedShare, ...]:
+def _evidence(
+    ledger: Ledger, prover: Prover, found: LeakFindings, candidate: RankedCandidate
+) -> tuple[OpenedShare, ...]:
     """Open the commitments of an accused's copies, beside the rows of them that leaked and the receipts."""
-    receipts = {receipt.record.share: receipt.position for receipt in entries(ledger, Receipt, author=accused.number)}
+    if not candidate.is_accused:
+        return ()
+    receipts = {receipt.record.share: receipt.position for receipt in entries(ledger, Receipt, author=candidate.number)}
     bases = [base.commitment for base in found.matched.bases]
 
     opened = []
-    for copy in accused.copies:
+    for copy in candidate.copies:
         receipt = receipts.get(copy.hash)
         rows = found.matched.owners == bases.index(copy.share.base)
         opened.append(

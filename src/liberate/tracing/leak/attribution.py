@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from liberate.arrays import Float64Array, Int32Array, Int64Array
+from liberate.data.columns import RATING_ROLES
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
-from liberate.data.tabular import RATING_ROLES, read_table
+from liberate.data.table import read_table
 from liberate.errors import DataError
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.sharing.handover import HandedOverCopy

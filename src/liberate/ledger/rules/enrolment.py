@@ -1,0 +1,122 @@
+"""The rules of genesis, enrolment and keys: who may be a principal, and with which key."""
+
+from __future__ import annotations
+
+from liberate.crypto.note import SignatureType, VerifierKey, parse_verifier_key
+from liberate.crypto.signing import check_public_key, verify_signature
+from liberate.errors import InvalidRecord
+from liberate.ledger.format.entries import Entry, possession_bytes, signed_bytes
+from liberate.ledger.format.parts import PrincipalRole
+from liberate.ledger.format.records import Enrol, Genesis, KeyRecord
+from liberate.ledger.format.refusals import refuse_if, refused
+from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.state import State
+
+
+def begin(state: State, entry: Entry) -> None:
+    """Begin a ledger: its first entry names the registrars and the log."""
+    record = entry.record
+    if not isinstance(record, Genesis):
+        raise refused("no_genesis", f"a ledger begins with a genesis, not with {record.kind}")
+    is_founder = record.author == 0 and record.seq == 1
+    refuse_if(not is_founder, "bad_genesis", "a genesis is signed by principal 0 with sequence 1")
+
+    log = _parse_key(record.log_vkey)
+    wrong_name = f"the log's key is named {log.name!r}, the origin is {record.origin!r}"
+    refuse_if(log.name != record.origin, "bad_genesis", wrong_name)
+
+    keys = [*record.registrars, log.public]
+    is_usable = len(set(keys)) == len(keys) >= 2
+    refuse_if(not is_usable, "bad_genesis", "at least one registrar is wanted, and no key twice")
+    for key in keys:
+        _check_key(key)
+    _check_policies(record)
+    check_signature(entry, keys[0])
+
+    state.genesis = record
+    for key in record.registrars:
+        state.enrol(Principal(key=key, role="registrar"))
+    state.enrol(Principal(key=log.public, role="log"))
+
+
+def enrol(state: State, record: Enrol) -> None:
+    """Add the next principal, by a registrar of its role."""
+    _check_registrar(state, record.author, record.role)
+    count = len(state.principals)
+    refuse_if(record.number != count, "wrong_number", f"number {record.number}, the next one is {count}")
+    _check_new_key(state, record.key)
+    state.enrol(Principal(key=record.key, role=record.role))
+
+
+def change_key(state: State, record: KeyRecord) -> None:
+    """Rotate, revoke or recover: the owner may do what needs the present key, a registrar the rest."""
+    count = len(state.principals)
+    refuse_if(record.number >= count, "unknown_principal", f"principal {record.number} of {count}")
+    owner = state.principals[record.number]
+    if record.author != record.number:
+        _check_registrar(state, record.author, owner.role)
+
+    if record.key is None:
+        refuse_if(owner.is_revoked, "already_revoked", f"the key of principal {record.number} was revoked before")
+        owner.is_revoked = True
+        return
+
+    _check_new_key(state, record.key.public)
+    try:
+        verify_signature(record.key.public, possession_bytes(record.origin, record.number), record.key.possession)
+    except InvalidRecord as error:
+        raise refused("not_possessed", error.message) from error
+    state.replace_key(record.number, record.key.public)
+
+
+def check_signature(entry: Entry, key: bytes) -> None:
+    """Refuse an entry that was not signed with a key."""
+    try:
+        verify_signature(key, signed_bytes(entry.body), entry.signature)
+    except InvalidRecord as error:
+        raise refused("bad_signature", error.message) from error
+
+
+def _check_policies(genesis: Genesis) -> None:
+    count = len(genesis.registrars)
+    for role, policy in genesis.enrolment_policy.items():
+        is_known = bool(policy.registrars) and all(number < count for number in policy.registrars)
+        refuse_if(not is_known, "bad_genesis", f"{role} must be enrolled by registrars with numbers below {count}")
+        is_single = policy.threshold == 1
+        refuse_if(not is_single, "bad_genesis", f"{role} is enrolled by one signature, not {policy.threshold}")
+
+    witnesses = genesis.witnesses
+    different = {_parse_key(key, SignatureType.COSIGNATURE_V1).public for key in witnesses.keys}
+    is_enough = len(different) >= max(len(witnesses.keys), witnesses.threshold)
+    refuse_if(not is_enough, "bad_genesis", "as many different witnesses as the threshold are wanted")
+
+
+def _check_registrar(state: State, author: int, role: PrincipalRole) -> None:
+    # Registrars and the log are named by the genesis only: no policy lets anybody enrol them or change their keys.
+    match role:
+        case "registrar" | "log":
+            policy = None
+        case _:
+            policy = state.founding.enrolment_policy.get(role)
+    is_registrar = policy is not None and author in policy.registrars
+    refuse_if(not is_registrar, "not_registrar", f"principal {author} may not enrol a {role}")
+
+
+def _check_new_key(state: State, key: bytes) -> None:
+    _check_key(key)
+    holder = state.number_of(key)
+    refuse_if(holder is not None, "key_used", f"the key is or was principal {holder}'s")
+
+
+def _check_key(key: bytes) -> None:
+    try:
+        check_public_key(key)
+    except InvalidRecord as error:
+        raise refused("bad_key", error.message) from error
+
+
+def _parse_key(vkey: str, type: SignatureType = SignatureType.ED25519) -> VerifierKey:
+    try:
+        return parse_verifier_key(vkey, type)
+    except InvalidRecord as error:
+        raise refused("bad_key", error.message) from error
