@@ -23,6 +23,7 @@ _LOWEST = -2.5  # the lowest rating in standard units, whatever the scale
 _LEAST_SHARE = 0.05
 """Answers that tell less of levels are taken for numbers nearer to the prediction: none is 6 units away from it."""
 
+
 @dataclass(frozen=True, slots=True)
 class AnswerChannel:
     """How answers come about: a level is kept, or one of the others given, each as likely.

@@ -29,6 +29,7 @@ _WEIGHT = 0.32
 _UNSEEN = 0.3
 """Popularity that every item has beside what the pool shows."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedItems:
     """What is known after a round. L = n_factors + 1 numbers of an item are learned, K numbers has a person's side.

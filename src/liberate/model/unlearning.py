@@ -52,10 +52,10 @@ def unlearn_rounds(
 ) -> Model:
     """Return nearly the model that rounds of normal equations would have come to without some people.
 
-    Each round takes the leavers' part out of its sum, which is exact, and lets the others fit themselves to the model as
-    it would have been. What they would then have answered enters the items by a Newton step with the covariances as they
-    are: a pass over the ratings of width K in place of one of width K². The model that results depends on the leavers only
-    as far as first order goes wrong.
+    Each round takes the leavers' part out of its sum, which is exact, and lets the others fit themselves to the model
+    as it would have been. What they would then have answered enters the items by a Newton step with the covariances as
+    they are: a pass over the ratings of width K in place of one of width K². The model that results depends on the
+    leavers only as far as first order goes wrong.
 
     Args:
         solver: Of the rounds.
