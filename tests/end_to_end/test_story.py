@@ -1,4 +1,4 @@
-"""The story that the README tells of a participant: share, trace, leak, withdraw, erase; its commands are executed."""
+"""The story that the tutorial tells: share, trace, leak, withdraw, erase; its commands are executed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from scripts.update_docs import find_blocks, run
-
-BEGIN, END = "### Share, and leave\n", "\n## "
 
 
 @pytest.fixture
@@ -32,15 +30,13 @@ def asked(told: Callable[[str], str], command: str) -> dict[str, Any]:
     return found
 
 
-def test_the_story_of_the_readme(repository: Path, told: Callable[[str], str]) -> None:
-    readme = (repository / "README.md").read_text("utf-8")
-    training = next(block for block in find_blocks(readme) if "--out runs/plain" in block.command)
-    story = readme[readme.index(BEGIN) :]
-    commands = [block.command for block in find_blocks(story[: story.index(END)])]
+def test_the_story_of_the_tutorial(repository: Path, told: Callable[[str], str]) -> None:
+    page = (repository / "docs" / "tutorial" / "share-and-leave.md").read_text("utf-8")
+    training, *commands = [block.command for block in find_blocks(page)]
     acts = [shlex.split(command)[1] for command in commands]
     assert acts == ["consent", "share", "share", "trace", "-c", "trace", "withdraw", "erase", "trace"]
 
-    told(training.command)
+    told(training)
     granted, first, second, where, _, leak, left, erased, after = map(told, commands)
 
     positions = [re.search(r"entry +(\d+)", each) for each in (granted, first, second, left, erased)]
@@ -49,7 +45,7 @@ def test_the_story_of_the_readme(repository: Path, told: Callable[[str], str]) -
     assert f"{to_user_3} " in where
     assert "accused: participant 4\n" in leak
     assert "silent" in erased
-    assert f"asked to be forgotten: entry {request}" in after
+    assert f"erasure requested: entry {request}" in after
     traced = asked(told, "liberate trace runs/plain --participant user:1")
     assert [each["position"] for each in traced["shares"]] == [to_user_2, to_user_3]
     assert [each["position"] for each in traced["consents"]] == [consent]

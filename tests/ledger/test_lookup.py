@@ -10,12 +10,12 @@ import pytest
 
 import liberate
 from liberate.errors import LedgerError
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.entries import decode_entry, decode_record, record_of
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Enrol, Genesis, Update
 from liberate.ledger.format.sharing_records import Consent
 from liberate.ledger.log.sqlite import SqliteLedger
-from liberate.ledger.lookup import decode_record, entries, entries_between, entry_at, record_of
+from liberate.ledger.lookup import entries, entries_between, entry_at
 from tests.ledger.world import create, write_sharing
 
 

@@ -17,10 +17,9 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
-from liberate.ledger.format.entries import new_key, sign
+from liberate.ledger.format.entries import decode_record, new_key, sign
 from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import decode_record
 
 _logger = logging.getLogger(__name__)
 

@@ -11,11 +11,10 @@ from typing import Generic, TypeVar
 
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import Entry, RecordT, decode_entry, kind_name
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.interface import Ledger
 
-RecordT = TypeVar("RecordT", bound=RecordBase)
 RecordT_co = TypeVar("RecordT_co", bound=RecordBase, covariant=True)
 
 
@@ -39,27 +38,6 @@ class RecordedEntry(Generic[RecordT_co]):
         return self.entry.leaf_hash
 
 
-def record_of(entry: Entry, kind: type[RecordT]) -> RecordT:
-    """Return the record of an entry.
-
-    Raises:
-        LedgerError: It is of another kind.
-    """
-    record = entry.record
-    if not isinstance(record, kind):
-        raise LedgerError(f"the record is of kind {record.kind}, not of kind {_name(kind)}")
-    return record
-
-
-def decode_record(data: bytes, kind: type[RecordT]) -> RecordT:
-    """Return the record in the bytes of an entry.
-
-    Raises:
-        LedgerError: The bytes are no entry, or the record is of another kind.
-    """
-    return record_of(decode_entry(data), kind)
-
-
 def entry_at(ledger: Ledger, position: int, kind: type[RecordT]) -> RecordedEntry[RecordT]:
     """Return the entry at a position.
 
@@ -72,8 +50,8 @@ def entry_at(ledger: Ledger, position: int, kind: type[RecordT]) -> RecordedEntr
     entry = decode_entry(ledger.entry(position))
     if not isinstance(entry.record, kind):
         raise LedgerError(
-            f"entry {position} is of kind {entry.record.kind}, not of kind {_name(kind)}",
-            hint=f"ledger show --kind {_name(kind)} lists those",
+            f"entry {position} is of kind {entry.record.kind}, not of kind {kind_name(kind)}",
+            hint=f"ledger show --kind {kind_name(kind)} lists those",
         )
     return RecordedEntry(position=position, entry=entry, record=entry.record)
 
@@ -82,7 +60,7 @@ def entries(
     ledger: Ledger, kind: type[RecordT], *, author: int | None = None, about: int | None = None
 ) -> Iterator[RecordedEntry[RecordT]]:
     """Yield all entries of a kind by increasing position, if wanted only those by an author or about a principal."""
-    name = None if kind is RecordBase else _name(kind)
+    name = None if kind is RecordBase else kind_name(kind)
     for position in ledger.positions(kind=name, author=author, about=about):
         yield entry_at(ledger, position, kind)
 
@@ -96,7 +74,3 @@ def entries_between(ledger: Ledger, begin: int, end: int, kind: type[RecordT]) -
         entry = decode_entry(data)
         if isinstance(entry.record, kind):
             yield RecordedEntry(position=position, entry=entry, record=entry.record)
-
-
-def _name(kind: type[RecordBase]) -> str:
-    return str(kind.__struct_config__.tag)

@@ -22,8 +22,8 @@ from starlette.routing import Route
 from liberate.crypto.note import parse_verifier_key
 from liberate.crypto.signing import load_key
 from liberate.errors import LedgerError, SettingsError
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.records import Genesis
-from liberate.ledger.lookup import decode_record
 from liberate.ledger.publish.tile_replay import entries_in_tiles
 from liberate.ledger.witness.follower import Follower, ReadEntries, entries_in_folder
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES

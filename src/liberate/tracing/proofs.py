@@ -11,9 +11,9 @@ from liberate.crypto.note import WitnessPolicy, verify_checkpoint
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest, KeyId
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.parts import PrincipalRole, RecordBase
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import decode_record
 from liberate.ledger.publish.proof_files import (
     INCLUSION,
     NO_WITNESSES,

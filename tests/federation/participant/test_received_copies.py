@@ -1,4 +1,4 @@
-"""Copies beside one's own ratings: whatever a sender puts in one, its recipient sends what ratings can give."""
+"""Received copies: whatever a sender puts into one, its recipient uploads what ratings within the scale can give."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARES = tuple(UsedCopy(sender=sender, share=Digest(bytes([sender]) * 32)) for s
 
 @dataclass(frozen=True)
 class Store:
-    """Device 0 holds the copies of two people."""
+    """Device 0 has received copies from two participants."""
 
     copies: tuple[bytes, ...]
 
@@ -36,15 +36,15 @@ class Store:
         return [
             (
                 0,
-                Digest(each.share),
-                ReceivedCopy(sender=each.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
+                Digest(used.share),
+                ReceivedCopy(sender=used.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
             )
-            for each, copy in zip(SHARES, self.copies, strict=True)
+            for used, copy in zip(SHARES, self.copies, strict=True)
         ]
 
 
 def computed(values: np.ndarray, model: Model) -> RealStatistics:
-    """What device 0 computes of its own ratings and two copies of other people's, one with these values."""
+    """What device 0 computes of its participant's ratings and two received copies, one with these values."""
     rated = np.arange(len(values), dtype=np.int32)
     users = np.zeros(len(values), np.int32)
     hostile = Ratings.from_triples(users, rated, values.astype(np.float32), 1, OWN.n_items)
@@ -57,10 +57,10 @@ def test_ratings_beyond_the_scale_count_as_its_ends(statistic: str) -> None:
     config = ModelConfig(n_factors=2, statistic="gradient" if statistic == "gradient" else "normal")
     model = initial(config, OWN.n_items, LOW, HIGH, bytes(32))
 
-    found = computed(np.array([1e30, -7.0, 4.0]), model)
+    clipped = computed(np.array([1e30, -7.0, 4.0]), model)
 
     ends = computed(np.array([HIGH, LOW, 4.0]), model)
-    assert np.array_equal(found.rows, ends.rows)
-    assert np.array_equal(found.tails, ends.tails)
-    sent: FixedPointStatistics = Plain().release(found, OWN.n_items, [], exact=False)
+    assert np.array_equal(clipped.rows, ends.rows)
+    assert np.array_equal(clipped.tails, ends.tails)
+    sent: FixedPointStatistics = Plain().release(clipped, OWN.n_items, [], exact=False)
     rating_bounds(model).check(sent, PLAIN_FRACTION_BITS, 1 + len(SHARES) / 2)

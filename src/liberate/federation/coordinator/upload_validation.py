@@ -13,8 +13,8 @@ from liberate.arrays import FixedPointStatistics
 from liberate.crypto.commitments import SALT_BYTES, salted_commitment
 from liberate.errors import BadCommitment, BadUpload, LedgerError, RefusedEntry
 from liberate.federation.wire.round_messages import RoundAnswer, decode_upload
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.records import Round, Update
-from liberate.ledger.lookup import decode_record
 from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.model import Model
 from liberate.model.upload_bounds import RatingBounds, rating_bounds

@@ -20,10 +20,9 @@ from liberate.federation.store.device_rows import AnswerSecrets, Device, OutboxM
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.wire.round_messages import RoundAnswer, encode_message, encode_upload
 from liberate.federation.wire.transport import Reply
-from liberate.ledger.format.entries import sign
+from liberate.ledger.format.entries import decode_record, sign
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
-from liberate.ledger.lookup import decode_record
 from liberate.model.profiles import fit_devices
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.randomness import Randomness
@@ -128,13 +127,16 @@ class RoundAnswers:
             FederationError: An upload comes out otherwise than it was committed to. It is not sent: beside the first it
                 would reveal more than was paid for.
         """
+        updates = [decode_record(message.entry, Update) for _, message in stored]
         inputs = [
-            AnswerInputs(device=device, copies=_update(message).shares, secrets=message) for device, message in stored
+            AnswerInputs(device=device, copies=update.shares, secrets=message)
+            for (device, message), update in zip(stored, updates, strict=True)
         ]
         uploads, _ = self._compute(task, inputs)
+
         replies = []
-        for (device, message), upload in zip(stored, uploads, strict=True):
-            if _update(message).commitment != salted_commitment(message.upload_salt, upload):
+        for (device, message), update, upload in zip(stored, updates, uploads, strict=True):
+            if update.commitment != salted_commitment(message.upload_salt, upload):
                 raise FederationError(
                     f"device {device.slot} cannot regenerate its upload to round {task.record.number}",
                     hint="was the model, the code or the machine changed in the middle of a round?",
@@ -215,10 +217,6 @@ class RoundAnswers:
 
         message = OutboxMessage(entry=entry, **msgspec.structs.asdict(secrets))
         return SignedAnswer(device=answered, message=message, reply=_reply(device, message, upload))
-
-
-def _update(message: OutboxMessage) -> Update:
-    return decode_record(message.entry, Update)
 
 
 def _reply(device: Device, message: OutboxMessage, upload: bytes) -> Reply:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import verify_signature
-from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.participant.refusals import refused_as, require
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import Neighbour, ShareKeysRequest, UnmaskRequest, verify_keys
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_included, signed_bytes
+from liberate.ledger.format.entries import decode_included, record_of, signed_bytes
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Block, Record, Survivors
+from liberate.ledger.format.records import Block, Survivors
 from liberate.ledger.rules.principal import Principal
 
 
@@ -41,9 +40,8 @@ def check_neighbours(current: MaskedRound, number: int, request: ShareKeysReques
     require(len(numbers) >= needed, "neighbours", f"{len(numbers)} neighbours take part, {needed} are needed")
 
     with refused_as("keys"):
-        block = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint).record
-        if not isinstance(block, Block):
-            raise Refused("keys", "the last entry under the checkpoint is not a block with a state root")
+        last = decode_included(request.block, checkpoint.size - 1, request.block_proof, checkpoint)
+        block = record_of(last, Block)
         for neighbour in request.neighbours:
             _check_keys(current, neighbour, request.n_principals, block.state_root)
 
@@ -80,7 +78,14 @@ def check_survivors(
         with refused_as("survivors"):
             entry = decode_included(data, position, proof, checkpoint)
             verify_signature(policy.coordinator_key, signed_bytes(entry.body), entry.signature)
-        participants += _survivors_in(entry.record, (policy.origin, current.hash, part, n_parts))
+            record = record_of(entry, Survivors)
+        require(
+            (record.origin, record.round_hash, record.part, record.parts)
+            == (policy.origin, current.hash, part, n_parts),
+            "survivors",
+            f"the entry is not part {part} of {n_parts} of the round's survivor set",
+        )
+        participants += numbers_in(record.participants)
 
     require(
         all(a < b for a, b in pairwise(participants)) and current.participants.issuperset(participants),
@@ -93,16 +98,3 @@ def check_survivors(
         f"{len(participants)} participants survive, the round promised {current.record.minimum}",
     )
     return frozenset(participants)
-
-
-def _survivors_in(record: Record, wanted: tuple[str, Digest, int, int]) -> Iterator[int]:
-    """Return the numbers in one part of a survivor set: that of a ledger, a round, and of so many parts."""
-    if not isinstance(record, Survivors):
-        raise Refused("survivors", f"the entry is a {record.kind}, not a part of a survivor set")
-    _, _, part, n_parts = wanted
-    require(
-        (record.origin, record.round_hash, record.part, record.parts) == wanted,
-        "survivors",
-        f"the entry is not part {part} of {n_parts} of the round's survivor set",
-    )
-    return numbers_in(record.participants)

@@ -22,9 +22,9 @@ from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, Given
 from liberate.federation.wire.copies import ConsentScope, CopyPayload, SealedCopy
 from liberate.federation.wire.round_messages import UNREADABLE
 from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.number_sets import includes
 from liberate.ledger.format.sharing_records import Consent, Share
-from liberate.ledger.lookup import decode_record
 from liberate.privacy.fingerprinting import fingerprint
 from liberate.privacy.randomised_response import respond
 from liberate.randomness import stream_words

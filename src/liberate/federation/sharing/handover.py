@@ -20,9 +20,9 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, PendingEntry
 from liberate.federation.wire.copies import ConsentScope, SealedCopy
 from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.sharing_records import Consent, Share
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import decode_record
 from liberate.randomness import Randomness
 from liberate.units import from_nano
 

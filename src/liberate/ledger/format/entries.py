@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +14,7 @@ from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
-from liberate.errors import InvalidRecord, RefusedEntry
+from liberate.errors import InvalidRecord, LedgerError, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
 from liberate.ledger.format.parts import NewKey, Origin, RecordBase
@@ -26,6 +26,8 @@ FORMAT_VERSION = 2
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
 POSSESSION_TYPE = "application/vnd.liberate.possession+json"
 MAX_ENTRY_BYTES = 65_535
+
+RecordT = TypeVar("RecordT", bound=RecordBase)
 
 
 class _Possession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +105,32 @@ def decode_entry(data: bytes) -> Entry:
     except InvalidRecord as error:
         raise _undecodable(body, error) from error
     return Entry(data=data, signature=signature, body=body, record=record, leaf_hash=leaf_hash(data))
+
+
+def record_of(entry: Entry, kind: type[RecordT]) -> RecordT:
+    """Return the record of an entry.
+
+    Raises:
+        LedgerError: It is of another kind.
+    """
+    record = entry.record
+    if not isinstance(record, kind):
+        raise LedgerError(f"the record is of kind {record.kind}, not of kind {kind_name(kind)}")
+    return record
+
+
+def decode_record(data: bytes, kind: type[RecordT]) -> RecordT:
+    """Return the record in the bytes of an entry.
+
+    Raises:
+        LedgerError: The bytes are no entry, or the record is of another kind.
+    """
+    return record_of(decode_entry(data), kind)
+
+
+def kind_name(kind: type[RecordBase]) -> str:
+    """Return the kind by which records of a class are written."""
+    return str(kind.__struct_config__.tag)
 
 
 def decode_included(data: bytes, position: int, proof: Sequence[bytes], checkpoint: Checkpoint) -> Entry:

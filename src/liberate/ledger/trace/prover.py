@@ -12,11 +12,11 @@ from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SignatureClaim, verify_batch, verify_signature
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, signed_bytes
+from liberate.ledger.format.entries import Entry, RecordT, record_of, signed_bytes
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Block, Record
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import RecordedEntry, RecordT, RecordT_co, entry_at, record_of
+from liberate.ledger.lookup import RecordedEntry, RecordT_co, entry_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
