@@ -1,0 +1,64 @@
+"""Where, when and by which command figures were measured."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What somebody must know to measure again, and to compare what comes out.
+
+    Attributes:
+        commit: Of this repository, `-dirty` where files differ from it; the release where this is no checkout.
+        processor: Its name; digests of models and all times depend on it.
+        date: Of the day, ISO 8601.
+        command: As typed in a shell.
+        seconds: Wall clock, from the first step to the last.
+    """
+
+    commit: str
+    processor: str
+    date: str
+    command: str
+    seconds: float
+
+    @classmethod
+    def of(cls, command: str, seconds: float) -> Stamp:
+        """Return the stamp of what has just been measured by this code on this machine."""
+        return cls(
+            commit=_commit(),
+            processor=_processor(),
+            date=date.today().isoformat(),
+            command=command,
+            seconds=round(seconds, 1),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"Made by `{self.command}` on {self.date} in {self.seconds:,.0f} s, "
+            f"at commit {self.commit}, on a processor {self.processor}."
+        )
+
+
+def _commit() -> str:
+    if not (_REPOSITORY / ".git").exists():
+        return f"release {version('liberate-rec')}"
+    command = ["git", "-C", str(_REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    if _CPU_INFO.exists():
+        for line in _CPU_INFO.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
