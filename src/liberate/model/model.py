@@ -55,7 +55,7 @@ class Model:
     Attributes:
         version: Rounds behind this model, >= 0.
         statistic: Name of the statistic it is learned from.
-        centre: Rating that stands for zero.
+        centre: Rating that is zero in standard units.
         low: Lowest rating of the scale.
         high: Highest rating of the scale, > low.
         arrays: Named arrays of float32 or float64, read only, in standard units.
@@ -152,37 +152,53 @@ def level_weights(table: Float64Array, values: Float32Array, low: float, high: f
 
 def _check_arrays(arrays: Mapping[str, Array]) -> None:
     """Raise ValueError unless the arrays every device reads are there, fit together and are finite."""
-    shapes: dict[str, tuple[int, ...]]
-    if "popularity" in arrays and "item_means" not in arrays:
-        n = arrays["popularity"].size
-        shapes = {"popularity": (n,)}
-        if "gram_weights" not in arrays:
-            raise ValueError("no array gram_weights")
-        if "item_features" in arrays:
-            shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
-        if "item_weights" in arrays:
-            shapes["gram_items"] = (len(arrays["item_weights"]),)
-            shapes["item_weights"] = (len(arrays["item_weights"]),) * 2
-    else:
-        if "item_means" not in arrays or arrays["item_means"].ndim != 2:
-            raise ValueError("no table of item means")
-        n, k = arrays["item_means"].shape
-        shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
-        if "item_moments" in arrays:
-            shapes["item_moments"] = (n, packed_size(k))
+    is_item_model = "popularity" in arrays and "item_means" not in arrays
+    shapes = _shapes_of_item_model(arrays) if is_item_model else _shapes_of_factor_model(arrays)
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             raise ValueError(f"no array {name} of shape {shape}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
+
     if "noise_precision" in arrays and not arrays["noise_precision"][0] > 0:
         raise ValueError("noise_precision is not positive")
     for name in ("gram_weights", "level_targets"):
         if name in arrays and not (arrays[name].shape == (5,) and 0 <= arrays[name].min() <= arrays[name].max() <= 1):
             raise ValueError(f"{name} are not five numbers from 0 to 1")
     if "gram_items" in arrays:
-        _check_chosen(arrays["gram_items"], n)
+        _check_chosen(arrays["gram_items"], len(arrays["popularity" if is_item_model else "item_means"]))
+
+
+def _shapes_of_item_model(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the arrays of an item model must have, given what it has.
+
+    Raises:
+        ValueError: It has no weights of ratings.
+    """
+    if "gram_weights" not in arrays:
+        raise ValueError("no array gram_weights")
+    n = arrays["popularity"].size
+    shapes: dict[str, tuple[int, ...]] = {"popularity": (n,)}
+    if "item_features" in arrays:
+        shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
+    if "item_weights" in arrays:
+        n_chosen = len(arrays["item_weights"])
+        shapes |= {"gram_items": (n_chosen,), "item_weights": (n_chosen, n_chosen)}
+    return shapes
+
+
+def _shapes_of_factor_model(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the arrays of a factor model must have, given what it has.
+
+    Raises:
+        ValueError: It has no table of item means.
+    """
+    if "item_means" not in arrays or arrays["item_means"].ndim != 2:
+        raise ValueError("no table of item means")
+    n, k = arrays["item_means"].shape
+    shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
+    return shapes | ({"item_moments": (n, packed_size(k))} if "item_moments" in arrays else {})
 
 
 def _check_chosen(chosen: Array, n_items: int) -> None:
@@ -213,9 +229,11 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
     """
     statistic = statistic_name(config, noisy=noisy)
     k = config.n_factors + 1
+
     means = np.zeros((n_items, k), np.float32)
     factors = generator(secret).standard_normal((n_items, k - 1), dtype=np.float32)
     means[:, :-1] = factors * np.float32(_INITIAL_DEVIATION[statistic])
+
     arrays: dict[str, Array] = {"item_means": means, "user_mean": np.zeros(k)}
     match statistic:
         case "normal":

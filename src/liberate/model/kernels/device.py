@@ -138,6 +138,7 @@ def normal_rows(
             for rating in range(indptr[device], indptr[device + 1]):
                 y = targets[rating]
                 row = rows[rating]
+
                 for t in range(n_square):
                     row[t] = m[t]
                 for t in range(k - 1):
@@ -178,6 +179,7 @@ def gradient_rows(
                 e = targets[rating] - x[k - 1] - w[k - 1]
                 for t in range(k - 1):
                     e -= x[t] * w[t]
+
                 row = rows[rating]
                 for t in range(k - 1):
                     row[t] = e * x[t]
@@ -231,6 +233,7 @@ def adapt(
                 for t in range(k - 1):
                     pull[t] += e_new * new[t] - e_old * old[t]
                 pull[k - 1] += e_new - e_old
+
             along = np.float32(0)
             for t in range(k):
                 along += v[t] * pull[t]
@@ -292,6 +295,7 @@ def gram_rows(
             for rating in range(begin, end):
                 square += weights[rating] * weights[rating]
             scale = np.float32(1 / square if square > 0 else 0.0)
+
             pair = pair_indptr[device]
             for rating in range(begin, end):
                 i = np.int64(places[rating])
@@ -326,12 +330,14 @@ def moment_rows(moments: Float32Array, whitener: Float32Array, rows: Float32Arra
                     square[i, j] = moments[device, place]
                     square[j, i] = moments[device, place]
                     place += 1
+
             for i in range(k):
                 half[i] = 0
                 for t in range(i, k):
                     w = whitener[i, t]
                     for j in range(k):
                         half[i, j] += w * square[t, j]
+
             place = 0
             for i in range(k):
                 for j in range(i + 1):
