@@ -22,7 +22,7 @@ from liberate_studies.poisoners import (
     Statistic,
     poisoned,
 )
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, percent, table_of
 from liberate_studies.worlds import Job, World
 
@@ -69,7 +69,8 @@ class PoisoningTrial:
 Column = tuple[str, Callable[[PoisoningTrial], str]]
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world = study.world
     rounds, shares = (_QUICK_ROUNDS, _QUICK_SHARES) if study.is_quick else (_ROUNDS, _shares(world))
     jobs = {name: world.job("privacy.mode=plain", f"model.statistic={name}") for name in _NAMES}
@@ -202,10 +203,9 @@ def _figure(trials: Sequence[PoisoningTrial], shares: Sequence[float]) -> Figure
         place.set(title=title, ylabel="RMSE of the others, x: no model", ylim=heights)
     lists.set(title="Promotion of an item", ylabel="% of lists that have it, rated often", ylim=(-4, 104))
     for place in axes:
-        place.set_xlabel("% of the people poison")
-        place.set_xticks(range(len(shares) + 1), ["0", *(f"{100 * share:.0f}" for share in shares)])
-    handles, labels = random.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+        labels = [f"{100 * share:.0f}" for share in (0.0, *shares)]
+        place.set(xlabel="% of the people poison", xticks=range(len(labels)), xticklabels=labels)
+    figure.legend(*random.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
@@ -221,6 +221,3 @@ def _heights(trials: Sequence[PoisoningTrial]) -> tuple[float, float]:
     checked = [trial.outcome.rmse for trial in trials if trial.attack.defence != "none"]
     errors = [error for error in checked if error is not None]
     return min(errors) - 0.02, max(errors) + 0.05
-
-
-STUDY = Study("ml-100k", _run)
