@@ -66,12 +66,5 @@ def run_study(
             "studies draw with matplotlib, which is not installed", hint="pip install 'liberate-rec[studies]'"
         ) from error
 
-    return write_study(
-        name,
-        import_module(f"liberate_studies.{name}").run,
-        default_source=STUDIES[name],
-        data=data,
-        is_quick=is_quick,
-        out=Path(out),
-        progress=progress,
-    )
+    run, source = import_module(f"liberate_studies.{name}").run, STUDIES[name]
+    return write_study(name, run, source=source, data=data, is_quick=is_quick, out=Path(out), progress=progress)

@@ -91,6 +91,7 @@ def _averaging(averaged: Sequence[Averaged]) -> Sequence[str]:
 
 def _audits(audited: Sequence[AuditTrial]) -> Sequence[str]:
     first, last = audited[0].honest, audited[-1].honest
+
     return [
         "## Audits",
         table_of(

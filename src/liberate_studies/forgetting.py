@@ -282,6 +282,7 @@ def _judge(
     apart, (coins, items) = departure.distance(model), _coins(job, canaries)
     scores, known = (_mean_predictions(m, departure.stayers)[items] for m in (model, departure.exact))
     n_pairs = int(coins.sum()) * int((~coins).sum())
+
     return UnlearningMethod(
         name=name,
         rounds=rounds,
@@ -301,8 +302,8 @@ def _on_ledger(study: StudyRun, run: Run, way: Method) -> tuple[Model, float, fl
     """Forget by the product, several times; return the model, the least seconds, and those of the rounds alone."""
     outs = [study.scratch / f"{way}-{number}" for number in range(REPEATS)]
     unlearned = [unlearn(run, out, method=way, progress=study.progress) for out in outs]
-    seconds = min(each.seconds for each in unlearned if each.seconds is not None)
-    rounds_s = min(each.result.seconds for each in unlearned if each.result is not None)
+    seconds = min(run.seconds for run in unlearned if run.seconds is not None)
+    rounds_s = min(run.result.seconds for run in unlearned if run.result is not None)
     return load_run(outs[0]).model(), seconds, rounds_s
 
 

@@ -60,6 +60,11 @@ _SERIES = (
 )
 
 
+def _series(*objectives: str) -> Iterator[tuple[str, _Series]]:
+    """Return the series of each objective."""
+    return ((o, series) for o, series in product(objectives, _SERIES) if o in series.objectives)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierRun:
     """What one run reached.
@@ -99,9 +104,7 @@ def run(study: StudyRun) -> StudyResults:
 
 
 def _cells(world: World, epsilons: Sequence[int], seeds: Sequence[int]) -> Iterator[Cell[FrontierRun]]:
-    for objective, series in product(("explicit", "implicit"), _SERIES):
-        if objective not in series.objectives:
-            continue
+    for objective, series in _series("explicit", "implicit"):
         for epsilon, seed in product(epsilons if series.is_private else (None,), seeds):
             bound = () if epsilon is None else (f"privacy.epsilon={epsilon}",)
             job = world.job(f'model.objective="{objective}"', *series.settings, *bound, f"run.seed={seed}")
@@ -184,8 +187,7 @@ def _lines(
             series.name if objective == objectives[0] else f"{series.name}, {objective}",
             *(_spread(_values(runs, objective, series.name, epsilon, metric)) for epsilon in (None, *epsilons)),
         ]
-        for objective, series in product(objectives, _SERIES)
-        if objective in series.objectives
+        for objective, series in _series(*objectives)
     ]
 
 
@@ -221,9 +223,7 @@ def _draw(
 ) -> None:
     """Draw a metric over epsilon for each series of an objective, the spread over seeds shaded."""
     names = [*marks]
-    for series in _SERIES:
-        if objective not in series.objectives:
-            continue
+    for _, series in _series(objective):
         places = epsilons if series.is_private else (None,)
         values = [_values(runs, objective, series.name, epsilon, metric) for epsilon in places]
         means = [*map(mean, values)]

@@ -166,6 +166,7 @@ def _leaks(epsilon: float | None) -> list[LeakScenario]:
         for altered in ((0.0, 0.3) if how == "at random" else (0.0,))
         for sources in _COALITIONS
     ]
+
     return single + mixed + innocent
 
 
@@ -261,6 +262,7 @@ def _leaked(
             weights = np.where(counts > 0, ties - counts, -np.inf)
         case "the mean":
             weights = ties / 1000 - np.abs(levels - copies.mean(axis=0))
+
     return np.asarray(weights.argmax(axis=0), np.int32)
 
 
@@ -289,6 +291,7 @@ def _errors(job: Job, share: float, draw: int) -> list[float]:
 
 def _page(world: World, owners: float, attributed: Sequence[Attribution], costs: Sequence[Cost]) -> Sequence[str]:
     false = sum(round(kind.falsely_accused * kind.trials) for kind in attributed)
+
     return [
         header("Whose copy leaked", world),
         f"{100 * owners:.0f} % of the people hand what they rated to {RECIPIENTS} recipients, each a copy of its "

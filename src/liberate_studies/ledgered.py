@@ -120,6 +120,7 @@ def run(study: StudyRun) -> StudyResults:
         for name, pair in pairs.items()
         for side, learned, ratio in (("without", pair.without, None), ("with", pair.recorded, pair.ratio))
     ]
+
     return StudyResults(
         rows={"baselines": list(baselines.values()), "timings": timings},
         page=[

@@ -126,6 +126,7 @@ def _timing(study: StudyRun, n_users: int, n_items: int) -> Timing:
 def _page(world: World, scores: Sequence[Score], corners: Sequence[Corner], timings: Sequence[Timing]) -> Sequence[str]:
     n_splits = len(scores[0].rmse)
     sizes = [f"{n_users} × {n_items}" for n_users, n_items in _SIZES]
+
     return [
         "# The paper's sizes",
         f"{world.sentence}\n"

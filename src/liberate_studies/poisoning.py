@@ -104,6 +104,7 @@ def _targets(job: Job) -> dict[str, int]:
     counts = np.bincount(ratings.items, minlength=ratings.n_items)
     means = np.bincount(ratings.items, ratings.values, ratings.n_items) / np.maximum(counts, 1)
     order = np.argsort(counts, kind="stable")
+
     chosen = {}
     for name, quantile in _QUANTILES.items():
         place = int(quantile * len(order))
@@ -140,10 +141,6 @@ _FOUND: tuple[Column, ...] = (
 def _page(
     world: World, trials: Sequence[PoisoningTrial], rounds: dict[Statistic, int], counts: dict[str, int]
 ) -> Sequence[str]:
-    items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
-    # The first trial of each way of learning is without poisoners.
-    begins = {trial.way: trial for trial in reversed(trials)}
-    spoiling = [trial for trial in trials if trial.attack.aim in ("random", "sign flip") or trial is begins[trial.way]]
     return [
         header("Poisoning", world),
         "Some of the people send uploads of their own making in mode `plain`; all else is honest.\n"
@@ -155,8 +152,18 @@ def _page(
         "Without limits is for this study only: no setting switches them off.\n"
         f"A trimmed sum leaves out {100 * TRIM:.0f} % of the numbers at either end.\n"
         f"Normal equations are learned from in {rounds['normal']} rounds, the gradient in {rounds['gradient']}.",
+        *_spoiling(trials),
+        *_promotion(trials, counts),
+    ]
+
+
+def _spoiling(trials: Sequence[PoisoningTrial]) -> Sequence[str]:
+    # The first trial of each way of learning is without poisoners.
+    begins = {trial.way: trial for trial in reversed(trials)}
+
+    return [
         table_of(
-            spoiling,
+            [t for t in trials if t.attack.aim in ("random", "sign flip") or t is begins[t.way]],
             *_BEGIN,
             ("aim", lambda trial: trial.attack.aim or "nothing"),
             ("RMSE of the others", lambda trial: number(trial.outcome.rmse)),
@@ -168,6 +175,13 @@ def _page(
         "largest rows, those without whom the others' fit would gain most, and those without whom predictions of "
         "held-out ratings would, which a simulation alone knows.\n"
         f"It is what `trace --influence` says, over the first {WATCHED} rounds.",
+    ]
+
+
+def _promotion(trials: Sequence[PoisoningTrial], counts: dict[str, int]) -> Sequence[str]:
+    items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
+
+    return [
         "## Promotion of an item",
         table_of(
             [trial for trial in trials if trial.aim.startswith("promotion")],

@@ -114,6 +114,7 @@ class _Cases:
     def of(cls, is_quick: bool) -> _Cases:
         users, ratings, some, epsilons, n_rounds = _QUICK if is_quick else _FULL
         rounds = f"federation.rounds={n_rounds}"
+
         return cls(
             by_users={
                 "nothing else leaves a device": [SharingCase(users=part) for part in users],

@@ -80,7 +80,7 @@ def write_study(
     name: str,
     measure: Callable[[StudyRun], StudyResults],
     *,
-    default_source: str,
+    source: str,
     data: str | None,
     is_quick: bool,
     out: Path,
@@ -90,9 +90,9 @@ def write_study(
     begin = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ratings.parquet"
-    world = made_up(path) if is_quick and data is None else open_world(data or default_source)
+    world = made_up(path) if is_quick and data is None else open_world(data or source)
     # A name, never a path: the command has to work on other machines, and their paths are nobody's business.
-    other = None if data is None or world.name == default_source else world.name
+    other = None if data is None or world.name == source else world.name
     if is_quick and data is not None:
         world = corner(world, QUICK_USERS, QUICK_ITEMS, path)
 
