@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 _LARGEST_BATCH = 2**28  # bytes of dense uploads that are asked for at a time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class OpenedRound:
     """A round that is open on the ledger.
 
@@ -103,7 +103,6 @@ class RoundCollector:
         masks_path: Where what participants are told in a masked round is stored while it is open.
         randomness: Source of the noise that is drawn on a sum.
         publish: Returns the newest checkpoint, cosigned as participants demand.
-        log_key: The log's verifier key.
         weights: What the copies weigh that updates use.
         uploads: Where uploads are stored; None: nowhere.
         refused: Answers left out so far that no honest device sends, by reason.
@@ -114,7 +113,6 @@ class RoundCollector:
     masks_path: Path
     randomness: Randomness
     publish: Callable[[], str]
-    log_key: str
     weights: CopyWeights
     uploads: UploadStore | None
     refused: Counter[str] = field(default_factory=Counter)
@@ -155,8 +153,8 @@ class RoundCollector:
         return collected
 
     def _checkpoint_view(self) -> CheckpointView:
-        note = self.publish()
-        return CheckpointView(self.writer.ledger, note, verify_checkpoint(note, self.log_key).size)
+        ledger, note = self.writer.ledger, self.publish()
+        return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
 
     def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""

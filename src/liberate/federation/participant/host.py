@@ -20,6 +20,7 @@ from liberate.federation.participant.refusals import Refused, refused_as, requir
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
@@ -74,7 +75,7 @@ class Host:
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
         self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
-        self._copies = ReceivedCopies(store)
+        self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
             keys=keys,

@@ -88,8 +88,7 @@ class SharingTables(SealedRows):
     def request_outcome(self, id: int) -> int | str | None:
         """Return the position of a request's entry, or why there is none; None if it is open, or deleted."""
         row = self._row("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,))
-        outcome: int | str | None = None if row is None else row[0]
-        return outcome
+        return None if row is None else row[0]
 
     def pending_entries(self) -> list[tuple[int, int, PendingEntry]]:
         """Return slot, sequence number and entry of all that is not known to be in the log, in the order of signing."""
