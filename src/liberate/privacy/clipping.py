@@ -119,13 +119,13 @@ def _fill(
 ) -> bool:
     """Write numbers / divisor * factor, truncated toward zero; false as soon as their norm exceeds the clip."""
     left = _fill_part(row, divisor, factor, squared, np.int64(clip * clip if squared else clip), row_out)
-    return left >= 0 and _fill_part(tail, divisor, factor, squared, left, tail_out) >= 0
+    return bool(left >= 0 and _fill_part(tail, divisor, factor, squared, left, tail_out) >= 0)
 
 
 @serial_kernel
 def _fill_part(
-    numbers: Numbers, divisor: float, factor: float, squared: bool, left: int, out: Int32Array | Int64Array
-) -> int:
+    numbers: Numbers, divisor: float, factor: float, squared: bool, left: np.int64, out: Int32Array | Int64Array
+) -> np.int64:
     """Write numbers as `_fill` does; return how much of the norm they leave, below 0 as soon as that is exceeded."""
     for i in range(len(numbers)):
         unit = np.int64(numbers[i] / divisor * factor)
