@@ -41,7 +41,7 @@ class LearnedItems:
         item_precision: Precision matrix of items about that, shape (L, L).
         user_mean: Of people's sides, shape (K,).
         user_covariance: Likewise, shape (K, K).
-        precision: Of the noise of a rating, or of what stands for it.
+        precision: Of the noise of a rating, or of the number taken in its place.
     """
 
     means: Float64Array

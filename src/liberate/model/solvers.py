@@ -73,7 +73,7 @@ class Solver(ModelSource, Protocol):
 
         Raises:
             ValueError: The model belongs to another statistic or has another number of factors.
-            FederationError: No finite model follows from the sum: somebody uploaded what no ratings give.
+            FederationError: No finite model follows from the sum: somebody uploaded what no ratings lead to.
         """
 
 
