@@ -76,7 +76,7 @@ class Model:
             ValueError: The scale is empty, an array is missing, of another shape, or holds impossible numbers.
         """
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"a scale from {low} to {high} holds no two ratings")
+            raise ValueError(f"a scale from {low} to {high} has room for no two ratings")
         _check_arrays(arrays)
         for array in arrays.values():
             array.setflags(write=False)
