@@ -116,7 +116,8 @@ class RoundCollector:
     weights: CopyWeights
     uploads: UploadStore | None
     refused: Counter[str] = field(default_factory=Counter, init=False)
-    _known_size: int = field(default=0, init=False)  # of the tree under the checkpoint that participants have accepted last
+    # Of the tree under the checkpoint that participants have accepted last.
+    _known_size: int = field(default=0, init=False)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
