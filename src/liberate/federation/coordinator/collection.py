@@ -115,8 +115,9 @@ class RoundCollector:
     publish: Callable[[], str]
     weights: CopyWeights
     uploads: UploadStore | None
-    refused: Counter[str] = field(default_factory=Counter)
-    _known_size: int = 0  # of the tree under the checkpoint that participants have accepted last
+    refused: Counter[str] = field(default_factory=Counter, init=False)
+    # Of the tree under the checkpoint that participants have accepted last.
+    _known_size: int = field(default=0, init=False)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
@@ -190,7 +191,7 @@ class RoundCollector:
             size = min(size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
 
         state = self.writer.ledger.state
-        batches = divide(participants, usable_copies(state, participants, 1), size)
+        batches = _divide(participants, usable_copies(state, participants, 1), size)
         copies = usable_copies(state, participants, max(1, len(batches)))
         requests = [
             Request(number, "inputs", encode_message(RoundInputs(round=collected.record.number, shares=copies[number])))
@@ -266,7 +267,7 @@ class RoundCollector:
                 mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, is_exact)
 
 
-def divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+def _divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
     """Divide participants into batches of at most `size` participants and copies that they learn from, together.
 
     Whoever has more copies than that is a batch alone.
