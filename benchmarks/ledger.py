@@ -210,6 +210,7 @@ def genesis() -> bytes:
         rho_nano_limit=None,
         witnesses=Witnesses(keys=(), threshold=0),
     )
+
     return sign(record, FOUNDER)
 
 
@@ -253,6 +254,7 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         minimum=1,
         deadline=10**9,
     )
+
     return sign(record, COORDINATOR)
 
 
@@ -288,6 +290,7 @@ def _model(number: int, updates: list[bytes]) -> bytes:
         solver="normal/1",
         parameters={},
     )
+
     return sign(record, COORDINATOR)
 
 

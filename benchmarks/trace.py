@@ -129,6 +129,7 @@ def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int
         epsilon_nano=None,
         terms=ZERO,
     )
+
     entries = [sign(consent, writer.key(sender))]
     under = leaf_hash(entries[0])
     for recipient in recipients:
@@ -144,6 +145,7 @@ def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int
             copy=copy,
         )
         entries.append(sign(share, writer.key(sender)))
+
         hash = leaf_hash(entries[-1])
         inputs.setdefault(recipient, []).append(UsedCopy(sender=sender, share=hash))
         seq = writer.next(recipient)
@@ -165,23 +167,10 @@ def _round(
         participants=to_ranges(pooled),
     )
     writer.append([first, sign(pool, COORDINATOR)])
-    updates = []
-    for author in participants:
-        update = Update(
-            origin=ORIGIN,
-            author=author,
-            seq=writer.next(author),
-            round=number,
-            round_hash=leaf_hash(first),
-            commitment=leaf_hash(first),
-            profile=leaf_hash(first),
-            shares=tuple(sorted(inputs.get(author, []), key=lambda copy: (copy.sender, copy.share))),
-            account="epsilon",
-            spend_nano=10**9,
-            participants=(),
-        )
-        updates.append(sign(update, writer.key(author)))
+
+    updates = [_update(writer, number, leaf_hash(first), author, inputs.get(author, [])) for author in participants]
     writer.append(updates)
+
     digest = leaf_hash(number.to_bytes(4, "big"))
     model = ModelRecord(
         origin=ORIGIN,
@@ -199,6 +188,23 @@ def _round(
     )
     writer.append([sign(model, COORDINATOR)])
     return digest
+
+
+def _update(writer: _Writer, number: int, round_hash: Digest, author: int, copies: list[UsedCopy]) -> bytes:
+    record = Update(
+        origin=ORIGIN,
+        author=author,
+        seq=writer.next(author),
+        round=number,
+        round_hash=round_hash,
+        commitment=round_hash,
+        profile=round_hash,
+        shares=tuple(sorted(copies, key=lambda copy: (copy.sender, copy.share))),
+        account="epsilon",
+        spend_nano=10**9,
+        participants=(),
+    )
+    return sign(record, writer.key(author))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from liberate.model.metrics import Metrics
 from liberate.privacy.promises import signal_to_noise
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, mark_levels, name_beside, panels
 from liberate_studies.rungs import federated, judge, judge_ends
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import free_lines, header, number, table
 from liberate_studies.worlds import SEED, Accuracy, World, free
 
@@ -46,7 +46,8 @@ class PrivacyLevel:
         return sum(after.rmse < before.rmse for before, after in zip(self.before, self.after, strict=True))
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world, n_seeds = study.world, _QUICK_SEEDS if study.is_quick else _SEEDS
     baselines, levels = free(world, world.job()), []
     for epsilon in EPSILONS:
@@ -148,6 +149,3 @@ def draw_levels(axes: Axes, values: Sequence[float], marks: Sequence[tuple[float
     mark_levels(axes, marks)
     epsilon_axis(axes, EPSILONS, MEANINGFUL)
     name_beside(axes, [*marks, (values[-1], "local", PRIVATE)])
-
-
-STUDY = Study("ml-100k", _run)

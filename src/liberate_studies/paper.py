@@ -14,7 +14,7 @@ from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
 from liberate_studies.federated import EPSILONS, MEANINGFUL, draw_levels
 from liberate_studies.ledgered import measure
 from liberate_studies.rungs import TIMES, centralised, judge, judge_ends
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import number, table, table_of
 from liberate_studies.worlds import SEED, World, corner, free
 
@@ -69,7 +69,8 @@ class Timing:
     recorded: float
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     scores: list[Score] = []
     corners = []
     for size in _SIZES:
@@ -125,6 +126,7 @@ def _timing(study: StudyRun, n_users: int, n_items: int) -> Timing:
 def _page(world: World, scores: Sequence[Score], corners: Sequence[Corner], timings: Sequence[Timing]) -> Sequence[str]:
     n_splits = len(scores[0].rmse)
     sizes = [f"{n_users} × {n_items}" for n_users, n_items in _SIZES]
+
     return [
         "# The paper's sizes",
         f"{world.sentence}\n"
@@ -236,6 +238,3 @@ def _draw_times(axes: Axes, sizes: Sequence[int], timings: Sequence[Timing], lab
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, ha="right", rotation_mode="anchor")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
-
-
-STUDY = Study("ml-1m", _run)
