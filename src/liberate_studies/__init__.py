@@ -16,20 +16,20 @@ from liberate.timing import Progress, silent
 if TYPE_CHECKING:
     from liberate_studies.study import StudyFiles
 
-STUDIES = (
-    "centralised",
-    "federated",
-    "ledgered",
-    "ladder",
-    "paper",
-    "frontier",
-    "attacks",
-    "leaks",
-    "poisoning",
-    "sharing",
-    "unlearning",
-)
-"""Names of the studies, and of the modules here whose `STUDY` they are."""
+STUDIES = {
+    "centralised": "ml-100k",
+    "federated": "ml-100k",
+    "ledgered": "ml-100k",
+    "ladder": "ml-100k",
+    "paper": "ml-1m",
+    "frontier": "ml-1m",
+    "attacks": "ml-100k",
+    "leaks": "ml-1m",
+    "poisoning": "ml-100k",
+    "sharing": "ml-1m",
+    "unlearning": "ml-1m",
+}
+"""The studies, each the function `run` of the module of its name, and the data set that it uses if none is named."""
 
 
 def run_study(
@@ -66,5 +66,5 @@ def run_study(
             "studies draw with matplotlib, which is not installed", hint="pip install 'liberate-rec[studies]'"
         ) from error
 
-    study = import_module(f"liberate_studies.{name}").STUDY
-    return write_study(name, study, data=data, is_quick=is_quick, out=Path(out), progress=progress)
+    run, source = import_module(f"liberate_studies.{name}").run, STUDIES[name]
+    return write_study(name, run, source=source, data=data, is_quick=is_quick, out=Path(out), progress=progress)

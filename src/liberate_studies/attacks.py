@@ -11,7 +11,7 @@ from liberate.privacy.auditing import AuditResult
 from liberate_studies.audits import CLAIMS, AuditTrial, misuse, trials
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, WIDTH_INCH, name_bars
 from liberate_studies.recovery import ROUND_EPSILON, Averaged, RecoveredRatings, averages, leaks
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, percent, table_of
 
 _PEOPLE, _QUICK_PEOPLE = 200, 40
@@ -23,7 +23,8 @@ _COLOURS = {"plain": OPEN, "local": PRIVATE, "distributed": RECORDED}
 """By the mode whose uploads are attacked."""
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world, n_canaries = study.world, _QUICK_CANARIES if study.is_quick else _CANARIES
     study.progress("recovering ratings and items from uploads")
     recovered = leaks(world, _QUICK_PEOPLE if study.is_quick else _PEOPLE)
@@ -90,6 +91,7 @@ def _averaging(averaged: Sequence[Averaged]) -> Sequence[str]:
 
 def _audits(audited: Sequence[AuditTrial]) -> Sequence[str]:
     first, last = audited[0].honest, audited[-1].honest
+
     return [
         "## Audits",
         table_of(
@@ -145,8 +147,9 @@ def _draw_leaks(axes: Axes, leaks: Sequence[RecoveredRatings]) -> None:
 
     axes.text(1.02, 1.055, "items, AUC", transform=axes.transAxes, fontsize=9, fontweight="bold")
     name_bars(axes, [leak.name for leak in leaks])
-    axes.set(title="Ratings recovered from uploads", xlabel="% of ratings, exactly", xlim=(0, 116))
-    axes.set_xticks(range(0, 101, 20))
+    axes.set(
+        title="Ratings recovered from uploads", xlabel="% of ratings, exactly", xlim=(0, 116), xticks=range(0, 101, 20)
+    )
 
 
 def _draw_averages(axes: Axes, averaged: Sequence[Averaged]) -> None:
@@ -181,8 +184,6 @@ def _draw_audits(axes: Axes, audited: Sequence[AuditTrial]) -> None:
 
     axes.set_yticks(range(len(names)), [name.replace(", ", "\n") for name in names])
     axes.tick_params(axis="y", length=0)
-    axes.set(title=f"Audits of ε = {claim}", xlabel="ε at least", xlim=(-0.3, ceiling + 0.5))
-    axes.set_ylim(len(names) - 0.5, -0.5)
-
-
-STUDY = Study("ml-100k", _run)
+    axes.set(
+        title=f"Audits of ε = {claim}", xlabel="ε at least", xlim=(-0.3, ceiling + 0.5), ylim=(len(names) - 0.5, -0.5)
+    )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from liberate.model.metrics import Metrics
 from liberate_studies.drawing import FREE, OPEN, RECORDED, mark_levels, name_beside, panels
 from liberate_studies.rungs import TIMES, centralised, fastest, federated, judge
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import free_lines, header, number, table
 from liberate_studies.worlds import Accuracy, Job, free
 
@@ -61,7 +61,8 @@ def curve(job: Job, name: str) -> LearningCurve:
     return LearningCurve(name, learned.seconds, [judge(job, model) for model in learned.models])
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     baselines, curves = free(study.world, study.world.job()), []
     for name, setting in _METHODS.items():
         study.progress(name)
@@ -102,6 +103,3 @@ def _figure(curves: Sequence[LearningCurve], baselines: Mapping[str, Accuracy]) 
     ends = zip(curves, _COLOURS, strict=True)
     name_beside(by_time, [*((c.errors[-1], f"{c.errors[-1]:.4f} {c.name}", colour) for c, colour in ends), *marks])
     return figure
-
-
-STUDY = Study("ml-100k", _run)

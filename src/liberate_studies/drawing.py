@@ -94,10 +94,9 @@ def _bottom(group: Sequence[float], gap: float) -> float:
 def epsilon_axis(axes: Axes, epsilons: Sequence[int], meaningful: float | None = None) -> None:
     """Make the x-axis one of epsilon, logarithmic; shade where a promise means something, if it does not everywhere."""
     axes.set_xscale("log", base=2)
-    axes.set_xlim(epsilons[0] / 1.6, epsilons[-1] * 1.6)
+    axes.set(xlabel="ε of a person, whole run", xlim=(epsilons[0] / 1.6, epsilons[-1] * 1.6))
     axes.set_xticks(epsilons, [f"{epsilon:,}" for epsilon in epsilons], rotation=45, ha="right", rotation_mode="anchor")
     axes.minorticks_off()
-    axes.set_xlabel("ε of a person, whole run")
     if meaningful is not None:
         axes.axvspan(epsilons[0] / 1.6, meaningful * 1.3, color="#f3f1ec", linewidth=0, zorder=-1)
 

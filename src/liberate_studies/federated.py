@@ -13,7 +13,7 @@ from liberate.model.metrics import Metrics
 from liberate.privacy.promises import signal_to_noise
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, epsilon_axis, mark_levels, name_beside, panels
 from liberate_studies.rungs import federated, judge, judge_ends
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import free_lines, header, number, table
 from liberate_studies.worlds import SEED, Accuracy, World, free
 
@@ -24,7 +24,7 @@ MEANINGFUL = 16
 _SEEDS, _QUICK_SEEDS = 5, 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyLevel:
     """What one epsilon came to, over seeds of noise and starting values.
 
@@ -46,7 +46,8 @@ class PrivacyLevel:
         return sum(after.rmse < before.rmse for before, after in zip(self.before, self.after, strict=True))
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world, n_seeds = study.world, _QUICK_SEEDS if study.is_quick else _SEEDS
     baselines, levels = free(world, world.job()), []
     for epsilon in EPSILONS:
@@ -76,7 +77,8 @@ def _level(world: World, epsilon: int, n_seeds: int) -> PrivacyLevel:
     plan = jobs[0].plan
     (planned,) = plan.stages  # mode local
     ratio = signal_to_noise(planned.stage.mechanism, plan.n_participants, planned.stage.statistic.shape)
-    return PrivacyLevel(epsilon, ratio, *judge_ends(jobs))
+    before, after = judge_ends(jobs)
+    return PrivacyLevel(epsilon=epsilon, signal_to_noise=ratio, before=before, after=after)
 
 
 def _mean(metrics: Sequence[Metrics], name: str) -> float:
@@ -148,6 +150,3 @@ def draw_levels(axes: Axes, values: Sequence[float], marks: Sequence[tuple[float
     mark_levels(axes, marks)
     epsilon_axis(axes, EPSILONS, MEANINGFUL)
     name_beside(axes, [*marks, (values[-1], "local", PRIVATE)])
-
-
-STUDY = Study("ml-100k", _run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import sqrt
@@ -95,7 +94,7 @@ class Alone:
     estimate: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
     """How all are forgotten at once where one round has learned lists: their part is taken out of its sum.
 
@@ -140,7 +139,7 @@ def plant_canaries(study: StudyRun, n_canaries: int) -> tuple[World, list[str]]:
     return keep_ratings(path, ratings, data.low, data.high, study.world.name), names
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """What was learned in one place, round by round.
 
@@ -159,7 +158,8 @@ class Course:
     @classmethod
     def of(cls, job: Job, ratings: Ratings, first: Model, rounds: int) -> Course:
         """Learn some rounds from a first model."""
-        course = cls(*build_method(job.settings.model, ratings.n_items, noisy=False), [first], [])
+        statistic, solver = build_method(job.settings.model, ratings.n_items, noisy=False)
+        course = cls(statistic=statistic, solver=solver, models=[first], totals=[])
         for _ in range(rounds):
             course.totals.append(aggregate_statistics(course.statistic, course.models[-1], ratings))
             course.models.append(course.solver.solve(course.models[-1], course.totals[-1]))
@@ -234,59 +234,14 @@ def forget_in_lists(world: World, leavers: Int64Array) -> Lists:
     departure = Departure(job, course, leavers)
     _, again = timed(lambda: Course.of(job, departure.stayers, course.models[0], 1))
     model, seconds = timed(lambda: course.last_round_without(departure.leavers))
-    return Lists(departure.before, departure.distance(model), seconds, again)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """One way that was tried: the model it leaves, rounds in which everybody was asked, seconds."""
-
-    model: Model
-    rounds: int
-    arithmetic_s: float | None
-    ledger_s: float | None
+    return Lists(before=departure.before, after=departure.distance(model), seconds=seconds, again=again)
 
 
 def forget_all(
     study: StudyRun, job: Job, course: Course, run: Run, leavers: Int64Array, canaries: Int64Array
 ) -> list[UnlearningMethod]:
     """Forget all at once, in each way; the two that the product has on the ledger."""
-    departure = Departure(job, course, leavers)
-    coins, items = _coins(job, canaries)
-    n_in, n_out = int(coins.sum()), int((~coins).sum())
-    known = _mean_predictions(departure.exact, departure.stayers)[items]
-    tried = dict(_try_all(study, job, course, run, departure, leavers))
-    exact = tried["exact"]
-
-    methods = []
-    for name, way in tried.items():
-        scores, apart = _mean_predictions(way.model, departure.stayers)[items], departure.distance(way.model)
-        method = UnlearningMethod(
-            name=name,
-            rounds=way.rounds,
-            arithmetic_s=way.arithmetic_s,
-            ledger_s=way.ledger_s,
-            distance=apart,
-            share_left=apart / departure.before,
-            arithmetic_speed=_ratio(exact.arithmetic_s, way.arithmetic_s),
-            ledger_speed=_ratio(exact.ledger_s, way.ledger_s),
-            told_by_model=auc(scores, coins),
-            told_by_all=auc(scores - known, coins),
-            by_chance=1.96 * sqrt((len(coins) + 1) / (12 * max(1, n_in * n_out))),
-        )
-        methods.append(method)
-    return methods
-
-
-def _ratio(again: float | None, seconds: float | None) -> float | None:
-    return None if again is None or seconds is None else again / seconds
-
-
-def _try_all(
-    study: StudyRun, job: Job, course: Course, run: Run, departure: Departure, leavers: Int64Array
-) -> Iterator[tuple[str, _Tried]]:
-    """Forget in each way, and return what came of it by the way's name."""
-    n_rounds = len(course.totals)
+    departure, n_rounds = Departure(job, course, leavers), len(course.totals)
     study.progress("following the rounds without all of them")
     estimate, estimate_s = timed(departure.followed())
     stayers = Split(train=departure.stayers, test=departure.stayers)
@@ -301,21 +256,55 @@ def _try_all(
     fast, fast_s, fast_rounds_s = _on_ledger(study, run, "fast")
     exact, exact_s, _ = _on_ledger(study, run, "exact")
 
-    yield "nothing", _Tried(course.models[-1], 0, None, None)
-    yield "one more round without them", _Tried(course.one_more(departure.stayers), 1, round_s, fast_rounds_s)
-    last = course.last_round_without(departure.leavers)
-    yield "the last round without them", _Tried(last, 1, round_s, fast_rounds_s)
-    yield "estimate: all rounds followed", _Tried(estimate, 0, estimate_s, None)
-    yield "fast: all but the last followed", _Tried(fast, 1, estimate_s + round_s, fast_s)
-    yield "exact", _Tried(exact, n_rounds, n_rounds * round_s, exact_s)
+    judge = partial(_judge, job, departure, canaries, (n_rounds * round_s, exact_s))
+    more, last = course.one_more(departure.stayers), course.last_round_without(departure.leavers)
+    return [
+        judge("nothing", course.models[-1], 0, None, None),
+        judge("one more round without them", more, 1, round_s, fast_rounds_s),
+        judge("the last round without them", last, 1, round_s, fast_rounds_s),
+        judge("estimate: all rounds followed", estimate, 0, estimate_s, None),
+        judge("fast: all but the last followed", fast, 1, estimate_s + round_s, fast_s),
+        judge("exact", exact, n_rounds, n_rounds * round_s, exact_s),
+    ]
+
+
+def _judge(
+    job: Job,
+    departure: Departure,
+    canaries: Int64Array,
+    again_s: tuple[float, float],
+    name: str,
+    model: Model,
+    rounds: int,
+    arithmetic_s: float | None,
+    ledger_s: float | None,
+) -> UnlearningMethod:
+    """Judge one way, beside the seconds that learning again takes by arithmetic and on the ledger."""
+    apart, (coins, items) = departure.distance(model), _coins(job, canaries)
+    scores, known = (_mean_predictions(m, departure.stayers)[items] for m in (model, departure.exact))
+    n_pairs = int(coins.sum()) * int((~coins).sum())
+
+    return UnlearningMethod(
+        name=name,
+        rounds=rounds,
+        arithmetic_s=arithmetic_s,
+        ledger_s=ledger_s,
+        distance=apart,
+        share_left=apart / departure.before,
+        arithmetic_speed=None if arithmetic_s is None else again_s[0] / arithmetic_s,
+        ledger_speed=None if ledger_s is None else again_s[1] / ledger_s,
+        told_by_model=auc(scores, coins),
+        told_by_all=auc(scores - known, coins),
+        by_chance=1.96 * sqrt((len(coins) + 1) / (12 * max(1, n_pairs))),
+    )
 
 
 def _on_ledger(study: StudyRun, run: Run, way: Method) -> tuple[Model, float, float]:
     """Forget by the product, several times; return the model, the least seconds, and those of the rounds alone."""
     outs = [study.scratch / f"{way}-{number}" for number in range(REPEATS)]
     unlearned = [unlearn(run, out, method=way, progress=study.progress) for out in outs]
-    seconds = min(each.seconds for each in unlearned if each.seconds is not None)
-    rounds_s = min(each.result.seconds for each in unlearned if each.result is not None)
+    seconds = min(run.seconds for run in unlearned if run.seconds is not None)
+    rounds_s = min(run.result.seconds for run in unlearned if run.result is not None)
     return load_run(outs[0]).model(), seconds, rounds_s
 
 

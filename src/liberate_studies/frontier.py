@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from liberate.runs.folder import Run
 from liberate_studies.cells import Cell, measure_cells
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, epsilon_axis, mark_levels, name_beside, panels
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, table
 from liberate_studies.worlds import SEED, Accuracy, World, free
 
@@ -60,6 +60,11 @@ _SERIES = (
 )
 
 
+def _series(*objectives: str) -> Iterator[tuple[str, _Series]]:
+    """Return the series of each objective."""
+    return ((o, series) for o, series in product(objectives, _SERIES) if o in series.objectives)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierRun:
     """What one run reached.
@@ -85,11 +90,8 @@ class FrontierRun:
     seconds: float
 
 
-_Runs = Sequence[FrontierRun]
-_Baselines = Mapping[str, Accuracy]
-
-
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world, baselines = study.world, free(study.world, study.world.job())
     seeds, epsilons = (_SEEDS[:1], _QUICK_EPSILONS) if study.is_quick else (_SEEDS, EPSILONS)
     runs = measure_cells(study, list(_cells(world, epsilons, seeds)), FrontierRun)
@@ -102,9 +104,7 @@ def _run(study: StudyRun) -> StudyResults:
 
 
 def _cells(world: World, epsilons: Sequence[int], seeds: Sequence[int]) -> Iterator[Cell[FrontierRun]]:
-    for objective, series in product(("explicit", "implicit"), _SERIES):
-        if objective not in series.objectives:
-            continue
+    for objective, series in _series("explicit", "implicit"):
         for epsilon, seed in product(epsilons if series.is_private else (None,), seeds):
             bound = () if epsilon is None else (f"privacy.epsilon={epsilon}",)
             job = world.job(f'model.objective="{objective}"', *series.settings, *bound, f"run.seed={seed}")
@@ -126,7 +126,7 @@ def _read(run: Run, *, series: str, objective: str, epsilon: int | None, seed: i
     )
 
 
-def _values(runs: _Runs, objective: str, series: str, epsilon: int | None, metric: str) -> list[float]:
+def _values(runs: Sequence[FrontierRun], objective: str, series: str, epsilon: int | None, metric: str) -> list[float]:
     """Return a metric of all seeds."""
     place = (objective, series, epsilon)
     values = [getattr(run, metric) for run in runs if (run.objective, run.series, run.epsilon) == place]
@@ -146,7 +146,11 @@ _WANTED: Mapping[str, Mapping[str, Mapping[int, float]]] = {
 
 
 def _page(
-    world: World, baselines: _Baselines, runs: _Runs, epsilons: Sequence[int], seeds: Sequence[int]
+    world: World,
+    baselines: Mapping[str, Accuracy],
+    runs: Sequence[FrontierRun],
+    epsilons: Sequence[int],
+    seeds: Sequence[int],
 ) -> Sequence[str]:
     named = f"seeds {SEED} to {seeds[-1]}" if len(seeds) > 1 else f"seed {SEED}"
 
@@ -175,14 +179,15 @@ def _page(
     ]
 
 
-def _lines(runs: _Runs, epsilons: Iterable[int], metric: str, objectives: Sequence[str]) -> list[list[str]]:
+def _lines(
+    runs: Sequence[FrontierRun], epsilons: Iterable[int], metric: str, objectives: Sequence[str]
+) -> list[list[str]]:
     return [
         [
             series.name if objective == objectives[0] else f"{series.name}, {objective}",
             *(_spread(_values(runs, objective, series.name, epsilon, metric)) for epsilon in (None, *epsilons)),
         ]
-        for objective, series in product(objectives, _SERIES)
-        if objective in series.objectives
+        for objective, series in _series(*objectives)
     ]
 
 
@@ -197,7 +202,7 @@ def _spread(values: Sequence[float]) -> str:
 # --- figure -----------------------------------------------------------------------------------------------------------
 
 
-def _figure(baselines: _Baselines, runs: _Runs, epsilons: Sequence[int]) -> Figure:
+def _figure(baselines: Mapping[str, Accuracy], runs: Sequence[FrontierRun], epsilons: Sequence[int]) -> Figure:
     figure, (left, right) = panels(3.4, 1, 2)
     left.set_title("RMSE (less is better)")
     right.set_title("NDCG@10 (more is better)")
@@ -210,7 +215,7 @@ def _figure(baselines: _Baselines, runs: _Runs, epsilons: Sequence[int]) -> Figu
 
 def _draw(
     axes: Axes,
-    runs: _Runs,
+    runs: Sequence[FrontierRun],
     epsilons: Sequence[int],
     objective: str,
     metric: str,
@@ -218,9 +223,7 @@ def _draw(
 ) -> None:
     """Draw a metric over epsilon for each series of an objective, the spread over seeds shaded."""
     names = [*marks]
-    for series in _SERIES:
-        if objective not in series.objectives:
-            continue
+    for _, series in _series(objective):
         places = epsilons if series.is_private else (None,)
         values = [_values(runs, objective, series.name, epsilon, metric) for epsilon in places]
         means = [*map(mean, values)]
@@ -236,6 +239,3 @@ def _draw(
     mark_levels(axes, marks)
     epsilon_axis(axes, epsilons)
     name_beside(axes, names)
-
-
-STUDY = Study("ml-1m", _run)

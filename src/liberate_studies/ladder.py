@@ -11,7 +11,7 @@ from liberate_studies.centralised import LearningCurve, curve
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, mark_levels, name_beside, panels
 from liberate_studies.ledgered import Pair, measure, same_models
 from liberate_studies.rungs import TIMES, judge
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import free_lines, header, number, table
 from liberate_studies.worlds import Accuracy, free
 
@@ -20,7 +20,8 @@ _PRIVATE = ("privacy.mode=local", "privacy.epsilon=8")
 _COLOURS = (OPEN, PRIVATE, RECORDED)
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     baselines = free(study.world, study.world.job())
     study.progress("centralised")
     first = curve(study.world.job(*_OPEN), "1 centralised, no privacy")
@@ -65,10 +66,11 @@ def _figure(rungs: Sequence[LearningCurve], baselines: Mapping[str, Accuracy]) -
         right.barh(place, rung.round_ms, color=colour, height=0.45)
         right.text(0, place - 0.36, rung.name, fontsize=8.5, va="center", color=colour)
         right.text(rung.round_ms, place, f" {rung.round_ms:,.0f} ms", va="center", fontsize=8.5)
-    right.set(title="Time of a round", xlabel="milliseconds, on one machine", yticks=[], ylim=(2.6, -0.7))
     right.spines["left"].set_visible(False)
     right.margins(x=0.22)
-    right.set_xlim(0, None)
+    right.set(
+        title="Time of a round", xlabel="milliseconds, on one machine", xlim=(0, None), ylim=(2.6, -0.7), yticks=[]
+    )
     return figure
 
 
@@ -85,6 +87,3 @@ def _draw_errors(axes: Axes, rungs: Sequence[LearningCurve], baselines: Mapping[
     mark_levels(axes, marks)
     ends = ((centralised[-1], "rung 1", OPEN), (private[-1], "rungs 2 and 3", PRIVATE))
     name_beside(axes, [*((error, f"{error:.4f} {name}", colour) for error, name, colour in ends), *marks])
-
-
-STUDY = Study("ml-100k", _run)

@@ -26,7 +26,7 @@ from liberate.privacy.randomised_response import respond
 from liberate.randomness import SimulatedRandomness, generator
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
 from liberate_studies.rungs import centralised, judge
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, percent, table_of, words
 from liberate_studies.worlds import SEED, Job, World
 
@@ -126,7 +126,8 @@ class Cost:
     rmse_marked: float
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     job = study.world.job("privacy.mode=plain")
     owners, trials, draws = _QUICK if study.is_quick else _FULL
     attributed: list[Attribution] = []
@@ -165,6 +166,7 @@ def _leaks(epsilon: float | None) -> list[LeakScenario]:
         for altered in ((0.0, 0.3) if how == "at random" else (0.0,))
         for sources in _COALITIONS
     ]
+
     return single + mixed + innocent
 
 
@@ -241,6 +243,10 @@ def _attribute(handed: CopySet, leak: LeakScenario, trials: int, rng: np.random.
 def _leaked(
     handed: CopySet, leak: LeakScenario, rows: Int64Array, sources: Int64Array, rng: np.random.Generator
 ) -> Int32Array:
+    """Return the levels that leak: those of no candidate's copy, or of a table that is made of several copies."""
+    copies, levels = handed.copies[np.ix_(sources, rows)], np.arange(handed.n_levels)[:, None]
+    counts = (copies == levels[:, :, None]).sum(axis=1)
+    ties = rng.random(counts.shape) / 2 if leak.sources else counts
     match leak.how:
         case "the ratings themselves":
             return handed.raw[rows]
@@ -248,16 +254,6 @@ def _leaked(
             return handed.base[rows]
         case "copies of other recipients":
             return np.asarray(handed.copies[RECIPIENTS + rng.integers(_OUTSIDERS), rows], np.int32)
-        case _:
-            return _mixed(handed.copies[np.ix_(sources, rows)], leak.how, handed.n_levels, rng)
-
-
-def _mixed(copies: Int32Array, how: How, n_levels: int, rng: np.random.Generator) -> Int32Array:
-    """Make one table of several copies, shape (n_copies, n_rows)."""
-    levels = np.arange(n_levels)[:, None]
-    counts = (copies == levels[:, :, None]).sum(axis=1)
-    ties = rng.random(counts.shape) / 2
-    match how:
         case "at random":
             return np.asarray(rng.permuted(copies, axis=0)[0], np.int32)
         case "the commonest":
@@ -266,6 +262,7 @@ def _mixed(copies: Int32Array, how: How, n_levels: int, rng: np.random.Generator
             weights = np.where(counts > 0, ties - counts, -np.inf)
         case "the mean":
             weights = ties / 1000 - np.abs(levels - copies.mean(axis=0))
+
     return np.asarray(weights.argmax(axis=0), np.int32)
 
 
@@ -294,6 +291,7 @@ def _errors(job: Job, share: float, draw: int) -> list[float]:
 
 def _page(world: World, owners: float, attributed: Sequence[Attribution], costs: Sequence[Cost]) -> Sequence[str]:
     false = sum(round(kind.falsely_accused * kind.trials) for kind in attributed)
+
     return [
         header("Whose copy leaked", world),
         f"{100 * owners:.0f} % of the people hand what they rated to {RECIPIENTS} recipients, each a copy of its "
@@ -350,6 +348,3 @@ def _figure(attributed: Sequence[Attribution]) -> Figure:
 def _draw(axes: Axes, x: Sequence[int], kinds: Sequence[Attribution], name: str, colour: str) -> None:
     shares = [100 * (kind.source_named or 0.0) for kind in kinds]
     axes.plot(x, shares, color=colour, marker="o", markersize=4, label=name)
-
-
-STUDY = Study("ml-1m", _run)

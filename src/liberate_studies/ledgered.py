@@ -14,7 +14,7 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.metrics import Metrics
 from liberate_studies.drawing import OPEN, PRIVATE, name_bars, panels
 from liberate_studies.rungs import TIMES, Learned, Ledgered, fastest, federated, judge, ledgered, require_same
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import free_lines, header, number, table
 from liberate_studies.worlds import Job, free
 
@@ -103,7 +103,8 @@ def same_models(pair: Pair) -> str:
     )
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world = study.world
     baselines = free(world, world.job())
     pairs = {name: measure(study, name, world.job(*settings)) for name, settings in _MODES.items()}
@@ -119,6 +120,7 @@ def _run(study: StudyRun) -> StudyResults:
         for name, pair in pairs.items()
         for side, learned, ratio in (("without", pair.without, None), ("with", pair.recorded, pair.ratio))
     ]
+
     return StudyResults(
         rows={"baselines": list(baselines.values()), "timings": timings},
         page=[
@@ -149,7 +151,7 @@ def _line(timing: Timing) -> list[str]:
 
 
 def _facts(pair: Pair) -> str:
-    result = pair.recorded.result
+    result = pair.recorded.run.result
     size = sum(file.stat().st_size for file in pair.recorded.run.ledger_folder.iterdir())
     return (
         f"{result.entry_count:,} entries in {size / 1e6:.1f} MB, "
@@ -176,11 +178,7 @@ def _figure(timings: Sequence[Timing]) -> Figure:
         axes.text(left, place, f" {left:.2f} s{times}", va="center", fontsize=8.5)
 
     name_bars(axes, [f"{timing.mode}, {timing.side}" for timing in timings], places)
-    axes.set(xlabel="seconds, on one machine", title="Time without and with the ledger")
     axes.margins(x=0.18)
-    axes.set_xlim(0, None)
+    axes.set(xlabel="seconds, on one machine", title="Time without and with the ledger", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8.5, handlelength=1, columnspacing=1.2)
     return figure
-
-
-STUDY = Study("ml-100k", _run)

@@ -22,7 +22,7 @@ from liberate_studies.poisoners import (
     Statistic,
     poisoned,
 )
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, percent, table_of
 from liberate_studies.worlds import Job, World
 
@@ -69,7 +69,8 @@ class PoisoningTrial:
 Column = tuple[str, Callable[[PoisoningTrial], str]]
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world = study.world
     rounds, shares = (_QUICK_ROUNDS, _QUICK_SHARES) if study.is_quick else (_ROUNDS, _shares(world))
     jobs = {name: world.job("privacy.mode=plain", f"model.statistic={name}") for name in _NAMES}
@@ -103,6 +104,7 @@ def _targets(job: Job) -> dict[str, int]:
     counts = np.bincount(ratings.items, minlength=ratings.n_items)
     means = np.bincount(ratings.items, ratings.values, ratings.n_items) / np.maximum(counts, 1)
     order = np.argsort(counts, kind="stable")
+
     chosen = {}
     for name, quantile in _QUANTILES.items():
         place = int(quantile * len(order))
@@ -139,10 +141,6 @@ _FOUND: tuple[Column, ...] = (
 def _page(
     world: World, trials: Sequence[PoisoningTrial], rounds: dict[Statistic, int], counts: dict[str, int]
 ) -> Sequence[str]:
-    items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
-    # The first trial of each way of learning is without poisoners.
-    begins = {trial.way: trial for trial in reversed(trials)}
-    spoiling = [trial for trial in trials if trial.attack.aim in ("random", "sign flip") or trial is begins[trial.way]]
     return [
         header("Poisoning", world),
         "Some of the people send uploads of their own making in mode `plain`; all else is honest.\n"
@@ -154,8 +152,18 @@ def _page(
         "Without limits is for this study only: no setting switches them off.\n"
         f"A trimmed sum leaves out {100 * TRIM:.0f} % of the numbers at either end.\n"
         f"Normal equations are learned from in {rounds['normal']} rounds, the gradient in {rounds['gradient']}.",
+        *_spoiling(trials),
+        *_promotion(trials, counts),
+    ]
+
+
+def _spoiling(trials: Sequence[PoisoningTrial]) -> Sequence[str]:
+    # The first trial of each way of learning is without poisoners.
+    begins = {trial.way: trial for trial in reversed(trials)}
+
+    return [
         table_of(
-            spoiling,
+            [t for t in trials if t.attack.aim in ("random", "sign flip") or t is begins[t.way]],
             *_BEGIN,
             ("aim", lambda trial: trial.attack.aim or "nothing"),
             ("RMSE of the others", lambda trial: number(trial.outcome.rmse)),
@@ -167,6 +175,13 @@ def _page(
         "largest rows, those without whom the others' fit would gain most, and those without whom predictions of "
         "held-out ratings would, which a simulation alone knows.\n"
         f"It is what `trace --influence` says, over the first {WATCHED} rounds.",
+    ]
+
+
+def _promotion(trials: Sequence[PoisoningTrial], counts: dict[str, int]) -> Sequence[str]:
+    items = " and ".join(f"the one {name.removeprefix('of an item ')} has {n:,} ratings" for name, n in counts.items())
+
+    return [
         "## Promotion of an item",
         table_of(
             [trial for trial in trials if trial.aim.startswith("promotion")],
@@ -202,10 +217,9 @@ def _figure(trials: Sequence[PoisoningTrial], shares: Sequence[float]) -> Figure
         place.set(title=title, ylabel="RMSE of the others, x: no model", ylim=heights)
     lists.set(title="Promotion of an item", ylabel="% of lists that have it, rated often", ylim=(-4, 104))
     for place in axes:
-        place.set_xlabel("% of the people poison")
-        place.set_xticks(range(len(shares) + 1), ["0", *(f"{100 * share:.0f}" for share in shares)])
-    handles, labels = random.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+        labels = [f"{100 * share:.0f}" for share in (0.0, *shares)]
+        place.set(xlabel="% of the people poison", xticks=range(len(labels)), xticklabels=labels)
+    figure.legend(*random.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return figure
 
 
@@ -221,6 +235,3 @@ def _heights(trials: Sequence[PoisoningTrial]) -> tuple[float, float]:
     checked = [trial.outcome.rmse for trial in trials if trial.attack.defence != "none"]
     errors = [error for error in checked if error is not None]
     return min(errors) - 0.02, max(errors) + 0.05
-
-
-STUDY = Study("ml-100k", _run)

@@ -81,6 +81,7 @@ def leaks(world: World, n_participants: int) -> list[RecoveredRatings]:
     laplace, gauss = (world.job(*local(name), "federation.rounds=10") for name in ("laplace", "gaussian"))
     summed = world.job("privacy.mode=distributed", f"privacy.epsilon={_EPSILON}")
     bound = f"ε = {_EPSILON}"
+
     return [
         _leak("plain, gradient, one upload", gradient, participants, (1,)),
         _leak("plain, gradient, two uploads", gradient, participants, (1, 2)),
@@ -225,6 +226,7 @@ def _averaged(job: Job, rounds: int, n_canaries: int, relative_error: float) -> 
     spent = privacy_loss([(mechanism.event(), rounds)], _DELTA)
     assert spent.epsilon_basic is not None  # the mechanism is pure
     assert spent.epsilon_pld is not None
+
     return Averaged(
         rounds=rounds,
         relative_error=relative_error,

@@ -30,9 +30,9 @@ from liberate.model.profiles import fit_devices
 from liberate.model.registry import fit
 from liberate.model.solvers import AggregatedStatistics, has_converged
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.folder import Result, Run, load_run
+from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
-from liberate.timing import Progress, Stopwatch, silent
+from liberate.timing import Stopwatch
 from liberate_studies.worlds import Job
 
 REPEATS = 3
@@ -74,12 +74,10 @@ class Ledgered(Learned):
 
     Attributes:
         run: Its run folder.
-        result: Its figures.
         recorded: The models' digests as the ledger records them.
     """
 
     run: Run
-    result: Result
     recorded: tuple[Digest, ...]
 
     @property
@@ -159,9 +157,9 @@ def _collect(
     return AggregatedStatistics(rows * unit, tail * unit, train_part.n_users)
 
 
-def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
+def ledgered(job: Job, folder: Path) -> Ledgered:
     """Train a federation as `liberate train` does: keys, messages, signatures and the ledger in a new folder."""
-    result = train(job.settings, folder, progress=progress)
+    result = train(job.settings, folder)
     run = load_run(folder)
     with closing(run.open_ledger()) as ledger:
         recorded = tuple(Digest(entry.record.digest) for entry in entries(ledger, ModelRecord))
@@ -170,7 +168,6 @@ def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
         seconds=result.seconds,
         parts=run.record["seconds"],
         run=run,
-        result=result,
         recorded=recorded,
     )
 

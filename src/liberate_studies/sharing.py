@@ -19,17 +19,13 @@ from liberate.runs.folder import Run
 from liberate_studies.cells import Cell, measure_cells
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, name_beside, panels
 from liberate_studies.rungs import FIRST_PARTICIPANT
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, table
 from liberate_studies.worlds import Job, World, on_levels
 
-_USERS, _QUICK_USERS = (0.0, 0.01, 0.05, 0.1, 0.2), (0.0, 0.2)
-_RATINGS, _QUICK_RATINGS = (0.1, 0.25, 0.5, 1.0), (0.25, 1.0)
-_SOME, _QUICK_SOME = 0.1, 0.2
-"""Part of the people who share where the part of their ratings is varied."""
-
-_EPSILONS, _QUICK_EPSILONS = (1, 2, 4), (2,)
-_ROUNDS, _QUICK_ROUNDS = 8, 4
+_FULL = ((0.0, 0.01, 0.05, 0.1, 0.2), (0.1, 0.25, 0.5, 1.0), 0.1, (1, 2, 4), 8)
+_QUICK = ((0.0, 0.2), (0.25, 1.0), 0.2, (2,), 4)
+"""Parts of the people; parts of their ratings, and of the people where these are varied; epsilons; rounds."""
 
 _DEVICE = ("privacy.mode=device",)
 _DISTRIBUTED = ("privacy.mode=distributed", "privacy.epsilon=4")
@@ -116,11 +112,9 @@ class _Cases:
 
     @classmethod
     def of(cls, is_quick: bool) -> _Cases:
-        users = _QUICK_USERS if is_quick else _USERS
-        some = _QUICK_SOME if is_quick else _SOME
-        ratings = _QUICK_RATINGS if is_quick else _RATINGS
-        epsilons = _QUICK_EPSILONS if is_quick else _EPSILONS
-        rounds = f"federation.rounds={_QUICK_ROUNDS if is_quick else _ROUNDS}"
+        users, ratings, some, epsilons, n_rounds = _QUICK if is_quick else _FULL
+        rounds = f"federation.rounds={n_rounds}"
+
         return cls(
             by_users={
                 "nothing else leaves a device": [SharingCase(users=part) for part in users],
@@ -147,7 +141,8 @@ class _Cases:
             yield from group
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     world, cases = on_levels(study.world, study.out / "levels.parquet"), _Cases.of(study.is_quick)
     jobs = {case: case.job(world) for case in cases}
     cells = [Cell(case.words, job, partial(_read, case, job)) for case, job in jobs.items()]
@@ -268,6 +263,3 @@ def _draw_rounds(axes: Axes, groups: Sequence[Sequence[SharingRun]]) -> None:
     short = [run.case.sharers.replace(" share with the", ",").replace(" share with", ",") for run in groups[0]]
     ends = zip(groups[0], short, colours, strict=True)
     name_beside(axes, [(run.rounds[-1], name, colour) for run, name, colour in ends])
-
-
-STUDY = Study("ml-1m", _run)

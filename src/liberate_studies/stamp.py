@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import date
@@ -57,8 +58,6 @@ def _commit() -> str:
 
 
 def _processor() -> str:
-    if _CPU_INFO.exists():
-        for line in _CPU_INFO.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    described = _CPU_INFO.read_text("utf-8") if _CPU_INFO.exists() else ""
+    named = re.search(r"^model name\s*: (.+)$", described, re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()

@@ -57,65 +57,55 @@ class StudyResults:
     alt: str
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
-    """One experiment.
-
-    Attributes:
-        default_source: The data set it uses if none is named.
-        run: Measures, and says what was found.
-    """
-
-    default_source: str
-    run: Callable[[StudyRun], StudyResults]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyFiles:
     """What a study has left.
 
     Attributes:
         name: What its page is called: the study's name, and the data set's where that is not the study's own.
-        folder: Holds `table.md`, `figure.svg`, `results.json` and `settings.toml`.
         text: What the page says, without figure and stamp.
+        table: The page, Markdown.
+        figure: The figure, SVG.
+        rows: All numbers with their stamp, JSON.
     """
 
     name: str
-    folder: Path
     text: str
-
-    @property
-    def table(self) -> Path:
-        """The page, Markdown."""
-        return self.folder / "table.md"
-
-    @property
-    def figure(self) -> Path:
-        """The figure, SVG."""
-        return self.folder / "figure.svg"
-
-    @property
-    def rows(self) -> Path:
-        """All numbers with their stamp, JSON."""
-        return self.folder / "results.json"
+    table: Path
+    figure: Path
+    rows: Path
 
 
 def write_study(
-    name: str, study: Study, *, data: str | None, is_quick: bool, out: Path, progress: Progress
+    name: str,
+    measure: Callable[[StudyRun], StudyResults],
+    *,
+    source: str,
+    data: str | None,
+    is_quick: bool,
+    out: Path,
+    progress: Progress,
 ) -> StudyFiles:
     """Run a study, and write what it found into a folder."""
     begin = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "ratings.parquet"
-    world = made_up(path) if is_quick and data is None else open_world(data or study.default_source)
+    world = made_up(path) if is_quick and data is None else open_world(data or source)
     # A name, never a path: the command has to work on other machines, and their paths are nobody's business.
-    other = None if data is None or world.name == study.default_source else world.name
+    other = None if data is None or world.name == source else world.name
     if is_quick and data is not None:
         world = corner(world, QUICK_USERS, QUICK_ITEMS, path)
 
     with tempfile.TemporaryDirectory(prefix="liberate-study-") as scratch, style():
-        results = study.run(StudyRun(world=world, is_quick=is_quick, scratch=Path(scratch), out=out, progress=progress))
-        files = StudyFiles(name if other is None else f"{name}-{other}", out, "\n\n".join(results.page))
+        run = StudyRun(world=world, is_quick=is_quick, scratch=Path(scratch), out=out, progress=progress)
+        results = measure(run)
+        files = StudyFiles(
+            name=name if other is None else f"{name}-{other}",
+            text="\n\n".join(results.page),
+            table=out / "table.md",
+            figure=out / "figure.svg",
+            rows=out / "results.json",
+        )
         results.figure.savefig(files.figure, format="svg", metadata={"Date": None, "Creator": None})
 
     command = f"liberate study {name}" + (f" --data {other}" if other else "") + (" --quick" if is_quick else "")

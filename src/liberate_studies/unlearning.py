@@ -24,7 +24,7 @@ from liberate_studies.forgetting import (
     plant_canaries,
 )
 from liberate_studies.rungs import TIMES
-from liberate_studies.study import Study, StudyResults, StudyRun
+from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import header, number, percent, table_of
 from liberate_studies.worlds import World
 
@@ -39,7 +39,8 @@ _COLOURS = {
 }
 
 
-def _run(study: StudyRun) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
     n_people = _QUICK_PEOPLE if study.is_quick else _PEOPLE
     planted, names = plant_canaries(study, n_people)
     job = planted.job("privacy.mode=plain")
@@ -165,9 +166,12 @@ def _draw_alone(axes: Axes, alone: Sequence[Alone]) -> None:
         axes.plot(before, last, marker, color=PRIVATE, markersize=4, label=f"{name}, last round")
         axes.plot(before, estimate, marker, color=OPEN, markersize=4, label=f"{name}, estimate")
 
-    axes.set(title="Each alone", xlabel="distance before, rating points", ylabel="% of the distance left")
-    axes.set(xlim=(0, None), ylim=(0, 145), yticks=range(0, 101, 20))
+    axes.set(
+        title="Each alone",
+        xlabel="distance before, rating points",
+        ylabel="% of the distance left",
+        xlim=(0, None),
+        ylim=(0, 145),
+        yticks=range(0, 101, 20),
+    )
     axes.legend(frameon=False, fontsize=7.5, loc="upper left", handletextpad=0.1, labelspacing=0.2)
-
-
-STUDY = Study("ml-1m", _run)

@@ -40,7 +40,7 @@ def decode_model(data: bytes) -> Model:
         if encode_model(model) != data:
             raise ValueError("it is not in canonical form")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(f"these bytes are no model: {error}") from error
+        raise DataError(f"these bytes are not a model: {error}") from error
     return model
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from liberate.arrays import Float32Array, Float64Array
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
-from liberate.model.solvers import AggregatedStatistics, IntegerSolver
+from liberate.model.solvers import AggregatedStatistics, IntegerSolver, solve_items
 from liberate.model.statistics import require
 from liberate.randomness import generator
 from liberate.units import from_nano, to_nano
@@ -87,8 +87,7 @@ class WeightedBayes(IntegerSolver):
         rows[:, :n_packed] += background * _with_one(
             total.tail[:n_packed], total.tail[n_packed:-1], total.n_participants
         )
-        means, moments = np.empty((len(rows), k)), np.empty((len(rows), n_packed))
-        server.solve_items(rows, _PRECISION, _PRECISION * _ridge(ridge, k), np.zeros(k), means, moments)
+        means, moments = solve_items(rows, _PRECISION, _PRECISION * _ridge(ridge, k), np.zeros(k))
 
         error = (float(total.tail[-1]) + 1) / (math.fsum(total.rows[:, n_packed - 1]) + 1)
         arrays = _arrays(means.astype(np.float32), moments.astype(np.float32), background, ridge)

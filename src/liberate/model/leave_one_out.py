@@ -122,16 +122,9 @@ class LeaveOneOut:
         cls, solver: Solver, base: Model, total: AggregatedStatistics, n_ratings: int, held_out: HeldOut | None
     ) -> LeaveOneOut | None:
         """Prepare to leave people out; None where the solver does not solve item by item."""
-        solve: SolveItems
-        match solver:
-            case VariationalBayes():
-                count = math.fsum(total.rows[:, packed_size(solver.n_factors + 1) - 1])
-                solve = partial(_by_normal_equations, solver, base, noise_precision_of(count, float(total.tail[-1])))
-            case Descent():
-                solve = partial(_by_descent, solver, base, total)
-            case _:
-                return None
-
+        solve = _item_solver(solver, base, total)
+        if solve is None:
+            return None
         means, moments = solve(np.arange(base.n_items, dtype=np.int32), total.rows)
         return cls(
             base=base,
@@ -173,10 +166,17 @@ class LeaveOneOut:
         return self.base.unit * (math.sqrt(error / count) - math.sqrt(max(0.0, error + change) / count))
 
 
-def _by_normal_equations(
-    solver: VariationalBayes, base: Model, noise_precision: float, _: Int32Array, rows: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    return solver.items(base, noise_precision, rows)
+def _item_solver(solver: Solver, base: Model, total: AggregatedStatistics) -> SolveItems | None:
+    """Return what solves some items by their sums, all else being as in the total; None where items hang together."""
+    match solver:
+        case VariationalBayes() as bayes:
+            count = math.fsum(total.rows[:, packed_size(bayes.n_factors + 1) - 1])
+            noise_precision = noise_precision_of(count, float(total.tail[-1]))
+            return lambda _, rows: bayes.items(base, noise_precision, rows)
+        case Descent():
+            return partial(_by_descent, solver, base, total)
+        case _:
+            return None
 
 
 def _by_descent(

@@ -76,7 +76,7 @@ class Model:
             ValueError: The scale is empty, an array is missing, of another shape, or holds impossible numbers.
         """
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"a scale from {low} to {high} holds no two ratings")
+            raise ValueError(f"a scale from {low} to {high} has room for no two ratings")
         _check_arrays(arrays)
         for array in arrays.values():
             array.setflags(write=False)
@@ -217,7 +217,7 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
     """Return the model before the first round: small random item factors, and priors from public constants alone.
 
     Args:
-        config: With n_factors = 0 items are all zero, and a device fits its own bias and nothing else.
+        config: With n_factors = 0 items are all zero, and a device fits its bias and nothing else.
         n_items: Size of the catalogue, >= 0.
         low: Lowest rating of the scale.
         high: Highest rating of the scale, > low.
@@ -245,8 +245,7 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
                 "noise_precision": np.array([INITIAL_NOISE_PRECISION]),
             }
         case "gradient":
-            ridge = np.full(k, config.reg)
-            ridge[-1] = config.bias_reg
+            ridge = np.append(np.full(k - 1, config.reg), config.bias_reg)
             arrays |= {"user_precision": np.diag(ridge), "noise_precision": np.ones(1)}
         case other:
             assert_never(other)
@@ -264,6 +263,4 @@ def statistic_name(config: ModelConfig, *, noisy: bool) -> Literal["normal", "gr
 
 def initial_precision(k: int) -> Float64Array:
     """Return the precision matrix of the prior that users and items start from, shape (k, k)."""
-    variances = np.full(k, _FACTOR_VARIANCE)
-    variances[-1] = _BIAS_VARIANCE
-    return np.diag(1 / variances)
+    return np.diag(1 / np.append(np.full(k - 1, _FACTOR_VARIANCE), _BIAS_VARIANCE))

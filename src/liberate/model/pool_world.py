@@ -11,7 +11,7 @@ from liberate.arrays import Float32Array, Float64Array
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import INITIAL_NOISE_PRECISION, Array, Model, initial_precision, packed_size
-from liberate.model.solvers import AggregatedStatistics
+from liberate.model.solvers import AggregatedStatistics, solve_items
 from liberate.model.statistics import NormalEquations
 from liberate.randomness import generator
 
@@ -41,7 +41,7 @@ class LearnedItems:
         item_precision: Precision matrix of items about that, shape (L, L).
         user_mean: Of people's sides, shape (K,).
         user_covariance: Likewise, shape (K, K).
-        precision: Of the noise of a rating, or of what stands for it.
+        precision: Of the noise of a rating, or of the number taken in its place.
     """
 
     means: Float64Array
@@ -188,8 +188,7 @@ class PoolWorld:
 
         lower = np.tril_indices(size)
         rows = np.concatenate([normal[:, :, n:][:, lower[0], lower[1]], target], axis=1)
-        moved, moments = np.empty((len(rows), size)), np.empty((len(rows), packed_size(size)))
-        server.solve_items(rows, learned.precision, learned.item_precision, np.zeros(size), moved, moments)
+        moved, moments = solve_items(rows, learned.precision, learned.item_precision, np.zeros(size))
 
         return replace(
             learned,

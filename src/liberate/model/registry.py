@@ -1,4 +1,4 @@
-"""Which statistic and which solver a configuration stands for, and learning with both in one place."""
+"""Which statistic and which solver a configuration means, and learning with both in one place."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Solver(ModelSource, Protocol):
 
         Raises:
             ValueError: The model belongs to another statistic or has another number of factors.
-            FederationError: No finite model follows from the sum: somebody uploaded what no ratings give.
+            FederationError: No finite model follows from the sum: somebody uploaded what no ratings lead to.
         """
 
 
@@ -121,11 +121,10 @@ class VariationalBayes(IntegerSolver):
         Returns:
             E[w] and E[w wᵀ], packed, of these items, shapes (n, K) and (n, K(K + 1)/2).
         """
-        precision, mean = model.float64("item_precision"), model.float64("item_mean")
-        means = np.empty((len(rows), self.n_factors + 1))
-        moments = np.empty((len(rows), packed_size(self.n_factors + 1)))
-        server.solve_items(rows, noise_precision, precision, linear_algebra.multiply(precision, mean), means, moments)
-        return means, moments
+        precision = model.float64("item_precision")
+        return solve_items(
+            rows, noise_precision, precision, linear_algebra.multiply(precision, model.float64("item_mean"))
+        )
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
@@ -158,6 +157,16 @@ class VariationalBayes(IntegerSolver):
                 "training_error": np.array([1 / noise_precision]),
             },
         )
+
+
+def solve_items(
+    rows: Float64Array, noise_precision: float, prior_precision: Float64Array, prior_target: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Return E[w] and E[w wᵀ], packed, of each item by its sums; arguments as of `kernels.server.solve_items`."""
+    k = len(prior_target)
+    means, moments = np.empty((len(rows), k)), np.empty((len(rows), packed_size(k)))
+    server.solve_items(rows, noise_precision, prior_precision, prior_target, means, moments)
+    return means, moments
 
 
 def noise_precision_of(count: float, error: float) -> float:
@@ -216,8 +225,7 @@ class Descent:
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gradient", self.n_factors)
         means = model.float64("item_means")
-        ridge = np.full(self.n_factors + 1, from_nano(self.reg_nano))
-        ridge[-1] = from_nano(self.bias_reg_nano)
+        ridge = np.append(np.full(self.n_factors, from_nano(self.reg_nano)), from_nano(self.bias_reg_nano))
         gradient = (total.rows - ridge * means) / max(1, total.n_participants)
         step, state = self._step(model, gradient)
         moved = np.clip(means + from_nano(self.learning_rate_nano) * step, -_LARGEST, _LARGEST)

@@ -85,7 +85,7 @@ def unpacked(vector: Float64Array) -> Float64Array:
     """
     size = (math.isqrt(8 * len(vector) + 1) - 1) // 2
     if size * (size + 1) // 2 != len(vector):
-        raise ValueError(f"{len(vector)} numbers are no packed symmetric matrix")
+        raise ValueError(f"{len(vector)} numbers do not pack a symmetric matrix")
     matrix = np.zeros((size, size))
     matrix[np.tril_indices(size)] = vector
     lower = np.tril(matrix, -1) / math.sqrt(2)

@@ -108,13 +108,13 @@ def _by_item(ratings: Ratings) -> _ByItem:
     return indptr, ratings.users()[order], order
 
 
-def distance(one: Model, other: Model, own: Ratings, pairs: Ratings, counted: BoolArray) -> float:
+def distance(one: Model, other: Model, rated: Ratings, pairs: Ratings, counted: BoolArray) -> float:
     """Tell how far apart two models are by what people would see: turning factors without effect changes nothing.
 
     Args:
         one: A model.
         other: Another, of the same kind.
-        own: What people have rated, to which both are fitted on the devices, shape (n_users,).
+        rated: What people have rated, to which both are fitted on the devices.
         pairs: Whose prediction of which item is compared, of the same people.
         counted: Whose predictions are compared, shape (n_users,).
 
@@ -123,14 +123,14 @@ def distance(one: Model, other: Model, own: Ratings, pairs: Ratings, counted: Bo
         of places in people's lists of ten that hold an item the other list lacks.
     """
     if not one.predicts_ratings:
-        return _list_distance(one, other, own, counted)
+        return _list_distance(one, other, rated, counted)
     users = pairs.users()
-    first, second = (predict(model, fit_devices(model, own), users, pairs.items) for model in (one, other))
+    first, second = (predict(model, fit_devices(model, rated), users, pairs.items) for model in (one, other))
     apart = (first.astype(np.float64) - second)[counted[users]]
     return math.sqrt(float(np.mean(apart**2))) if len(apart) else 0.0
 
 
-def _list_distance(one: Model, other: Model, own: Ratings, counted: BoolArray) -> float:
-    first, second = (top_n(model, fit_devices(model, own), own, _LIST)[0][counted] for model in (one, other))
+def _list_distance(one: Model, other: Model, rated: Ratings, counted: BoolArray) -> float:
+    first, second = (top_n(model, fit_devices(model, rated), rated, _LIST)[0][counted] for model in (one, other))
     lacking = (first[:, :, None] != second[:, None, :]).all(axis=2) & (first >= 0)
     return float(lacking.sum() / max(1, (first >= 0).sum()))

@@ -74,11 +74,7 @@ class _NormLimit:
     """Statistics of norm one, whatever and however much was rated."""
 
     def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
-        _require(
-            _norms(upload, fraction_bits),
-            np.full(upload.rows.shape[1], n_participants),
-            _rounding(upload, fraction_bits),
-        )
+        _require_norms(upload, fraction_bits, np.full(upload.rows.shape[1], n_participants))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +138,7 @@ class _FactorLimits:
         else:
             columns, tails = np.append(side[:-1], 1.0), np.array([error])
             scales = self.errors[rated] + self.reaches[rated] * reach
-            norms = math.sqrt(error) * columns
-            _require(_norms(upload, fraction_bits), n_participants * norms, _rounding(upload, fraction_bits))
+            _require_norms(upload, fraction_bits, n_participants * (math.sqrt(error) * columns))
         _require(tail, n_participants * tails, math.ldexp(1.0, -fraction_bits))
 
         units = np.ldexp(n_participants * _SLACK * columns, fraction_bits)
@@ -204,13 +199,14 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 
 
-def _norms(upload: FixedPointStatistics, fraction_bits: int) -> Float64Array:
-    """Return the L2 norm of each column of an upload, in standard units."""
-    return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -fraction_bits)
+def _require_norms(upload: FixedPointStatistics, fraction_bits: int, wanted: Float64Array) -> None:
+    """Refuse an upload whose columns have larger L2 norms, in standard units, than they can have.
 
-
-def _rounding(upload: FixedPointStatistics, fraction_bits: int) -> float:
-    return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -fraction_bits)
+    Raises:
+        BadUpload: One has.
+    """
+    unit = math.ldexp(1.0, -fraction_bits)
+    _require(np.sqrt(server.column_squares(upload.rows)) * unit, wanted, math.sqrt(len(upload.rows)) * unit)
 
 
 def _require(numbers: Float64Array, wanted: Float64Array, rounding: float) -> None:

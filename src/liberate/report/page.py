@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
+from liberate.files import write_atomic
 from liberate.report import charts, words
 from liberate.report.facts import ledger_facts, step, time_parts, ways
 from liberate.report.flows import DrawnAnswer, flow_of
@@ -44,9 +45,7 @@ def write(run: Run) -> Path:
     """
     page = _environment().get_template("report.html").render(_content(run))
     path = run.folder / FILE_NAME
-    draft = run.folder / f"{FILE_NAME}.draft"
-    draft.write_text(page, "utf-8")
-    draft.replace(path)
+    write_atomic(path, page.encode())
     return path
 
 

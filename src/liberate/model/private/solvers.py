@@ -43,7 +43,7 @@ _REGRESSION_RIDGE = 10.0
 _LARGEST_PRIOR_BIAS = 1.5
 _LARGEST_BIAS = 2.5
 _LEAST_SHARE = 0.02  # least popularity, against the mean
-_RELAXATION = 2.0  # steps that one round of moments stands for
+_RELAXATION = 2.0  # steps that one round of moments counts as
 _EIGENVALUES = (0.05, 4.0)
 
 

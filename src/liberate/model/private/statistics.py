@@ -57,7 +57,7 @@ TASTE_WEIGHT = 0.7  # of a residual times a taste, beside the residual
 def initial_features(features: Float32Array, low: float, high: float, *, statistic: str) -> Model:
     """Return the model before the first round: public features, no item bias, and priors from public constants alone.
 
-    A device that fits itself to this model and nothing else learns its own bias and its taste in features.
+    A device that fits itself to this model and nothing else learns its user's bias and taste in features.
 
     Args:
         features: Public features of the items, shape (n_items, n_features).
