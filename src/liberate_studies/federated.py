@@ -24,7 +24,7 @@ MEANINGFUL = 16
 _SEEDS, _QUICK_SEEDS = 5, 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyLevel:
     """What one epsilon came to, over seeds of noise and starting values.
 
@@ -77,7 +77,8 @@ def _level(world: World, epsilon: int, n_seeds: int) -> PrivacyLevel:
     plan = jobs[0].plan
     (planned,) = plan.stages  # mode local
     ratio = signal_to_noise(planned.stage.mechanism, plan.n_participants, planned.stage.statistic.shape)
-    return PrivacyLevel(epsilon, ratio, *judge_ends(jobs))
+    before, after = judge_ends(jobs)
+    return PrivacyLevel(epsilon=epsilon, signal_to_noise=ratio, before=before, after=after)
 
 
 def _mean(metrics: Sequence[Metrics], name: str) -> float:

@@ -94,7 +94,7 @@ class Alone:
     estimate: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
     """How all are forgotten at once where one round has learned lists: their part is taken out of its sum.
 
@@ -139,7 +139,7 @@ def plant_canaries(study: StudyRun, n_canaries: int) -> tuple[World, list[str]]:
     return keep_ratings(path, ratings, data.low, data.high, study.world.name), names
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """What was learned in one place, round by round.
 
@@ -158,7 +158,8 @@ class Course:
     @classmethod
     def of(cls, job: Job, ratings: Ratings, first: Model, rounds: int) -> Course:
         """Learn some rounds from a first model."""
-        course = cls(*build_method(job.settings.model, ratings.n_items, noisy=False), [first], [])
+        statistic, solver = build_method(job.settings.model, ratings.n_items, noisy=False)
+        course = cls(statistic=statistic, solver=solver, models=[first], totals=[])
         for _ in range(rounds):
             course.totals.append(aggregate_statistics(course.statistic, course.models[-1], ratings))
             course.models.append(course.solver.solve(course.models[-1], course.totals[-1]))
@@ -233,7 +234,7 @@ def forget_in_lists(world: World, leavers: Int64Array) -> Lists:
     departure = Departure(job, course, leavers)
     _, again = timed(lambda: Course.of(job, departure.stayers, course.models[0], 1))
     model, seconds = timed(lambda: course.last_round_without(departure.leavers))
-    return Lists(departure.before, departure.distance(model), seconds, again)
+    return Lists(before=departure.before, after=departure.distance(model), seconds=seconds, again=again)
 
 
 def forget_all(

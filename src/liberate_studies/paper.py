@@ -10,13 +10,14 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from liberate.model.metrics import Metrics
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
 from liberate_studies.federated import EPSILONS, MEANINGFUL, draw_levels
 from liberate_studies.ledgered import measure
 from liberate_studies.rungs import TIMES, centralised, judge, judge_ends
 from liberate_studies.study import StudyResults, StudyRun
 from liberate_studies.tables import number, table, table_of
-from liberate_studies.worlds import SEED, World, corner, free
+from liberate_studies.worlds import SEED, Accuracy, World, corner, free
 
 _SIZES = ((10, 40), (15, 65), (20, 90))
 _SPLITS, _QUICK_SPLITS = 20, 5
@@ -27,7 +28,7 @@ _NOTICEABLE = 0.005
 """Rating points; means over the splits wander by about as much."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """What something reached, over splits.
 
@@ -59,7 +60,7 @@ class Corner:
     choice: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """Seconds of a run without and with the ledger."""
 
@@ -99,28 +100,36 @@ def _scores(place: World, size: tuple[int, int], n_splits: int) -> Iterator[Scor
 
     baselines = [free(place, place.job(*seed)) for seed in seeds]
     for name in baselines[0]:
-        splits = [known[name] for known in baselines]
-        yield Score(size, name, None, [s.rmse for s in splits], [s.ndcg_at_10 for s in splits])
+        yield _score(size, name, [known[name] for known in baselines])
 
     for epsilon in EPSILONS:
         jobs = [place.job("privacy.mode=local", f"privacy.epsilon={epsilon}", *seed) for seed in seeds]
         before, after = judge_ends(jobs)
         if epsilon == EPSILONS[0]:
-            yield Score(size, "nothing sent", None, [m.rmse for m in before], [m.ndcg_at_10 for m in before])
-        name = f"local, ε = {epsilon:,}"
-        yield Score(size, name, epsilon, [m.rmse for m in after], [m.ndcg_at_10 for m in after])
+            yield _score(size, "nothing sent", before)
+        yield _score(size, f"local, ε = {epsilon:,}", after, epsilon)
 
     jobs = [place.job("privacy.mode=plain", 'model.statistic="gradient"', *seed) for seed in seeds]
-    metrics = [judge(job, centralised(job).models[-1]) for job in jobs]
-    yield Score(size, "no privacy", None, [m.rmse for m in metrics], [m.ndcg_at_10 for m in metrics])
+    yield _score(size, "no privacy", [judge(job, centralised(job).models[-1]) for job in jobs])
+
+
+def _score(
+    size: tuple[int, int], name: str, judged: Sequence[Accuracy] | Sequence[Metrics], epsilon: int | None = None
+) -> Score:
+    errors, rankings = [split.rmse for split in judged], [split.ndcg_at_10 for split in judged]
+    return Score(size=size, name=name, epsilon=epsilon, rmse=errors, ndcg_at_10=rankings)
 
 
 def _timing(study: StudyRun, n_users: int, n_items: int) -> Timing:
     """Measure the same run without and with the ledger, and check that they come to the same models."""
     place = corner(study.world, n_users, n_items, study.scratch / "timed.parquet")
     pair = measure(study, f"time of {n_users} users, {n_items} items", place.job(*_TIMED))
-    sizes = len(place.dataset.user_ids), len(place.dataset.item_ids)
-    return Timing(*sizes, pair.without.seconds, pair.recorded.seconds)
+    return Timing(
+        users=len(place.dataset.user_ids),
+        items=len(place.dataset.item_ids),
+        without=pair.without.seconds,
+        recorded=pair.recorded.seconds,
+    )
 
 
 def _page(world: World, scores: Sequence[Score], corners: Sequence[Corner], timings: Sequence[Timing]) -> Sequence[str]:

@@ -1,7 +1,7 @@
-"""The numerical loops, compiled by numba; each has a plain twin in tests/reference.
+"""Kernels of what devices compute: profiles, gradients, normal equations, co-occurrence, moments.
 
 Devices' kernels work in float32 and may reassociate sums, for they end in signed bytes; yet what a device gets depends
-on its own ratings and the model only: every device is computed alone, in one order, whatever its batch and the number
+on its ratings and the model only: every device is computed alone, in one order, whatever its batch and the number
 of cores. The server's kernels work in float64, loop in one order and never reassociate: an auditor repeats their bits.
 
 Letters, all in standard units (`model.Model.unit`):
