@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 _LARGEST_BATCH = 2**28  # bytes of dense uploads that are asked for at a time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class OpenedRound:
     """A round that is open on the ledger.
 
@@ -103,7 +103,6 @@ class RoundCollector:
         masks_path: Where what participants are told in a masked round is stored while it is open.
         randomness: Source of the noise that is drawn on a sum.
         publish: Returns the newest checkpoint, cosigned as participants demand.
-        log_key: The log's verifier key.
         weights: What the copies weigh that updates use.
         uploads: Where uploads are stored; None: nowhere.
         refused: Answers left out so far that no honest device sends, by reason.
@@ -114,11 +113,11 @@ class RoundCollector:
     masks_path: Path
     randomness: Randomness
     publish: Callable[[], str]
-    log_key: str
     weights: CopyWeights
     uploads: UploadStore | None
-    refused: Counter[str] = field(default_factory=Counter)
-    _known_size: int = 0  # of the tree under the checkpoint that participants have accepted last
+    refused: Counter[str] = field(default_factory=Counter, init=False)
+    # Of the tree under the checkpoint that participants have accepted last.
+    _known_size: int = field(default=0, init=False)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
@@ -155,8 +154,8 @@ class RoundCollector:
         return collected
 
     def _checkpoint_view(self) -> CheckpointView:
-        note = self.publish()
-        return CheckpointView(self.writer.ledger, note, verify_checkpoint(note, self.log_key).size)
+        ledger, note = self.writer.ledger, self.publish()
+        return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
 
     def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""
@@ -192,7 +191,7 @@ class RoundCollector:
             size = min(size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
 
         state = self.writer.ledger.state
-        batches = divide(participants, usable_copies(state, participants, 1), size)
+        batches = _divide(participants, usable_copies(state, participants, 1), size)
         copies = usable_copies(state, participants, max(1, len(batches)))
         requests = [
             Request(number, "inputs", encode_message(RoundInputs(round=collected.record.number, shares=copies[number])))
@@ -268,7 +267,7 @@ class RoundCollector:
                 mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, is_exact)
 
 
-def divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+def _divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
     """Divide participants into batches of at most `size` participants and copies that they learn from, together.
 
     Whoever has more copies than that is a batch alone.

@@ -112,8 +112,7 @@ class RoundAnswers:
         with self.stopwatch.measure("store"):
             self.store.put_answers(
                 record.number,
-                [(answer.device.slot, answer.device.last_seq) for answer in answers],
-                [answer.message for answer in answers],
+                [(answer.device.slot, answer.device.last_seq, answer.message) for answer in answers],
                 epsilon_nano=charge.epsilon_nano,
                 rho_nano=charge.rho_nano,
                 note=task.accepted.note,

@@ -20,6 +20,7 @@ from liberate.federation.participant.refusals import Refused, refused_as, requir
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
@@ -65,23 +66,23 @@ class Host:
 
     def reload(self) -> None:
         """Read the devices again, after their participants have acted."""
-        store, policy, randomness = self._store, self._policy, self._randomness
+        store = self._store
         devices = store.devices()
         stored = [None if device.is_erased else store.data_of(device.slot) for device in devices]
         keys = {slot: SigningKey.from_seed(data.signing_seed) for slot, data in enumerate(stored) if data}
         ratings = [data.ratings if data else EMPTY_RATINGS for data in stored]
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
-        self._checker = RoundChecker(store, policy, self._n_items, is_simulated=randomness.is_simulated)
-        self._masking = MaskingClient(store=store, keys=keys, policy=policy, randomness=randomness)
-        self._copies = ReceivedCopies(store)
+        self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
+        self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
+        self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
             keys=keys,
             ratings=Ratings.from_user_bytes(ratings, self._n_items),
             copies=self._copies,
             masking=self._masking,
-            randomness=randomness,
+            randomness=self._randomness,
             stopwatch=self._stopwatch,
         )
 
@@ -128,6 +129,7 @@ class Host:
                 for number in numbers:
                     self._copies.allow(inputs.round, self._devices[number].slot, inputs.shares)
                 return []
+
             case "advertise":
                 with self._stopwatch.measure("agree"):
                     return self._advertise(_read(RoundRequest, body), numbers)
