@@ -11,12 +11,12 @@ from liberate.crypto.canonical_json import decode, encode
 from liberate.errors import InvalidRecord
 from liberate.ledger.evidence.equivocation import EquivocationFile
 from liberate.ledger.evidence.split_view import SplitViewEvidence
-from liberate.ledger.publish.proof_files import CompletenessFile
+from liberate.ledger.trace.completeness import Completeness
 
 FILES = [
     EquivocationFile(key=bytes(32), first=b"one", second=b"other"),
     SplitViewEvidence(first="one", second="other", divergence=None),
-    CompletenessFile(
+    Completeness(
         number=3,
         checkpoint="note",
         entries=(b"one",),
