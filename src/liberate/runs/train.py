@@ -87,12 +87,12 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
     )
 
     with (
+        stopwatch.running(),
         open_for_run(
             federation_access(prepared.federation.folder, settings),
             genesis_parameters(settings),
             participation,
             batch_size=settings.federation.batch_size,
-            stopwatch=stopwatch,
             claim=partial(_claim, prepared),
             progress=progress,
         ) as federation,
@@ -104,7 +104,6 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
             prepared=prepared,
             federation=federation,
             uploads=uploads,
-            stopwatch=stopwatch,
             progress=progress,
         )
         last = train_rounds(session)

@@ -28,7 +28,7 @@ from liberate.runs.folder import POOL_FOLDER, Run
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.plan import Plan
 from liberate.runs.prepare import PreparedRun
-from liberate.timing import Progress, Stopwatch
+from liberate.timing import Progress
 
 
 @dataclass(slots=True)
@@ -64,7 +64,6 @@ class TrainingSession:
         prepared: What the run starts from and will do.
         federation: Its federation.
         uploads: Retains the run's uploads; None: they are not retained.
-        stopwatch: Where the parts of the work are added up.
         progress: Told each step.
     """
 
@@ -72,7 +71,6 @@ class TrainingSession:
     prepared: PreparedRun
     federation: RunSession
     uploads: UploadStore | None
-    stopwatch: Stopwatch
     progress: Progress
 
     @property
@@ -121,7 +119,7 @@ class TrainingSession:
     def host(self) -> Host:
         """Return the host of all participants, with what is on their devices now."""
         n_items = self.prepared.split.train.n_items
-        return Host(self.federation.devices, self.federation.policy, n_items, self.randomness(), self.stopwatch)
+        return Host(self.federation.devices, self.federation.policy, n_items, self.randomness())
 
     def coordinator(self, host: Host) -> Coordinator:
         """Return the coordinator of the run's rounds."""

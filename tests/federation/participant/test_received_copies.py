@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
-
 import numpy as np
 import pytest
 
 from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.federation.participant.received_copies import ReceivedCopies
-from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.sharing_records import UsedCopy
@@ -26,30 +22,18 @@ OWN = low_rank_ratings()
 SHARES = tuple(UsedCopy(sender=sender, share=Digest(bytes([sender]) * 32)) for sender in (4, 5))
 
 
-@dataclass(frozen=True)
-class Store:
-    """Device 0 has received copies from two participants."""
-
-    copies: tuple[bytes, ...]
-
-    def sharing_rows(self, kind: type[ReceivedCopy]) -> list[tuple[int, Digest, ReceivedCopy]]:
-        return [
-            (
-                0,
-                Digest(used.share),
-                ReceivedCopy(sender=used.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
-            )
-            for used, copy in zip(SHARES, self.copies, strict=True)
-        ]
-
-
 def computed(values: np.ndarray, model: Model) -> RealStatistics:
     """What device 0 computes of its participant's ratings and two received copies, one with these values."""
     rated = np.arange(len(values), dtype=np.int32)
     users = np.zeros(len(values), np.int32)
     hostile = Ratings.from_triples(users, rated, values.astype(np.float32), 1, OWN.n_items)
-    inputs = ReceivedCopies(cast(DeviceStore, Store((OWN.user_bytes(1), hostile.user_bytes(0)))))
-    return inputs.compute(statistic_of(model, noisy=False), model, OWN.select(np.arange(1)), [(0, SHARES)])
+    copies = [
+        ReceivedCopy(sender=used.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0)
+        for used, copy in zip(SHARES, (OWN.user_bytes(1), hostile.user_bytes(0)), strict=True)
+    ]
+    received = ReceivedCopies((0, Digest(used.share), copy) for used, copy in zip(SHARES, copies, strict=True))
+
+    return received.compute(statistic_of(model, noisy=False), model, OWN.select(np.arange(1)), [(0, SHARES)])
 
 
 @pytest.mark.parametrize("statistic", ["normal", "gradient"])

@@ -20,6 +20,7 @@ from liberate.federation.participant.refusals import Refused, refused_as, requir
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
@@ -32,7 +33,7 @@ from liberate.federation.wire.round_messages import (
 from liberate.federation.wire.secagg_messages import MaskRequest, ShareKeysRequest, UnmaskRequest
 from liberate.federation.wire.transport import Reply, Request
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 StepT = TypeVar("StepT")
 
@@ -45,7 +46,6 @@ class Host:
         policy: What their participants agreed to.
         n_items: Size of the catalogue.
         randomness: Source of noise keys and salts.
-        stopwatch: Where fit, noise, agree, mask, hash, sign and store are added up.
     """
 
     def __init__(
@@ -54,12 +54,10 @@ class Host:
         policy: ParticipationPolicy,
         n_items: int,
         randomness: Randomness,
-        stopwatch: Stopwatch,
     ) -> None:
         self._store = store
         self._policy = policy
         self._randomness = randomness
-        self._stopwatch = stopwatch
         self._n_items = n_items
         self.reload()
 
@@ -74,7 +72,7 @@ class Host:
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
         self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
-        self._copies = ReceivedCopies(store)
+        self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
             keys=keys,
@@ -82,7 +80,6 @@ class Host:
             copies=self._copies,
             masking=self._masking,
             randomness=self._randomness,
-            stopwatch=self._stopwatch,
         )
 
     @property
@@ -130,10 +127,10 @@ class Host:
                 return []
 
             case "advertise":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._advertise(_read(RoundRequest, body), numbers)
             case "share":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._share(_read(ShareKeysRequest, body), numbers)
             case "unmask":
                 return self._unmask(_read(UnmaskRequest, body), numbers)
@@ -172,7 +169,7 @@ class Host:
 
     def _receive_shares(self, body: bytes, numbers: Sequence[int]) -> bytes:
         """Take the shares that come with a request for a masked upload, and return the round request in it."""
-        with self._stopwatch.measure("agree"):
+        with measure("agree"):
             request = _read(MaskRequest, body)
             current = read_masked_round(_read(RoundRequest, request.round).entry)
             for number in numbers:
