@@ -122,15 +122,12 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"), stopwatch)
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
-            ledger=federation.ledger,
-            key=federation.coordinator.key,
-            number=federation.coordinator.number,
+            writer=federation.coordinator,
             transport=wire,
             store=ModelStore(folder / "model"),
             config=RoundConfig(),
             noise_placement="per_upload",
             randomness=access.source.randomness(b"run"),
-            stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)

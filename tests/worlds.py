@@ -180,15 +180,12 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
         host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"), stopwatch)
         store = ModelStore(folder / "model")
         coordinator = Coordinator(
-            ledger=federation.ledger,
-            key=federation.coordinator.key,
-            number=federation.coordinator.number,
+            writer=federation.coordinator,
             transport=wrap(InProcessTransport(dict.fromkeys(host.numbers, host))),
             store=store,
             config=RoundConfig(batch_size=world.batch_size, min_participation=world.min_participation),
             noise_placement=world.noise_placement,
             randomness=access.source.randomness(b"run"),
-            stopwatch=stopwatch,
             publish=federation.publisher.publish,
         )
         learning = RoundMethod(statistic, mechanism, solver)

@@ -11,7 +11,7 @@
     │   ├── ProofMismatch      a proof that does not lead to the expected root
     │   ├── NoQuorum           too few witnesses have cosigned a checkpoint
     │   ├── RolledBack         a ledger that lacks what it has published
-    │   └── LedgerLocked       another process owns the ledger
+    │   └── LedgerLocked       the ledger is in use by another process
     ├── PrivacyError
     │   ├── BudgetExceeded     a release would cost more than is left
     │   └── UnaccountableEvent an event that no accountant here can price
@@ -119,7 +119,7 @@ class RolledBack(LedgerError):
 
 
 class LedgerLocked(LedgerError):
-    """Another process owns the ledger."""
+    """The ledger is in use by another process."""
 
 
 class PrivacyError(LiberateError):

@@ -113,7 +113,7 @@ def test_ledger_in_use_is_left_alone(call: Call, run: Path, act: str) -> None:
         code, out, err = call("keys", act, run, *PERSON)
 
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert "another process owns the ledger" in err
+        assert "in use by another process" in err
         shown = reported(call("keys", "show", run, *PERSON, "--json"))
         assert (len(shown["history"]), shown["under_way"]) == (1, False)
 

@@ -16,10 +16,12 @@ from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
-from liberate.federation.coordinator.coordinator import Coordinator
+from liberate.federation.coordinator.collection import CollectedRound, RoundCollector
+from liberate.federation.coordinator.exchange import RoundExchange
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
+from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.federation.wire.transport import InProcessTransport
 from liberate.identifiers import PricedAccount
 from liberate.ledger.format.entries import decode_entry, sign
@@ -527,14 +529,19 @@ def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Conf
 
 def stop_in_round(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next training be killed when a round has been opened and half answered."""
-    original = Coordinator._record
+    original = RoundCollector._record
 
-    def stop(self: Coordinator, answers: Sequence[object], collected: object) -> None:
-        original(self, answers, collected)  # type: ignore[arg-type]
-        if collected.record.number == number:  # type: ignore[attr-defined]
+    def stop(
+        self: RoundCollector,
+        answers: Sequence[tuple[int, RoundAnswer]],
+        collected: CollectedRound,
+        exchange: RoundExchange,
+    ) -> None:
+        original(self, answers, collected, exchange)
+        if collected.record.number == number:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Coordinator, "_record", stop)
+    monkeypatch.setattr(RoundCollector, "_record", stop)
 
 
 def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: Path, configure: Configure) -> None:

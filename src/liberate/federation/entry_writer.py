@@ -11,7 +11,7 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import ModelRecord, Record, Round
+from liberate.ledger.format.records import Aborted, ModelRecord, Record, Round
 from liberate.ledger.interface import Ledger
 from liberate.timing import Stopwatch
 
@@ -68,9 +68,9 @@ class EntryWriter:
     number: int
     stopwatch: Stopwatch
 
-    def header(self) -> RecordHeader:
-        """Return the fields that the principal's next record begins with."""
-        seq = self.ledger.state.principals[self.number].sequence + 1
+    def header(self, ahead: int = 0) -> RecordHeader:
+        """Return the fields that the principal's next record begins with, or one so many records later."""
+        seq = self.ledger.state.principals[self.number].sequence + 1 + ahead
         return {"origin": self.ledger.origin, "author": self.number, "seq": seq}
 
     def append(self, record: Record) -> int:
@@ -79,10 +79,25 @@ class EntryWriter:
         Raises:
             FederationError: The ledger refuses it.
         """
+        (position,) = self.append_block([record])
+        return position
+
+    def append_block(self, records: Sequence[Record]) -> list[int]:
+        """Sign records, append them as one block, and return their positions.
+
+        Raises:
+            FederationError: The ledger refuses one of them.
+        """
         with self.stopwatch.measure("sign"):
-            entry = sign(record, self.key)
-        (outcome,) = self.ledger.append([entry])
-        return accepted_position(outcome, f"the {record.kind}")
+            block = [sign(record, self.key) for record in records]
+        outcomes = self.ledger.append(block)
+        return [
+            accepted_position(outcome, f"the {record.kind}") for record, outcome in zip(records, outcomes, strict=True)
+        ]
+
+    def abort(self, record: Round, reason: str) -> None:
+        """Close a round without a model, for a reason given as a code."""
+        self.append(Aborted(**self.header(), round=record.number, reason=reason))
 
     def close(
         self,

@@ -23,7 +23,6 @@ from liberate.federation.session import FederationAccess, FederationSession, Run
 from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms
-from liberate.ledger.format.records import Aborted
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import check_published
 from liberate.timing import Progress, Stopwatch, silent
@@ -170,7 +169,7 @@ def _settle(access: FederationAccess, ledger: Ledger, run: int, stopwatch: Stopw
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
         writer = EntryWriter(ledger, access.load_key("coordinator"), current.record.author, stopwatch)
-        writer.append(Aborted(**writer.header(), round=current.record.number, reason="given_up"))
+        writer.abort(current.record, "given_up")
     return finished
 
 

@@ -268,15 +268,12 @@ def _learn(
     _arrange_sharing(run, task, federation, randomness, progress)
     host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
     coordinator = Coordinator(
-        ledger=ledger,
-        key=federation.coordinator.key,
-        number=federation.coordinator.number,
+        writer=federation.coordinator,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),
         store=store,
         config=plan.settings.federation,
         noise_placement=plan.noise_placement,
         randomness=randomness,
-        stopwatch=stopwatch,
         publish=federation.publisher.publish,
         participants=federation.cohort,
         uploads=uploads,

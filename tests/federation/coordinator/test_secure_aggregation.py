@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from liberate.errors import FederationError, InsufficientCohort
-from liberate.federation.coordinator.secure_aggregation import survivor_parts
+from liberate.federation.coordinator.survivors import survivor_parts
 from liberate.federation.keys import rotate_key
 from liberate.federation.participant.refusals import Refused
 from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
@@ -225,7 +225,7 @@ def test_a_masked_round_is_not_answered_without_masks(tmp_path: Path) -> None:
     with stage(tmp_path, MASKED, wrap=vanishing({"share": set(range(FIRST, FIRST + 12))}, PHASES)) as scene:
         with pytest.raises(InsufficientCohort):
             scene.learn(1)
-        view, known = scene.coordinator._view(), scene.host._checker.accepted
+        view, known = scene.coordinator._collector._checkpoint_view(), scene.host._checker.accepted
         assert known is not None
         (position,) = view.ledger.positions(kind="round")
 

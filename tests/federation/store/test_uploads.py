@@ -67,7 +67,7 @@ def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
 def learn_and_keep(scene: Stage, folder: Path, rounds: int) -> None:
     """Carry out rounds with a coordinator that keeps uploads, from where the ledger is."""
     with UploadStore(folder) as uploads:
-        scene.coordinator._uploads = uploads
+        scene.coordinator._collector.uploads = uploads
         model = scene.first
         reached = scene.federation.ledger.state.model
         if reached is not None:

@@ -152,7 +152,7 @@ def test_another_process_is_told_of_the_owner_until_that_one_is_killed(tmp_path:
         assert writer.stdout is not None
         writer.stdout.readline()
 
-        with pytest.raises(LedgerLocked, match="another process owns"):
+        with pytest.raises(LedgerLocked, match="in use by another process"):
             reopen(tmp_path)
 
         writer.kill()
@@ -303,7 +303,7 @@ def test_a_state_that_cannot_be_read_back_is_read_before_the_next_block(
 
     with monkeypatch.context() as patch:
         patch.setattr("liberate.ledger.log.tables.insert", broken)
-        patch.setattr("liberate.ledger.log.tables.restore", broken)
+        patch.setattr("liberate.ledger.log.sqlite.restore", broken)
         for _ in range(2):
             with pytest.raises(LedgerError, match=r"nothing was appended.*disk I/O error"):
                 ledger.append([dataset(3, 10)])

@@ -131,7 +131,7 @@ def test_the_file_is_written_ahead_and_synchronised(tmp_path: Path) -> None:
 def test_a_second_owner_is_told(tmp_path: Path) -> None:
     ledger = create(tmp_path)
 
-    with pytest.raises(LedgerLocked, match="another process owns"):
+    with pytest.raises(LedgerLocked, match="in use by another process"):
         reopen(tmp_path)
     with pytest.raises(LedgerLocked):
         create(tmp_path)

@@ -1,42 +1,60 @@
-"""Asking participants in one phase, and asking those again who have seen another checkpoint."""
+"""The requests of one phase, repeated for participants who have seen another checkpoint."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
 from liberate.errors import FederationError
-from liberate.federation.wire.round_messages import RoundRefusal, RoundRequest, encode_message
+from liberate.federation.wire.round_messages import RoundRefusal, RoundRequest, decode_answer, encode_message
 from liberate.federation.wire.transport import Request, Transport
 from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
 
-AnswerT = TypeVar("AnswerT")
+AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 _CODE = re.compile("[a-z_]{1,32}")
 
 
+class RoundAborted(Exception):
+    """The participants' answers do not suffice to go on with a round.
+
+    Args:
+        reason: Why it is aborted, as a code.
+        detail: What was found and what was wanted.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
 @dataclass(slots=True)
 class RoundExchange:
-    """Asks for one round, and counts why participants did not answer.
+    """Asks the participants of one round, and counts why some did not answer.
 
     Attributes:
         transport: Reaches them.
-        refused: Reason -> how many.
+        batch_size: Participants asked at a time, > 0.
+        refused: How many did not answer, or with nothing that counts, by reason.
     """
 
     transport: Transport
-    refused: dict[str, int] = field(default_factory=dict)
+    batch_size: int
+    refused: Counter[str] = field(default_factory=Counter)
 
     def count(self, reason: str) -> None:
-        """Count somebody without an answer that counts; what is no reason code is `unreadable`."""
-        reason = reason if _CODE.fullmatch(reason) else "unreadable"
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        """Count a participant without a valid answer; what is no reason code is counted as `unreadable`."""
+        self.refused[reason if _CODE.fullmatch(reason) else "unreadable"] += 1
 
     def reasons(self) -> str:
-        """Give what was counted, in brackets, or nothing."""
+        """Return what was counted, in brackets, or an empty string."""
         counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.refused.items()))
         return f" ({counts})" if counts else ""
 
@@ -44,8 +62,8 @@ class RoundExchange:
         self,
         phase: str,
         numbers: Sequence[int],
-        body: Callable[[int, int], bytes],
-        decode: Callable[[bytes], AnswerT | RoundRefusal],
+        request: Callable[[int, int], bytes],
+        kind: type[AnswerT],
         known_size: int,
         size: int,
     ) -> list[tuple[int, AnswerT]]:
@@ -53,40 +71,63 @@ class RoundExchange:
 
         Args:
             phase: Of the round.
-            numbers: Whom.
-            body: From a recipient and the tree size it knows to the request.
-            decode: Reads a reply; raises FederationError.
+            numbers: The participants, increasing.
+            request: From a recipient and the tree size that it knows to the request.
+            kind: What they answer with, unless they refuse.
             known_size: The tree size that most of them know.
             size: Tree size of the checkpoint that is shown.
 
         Returns:
-            Answers by increasing number, one for each who gave one.
+            Answers by increasing number, one for each participant that gave one.
         """
-        answers: dict[int, AnswerT] = {}
-        behind: list[tuple[int, int]] = []
-        for is_last, wanted in ((False, [(number, known_size) for number in numbers]), (True, behind)):
-            known = dict(wanted)
-            requests = [Request(number, phase, body(number, known[number])) for number in known]
-            for reply in self.transport.exchange(requests) if requests else ():
-                if reply.sender not in known or reply.sender in answers:
-                    continue
-                try:
-                    answer = decode(reply.body)
-                except FederationError:
-                    self.count("unreadable")
-                    continue
-                if not isinstance(answer, RoundRefusal):
-                    answers[reply.sender] = answer
-                elif not is_last and answer.reason == "consistency" and 0 < answer.known_size <= size:
-                    behind.append((reply.sender, answer.known_size))
+        collected: list[tuple[int, AnswerT]] = []
+        for begin in range(0, len(numbers), self.batch_size):
+            batch = dict.fromkeys(numbers[begin : begin + self.batch_size], known_size)
+            answers, refusals = self._ask_once(phase, batch, request, kind)
+
+            # One host may hold many participants: those of another host have seen another checkpoint.
+            behind: dict[int, int] = {}
+            for sender, refusal in refusals:
+                if refusal.reason == "consistency" and 0 < refusal.known_size <= size:
+                    behind[sender] = refusal.known_size
                 else:
-                    self.count(answer.reason)
-        return sorted(answers.items())
+                    self.count(refusal.reason)
+
+            late, refusals = self._ask_once(phase, behind, request, kind)
+            for _, refusal in refusals:
+                self.count(refusal.reason)
+            collected += sorted((late | answers).items())
+        return collected
+
+    def _ask_once(
+        self,
+        phase: str,
+        known_sizes: Mapping[int, int],
+        request: Callable[[int, int], bytes],
+        kind: type[AnswerT],
+    ) -> tuple[dict[int, AnswerT], list[tuple[int, RoundRefusal]]]:
+        """Ask participants, given with the tree sizes that they know; return their answers and their refusals."""
+        answers: dict[int, AnswerT] = {}
+        refusals: list[tuple[int, RoundRefusal]] = []
+        requests = [Request(number, phase, request(number, size)) for number, size in known_sizes.items()]
+        for reply in self.transport.exchange(requests) if requests else ():
+            if reply.sender not in known_sizes or reply.sender in answers:
+                continue
+            try:
+                answer = decode_answer(reply.body, kind)
+            except FederationError:
+                self.count("unreadable")
+                continue
+            if isinstance(answer, RoundRefusal):
+                refusals.append((reply.sender, answer))
+            else:
+                answers[reply.sender] = answer
+        return answers, refusals
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointView:
-    """What participants are shown of the ledger: a checkpoint, and what lies under it.
+    """What participants are shown of the ledger: a checkpoint, and what its tree holds.
 
     Attributes:
         ledger: The ledger.
@@ -99,11 +140,11 @@ class CheckpointView:
     size: int
 
     def consistency(self, known_size: int) -> list[Digest]:
-        """Prove that the checkpoint continues another one; nothing from 0."""
+        """Return the proof that the checkpoint continues one of another size; empty for size 0."""
         return list(self.ledger.consistency_proof(known_size, self.size)) if 0 < known_size <= self.size else []
 
     def round_request(self, position: int, model: bytes, known_size: int) -> bytes:
-        """Ask for an answer to the round at a position, of somebody who knows a tree of `known_size`."""
+        """Return the request to answer the round at a position, for a participant who knows a tree of `known_size`."""
         return encode_message(
             RoundRequest(
                 entry=self.ledger.entry(position),

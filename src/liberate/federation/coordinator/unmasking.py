@@ -1,4 +1,4 @@
-"""What takes the masks out of a sum: secrets put together from shares, each checked against what its owner signed."""
+"""How masks are removed from a sum: with secrets rebuilt from shares, each checked against what its owner signed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from liberate.federation.wire.secagg_messages import AdvertisedKeys
 from liberate.privacy import secure_aggregation
 
 
-def published_half(keys: AdvertisedKeys, *, in_sum: bool) -> bytes:
-    """Give what a person has published of the secret that its shares give back."""
-    return keys.own if in_sum else keys.mask
+def is_published(secret: bytes, keys: AdvertisedKeys, *, in_sum: bool) -> bool:
+    """Whether a secret is the one of which its owner has advertised the public half.
 
-
-def publish(secret: bytes, *, in_sum: bool) -> bytes:
-    """Give what is published of a secret."""
-    return secure_aggregation.key_commitment(secret) if in_sum else secure_aggregation.public_key(secret)
+    For a participant whose upload is in the sum that is the key of the self-mask, else the secret of the shared masks.
+    """
+    if in_sum:
+        return secure_aggregation.key_commitment(secret) == keys.own
+    return secure_aggregation.public_key(secret) == keys.mask
 
 
 def rebuilt(number: int, unmasking: UnmaskingShares, *, in_sum: bool) -> bytes:
-    """Give back a secret from its shares.
+    """Return a participant's secret, rebuilt from its shares.
 
     Raises:
-        FederationError: It is not the one whose owner has published something of it.
+        FederationError: It is not the secret of which its owner has advertised the public half.
     """
     secret = secure_aggregation.shamir_combine(unmasking.shares)
-    if publish(secret, in_sum=in_sum) != published_half(unmasking.keys, in_sum=in_sum):
+    if not is_published(secret, unmasking.keys, in_sum=in_sum):
         raise FederationError(f"the shares of a secret of participant {number} do not fit together")
     return secret
 
@@ -41,18 +41,19 @@ def take_masks_out(
     keys: Mapping[int, AdvertisedKeys],
     secrets: Mapping[int, bytes],
 ) -> None:
-    """Take all masks that are left out of a sum, in place.
+    """Remove all masks that are left in a sum, in place.
 
     Args:
         total: Sum of the survivors' masked uploads modulo 2**32, one-dimensional; changed.
         current: The round.
-        survivors: Whose uploads it holds.
-        keys: Of everybody who masked, or whom survivors masked with.
-        secrets: Of each survivor the key of the own mask, of each of the others that has a surviving neighbour the
+        survivors: The participants whose uploads it holds.
+        keys: Of every participant that masked, or that survivors masked with.
+        secrets: Of each survivor the key of its self-mask, of each other participant that has a surviving neighbour the
             secret of the shared masks.
     """
     for number in sorted(survivors):
         secure_aggregation.add_mask(total, secrets[number], subtract=True)
+
     for number in sorted(keys.keys() - survivors):
         for other in sorted(survivors & frozenset(current.neighbours(number))):
             key = secure_aggregation.pair_key(secrets[number], keys[other].mask, current.hash)

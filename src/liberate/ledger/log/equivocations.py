@@ -20,10 +20,11 @@ SequenceIndex = Mapping[tuple[int, int], tuple[int, Entry]]
 
 
 def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, taken: SequenceIndex) -> bool:
-    """Whether the author of a refused entry signed an accepted one with the same sequence, and none is kept yet."""
+    """Whether a refused entry shares its sequence with an accepted one of its author, and no evidence is kept yet."""
     author, sequence = entry.record.author, entry.record.seq
-    if author >= len(state.principals) or sequence > state.last_sequence(author):
+    if not state.has_used(author, sequence):
         return False
+
     accepted = [taken[author, sequence]] if (author, sequence) in taken else []
     if not accepted:
         statement = (
@@ -32,6 +33,7 @@ def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, take
         )
         rows = connection.execute(statement, (author, sequence))
         accepted = [(position, decode_entry(data)) for position, data in rows]
+
     for position, first in accepted:
         with suppress(LedgerError):
             check_equivocation(state.key_at(author, position), first, entry)
@@ -48,7 +50,7 @@ def keep(connection: sqlite3.Connection, refused: Iterable[Entry]) -> None:
 
 
 def read(connection: sqlite3.Connection, state: State) -> list[bytes]:
-    """Give a file of evidence for each sequence number that an author is known to have used twice."""
+    """Return a file of evidence for each sequence number that an author is known to have used twice."""
     statement = (
         "SELECT entry.position, entry.author, entry.entry, evidence.entry FROM evidence"
         " JOIN entry USING (author, seq) ORDER BY entry.position"

@@ -1,7 +1,6 @@
-"""The log: takes entries in, keeps them, gives them back with proofs.
+"""The log in SQLite: it takes entries, stores them durably, and returns them with proofs.
 
-`Ledger` is the seam; `SqliteLedger` is its local form. One block is one transaction; calls of `append` in several
-threads share it by group commit.
+One block is one transaction; calls of `append` in several threads share it by group commit.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from liberate.ledger.format.refusals import refused
 from liberate.ledger.interface import AppendResult, Offer
 from liberate.ledger.log import equivocations, tables
 from liberate.ledger.log.group_commit import GroupCommit
+from liberate.ledger.log.restoration import restore
 from liberate.ledger.rules.state import State
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
 from liberate.randomness import Clock
@@ -40,7 +40,7 @@ _PAGE = 1_000
 
 
 class _Owner:
-    """The one process that may append: it holds the log's key and the lock file."""
+    """The one process that may append: it has the log's key and holds the lock file."""
 
     def __init__(self, folder: Path, key: SigningKey, clock: Clock) -> None:
         self.key = key
@@ -51,7 +51,8 @@ class _Owner:
         except BlockingIOError as error:
             self._lock.close()
             raise LedgerLocked(
-                f"another process owns the ledger in {folder}", hint="wait until it ends, or open the ledger to read"
+                f"the ledger in {folder} is in use by another process",
+                hint="wait for it to finish, or open the ledger read-only",
             ) from error
 
     def close(self) -> None:
@@ -86,14 +87,15 @@ class SqliteLedger:
     def create(
         cls, folder: Path, genesis: bytes, log_key: SigningKey, clock: Clock, stopwatch: Stopwatch | None = None
     ) -> SqliteLedger:
-        """Begin a ledger: its first block holds the genesis.
+        """Create a ledger: its first block holds the genesis.
 
         Raises:
-            RefusedEntry: the rules refuse the genesis.
-            LedgerError: there is a ledger in the folder already.
-            LedgerLocked: another process owns it.
+            RefusedEntry: The rules refuse the genesis.
+            LedgerError: There is a ledger in the folder already.
+            LedgerLocked: Another process owns it.
         """
         entry = decode_entry(genesis)
+
         with ExitStack() as undo, tables.translated():
             folder.mkdir(parents=True, exist_ok=True)
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock)))
@@ -118,13 +120,14 @@ class SqliteLedger:
         """Open a ledger: with the log's key and a clock to append, without them to read.
 
         Raises:
-            LedgerError: there is no ledger, it cannot be read, or the key is not its log's.
-            LedgerLocked: another process owns it.
+            LedgerError: There is no ledger, it cannot be read, or the key is not its log's.
+            LedgerLocked: Another process owns it.
         """
         if (log_key is None) != (clock is None):
             raise ValueError("whoever appends needs both the log's key and a clock")
         if not (folder / tables.LEDGER_FILE).is_file():
             raise LedgerError(f"there is no ledger in {folder}")
+
         with ExitStack() as undo, tables.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
             ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rw" if owner else "ro")))
@@ -159,7 +162,7 @@ class SqliteLedger:
         try:
             return self._queue.append([_decoded(data) for data in entries], self._append_or_take_back)
         except sqlite3.Error as error:
-            raise tables.unusable(error, "nothing was appended, the block could not be stored") from error
+            raise tables.unusable(error, "nothing was appended: the block could not be stored") from error
 
     def entry(self, position: int) -> bytes:
         with self._read() as connection:
@@ -186,7 +189,7 @@ class SqliteLedger:
             return [position for (position,) in connection.execute(statement, tuple(chosen.values()))]
 
     def equivocations(self) -> list[bytes]:
-        """Give a file of evidence for each sequence number that an author is known to have used twice."""
+        """Return a file of evidence for each sequence number that an author is known to have used twice."""
         with self._read() as connection:
             return equivocations.read(connection, self._state)
 
@@ -208,7 +211,7 @@ class SqliteLedger:
 
     def nodes(self, places: Sequence[tuple[int, int]]) -> list[Digest]:
         with self._read() as connection:
-            return tables.read_nodes(connection, places)
+            return [tables.read_node(connection, level, index) for level, index in places]
 
     def close(self) -> None:
         self._reader.close()
@@ -232,7 +235,7 @@ class SqliteLedger:
             raise
 
     def _take_back(self) -> None:
-        """Bring the state in memory back to what is durable; what cannot be read now is read before the next block."""
+        """Return to the durable state; what cannot be read now is read before the next block."""
         self._is_stale = True
         with suppress(sqlite3.Error, LedgerError):
             self._connection.rollback()
@@ -241,56 +244,78 @@ class SqliteLedger:
     def _append(self, offers: Sequence[Offer]) -> list[AppendResult]:
         with self._stopwatch.measure("verify"):
             signed = verify_signatures(self._state, [entry for entry in offers if isinstance(entry, Entry)])
-        results: list[AppendResult] = []
-        batch: list[tuple[int, Entry]] = []
-        positions: dict[bytes, int] = {}
-        taken: dict[tuple[int, int], tuple[int, Entry]] = {}
-        found: dict[tuple[int, int], Entry] = {}
-        for entry in offers:
-            try:
-                if isinstance(entry, RefusedEntry):
-                    raise entry
-                position = positions.get(entry.data, self._first_position(entry))
-                if position is None:
-                    position = self._state.size
-                    apply_entry(self._state, _offered(entry), position, verified_by=signed.get(entry.leaf_hash))
-                    positions[entry.data] = position
-                    batch.append((position, entry))
-                    taken[entry.record.author, entry.record.seq] = position, entry
-                results.append(position)
-            except RefusedEntry as refused:
-                _logger.debug("refused: %s", refused)
-                results.append(refused)
-                if isinstance(entry, Entry) and equivocations.is_conflict(self._connection, self._state, entry, taken):
-                    found.setdefault((entry.record.author, entry.record.seq), entry)
-        if batch:
-            self._commit(batch)
-        if found:
+
+        accepted: dict[tuple[int, int], tuple[int, Entry]] = {}
+        conflicts: dict[tuple[int, int], Entry] = {}
+        results = [self._take(offer, signed, accepted, conflicts) for offer in offers]
+
+        if accepted:
+            self._commit(list(accepted.values()))
+        if conflicts:
             with self._stopwatch.measure("store"):
-                equivocations.keep(self._connection, found.values())
+                equivocations.keep(self._connection, conflicts.values())
         return results
 
-    def _first_position(self, entry: Entry) -> int | None:
-        """Give the position of an entry that is stored already."""
+    def _take(
+        self,
+        offer: Offer,
+        signed: Mapping[Digest, bytes],
+        accepted: dict[tuple[int, int], tuple[int, Entry]],
+        conflicts: dict[tuple[int, int], Entry],
+    ) -> AppendResult:
+        """Apply an offer to the state, unless it is in the log already.
+
+        Args:
+            offer: The offer.
+            signed: By leaf hash: with which key an entry is known to be signed.
+            accepted: By author and sequence: positions and entries of the block to be made.
+            conflicts: By author and sequence: refused entries that contradict accepted ones of their author.
+        """
+        if isinstance(offer, RefusedEntry):
+            _logger.debug("refused: %s", offer)
+            return offer
+
+        key = offer.record.author, offer.record.seq
+        try:
+            position = self._first_position(offer, accepted)
+            if position is None:
+                position = self._state.size
+                apply_entry(self._state, _offered(offer), position, verified_by=signed.get(offer.leaf_hash))
+                accepted[key] = position, offer
+        except RefusedEntry as refused:
+            _logger.debug("refused: %s", refused)
+            if equivocations.is_conflict(self._connection, self._state, offer, accepted):
+                conflicts.setdefault(key, offer)
+            return refused
+        return position
+
+    def _first_position(self, entry: Entry, accepted: Mapping[tuple[int, int], tuple[int, Entry]]) -> int | None:
+        """Return the position of an entry that is accepted or stored already."""
         author, sequence = entry.record.author, entry.record.seq
-        if author >= len(self._state.principals) or sequence > self._state.last_sequence(author):
+        position, earlier = accepted.get((author, sequence), (None, None))
+        if earlier is not None and earlier.data == entry.data:
+            return position
+
+        if not self._state.has_used(author, sequence):
             return None
         statement = "SELECT position FROM entry WHERE author = ? AND seq = ? AND entry = ?"
         row = self._connection.execute(statement, (author, sequence, entry.data)).fetchone()
         return None if row is None else int(row[0])
 
-    def _commit(self, batch: list[tuple[int, Entry]], *, is_first: bool = False) -> None:
+    def _commit(self, batch: Sequence[tuple[int, Entry]], *, is_first: bool = False) -> None:
         """End a batch with its block entry and make both durable."""
         state, owner = self._state, self._require_owner()
         block = self._block(len(batch))
         position = state.size
         apply_entry(state, block, position, verified_by=owner.key.public)
         batch = [*batch, (position, block)]
+
         nodes = [row for at, entry in batch for row in tables.node_rows(at, self._edge.append(entry.leaf_hash))]
         about = [row for at, entry in batch for row in tables.about_rows(at, entry.record)]
         changed = sorted({number for number, _ in about})
         principals = [tables.principal_row(number, state.principals[number]) for number in changed]
         note = sign_checkpoint(Checkpoint(state.origin, state.size, self._edge.root()), owner.key)
+
         with self._stopwatch.measure("store"):
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
@@ -302,8 +327,10 @@ class SqliteLedger:
             tables.insert(connection, "principal", principals, replace=True)
             tables.insert(connection, "checkpoint", [tables.checkpoint_row(note)], replace=True)
             connection.execute("COMMIT")
+
+        # Only now: readers see what is durable.
         self._durable = (state.size, state.height)
-        _logger.info("block %d: %d entries, %d in all", state.height, len(batch), state.size)
+        _logger.info("block %d: %d entries, %d in total", state.height, len(batch), state.size)
 
     def _block(self, count: int) -> Entry:
         state, owner = self._state, self._require_owner()
@@ -319,7 +346,7 @@ class SqliteLedger:
         return decode_entry(sign(record, owner.key))
 
     def _restore(self) -> None:
-        self._state = tables.restore(self._connection)
+        self._state = restore(self._connection)
         self._edge = CompactRange.restore(self._state.size, partial(tables.read_node, self._connection))
         self._durable = (self._state.size, self._state.height)
         self._is_stale = False

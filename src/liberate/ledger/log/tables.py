@@ -1,4 +1,4 @@
-"""The ledger's tables: what a row of each holds, and how a state is taken up from them without a replay.
+"""The ledger's tables: what a row of each holds, and how rows are written and read.
 
 Entries and the newest checkpoint are the ledger; all other rows are derived from them, and an audit derives them again.
 Evidence proves itself: an entry that was refused although its author signed it, because it used a sequence again.
@@ -17,25 +17,9 @@ from liberate import database
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry, principals_of
-from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import (
-    ZERO,
-    Block,
-    Enrol,
-    Genesis,
-    KeyRecord,
-    ModelRecord,
-    Record,
-    Round,
-    Survivors,
-    Update,
-)
-from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
+from liberate.ledger.format.entries import Entry, principals_of
+from liberate.ledger.format.records import Record
 from liberate.ledger.rules.principal import Principal
-from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
-from liberate.ledger.rules.sharing_state import SharingState
-from liberate.ledger.rules.state import State
 
 LEDGER_FILE = "ledger.sqlite"
 LAYOUT_VERSION = 1
@@ -68,33 +52,33 @@ SCHEMA = {
 
 
 def entry_row(position: int, entry: Entry) -> Row:
-    """Give the row of an entry."""
+    """Return the row of an entry."""
     record = entry.record
     return position, entry.data, record.kind, record.author, record.seq
 
 
 def node_rows(position: int, completed: Sequence[Digest]) -> list[tuple[int, int, bytes]]:
-    """Give the rows of the perfect subtrees that an entry completes, levels 1, 2, ..."""
+    """Return the rows of the perfect subtrees that an entry completes, of levels 1, 2, ..."""
     return [(position, level, digest) for level, digest in enumerate(completed, start=1)]
 
 
 def about_rows(position: int, record: Record) -> list[tuple[int, int]]:
-    """Give the rows that say whose history a record belongs to."""
+    """Return the rows that say whose history a record belongs to."""
     return [(number, position) for number in principals_of(record)]
 
 
 def principal_row(number: int, principal: Principal) -> Row:
-    """Give the row of a principal's state leaf."""
+    """Return the row of a principal's state leaf."""
     return number, principal.encode()
 
 
 def evidence_row(entry: Entry) -> Row:
-    """Give the row of an entry that contradicts another one of its author; the first one for a sequence is enough."""
+    """Return the row of an entry that contradicts another one of its author; one for each sequence is enough."""
     return entry.record.author, entry.record.seq, entry.data
 
 
 def checkpoint_row(note: str) -> Row:
-    """Give the only row of the newest checkpoint."""
+    """Return the only row of the newest checkpoint."""
     return 0, note.encode()
 
 
@@ -148,19 +132,19 @@ def translated() -> Iterator[None]:
 
 
 def read_entry(connection: sqlite3.Connection, position: int) -> bytes:
-    """Give the bytes of a stored entry.
+    """Return the bytes of a stored entry.
 
     Raises:
-        LedgerError: there is none at this position.
+        LedgerError: There is none at this position.
     """
     return _blob(connection, f"entry {position}", "SELECT entry FROM entry WHERE position = ?", position)
 
 
 def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
-    """Give the stored hash of a perfect subtree.
+    """Return the stored hash of a perfect subtree.
 
     Raises:
-        LedgerError: it is missing.
+        LedgerError: It is missing.
     """
     if level == 0:
         return leaf_hash(read_entry(connection, index))
@@ -169,29 +153,11 @@ def read_node(connection: sqlite3.Connection, level: int, index: int) -> Digest:
     return Digest(_blob(connection, f"node {position}/{level}", statement, position, level))
 
 
-def read_nodes(connection: sqlite3.Connection, places: Sequence[tuple[int, int]]) -> list[Digest]:
-    """Give the hashes of perfect subtrees, by level and index, leaves included.
-
-    Raises:
-        LedgerError: one is missing.
-    """
-    node, leaf = "SELECT hash FROM node WHERE position = ? AND level = ?", "SELECT entry FROM entry WHERE position = ?"
-    found = []
-    for level, index in places:
-        place = (((index + 1) << level) - 1, level) if level else (index,)
-        match connection.execute(node if level else leaf, place).fetchone():
-            case (bytes(value),):
-                found.append(Digest(value) if level else leaf_hash(value))
-            case _:
-                raise LedgerError(f"there is no node at level {level}, index {index}")
-    return found
-
-
 def read_checkpoint(connection: sqlite3.Connection) -> str:
-    """Give the newest checkpoint.
+    """Return the newest checkpoint.
 
     Raises:
-        LedgerError: it is missing.
+        LedgerError: It is missing.
     """
     try:
         return _blob(connection, "checkpoint", "SELECT note FROM checkpoint").decode()
@@ -200,7 +166,7 @@ def read_checkpoint(connection: sqlite3.Connection) -> str:
 
 
 def _blob(connection: sqlite3.Connection, place: str, statement: str, *arguments: int) -> bytes:
-    """Give the only value of the only row that a SELECT finds."""
+    """Return the only value of the only row that a SELECT finds."""
     with translated():
         rows = connection.execute(statement, arguments).fetchall()
     match rows:
@@ -208,134 +174,3 @@ def _blob(connection: sqlite3.Connection, place: str, statement: str, *arguments
             return value
         case _:
             raise LedgerError(f"there is no {place}")
-
-
-def restore(connection: sqlite3.Connection) -> State:
-    """Take up the state after the last block.
-
-    Raises:
-        LedgerError: a row that is needed for it cannot be read.
-    """
-    (layout,) = connection.execute("PRAGMA user_version").fetchone()
-    if layout != LAYOUT_VERSION:
-        raise LedgerError(f"the ledger's file has layout {layout}, wanted {LAYOUT_VERSION}")
-    (size,) = connection.execute("SELECT coalesce(max(position) + 1, 0) FROM entry").fetchone()
-    genesis, last = decode_entry(read_entry(connection, 0)), decode_entry(read_entry(connection, size - 1))
-    if not isinstance(genesis.record, Genesis) or not isinstance(last.record, Block):
-        raise LedgerError("the entries do not begin with a genesis and end with a block")
-    state = State(
-        genesis=genesis.record,
-        size=size,
-        height=last.record.seq,
-        block_hash=last.leaf_hash,
-        block_size=size,
-        time_us=last.record.time_us,
-    )
-    for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
-        state.enrol(Principal.decode(leaf))
-    _restore_keys(connection, state)
-    _restore_sharing(connection, state)
-    _restore_rounds(connection, state)
-    return state
-
-
-def _restore_keys(connection: sqlite3.Connection, state: State) -> None:
-    """Take up the keys that principals had before their present ones."""
-    latest: dict[int, bytes] = {}
-    for position, data in connection.execute("SELECT position, entry FROM entry WHERE kind = 'key' ORDER BY position"):
-        record = decode_entry(data).record
-        if isinstance(record, KeyRecord) and record.key is not None:
-            former = latest.get(record.number) or _first_key(connection, record.number)
-            state.note_former_key(record.number, former, position)
-            latest[record.number] = record.key.public
-
-
-def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
-    statement = "SELECT entry FROM entry WHERE position = (SELECT min(position) FROM about WHERE principal = ?)"
-    match decode_entry(_blob(connection, f"entry that enrols {number}", statement, number)).record:
-        case Enrol(key=key):
-            return key
-        case Genesis(registrars=keys) if number < len(keys):
-            return keys[number]
-        case _:
-            raise LedgerError(f"no entry enrols principal {number}")
-
-
-def _restore_sharing(connection: sqlite3.Connection, state: State) -> None:
-    """Take up the consents that live, and the shares under them."""
-    if all(principal.consents == ZERO for principal in state.principals):
-        return
-    kinds = "SELECT entry FROM entry WHERE kind IN ('consent', 'withdrawal', 'share', 'receipt') ORDER BY position"
-    for (data,) in connection.execute(kinds):
-        try:
-            _take_up(state.sharing, decode_entry(data))
-        except KeyError as error:
-            raise LedgerError("a share or its end does not follow from the consents before") from error
-
-
-def _take_up(sharing: SharingState, entry: Entry) -> None:
-    match entry.record:
-        case Consent() as consent:
-            sharing.grant(consent, entry.leaf_hash)
-        case Withdrawal(author=sender, consent=ended):
-            sharing.withdraw(sender, ended)
-        case Share() as share:
-            sharing.hand_over(share, entry.leaf_hash)
-        case Receipt(share=received):
-            sharing.acknowledge(received)
-        case _:
-            pass
-
-
-def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
-    rounds = _newest(connection, "round")
-    position, entry = next(rounds, (-1, None))
-    if entry is None or not isinstance(entry.record, Round):
-        return
-    record = entry.record
-    opened = 1
-    for _, earlier in rounds:
-        if not isinstance(earlier.record, Round) or earlier.record.run != record.run:
-            break
-        opened += 1
-    state.run = RunState(record.run, record.rounds, opened)
-    state.round_number = record.number
-    state.model = ModelReference(record.base_version, record.base_digest)
-    for kind in ("model", "aborted"):
-        closed_at, closing = next(_newest(connection, kind), (-1, None))
-        if closing is not None and closed_at > position:
-            if isinstance(closing.record, ModelRecord):
-                state.model = ModelReference(closing.record.version, closing.record.digest)
-            return
-    state.open_round = _restore_open_round(connection, entry, record, position, state.founding)
-
-
-def _restore_open_round(
-    connection: sqlite3.Connection, entry: Entry, record: Round, position: int, genesis: Genesis
-) -> OpenRound:
-    earlier = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
-    (enrolled,) = connection.execute(earlier, (position,)).fetchone()
-    current = OpenRound(record, entry.leaf_hash, position, len(genesis.registrars) + 1 + enrolled)
-    later = "SELECT position, entry FROM entry WHERE kind = 'update' AND position > ? ORDER BY position"
-    for at, data in connection.execute(later, (position,)):
-        update = decode_entry(data)
-        if isinstance(update.record, Update):
-            current.accept(update.record.answers_for(), update.leaf_hash, at)
-    named = "SELECT entry FROM entry WHERE kind = 'survivors' AND position > ? ORDER BY position"
-    for (data,) in connection.execute(named, (position,)):
-        survivors = decode_entry(data).record
-        if isinstance(survivors, Survivors):
-            current.name_survivors(tuple(numbers_in(survivors.participants)), survivors.parts)
-    used = "SELECT entry FROM entry WHERE kind = 'pool' AND position > ? ORDER BY position"
-    for (data,) in connection.execute(used, (position,)):
-        pool = decode_entry(data).record
-        if isinstance(pool, PoolRecord):
-            current.pool.update(numbers_in(pool.participants))
-    return current
-
-
-def _newest(connection: sqlite3.Connection, kind: str) -> Iterator[tuple[int, Entry]]:
-    """Give entries of a kind, the newest first."""
-    newest = "SELECT position, entry FROM entry WHERE kind = ? ORDER BY position DESC"
-    for position, data in connection.execute(newest, (kind,)):
-        yield position, decode_entry(data)

@@ -1,0 +1,284 @@
+"""Collecting a round: ask the cohort for uploads, record the valid ones, and add them up without their masks."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from liberate.crypto.merkle import leaf_hash
+from liberate.crypto.note import verify_checkpoint
+from liberate.errors import BadUpload, RefusedEntry
+from liberate.federation.coordinator.aggregate import UploadAggregate
+from liberate.federation.coordinator.config import RoundConfig, RoundMethod
+from liberate.federation.coordinator.exchange import CheckpointView, RoundAborted, RoundExchange
+from liberate.federation.coordinator.secure_aggregation import SecureAggregation
+from liberate.federation.coordinator.survivors import record_survivors
+from liberate.federation.coordinator.upload_validation import UploadValidator
+from liberate.federation.entry_writer import EntryWriter
+from liberate.federation.store.uploads import StoredUpload, UploadStore
+from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, encode_message
+from liberate.federation.wire.transport import Request
+from liberate.identifiers import Digest
+from liberate.ledger.format.entries import decode_record
+from liberate.ledger.format.records import Round, Update
+from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
+from liberate.model.model import Model
+from liberate.privacy.mechanism_base import SumMechanism
+from liberate.privacy.secure_aggregation import signed_sum
+from liberate.randomness import Randomness
+
+_logger = logging.getLogger(__name__)
+
+_LARGEST_BATCH = 2**28  # bytes of dense uploads that are asked for at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRound:
+    """A round that is open on the ledger.
+
+    Attributes:
+        record: Its entry's record.
+        position: The entry's position in the ledger.
+        cohort: Numbers of the participants who are asked, increasing.
+        base: The model that the round starts from.
+        base_bytes: The model's bytes, which the record names by their digest.
+        method: What happens in the round.
+    """
+
+    record: Round
+    position: int
+    cohort: Sequence[int]
+    base: Model
+    base_bytes: bytes
+    method: RoundMethod
+
+
+@dataclass(slots=True)
+class CollectedRound:
+    """What a round has brought in so far.
+
+    Attributes:
+        record: The round.
+        validator: Lets the uploads pass that an honest device could have sent.
+        aggregate: The sum of the uploads.
+        leaves: Leaf hash of each update whose upload is in the sum, by its position in the ledger.
+    """
+
+    record: Round
+    validator: UploadValidator
+    aggregate: UploadAggregate
+    leaves: dict[int, Digest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _UploadPhase:
+    """The phase in which participants upload.
+
+    Attributes:
+        name: Its name in requests.
+        participants: Who is asked to upload.
+        request: From a participant and the tree size that it knows to the request.
+        masking: What the uploads are masked with, if they are.
+    """
+
+    name: str
+    participants: Sequence[int]
+    request: Callable[[int, int], bytes]
+    masking: SecureAggregation | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RoundCollector:
+    """Collects the rounds of one federation.
+
+    Attributes:
+        writer: Writes the coordinator's entries.
+        config: How rounds are run.
+        masks_path: Where what participants are told in a masked round is stored while it is open.
+        randomness: Source of the noise that is drawn on a sum.
+        publish: Returns the newest checkpoint, cosigned as participants demand.
+        log_key: The log's verifier key.
+        weights: What the copies weigh that updates use.
+        uploads: Where uploads are stored; None: nowhere.
+        refused: Answers left out so far that no honest device sends, by reason.
+    """
+
+    writer: EntryWriter
+    config: RoundConfig
+    masks_path: Path
+    randomness: Randomness
+    publish: Callable[[], str]
+    log_key: str
+    weights: CopyWeights
+    uploads: UploadStore | None
+    refused: Counter[str] = field(default_factory=Counter)
+    _known_size: int = 0  # of the tree under the checkpoint that participants have accepted last
+
+    def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
+        """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
+
+        Raises:
+            RoundAborted: Too few updates came in, or a survivor did not send its upload again.
+            FederationError: The ledger refuses the survivor set.
+        """
+        record = opened.record
+        stopwatch = self.writer.stopwatch
+        validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights, stopwatch)
+        collected = CollectedRound(record, validator, UploadAggregate.of(record))
+
+        # One checkpoint serves the whole round: no two participants may be shown different histories.
+        view = self._checkpoint_view()
+        phase = self._upload_phase(opened, view, exchange)
+
+        for batch in self._batches(phase.participants, collected, exchange):
+            answers = exchange.ask(phase.name, batch, phase.request, RoundAnswer, self._known_size, view.size)
+            self._record(answers, collected, exchange)
+            self._known_size = view.size
+
+        with stopwatch.measure("sum"):
+            collected.aggregate.settle()
+
+        # Counted after all batches: a late one may still bring the round above its minimum.
+        if len(collected.leaves) < record.minimum:
+            detail = f"{len(collected.leaves)} updates, {record.minimum} were needed"
+            raise RoundAborted("insufficient_updates", detail)
+
+        if phase.masking is not None:
+            self._remove_masks(phase.masking, collected)
+        self._add_noise_to_sum(opened, collected.aggregate)
+        return collected
+
+    def _checkpoint_view(self) -> CheckpointView:
+        note = self.publish()
+        return CheckpointView(self.writer.ledger, note, verify_checkpoint(note, self.log_key).size)
+
+    def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
+        """Return who is asked to upload and how; under masks, agree on the masks first."""
+        round_request = cache(partial(view.round_request, opened.position, opened.base_bytes))
+        if not opened.record.is_masked:
+            return _UploadPhase("update", opened.cohort, lambda _, known_size: round_request(known_size))
+
+        masking = SecureAggregation(exchange, view, opened.position, self.masks_path)
+        ready = masking.agree_on_masks(self._known_size)
+        self._known_size = view.size
+
+        # After a crash the survivor set in the log is binding: devices reveal shares for that one set only.
+        current = self.writer.ledger.state.open_round
+        survivors = [] if current is None else sorted(current.survivors)
+        return _UploadPhase(
+            "mask",
+            survivors or ready,
+            lambda number, known_size: masking.mask_request(number, round_request(known_size)),
+            masking,
+        )
+
+    def _batches(
+        self, participants: Sequence[int], collected: CollectedRound, exchange: RoundExchange
+    ) -> list[Sequence[int]]:
+        """Divide participants into batches, and tell those with copies which of them they may learn from.
+
+        A participant counts as one, and so does each copy that it learns from. A copy may be used if its consent lives
+        until the last batch is recorded.
+        """
+        size = self.config.batch_size
+        if collected.validator.is_dense:
+            n_rows, width, n_tail = collected.record.shape
+            size = min(size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
+
+        state = self.writer.ledger.state
+        batches = divide(participants, usable_copies(state, participants, 1), size)
+        copies = usable_copies(state, participants, max(1, len(batches)))
+        requests = [
+            Request(number, "inputs", encode_message(RoundInputs(round=collected.record.number, shares=copies[number])))
+            for number in participants
+            if number in copies
+        ]
+        if requests:
+            exchange.transport.exchange(requests)
+        return batches
+
+    def _record(
+        self, answers: Sequence[tuple[int, RoundAnswer]], collected: CollectedRound, exchange: RoundExchange
+    ) -> None:
+        """Refuse the answers that are not valid, append the others as one block, and add what the ledger accepted."""
+        valid = []
+        for sender, answer in answers:
+            try:
+                valid.append((sender, answer, collected.validator.check(sender, answer)))
+            except BadUpload as error:
+                self._refuse(error.reason, collected.record, exchange)
+
+        outcomes = self.writer.ledger.append([answer.entry for _, answer, _ in valid])
+        accepted = []
+        with self.writer.stopwatch.measure("sum"):
+            for (sender, answer, upload), outcome in zip(valid, outcomes, strict=True):
+                if isinstance(outcome, RefusedEntry):
+                    self._refuse(outcome.reason, collected.record, exchange)
+                elif outcome not in collected.leaves:  # the same answer twice counts once
+                    collected.leaves[outcome] = leaf_hash(answer.entry)
+                    collected.aggregate.add(upload, self.weights.of(decode_record(answer.entry, Update)))
+                    accepted.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
+
+        if self.uploads is not None:
+            with self.writer.stopwatch.measure("keep"):
+                self.uploads.put(collected.record.number, accepted)
+
+    def _refuse(self, reason: str, record: Round, exchange: RoundExchange) -> None:
+        """Count an answer that is left out; nothing of it is recorded."""
+        exchange.count(reason)
+        self.refused[reason] += 1
+        _logger.warning("round %d: an answer was refused as %s", record.number, reason)
+
+    def _remove_masks(self, masking: SecureAggregation, collected: CollectedRound) -> None:
+        """Record whose uploads are in the sum, and remove their masks from it."""
+        current = self.writer.ledger.state.open_round
+        assert current is not None  # this round is open
+        participants = sorted(number for number, at in current.answered.items() if at in collected.leaves)
+        if not current.has_survivors:
+            record_survivors(self.writer, current, participants)
+        if len(participants) < len(current.survivors):
+            raise RoundAborted(
+                "survivors_lost", f"{len(participants)} of {len(current.survivors)} survivors sent their uploads again"
+            )
+
+        # A newer checkpoint: its tree holds the survivor set, which devices want to see before they reveal a share.
+        view = self._checkpoint_view()
+        total = collected.aggregate.rows.astype(np.uint32).ravel()
+        with self.writer.stopwatch.measure("unmask"):
+            revealed = masking.unmask(total, frozenset(participants), view, self._known_size)
+
+        if self.uploads is not None:
+            self.uploads.put_unmasking(current.record.number, revealed)
+        self._known_size = view.size
+        collected.aggregate.rows = signed_sum(total).reshape(collected.aggregate.rows.shape)
+
+    def _add_noise_to_sum(self, opened: OpenedRound, total: UploadAggregate) -> None:
+        """Draw the noise of a simulation once, where the round places it on the sum."""
+        mechanism = opened.method.mechanism
+        if opened.record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
+            with self.writer.stopwatch.measure("noise"):
+                key = self.randomness.secret("sum noise", opened.record.number)
+                is_exact = not self.randomness.is_simulated
+                mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, is_exact)
+
+
+def divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+    """Divide participants into batches of at most `size` participants and copies that they learn from, together.
+
+    Whoever has more copies than that is a batch alone.
+    """
+    ends = np.cumsum([1 + len(copies.get(number, ())) for number in participants])
+    batches: list[Sequence[int]] = []
+    begin = 0
+    while begin < len(participants):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + size, side="right")))
+        batches.append(participants[begin:end])
+        begin = end
+    return batches
