@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = parser.parse_args(arguments).names or list(BENCHMARKS)
 
     begin, measured = time.perf_counter(), {}
+    stamp = Stamp.begin(" ".join(["python -m benchmarks", *names]))
     for name in names:
         print(f"\n{name}: {(sys.modules[f'benchmarks.{name}'].__doc__ or '').splitlines()[0]}")
         try:
@@ -50,11 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except DataError as error:
             print(f"not measured: {error}", file=sys.stderr)
 
-    stamp = Stamp.of(" ".join(["python -m benchmarks", *names]), time.perf_counter() - begin)
     versions = {package: version(package) for package in PACKAGES}
     results = REPOSITORY / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    text = json.dumps({"stamp": asdict(stamp), "versions": versions, "figures": measured}, indent=2)
+    text = json.dumps(
+        {"stamp": asdict(stamp.end(time.perf_counter() - begin)), "versions": versions, "figures": measured}, indent=2
+    )
     (results / f"{date.today()}.json").write_text(text + "\n", encoding="utf-8")
 
 

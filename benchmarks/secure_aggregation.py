@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +37,6 @@ from liberate.units import to_nano
 N_PARTICIPANTS, N_ITEMS, VANISH = 100, 1200, 0.05
 RATED = 165
 """Ratings of each participant: the mean of MovieLens-1M."""
-
-
-class ProcessorWatch(Stopwatch):
-    """Adds up CPU seconds of the thread instead of what a clock on the wall says."""
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        begin = time.thread_time()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.thread_time() - begin
 
 
 class Wire:
@@ -106,9 +93,9 @@ def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> 
         ratings=ratings,
         terms=ParticipationTerms(mechanism=mechanism.name, rho_nano=mechanism.spend_nano),
     )
-    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), ProcessorWatch()
-    with open_for_run(access, parameters, participation, batch_size=1000, stopwatch=stopwatch) as federation:
-        host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"), stopwatch)
+    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), Stopwatch(time.thread_time)
+    with open_for_run(access, parameters, participation, batch_size=1000) as federation:
+        host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"))
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
             writer=federation.coordinator,
@@ -121,9 +108,9 @@ def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> 
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)
         stage = RoundMethod(statistic, mechanism, Ease(to_nano(mechanism.client_noise)))
-        stopwatch.seconds.clear()
         begin = time.perf_counter()
-        coordinator.run_round(base, stage, run=1, rounds=1)
+        with stopwatch.running():
+            coordinator.run_round(base, stage, run=1, rounds=1)
         seconds = time.perf_counter() - begin
     yield from figures(wire, stopwatch, seconds, statistic.shape[0])
 

@@ -32,7 +32,7 @@ from liberate.model.solvers import AggregatedStatistics, has_converged
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
-from liberate.timing import Stopwatch
+from liberate.timing import Stopwatch, measure
 from liberate_studies.worlds import Job
 
 REPEATS = 3
@@ -115,9 +115,10 @@ def federated(job: Job, first_root: bytes = b"") -> Learned:
     # A noisy run never stops early: its rounds were announced, and paid for, before the first.
     while models[-1].version < plan.rounds and (plan.is_noisy or not _is_over(models, job.settings.model.tolerance)):
         stage = plan.stage_after(models[-1])
-        total = _collect(job, models[-1], stage, randomness, stopwatch)
-        with stopwatch.measure("solve"):
-            models.append(stage.solver.solve(models[-1], total))
+        with stopwatch.running():
+            total = _collect(job, models[-1], stage, randomness)
+            with measure("solve"):
+                models.append(stage.solver.solve(models[-1], total))
     return Learned(models=tuple(models), seconds=time.perf_counter() - begin, parts=dict(stopwatch.seconds))
 
 
@@ -135,7 +136,6 @@ def _collect(
     model: Model,
     stage: RoundMethod,
     randomness: SimulatedRandomness,
-    stopwatch: Stopwatch,
 ) -> AggregatedStatistics:
     """Add up what leaves all devices in the round that follows a model."""
     train_part, batch_size = job.split.train, job.settings.federation.batch_size
@@ -145,11 +145,11 @@ def _collect(
     for begin in range(0, train_part.n_users, batch_size):
         slots = np.arange(begin, min(begin + batch_size, train_part.n_users))
         keys = [randomness.secret("noise", model.version + 1, FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
-        with stopwatch.measure("fit"):
+        with measure("fit"):
             batch = stage.statistic.compute(model, train_part.select(slots))
-        with stopwatch.measure("noise"):
+        with measure("noise"):
             release = stage.mechanism.release(batch, n_rows, keys, exact=False)
-        with stopwatch.measure("sum"):
+        with measure("sum"):
             add_rows(rows, release.indices, release.rows)
             tail += release.tails.sum(axis=0)
 

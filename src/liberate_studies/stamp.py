@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -33,15 +33,19 @@ class Stamp:
     seconds: float
 
     @classmethod
-    def of(cls, command: str, seconds: float) -> Stamp:
-        """Return the stamp of what has just been measured by this code on this machine."""
+    def begin(cls, command: str) -> Stamp:
+        """Return the stamp of what is now to be measured: the commit may be another one when that ends."""
         return cls(
             commit=_commit(),
             processor=_processor(),
             date=date.today().isoformat(),
             command=command,
-            seconds=round(seconds, 1),
+            seconds=0.0,
         )
+
+    def end(self, seconds: float) -> Stamp:
+        """Return the stamp with the seconds that it took."""
+        return replace(self, seconds=round(seconds, 1))
 
     def __str__(self) -> str:
         return (

@@ -95,6 +95,8 @@ def write_study(
     other = None if data is None or world.name == source else world.name
     if is_quick and data is not None:
         world = corner(world, QUICK_USERS, QUICK_ITEMS, path)
+    command = f"liberate study {name}" + (f" --data {other}" if other else "") + (" --quick" if is_quick else "")
+    stamp = Stamp.begin(command)
 
     with tempfile.TemporaryDirectory(prefix="liberate-study-") as scratch, style():
         run = StudyRun(world=world, is_quick=is_quick, scratch=Path(scratch), out=out, progress=progress)
@@ -108,8 +110,7 @@ def write_study(
         )
         results.figure.savefig(files.figure, format="svg", metadata={"Date": None, "Creator": None})
 
-    command = f"liberate study {name}" + (f" --data {other}" if other else "") + (" --quick" if is_quick else "")
-    stamp = Stamp.of(command, time.perf_counter() - begin)
+    stamp = stamp.end(time.perf_counter() - begin)
     files.table.write_text(f"{files.text}\n\n![{results.alt}]({files.figure.name})\n\n{stamp}\n", "utf-8")
     files.rows.write_bytes(msgspec.json.format(msgspec.json.encode({"stamp": stamp, **results.rows})) + b"\n")
     (out / "settings.toml").write_text(to_toml(world.job().settings), "utf-8")

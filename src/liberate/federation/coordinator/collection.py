@@ -32,6 +32,7 @@ from liberate.model.model import Model
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.privacy.secure_aggregation import signed_sum
 from liberate.randomness import Randomness
+from liberate.timing import measure
 
 _logger = logging.getLogger(__name__)
 
@@ -127,8 +128,7 @@ class RoundCollector:
             FederationError: The ledger refuses the survivor set.
         """
         record = opened.record
-        stopwatch = self.writer.stopwatch
-        validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights, stopwatch)
+        validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights)
         collected = CollectedRound(record, validator, UploadAggregate.of(record))
 
         # One checkpoint serves the whole round: no two participants may be shown different histories.
@@ -140,7 +140,7 @@ class RoundCollector:
             self._record(answers, collected, exchange)
             self._known_size = view.size
 
-        with stopwatch.measure("sum"):
+        with measure("sum"):
             collected.aggregate.settle()
 
         # Counted after all batches: a late one may still bring the round above its minimum.
@@ -215,7 +215,7 @@ class RoundCollector:
 
         outcomes = self.writer.ledger.append([answer.entry for _, answer, _ in valid])
         accepted = []
-        with self.writer.stopwatch.measure("sum"):
+        with measure("sum"):
             for (sender, answer, upload), outcome in zip(valid, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
                     self._refuse(outcome.reason, collected.record, exchange)
@@ -225,7 +225,7 @@ class RoundCollector:
                     accepted.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
 
         if self.uploads is not None:
-            with self.writer.stopwatch.measure("keep"):
+            with measure("keep"):
                 self.uploads.put(collected.record.number, accepted)
 
     def _refuse(self, reason: str, record: Round, exchange: RoundExchange) -> None:
@@ -249,7 +249,7 @@ class RoundCollector:
         # A newer checkpoint: its tree holds the survivor set, which devices want to see before they reveal a share.
         view = self._checkpoint_view()
         total = collected.aggregate.rows.astype(np.uint32).ravel()
-        with self.writer.stopwatch.measure("unmask"):
+        with measure("unmask"):
             revealed = masking.unmask(total, frozenset(participants), view, self._known_size)
 
         if self.uploads is not None:
@@ -261,7 +261,7 @@ class RoundCollector:
         """Draw the noise of a simulation once, where the round places it on the sum."""
         mechanism = opened.method.mechanism
         if opened.record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
-            with self.writer.stopwatch.measure("noise"):
+            with measure("noise"):
                 key = self.randomness.secret("sum noise", opened.record.number)
                 is_exact = not self.randomness.is_simulated
                 mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, is_exact)

@@ -32,6 +32,7 @@ from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
 from liberate.randomness import Randomness
+from liberate.timing import measure
 
 
 class Coordinator:
@@ -175,7 +176,7 @@ class Coordinator:
             FederationError: No model follows.
         """
         try:
-            with self._writer.stopwatch.measure("solve"):
+            with measure("solve"):
                 return opened.method.solver.solve(opened.base, collected.aggregate.total(opened.record.fraction_bits))
         except FederationError:  # nor would one follow the next time: the sum is the same
             self._abort(opened.record, "no_model")

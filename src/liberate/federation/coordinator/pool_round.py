@@ -24,6 +24,7 @@ from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
 from liberate.privacy.mechanism_base import Plain
+from liberate.timing import measure
 
 
 def run_pool_round(
@@ -90,7 +91,7 @@ def _learn(
     shares = pooled_copies(writer.ledger, current.position, writer.ledger.size)
     try:
         copies = list(pool.copies([share for _, share in shares]))
-        with writer.stopwatch.measure("solve"):
+        with measure("solve"):
             ratings = as_ratings([copy.copy for copy in copies], base.n_items)
             return learner.learn(base, ratings, [copy.epsilon_nano for copy in copies]), copies
     except (KeyError, FederationError) as error:

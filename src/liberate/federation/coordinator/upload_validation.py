@@ -20,7 +20,7 @@ from liberate.model.model import Model
 from liberate.model.upload_bounds import RatingBounds, rating_bounds
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.upload_bounds import NoiseBound
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,6 @@ class UploadValidator:
         limits: The largest upload that ratings can lead to, if nothing is clipped.
         ceiling: The largest upload that clipping and noise can lead to, if something is.
         weights: What the copies weigh that answers use.
-        stopwatch: Where hash and check are added up.
     """
 
     record: Round
@@ -41,12 +40,9 @@ class UploadValidator:
     limits: RatingBounds | None
     ceiling: NoiseBound | None
     weights: CopyWeights
-    stopwatch: Stopwatch
 
     @classmethod
-    def of(
-        cls, record: Round, mechanism: Mechanism, base: Model, weights: CopyWeights, stopwatch: Stopwatch
-    ) -> UploadValidator:
+    def of(cls, record: Round, mechanism: Mechanism, base: Model, weights: CopyWeights) -> UploadValidator:
         """Return the validator of a round that starts from a model."""
         n_rows, width, n_tail = record.shape
         noised = record.noise_placement == "per_upload"
@@ -56,7 +52,6 @@ class UploadValidator:
             limits=rating_bounds(base) if mechanism.account == "none" else None,
             ceiling=None if record.is_masked else mechanism.ceiling(n_rows * width + n_tail, noised=noised),
             weights=weights,
-            stopwatch=stopwatch,
         )
 
     def check(self, sender: int, answer: RoundAnswer) -> FixedPointStatistics:
@@ -71,7 +66,7 @@ class UploadValidator:
         if len(answer.salt) != SALT_BYTES:
             raise BadUpload("bad_salt", f"{len(answer.salt)} bytes, {SALT_BYTES} are wanted")
 
-        with self.stopwatch.measure("hash"):
+        with measure("hash"):
             opened = salted_commitment(answer.salt, answer.upload)
         if opened != update.commitment:
             raise BadUpload("not_opened", "the upload does not open the update's commitment")
@@ -81,7 +76,7 @@ class UploadValidator:
         except BadCommitment as error:
             raise BadUpload("wrong_shape", error.message) from error
 
-        with self.stopwatch.measure("check"):
+        with measure("check"):
             if self.limits is not None:
                 self.limits.check(upload, self.record.fraction_bits, float(1 + self.weights.of(update)))
             if self.ceiling is not None:

@@ -33,7 +33,7 @@ from liberate.federation.wire.round_messages import (
 from liberate.federation.wire.secagg_messages import MaskRequest, ShareKeysRequest, UnmaskRequest
 from liberate.federation.wire.transport import Reply, Request
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 StepT = TypeVar("StepT")
 
@@ -46,7 +46,6 @@ class Host:
         policy: What their participants agreed to.
         n_items: Size of the catalogue.
         randomness: Source of noise keys and salts.
-        stopwatch: Where fit, noise, agree, mask, hash, sign and store are added up.
     """
 
     def __init__(
@@ -55,12 +54,10 @@ class Host:
         policy: ParticipationPolicy,
         n_items: int,
         randomness: Randomness,
-        stopwatch: Stopwatch,
     ) -> None:
         self._store = store
         self._policy = policy
         self._randomness = randomness
-        self._stopwatch = stopwatch
         self._n_items = n_items
         self.reload()
 
@@ -83,7 +80,6 @@ class Host:
             copies=self._copies,
             masking=self._masking,
             randomness=self._randomness,
-            stopwatch=self._stopwatch,
         )
 
     @property
@@ -131,10 +127,10 @@ class Host:
                 return []
 
             case "advertise":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._advertise(_read(RoundRequest, body), numbers)
             case "share":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._share(_read(ShareKeysRequest, body), numbers)
             case "unmask":
                 return self._unmask(_read(UnmaskRequest, body), numbers)
@@ -173,7 +169,7 @@ class Host:
 
     def _receive_shares(self, body: bytes, numbers: Sequence[int]) -> bytes:
         """Take the shares that come with a request for a masked upload, and return the round request in it."""
-        with self._stopwatch.measure("agree"):
+        with measure("agree"):
             request = _read(MaskRequest, body)
             current = read_masked_round(_read(RoundRequest, request.round).entry)
             for number in numbers:
