@@ -48,9 +48,8 @@ oracles: $(STAMP) ## Install the implementations that tests compare us with (50 
 soak: $(STAMP) ## The slow tests
 	$(BIN)/pytest -v -m soak
 
-bench: $(STAMP) ## Measure; writes benchmarks/results/
+bench: $(STAMP) ## Measure, each figure beside its limit; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
-	$(BIN)/python benchmarks/ledger.py
 
 docs: $(STAMP) ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -1,19 +1,12 @@
-"""Measure how fast a million ratings are read; `python -m benchmarks.data` prints one JSON object.
-
-The ratings are made up. Each figure is the best of three, in seconds.
-"""
+"""How fast a million ratings are read and split; the ratings are made up, and each figure is the best of three."""
 
 from __future__ import annotations
 
 import gzip
-import json
-import platform
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from benchmarks.__main__ import machine
+from benchmarks.figures import Figure, seconds, show
 from liberate.data.readers import read
 from liberate.data.splits import random_split
 from liberate.errors import DataError
@@ -29,16 +22,6 @@ from liberate.errors import DataError
 N_RATINGS = 1_000_000
 N_USERS = 6_000
 N_ITEMS = 4_000
-
-
-def best(action: Callable[[], object]) -> float:
-    """Give the shortest time of three, in seconds."""
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begin)
-    return round(min(times), 4)
 
 
 def write_files(folder: Path) -> dict[str, Path]:
@@ -55,8 +38,10 @@ def write_files(folder: Path) -> dict[str, Path]:
     )
     names = ("any.csv", "any.csv.gz", "any.parquet", "u.data", "ratings.dat", "bad.csv")
     files = {name: folder / name for name in names}
+
     pa.parquet.write_table(table, files["any.parquet"])
     pa.csv.write_csv(table, files["any.csv"], pa.csv.WriteOptions(quoting_style="none"))
+
     text = files["any.csv"].read_bytes().replace(b'"', b"")
     files["any.csv.gz"].write_bytes(gzip.compress(text, 6))
     body = text[text.index(b"\n") + 1 :]
@@ -73,19 +58,17 @@ def read_bad(path: Path) -> None:
         raise AssertionError(f"{path} was not refused")
 
 
-def main() -> None:
-    """Measure and print."""
+def measure() -> Iterator[Figure]:
+    """Read every layout, refuse a bad file, and split."""
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(folder))
         bad = files.pop("bad.csv")
-        figures = {f"read {name}": best(partial(read, path)) for name, path in files.items()}
-        figures["refuse the last line of a CSV file"] = best(partial(read_bad, bad))
-        dataset = read(files["any.parquet"])
-        figures["split at random"] = best(partial(random_split, dataset))
-    versions = {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "pyarrow")}
-    found = {"ratings": N_RATINGS, "machine": machine(), "versions": versions, "seconds": figures}
-    print(json.dumps(found, indent=2))
+        acts: dict[str, Callable[[], object]] = {f"read {name}": partial(read, path) for name, path in files.items()}
+        acts["refuse the last line of a CSV file"] = partial(read_bad, bad)
+        acts["split at random"] = partial(random_split, read(files["any.parquet"]))
+        for name, act in acts.items():
+            yield Figure(name=name, value=seconds(act, 3), unit="s")
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

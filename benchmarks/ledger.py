@@ -1,27 +1,25 @@
 """What the ledger costs: appending, opening, proving, reading a history, verifying; beside bare Ed25519 verification.
 
 Every participant answers every round: signed updates in durable blocks, rules and state tree included. Then the ledger
-is opened, read and verified as others would. Prints one JSON object; CPU seconds include those of helper processes.
-
-    python benchmarks/ledger.py [--people 6040] [--rounds 8] [--block 1000]
-    python benchmarks/ledger.py --people 10000 --rounds 100 --small 1     # a million entries, beside ten thousand
+is opened, read and verified as others would. A million entries, beside ten thousand; CPU seconds include those of
+helper processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median
 
+from benchmarks.figures import Figure, show
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify_signature
@@ -32,6 +30,7 @@ from liberate.ledger.format.records import ZERO, Enrol, Genesis, ModelRecord, Ro
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
 
+N_PARTICIPANTS, ROUNDS, BLOCK = 10_000, (1, 100), 1_000
 ORIGIN = "benchmark.example/ledger"
 FOUNDER, LOG, COORDINATOR = (SigningKey.from_seed(bytes([number] * 32)) for number in (1, 2, 3))
 
@@ -52,107 +51,112 @@ class Cost:
         self.wall += time.perf_counter() - wall
 
 
-def main() -> None:
-    """Build ledgers, use them, and print what it cost."""
-    arguments = _arguments()
-    participants = [
-        SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(arguments.participants)
-    ]
-    all_figures = []
-    for rounds in [*arguments.small, arguments.rounds]:
+def measure() -> Iterator[Figure]:
+    """Build a small ledger and a large one, and use them."""
+    participants = [SigningKey.from_seed(b"person" + number.to_bytes(26, "big")) for number in range(N_PARTICIPANTS)]
+    per_entry = []
+    for rounds in ROUNDS:
+        name = f"{N_PARTICIPANTS * rounds:,} entries"
         with tempfile.TemporaryDirectory() as folder:
-            bare, cost = _build(Path(folder), participants, rounds, arguments.block)
-            found = {"rounds": rounds, **cost, **_read(Path(folder), participants), **_verify(Path(folder), bare)}
-        all_figures.append(found)
-    machine = {"machine": platform.machine(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
-    print(
-        json.dumps(
-            {"people": arguments.participants, "block": arguments.block, **machine, "ledgers": all_figures}, indent=1
-        )
-    )
+            built = _build(Path(folder), participants, rounds)
+            per_entry.append(built.last_entry_cpu_s)
+            yield Figure(name=f"{name}, Ed25519 verifications", value=built.ed25519_rate, unit="1/CPU s")
+            yield Figure(name=f"{name}, appended", value=built.append_rate, unit="1/CPU s", at_least=8000)
+            yield from _read(name, Path(folder), participants)
+            yield from _verify(name, Path(folder), built.ed25519_rate)
+    growth = per_entry[-1] / per_entry[0]
+    yield Figure(name="cost per entry of the last rounds, large over small", value=growth, at_most=1.3)
 
 
-def _build(folder: Path, participants: list[SigningKey], rounds: int, block: int) -> tuple[float, dict[str, float]]:
-    """Append a whole ledger; give the rate of bare verification measured between its rounds, and the figures."""
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """Entries appended and bare signatures verified in a CPU second, and the CPU seconds of a late entry."""
+
+    append_rate: float
+    ed25519_rate: float
+    last_entry_cpu_s: float
+
+
+def _build(folder: Path, participants: list[SigningKey], rounds: int) -> _Built:
+    """Append a whole ledger; bare verification is measured between its rounds."""
     ledger = SqliteLedger.create(folder, genesis(), LOG, SimulatedClock())
-    _append(ledger, enrolments(participants), block, Cost())
+    _append(ledger, enrolments(participants), Cost())
     costs, bare = [], []
     for number in range(1, rounds + 1):
         first = opening(number, seq=2 * number, base=ZERO)
-        _append(ledger, [first], 1, Cost())
+        _append(ledger, [first], Cost())
         updates = [_update(key, 3 + i, number, first) for i, key in enumerate(participants)]
         costs.append(Cost())
-        _append(ledger, updates, block, costs[-1])
-        _append(ledger, [_model(number, updates)], 1, Cost())
+        _append(ledger, updates, costs[-1])
+        _append(ledger, [_model(number, updates)], Cost())
         if number % 10 == 1:
             bare.append(_ed25519(participants, updates))
     ledger.close()
-    n, limit = len(participants), sum(bare) / len(bare)
-    cpu, last = sum(cost.cpu for cost in costs), costs[-3:]
-    return limit, {
-        "entries": n * rounds,
-        "entries_per_cpu_s": round(n * rounds / cpu),
-        "entries_per_s": round(n * rounds / sum(cost.wall for cost in costs)),
-        "last_rounds_entries_per_cpu_s": round(n * len(last) / sum(cost.cpu for cost in last)),
-        "ed25519_per_cpu_s": round(limit),
-        "append_share_of_ed25519": round(n * rounds / cpu / limit, 3),
-    }
+
+    n, last = len(participants), costs[-3:]
+    return _Built(
+        append_rate=n * rounds / sum(cost.cpu for cost in costs),
+        ed25519_rate=mean(bare),
+        last_entry_cpu_s=sum(cost.cpu for cost in last) / (n * len(last)),
+    )
 
 
-def _read(folder: Path, participants: list[SigningKey]) -> dict[str, float]:
+def _read(name: str, folder: Path, participants: list[SigningKey]) -> Iterator[Figure]:
     """Open the ledger, prove an entry, and read a participant's complete history with its state leaf."""
     opening = Cost()
     with opening.measure():
         ledger = SqliteLedger.open(folder)
-    proving, history = [], []
+    yield Figure(name=f"{name}, open", value=opening.wall, unit="s", at_most=0.5)
+
+    proving, reading = [], []
     for step in range(200):
         cost = Cost()
         with cost.measure():
             ledger.inclusion_proof((step * 7_919 + 1) % ledger.size)
-        proving.append(cost.wall)
+        proving.append(1000 * cost.wall)
         cost = Cost()
         with cost.measure():
             positions = ledger.positions(about=3 + (step * 31) % len(participants))
             entries = [ledger.entry(position) for position in positions]
-        history.append(cost.wall)
+        reading.append(1000 * cost.wall)
     size = ledger.size
     ledger.close()
-    return {
-        "open_s": round(opening.wall, 4),
-        "inclusion_proof_ms": round(1_000 * sorted(proving)[100], 3),
-        "history_entries": len(entries),
-        "history_ms": round(1_000 * sorted(history)[100], 3),
-        "bytes_per_entry": round((folder / "ledger.sqlite").stat().st_size / size),
-    }
+
+    yield Figure(name=f"{name}, inclusion proof", value=median(proving), unit="ms", at_most=1)
+    yield Figure(name=f"{name}, a history of {len(entries)} entries", value=median(reading), unit="ms", at_most=10)
+    stored = (folder / "ledger.sqlite").stat().st_size / size
+    yield Figure(name=f"{name}, bytes per entry", value=stored, unit="B", at_most=1200)
 
 
-def _verify(folder: Path, bare: float) -> dict[str, float]:
+def _verify(name: str, folder: Path, bare: float) -> Iterator[Figure]:
     """Verify the ledger in a process of its own, on all cores and on one, and then again from where that ended."""
-    figures: dict[str, float] = {}
-    resume = folder / "verified"
-    for name, cores, arguments in (
-        ("verify", sorted(os.sched_getaffinity(0)), []),
-        ("verify_one_core", [min(os.sched_getaffinity(0))], [str(resume)]),
-        ("verify_resumed", sorted(os.sched_getaffinity(0)), [str(resume)]),
+    cores, resume = sorted(os.sched_getaffinity(0)), str(folder / "verified")
+    walls = {}
+    for how, used, arguments in (
+        ("on all cores", cores, []),
+        ("on one core", cores[:1], [resume]),
+        ("again, from where it ended", cores, [resume]),
     ):
-        command = [sys.executable, "-c", _VERIFY, str(folder), ",".join(map(str, cores)), *arguments]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        figures |= {f"{name}_s": round(found["wall"], 2), f"{name}_cpu_s": round(found["cpu"], 2)}
-        figures |= {f"{name}_peak_mb": found["peak_mb"]}
-        size = found["entries"]
-    figures["verify_share_of_ed25519"] = round(size / figures["verify_cpu_s"] / bare, 3)
-    figures["verify_one_core_share_of_ed25519"] = round(size / figures["verify_one_core_cpu_s"] / bare, 3)
-    figures["verify_two_cores_over_one"] = round(figures["verify_one_core_s"] / figures["verify_s"], 2)
-    return figures
+        command = [sys.executable, "-c", _VERIFY, str(folder), ",".join(map(str, used)), *arguments]
+        cost = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        walls[how] = cost["wall"]
+        yield Figure(name=f"{name}, verify {how}", value=cost["wall"], unit="s")
+        if not how.startswith("again"):
+            share = cost["entries"] / cost["cpu"] / bare
+            yield Figure(name=f"{name}, verify {how}, share of Ed25519", value=share, at_least=0.65)
+            yield Figure(name=f"{name}, verify {how}, memory", value=cost["peak_mb"], unit="MB", at_most=300)
+    if len(cores) == 2:
+        speed = walls["on one core"] / walls["on all cores"]
+        yield Figure(name=f"{name}, verify on one core over two", value=speed, at_least=1.8)
 
 
 _VERIFY = """
 import json, os, resource, sys, time
 from pathlib import Path
 os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
-from liberate.ledger.verification.verify import verify
+from liberate.ledger.verification.verify import verify_ledger
 wall, cpu = time.perf_counter(), time.process_time()
-audit = verify(Path(sys.argv[1]), resume=Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+audit = verify_ledger(Path(sys.argv[1]), resume=Path(sys.argv[3]) if len(sys.argv) > 3 else None)
 assert audit.ok, audit.findings
 children = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({
@@ -169,19 +173,10 @@ def _cpu_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--people", type=int, default=6_040)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--block", type=int, default=1_000)
-    parser.add_argument("--small", type=int, nargs="*", default=[], help="rounds of smaller ledgers to compare with")
-    return parser.parse_args()
-
-
-def _append(ledger: SqliteLedger, entries: list[bytes], block: int, cost: Cost) -> None:
-    for begin in range(0, len(entries), block):
+def _append(ledger: SqliteLedger, entries: list[bytes], cost: Cost) -> None:
+    for begin in range(0, len(entries), BLOCK):
         with cost.measure():
-            results = ledger.append(entries[begin : begin + block])
+            results = ledger.append(entries[begin : begin + BLOCK])
         refused = [result for result in results if not isinstance(result, int)]
         if refused:
             raise refused[0]
@@ -199,7 +194,7 @@ def _ed25519(participants: list[SigningKey], entries: list[bytes]) -> float:
 
 
 def genesis() -> bytes:
-    """Give the first entry of a benchmark's ledger."""
+    """Return the first entry of a benchmark's ledger."""
     everyone = EnrolmentPolicy(registrars=(0,), threshold=1)
     record = Genesis(
         origin=ORIGIN,
@@ -215,11 +210,12 @@ def genesis() -> bytes:
         rho_nano_limit=None,
         witnesses=Witnesses(keys=(), threshold=0),
     )
+
     return sign(record, FOUNDER)
 
 
 def enrolments(participants: list[SigningKey]) -> list[bytes]:
-    """Give the entries that enrol the coordinator, number 2, and people."""
+    """Return the entries that enrol the coordinator, number 2, and people."""
     return [
         sign(
             Enrol(
@@ -237,7 +233,7 @@ def enrolments(participants: list[SigningKey]) -> list[bytes]:
 
 
 def opening(number: int, *, seq: int, base: Digest) -> bytes:
-    """Give the entry that opens a round."""
+    """Return the entry that opens a round."""
     record = Round(
         origin=ORIGIN,
         author=2,
@@ -258,6 +254,7 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         minimum=1,
         deadline=10**9,
     )
+
     return sign(record, COORDINATOR)
 
 
@@ -293,8 +290,9 @@ def _model(number: int, updates: list[bytes]) -> bytes:
         solver="normal/1",
         parameters={},
     )
+
     return sign(record, COORDINATOR)
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

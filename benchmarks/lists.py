@@ -1,20 +1,20 @@
-"""Measure lists in every mode, and what a Gram over part of the catalogue costs; `python -m benchmarks.lists`.
+"""How good lists are in every mode, and what a Gram over part of the catalogue costs.
 
-Prints a table for each data set, as docs/explanation/lists.md shows it. Splits are the default ones.
+NDCG@10, recall@10, coverage and Gini coefficient, as docs/explanation/lists.md shows them; those with an epsilon are
+means over seeds. Splits are the default ones.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.__main__ import source
+from benchmarks.figures import Figure, data_sets, show
 from liberate.data.dataset import Dataset
 from liberate.data.public_datasets import load
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
-from liberate.errors import DataError
 from liberate.model.cooccurrence import Gram, Popularity
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease, MostPopular
@@ -47,45 +47,38 @@ def without_noise(ratings: Ratings, dataset: Dataset, n_chosen: int) -> Model:
     return Ease().solve(model, aggregate_statistics(Gram(n_chosen), model, ratings))
 
 
-def run(name: str, given: list[str], seed: int) -> RankingMetrics:
+def run(source: str, given: list[str], seed: int) -> RankingMetrics:
     """Train a federation and judge its lists."""
-    fixed = [f"data.source={source(name)}", "model.objective=implicit", f"run.seed={seed}"]
+    fixed = [f"data.source={source}", "model.objective=implicit", f"run.seed={seed}"]
     with tempfile.TemporaryDirectory() as folder:
         train(resolve(None, [*fixed, *given], environment={}), Path(folder) / "run")
         return evaluate_run(load_run(Path(folder) / "run")).metrics
 
 
-def show(name: str, found: list[RankingMetrics]) -> None:
-    """Print a row of the table: the mean over seeds."""
-    columns = ("ndcg_at_10", "recall_at_10", "coverage", "gini")
-    means = [sum(getattr(metrics, column) for metrics in found) / len(found) for column in columns]
-    print(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |", flush=True)
+def figures(name: str, judged: list[RankingMetrics]) -> Iterator[Figure]:
+    """Return the mean over seeds of each metric."""
+    for metric in ("ndcg_at_10", "recall_at_10", "coverage", "gini"):
+        mean = sum(getattr(metrics, metric) for metrics in judged) / len(judged)
+        yield Figure(name=f"{name}: {metric}", value=mean)
 
 
-def measure(name: str) -> None:
-    """Print the table of a data set."""
-    dataset = load(source(name))
-    split = random_split(dataset)
-    print(f"\n{dataset.name}: {split.train.n_users:,} people, {split.train.n_items:,} items\n")
-    print("| | NDCG@10 | recall@10 | coverage | Gini |\n|---|--:|--:|--:|--:|")
-    popular = baselines(split, dataset.low, dataset.high, None)["most popular"]
-    show("most popular", [RankingMetrics(**popular, ild=None)])
-    for size in SIZES:
-        model = without_noise(split.train, dataset, size)
-        show(f"Gram over {size:,}, no noise", [evaluate_model(model, fit_devices(model, split.train), split, None)])
-    for label, given in (RUNS | PRIVATE | BLIND).items():
-        seeds = SEEDS if "ε" in label else SEEDS[:1]
-        show(label, [run(name, given, seed) for seed in seeds])
+def measure() -> Iterator[Figure]:
+    """Judge what costs nothing, what no noise would leave, and every mode, on both data sets."""
+    for name, source in data_sets("ml-100k", "ml-1m"):
+        dataset = load(source)
+        split = random_split(dataset)
+        popular = baselines(split, dataset.low, dataset.high, None)["most popular"]
+        yield from figures(f"{name}, most popular", [RankingMetrics(**popular, ild=None)])
 
+        for size in SIZES:
+            model = without_noise(split.train, dataset, size)
+            metrics = evaluate_model(model, fit_devices(model, split.train), split, None)
+            yield from figures(f"{name}, Gram over {size:,}, no noise", [metrics])
 
-def main() -> None:
-    """Measure what is there."""
-    for name in ("ml-100k", "ml-1m"):
-        try:
-            measure(name)
-        except DataError as error:
-            print(f"{name}: not measured: {error}", file=sys.stderr)
+        for label, given in (RUNS | PRIVATE | BLIND).items():
+            seeds = SEEDS if "ε" in label else SEEDS[:1]
+            yield from figures(f"{name}, {label}", [run(source, given, seed) for seed in seeds])
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -2,26 +2,20 @@
 
 A Gram over 1,200 items by 100 participants, 20 neighbours each, some of whom vanish after their keys were agreed on.
 Noise is the simulation's, and timed apart. Seconds of the round are on the wall; what a person and the coordinator need
-is CPU time of the thread that works, which other work on the machine changes little. Prints one JSON object.
-
-    python benchmarks/secure_aggregation.py [--people 100] [--items 1200] [--vanish 0.05]
+is CPU time of the thread that works, which other work on the machine changes little.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures import Figure, show
 from liberate.data.ratings import Ratings
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.coordinator import Coordinator
@@ -35,26 +29,14 @@ from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian_calibration import distributed
-from liberate.privacy.secure_aggregation import NEIGHBOURS
 from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger
 from liberate.timing import Stopwatch
 from liberate.units import to_nano
 
+N_PARTICIPANTS, N_ITEMS, VANISH = 100, 1200, 0.05
 RATED = 165
 """Ratings of each participant: the mean of MovieLens-1M."""
-
-
-class ProcessorWatch(Stopwatch):
-    """Adds up CPU seconds of the thread instead of what a clock on the wall says."""
-
-    @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        begin = time.thread_time()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.thread_time() - begin
 
 
 class Wire:
@@ -86,19 +68,13 @@ class Wire:
         return replies
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--people", type=int, default=100)
-    parser.add_argument("--items", type=int, default=1200)
-    parser.add_argument("--vanish", type=float, default=0.05)
-    arguments = parser.parse_args()
+def measure() -> Iterator[Figure]:
+    """Carry out a round, and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), arguments.participants, arguments.items, arguments.vanish)))
+        yield from _measure(Path(folder), N_PARTICIPANTS, N_ITEMS, VANISH)
 
 
-def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> dict[str, object]:
-    """Carry out a round and give its figures."""
+def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> Iterator[Figure]:
     statistic, ratings = Gram(n_items), random_ratings(n_participants, n_items)
     mechanism = distributed(
         clip_norm=1.0,
@@ -117,9 +93,9 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         ratings=ratings,
         terms=ParticipationTerms(mechanism=mechanism.name, rho_nano=mechanism.spend_nano),
     )
-    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), ProcessorWatch()
-    with open_for_run(access, parameters, participation, batch_size=1000, stopwatch=stopwatch) as federation:
-        host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"), stopwatch)
+    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), Stopwatch(time.thread_time)
+    with open_for_run(access, parameters, participation, batch_size=1000) as federation:
+        host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"))
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))
         coordinator = Coordinator(
             writer=federation.coordinator,
@@ -132,46 +108,39 @@ def measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> d
         )
         base = initial_items(n_items, 1.0, 5.0, statistic="gram", noisy=True)
         stage = RoundMethod(statistic, mechanism, Ease(to_nano(mechanism.client_noise)))
-        stopwatch.seconds.clear()
         begin = time.perf_counter()
-        coordinator.run_round(base, stage, run=1, rounds=1)
+        with stopwatch.running():
+            coordinator.run_round(base, stage, run=1, rounds=1)
         seconds = time.perf_counter() - begin
-    return figures(wire, stopwatch, seconds, n_participants, statistic.shape[0])
+    yield from figures(wire, stopwatch, seconds, statistic.shape[0])
 
 
-def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, n_participants: int, size: int) -> dict[str, object]:
+def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, size: int) -> Iterator[Figure]:
     """Put what was measured beside the unmasked upload.
 
     A person's `mask` phase holds checks, opening of shares, masks, commitment, signing and storing; fitting and noise,
     which any upload takes, are left out of it.
     """
-    computing = stopwatch.seconds["fit"] + stopwatch.seconds["noise"]
-    phases = {phase: spent / wire.replies[phase] for phase, spent in wire.seconds.items()}
-    phases["mask"] -= computing / wire.replies["mask"]
-    return {
-        "people": n_participants,
-        "numbers": size,
-        "neighbours": min(NEIGHBOURS, n_participants - 1),
-        "uploads": wire.replies["mask"],
-        "round_s": round(seconds, 2),
-        "noise_cpu_s": round(stopwatch.seconds["noise"], 2),
-        "solve_cpu_s": round(stopwatch.seconds["solve"], 2),
-        "coordinator_unmask_cpu_s": round(stopwatch.seconds["unmask"] - wire.seconds["unmask"], 2),
-        "ms_per_person": {phase: round(1e3 * spent, 2) for phase, spent in phases.items()},
-        "ms_per_person_all_phases": round(1e3 * sum(phases.values()), 2),
-        "ms_per_person_masks_alone": round(1e3 * stopwatch.seconds["mask"] / wire.replies["mask"], 2),
-        "sent_over_dense_upload": round(sum(wire.sent.values()) / (4 * size * wire.replies["mask"]), 4),
-        "sent_bytes_per_person": {phase: count // wire.replies[phase] for phase, count in wire.sent.items()},
-        "received_bytes_per_person": {phase: count // wire.replies[phase] for phase, count in wire.received.items()},
-        "load": round(os.getloadavg()[0], 1),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-    }
+    uploads = wire.replies["mask"]
+    phases = {phase: 1000 * spent / wire.replies[phase] for phase, spent in wire.seconds.items()}
+    phases["mask"] -= 1000 * (stopwatch.seconds["fit"] + stopwatch.seconds["noise"]) / uploads
+    sent, received = sum(wire.sent.values()), sum(wire.received.values())
+    unmasking = stopwatch.seconds["unmask"] - wire.seconds["unmask"]
+
+    yield Figure(name="the whole round, noise and solve included", value=seconds, unit="s", at_most=60)
+    yield Figure(name="a participant's masks, all phases", value=sum(phases.values()), unit="ms", at_most=60)
+    for phase, milliseconds in phases.items():
+        yield Figure(name=f"a participant's phase `{phase}`", value=milliseconds, unit="ms")
+    yield Figure(name="the mask streams themselves", value=1000 * stopwatch.seconds["mask"] / uploads, unit="ms")
+    yield Figure(name="sent, beside the upload without masks", value=sent / (4 * size * uploads), at_most=1.05)
+    yield Figure(name="received by a participant", value=received / wire.replies["mask"] / 1000, unit="kB")
+    yield Figure(name="the coordinator undoes the masks of the sum", value=unmasking, unit="s")
+    for part in ("noise", "solve"):
+        yield Figure(name=f"{part}, CPU time", value=stopwatch.seconds[part], unit="s")
 
 
 def random_ratings(n_participants: int, n_items: int) -> Ratings:
-    """Give everybody the same number of ratings of items drawn at random."""
+    """Return the same number of ratings for everybody, of items drawn at random."""
     rng = np.random.default_rng(1)
     rated = min(RATED, n_items)
     users = np.repeat(np.arange(n_participants), rated)
@@ -182,4 +151,4 @@ def random_ratings(n_participants: int, n_items: int) -> Ratings:
 
 
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -1,21 +1,20 @@
 """What it costs to trace one participant, with proofs, on a ledger where people answer rounds, share and pool.
 
 Everybody answers every round; one person in ten has given copies to three others, who use them in every answer, and one
-in twenty to the pool, which every round uses. Prints one JSON object; the ledger is kept if a folder is given.
-
-    python -m benchmarks.trace [--people 10000] [--rounds 99] [--folder FOLDER]
+in twenty to the pool, which every round uses. CPU times are of all threads, the least of up to 30 traces.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
+from benchmarks.figures import Figure, show
 from benchmarks.ledger import COORDINATOR, LOG, ORIGIN, enrolments, genesis, opening
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.signing import SigningKey
@@ -29,6 +28,8 @@ from liberate.ledger.trace.model_ancestry import model_ancestry
 from liberate.ledger.trace.participant import ParticipantTrace, trace_participant, trace_received
 from liberate.randomness import SimulatedClock
 
+N_PARTICIPANTS, ROUNDS = 10_000, 99
+
 FIRST = 3
 """Number of the first person."""
 
@@ -36,64 +37,47 @@ SHARED = 3
 """How many others get a copy."""
 
 
-def main() -> None:
-    """Build the ledger if there is none, trace, and print what it cost."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--people", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=99)
-    parser.add_argument("--folder", type=Path)
-    arguments = parser.parse_args()
-    with TemporaryDirectory() as temporary:
-        folder = arguments.folder or Path(temporary)
-        if not (folder / "ledger.sqlite").exists():
-            _build(folder, arguments.participants, arguments.rounds)
-        print(json.dumps(_measure(folder, arguments.participants) | {"load": os.getloadavg()[0]}, indent=1))
+def measure() -> Iterator[Figure]:
+    """Build the ledger, and trace."""
+    with TemporaryDirectory() as folder:
+        _build(Path(folder), N_PARTICIPANTS, ROUNDS)
+        with closing(SqliteLedger.open(Path(folder))) as ledger:
+            yield from _measure(ledger, N_PARTICIPANTS)
 
 
-def _measure(folder: Path, n_participants: int) -> dict[str, object]:
-    ledger = SqliteLedger.open(folder)
-    figures: dict[str, object] = {}
-    sharers = range(FIRST, FIRST + n_participants, 20)
-    others = range(FIRST + 5, FIRST + n_participants, 20)
-
+def _measure(ledger: SqliteLedger, n_participants: int) -> Iterator[Figure]:
     def trace(number: int) -> ParticipantTrace:
         return trace_participant(ledger, number, with_memberships=False)
 
-    first = _milliseconds(trace, sharers[:1])
-    for name, numbers in (("sharer", sharers), ("other", others)):
-        found = trace(numbers[1])
-        figures[name] = {
-            "history": len(found.history),
-            "contributions": len(found.contributions),
-            "uses": len(found.uses),
-            "proofs": found.proof_count,
-            **_milliseconds(trace, numbers[2:32]),
-        }
-    received = _milliseconds(lambda number: trace_received(ledger, number), range(FIRST + 1, FIRST + 101, 10))
-    memberships = _milliseconds(lambda number: trace_participant(ledger, number), sharers[-1:])
-    model = _milliseconds(lambda version: next(model_ancestry(ledger, version)), range(1, 4))
-    size = ledger.size
-    ledger.close()
-    return {
-        "entries": size,
-        "people": n_participants,
-        "first_trace_after_opening": first,
-        **figures,
-        "received": received,
-        "with_memberships": memberships,
-        "who_shaped_a_model": model,
-    }
+    sharers = range(FIRST, FIRST + n_participants, 20)
+    others = range(FIRST + 5, FIRST + n_participants, 20)
+    yield Figure(name="entries", value=ledger.size)
+    yield from _figures("the first trace after opening", trace, sharers[:1])
+    for name, numbers in (("a participant who shares nothing", others), ("a participant who shares", sharers)):
+        traced = trace(numbers[1])
+        yield Figure(name=f"{name}: proofs", value=traced.proof_count)
+        yield Figure(name=f"{name}: uses by others", value=len(traced.uses))
+        yield from _figures(name, trace, numbers[2:32], at_most=50)
+
+    received = partial(trace_received, ledger)
+    yield from _figures("what a recipient received", received, range(FIRST + 1, FIRST + 101, 10))
+    with_memberships = partial(trace_participant, ledger)
+    yield from _figures("a participant who shares, with memberships", with_memberships, sharers[-1:])
+    yield from _figures("who shaped one model", lambda number: next(model_ancestry(ledger, number)), range(1, 4))
 
 
-def _milliseconds(act: Callable[[int], object], arguments: Sequence[int]) -> dict[str, float]:
-    """Give the median wall-clock time and the least CPU time of an act, over some arguments, in milliseconds."""
+def _figures(
+    name: str, act: Callable[[int], object], arguments: Sequence[int], at_most: float | None = None
+) -> Iterator[Figure]:
+    """Return the least CPU time and the median wall-clock time of an act, over some arguments, in milliseconds."""
     walls, cpus = [], []
     for argument in arguments:
         wall, cpu = time.perf_counter(), time.process_time()
         act(argument)
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    return {"median_ms": round(1_000 * sorted(walls)[len(walls) // 2], 1), "least_cpu_ms": round(1_000 * min(cpus), 1)}
+        walls.append(1000 * (time.perf_counter() - wall))
+        cpus.append(1000 * (time.process_time() - cpu))
+    yield Figure(name=f"{name}: CPU", value=min(cpus), unit="ms", at_most=at_most)
+    yield Figure(name=f"{name}: wall clock", value=median(walls), unit="ms")
 
 
 class _Writer:
@@ -145,6 +129,7 @@ def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int
         epsilon_nano=None,
         terms=ZERO,
     )
+
     entries = [sign(consent, writer.key(sender))]
     under = leaf_hash(entries[0])
     for recipient in recipients:
@@ -160,6 +145,7 @@ def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int
             copy=copy,
         )
         entries.append(sign(share, writer.key(sender)))
+
         hash = leaf_hash(entries[-1])
         inputs.setdefault(recipient, []).append(UsedCopy(sender=sender, share=hash))
         seq = writer.next(recipient)
@@ -181,23 +167,10 @@ def _round(
         participants=to_ranges(pooled),
     )
     writer.append([first, sign(pool, COORDINATOR)])
-    updates = []
-    for author in participants:
-        update = Update(
-            origin=ORIGIN,
-            author=author,
-            seq=writer.next(author),
-            round=number,
-            round_hash=leaf_hash(first),
-            commitment=leaf_hash(first),
-            profile=leaf_hash(first),
-            shares=tuple(sorted(inputs.get(author, []), key=lambda each: (each.sender, each.share))),
-            account="epsilon",
-            spend_nano=10**9,
-            participants=(),
-        )
-        updates.append(sign(update, writer.key(author)))
+
+    updates = [_update(writer, number, leaf_hash(first), author, inputs.get(author, [])) for author in participants]
     writer.append(updates)
+
     digest = leaf_hash(number.to_bytes(4, "big"))
     model = ModelRecord(
         origin=ORIGIN,
@@ -217,5 +190,22 @@ def _round(
     return digest
 
 
+def _update(writer: _Writer, number: int, round_hash: Digest, author: int, copies: list[UsedCopy]) -> bytes:
+    record = Update(
+        origin=ORIGIN,
+        author=author,
+        seq=writer.next(author),
+        round=number,
+        round_hash=round_hash,
+        commitment=round_hash,
+        profile=round_hash,
+        shares=tuple(sorted(copies, key=lambda copy: (copy.sender, copy.share))),
+        account="epsilon",
+        spend_nano=10**9,
+        participants=(),
+    )
+    return sign(record, writer.key(author))
+
+
 if __name__ == "__main__":
-    main()
+    show(measure())

@@ -36,7 +36,7 @@ print(f"RMSE {result.rmse:.4f} after {result.rounds} rounds; {result.entry_count
 
 # %% [markdown]
 # ## Was it worth it?
-# The free baselines stand beside every result.
+# Every result has its free baselines beside it.
 
 # %%
 run = liberate.load_run(folder)
@@ -65,7 +65,7 @@ print(f"{len(trace.updates)} updates, {trace.proofs} proofs checked, last model:
 
 # %% [markdown]
 # ## Recommend
-# On the person's own side, from the own ratings and the public model.
+# On the person's device, from their ratings and the public model.
 
 # %%
 person, items = liberate.recommend(run, "user:196", n=5)

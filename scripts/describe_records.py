@@ -45,7 +45,7 @@ Every member is always present.
 
 
 def main() -> int:
-    """Write the page, or with `--check` give 1 if it is not what the code says."""
+    """Write the page, or with `--check` return 1 if it is not what the code says."""
     page = describe()
     if "--check" in sys.argv[1:]:
         return int(PAGE.read_text(encoding="utf-8") != page)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def describe() -> str:
-    """Give the page."""
+    """Return the page."""
     return "\n".join([HEADER, *_parts(), *_kinds(), *_reasons()])
 
 

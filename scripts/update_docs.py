@@ -123,6 +123,7 @@ def run(command: str, folder: Path, variables: Mapping[str, str] | None = None) 
     )
     output = done.stdout.replace(str(folder), ".").replace(str(Path.home()), "~")
     lines = [line.rstrip() for line in output.strip("\n").splitlines()]
+
     return "\n".join([f"$ {command}", *lines, ""])
 
 

@@ -1,45 +1,61 @@
-"""Run the studies on real ratings and put their tables and figures into docs/studies/.
+"""Run the studies on real ratings and put their pages, figures and numbers into docs/studies/.
 
     python scripts/update_studies.py [--data STUDY=SOURCE]... [--keep FOLDER] [STUDY ...]
 
-Takes some minutes. SOURCE is a name or a path, where a study's own data set is not to be found by its name.
-FOLDER keeps all numbers; a study that goes on where it was broken off looks for them there.
+Takes hours for all studies. SOURCE is a data set's name, or its path where it is not to be found by its name.
+Each study has a page for each data set; that of another one than the study's own is called STUDY-DATA.
+FOLDER keeps what was measured; a long study that was broken off goes on from it.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from liberate import run_study
 from liberate_studies import STUDIES
 
-PAGES = Path(__file__).resolve().parents[1] / "docs" / "studies"
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "studies"
+
+SOURCES: dict[str, Sequence[str | None]] = {name: [None] for name in STUDIES} | {"poisoning": [None, "ml-1m"]}
+"""The data sets that each study has a page for; None is the study's own."""
 
 
-def update(name: str, source: str | None, keep: Path | None) -> None:
-    """Run one study and copy its page and its figure."""
+def pages() -> set[str]:
+    """Return the name of every page that this script writes."""
+    return {name if source is None else f"{name}-{source}" for name, all in SOURCES.items() for source in all}
+
+
+def update(study: str, source: str | None, keep: Path | None) -> None:
+    """Run one study, and copy its page, its figure and its rows."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if keep is None else keep / name
-        outcome = run_study(name, data=source, out=folder, progress=lambda text: print(f"{name}: {text}", flush=True))
-        page = outcome.table.read_text("utf-8").replace("](figure.svg)", f"]({name}.svg)")
-        PAGES.mkdir(exist_ok=True)
-        (PAGES / f"{name}.md").write_text(f"{page}\nMade by `liberate study {name}`.\n", "utf-8")
-        (PAGES / f"{name}.svg").write_bytes(outcome.figure.read_bytes())
+        folder = Path(scratch) if keep is None else keep / study / Path(source or "own").name
+        found = run_study(study, data=source, out=folder, progress=lambda text: print(f"{study}: {text}", flush=True))
+
+        page = found.table.read_text("utf-8").replace("](figure.svg)", f"]({found.name}.svg)")
+        (FOLDER / f"{found.name}.md").write_text(page, "utf-8")
+        (FOLDER / f"{found.name}.svg").write_bytes(found.figure.read_bytes())
+        (FOLDER / f"{found.name}.json").write_bytes(found.rows.read_bytes())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Update the studies named, all by default."""
-    parser = argparse.ArgumentParser(description="Put the studies' tables and figures into docs/studies/.")
-    parser.add_argument("--data", action="append", default=[], metavar="STUDY=SOURCE", help="where to find ratings")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to keep all numbers")
+    """Update the pages of the studies named, all by default."""
+    parser = argparse.ArgumentParser(description="Put the studies' pages, figures and numbers into docs/studies/.")
+    parser.add_argument("--data", action="append", default=[], metavar="STUDY=SOURCE", help="instead of its data sets")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to keep what was measured")
     parser.add_argument("names", nargs="*", metavar="STUDY", help="default: all")
     options = parser.parse_args(arguments)
-    sources = dict(text.split("=", 1) for text in options.data)
-    for name in options.names or STUDIES:
-        update(name, sources.get(name), options.keep)
+
+    named = defaultdict[str, list[str]](list)
+    for text in options.data:
+        study, _, source = text.partition("=")
+        named[study].append(source)
+    for study in options.names or STUDIES:
+        for source in named[study] or SOURCES[study]:
+            update(study, source, options.keep)
 
 
 if __name__ == "__main__":

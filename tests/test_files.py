@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from liberate.files import write_atomic
+from liberate.files import overwrite, write_atomic, write_private
 
 KILLED = """
 import os, sys
@@ -68,3 +68,22 @@ def test_the_content_is_synchronised_before_the_name_and_the_name_before_the_ret
     write_atomic(tmp_path / "file", b"new")
 
     assert steps == ["3 bytes", "replace", "names"]
+
+
+def test_a_private_file_is_new_and_its_owners_only(tmp_path: Path) -> None:
+    write_private(tmp_path / "key", b"secret")
+
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        write_private(tmp_path / "key", b"other")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+
+
+def test_overwriting_leaves_the_rest_of_a_file_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"0123456789")
+
+    overwrite(file, 3, b"...")
+    overwrite(file, 9, b"abc")
+
+    assert file.read_bytes() == b"012...678abc"

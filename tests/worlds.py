@@ -33,7 +33,6 @@ from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger
 from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, find_participant
-from liberate.timing import Stopwatch
 from liberate.units import to_nano
 
 LOW, HIGH = 1.0, 5.0
@@ -169,15 +168,14 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     )
     policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
     user_ids = [f"u{user}" for user in range(ratings.n_users)]
-    stopwatch, access = Stopwatch(), access_to(folder, world)
+    access = access_to(folder, world)
     with open_for_run(
         access,
         GenesisParameters(origin="test.invalid/world", witnesses=policy),
         RunParticipation(run=1, user_ids=user_ids, ratings=ratings, terms=terms),
         batch_size=world.batch_size,
-        stopwatch=stopwatch,
     ) as federation:
-        host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"), stopwatch)
+        host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"))
         store = ModelStore(folder / "model")
         coordinator = Coordinator(
             writer=federation.coordinator,

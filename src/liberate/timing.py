@@ -6,9 +6,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 Progress = Callable[[str], None]
 """Told each step of long work, in a line."""
+
+Clock = Callable[[], float]
+"""Returns seconds since a fixed moment."""
 
 
 def silent(text: str) -> None:
@@ -16,16 +20,36 @@ def silent(text: str) -> None:
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by the name of a part: fit, noise, hash, sign, verify, store."""
+    """Adds up seconds by the name of a part: fit, noise, hash, sign, verify, store.
 
-    def __init__(self) -> None:
+    Attributes:
+        seconds: By part, all that `measure` met while this stopwatch was running.
+    """
+
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.clock = clock
 
     @contextmanager
-    def measure(self, part: str) -> Iterator[None]:
-        """Add the time spent in the block to a part. Parts must not nest."""
-        begin = time.perf_counter()
+    def running(self) -> Iterator[None]:
+        """Take up what this thread measures in the block."""
+        token = _running.set(self)
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - begin
+            _running.reset(token)
+
+
+# Not a parameter of everything: whoever does the work need not know whether somebody measures it.
+_running: ContextVar[Stopwatch | None] = ContextVar("running stopwatch", default=None)
+
+
+@contextmanager
+def measure(part: str) -> Iterator[None]:
+    """Add the time spent in the block to a part of the running stopwatch, if there is one. Parts must not nest."""
+    stopwatch = _running.get() or Stopwatch()
+    begin = stopwatch.clock()
+    try:
+        yield
+    finally:
+        stopwatch.seconds[part] += stopwatch.clock() - begin

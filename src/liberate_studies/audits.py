@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class AuditTrial:
         name: Mechanism and mode.
         rounds: Rounds over which the claim is spent.
         claim: Epsilon.
-        membership: How surely a canary is told apart from what the mechanism releases about it: AUC.
+        canary_auc: How surely a canary is told apart from what the mechanism releases: AUC.
         honest: Audit of the mechanism as it is.
         quiet: The same with noise four times too small.
         unclipped: The same without a clip.
@@ -44,34 +45,43 @@ class AuditTrial:
     name: str
     rounds: int
     claim: int
-    membership: float
+    canary_auc: float
     honest: AuditResult
     quiet: AuditResult
     unclipped: AuditResult
 
 
+@dataclass(frozen=True, slots=True)
+class MisusedNoise:
+    """What an auditor finds in the uploads to three rounds.
+
+    Attributes:
+        name: What the devices did.
+        people: Who uploaded.
+        findings: Uploads whose noise was not fresh, or fresh where it should have been the same.
+    """
+
+    name: str
+    people: int
+    findings: int
+
+
 def trials(world: World, n_canaries: int, progress: Progress) -> list[AuditTrial]:
     """Audit every mechanism at every claim, spent in one round and in ten."""
-    found = []
+    audited = []
     for name, make in _mechanisms(world, n_canaries).items():
         for claim in CLAIMS:
             progress(f"auditing {name} at epsilon {claim}")
-            found += [_try(name, make(claim, rounds), claim, rounds, n_canaries) for rounds in _ROUNDS]
-    return found
+            audited += [_try(name, make(claim, rounds), claim, rounds, n_canaries) for rounds in _ROUNDS]
+    return audited
 
 
-_Make = Callable[[int, int], Mechanism]
+def _mechanisms(world: World, n_canaries: int) -> dict[str, Callable[[int, int], Mechanism]]:
+    """Return, by name, what makes the mechanism of a claimed epsilon that is spent over some rounds."""
 
-
-def _mechanisms(world: World, n_canaries: int) -> dict[str, _Make]:
-    """Give, by name, what makes the mechanism of a claimed epsilon that is spent over some rounds."""
-
-    def alone(name: str) -> _Make:
-        def make(claim: int, rounds: int) -> Mechanism:
-            settings = ("privacy.mode=local", f'privacy.mechanism="{name}"', f"privacy.epsilon={claim}")
-            return world.job(*settings, f"federation.rounds={rounds}").plan.stages[0].stage.mechanism
-
-        return make
+    def alone(name: str, claim: int, rounds: int) -> Mechanism:
+        settings = ("privacy.mode=local", f'privacy.mechanism="{name}"', f"privacy.epsilon={claim}")
+        return world.job(*settings, f"federation.rounds={rounds}").plan.stages[0].stage.mechanism
 
     def summed(claim: int, rounds: int) -> Mechanism:
         return distributed(
@@ -84,13 +94,17 @@ def _mechanisms(world: World, n_canaries: int) -> dict[str, _Make]:
             n_coordinates=n_canaries,
         )
 
-    return {"local, Laplace": alone("laplace"), "local, Gauss": alone("gaussian"), "distributed, sum": summed}
+    return {
+        "local, Laplace": partial(alone, "laplace"),
+        "local, Gauss": partial(alone, "gaussian"),
+        "distributed, sum": summed,
+    }
 
 
 def _try(name: str, mechanism: Mechanism, claim: int, rounds: int, n_canaries: int) -> AuditTrial:
     """Audit a mechanism as it is, and with planted bugs."""
 
-    def game_of(real: Mechanism) -> CanaryGame:
+    def play(real: Mechanism) -> CanaryGame:
         reach, randomness = reach_of(mechanism), SimulatedRandomness(SEED, f"{name} {claim} {rounds}".encode())
         return run_canary_game(real, rounds=rounds, n_canaries=n_canaries, reach=reach, randomness=randomness)
 
@@ -98,20 +112,20 @@ def _try(name: str, mechanism: Mechanism, claim: int, rounds: int, n_canaries: i
         return audit(game.scores, game.coins, n_canaries // 10, 0.0 if mechanism.account == "epsilon" else _DELTA)
 
     quiet, unclipped = planted(mechanism)
-    honest = game_of(mechanism)
+    honest = play(mechanism)
     return AuditTrial(
         name=name,
         rounds=rounds,
         claim=claim,
-        membership=auc(honest.scores, honest.coins),
+        canary_auc=auc(honest.scores, honest.coins),
         honest=examine(honest),
-        quiet=examine(game_of(quiet)),
-        unclipped=examine(game_of(unclipped)),
+        quiet=examine(play(quiet)),
+        unclipped=examine(play(unclipped)),
     )
 
 
 def planted(mechanism: Mechanism) -> tuple[Mechanism, Mechanism]:
-    """Give a mechanism with noise four times too small, and one that lets through whatever a canary sends."""
+    """Return a mechanism with noise four times too small, and one that lets through whatever a canary sends."""
     match mechanism:
         case Laplace():
             quiet: Mechanism = replace(mechanism, scale_units=mechanism.scale_units // 4)
@@ -124,29 +138,31 @@ def planted(mechanism: Mechanism) -> tuple[Mechanism, Mechanism]:
     return quiet, replace(mechanism, clip_units=min(EXCESS * mechanism.clip_units, LARGEST_CLIP_UNITS))
 
 
-def misuse(world: World, n_participants: int) -> Mapping[str, int]:
+def misuse(world: World, n_participants: int) -> list[MisusedNoise]:
     """Count what is found in transcripts of three rounds: honest ones, and ones with a planted bug."""
     job = world.job(*local("laplace"), "federation.rounds=10")
     participants = job.split.train.select(np.arange(min(n_participants, job.split.train.n_users)))
     models, clip_units = federated(job).models, job.plan.stages[0].stage.mechanism.parameters["clip_units"]
 
     def transcript(key_of: Callable[[int], int]) -> list[ObservedUpload]:
-        """Give the uploads of three rounds whose noise keys are those of other rounds."""
-        seen = []
+        """Return the uploads of three rounds whose noise keys are those of other rounds."""
+        uploads = []
         for version in (1, 2, 3):
-            model = models[version]
-            release = released(job.plan.stage_after(model), model, participants, key_of(version))
-            for person, sent in enumerate(release.rows.reshape(participants.n_users, -1).astype(np.int64)):
-                seen.append(ObservedUpload(participant=person, round=version, numbers=sent))
-        return seen
-
-    def found(seen: Sequence[ObservedUpload]) -> int:
-        return len({(each.participant, each.rounds) for each in noise_misuse(seen, 2 * clip_units, 1)})
+            release = released(job.plan.stage_after(models[version]), models[version], participants, key_of(version))
+            rows = release.rows.reshape(participants.n_users, -1).astype(np.int64)
+            uploads += [
+                ObservedUpload(participant=person, round=version, numbers=sent) for person, sent in enumerate(rows)
+            ]
+        return uploads
 
     honest = transcript(lambda number: number)
-    return {
-        "participants": participants.n_users,
-        "honest": found(honest + honest),
-        "one noise for all rounds": found(transcript(lambda number: 0)),
-        "fresh noise when asked again": found(honest + transcript(lambda number: number + 10)),
+    transcripts = {
+        "honest": honest + honest,
+        "one noise for all rounds": transcript(lambda number: 0),
+        "fresh noise when asked again": honest + transcript(lambda number: number + 10),
     }
+    counts = {
+        name: len({(misused.participant, misused.rounds) for misused in noise_misuse(seen, 2 * clip_units, 1)})
+        for name, seen in transcripts.items()
+    }
+    return [MisusedNoise(name, participants.n_users, count) for name, count in counts.items()]

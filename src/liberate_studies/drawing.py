@@ -17,7 +17,7 @@ OPEN, PRIVATE, RECORDED, FREE = "#1f5fa8", "#c4561a", "#2a7f62", "#77797d"
 
 
 def style() -> AbstractContextManager[None]:
-    """Give the context in which our figures are drawn and saved; in it they come out the same each time."""
+    """Return the context in which our figures are drawn and saved; in it they come out the same each time."""
     return mpl.rc_context(
         {
             "font.family": "DejaVu Sans",
@@ -53,7 +53,7 @@ def panels(
     sharey: bool = False,
     width_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Give a figure with panels, row by row."""
+    """Return a figure with panels, row by row."""
     figure = Figure(figsize=(WIDTH_INCH, height_inch), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=sharey, width_ratios=width_ratios)
     return figure, list(grid.flat)
@@ -70,6 +70,7 @@ def name_beside(axes: Axes, names: Sequence[tuple[float, str, str]], gap: float 
     axes.get_ylim()  # brings limits up to date that are still to be worked out
     to_share = axes.transData + axes.transAxes.inverted()
     placed = sorted((float(to_share.transform((0, y))[1]), text, colour) for y, text, colour in names)
+
     heights = apart([height for height, _, _ in placed], gap)
     for height, (_, text, colour) in zip(heights, placed, strict=True):
         axes.text(1.02, height, text, color=colour, transform=axes.transAxes, va="center", fontsize=8.5)
@@ -93,9 +94,22 @@ def _bottom(group: Sequence[float], gap: float) -> float:
 def epsilon_axis(axes: Axes, epsilons: Sequence[int], meaningful: float | None = None) -> None:
     """Make the x-axis one of epsilon, logarithmic; shade where a promise means something, if it does not everywhere."""
     axes.set_xscale("log", base=2)
-    axes.set_xlim(epsilons[0] / 1.6, epsilons[-1] * 1.6)
+    axes.set(xlabel="ε of a person, whole run", xlim=(epsilons[0] / 1.6, epsilons[-1] * 1.6))
     axes.set_xticks(epsilons, [f"{epsilon:,}" for epsilon in epsilons], rotation=45, ha="right", rotation_mode="anchor")
     axes.minorticks_off()
-    axes.set_xlabel("ε of a person, whole run")
     if meaningful is not None:
         axes.axvspan(epsilons[0] / 1.6, meaningful * 1.3, color="#f3f1ec", linewidth=0, zorder=-1)
+
+
+def name_bars(axes: Axes, names: Sequence[str], places: Sequence[float] | None = None) -> None:
+    """Write names to the left of horizontal bars, the first on top."""
+    axes.set_yticks(range(len(names)) if places is None else places, names)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.invert_yaxis()
+
+
+def mark_levels(axes: Axes, marks: Sequence[tuple[float, str, str]]) -> None:
+    """Draw a thin line across a panel at each (height, name, colour)."""
+    for height, _, colour in marks:
+        axes.axhline(height, color=colour, linewidth=0.9, zorder=0)

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from itertools import product
-from pathlib import Path
 from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from liberate.runs.train import train
-from liberate.settings import to_toml
-from liberate.timing import Progress
-from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, epsilon_axis, name_beside, panels
-from liberate_studies.findings import (
-    RESULTS,
-    Row,
-    Study,
-    StudyResults,
-    free_rows,
-    header,
-    load_rows,
-    number,
-    save_rows,
-    table,
-)
-from liberate_studies.worlds import SEED, Job, World, free
+from liberate.runs.folder import Run
+from liberate_studies.cells import Cell, measure_cells
+from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, epsilon_axis, mark_levels, name_beside, panels
+from liberate_studies.study import StudyResults, StudyRun
+from liberate_studies.tables import header, number, table
+from liberate_studies.worlds import SEED, Accuracy, World, free
 
 EPSILONS, _QUICK_EPSILONS = (1, 4, 8, 16), (1, 16)
 _SEEDS = range(SEED, SEED + 3)
@@ -39,149 +26,111 @@ _LOCAL_FACTORS = 4
 """Fewer than by default: `local` adds noise to every number of every upload, so fewer numbers serve it and its time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Series:
     """One way of learning, at every epsilon if it is private.
 
     Attributes:
         name: In tables and figures.
-        objective: What is learned: ratings (`explicit`) or rankings (`implicit`).
         settings: `section.key=value` each.
-        is_private: Whether it has an epsilon.
         colour: In figures.
         style: Of its line.
+        is_private: Whether it has an epsilon.
+        objectives: What it learns: ratings (`explicit`), rankings (`implicit`).
     """
 
     name: str
-    objective: str
     settings: tuple[str, ...]
-    is_private: bool
     colour: str
     style: str = "-"
-
-    def assignments(self, epsilon: int | None, seed: int) -> tuple[str, ...]:
-        """Give the settings of one run."""
-        bound = () if epsilon is None else (f"privacy.epsilon={epsilon}",)
-        return (f'model.objective="{self.objective}"', *self.settings, *bound, f"run.seed={seed}")
+    is_private: bool = True
+    objectives: tuple[str, ...] = ("explicit", "implicit")
 
 
-_LAPLACE = ("privacy.mode=local", 'privacy.mechanism="laplace"', f"model.n_factors={_LOCAL_FACTORS}")
-_GAUSS = ("privacy.mode=local", 'privacy.mechanism="gaussian"', f"model.n_factors={_LOCAL_FACTORS}")
+_LOCAL = ("privacy.mode=local", f"model.n_factors={_LOCAL_FACTORS}")
+_SUMMED = ("privacy.mode=distributed",)
+_BLIND = (*_SUMMED, "data.public_features=false")
 _SERIES = (
-    _Series(name="device", objective="explicit", settings=("privacy.mode=device",), is_private=False, colour=RECORDED),
-    _Series(name="plain", objective="explicit", settings=("privacy.mode=plain",), is_private=False, colour=OPEN),
-    _Series(name="local, Laplace", objective="explicit", settings=_LAPLACE, is_private=True, colour=_PURPLE),
-    _Series(name="local, Gauss", objective="explicit", settings=_GAUSS, is_private=True, colour=_PURPLE, style="--"),
-    _Series(
-        name="distributed",
-        objective="explicit",
-        settings=("privacy.mode=distributed",),
-        is_private=True,
-        colour=PRIVATE,
-    ),
-    _Series(
-        name="distributed, no features",
-        objective="explicit",
-        settings=("privacy.mode=distributed", "data.public_features=false"),
-        is_private=True,
-        colour=PRIVATE,
-        style="--",
-    ),
-    _Series(name="device", objective="implicit", settings=("privacy.mode=device",), is_private=False, colour=RECORDED),
-    _Series(name="plain", objective="implicit", settings=("privacy.mode=plain",), is_private=False, colour=OPEN),
-    _Series(name="local, Laplace", objective="implicit", settings=_LAPLACE, is_private=True, colour=_PURPLE),
-    _Series(name="local, Gauss", objective="implicit", settings=_GAUSS, is_private=True, colour=_PURPLE, style="--"),
-    _Series(
-        name="distributed",
-        objective="implicit",
-        settings=("privacy.mode=distributed",),
-        is_private=True,
-        colour=PRIVATE,
-    ),
+    _Series("device", ("privacy.mode=device",), RECORDED, is_private=False),
+    _Series("plain", ("privacy.mode=plain",), OPEN, is_private=False),
+    _Series("local, Laplace", (*_LOCAL, 'privacy.mechanism="laplace"'), _PURPLE),
+    _Series("local, Gauss", (*_LOCAL, 'privacy.mechanism="gaussian"'), _PURPLE, "--"),
+    _Series("distributed", _SUMMED, PRIVATE),
+    _Series("distributed, no features", _BLIND, PRIVATE, "--", objectives=("explicit",)),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """One run that the study asks for."""
+def _series(*objectives: str) -> Iterator[tuple[str, _Series]]:
+    """Return the series of each objective."""
+    return ((o, series) for o, series in product(objectives, _SERIES) if o in series.objectives)
 
-    series: _Series
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierRun:
+    """What one run reached.
+
+    Attributes:
+        series: How it learned.
+        objective: What it learned: `explicit` or `implicit`.
+        epsilon: Of each person, for the whole run; None without noise.
+        seed: Of noise and starting values.
+        rmse: On held-out ratings; None of a model that predicts none.
+        ndcg_at_10: On held-out ratings.
+        rounds: Rounds of the run.
+        seconds: From opening the federation to the last model on the ledger.
+    """
+
+    series: str
+    objective: str
     epsilon: int | None
     seed: int
-    job: Job
-
-    @property
-    def key(self) -> str:
-        """Name of the run's settings and ratings: a row of results with the same one need not be measured again."""
-        return sha256((to_toml(self.job.settings) + self.job.dataset.digest).encode()).hexdigest()[:16]
+    rmse: float | None
+    ndcg_at_10: float
+    rounds: int
+    seconds: float
 
 
-def _run(world: World, is_quick: bool, folder: Path, progress: Progress) -> StudyResults:
-    baselines = free(world, world.job())
-    seeds, epsilons = (_SEEDS[:1], _QUICK_EPSILONS) if is_quick else (_SEEDS, EPSILONS)
-    rows = _measure(list(_cells(world, epsilons, seeds)), folder, progress)
-    found = _by_place(rows)
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
+    world, baselines = study.world, free(study.world, study.world.job())
+    seeds, epsilons = (_SEEDS[:1], _QUICK_EPSILONS) if study.is_quick else (_SEEDS, EPSILONS)
+    runs = measure_cells(study, list(_cells(world, epsilons, seeds)), FrontierRun)
     return StudyResults(
-        rows=[*free_rows(baselines), *rows],
-        page=_page(world, baselines, found, epsilons, len(seeds)),
-        figure=_figure(baselines, found, epsilons),
+        rows={"baselines": list(baselines.values()), "runs": runs},
+        page=_page(world, baselines, runs, epsilons, seeds),
+        figure=_figure(baselines, runs, epsilons),
         alt="RMSE of explicit models and NDCG@10 of implicit ones over epsilon, mode by mode.",
     )
 
 
-def _cells(world: World, epsilons: Sequence[int], seeds: Sequence[int]) -> Iterator[_Cell]:
-    for series in _SERIES:
+def _cells(world: World, epsilons: Sequence[int], seeds: Sequence[int]) -> Iterator[Cell[FrontierRun]]:
+    for objective, series in _series("explicit", "implicit"):
         for epsilon, seed in product(epsilons if series.is_private else (None,), seeds):
-            yield _Cell(series, epsilon, seed, world.job(*series.assignments(epsilon, seed)))
+            bound = () if epsilon is None else (f"privacy.epsilon={epsilon}",)
+            job = world.job(f'model.objective="{objective}"', *series.settings, *bound, f"run.seed={seed}")
+            words = f"{objective}, {series.name}{'' if epsilon is None else f', epsilon {epsilon}'}, seed {seed}"
+            yield Cell(words, job, partial(_read, series=series.name, objective=objective, epsilon=epsilon, seed=seed))
 
 
-def _measure(cells: Sequence[_Cell], folder: Path, progress: Progress) -> list[Row]:
-    """Train what the folder's results do not have yet; they are saved after every run."""
-    known = {row["key"]: row for row in load_rows(folder / RESULTS) if row.get("key")}
-    rows: list[Row] = []
-    for count, cell in enumerate(cells, start=1):
-        row = known.get(cell.key)
-        if row is None:
-            bound = "" if cell.epsilon is None else f", epsilon {cell.epsilon}"
-            progress(f"{count} of {len(cells)}: {cell.series.objective}, {cell.series.name}{bound}, seed {cell.seed}")
-            row = known[cell.key] = _trained(cell, folder / "run")
-            save_rows(list(known.values()), folder / RESULTS)
-        rows.append(row)
-    return rows
+def _read(run: Run, *, series: str, objective: str, epsilon: int | None, seed: int) -> FrontierRun:
+    result = run.result
+    return FrontierRun(
+        series=series,
+        objective=objective,
+        epsilon=epsilon,
+        seed=seed,
+        rmse=None if math.isnan(result.rmse) else result.rmse,
+        ndcg_at_10=result.ndcg_at_10,
+        rounds=result.rounds,
+        seconds=result.seconds,
+    )
 
 
-def _trained(cell: _Cell, out: Path) -> Row:
-    shutil.rmtree(out, ignore_errors=True)
-    result = train(cell.job.settings, out)
-    shutil.rmtree(out)
-    return {
-        "series": cell.series.name,
-        "objective": cell.series.objective,
-        "epsilon": None if cell.epsilon is None else float(cell.epsilon),
-        "seed": cell.seed,
-        "rmse": None if math.isnan(result.rmse) else result.rmse,
-        "ndcg_at_10": result.ndcg_at_10,
-        "rounds": result.rounds,
-        "seconds": result.seconds,
-        "key": cell.key,
-    }
-
-
-_Found = Mapping[tuple[str, str, int | None], Sequence[Row]]
-"""Rows of all seeds by objective, series and epsilon."""
-
-
-def _by_place(rows: Sequence[Row]) -> _Found:
-    found: dict[tuple[str, str, int | None], list[Row]] = {}
-    for row in rows:
-        epsilon = row["epsilon"]
-        place = (str(row["objective"]), str(row["series"]), None if epsilon is None else int(epsilon))
-        found.setdefault(place, []).append(row)
-    return found
-
-
-def _values(rows: Sequence[Row], metric: str) -> list[float]:
-    return [float(value) for row in rows if (value := row[metric]) is not None]
+def _values(runs: Sequence[FrontierRun], objective: str, series: str, epsilon: int | None, metric: str) -> list[float]:
+    """Return a metric of all seeds."""
+    place = (objective, series, epsilon)
+    values = [getattr(run, metric) for run in runs if (run.objective, run.series, run.epsilon) == place]
+    return [value for value in values if value is not None]
 
 
 # --- page -------------------------------------------------------------------------------------------------------------
@@ -198,54 +147,52 @@ _WANTED: Mapping[str, Mapping[str, Mapping[int, float]]] = {
 
 def _page(
     world: World,
-    baselines: Mapping[str, Mapping[str, float]],
-    found: _Found,
+    baselines: Mapping[str, Accuracy],
+    runs: Sequence[FrontierRun],
     epsilons: Sequence[int],
-    n_seeds: int,
-) -> str:
-    seeds = f"seeds {SEED} to {SEED + n_seeds - 1}" if n_seeds > 1 else f"seed {SEED}"
-    return "\n\n".join(
+    seeds: Sequence[int],
+) -> Sequence[str]:
+    named = f"seeds {SEED} to {seeds[-1]}" if len(seeds) > 1 else f"seed {SEED}"
+
+    def table_by(metric: str, *objectives: str) -> str:
+        blank = ["-"] * len(epsilons)
+        free_values = ((name, getattr(known, metric)) for name, known in baselines.items())
+        lines = [[name, number(value), *blank] for name, value in free_values if not math.isnan(value)]
+        lines += _lines(runs, epsilons, metric, objectives)
+        wanted = _WANTED.get(world.name, {}).get(metric)
+        if wanted is not None:
+            lines.append(["wanted of distributed", "-", *(number(wanted.get(epsilon), 3) for epsilon in epsilons)])
+        return table(["", "no ε", *(f"ε = {epsilon}" for epsilon in epsilons)], lines)
+
+    return [
+        header("What privacy costs", world),
+        "## RMSE of explicit models",
+        table_by("rmse", "explicit"),
+        "## NDCG@10",
+        table_by("ndcg_at_10", "implicit", "explicit"),
+        f"Means over {named} of noise and starting values; ± is half the distance between the best and the worst.\n"
+        "ε is each person's for the whole run, at δ = 1e-5, and covers everything one person rated; `liberate "
+        "privacy plan` says how it is spent.\n"
+        "Of the rows without ε, `device` and `user mean` are what a device has alone; all others need exact sums.\n"
+        f"`local` learns {_LOCAL_FACTORS} factors of ratings, and for rankings popularity alone.\n"
+        "`distributed, no features` does without what a catalogue says of its items, such as genres.",
+    ]
+
+
+def _lines(
+    runs: Sequence[FrontierRun], epsilons: Iterable[int], metric: str, objectives: Sequence[str]
+) -> list[list[str]]:
+    return [
         [
-            header("What privacy costs", world),
-            "## RMSE of explicit models",
-            _table(world, baselines, found, epsilons, "rmse", ("explicit",)),
-            "## NDCG@10",
-            _table(world, baselines, found, epsilons, "ndcg_at_10", ("implicit", "explicit")),
-            f"Means over {seeds} of noise and starting values; ± is half the distance between the best and the worst.\n"
-            "ε is each person's for the whole run, at δ = 1e-5, and covers everything one person rated; `liberate "
-            "privacy plan` says how it is spent.\n"
-            "Of the rows without ε, `device` and `user mean` are what a device has alone; all others need exact sums.\n"
-            f"`local` learns {_LOCAL_FACTORS} factors of ratings, and for rankings popularity alone.\n"
-            "`distributed, no features` does without what a catalogue says of its items, such as genres.",
+            series.name if objective == objectives[0] else f"{series.name}, {objective}",
+            *(_spread(_values(runs, objective, series.name, epsilon, metric)) for epsilon in (None, *epsilons)),
         ]
-    )
-
-
-def _table(
-    world: World,
-    baselines: Mapping[str, Mapping[str, float]],
-    found: _Found,
-    epsilons: Sequence[int],
-    metric: str,
-    objectives: Sequence[str],
-) -> str:
-    blank = ["-"] * len(epsilons)
-    lines = [[name, number(each[metric]), *blank] for name, each in baselines.items() if metric in each]
-    for objective in objectives:
-        for series in _SERIES:
-            if series.objective != objective:
-                continue
-            name = series.name if objective == objectives[0] else f"{series.name}, {objective}"
-            cells = [_spread(_values(found.get((objective, series.name, e), ()), metric)) for e in (None, *epsilons)]
-            lines.append([name, *cells])
-    wanted = _WANTED.get(world.name, {}).get(metric)
-    if wanted is not None:
-        lines.append(["wanted of distributed", "-", *(number(wanted.get(epsilon), 3) for epsilon in epsilons)])
-    return table(["", "no ε", *(f"ε = {epsilon}" for epsilon in epsilons)], lines)
+        for objective, series in _series(*objectives)
+    ]
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Write a mean, and how far the values lie from the middle."""
+    """Return a mean as text, and how far the values lie from the middle."""
     if not values:
         return "-"
     half = (max(values) - min(values)) / 2
@@ -255,43 +202,40 @@ def _spread(values: Sequence[float]) -> str:
 # --- figure -----------------------------------------------------------------------------------------------------------
 
 
-def _figure(baselines: Mapping[str, Mapping[str, float]], found: _Found, epsilons: Sequence[int]) -> Figure:
+def _figure(baselines: Mapping[str, Accuracy], runs: Sequence[FrontierRun], epsilons: Sequence[int]) -> Figure:
     figure, (left, right) = panels(3.4, 1, 2)
     left.set_title("RMSE (less is better)")
     right.set_title("NDCG@10 (more is better)")
-    errors = [(baselines[name]["rmse"], name) for name in ("user mean", "damped biases")]
-    _draw(left, found, epsilons, "explicit", "rmse", errors)
-    _draw(right, found, epsilons, "implicit", "ndcg_at_10", [(baselines["most popular"]["ndcg_at_10"], "most popular")])
+    errors = [(baselines[name].rmse, name, FREE) for name in ("user mean", "damped biases")]
+    _draw(left, runs, epsilons, "explicit", "rmse", errors)
+    popular = (baselines["most popular"].ndcg_at_10, "most popular", FREE)
+    _draw(right, runs, epsilons, "implicit", "ndcg_at_10", [popular])
     return figure
 
 
 def _draw(
     axes: Axes,
-    found: _Found,
+    runs: Sequence[FrontierRun],
     epsilons: Sequence[int],
     objective: str,
     metric: str,
-    free_marks: Sequence[tuple[float, str]],
+    marks: Sequence[tuple[float, str, str]],
 ) -> None:
     """Draw a metric over epsilon for each series of an objective, the spread over seeds shaded."""
-    names = [(height, name, FREE) for height, name in free_marks]
-    for series in _SERIES:
-        if series.objective != objective:
-            continue
+    names = [*marks]
+    for _, series in _series(objective):
         places = epsilons if series.is_private else (None,)
-        values = [_values(found[objective, series.name, epsilon], metric) for epsilon in places]
-        means = [mean(each) for each in values]
+        values = [_values(runs, objective, series.name, epsilon, metric) for epsilon in places]
+        means = [*map(mean, values)]
+        names.append((means[-1], series.name, series.colour))
+
         if series.is_private:
             axes.plot(epsilons, means, series.style, color=series.colour, marker="o", markersize=4)
-            low, high = [min(each) for each in values], [max(each) for each in values]
+            low, high = [*map(min, values)], [*map(max, values)]
             axes.fill_between(epsilons, low, high, color=series.colour, alpha=0.18, linewidth=0)
         else:
             axes.axhline(means[0], color=series.colour, linewidth=1.2, zorder=0)
-        names.append((means[-1], series.name, series.colour))
-    for height, _ in free_marks:
-        axes.axhline(height, color=FREE, linewidth=0.9, zorder=0)
+
+    mark_levels(axes, marks)
     epsilon_axis(axes, epsilons)
     name_beside(axes, names)
-
-
-STUDY = Study(default_source="ml-1m", run=_run, resumes=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,25 +24,21 @@ from liberate.privacy.fingerprinting import (
 )
 from liberate.privacy.randomised_response import respond
 from liberate.randomness import SimulatedRandomness, generator
-from liberate.timing import Progress
 from liberate_studies.drawing import FREE, OPEN, PRIVATE, RECORDED, panels
-from liberate_studies.findings import Row, Study, StudyResults, header, number, table
 from liberate_studies.rungs import centralised, judge
+from liberate_studies.study import StudyResults, StudyRun
+from liberate_studies.tables import header, number, percent, table_of, words
 from liberate_studies.worlds import SEED, Job, World
 
 RECIPIENTS = 100
 _OUTSIDERS = 20
 """Recipients beyond the candidates, whose copies leak too."""
 
-_OWNERS, _QUICK_OWNERS = 0.05, 0.5
-"""Part of the people who share."""
+_FULL, _QUICK = (0.05, 500, 3), (0.5, 40, 1)
+"""Part of the people who share; leaks of a kind; times that the cost is measured, with other owners and marks."""
 
-_TRIALS, _QUICK_TRIALS = 500, 40
 _INNOCENT = 20
 """Times as many leaks where there is no source to be found."""
-
-_DRAWS, _QUICK_DRAWS = 3, 1
-"""Times that the cost is measured, with other owners and marks."""
 
 _EPSILON = 2.0
 _LARGEST_SCALE = 10
@@ -54,7 +50,7 @@ How = Literal["at random", "the commonest", "the mean", "the rarest"]
 _HOWS: dict[How, str] = {"at random": OPEN, "the rarest": RECORDED, "the commonest": PRIVATE, "the mean": FREE}
 
 Innocent = Literal["the ratings themselves", "the base copy", "copies of other recipients"]
-_INNOCENTS: tuple[Innocent, ...] = ("the ratings themselves", "the base copy", "copies of other recipients")
+_INNOCENTS: tuple[Innocent, ...] = get_args(Innocent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,58 +88,64 @@ class LeakScenario:
     sources: int
     how: How | Innocent
 
+    @property
+    def source(self) -> str:
+        """What leaks, in words."""
+        return {0: str(self.how), 1: "one copy"}.get(self.sources, f"{self.sources} copies, {self.how}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class Attribution:
     """What became of many leaks of one kind.
 
     Attributes:
         leak: The kind.
         trials: Leaks.
-        right: Part of them with at least one true source accused; None where there is none.
-        wrong: Part of them with anybody else accused.
+        source_named: Part of them with at least one true source accused; None where there is none.
+        falsely_accused: Part of them with anybody else accused.
     """
 
     leak: LeakScenario
     trials: int
-    right: float | None
-    wrong: float
+    source_named: float | None
+    falsely_accused: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What marks cost.
 
     Attributes:
         name: Whose ratings were learned from.
-        plain: RMSE of held-out ratings without marks, mean of the draws.
-        marked: The same with marks.
+        rmse: Of held-out ratings without marks, mean of the draws.
+        rmse_marked: The same with marks.
     """
 
     name: str
-    plain: float
-    marked: float
+    rmse: float
+    rmse_marked: float
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
-    job = world.job("privacy.mode=plain")
-    owners = _QUICK_OWNERS if is_quick else _OWNERS
-    trials = _QUICK_TRIALS if is_quick else _TRIALS
-    found: list[Named] = []
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
+    job = study.world.job("privacy.mode=plain")
+    owners, trials, draws = _QUICK if study.is_quick else _FULL
+    attributed: list[Attribution] = []
     for epsilon in (None, _EPSILON):
-        progress("handing out copies, " + _words(epsilon))
-        handed = _handed(job, owners, epsilon)
-        progress("attributing leaks")
+        study.progress("handing out copies, " + words(epsilon))
+        copies = _hand_out(job, owners, epsilon)
+        study.progress("attributing leaks")
         rng = generator(SimulatedRandomness(SEED).secret("leaks"))
-        found += [
-            _attributed(handed, leak, trials if leak.sources else _INNOCENT * trials, rng) for leak in _leaks(epsilon)
+        attributed += [
+            _attribute(copies, leak, trials if leak.sources else _INNOCENT * trials, rng) for leak in _leaks(epsilon)
         ]
-    progress("learning from marked ratings")
-    costs = _costs(job, owners, _QUICK_DRAWS if is_quick else _DRAWS)
+
+    study.progress("learning from marked ratings")
+    costs = _costs(job, owners, draws)
     return StudyResults(
-        rows=_rows(found, costs),
-        page=_page(world, owners, found, costs),
-        figure=_figure(found),
+        rows={"attribution": attributed, "cost": costs},
+        page=_page(study.world, owners, attributed, costs),
+        figure=_figure(attributed),
         alt="Left: the more rows leak, the more surely their source is named. Right: mixtures of copies name a source, "
         "votes and means of several often do not.",
     )
@@ -164,13 +166,14 @@ def _leaks(epsilon: float | None) -> list[LeakScenario]:
         for altered in ((0.0, 0.3) if how == "at random" else (0.0,))
         for sources in _COALITIONS
     ]
+
     return single + mixed + innocent
 
 
 def _levels(job: Job) -> list[float]:
-    """Give the levels of the scale: those that occur, or whole numbers where ratings are not of a few levels."""
-    found = np.unique(job.dataset.values).tolist()
-    return found if len(found) <= _LARGEST_SCALE else np.arange(job.dataset.low, job.dataset.high + 0.5).tolist()
+    """Return the levels of the scale: those that occur, or whole numbers where ratings are not of a few levels."""
+    levels = np.unique(job.dataset.values).tolist()
+    return levels if len(levels) <= _LARGEST_SCALE else np.arange(job.dataset.low, job.dataset.high + 0.5).tolist()
 
 
 def _places(ratings: Ratings, levels: Sequence[float]) -> Int32Array:
@@ -184,45 +187,66 @@ def _some(n_users: int, share: float, draw: int) -> Int64Array:
     return np.sort(rng.permutation(n_users)[: round(share * n_users)])
 
 
-def _handed(job: Job, share: float, epsilon: float | None) -> CopySet:
+def _owners(ratings: Ratings) -> Iterator[tuple[int, slice]]:
+    """Return each owner, and where the owner's rows lie."""
+    return enumerate(slice(*ends) for ends in pairwise(ratings.indptr.tolist()))
+
+
+def _marked(ratings: Ratings, base: Int32Array, n_levels: int, recipients: Sequence[int]) -> Int32Array:
+    """Return the levels of each recipient's copies, shape (n_recipients, n_rows)."""
+    copies = np.empty((len(recipients), len(base)), np.int32)
+    for owner, part in _owners(ratings):
+        key = SimulatedRandomness(SEED).secret("marks", owner)
+        for copy, recipient in zip(copies, recipients, strict=True):
+            copy[part] = fingerprint(base[part], ratings.items[part], n_levels, key, recipient)
+    return copies
+
+
+def _hand_out(job: Job, share: float, epsilon: float | None) -> CopySet:
     """Let some people hand what they rated to every recipient."""
     levels = _levels(job)
-    secrets = SimulatedRandomness(SEED)
     ratings = job.split.train.select(_some(job.split.train.n_users, share, 0))
     raw = _places(ratings, levels)
     base = raw.copy()
-    copies = np.empty((RECIPIENTS + _OUTSIDERS, len(raw)), np.int32)
-    for owner in range(ratings.n_users):
-        own = slice(ratings.indptr[owner], ratings.indptr[owner + 1])
-        items = ratings.items[own]
-        if epsilon is not None:
-            base[own] = respond(raw[own], items, len(levels), epsilon, secrets.secret("answers", owner))
-        key = secrets.secret("marks", owner)
-        for recipient in range(len(copies)):
-            copies[recipient, own] = fingerprint(base[own], items, len(levels), key, recipient)
+    if epsilon is not None:
+        for owner, part in _owners(ratings):
+            secret = SimulatedRandomness(SEED).secret("answers", owner)
+            base[part] = respond(raw[part], ratings.items[part], len(levels), epsilon, secret)
+    copies = _marked(ratings, base, len(levels), range(RECIPIENTS + _OUTSIDERS))
     return CopySet(raw=raw, base=base, copies=copies, n_levels=len(levels))
 
 
-def _attributed(handed: CopySet, leak: LeakScenario, trials: int, rng: np.random.Generator) -> Named:
+def _attribute(handed: CopySet, leak: LeakScenario, trials: int, rng: np.random.Generator) -> Attribution:
     """Let such leaks happen, and count who is accused."""
     right = wrong = 0
     for _ in range(trials):
         rows = rng.permutation(len(handed.base))[: leak.rows]
         sources = rng.permutation(RECIPIENTS)[: leak.sources]
         leaked = _leaked(handed, leak, rows, sources, rng)
+
         is_altered = rng.random(len(leaked)) < leak.altered
         others = (leaked + rng.integers(1, handed.n_levels, len(leaked), dtype=np.int32)) % handed.n_levels
         leaked = np.where(is_altered, others, leaked).astype(np.int32)
-        found = score_recipient(leaked, handed.base[rows], handed.copies[:RECIPIENTS, rows], handed.n_levels)
+
+        scored = score_recipient(leaked, handed.base[rows], handed.copies[:RECIPIENTS, rows], handed.n_levels)
         is_source = np.isin(np.arange(RECIPIENTS), sources)
-        right += bool((found.accused & is_source).any())
-        wrong += bool((found.accused & ~is_source).any())
-    return Named(leak=leak, trials=trials, right=right / trials if leak.sources else None, wrong=wrong / trials)
+        right += bool((scored.accused & is_source).any())
+        wrong += bool((scored.accused & ~is_source).any())
+    return Attribution(
+        leak=leak,
+        trials=trials,
+        source_named=right / trials if leak.sources else None,
+        falsely_accused=wrong / trials,
+    )
 
 
 def _leaked(
     handed: CopySet, leak: LeakScenario, rows: Int64Array, sources: Int64Array, rng: np.random.Generator
 ) -> Int32Array:
+    """Return the levels that leak: those of no candidate's copy, or of a table that is made of several copies."""
+    copies, levels = handed.copies[np.ix_(sources, rows)], np.arange(handed.n_levels)[:, None]
+    counts = (copies == levels[:, :, None]).sum(axis=1)
+    ties = rng.random(counts.shape) / 2 if leak.sources else counts
     match leak.how:
         case "the ratings themselves":
             return handed.raw[rows]
@@ -230,16 +254,6 @@ def _leaked(
             return handed.base[rows]
         case "copies of other recipients":
             return np.asarray(handed.copies[RECIPIENTS + rng.integers(_OUTSIDERS), rows], np.int32)
-        case _:
-            return _mixed(handed.copies[np.ix_(sources, rows)], leak.how, handed.n_levels, rng)
-
-
-def _mixed(copies: Int32Array, how: How, n_levels: int, rng: np.random.Generator) -> Int32Array:
-    """Make one table of several copies, shape (n_copies, n_rows)."""
-    levels = np.arange(n_levels)[:, None]
-    counts = (copies == levels[:, :, None]).sum(axis=1)
-    ties = rng.random(counts.shape) / 2
-    match how:
         case "at random":
             return np.asarray(rng.permuted(copies, axis=0)[0], np.int32)
         case "the commonest":
@@ -248,121 +262,82 @@ def _mixed(copies: Int32Array, how: How, n_levels: int, rng: np.random.Generator
             weights = np.where(counts > 0, ties - counts, -np.inf)
         case "the mean":
             weights = ties / 1000 - np.abs(levels - copies.mean(axis=0))
+
     return np.asarray(weights.argmax(axis=0), np.int32)
 
 
 def _costs(job: Job, share: float, draws: int) -> list[Cost]:
     """Learn from copies with and without marks, from everybody's and from the owners' alone, judged by everybody."""
     costs = []
-    n_users = job.split.train.n_users
     for name, part in (("everybody's", 1.0), (f"{100 * share:.0f} % of people's", share)):
-        errors = np.empty((draws, 2))
-        for draw in range(draws):
-            owners = np.zeros(n_users, np.bool_)
-            owners[_some(n_users, part, draw)] = True
-            shared = job.split.train.where(owners[job.split.train.users()])
-            for column, ratings in enumerate((shared, _marked(shared, _levels(job), draw))):
-                learned = centralised(replace(job, split=Split(train=ratings, test=job.split.test)))
-                errors[draw, column] = judge(job, learned.models[-1]).rmse
-        plain, marked = errors.mean(axis=0).tolist()
-        costs.append(Cost(name=name, plain=plain, marked=marked))
+        errors = [_errors(job, part, draw) for draw in range(draws)]
+        costs.append(Cost(name, *np.mean(errors, axis=0).tolist()))
     return costs
 
 
-def _marked(ratings: Ratings, levels: Sequence[float], recipient: int) -> Ratings:
-    """Give one recipient's copies of everybody's ratings."""
-    places = _places(ratings, levels)
-    copies = places.copy()
-    secrets = SimulatedRandomness(SEED)
-    for owner in range(ratings.n_users):
-        own = slice(ratings.indptr[owner], ratings.indptr[owner + 1])
-        copies[own] = fingerprint(
-            places[own], ratings.items[own], len(levels), secrets.secret("marks", owner), recipient
-        )
-    values = np.where(copies == places, ratings.values, np.asarray(levels, np.float32)[copies])
-    return replace(ratings, values=values.astype(np.float32))
+def _errors(job: Job, share: float, draw: int) -> list[float]:
+    """Return the RMSE of what is learned from some people's ratings, without marks and with those of one recipient."""
+    train_part = job.split.train
+    shared = train_part.where(np.isin(train_part.users(), _some(train_part.n_users, share, draw)))
+
+    levels = _levels(job)
+    places = _places(shared, levels)
+    (copies,) = _marked(shared, places, len(levels), [draw])
+    values = np.where(copies == places, shared.values, np.asarray(levels, np.float32)[copies])
+
+    splits = [Split(train=train, test=job.split.test) for train in (shared, replace(shared, values=values))]
+    return [judge(job, centralised(replace(job, split=split)).models[-1]).rmse for split in splits]
 
 
-def _rows(found: Sequence[Named], costs: Sequence[Cost]) -> list[Row]:
-    rows: list[Row] = [
-        {
-            "series": "attribution",
-            "epsilon": each.leak.epsilon,
-            "rows": each.leak.rows,
-            "altered": each.leak.altered,
-            "sources": each.leak.sources,
-            "how": each.leak.how,
-            "trials": each.trials,
-            "source_named": each.right,
-            "falsely_accused": each.wrong,
-        }
-        for each in found
-    ]
-    rows += [{"series": "cost", "name": each.name, "rmse": each.plain, "rmse_marked": each.marked} for each in costs]
-    return rows
+def _page(world: World, owners: float, attributed: Sequence[Attribution], costs: Sequence[Cost]) -> Sequence[str]:
+    false = sum(round(kind.falsely_accused * kind.trials) for kind in attributed)
 
-
-def _page(world: World, owners: float, found: Sequence[Named], costs: Sequence[Cost]) -> str:
-    false, trials = sum(round(each.wrong * each.trials) for each in found), sum(each.trials for each in found)
-    return "\n\n".join(
-        [
-            header("Whose copy leaked", world),
-            f"{100 * owners:.0f} % of the people hand what they rated to {RECIPIENTS} recipients, each a copy of its "
-            f"own: {200 * REPLACED_INSIDE:g} % of the rows have the level below or above instead, and "
-            f"{100 * REPLACED_AT_END:g} % of those at an end of the scale the only neighbour.\n"
-            "Copies are of the ratings as they are (open), or of answers that were perturbed once "
-            f"(ε = {_EPSILON:g} of a rating).\n"
-            "Some rows leak, of any owners, and whoever's bound on a false accusation is at most "
-            f"{100 * FALSE_ACCUSATION:.1f} % is accused.",
-            table(
-                ["copies", "leak", "rows", "altered", "leaks", "a source accused", "anybody else"],
-                [_cells(each) for each in found],
-            ),
-            f"In {false} of all {trials:,} leaks somebody was accused whose copy had no part.\n"
-            "Altered rows have another level at random.\n"
-            "Of several copies a row's level is that of one of them at random, the commonest, the mean or the rarest.",
-            "## What marks cost",
-            table(
-                ["learned from", "RMSE without marks", "with marks", "cost"],
-                [
-                    [each.name, number(each.plain), number(each.marked), number(each.marked - each.plain)]
-                    for each in costs
-                ],
-            ),
-            "Learned in one place without noise; everybody's held-out ratings are predicted, from the person's own "
-            "unmarked ratings on the device.",
-        ]
-    )
-
-
-def _words(epsilon: float | None) -> str:
-    return "open" if epsilon is None else f"ε = {epsilon:g}"
-
-
-def _cells(each: Named) -> list[str]:
-    leak = each.leak
-    source = {0: leak.how, 1: "one copy"}.get(leak.sources, f"{leak.sources} copies, {leak.how}")
-    right = "-" if each.right is None else f"{100 * each.right:.1f} %"
     return [
-        _words(leak.epsilon),
-        source,
-        str(leak.rows),
-        f"{100 * leak.altered:.0f} %",
-        f"{each.trials:,}",
-        right,
-        f"{100 * each.wrong:.2f} %",
+        header("Whose copy leaked", world),
+        f"{100 * owners:.0f} % of the people hand what they rated to {RECIPIENTS} recipients, each a copy of its "
+        f"own: {200 * REPLACED_INSIDE:g} % of the rows have the level below or above instead, and "
+        f"{100 * REPLACED_AT_END:g} % of those at an end of the scale the only neighbour.\n"
+        "Copies are of the ratings as they are (open), or of answers that were perturbed once "
+        f"(ε = {_EPSILON:g} of a rating).\n"
+        "Some rows leak, of any owners, and whoever's bound on a false accusation is at most "
+        f"{100 * FALSE_ACCUSATION:.1f} % is accused.",
+        table_of(
+            attributed,
+            ("copies", lambda kind: words(kind.leak.epsilon)),
+            ("leak", lambda kind: kind.leak.source),
+            ("rows", lambda kind: str(kind.leak.rows)),
+            ("altered", lambda kind: percent(kind.leak.altered)),
+            ("leaks", lambda kind: f"{kind.trials:,}"),
+            ("a source accused", lambda kind: percent(kind.source_named, 1)),
+            ("anybody else", lambda kind: percent(kind.falsely_accused, 2)),
+        ),
+        f"In {false} of all {sum(kind.trials for kind in attributed):,} leaks somebody was accused whose copy had no "
+        "part.\n"
+        "Altered rows have another level at random.\n"
+        "Of several copies a row's level is that of one of them at random, the commonest, the mean or the rarest.",
+        "## What marks cost",
+        table_of(
+            costs,
+            ("learned from", lambda cost: cost.name),
+            ("RMSE without marks", lambda cost: number(cost.rmse)),
+            ("with marks", lambda cost: number(cost.rmse_marked)),
+            ("cost", lambda cost: number(cost.rmse_marked - cost.rmse)),
+        ),
+        "Learned in one place without noise; everybody's held-out ratings are predicted, from the person's own "
+        "unmarked ratings on the device.",
     ]
 
 
-def _figure(found: Sequence[Named]) -> Figure:
+def _figure(attributed: Sequence[Attribution]) -> Figure:
     figure, (single, mixed) = panels(3.2, 1, 2, sharey=True)
-    opened = [each for each in found if each.leak.epsilon is None and each.right is not None]
+    opened = [kind for kind in attributed if kind.leak.epsilon is None and kind.leak.sources]
     for altered, colour in ((0.0, OPEN), (0.3, PRIVATE)):
-        these = [each for each in opened if each.leak.sources == 1 and each.leak.altered == altered]
-        _draw(single, [each.leak.rows for each in these], these, f"{100 * altered:.0f} % altered", colour)
+        kinds = [kind for kind in opened if kind.leak.sources == 1 and kind.leak.altered == altered]
+        _draw(single, [kind.leak.rows for kind in kinds], kinds, f"{100 * altered:.0f} % altered", colour)
     for how, colour in _HOWS.items():
-        these = [each for each in opened if each.leak.sources > 1 and each.leak.how == how and not each.leak.altered]
-        _draw(mixed, [each.leak.sources for each in these], these, how, colour)
+        kinds = [kind for kind in opened if kind.leak.sources > 1 and kind.leak.how == how and not kind.leak.altered]
+        _draw(mixed, [kind.leak.sources for kind in kinds], kinds, how, colour)
+
     single.set(title="One copy", xlabel="rows that leaked", ylabel="% of leaks with a source accused", ylim=(-4, 104))
     mixed.set(title=f"Several copies, {_MIXED_ROWS} rows", xlabel="copies", xticks=_COALITIONS)
     for axes in (single, mixed):
@@ -370,8 +345,6 @@ def _figure(found: Sequence[Named]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, x: Sequence[int], found: Sequence[Named], name: str, colour: str) -> None:
-    axes.plot(x, [100 * (each.right or 0.0) for each in found], color=colour, marker="o", markersize=4, label=name)
-
-
-STUDY = Study(default_source="ml-1m", run=_run)
+def _draw(axes: Axes, x: Sequence[int], kinds: Sequence[Attribution], name: str, colour: str) -> None:
+    shares = [100 * (kind.source_named or 0.0) for kind in kinds]
+    axes.plot(x, shares, color=colour, marker="o", markersize=4, label=name)

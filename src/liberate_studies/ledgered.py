@@ -12,22 +12,24 @@ from matplotlib.figure import Figure
 from liberate.errors import LiberateError
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.metrics import Metrics
-from liberate.timing import Progress
-from liberate_studies.drawing import OPEN, PRIVATE, panels
-from liberate_studies.findings import TIMES, Row, Study, StudyResults, free_lines, header, number, table
-from liberate_studies.rungs import Learned, Ledgered, fastest, federated, judge, ledgered, require_same, warm_up
-from liberate_studies.worlds import World, free
+from liberate_studies.drawing import OPEN, PRIVATE, name_bars, panels
+from liberate_studies.rungs import TIMES, Learned, Ledgered, fastest, federated, judge, ledgered, require_same
+from liberate_studies.study import StudyResults, StudyRun
+from liberate_studies.tables import free_lines, header, number, table
+from liberate_studies.worlds import Job, free
 
 _MODES = {"plain": ("privacy.mode=plain",), "local, ε = 8": ("privacy.mode=local", "privacy.epsilon=8")}
 
-_PARTS = {
-    "learning": (("fit", "sum", "solve"), OPEN),
-    "grid and noise": (("noise",), PRIVATE),
-    "hashes": (("hash",), "#bcdccd"),
-    "signatures": (("sign", "verify"), "#7fb8a0"),
-    "database": (("store",), "#2a7f62"),
-}
 _REST = "everything else"
+_PARTS = {
+    "learning": ("fit", "sum", "solve"),
+    "grid and noise": ("noise",),
+    "hashes": ("hash",),
+    "signatures": ("sign", "verify"),
+    "database": ("store",),
+    _REST: (),
+}
+_COLOURS = dict(zip(_PARTS, (OPEN, PRIVATE, "#bcdccd", "#7fb8a0", "#2a7f62", "#d9dadc"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,12 @@ class Pair:
     """The same run without and with the ledger; their models are the same to the bit.
 
     Attributes:
-        name: The mode.
         without: The arithmetic alone.
         recorded: On the ledger.
-        metrics: Of the last model.
-        byte_count: Size of the ledger on disk.
     """
 
-    name: str
     without: Learned
     recorded: Ledgered
-    metrics: Metrics
-    byte_count: int
 
     @property
     def ratio(self) -> float:
@@ -54,25 +50,49 @@ class Pair:
         return self.recorded.seconds / self.without.seconds
 
 
-def measure(world: World, name: str, settings: Sequence[str], scratch: Path, progress: Progress) -> Pair:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What one half of a pair took.
+
+    Attributes:
+        mode: The mode.
+        side: `without` or `with` the ledger.
+        rounds: Rounds of the run.
+        parts: Seconds by part of the work.
+        ratio: Its time over that without the ledger; None where it is that one.
+        metrics: Of the last model.
+    """
+
+    mode: str
+    side: str
+    rounds: int
+    parts: Mapping[str, float]
+    ratio: float | None
+    metrics: Metrics
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.parts.values())
+
+
+def measure(study: StudyRun, name: str, job: Job) -> Pair:
     """Run a job with and without the ledger, verify the ledger, and compare the models.
 
     Raises:
         LiberateError: The ledger does not verify, or the models differ.
     """
-    job = world.job(*settings)
-    warm_up(job)
-    progress(f"{name}, on the ledger")
-    recorded = fastest(lambda: ledgered(job, Path(mkdtemp(dir=scratch), "run")))
+    federated(job)  # loads and compiles what is needed, so that no measured time holds it
+    study.progress(f"{name}, on the ledger")
+    recorded = fastest(lambda: ledgered(job, Path(mkdtemp(dir=study.scratch), "run")))
     audit = verify_ledger(recorded.run.ledger_folder, key=recorded.run.verifier_key)
     if not (audit.ok and audit.trusted):
         first = audit.findings[0]
         raise LiberateError(f"the ledger of this study does not verify: {first.place}: {first.reason}")
-    progress(f"{name}, without ledger")
+
+    study.progress(f"{name}, without ledger")
     without = fastest(lambda: federated(job, recorded.first_root))
     require_same(without, recorded.recorded)
-    size = sum(file.stat().st_size for file in recorded.run.ledger_folder.iterdir())
-    return Pair(name, without, recorded, judge(job, without.models[-1]), size)
+    return Pair(without, recorded)
 
 
 def same_models(pair: Pair) -> str:
@@ -83,78 +103,82 @@ def same_models(pair: Pair) -> str:
     )
 
 
-def _run(world: World, is_quick: bool, scratch: Path, progress: Progress) -> StudyResults:
+def run(study: StudyRun) -> StudyResults:
+    """Measure, and say what was found."""
+    world = study.world
     baselines = free(world, world.job())
-    pairs = [measure(world, name, settings, scratch, progress) for name, settings in _MODES.items()]
-    sides = [
-        (pair, side, found) for pair in pairs for side, found in (("without", pair.without), ("with", pair.recorded))
+    pairs = {name: measure(study, name, world.job(*settings)) for name, settings in _MODES.items()}
+    timings = [
+        Timing(
+            mode=name,
+            side=side,
+            rounds=learned.rounds,
+            parts=_parts(learned),
+            ratio=ratio,
+            metrics=judge(world.job(*_MODES[name]), learned.models[-1]),
+        )
+        for name, pair in pairs.items()
+        for side, learned, ratio in (("without", pair.without, None), ("with", pair.recorded, pair.ratio))
     ]
-    rows: list[Row] = [
-        {
-            "series": f"{pair.name}, {side} ledger",
-            "part": part,
-            "seconds": seconds,
-            "rmse": pair.metrics.rmse,
-            "ndcg_at_10": pair.metrics.ndcg_at_10,
-            "rounds": found.rounds,
-        }
-        for pair, side, found in sides
-        for part, seconds in _parts(found).items()
-    ]
-    lines = free_lines(baselines, 6)
-    for pair, side, found in sides:
-        ratio = "-" if side == "without" else f"{pair.ratio:.1f}"
-        accuracy = [number(pair.metrics.rmse), number(pair.metrics.ndcg_at_10)]
-        lines.append([f"{pair.name}, {side} ledger", str(found.rounds), *accuracy, number(found.seconds, 2), ratio])
-    page = "\n\n".join(
-        [
+
+    return StudyResults(
+        rows={"baselines": list(baselines.values()), "timings": timings},
+        page=[
             header("Federated on the ledger", world),
-            table(["", "rounds", "RMSE", "NDCG@10", "seconds", "with / without"], lines),
-            "\n".join(f"- {pair.name}: {_facts(pair)}" for pair in pairs),
+            table(
+                ["", "rounds", "RMSE", "NDCG@10", "seconds", "with / without"],
+                [*free_lines(baselines.values(), 6), *map(_line, timings)],
+            ),
+            "\n".join(f"- {name}: {_facts(pair)}" for name, pair in pairs.items()),
             "The time with the ledger begins before the first key is drawn and holds enrolment, messages, commitments, "
             "a signature of each participant in each round and its check, and the database.",
             TIMES,
-        ]
+        ],
+        figure=_figure(timings),
+        alt="Seconds by part of the work, without and with the ledger, in the modes plain and local.",
     )
-    alt = "Seconds by part of the work, without and with the ledger, in the modes plain and local."
-    return StudyResults(rows=rows, page=page, figure=_figure([(p, s, _parts(f)) for p, s, f in sides]), alt=alt)
+
+
+def _line(timing: Timing) -> list[str]:
+    return [
+        f"{timing.mode}, {timing.side} ledger",
+        str(timing.rounds),
+        number(timing.metrics.rmse),
+        number(timing.metrics.ndcg_at_10),
+        number(timing.seconds, 2),
+        number(timing.ratio, 1),
+    ]
 
 
 def _facts(pair: Pair) -> str:
-    result = pair.recorded.result
+    result = pair.recorded.run.result
+    size = sum(file.stat().st_size for file in pair.recorded.run.ledger_folder.iterdir())
     return (
-        f"{result.entry_count:,} entries in {pair.byte_count / 1e6:.1f} MB, "
-        f"{pair.byte_count / result.entry_count:,.0f} bytes an entry; root `{result.root}`; every signature, rule and "
+        f"{result.entry_count:,} entries in {size / 1e6:.1f} MB, "
+        f"{size / result.entry_count:,.0f} bytes an entry; root `{result.root}`; every signature, rule and "
         f"derived row verified again.\n  {same_models(pair)}"
     )
 
 
-def _parts(found: Learned) -> dict[str, float]:
-    """Give seconds by named part, and what is left."""
-    parts = {name: sum(found.parts.get(key, 0.0) for key in keys) for name, (keys, _) in _PARTS.items()}
-    return parts | {_REST: found.seconds - sum(parts.values())}
+def _parts(learned: Learned) -> dict[str, float]:
+    """Return seconds by named part, and what is left."""
+    parts = {name: sum(learned.parts.get(key, 0.0) for key in keys) for name, keys in _PARTS.items()}
+    return parts | {_REST: learned.seconds - sum(parts.values())}
 
 
-def _figure(sides: Sequence[tuple[Pair, str, Mapping[str, float]]]) -> Figure:
+def _figure(timings: Sequence[Timing]) -> Figure:
     figure, (axes,) = panels(2.7, 1, 1)
-    colours = {name: colour for name, (_, colour) in _PARTS.items()} | {_REST: "#d9dadc"}
     places = [0.0, 1.0, 2.5, 3.5]
-    for place, (pair, side, parts) in zip(places, sides, strict=True):
+    for place, timing in zip(places, timings, strict=True):
         left = 0.0
-        for name, seconds in parts.items():
-            axes.barh(place, seconds, left=left, color=colours[name], height=0.8, label=name if place == 0 else None)
+        for name, seconds in timing.parts.items():
+            axes.barh(place, seconds, left=left, color=_COLOURS[name], height=0.8, label=None if place else name)
             left += seconds
-        text = f" {left:.2f} s" if side == "without" else f" {left:.2f} s, {pair.ratio:.1f} times"
-        axes.text(left, place, text, va="center", fontsize=8.5)
-    axes.set_yticks(places, [f"{pair.name}, {side}" for pair, side, _ in sides])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.invert_yaxis()
-    axes.set(xlabel="seconds, on one machine", title="Time without and with the ledger")
+        times = "" if timing.ratio is None else f", {timing.ratio:.1f} times"
+        axes.text(left, place, f" {left:.2f} s{times}", va="center", fontsize=8.5)
+
+    name_bars(axes, [f"{timing.mode}, {timing.side}" for timing in timings], places)
     axes.margins(x=0.18)
-    axes.set_xlim(0, None)
+    axes.set(xlabel="seconds, on one machine", title="Time without and with the ledger", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8.5, handlelength=1, columnspacing=1.2)
     return figure
-
-
-STUDY = Study(default_source="ml-100k", run=_run)

@@ -19,7 +19,7 @@ from liberate.data.ratings import Ratings
 from liberate.errors import BadUpload, FederationError, PrivacyError
 from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.config import RoundMethod
-from liberate.model.leave_one_out import Effect, HeldOut, LeaveOneOut
+from liberate.model.leave_one_out import HeldOut, LeaveOneOut
 from liberate.model.metrics import rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
@@ -27,9 +27,11 @@ from liberate.model.ranking import top_n
 from liberate.model.upload_bounds import RatingBounds, rating_bounds
 from liberate.randomness import SimulatedRandomness, generator
 from liberate.units import to_nano
+from liberate_studies.rungs import first_secret
 from liberate_studies.worlds import SEED, Job
 
 Aim = Literal["random", "sign flip", "promotion"]
+Statistic = Literal["normal", "gradient"]
 Defence = Literal["none", "limits", "limits and trimming"]
 
 TRIM = 0.2
@@ -58,8 +60,8 @@ class Poisoning:
         target: Item to be promoted.
     """
 
-    statistic: Literal["normal", "gradient"]
-    defence: Defence
+    statistic: Statistic = "normal"
+    defence: Defence = "none"
     aim: Aim | None = None
     share: float = 0.0
     target: int = 0
@@ -86,19 +88,19 @@ class PoisoningEffect:
     by_held_out: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoisonedUploads:
-    """What was accepted in a round.
+@dataclass(frozen=True, slots=True)
+class _Suspicion:
+    """How much each person stands out, by three measures, summed over the rounds watched; each of shape (n_users,).
 
     Attributes:
-        base: The model it started from.
-        sent: By person; None of whom was refused.
-        sum: Of it.
+        size: Root of the mean squared norm of the person's rows, in units.
+        fit: By how much everybody else errs more because of the person, as the others' own uploads state it.
+        held_out: Likewise, as held-out ratings know it.
     """
 
-    base: Model
-    sent: Sequence[FixedPointStatistics | None]
-    sum: UploadAggregate
+    size: Float64Array
+    fit: Float64Array
+    held_out: Float64Array
 
 
 def poisoners_of(n_users: int, share: float) -> BoolArray:
@@ -111,51 +113,59 @@ def poisoners_of(n_users: int, share: float) -> BoolArray:
 
 def poisoned(job: Job, attack: Poisoning, rounds: int) -> PoisoningEffect:
     """Learn some rounds beside poisoners, and judge what came of it."""
-    own, plan = job.split.train, job.plan
-    is_hostile = poisoners_of(own.n_users, attack.share)
-    model = plan.first_model(job.dataset, SimulatedRandomness(SEED).secret("initial model", 1))
+    train_part, plan = job.split.train, job.plan
+    is_hostile = poisoners_of(train_part.n_users, attack.share)
     attackers = {int(user): _Poisoner(attack, int(user)) for user in np.flatnonzero(is_hostile)}
-    size, fit, held_out = np.zeros(own.n_users), np.zeros(own.n_users), np.zeros(own.n_users)
+    suspicion = _Suspicion(*np.zeros((3, train_part.n_users)))
+
+    model = plan.first_model(job.dataset, first_secret(job))
     for number in range(rounds):
         stage = plan.stage_after(model)
         try:
-            seen = _round(model, stage, own, attack, attackers)
+            sent = _uploads(model, stage, train_part, attack, attackers)
+            trimmed_nano = to_nano(TRIM) if attack.defence == "limits and trimming" else 0
+            total = _sum(stage, sent, trimmed_nano)
             if attackers and number < WATCHED:
-                size += sizes(seen)
-                found = effects(job, stage, seen)
-                fit += [effect.fit for effect in found]
-                held_out += [effect.held_out or 0.0 for effect in found]
-            model = stage.solver.solve(model, seen.sum.total(stage.mechanism.fraction_bits))
+                _watch(suspicion, job, model, stage, sent)
+            model = stage.solver.solve(model, total.total(stage.mechanism.fraction_bits))
         except (FederationError, PrivacyError):  # no model, or one from which honest numbers leave the grid
-            return PoisoningEffect(by_size=_found(size, is_hostile))
+            return PoisoningEffect(by_size=_share_found(suspicion.size, is_hostile))
+
     return replace(
-        _judged(job, model, is_hostile, attack),
-        by_size=_found(size, is_hostile),
-        by_fit=_found(fit, is_hostile),
-        by_held_out=_found(held_out, is_hostile),
+        _judge(job, model, is_hostile, attack),
+        by_size=_share_found(suspicion.size, is_hostile),
+        by_fit=_share_found(suspicion.fit, is_hostile),
+        by_held_out=_share_found(suspicion.held_out, is_hostile),
     )
 
 
-def _round(
-    model: Model, stage: RoundMethod, own: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]
-) -> PoisonedUploads:
+_Sent = Sequence[FixedPointStatistics | None]
+"""What is accepted in a round, by person; None of whom was refused."""
+
+
+def _uploads(
+    model: Model, stage: RoundMethod, ratings: Ratings, attack: Poisoning, attackers: Mapping[int, _Poisoner]
+) -> _Sent:
     n_rows, bits = stage.statistic.shape[0], stage.mechanism.fraction_bits
-    sent = stage.mechanism.release(stage.statistic.compute(model, own), n_rows, [], exact=False)
+    honest = stage.mechanism.release(stage.statistic.compute(model, ratings), n_rows, [], exact=False)
     limits = None if attack.defence == "none" else rating_bounds(model)
-    uploads: list[FixedPointStatistics | None] = [_part(sent, user) for user in range(own.n_users)]
+    uploads: list[FixedPointStatistics | None] = [_part(honest, user) for user in range(ratings.n_users)]
     for user, poisoner in attackers.items():
-        uploads[user] = poisoner.upload(model, _part(sent, user), limits, bits)
-    trimmed_nano = to_nano(TRIM) if attack.defence == "limits and trimming" else 0
+        uploads[user] = poisoner.upload(model, _part(honest, user), limits, bits)
+    return uploads
+
+
+def _sum(stage: RoundMethod, sent: _Sent, trimmed_nano: int = 0) -> UploadAggregate:
     total = UploadAggregate.empty(stage.statistic.shape, trimmed_nano)
-    for upload in uploads:
+    for upload in sent:
         if upload is not None:
             total.add(upload)
     total.settle()
-    return PoisonedUploads(base=model, sent=uploads, sum=total)
+    return total
 
 
 def _part(sent: FixedPointStatistics, user: int) -> FixedPointStatistics:
-    """Give what one of the devices sends."""
+    """Return what one of the devices sends."""
     begin, end = int(sent.indptr[user]), int(sent.indptr[user + 1])
     return FixedPointStatistics(
         indptr=np.array([0, end - begin]),
@@ -176,7 +186,7 @@ class _Poisoner:
     def upload(
         self, model: Model, honest: FixedPointStatistics, limits: RatingBounds | None, fraction_bits: int
     ) -> FixedPointStatistics | None:
-        """Give what is sent instead of an honest upload; None where nothing of the kind would pass."""
+        """Return what is sent instead of an honest upload; None where nothing of the kind would pass."""
         forge = self._forgery(model, honest, fraction_bits)
         if limits is None:
             return forge(UNCHECKED)
@@ -193,25 +203,25 @@ class _Poisoner:
     def _forgery(
         self, model: Model, honest: FixedPointStatistics, fraction_bits: int
     ) -> Callable[[float], FixedPointStatistics]:
-        """Give the upload for each reach."""
+        """Return what makes the upload of each reach."""
+        scale, k = math.ldexp(1.0, fraction_bits), model.n_factors + 1
         low, high = (model.low - model.centre) / model.unit, (model.high - model.centre) / model.unit
-        k, n = model.n_factors + 1, len(honest.indices)
-        scale = math.ldexp(1.0, fraction_bits)
-        items = honest.indices
-        direction, targets = np.zeros(k), np.zeros(n)
         spread = np.sqrt(np.diag(np.linalg.inv(model.float64("user_precision"))))
+
+        items = honest.indices
         match self._attack.aim:
             case None:
                 return lambda reach: honest
-            case "random":
-                direction = spread * self._rng.standard_normal(k)
-                targets = self._rng.choice(np.array([low, high]), n)
             case "sign flip":
                 return lambda reach: _flipped(honest, reach, k, self._attack)
+            case "random":
+                direction = spread * self._rng.standard_normal(k)
+                targets = self._rng.choice(np.array([low, high]), len(items))
             case "promotion":
                 items = np.union1d(items, [self._attack.target]).astype(np.int32)
-                direction[-1] = -spread[-1]
+                direction = np.append(np.zeros(k - 1), -spread[-1])
                 targets = np.where(items == self._attack.target, high, low)
+
         if self._attack.statistic == "normal":
             return lambda reach: _of_side(items, reach * direction, targets, scale)
         return lambda reach: _of_errors(items, reach * direction, reach * np.sign(targets), honest.tails[0], scale)
@@ -228,19 +238,18 @@ def _flipped(honest: FixedPointStatistics, reach: float, k: int, attack: Poisoni
 
 
 def _of_side(items: Int32Array, side: Float64Array, targets: Float64Array, scale: float) -> FixedPointStatistics:
-    """Give the normal equations of somebody with a certain side (p_u, b_u), and with such targets."""
-    k = len(side)
-    lower = np.tril_indices(k)
-    z = np.append(side[:-1], 1.0)
-    rows = np.concatenate([np.tile(np.outer(z, z)[lower], (len(items), 1)), (targets - side[-1])[:, None] * z], axis=1)
-    errors = float(((targets - side[-1]) ** 2).sum())
-    return _upload(items, rows * scale, np.concatenate([np.outer(side, side)[lower], side, [errors]]) * scale)
+    """Return the normal equations of somebody with a certain side (p_u, b_u), and with such targets."""
+    lower, z = np.tril_indices(len(side)), np.append(side[:-1], 1.0)
+    errors = targets - side[-1]
+    rows = np.concatenate([np.tile(np.outer(z, z)[lower], (len(items), 1)), errors[:, None] * z], axis=1)
+    tail = np.concatenate([np.outer(side, side)[lower], side, [(errors**2).sum()]])
+    return _upload(items, rows * scale, tail * scale)
 
 
 def _of_errors(
     items: Int32Array, side: Float64Array, errors: Float64Array, tail: Int64Array, scale: float
 ) -> FixedPointStatistics:
-    """Give the gradient of somebody with a certain side (p_u, b_u), and with such errors; the tail is an honest one."""
+    """Return the gradient of somebody with a certain side (p_u, b_u) and such errors; the tail is an honest one."""
     rows = errors[:, None] * np.append(side[:-1], 1.0)
     return _upload(items, rows * scale, tail.astype(np.float64))
 
@@ -255,24 +264,24 @@ def _upload(items: Int32Array, rows: Float64Array, tail: Float64Array) -> FixedP
     )
 
 
-def _found(scores: Float64Array, is_hostile: BoolArray) -> float | None:
-    """Give which part of the poisoners is among as many people of the highest scores; None where nobody is one."""
+def _share_found(scores: Float64Array, is_hostile: BoolArray) -> float | None:
+    """Return which part of the poisoners is among as many people of the highest scores; None where nobody is one."""
     n = int(is_hostile.sum())
     named: Int64Array = np.argsort(-scores, kind="stable")[:n]
     return float(is_hostile[named].mean()) if n else None
 
 
-def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) -> PoisoningEffect:
+def _judge(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) -> PoisoningEffect:
     """Judge a model by the held-out ratings of those who are no poisoners."""
-    own, test = job.split.train, job.split.test
-    profiles = fit_devices(model, own)
+    train_part, test = job.split.train, job.split.test
+    profiles = fit_devices(model, train_part)
     others = test.where(~is_hostile[test.users()])
     error = rmse(predict(model, profiles, others.users(), others.items), others.values)
-    rated = np.zeros(own.n_users, np.bool_)
-    rated[own.users()[own.items == attack.target]] = True
-    asked = np.flatnonzero(~is_hostile & ~rated).astype(np.int32)
+
+    raters = train_part.users()[train_part.items == attack.target]
+    asked = np.setdiff1d(np.flatnonzero(~is_hostile), raters).astype(np.int32)
     predicted = predict(model, profiles, asked, np.full(len(asked), attack.target, np.int32))
-    lists, _ = top_n(model, profiles, own, _LISTED)
+    lists, _ = top_n(model, profiles, train_part, _LISTED)
     return PoisoningEffect(
         rmse=error,
         predicted=float(predicted.mean()),
@@ -280,27 +289,20 @@ def _judged(job: Job, model: Model, is_hostile: BoolArray, attack: Poisoning) ->
     )
 
 
-def sizes(seen: PoisonedUploads) -> Float64Array:
-    """Give the root of the mean squared norm of each person's rows, in units, shape (n_users,)."""
-    found = [
-        0.0 if each is None else float((each.rows.astype(np.float64) ** 2).sum(axis=1).mean()) for each in seen.sent
-    ]
-    return np.sqrt(found)
+def _watch(suspicion: _Suspicion, job: Job, base: Model, stage: RoundMethod, sent: _Sent) -> None:
+    """Add what one round says of each person, as `trace --influence` does."""
+    bits = stage.mechanism.fraction_bits
+    for user, upload in enumerate(sent):
+        if upload is not None:
+            suspicion.size[user] += math.sqrt((upload.rows.astype(np.float64) ** 2).sum(axis=1).mean())
 
-
-def effects(job: Job, stage: RoundMethod, seen: PoisonedUploads) -> list[Effect]:
-    """Give by how much everybody else errs more because of each person's upload, as `trace --influence` does."""
-    total = UploadAggregate.empty(stage.statistic.shape)
-    accepted = [upload for upload in seen.sent if upload is not None]
-    for upload in accepted:
-        total.add(upload)
-    bits, own = stage.mechanism.fraction_bits, job.split.train
-    held_out = HeldOut.of(seen.base, fit_devices(seen.base, own), job.split.test)
-    n_rows = sum(len(upload.rows) for upload in accepted)
-    without = LeaveOneOut.of(stage.solver, seen.base, total.total(bits), n_rows, held_out)
+    # After the sizes, which count also where no model follows and this fails.
+    held_out = HeldOut.of(base, fit_devices(base, job.split.train), job.split.test)
+    n_rows = sum(len(upload.rows) for upload in sent if upload is not None)
+    without = LeaveOneOut.of(stage.solver, base, _sum(stage, sent).total(bits), n_rows, held_out)
     assert without is not None  # both statistics are solved item by item
-    unit = np.float64(math.ldexp(1.0, -bits))
-    return [
-        Effect(0.0, 0.0) if upload is None else without.effect(upload.indices, upload.rows * unit)
-        for upload in seen.sent
-    ]
+    for user, upload in enumerate(sent):
+        if upload is not None:
+            effect = without.effect(upload.indices, upload.rows * np.float64(math.ldexp(1.0, -bits)))
+            suspicion.fit[user] += effect.fit
+            suspicion.held_out[user] += effect.held_out or 0.0

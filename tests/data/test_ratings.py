@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from liberate.arrays import Int64Array
 from liberate.data.dataset import Dataset, content_digest
 from liberate.data.ratings import Ratings
-from liberate.data.splits import leave_last_out, random_split, random_split_of
+from liberate.data.splits import leave_last_out, random_split
 from liberate.errors import DataError
 
 Triple = tuple[int, int, float]
@@ -273,21 +273,9 @@ def test_leave_last_out_needs_times() -> None:
         leave_last_out(dataset_of([(0, 0, 1.0), (0, 1, 2.0)]))
 
 
-def test_a_validation_split_takes_part_of_the_ratings_and_repeats_with_its_seed() -> None:
-    ratings = ratings_of([(user, item, 3.0) for user in range(10) for item in range(10)], 10, 10)
-
-    first, again, other = (random_split_of(ratings, seed, 0.3) for seed in (1, 1, 2))
-
-    assert (first.train.n_ratings, first.test.n_ratings) == (70, 30)
-    assert triples_of(first.train) | triples_of(first.test) == triples_of(ratings)
-    assert triples_of(first.test) == triples_of(again.test) != triples_of(other.test)
-
-
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_a_part_to_hold_out_is_a_true_fraction(fraction: float) -> None:
     dataset = dataset_of([(0, 0, 1.0), (0, 1, 2.0)])
 
     with pytest.raises(ValueError, match="fraction"):
         random_split(dataset, 42, fraction)
-    with pytest.raises(ValueError, match="fraction"):
-        random_split_of(random_split(dataset).train, 42, fraction)

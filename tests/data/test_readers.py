@@ -342,10 +342,10 @@ def test_an_empty_id_is_refused(write: Callable[..., Path], empty: str) -> None:
 @pytest.mark.parametrize(
     ("rating", "reason"),
     [
-        ("x", "the rating 'x' is no number"),
-        ("", "the rating '' is no number"),
-        ("4,5", "the rating '4,5' is no number"),
-        ("0x4", "the rating '0x4' is no number"),
+        ("x", "the rating 'x' is not a number"),
+        ("", "the rating '' is not a number"),
+        ("4,5", "the rating '4,5' is not a number"),
+        ("0x4", "the rating '0x4' is not a number"),
         ("nan", "the rating is NaN, not a finite number"),
         ("NaN", "the rating is NaN, not a finite number"),
         ("inf", "the rating is infinite, not a finite number"),
@@ -414,7 +414,7 @@ def test_a_found_scale_is_stated(write: Callable[..., Path]) -> None:
 def test_no_scale_is_found_where_all_ratings_are_equal(write: Callable[..., Path]) -> None:
     path = write("any.csv", "user,item,rating\n1,1,3\n1,2,3\n")
 
-    assert refusal(path) == (None, "every rating is 3, which tells no scale")
+    assert refusal(path) == (None, "every rating is 3, which does not determine a scale")
     assert read(path, scale=(1, 5)).high == 5
 
 
@@ -434,9 +434,9 @@ def test_a_scale_that_is_no_range_is_refused(write: Callable[..., Path], scale: 
 @pytest.mark.parametrize(
     ("time", "reason"),
     [
-        ("noon", "the timestamp 'noon' is no number"),
+        ("noon", "the timestamp 'noon' is not a number"),
         ("nan", "the timestamp is NaN, not a finite number"),
-        ("1e300", "the timestamp is no time in seconds"),
+        ("1e300", "the timestamp is not a time in seconds"),
     ],
 )
 def test_a_time_that_is_none_is_refused(write: Callable[..., Path], time: str, reason: str) -> None:
@@ -512,7 +512,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "any.csv.gz"
     path.write_bytes(data)
 
-    assert refusal(path)[1].startswith("not a sound gzip file: CRC check failed")
+    assert refusal(path)[1].startswith("not a valid gzip file: CRC check failed")
 
 
 def test_text_that_is_not_utf_8_is_refused_with_its_line(write: Callable[..., Path]) -> None:
@@ -571,7 +571,7 @@ def test_parquet_columns_of_many_types_are_read(tmp_path: Path, columns: dict[st
         ({"user": pa.array(["2", "10", None])}, 3, "the user is missing"),
         ({"user": pa.array(["2", "10", ""])}, 3, "the user id is empty"),
         ({"rating": pa.array([5.0, 1.0, float("nan")])}, 3, "the rating is NaN, not a finite number"),
-        ({"rating": pa.array(["5", "1", "four"])}, 3, "the rating 'four' is no number"),
+        ({"rating": pa.array(["5", "1", "four"])}, 3, "the rating 'four' is not a number"),
         ({"user": pa.array([2.0, 10.0, 2.0])}, None, "the user column holds double, not text or integers"),
         ({"rating": pa.array([True, False, True])}, None, "the rating column holds bool, not numbers"),
         ({"item": pa.array([20, 3, 20])}, 3, "the user rated this item differently on line 1"),
@@ -601,7 +601,7 @@ def test_a_truncated_parquet_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = parquet_with(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
 
-    assert refusal(path)[1].startswith("not a sound Parquet file: ")
+    assert refusal(path)[1].startswith("not a valid Parquet file: ")
 
 
 # --- item files -------------------------------------------------------------------------------------------------------

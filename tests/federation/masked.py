@@ -1,4 +1,4 @@
-"""People in a masked round, and a coordinator that says what a test wants: nothing stands between it and them."""
+"""Participants of a masked round, and a coordinator that says what a test wants, without a transport between them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def signing_key(number: int) -> SigningKey:
 
 
 def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> Round:
-    """A masked round for some people."""
+    """Return a masked round for a cohort."""
     return Round(
         origin=ORIGIN,
         author=COORDINATOR_NUMBER,
@@ -77,11 +77,11 @@ def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> 
 
 @dataclass(slots=True)
 class Party:
-    """People with one device store, in one masked round.
+    """Participants of one host in one masked round.
 
     Attributes:
         folder: Where the store lies.
-        size: How many people; the first has the number `FIRST`.
+        size: How many participants; the first has the number `FIRST`.
         minimum: How many survivors the round promises.
     """
 
@@ -146,6 +146,7 @@ class Party:
         block = signed(
             Block(origin=ORIGIN, author=1, seq=1, parent=Digest(bytes(32)), count=1, state_root=tree.root(), time_us=1)
         )
+
         request = ShareKeysRequest(
             entry=self.entry,
             block=block,

@@ -54,9 +54,9 @@ def test_bytes_that_are_no_model_are_refused(data: st.DataObject) -> None:
 def test_truncated_and_extended_models_are_refused(cut: int) -> None:
     model = encode_model(initial(NORMAL, 3, 1.0, 5.0, SECRET))
 
-    with pytest.raises(DataError, match="these bytes are no model"):
+    with pytest.raises(DataError, match="these bytes are not a model"):
         decode_model(model[:cut])
-    with pytest.raises(DataError, match="these bytes are no model"):
+    with pytest.raises(DataError, match="these bytes are not a model"):
         decode_model(model + b"\0")
 
 
@@ -98,7 +98,7 @@ def test_auto_stands_for_the_gradient_where_noise_is_added(noisy: bool, name: st
 
 @pytest.mark.parametrize("scale", [(5.0, 5.0), (5.0, 1.0), (1.0, float("inf"))])
 def test_an_empty_scale_is_refused(scale: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="holds no two ratings"):
+    with pytest.raises(ValueError, match="has room for no two ratings"):
         initial(NORMAL, 3, *scale, SECRET)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from liberate.arrays import Float32Array
 from liberate.data.ratings import Ratings
-from liberate.data.splits import random_split_of
+from liberate.data.splits import Split
 from liberate.errors import FederationError
 from liberate.model.codec import encode_model
 from liberate.model.metrics import rmse
@@ -38,7 +38,9 @@ def _world(seed: int = 0) -> tuple[Ratings, Float32Array]:
 
 
 RATINGS, GENRES = _world()
-SPLIT = random_split_of(RATINGS, fraction=0.2)
+HELD_OUT = np.zeros(RATINGS.n_ratings, np.bool_)
+HELD_OUT[np.random.default_rng(7).permutation(RATINGS.n_ratings)[: round(0.2 * RATINGS.n_ratings)]] = True
+SPLIT = Split(train=RATINGS.where(~HELD_OUT), test=RATINGS.where(HELD_OUT))
 COPIES = SPLIT.train.select(np.arange(N_GIVERS))
 OTHERS = np.arange(N_GIVERS, N_USERS)
 FIRST = initial_pool(GENRES, 1.0, 5.0)
@@ -106,7 +108,7 @@ def test_answers_that_never_change_a_rating_are_learned_from_as_open_ones() -> N
     assert _error(sure) == pytest.approx(_error(OPEN.learn(FIRST, COPIES)), abs=0.02)
 
 
-def test_each_sender_has_an_epsilon_of_the_own() -> None:
+def test_each_sender_has_an_epsilon_of_its_own() -> None:
     """Half of the copies are open: undoing those too is worse than undoing the others alone."""
     mixed = [0 if sender % 2 else 10**9 for sender in range(COPIES.n_users)]
     is_open = (COPIES.users() % 2).astype(bool)

@@ -47,7 +47,7 @@ def test_entries_stand_where_the_index_of_a_pair_says() -> None:
 
 @pytest.mark.parametrize("length", [2, 4, 5])
 def test_a_vector_that_is_no_packed_matrix_is_refused(length: int) -> None:
-    with pytest.raises(ValueError, match="no packed symmetric matrix"):
+    with pytest.raises(ValueError, match="do not pack a symmetric matrix"):
         unpacked(np.zeros(length))
 
 

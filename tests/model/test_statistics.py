@@ -83,7 +83,7 @@ def half_error(model: Model, own: Ratings, profiles: Float32Array, items: Float6
 
 
 def test_gradient_points_down_the_squared_error() -> None:
-    """Central differences; the own side is fitted and stays fixed."""
+    """Central differences; each user's side is fitted and stays fixed."""
     own = noisy_world(n_users=8, n_items=5)
     model = learned(config_of("gradient", 2), own, 2)
     profiles = fit_devices(model, own)

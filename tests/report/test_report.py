@@ -139,7 +139,7 @@ def test_report_of_a_local_run_states_its_promise_and_warns(learn: Learn) -> Non
     notes = [note.words for note in promised.all("p") if "note" in note.attributes.get("class", "")]
     assert re.match(r"Signal-to-noise 0\.\d+, below 1\. In each round the noise is at least", notes[0])
     assert notes[1].startswith("Tuning. Choices made")
-    assert "It spent ε = 2 in all." in section(read(run), "trace").words
+    assert "They spent ε = 2 in all." in section(read(run), "trace").words
 
 
 def test_report_of_a_distributed_run_says_where_masks_and_noise_are(learn: Learn) -> None:
@@ -176,7 +176,7 @@ def test_report_of_a_distributed_run_names_the_epsilon_that_was_promised(learn: 
     cells = [[cell.words for cell in row.all("td")] for row in section(page, "promised").one("tbody").all("tr")]
     assert float(cells[0][0]) > 8
     assert [cell[1] for cell in cells] == ["10⁻⁵"] * 3
-    assert re.search(r"It spent ρ = 1\.\d+ in all\.", section(page, "trace").words)
+    assert re.search(r"They spent ρ = 1\.\d+ in all\.", section(page, "trace").words)
     texts = [text.words for text in section(page, "ledger").all("dd")]
     assert [text for text in texts if "in all runs" in text] == ["ε = 10 and ρ = 2 for a participant, in all runs"]
 
@@ -439,7 +439,7 @@ def test_damaged_ledger_is_reported_as_such(tmp_path: Path) -> None:
 
     page = read(load_run(tmp_path / "run"))
 
-    assert "The ledger does not hold." in page.one("header").words
+    assert "The ledger is not sound." in page.one("header").words
     assert "the check failed" in page.one("dl", **{"class": "tiles"}).words
     assert "Not verified." in section(page, "ledger").words
     assert "about 4" in section(page, "ledger").all("li")[0].words
@@ -467,7 +467,7 @@ def test_run_with_nothing_held_out_says_so(tmp_path: Path) -> None:
 
     learned = section(read(load_run(tmp_path / "run")), "learned")
 
-    assert "Nothing was held out" in learned.words
+    assert "No ratings were held out" in learned.words
     assert learned.all("svg") == []
     assert "RMSE" not in [cell.words.partition(" ")[0] for cell in learned.all("th")]
 
@@ -506,7 +506,7 @@ def test_a_run_for_good_lists_is_judged_by_its_lists(learn: Learn) -> None:
     text = read(learn("model.objective=implicit")).text
 
     assert "The model orders items and predicts no ratings. In lists of ten its NDCG on" in text
-    assert "the aim is good lists: no rating is predicted" in text
+    assert "trained to rank items: no rating is predicted" in text
     assert "RMSE on held-out ratings" not in text
     assert "nothing was held out" not in text
     assert "nan" not in text.lower().split()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
 from liberate.federation.coordinator.collection import CollectedRound, RoundCollector
 from liberate.federation.coordinator.exchange import RoundExchange
-from liberate.federation.store.device_rows import Device
+from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.wire.round_messages import RoundAnswer
@@ -319,9 +320,11 @@ def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monk
     keys: list[bytes] = []
     original = DeviceStore.put_answers
 
-    def spy(self: DeviceStore, round_number: int, seqs: object, outgoing: Sequence[object], **rest: object) -> None:
-        keys.extend(secret for o in outgoing for secret in (o.noise_key, o.upload_salt, o.profile_salt))  # type: ignore[attr-defined]
-        original(self, round_number, seqs, outgoing, **rest)  # type: ignore[arg-type]
+    def spy(
+        self: DeviceStore, round_number: int, answers: Sequence[tuple[int, int, OutboxMessage]], **rest: Any
+    ) -> None:
+        keys.extend(secret for *_, sent in answers for secret in (sent.noise_key, sent.upload_salt, sent.profile_salt))
+        original(self, round_number, answers, **rest)
 
     monkeypatch.setattr(DeviceStore, "put_answers", spy)
     train(configure(FIRST, *LOCAL), tmp_path / "first")

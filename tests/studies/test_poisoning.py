@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from liberate_studies import run_study
@@ -17,9 +17,8 @@ Rows = list[dict[str, Any]]
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The numbers of a quick study."""
     folder: Path = tmp_path_factory.mktemp("poisoning")
-    run_study("poisoning", is_quick=True, out=folder)
-    found: Rows = pq.read_table(folder / "results.parquet").to_pylist()
-    return found
+    trials: Rows = json.loads(run_study("poisoning", is_quick=True, out=folder).rows.read_bytes())["trials"]
+    return [trial["attack"] | trial["outcome"] | {"aim": trial["aim"]} for trial in trials]
 
 
 def error(rows: Rows, statistic: str, defence: str, aim: str, share: float) -> float | None:
@@ -68,7 +67,7 @@ def test_limits_and_trimming_take_nothing_from_the_honest_or_little(rows: Rows) 
 
 def test_a_trimmed_sum_keeps_an_item_off_the_lists(rows: Rows) -> None:
     listed = {
-        row["defence"]: row["target_listed"]
+        row["defence"]: row["listed"]
         for row in rows
         if row["statistic"] == "gradient" and row["share"] == 0.2 and row["aim"].endswith("rated often")
     }
@@ -79,7 +78,7 @@ def test_a_trimmed_sum_keeps_an_item_off_the_lists(rows: Rows) -> None:
 
 def test_the_trace_finds_who_flips_signs(rows: Rows) -> None:
     found = {
-        (row["defence"], row["share"]): row["found_by_fit"]
+        (row["defence"], row["share"]): row["by_fit"]
         for row in rows
         if row["statistic"] == "normal" and row["aim"] == "sign flip"
     }
@@ -89,7 +88,7 @@ def test_the_trace_finds_who_flips_signs(rows: Rows) -> None:
 
 
 def test_whoever_goes_beyond_all_limits_is_found_by_size(rows: Rows) -> None:
-    sizes = [row["found_by_size"] for row in rows if row["defence"] == "none" and row["share"]]
+    sizes = [row["by_size"] for row in rows if row["defence"] == "none" and row["share"]]
 
     assert sizes
     assert min(sizes) == 1.0

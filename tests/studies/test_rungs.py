@@ -70,7 +70,7 @@ def test_normal_equations_come_close_to_the_known_answer(world: World) -> None:
 
     error = judge(job, centralised(job).models[-1]).rmse
 
-    assert known["the world's own truth"]["rmse"] < error < 0.7 * known["damped biases"]["rmse"]
+    assert known["the world's own truth"].rmse < error < 0.7 * known["damped biases"].rmse
 
 
 def test_nothing_can_be_federated_where_nothing_leaves_a_device(world: World) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import msgspec
 import pytest
 
 from liberate.errors import LiberateError
@@ -13,11 +15,10 @@ from liberate.ledger.verification.findings import Finding
 from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 from liberate.settings import resolve
 from liberate_studies import STUDIES, run_study
-from liberate_studies.findings import number, table
+from liberate_studies.stamp import Stamp
+from liberate_studies.tables import number, table
 from liberate_studies.worlds import made_up
-
-_NOT_LEARNED = {"ledgered", "attacks", "leaks", "poisoning", "sharing", "unlearning"}
-"""Studies whose numbers are not about how good a model is."""
+from scripts.update_studies import FOLDER, pages
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -25,14 +26,16 @@ def test_quick_study_leaves_table_figure_numbers_and_settings(name: str, tmp_pat
     outcome = run_study(name, is_quick=True, out=tmp_path)
 
     page = outcome.table.read_text("utf-8")
-    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    rows = json.loads(outcome.rows.read_bytes())
+    assert outcome.name == name
     assert outcome.table == tmp_path / "table.md"
     assert page.startswith(outcome.text)
     assert page.startswith("# ")
-    assert "](figure.svg)" in page
     assert outcome.figure.read_text("utf-8").startswith("<?xml")
     assert outcome.figure.stat().st_size < 200_000
-    assert {"user mean", "damped biases", "most popular"} <= {row["series"] for row in rows} or name in _NOT_LEARNED
+    assert "](figure.svg)" in page
+    assert str(msgspec.convert(rows["stamp"], Stamp)) == page.splitlines()[-1]
+    assert rows["stamp"]["command"] == f"liberate study {name} --quick"
     assert "| damped biases " in page or name in {"attacks", "leaks", "poisoning", "sharing", "unlearning"}
     assert resolve(tmp_path / "settings.toml", environment={}).run.seed == 42
 
@@ -47,11 +50,13 @@ def test_study_without_times_comes_out_the_same_each_time(tmp_path: Path) -> Non
 def test_numbers_of_the_table_are_those_of_the_results(tmp_path: Path) -> None:
     outcome = run_study("centralised", is_quick=True, out=tmp_path)
 
-    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
-    last = max((row for row in rows if row["series"] == "normal equations"), key=lambda row: row["round"])
+    (curve,) = (
+        curve for curve in json.loads(outcome.rows.read_bytes())["curves"] if curve["name"] == "normal equations"
+    )
+    last = curve["metrics"][-1]
     line = next(line for line in outcome.text.splitlines() if line.startswith("| normal equations"))
     assert [cell.strip() for cell in line.split("|")[2:5]] == [
-        str(last["round"]),
+        str(len(curve["metrics"]) - 1),
         number(last["rmse"]),
         number(last["ndcg_at_10"]),
     ]
@@ -74,6 +79,8 @@ def test_quick_study_of_named_data_takes_its_densest_corner(tmp_path: Path) -> N
     outcome = run_study("centralised", data=str(source), is_quick=True, out=tmp_path / "out")
 
     assert "The densest corner of mine: 120 users, 90 items" in outcome.text
+    assert outcome.name == "centralised-mine"
+    assert "`liberate study centralised --data mine --quick`" in outcome.table.read_text("utf-8")
 
 
 def test_study_refuses_a_ledger_that_does_not_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +91,34 @@ def test_study_refuses_a_ledger_that_does_not_verify(tmp_path: Path, monkeypatch
 
     with pytest.raises(LiberateError, match="does not verify: entry 3: it was swapped"):
         run_study("ledgered", is_quick=True, out=tmp_path)
+
+
+def test_study_without_matplotlib_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure")
+    monkeypatch.delitem(sys.modules, "liberate_studies.study")
+
+    with pytest.raises(LiberateError, match="not installed") as caught:
+        run_study("centralised", out=tmp_path / "out")
+
+    assert caught.value.hint == "pip install 'liberate-rec[studies]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_pages_of_studies_are_those_that_the_script_writes() -> None:
+    written = {kind: {path.stem for path in FOLDER.glob(f"*.{kind}")} for kind in ("md", "svg", "json")}
+
+    assert written["md"] - {"index"} == written["svg"] == pages()
+    assert written["json"] <= pages()
+    listed = (FOLDER / "index.md").read_text("utf-8").partition("```{toctree}")[2].split()
+    assert pages() <= set(listed)
+
+
+def test_pages_of_studies_end_with_the_stamp_of_their_numbers() -> None:
+    for path in FOLDER.glob("*.json"):
+        stamp = msgspec.convert(json.loads(path.read_bytes())["stamp"], Stamp)
+
+        assert path.with_suffix(".md").read_text("utf-8").splitlines()[-1] == str(stamp)
 
 
 def test_unknown_study_is_refused_with_the_known_names(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_made_up_world_is_the_same_each_time_and_its_truth_fits(tmp_path: Path) 
     assert one.truth is not None
     assert one.truth.shape == (len(data.user_ids), len(data.item_ids))
     assert np.corrcoef(one.truth[data.users, data.items], data.values)[0, 1] > 0.85
-    assert free(one, one.job())["the world's own truth"]["rmse"] < 0.5
+    assert free(one, one.job())["the world's own truth"].rmse < 0.5
 
 
 def test_jobs_do_not_depend_on_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,30 @@
-"""`liberate consent`, `share`, `accept`, `withdraw`, `erase`: what a participant decides about the own data."""
+"""`liberate consent`, `share`, `accept`, `withdraw`, `erase`: what participants decide about their data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from liberate.cli.keys import Participant
-from liberate.cli.output import JsonFlag, print_json, print_pairs
+from liberate.cli.keys import Participant, note_unpublished
+from liberate.cli.output import JsonFlag, fields_of, print_json, print_pairs, print_result
 from liberate.cli.run import Folder
 
-if TYPE_CHECKING:
-    from liberate.runs.request_submission import RequestOutcome
-
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a training that owns the ledger.")]
-Entry = Annotated[int | None, typer.Option(metavar="ENTRY", help="Position of the consent on the ledger.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for a training that uses the ledger.")]
+Entry = Annotated[int | None, typer.Option(metavar="ENTRY", help="Position of the consent in the ledger.")]
+Recipients = Annotated[
+    list[str] | None,
+    typer.Option(help="Who may receive copies: participants, or pool for the coordinator; repeatable. Default: pool."),
+]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(help="Perturb each rating once with this epsilon; copies reveal no more. Default: exact ratings."),
+]
+Items = Annotated[
+    list[str] | None,
+    typer.Option("--item", help="An item whose rating may be copied; repeatable. Default: all items."),
+]
 
 _LOOK_EVERY_S = 0.2
 
@@ -23,32 +32,21 @@ _LOOK_EVERY_S = 0.2
 def consent(
     folder: Folder,
     participant: Participant,
-    to: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Who may get copies: participants, or pool for the coordinator; may be repeated. Without: pool."
-        ),
-    ] = None,
+    to: Recipients = None,
     shares: Annotated[int, typer.Option(min=1, help="How many copies may be handed over.")] = 10,
-    blocks: Annotated[int, typer.Option(min=1, help="For how many blocks of the ledger it lives.")] = 10_000,
-    epsilon: Annotated[
-        float | None,
-        typer.Option(help="Perturb each rating once at this epsilon; the copies reveal no more. Without: open copies."),
-    ] = None,
-    fraction: Annotated[float, typer.Option(min=0, max=1, help="Part of the ratings that copies have.")] = 1.0,
-    item: Annotated[
-        list[str] | None,
-        typer.Option(help="An item whose rating copies may have; may be repeated. Without: all items."),
-    ] = None,
+    blocks: Annotated[int, typer.Option(min=1, help="For how many blocks of the ledger it is valid.")] = 10_000,
+    epsilon: Epsilon = None,
+    fraction: Annotated[float, typer.Option(min=0, max=1, help="Fraction of the ratings to copy.")] = 1.0,
+    items: Items = None,
     purpose: Annotated[str, typer.Option(help="What the copies are for; recipients are told.")] = "",
     wait: Wait = 60,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let others have copies of a participant's ratings, within limits, until it is taken back."""
+    """Allow others to receive copies of a participant's ratings, within limits, until it is withdrawn."""
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.consent(
+    outcome = actions.consent(
         load_run(folder),
         participant,
         recipients=to or [actions.POOL_RECIPIENT],
@@ -56,27 +54,29 @@ def consent(
         blocks=blocks,
         epsilon=epsilon,
         rating_fraction=fraction,
-        items=item,
+        items=items,
         purpose=purpose,
         wait=_patience(wait),
     )
-    _print(found, as_json=as_json)
+    _print(outcome, as_json=as_json)
 
 
 def share(
     folder: Folder,
     participant: Participant,
-    to: Annotated[str, typer.Option(help="Who gets the copy: a participant, or pool for the coordinator.")] = "pool",
+    to: Annotated[
+        str, typer.Option(help="Who receives the copy: a participant, or pool for the coordinator.")
+    ] = "pool",
     consent: Entry = None,
     wait: Wait = 60,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hand a copy of a participant's ratings over, under the newest consent that names the recipient."""
+    """Hand over a copy of a participant's ratings, under the newest consent that names the recipient."""
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.share(load_run(folder), participant, recipient=to, consent=consent, wait=_patience(wait))
-    _print(found, as_json=as_json)
+    outcome = actions.share(load_run(folder), participant, recipient=to, consent=consent, wait=_patience(wait))
+    _print(outcome, as_json=as_json)
 
 
 def withdraw(
@@ -86,9 +86,9 @@ def withdraw(
     wait: Wait = 60,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take one consent back, or, without --consent, everything for good: no later round, answer or copy.
+    """Withdraw one consent; without --consent, withdraw from everything, permanently.
 
-    Models that have used the data stay as they are.
+    Then there are no further rounds, updates or copies. Models that have already used the data stay as they are.
     """
     from liberate.runs import actions
     from liberate.runs.folder import load_run
@@ -97,37 +97,31 @@ def withdraw(
 
 
 def erase(folder: Folder, participant: Participant, wait: Wait = 60, as_json: JsonFlag = False) -> None:
-    """Forget a participant for good: withdraw everything, destroy what is stored, ask whoever got copies to do so.
+    """Erase a participant permanently: withdraw all consents and destroy all stored data.
 
-    Nobody can undo it: the keys are overwritten.
+    Every recipient of a copy is asked to destroy it. This cannot be undone: the keys are overwritten.
     """
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = actions.erase(load_run(folder), participant, wait=_patience(wait))
-    _print(found, as_json=as_json)
+    _print(actions.erase(load_run(folder), participant, wait=_patience(wait)), as_json=as_json)
 
 
 def accept(
     folder: Folder,
     participant: Participant,
-    limit: Annotated[int | None, typer.Option(min=0, help="Copies at most; without it, as many as there are.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="How many copies at most; by default any number.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Set how many copies of others' ratings a participant takes: 0 declines all that come from now on."""
-    from liberate.json_edge import to_json
+    """Set how many copies of others' ratings a participant accepts; 0 declines all further copies."""
     from liberate.runs import actions
     from liberate.runs.folder import load_run
 
-    found = to_json(actions.set_copy_quota(load_run(folder), participant, limit=limit))
-    if as_json:
-        print_json(found)
-    else:
-        print_pairs(found)
+    print_result(actions.set_copy_quota(load_run(folder), participant, limit=limit), as_json=as_json)
 
 
 def _patience(seconds: float) -> Callable[[], bool]:
-    """Give what waits for a training: a little each time, so many seconds in all."""
+    """Return what waits for a training: a little each time, so many seconds in all."""
     import time
 
     end = time.monotonic() + seconds
@@ -141,18 +135,16 @@ def _patience(seconds: float) -> Callable[[], bool]:
     return wait
 
 
-def _print(outcome: RequestOutcome, *, as_json: bool) -> None:
-    from liberate.json_edge import to_json
-
-    found = to_json(outcome)
+def _print(outcome: object, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(outcome)
         return
-    print_pairs({name: value for name, value in found.items() if name != "under_way"})
-    if found["under_way"]:
-        print("under way: it is carried out when nobody is in the middle of a round; the ledger shows its entry then")
+    fields = fields_of(outcome)
+    is_queued = fields.pop("under_way")
+    print_pairs(fields)
+    if is_queued:
+        print("queued: this takes effect when the current round ends, and will then appear in the ledger")
         return
-    if found.get("simulated"):
-        print("note: this is a simulation, whose keys can be made again from its seed")
-    if not found["published"]:
-        print("note: too few witnesses have cosigned it; the next command that writes to the ledger asks them again")
+    if fields.get("simulated"):
+        print("note: this is a simulation, whose keys can be recreated from its seed")
+    note_unpublished(fields)

@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 import liberate
-from liberate.cli import actions, data, evidence, keys, ledger, privacy, run, study, trace, unlearn, witness
+from liberate.cli import (
+    actions,
+    data,
+    evidence,
+    keys,
+    ledger,
+    privacy,
+    proofs,
+    run,
+    study,
+    tiles,
+    trace,
+    unlearn,
+    witness,
+)
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -25,6 +39,10 @@ app.command("train")(run.train)
 app.command("evaluate")(run.evaluate)
 app.command("recommend")(run.recommend)
 app.add_typer(privacy.app, name="privacy")
+ledger.app.command("prove")(proofs.prove)
+ledger.app.command("verify-proof")(proofs.verify_proof)
+ledger.app.command("export")(tiles.export)
+ledger.app.command("verify-tiles")(tiles.verify_tiles)
 ledger.app.command("verify-evidence")(evidence.verify_evidence)
 ledger.app.command("evidence")(evidence.evidence)
 ledger.app.command("compare")(evidence.compare)
@@ -71,7 +89,7 @@ def main() -> None:
         print(f"error: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with the run", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         if "--verbose" in sys.argv:

@@ -1,23 +1,22 @@
-"""`liberate data`: get data sets and look at them."""
+"""`liberate data`: download data sets and look at them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs
+from liberate.cli.output import JsonFlag, print_json, print_result
 from liberate.cli.run import Assignments, assignments
 
-app = typer.Typer(help="Get data sets and look at them.", no_args_is_help=True)
+app = typer.Typer(help="Download data sets and look at them.", no_args_is_help=True)
 
 
 @app.command()
 def get(
     name: Annotated[str, typer.Argument(help="ml-100k, ml-1m, ml-latest-small, ...")],
-    to: Annotated[Path | None, typer.Option(help="Folder to keep it in; your data folder if not given.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to keep it in; by default your data folder.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Download a public data set, check it, and keep it where --data NAME finds it."""
@@ -36,13 +35,9 @@ def show(
     settings: Assignments = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Count users, items and ratings, and show how they are spread."""
+    """Count users, items and ratings, and show their distribution."""
     from liberate.data.summary import summary
     from liberate.runs.folder import load_dataset
     from liberate.settings import resolve
 
-    found = summary(load_dataset(resolve(None, assignments(source, settings))))
-    if as_json:
-        print_json(found)
-    else:
-        print_pairs(asdict(found))
+    print_result(summary(load_dataset(resolve(None, assignments(source, settings)))), as_json=as_json)

@@ -1,14 +1,15 @@
-"""`liberate keys`: signing keys in files that only their owner may read, and participants' keys on a run's ledger."""
+"""`liberate keys`: signing keys in files that only their owner may read, and participants' keys in a run's ledger."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table
+from liberate.cli.output import JsonFlag, fields_of, print_json, print_pairs, print_result, print_table
 from liberate.cli.run import Folder
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 Participant = Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")]
 
-app = typer.Typer(help="Make keys; show and change participants' keys.", no_args_is_help=True)
+app = typer.Typer(help="Create keys; show and change participants' keys.", no_args_is_help=True)
 
 
 class Kind(StrEnum):
@@ -28,12 +29,14 @@ class Kind(StrEnum):
 
 @app.command()
 def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the key; never overwritten.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write the key; an existing file is never overwritten.")
+    ],
     name: Annotated[str, typer.Option(help="Who signs with it: a witness's name, or a log's origin.")],
     kind: Annotated[Kind, typer.Option(help="What it signs: a witness cosigns, a log signs checkpoints and blocks.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Make an Ed25519 key from the system's randomness, and print what others check its signatures with."""
+    """Create an Ed25519 key from the system's randomness, and print the verifier key that others need."""
     import os
 
     from liberate.crypto.note import SignatureType, verifier_key
@@ -43,15 +46,12 @@ def new(
     signs = SignatureType.COSIGNATURE_V1 if kind is Kind.WITNESS else SignatureType.ED25519
     found = {"key_id": key_id(key.public), "verifier_key": verifier_key(name, key.public, signs), "file": str(file)}
     save_key(file, key)
-    if as_json:
-        print_json(found)
-    else:
-        print_pairs(found)
+    print_result(found, as_json=as_json)
 
 
 @app.command()
 def show(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Show a participant's key, and every one before it with the entry that changed it."""
+    """Show a participant's key and all earlier ones, each with the entry that changed it."""
     from liberate.runs.folder import load_run
     from liberate.runs.keys import show_key
 
@@ -59,32 +59,34 @@ def show(folder: Folder, participant: Participant, as_json: JsonFlag = False) ->
     if as_json:
         print_json(found)
         return
-    print_pairs({name: value for name, value in found.items() if name != "history"})
+    fields = fields_of(found)
+    history = fields.pop("history")
+    print_pairs(fields)
     print()
     columns = ("position", "act", "signed_by", "key_id")
-    print_table(columns, [[step[column] for column in columns] for step in found["history"]])
+    print_table(columns, [[change[column] for column in columns] for change in history])
 
 
 @app.command()
 def rotate(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Give a participant a new key; the present one signs for it, and the new one that it is held.
+    """Replace a participant's key with a new one; both keys sign the change.
 
-    If it is broken off, the same command, or the next one that writes to the ledger, ends it.
+    If it is interrupted, the same command, or the next one that writes to the ledger, completes it.
     """
     _change(folder, participant, "rotation", as_json=as_json)
 
 
 @app.command()
 def revoke(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Take the force of a participant's key away, signed by that key: no further update is made or accepted."""
+    """Revoke a participant's key, signed with that key: no further updates are made or accepted."""
     _change(folder, participant, "revocation", as_json=as_json)
 
 
 @app.command()
 def recover(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Give a participant a new key for a lost or revoked one, signed by the founder.
+    """Replace a participant's lost or revoked key with a new one; the founder signs the change.
 
-    What was spent stays spent: accounts belong to the number, not to the key.
+    Spent privacy budget stays spent: it belongs to the participant number, not to the key.
     """
     _change(folder, participant, "recovery", as_json=as_json)
 
@@ -93,10 +95,13 @@ def _change(folder: Path, participant: str, act: KeyChangeKind, *, as_json: bool
     from liberate.runs.folder import load_run
     from liberate.runs.keys import change_key
 
-    found = change_key(load_run(folder), participant, act)
-    if as_json:
-        print_json(found)
-        return
-    print_pairs(found)
-    if not found["published"]:
-        print("note: too few witnesses have cosigned it; the next command that writes to the ledger asks them again")
+    outcome = change_key(load_run(folder), participant, act)
+    print_result(outcome, as_json=as_json)
+    if not as_json:
+        note_unpublished(fields_of(outcome))
+
+
+def note_unpublished(outcome: Mapping[str, Any]) -> None:
+    """Say of a new entry if the checkpoint that covers it could not be published."""
+    if not outcome["published"]:
+        print("note: too few witnesses have cosigned this; the next command that writes to the ledger asks them again")

@@ -19,9 +19,23 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object an
 
 def print_json(value: object) -> None:
     """Print one JSON object. Numbers that are not finite become null."""
+    print(json.dumps(fields_of(value), ensure_ascii=False))
+
+
+def fields_of(value: object) -> dict[str, Any]:
+    """Return the fields of an answer by name, as JSON has them."""
     from liberate.json_edge import to_json
 
-    print(json.dumps(to_json(value), ensure_ascii=False))
+    fields: dict[str, Any] = to_json(value)
+    return fields
+
+
+def print_result(value: object, *, as_json: bool) -> None:
+    """Print an answer: as JSON, or as names and values in two columns."""
+    if as_json:
+        print_json(value)
+    else:
+        print_pairs(fields_of(value))
 
 
 def print_text(line: str, *, indent: int = 0) -> None:
@@ -41,12 +55,12 @@ def print_pairs(values: Mapping[str, Any]) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under a header; numbers are set to the right."""
-    texts = [[show(value) for value in row] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in texts)) if texts else len(name) for i, name in enumerate(columns)]
-    right = [bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
-             for i in range(len(columns))]  # fmt: skip
-    for line in [list(columns), *texts]:
-        cells = (f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
+    lines = [list(columns), *([show(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligns = [">" if rows and all(value is None or isinstance(value, int | float) for value in column) else "<"
+              for column in zip(*rows, strict=True)] or ["<"] * len(columns)  # fmt: skip
+    for line in lines:
+        cells = (f"{text:{align}{width}}" for text, align, width in zip(line, aligns, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
@@ -82,7 +96,7 @@ def show(value: Any) -> str:
 
 @contextmanager
 def progress_lines() -> Iterator[Any]:
-    """Give a function that shows each step on stderr: in place on a terminal, else a line each."""
+    """Yield a function that shows each step on stderr: in place on a terminal, else a line each."""
     begin = time.monotonic()
     if not sys.stderr.isatty():
         yield lambda text: print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs, print_table, progress_lines
+from liberate.cli.output import JsonFlag, fields_of, print_json, print_result, print_table, progress_lines
 
 if TYPE_CHECKING:
     from liberate.settings import Settings
@@ -23,7 +22,7 @@ Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 
 
 def assignments(data: str | None, others: list[str] | None) -> list[str]:
-    """Give all settings of the flags, `--data` as one among them."""
+    """Return all settings given by options, `--data` as one of them."""
     from json import dumps
 
     return ([] if data is None else [f"data.source={dumps(data)}"]) + (others or [])
@@ -33,21 +32,23 @@ def tell_unused(settings: Settings) -> None:
     """Say on stderr that an epsilon was set in a mode that keeps none: whoever sets one expects protection."""
     mode = settings.privacy.mode
     if settings.privacy.epsilon is not None and mode in ("device", "plain"):
-        print(f"note: mode {mode} makes no use of privacy.epsilon; local and distributed keep it", file=sys.stderr)
+        print(f"note: mode {mode} ignores privacy.epsilon; local and distributed guarantee it", file=sys.stderr)
 
 
 def train(
     config: Config = None,
     data: Source = None,
     settings: Assignments = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; a new one in runs/ if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option(help="Go on with a federation: its folder, or that of one of its runs; a new one if not given."),
+        typer.Option(
+            help="Continue a federation: its folder, or that of one of its runs; by default a new one is founded."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a federation on a signed ledger; the same command goes on with a run that was killed."""
+    """Train a federation on a signed ledger; the same command continues an interrupted run."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
     from liberate.runs.privacy_report import achieved_privacy, forecast_of
@@ -65,16 +66,14 @@ def train(
     warning = forecast_of(run)["warning"] if resolved.privacy.mode in ("local", "distributed") else None
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
-    if as_json:
-        print_json(asdict(result) | {"privacy": achieved_privacy(run)})
-    else:
-        print_pairs(asdict(result) | {"report": page})
+    rest = {"privacy": achieved_privacy(run)} if as_json else {"report": page}
+    print_result(fields_of(result) | rest, as_json=as_json)
 
 
 def evaluate(
     folder: Folder,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write held-out rows with predictions to this Parquet file.")
+        Path | None, typer.Option(help="Write held-out ratings with predictions to this Parquet file.")
     ] = None,
     top: Annotated[Path | None, typer.Option(help="Write everybody's top ten to this Parquet file.")] = None,
     as_json: JsonFlag = False,
@@ -91,7 +90,7 @@ def evaluate(
         write_predictions(predictions, run, found)
     if top is not None:
         write_top(top, run, found)
-    metrics = {"rmse": found.metrics.rmse} | asdict(found.metrics)
+    metrics = {"rmse": found.metrics.rmse} | fields_of(found.metrics)
     if as_json:
         print_json(metrics | {"baselines": found.baselines})
         return
@@ -106,13 +105,13 @@ def recommend(
     n: Annotated[int, typer.Option("-n", min=1, help="How many items.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recommend items to one participant, from the own ratings on the own device and the public model."""
+    """Recommend items to a participant, using the public model and the ratings on their device."""
     from liberate.runs.evaluate import recommend as recommend_to
     from liberate.runs.folder import load_run
 
     person, items = recommend_to(load_run(folder), participant, n)
     if as_json:
-        print_json(asdict(person) | {"items": [asdict(item) for item in items]})
+        print_json(fields_of(person) | {"items": items})
         return
     print(f"participant {person.number} (key {person.key_id}, user {person.user_id})")
     print_table(["rank", "item_id", "prediction", "title"], [[i.rank, i.item_id, i.prediction, i.title] for i in items])

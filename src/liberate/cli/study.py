@@ -18,14 +18,14 @@ def study(
             "poisoning."
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Data set; the study's own if not given.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data set; by default the study's own.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small, in seconds; a synthetic world without --data.")
+        bool, typer.Option("--quick", help="A small version that takes seconds; on synthetic data without --data.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the table and the figure.")] = Path("studies"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a study; its table and figure go into studies/NAME/."""
+    """Run a study; its table and figure are written to studies/NAME/."""
     from liberate_studies import run_study
 
     with progress_lines() as progress:

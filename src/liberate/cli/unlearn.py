@@ -1,20 +1,19 @@
-"""`liberate unlearn`: a further run without those who have left."""
+"""`liberate unlearn`: a further run without the participants who have left."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, print_pairs, progress_lines
+from liberate.cli.output import JsonFlag, fields_of, print_json, print_pairs, progress_lines
 from liberate.cli.run import Folder
 
 
 class Method(StrEnum):
-    """How to forget."""
+    """How to unlearn."""
 
     exact = "exact"
     fast = "fast"
@@ -26,16 +25,16 @@ def unlearn(
     method: Annotated[
         Method,
         typer.Option(
-            help="exact learns again from the last model without their data; fast estimates the model before last as "
-            "it would have been, and adds one round."
+            help="exact trains again from the last model without their data; fast estimates what the model before "
+            "last would have been, and adds one round."
         ),
     ] = Method.exact,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Learn again in one place, and say how far the models are from that.")
+        bool, typer.Option("--measure", help="Train again centrally, and measure how far the models are from that.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Forget all who have withdrawn everything, by a further run of the federation without them."""
+    """Unlearn all participants who have withdrawn from everything, by a further run without them."""
     from liberate import report
     from liberate.runs.folder import load_run
     from liberate.runs.unlearn import unlearn as forget
@@ -46,7 +45,7 @@ def unlearn(
             progress("writing the report")
             report.write(load_run(out))
     if as_json:
-        print_json(asdict(found))
+        print_json(found)
         return
-    values = {name: value for name, value in asdict(found).items() if value is not None and name != "result"}
-    print_pairs(values | ({} if found.result is None else {"run": found.result.run, "rmse": found.result.rmse}))
+    fields = {name: value for name, value in fields_of(found).items() if value is not None and name != "result"}
+    print_pairs(fields | ({} if found.result is None else {"run": found.result.run, "rmse": found.result.rmse}))

@@ -1,4 +1,4 @@
-"""`liberate witness`: cosign the checkpoints of other people's logs."""
+"""`liberate witness`: cosign the checkpoints of other parties' logs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from liberate.cli.output import JsonFlag
 
 
 def witness(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the witness keeps what it has cosigned.")],
-    name: Annotated[str, typer.Option(help="The witness's name, a schemeless URL such as witness.example/1.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the witness stores what it has cosigned.")],
+    name: Annotated[str, typer.Option(help="The witness's name, a URL without scheme such as witness.example/1.")],
     key: Annotated[Path, typer.Option(help="Its key, as `liberate keys new` writes it.")],
     log: Annotated[list[str], typer.Option(metavar="VKEY", help="Verifier key of a log; repeatable.")],
     replay: Annotated[
@@ -26,7 +26,7 @@ def witness(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8300,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cosign checkpoints that continue what was cosigned before; runs until it is told to end."""
+    """Cosign checkpoints that are consistent with those cosigned before; runs until it is stopped."""
     from liberate.service.witness import WitnessConfig, serve
 
     def announce(url: str, verifier_key: str) -> None:

@@ -97,6 +97,7 @@ def _check_profile(node: inspect.Type) -> None:
                 raise TypeError(f"{node.cls.__name__}: a member name is not ASCII")
             for field in fields:
                 _check_profile(field.type)
+
         case inspect.UnionType(types=members) | inspect.TupleType(item_types=members):
             for member in members:
                 _check_profile(member)

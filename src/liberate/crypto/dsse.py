@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def dsse_pae(payload_type: str, body: bytes) -> bytes:
-    """Give the bytes that a signature over a typed payload covers.
+    """Return the bytes that a signature over a typed payload covers.
 
     Source: DSSE v1.0.2, protocol.md, "PAE".
     """

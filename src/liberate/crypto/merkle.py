@@ -5,7 +5,7 @@ A perfect subtree is addressed by (level, index): it covers the leaves [index * 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from liberate.errors import ProofMismatch
@@ -16,7 +16,7 @@ EMPTY_ROOT = Digest(sha256(b"").digest())
 """Root of the tree without leaves (RFC 6962, 2.1)."""
 
 Node = Callable[[int, int], Digest]
-"""Gives the hash of the perfect subtree (level, index)."""
+"""Returns the hash of the perfect subtree (level, index)."""
 
 
 def leaf_hash(data: bytes) -> Digest:
@@ -62,7 +62,7 @@ class CompactRange:
         return completed
 
     def root(self) -> Digest:
-        """Give the root of the whole tree."""
+        """Return the root of the whole tree."""
         return _fold(self._roots)
 
 
@@ -120,12 +120,12 @@ class MutableTree:
             level[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = parent
 
     def root(self) -> Digest:
-        """Give the root of the whole tree."""
+        """Return the root of the whole tree."""
         return Digest(bytes(self._levels[-1])) if self.size else EMPTY_ROOT
 
 
 def root(leaf_hashes: Sequence[Digest]) -> Digest:
-    """Give the root over some leaf hashes."""
+    """Return the root over some leaf hashes."""
     edge = CompactRange()
     for leaf in leaf_hashes:
         edge.append(leaf)
@@ -144,6 +144,7 @@ def inclusion_proof(index: int, size: int, node: Node) -> list[Digest]:
     """
     if not 0 <= index < size:
         raise ValueError(f"0 <= index < size is wanted, not index {index} and size {size}")
+
     proof: list[Digest] = []
     begin, end = 0, size
     while end - begin > 1:
@@ -164,6 +165,7 @@ def consistency_proof(old: int, new: int, node: Node) -> list[Digest]:
     """
     if not 0 < old <= new:
         raise ValueError(f"0 < old <= new is wanted, not old {old} and new {new}")
+
     proof: list[Digest] = []
     begin, end = 0, new
     while end != old:
@@ -174,6 +176,7 @@ def consistency_proof(old: int, new: int, node: Node) -> list[Digest]:
         else:
             proof.append(_subtree_root(begin, middle, node))
             begin = middle
+
     if begin:
         proof.append(_subtree_root(begin, end, node))
     return proof[::-1]
@@ -190,20 +193,9 @@ def root_from_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[byt
     if not 0 <= index < size:
         raise ProofMismatch(f"no leaf {index} in a tree of {size}")
     _check_digests(leaf, *proof)
-    place, last = index, size - 1
     node = leaf
-    for sibling in proof:
-        if last == 0:
-            raise ProofMismatch("the inclusion proof is too long")
-        if place & 1 or place == last:
-            node = node_hash(sibling, node)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            node = node_hash(node, sibling)
-        place, last = place >> 1, last >> 1
-    if last:
-        raise ProofMismatch("the inclusion proof is too short")
+    for sibling, is_left in _siblings(index, size - 1, proof):
+        node = node_hash(sibling, node) if is_left else node_hash(node, sibling)
     return node
 
 
@@ -234,25 +226,46 @@ def verify_consistency(old: int, new: int, proof: Sequence[bytes], old_root: Dig
         if proof or old_root != new_root:
             raise ProofMismatch("trees of one size have one root and an empty proof")
         return
+
+    # The root of a perfect old tree is a node of the new one, and so not part of the proof.
     _check_digests(old_root, new_root, *proof)
     path = list(proof) if old & (old - 1) else [old_root, *proof]
     if not path:
         raise ProofMismatch("the consistency proof is empty")
+
     shift = _trailing_zeros(old)
-    place, last = (old - 1) >> shift, (new - 1) >> shift
     old_node = new_node = Digest(path[0])
-    for sibling in path[1:]:
-        if last == 0:
-            raise ProofMismatch("the consistency proof is too long")
-        if place & 1 or place == last:
-            old_node, new_node = node_hash(sibling, old_node), node_hash(sibling, new_node)
-            while not place & 1 and place:
-                place, last = place >> 1, last >> 1
-        else:
-            new_node = node_hash(new_node, sibling)
-        place, last = place >> 1, last >> 1
-    if last or old_node != old_root or new_node != new_root:
+    for sibling, is_left in _siblings((old - 1) >> shift, (new - 1) >> shift, path[1:]):
+        new_node = node_hash(sibling, new_node) if is_left else node_hash(new_node, sibling)
+        if is_left:
+            old_node = node_hash(sibling, old_node)
+    if (old_node, new_node) != (old_root, new_root):
         raise ProofMismatch("the consistency proof does not lead to both roots")
+
+
+def _siblings(place: int, last: int, proof: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield the hashes of a proof from the leaf up, and whether each is the left one of its pair.
+
+    Args:
+        place: Index of the first node on its level.
+        last: Index of the last node of that level.
+        proof: The hashes.
+
+    Raises:
+        ProofMismatch: There are more or fewer than lead to the root.
+
+    Source: RFC 9162, 2.1.3.2 and 2.1.4.2.
+    """
+    for sibling in proof:
+        if last == 0:
+            raise ProofMismatch("the proof is too long")
+        is_left = bool(place & 1) or place == last
+        while is_left and place and not place & 1:
+            place, last = place >> 1, last >> 1
+        yield sibling, is_left
+        place, last = place >> 1, last >> 1
+    if last:
+        raise ProofMismatch("the proof is too short")
 
 
 def _check_digests(*digests: bytes) -> None:
@@ -265,7 +278,7 @@ def _trailing_zeros(number: int) -> int:
 
 
 def _split(size: int) -> int:
-    """Give the largest power of two below a size, size > 1."""
+    """Return the largest power of two below a size, size > 1."""
     return 1 << ((size - 1).bit_length() - 1)
 
 

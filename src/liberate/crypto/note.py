@@ -5,14 +5,13 @@ Source: C2SP signed-note, tlog-checkpoint, and tlog-cosignature (the Ed25519 for
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 
+from liberate.crypto.canonical_base64 import decode_base64, encode_base64
 from liberate.crypto.merkle import DIGEST_BYTES
 from liberate.crypto.signing import SigningKey, check_public_key, verify_signature
 from liberate.errors import InvalidRecord, NoQuorum
@@ -52,11 +51,11 @@ class VerifierKey:
         return sha256(self.name.encode() + b"\n" + self.type.value + self.public).digest()[:_KEY_HASH_BYTES]
 
     def line(self, signature: bytes) -> str:
-        """Give the line that puts a signature of this key under a note."""
-        return f"— {self.name} {base64.b64encode(self.key_hash + signature).decode()}\n"
+        """Return the line that puts a signature of this key under a note."""
+        return f"— {self.name} {encode_base64(self.key_hash + signature)}\n"
 
     def __str__(self) -> str:
-        blob = base64.b64encode(self.type.value + self.public).decode()
+        blob = encode_base64(self.type.value + self.public)
         return f"{self.name}+{self.key_hash.hex()}+{blob}"
 
 
@@ -69,7 +68,7 @@ class Checkpoint:
     root: Digest
 
     def __str__(self) -> str:
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ def parse_verifier_key(vkey: str, type: SignatureType = SignatureType.ED25519) -
         InvalidRecord: it is not well formed, or its key hash is not that of name, type and key.
     """
     name, _, rest = vkey.partition("+")
-    blob = _decode_base64(rest.partition("+")[2])
+    blob = decode_base64(rest.partition("+")[2])
     key = VerifierKey(name, blob[1:], type)
     _check_name(name)
     if str(key) != vkey:
@@ -119,7 +118,7 @@ def parse_witness_key(vkey: str) -> VerifierKey:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> str:
-    """Give the signed note of a checkpoint; the signer's name is the origin."""
+    """Return the signed note of a checkpoint; the signer's name is the origin."""
     text = str(checkpoint)
     return f"{text}\n{VerifierKey(checkpoint.origin, key.public).line(key.sign(text.encode()))}"
 
@@ -143,7 +142,7 @@ def verify_checkpoint(note: str, vkey: str) -> Checkpoint:
 
 
 def read_unverified(note: str) -> Checkpoint:
-    """Read a checkpoint without asking who has signed it.
+    """Read a checkpoint without checking who has signed it.
 
     Raises:
         InvalidRecord: not a well-formed checkpoint in a well-formed note.
@@ -155,7 +154,7 @@ def read_unverified(note: str) -> Checkpoint:
 
 
 def cosign(checkpoint: Checkpoint, name: str, key: SigningKey, time_s: int) -> str:
-    """Give the signature line by which a witness says that it has seen no larger or other tree of this log.
+    """Return the signature line by which a witness says that it has seen no larger or other tree of this log.
 
     Args:
         checkpoint: The checkpoint.
@@ -169,10 +168,10 @@ def cosign(checkpoint: Checkpoint, name: str, key: SigningKey, time_s: int) -> s
 
 
 def cosignature_times(note: str, witnesses: Sequence[str]) -> dict[str, int]:
-    """Say which witnesses have cosigned a note, and when; signatures by other keys are passed over.
+    """Return which witnesses have cosigned a note, and when; signatures by other keys are passed over.
 
     Args:
-        note: A signed note, the log's own signature checked elsewhere.
+        note: A signed note; the log's signature is checked elsewhere.
         witnesses: Their verifier keys.
 
     Returns:
@@ -221,14 +220,14 @@ def verify_cosigned_checkpoint(note: str, vkey: str, policy: WitnessPolicy) -> C
         NoQuorum: fewer witnesses have cosigned than the policy wants.
     """
     checkpoint = verify_checkpoint(note, vkey)
-    found = len(cosignature_times(note, policy.keys))
-    if found < policy.threshold:
-        raise NoQuorum(f"cosigned by {found} of {len(policy.keys)} witnesses, {policy.threshold} are wanted")
+    count = len(cosignature_times(note, policy.keys))
+    if count < policy.threshold:
+        raise NoQuorum(f"cosigned by {count} of {len(policy.keys)} witnesses, {policy.threshold} are wanted")
     return checkpoint
 
 
 def _split(note: str) -> tuple[str, list[str]]:
-    """Give text and signature lines of a note."""
+    """Return text and signature lines of a note."""
     text, blank, lines = note.rpartition("\n\n")
     if not blank or not lines.endswith("\n"):
         raise InvalidRecord("not a signed note: text, an empty line and signature lines are wanted")
@@ -236,16 +235,16 @@ def _split(note: str) -> tuple[str, list[str]]:
 
 
 def _parse_signature(line: str) -> tuple[str, bytes]:
-    """Give the signer's name, and key hash and signature, of a line."""
+    """Return the signer's name, and key hash and signature, of a line."""
     match = _SIGNATURE_LINE.fullmatch(line)
-    blob = _decode_base64(match["blob"]) if match else b""
+    blob = decode_base64(match["blob"]) if match else b""
     if match is None or len(blob) <= _KEY_HASH_BYTES:
         raise InvalidRecord(f"not a signature line: {line!r}")
     return match["name"], blob
 
 
 def _signatures(lines: Sequence[str], signer: VerifierKey) -> list[bytes]:
-    """Give what the lines hold for one key, unverified; every line must be well formed."""
+    """Return the signatures of one key among the lines, unverified; every line must be well formed."""
     parsed = [_parse_signature(line) for line in lines]
     prefix = signer.key_hash
     return [blob[_KEY_HASH_BYTES:] for name, blob in parsed if name == signer.name and blob.startswith(prefix)]
@@ -259,7 +258,7 @@ def _parse_checkpoint(text: str, origin: str) -> Checkpoint:
     lines = text.split("\n")
     if len(lines) != 4 or lines[0] != origin or not _SIZE.fullmatch(lines[1]):
         raise InvalidRecord(f"not a checkpoint of {origin}: origin, size and root are wanted")
-    root = _decode_base64(lines[2])
+    root = decode_base64(lines[2])
     if len(root) != DIGEST_BYTES:
         raise InvalidRecord(f"a root has {DIGEST_BYTES} bytes, not {len(root)}")
     return Checkpoint(origin, int(lines[1]), Digest(root))
@@ -268,14 +267,3 @@ def _parse_checkpoint(text: str, origin: str) -> Checkpoint:
 def _check_name(name: str) -> None:
     if not name or not name.isprintable() or any(c.isspace() or c == "+" for c in name):
         raise InvalidRecord(f"not a signer's name, without white space and plus signs: {name!r}")
-
-
-def _decode_base64(text: str) -> bytes:
-    """Decode standard base64, refusing every spelling but the canonical one."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRecord(f"not base64: {text!r}") from error
-    if base64.b64encode(data).decode() != text:
-        raise InvalidRecord(f"not canonical base64: {text!r}")
-    return data

@@ -1,4 +1,4 @@
-"""Encryption of what lies on a device (XChaCha20-Poly1305), and of what travels to the holder of a key (X25519)."""
+"""Encryption of what a device stores (XChaCha20-Poly1305), and of what is sent to the holder of a key (X25519)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def seal(key: bytes, plaintext: bytes, context: bytes) -> bytes:
 
 
 def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes:
-    """Give back what was sealed.
+    """Return what was sealed.
 
     Raises:
-        SealBroken: another key or context, or changed bytes.
+        SealBroken: Another key or context was used, or the bytes were changed.
     """
     if len(sealed) < NONCE_BYTES + TAG_BYTES:
         raise SealBroken("the sealed bytes are cut short")
@@ -68,7 +68,7 @@ def seal_to(public: bytes, plaintext: bytes) -> bytes:
 
 
 def open_with(key: SigningKey, sealed: bytes) -> bytes:
-    """Give back what `seal_to` sealed to a key.
+    """Return what `seal_to` sealed to a key.
 
     Raises:
         SealBroken: It was sealed to another key, or was changed.

@@ -62,11 +62,11 @@ class SigningKey:
         return cls(public, secret)
 
     def sign(self, message: bytes) -> bytes:
-        """Give the 64 bytes of the message's signature."""
+        """Return the 64 bytes of the message's signature."""
         return bindings.crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
 
     def exchange_secret(self) -> bytes:
-        """Give the X25519 secret that belongs to the same point, 32 bytes (RFC 7748, 4.1)."""
+        """Return the X25519 secret that belongs to the same point, 32 bytes (RFC 7748, 4.1)."""
         return bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
 
 
@@ -95,7 +95,7 @@ def verify_signature(public: bytes, message: bytes, signature: bytes) -> None:
 
 
 def verify_batch(claims: Sequence[SignatureClaim], *, n_threads: int = 2) -> list[bool]:
-    """Say of each claim whether `verify_signature` would accept it, using one or two cores for large batches."""
+    """Return for each claim whether `verify_signature` would accept it, using one or two cores for large batches."""
     if len(claims) < _SMALLEST_BATCH or n_threads == 1:
         return _verify_all(claims)
     half = len(claims) // 2
@@ -115,7 +115,7 @@ def check_public_key(public: bytes) -> None:
 
 
 def key_id(public: bytes) -> KeyId:
-    """Give the short name of a public key: the first 16 hexadecimal digits of its SHA-256."""
+    """Return the short name of a public key: the first 16 hexadecimal digits of its SHA-256."""
     return KeyId(sha256(public).hexdigest()[:16])
 
 

@@ -37,7 +37,7 @@ class SignatureVerifierPool:
             self._idle.put(process)
 
     def submit(self, claims: Sequence[SignatureClaim]) -> Future[list[bool]]:
-        """Have it said of each claim whether `signing.verify` would accept it."""
+        """Find out in a process, for each claim, whether `verify_signature` would accept it."""
         return self._threads.submit(self._verify, claims)
 
     def close(self) -> None:

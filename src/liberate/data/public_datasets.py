@@ -182,12 +182,12 @@ def fetch(name: str, to: Path | None = None, *, sources: Sequence[Source] | None
             _logger.info("%s", error)
             failures.append(str(error))
         except OSError as error:
-            raise DataError(f"{name} cannot be kept in {target.parent}: {error.strerror}") from error
+            raise DataError(f"{name} cannot be stored in {target.parent}: {error.strerror}") from error
         else:
             return target
 
     raise DataError(
-        f"{name} cannot be had: {'; '.join(failures)}",
+        f"{name} could not be fetched: {'; '.join(failures)}",
         hint="get it by other means and name the path of its folder",
     )
 
@@ -239,6 +239,6 @@ def _known(name: str) -> Known:
 
 def _nearest(name: str) -> str:
     if name in KNOWN:
-        return "it is known, but was not fetched yet"
+        return "it is known but has not been fetched yet"
     near = difflib.get_close_matches(name, KNOWN)
     return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}"

@@ -169,7 +169,7 @@ def _timestamps(table: Table) -> Int64Array | None:
     if "timestamp" not in table.columns:
         return None
     seconds = table.numbers("timestamp")
-    table.refuse(np.abs(seconds) > _LARGEST_TIMESTAMP, lambda _: "the timestamp is no time in seconds")
+    table.refuse(np.abs(seconds) > _LARGEST_TIMESTAMP, lambda _: "the timestamp is not a time in seconds")
     return np.floor(seconds).astype(np.int64)
 
 
@@ -177,7 +177,7 @@ def _found_scale(table: Table, values: Float64Array) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise DataError(
-            f"every rating is {low:g}, which tells no scale",
+            f"every rating is {low:g}, which does not determine a scale",
             path=str(table.path),
             hint=f"say what the scale is: {_SCALE_FLAGS}",
         )

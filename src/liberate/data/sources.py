@@ -113,5 +113,5 @@ def _check_sha256(what: str, found: str, wanted: str) -> None:
     if found != wanted:
         raise DataError(
             f"{what}: wrong checksum: SHA-256 {found}, wanted {wanted}",
-            hint="something on the way changed the file; nothing was kept",
+            hint="something on the way changed the file; nothing was stored",
         )

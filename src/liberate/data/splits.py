@@ -31,7 +31,12 @@ def random_split(dataset: Dataset, seed: int = 42, fraction: float = 0.2) -> Spl
     Raises:
         ValueError: fraction is out of range.
     """
-    return _split(dataset, _random_mask(len(dataset.values), seed, fraction))
+    if not 0 < fraction < 1:
+        raise ValueError(f"the part to hold out is a fraction between 0 and 1; got {fraction}")
+    n = len(dataset.values)
+    held_out = np.zeros(n, np.bool_)
+    held_out[np.random.default_rng(seed).permutation(n)[: round(fraction * n)]] = True
+    return _split(dataset, held_out)
 
 
 def leave_last_out(dataset: Dataset) -> Split:
@@ -56,29 +61,6 @@ def learned_before(split: Split, known: Ratings) -> Split:
     """Hold out nothing that was learned from before: such ratings are moved to those to learn from."""
     moved = split.test.rated_in(known)
     return Split(train=split.train.updated(split.test.where(moved)), test=split.test.where(~moved))
-
-
-def random_split_of(ratings: Ratings, seed: int = 7, fraction: float = 0.1) -> Split:
-    """Hold out a random part of the ratings to learn from, to tune on: the test part stays unseen.
-
-    Args:
-        ratings: What to split.
-        seed: Fixes the permutation of the ratings, in their order by user and item.
-        fraction: Part to hold out, 0 < fraction < 1.
-
-    Raises:
-        ValueError: fraction is out of range.
-    """
-    held_out = _random_mask(ratings.n_ratings, seed, fraction)
-    return Split(train=ratings.where(~held_out), test=ratings.where(held_out))
-
-
-def _random_mask(n: int, seed: int, fraction: float) -> BoolArray:
-    if not 0 < fraction < 1:
-        raise ValueError(f"the part to hold out is a fraction between 0 and 1; got {fraction}")
-    chosen = np.zeros(n, np.bool_)
-    chosen[np.random.default_rng(seed).permutation(n)[: round(fraction * n)]] = True
-    return chosen
 
 
 def _split(dataset: Dataset, held_out: BoolArray) -> Split:

@@ -94,7 +94,7 @@ class Table:
             values: Float64Array = entries.cast(pa.float64(), safe=False).to_numpy()[codes]
         except pa.ArrowInvalid:
             is_bad = np.array([not _is_number(entry) for entry in entries], np.bool_)
-            self.refuse(is_bad[codes], lambda row: f"the {role} {entries[int(codes[row])].as_py()!r} is no number")
+            self.refuse(is_bad[codes], lambda row: f"the {role} {entries[int(codes[row])].as_py()!r} is not a number")
             raise
 
         self.refuse(
@@ -198,7 +198,7 @@ def _read_parquet(path: Path, columns: Mapping[str, str], roles: Mapping[str, bo
             table = file.read(columns=[names[place] for place in chosen.values()])
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"not a sound Parquet file: {str(error).splitlines()[0]}", path=str(path)) from error
+        raise DataError(f"not a valid Parquet file: {str(error).splitlines()[0]}", path=str(path)) from error
 
     return Table(
         path=path,

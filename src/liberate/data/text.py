@@ -127,7 +127,7 @@ def _content(path: Path, *, may_be_latin: bool) -> bytes:
     except EOFError as error:
         raise DataError("the gzip stream ends too early: the file is truncated", path=str(path)) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"not a sound gzip file: {error}", path=str(path)) from error
+        raise DataError(f"not a valid gzip file: {error}", path=str(path)) from error
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}", path=str(path)) from error
 

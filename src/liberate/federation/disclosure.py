@@ -38,7 +38,7 @@ def record_disclosure(
             hint="it cannot be changed; a federation that is founded now admits them",
         )
     (number,) = enrol(admitting, [auditor.public], "auditor")
-    writer = EntryWriter(ledger, auditor, number, admitting.stopwatch)
+    writer = EntryWriter(ledger, auditor, number)
     return writer.append(
         Disclosure(**writer.header(), participants=to_ranges(participants), reason=salted_commitment(salt, reason))
     )

@@ -28,7 +28,7 @@ from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 EnrolledRole = Literal["participant", "coordinator", "auditor"]
 
@@ -41,13 +41,11 @@ class Registrar:
         ledger: The ledger, owned by this process.
         founder: Key of the registrar.
         chunk: Entries per block.
-        stopwatch: Where sign is added up.
     """
 
     ledger: Ledger
     founder: SigningKey
     batch_size: int
-    stopwatch: Stopwatch
 
     def append(self, entries: Sequence[bytes]) -> None:
         """Append entries in blocks.
@@ -134,7 +132,7 @@ def enrol(admitting: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> li
     ledger, state = admitting.ledger, admitting.ledger.state
     missing = [key for key in keys if state.number_of(key) is None]
     number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
-    with admitting.stopwatch.measure("sign"):
+    with measure("sign"):
         entries = [
             sign(
                 Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
@@ -170,7 +168,7 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
             holding = msgspec.structs.replace(holding, dataset_seq=max(last, device.last_seq) + 1)
             renewed.append((device.slot, holding))
         record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
-        with admitting.stopwatch.measure("sign"):
+        with measure("sign"):
             signed.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
     devices.replace_data(renewed)
     admitting.append(signed)

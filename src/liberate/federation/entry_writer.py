@@ -13,7 +13,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Aborted, ModelRecord, Record, Round
 from liberate.ledger.interface import Ledger
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 
 class RecordHeader(TypedDict):
@@ -60,13 +60,11 @@ class EntryWriter:
         ledger: The ledger, owned by this process.
         key: The principal's signing key.
         number: Its number on the ledger.
-        stopwatch: Where sign is added up.
     """
 
     ledger: Ledger
     key: SigningKey
     number: int
-    stopwatch: Stopwatch
 
     def header(self, ahead: int = 0) -> RecordHeader:
         """Return the fields that the principal's next record begins with, or one so many records later."""
@@ -88,7 +86,7 @@ class EntryWriter:
         Raises:
             FederationError: The ledger refuses one of them.
         """
-        with self.stopwatch.measure("sign"):
+        with measure("sign"):
             block = [sign(record, self.key) for record in records]
         outcomes = self.ledger.append(block)
         return [

@@ -21,7 +21,6 @@ from liberate.federation.terms import ParticipationPolicy
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress
 from liberate.randomness import Clock, Randomness, RandomSource
-from liberate.timing import Stopwatch
 
 
 class OpenLedger(Protocol):
@@ -32,7 +31,6 @@ class OpenLedger(Protocol):
         folder: Path,
         log_key: SigningKey,
         clock: Clock,
-        stopwatch: Stopwatch,
         *,
         genesis: Callable[[], bytes] | None = None,
     ) -> Ledger:

@@ -25,7 +25,7 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import check_published
-from liberate.timing import Progress, Stopwatch, silent
+from liberate.timing import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,7 @@ def open_federation(access: FederationAccess) -> Iterator[FederationSession]:
         RolledBack: The ledger lacks what it has published, or what its devices have accepted.
     """
     with (
-        closing(
-            access.open_ledger(access.folder / "ledger", access.load_key("log"), access.source.clock, Stopwatch())
-        ) as ledger,
+        closing(access.open_ledger(access.folder / "ledger", access.load_key("log"), access.source.clock)) as ledger,
         DeviceStore(access.folder / "devices") as devices,
     ):
         _check_published(access, ledger)
@@ -80,7 +78,6 @@ def open_for_run(
     participation: RunParticipation,
     *,
     batch_size: int,
-    stopwatch: Stopwatch,
     claim: Callable[[Ledger], None] = lambda ledger: None,
     progress: Progress = silent,
 ) -> Iterator[RunSession]:
@@ -91,7 +88,6 @@ def open_for_run(
         parameters: What its genesis says or is to say.
         participation: Who takes part in the run.
         batch_size: Entries per block.
-        stopwatch: Where sign, verify and store are added up.
         claim: Called with the ledger when nobody else can append to it, before anything changes; may refuse.
         progress: Told each step.
 
@@ -106,14 +102,12 @@ def open_for_run(
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
     genesis = partial(genesis_entry, parameters, access.source, founder, log_key)
 
-    with closing(
-        access.open_ledger(access.folder / "ledger", log_key, access.source.clock, stopwatch, genesis=genesis)
-    ) as ledger:
+    with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
         _check_published(access, ledger)
         check_genesis(ledger.state.founding, parameters, access.source)
         claim(ledger)
 
-        finished = _settle(access, ledger, participation.run, stopwatch)
+        finished = _settle(access, ledger, participation.run)
 
         # Not before: salts follow from the ledger's root, and what was interrupted belongs to an earlier state.
         salts = access.randomness_at(ledger)
@@ -121,7 +115,7 @@ def open_for_run(
             access.folder / "devices", participation.user_ids, participation.ratings, access.source.randomness(), salts
         ) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            registrar = Registrar(ledger, founder, batch_size, stopwatch)
+            registrar = Registrar(ledger, founder, batch_size)
             (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
             enrol_participants(registrar, devices)
             commit_ratings(registrar, devices)
@@ -133,7 +127,7 @@ def open_for_run(
                 publisher=access.publisher(ledger),
                 finished=finished,
                 policy=_policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms),
-                coordinator=EntryWriter(ledger, coordinator_key, number, stopwatch),
+                coordinator=EntryWriter(ledger, coordinator_key, number),
                 cohort=_agree(ledger, devices, participation),
             )
 
@@ -159,7 +153,7 @@ def _finish_interrupted(ledger: Ledger, devices: DeviceStore) -> tuple[KeyChange
     return tuple(finished)
 
 
-def _settle(access: FederationAccess, ledger: Ledger, run: int, stopwatch: Stopwatch) -> tuple[KeyChange, ...]:
+def _settle(access: FederationAccess, ledger: Ledger, run: int) -> tuple[KeyChange, ...]:
     """Finish what was interrupted before a run, and abort the open round of another run, which is given up."""
     finished: tuple[KeyChange, ...] = ()
     if DeviceStore.exists(access.folder / "devices"):
@@ -168,7 +162,7 @@ def _settle(access: FederationAccess, ledger: Ledger, run: int, stopwatch: Stopw
 
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
-        writer = EntryWriter(ledger, access.load_key("coordinator"), current.record.author, stopwatch)
+        writer = EntryWriter(ledger, access.load_key("coordinator"), current.record.author)
         writer.abort(current.record, "given_up")
     return finished
 

@@ -33,27 +33,33 @@ def decode_model(data: bytes) -> Model:
     """Read a model back from its bytes.
 
     Raises:
-        DataError: the bytes are no encoded model, or not the one encoding of it.
+        DataError: The bytes are no encoded model, or not the one encoding of it.
     """
     try:
-        if not data.startswith(_MAGIC):
-            raise ValueError("the format is unknown")
-        end = data.index(b"\n", len(_MAGIC))
-        header = json.loads(data[len(_MAGIC) : end])
-        arrays: dict[str, Array] = {}
-        place = end + 1
-        for name, dtype, shape in header["arrays"]:
-            if dtype not in _DTYPES:
-                raise ValueError(f"{name} is of type {dtype}")
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(data, dtype, count, place).reshape(shape)
-            place += arrays[name].nbytes
-        result = Model.of(header["version"], header["statistic"], header["low"], header["high"], arrays)
-        if encode_model(result) != data:
+        model = _decoded(data)
+        if encode_model(model) != data:
             raise ValueError("it is not in canonical form")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(f"these bytes are no model: {error}") from error
-    return result
+        raise DataError(f"these bytes are not a model: {error}") from error
+    return model
+
+
+def _decoded(data: bytes) -> Model:
+    if not data.startswith(_MAGIC):
+        raise ValueError("the format is unknown")
+    end = data.index(b"\n", len(_MAGIC))
+    header = json.loads(data[len(_MAGIC) : end])
+
+    arrays: dict[str, Array] = {}
+    place = end + 1
+    for name, dtype, shape in header["arrays"]:
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name} is of type {dtype}")
+        count = int(np.prod(shape, dtype=np.int64))
+        arrays[name] = np.frombuffer(data, dtype, count, place).reshape(shape)
+        place += arrays[name].nbytes
+
+    return Model.of(header["version"], header["statistic"], header["low"], header["high"], arrays)
 
 
 def model_digest(data: bytes) -> Digest:

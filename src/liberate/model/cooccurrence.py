@@ -16,6 +16,7 @@ from liberate.arrays import Int32Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import device
 from liberate.model.model import Model, level_weights, packed_size
+from liberate.model.statistics import require
 
 MOST_GRAM_ITEMS = 65_535
 """So that the index of a pair fits in 31 bits."""
@@ -45,6 +46,7 @@ class Gram:
     def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         if model.statistic != self.name or len(model.arrays["gram_items"]) != self.n_chosen:
             raise ValueError(f"the model is not of a Gram over {self.n_chosen} items")
+
         places = selected_item_indices(model)
         rated = ratings.where(places[ratings.items] >= 0)
         weights = level_weights(model.float64("gram_weights"), rated.values, model.low, model.high)
@@ -74,8 +76,7 @@ class Popularity:
         return self.n_items, 1, 0
 
     def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
-        if model.statistic != self.name:
-            raise ValueError(f"the model is of {model.statistic}, not of popularity")
+        require(model, self.name)
         weights = level_weights(model.float64("gram_weights"), ratings.values, model.low, model.high)
         rows = np.empty((ratings.n_ratings, 1), np.float32)
         device.popularity_rows(ratings.indptr, weights, rows)

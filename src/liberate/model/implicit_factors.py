@@ -21,7 +21,7 @@ import numpy as np
 from liberate.arrays import Float32Array, Float64Array
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
-from liberate.model.solvers import AggregatedStatistics
+from liberate.model.solvers import AggregatedStatistics, IntegerSolver, solve_items
 from liberate.model.statistics import require
 from liberate.randomness import generator
 from liberate.units import from_nano, to_nano
@@ -44,10 +44,8 @@ def initial_weighted(n_factors: int, n_items: int, low: float, high: float, secr
         high: Highest rating of the scale, > low.
         secret: 32 bytes that fix the random factors.
     """
-    means = np.zeros((n_items, n_factors + 1), np.float32)
     factors = generator(secret).standard_normal((n_items, n_factors), dtype=np.float32)
-    means[:, :-1] = factors * np.float32(_INITIAL_DEVIATION)
-    return Model.of(0, "normal", low, high, _arrays(means, linear_algebra.outer(means), _BACKGROUND, _RIDGE))
+    return model_of_features(factors * np.float32(_INITIAL_DEVIATION), low, high)
 
 
 def model_of_features(features: Float32Array, low: float, high: float) -> Model:
@@ -63,7 +61,7 @@ def model_of_features(features: Float32Array, low: float, high: float) -> Model:
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedBayes:
+class WeightedBayes(IntegerSolver):
     """Solves each item's normal equations with the background's part, and tells devices theirs.
 
     Attributes:
@@ -78,26 +76,20 @@ class WeightedBayes:
 
     name: ClassVar[str] = "weighted/1"
 
-    def parameters(self) -> dict[str, int]:
-        return {
-            "n_factors": self.n_factors,
-            "background_nano": self.background_nano,
-            "ridge_nano": self.ridge_nano,
-        }
-
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
         background, ridge = from_nano(self.background_nano), from_nano(self.ridge_nano)
         k = self.n_factors + 1
         n_packed = packed_size(k)
-        counts = total.rows[:, n_packed - 1]
-        everybody = _with_one(total.tail[:n_packed], total.tail[n_packed:-1], total.n_participants)
+
+        # Every item is a little disliked by everybody, whether rated or not.
         rows = total.rows.copy()
-        rows[:, :n_packed] += background * everybody
-        means, moments = np.empty((len(rows), k)), np.empty((len(rows), n_packed))
-        precision = _PRECISION * _ridge(ridge, k)
-        server.solve_items(rows, _PRECISION, precision, np.zeros(k), means, moments)
-        error = (float(total.tail[-1]) + 1) / (float(math.fsum(counts)) + 1)
+        rows[:, :n_packed] += background * _with_one(
+            total.tail[:n_packed], total.tail[n_packed:-1], total.n_participants
+        )
+        means, moments = solve_items(rows, _PRECISION, _PRECISION * _ridge(ridge, k), np.zeros(k))
+
+        error = (float(total.tail[-1]) + 1) / (math.fsum(total.rows[:, n_packed - 1]) + 1)
         arrays = _arrays(means.astype(np.float32), moments.astype(np.float32), background, ridge)
         return model.next_version("normal", arrays | {"training_error": np.array([error])})
 

@@ -78,7 +78,7 @@ def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, F
 
     Args:
         model: An item model.
-        exclude: The people's own ratings: what speaks for other items, and is itself not recommended.
+        exclude: What the people have rated: it speaks for other items, and is itself not recommended.
         n: How many items, >= 1.
 
     Returns:
@@ -87,16 +87,19 @@ def rank_by_items(model: Model, exclude: Ratings, n: int) -> tuple[Int32Array, F
     """
     popularity = np.maximum(model.arrays["popularity"], 0)
     highest = popularity.max(initial=0)
-    own_scores = popularity * (_POPULARITY_SHARE / highest if highest > 0 else 0)
+    scores_of_items = popularity * (_POPULARITY_SHARE / highest if highest > 0 else 0)
+
     item_weights = model.arrays.get("item_weights", np.zeros((0, 0))).astype(np.float32, copy=False)
     features = model.arrays.get("item_features", np.zeros((model.n_items, 0))).astype(np.float32, copy=False)
     for table in (item_weights, features):
-        table.setflags(write=False)  # as a model's own: kernels are compiled once
+        # As a model's arrays are: for each kind of array kernels are compiled once.
+        table.setflags(write=False)
+
     is_learned = len(item_weights) > 0
     best = np.empty((exclude.n_users, n), np.int32)
     scores = np.empty((exclude.n_users, n), np.float32)
     ranking.rank_by_items(
-        own_scores.astype(np.float32),
+        scores_of_items.astype(np.float32),
         item_weights,
         model.arrays["gram_items"].astype(np.int32) if is_learned else np.zeros(0, np.int32),
         selected_item_indices(model) if is_learned else np.full(model.n_items, -1, np.int32),

@@ -15,7 +15,7 @@ import numpy as np
 from liberate.arrays import Float32Array, Float64Array
 from liberate.errors import FederationError
 from liberate.model.model import Array, Model
-from liberate.model.solvers import AggregatedStatistics
+from liberate.model.solvers import AggregatedStatistics, IntegerSolver
 from liberate.model.spectral import shrunk, unpacked
 from liberate.units import from_nano, to_nano
 
@@ -29,7 +29,7 @@ REPEATS_WITHIN = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class MostPopular:
+class MostPopular(IntegerSolver):
     """Takes the sum of popularities as it is and chooses the most popular items for the Gram that comes next.
 
     Attributes:
@@ -40,17 +40,18 @@ class MostPopular:
 
     name: ClassVar[str] = "popular/1"
 
-    def parameters(self) -> dict[str, int]:
-        return {"n_chosen": self.n_chosen}
-
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         popularity = total.rows[:, 0].copy()
-        best_first = np.lexsort((np.arange(len(popularity)), -popularity))
-        chosen = np.sort(best_first[: self.n_chosen]).astype(np.float64)
         arrays: dict[str, Array] = {"popularity": popularity} | _kept(model, "gram_weights", "item_features")
         if self.n_chosen:
-            arrays["gram_items"] = chosen
+            arrays["gram_items"] = most_popular(popularity, self.n_chosen)
         return model.next_version("gram" if self.n_chosen else model.statistic, arrays)
+
+
+def most_popular(popularity: Float64Array, n: int) -> Float64Array:
+    """Return the n most popular items, increasing, as an array of a model; of equal ones those of lower index."""
+    best_first = np.lexsort((np.arange(len(popularity)), -popularity))
+    return np.sort(best_first[:n]).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def cleaned(
     Where the signal is likely to lie is known before: what people rate together goes by how popular items are, and by
     their genres. The matrix is taken apart along the subspace of sqrt(popularity) times (1, features), which is small,
     so that little noise falls into it: what lies inside, what lies across and what lies outside. Of each part only what
-    stands out of its noise stays.
+    exceeds its noise stays.
 
     Args:
         gram: Sum of x xᵀ / |x|² with noise, shape (M, M).
@@ -124,11 +125,14 @@ def cleaned(
     s = deviation / math.sqrt(2)
     seen = np.maximum(popularity, _LEAST_SHARE * max(float(popularity.max(initial=0)), 1.0))
     basis = _likely(seen, features)
+
     inside = basis.T @ gram @ basis
     across = gram @ basis - basis @ inside
     outside = gram - basis @ (across + basis @ inside).T - across @ basis.T
+
     crossing = shrunk_table(across, s) @ basis.T
     kept = basis @ shrunk(inside, s).matrix() @ basis.T + crossing + crossing.T + shrunk(outside, s).matrix()
+
     result = shrunk(kept, 0.0).matrix()
     diagonal = seen * (max(float(np.trace(gram)), 1.0) / seen.sum())
     np.fill_diagonal(result, np.maximum(diagonal, np.diag(result)))
@@ -140,8 +144,7 @@ def _likely(popularity: Float64Array, features: Float32Array | None) -> Float64A
     n = len(popularity)
     known = np.ones((n, 1)) if features is None else np.concatenate([np.ones((n, 1)), features], axis=1)
     vectors, lengths, _ = np.linalg.svd(np.sqrt(popularity)[:, None] * known, full_matrices=False)
-    basis: Float64Array = vectors[:, lengths > 1e-6 * lengths.max(initial=0)]
-    return basis
+    return np.asarray(vectors[:, lengths > 1e-6 * lengths.max(initial=0)])
 
 
 def shrunk_table(table: Float64Array, deviation: float) -> Float64Array:
@@ -158,15 +161,14 @@ def shrunk_table(table: Float64Array, deviation: float) -> Float64Array:
     kept = values > deviation * (math.sqrt(m) + math.sqrt(n))
     y = values[kept]
     inner = (y**2 - deviation**2 * (m + n)) ** 2 - 4 * deviation**4 * m * n
-    result: Float64Array = (left[:, kept] * (np.sqrt(inner) / y)) @ right[kept]
-    return result
+    return np.asarray((left[:, kept] * (np.sqrt(inner) / y)) @ right[kept])
 
 
 def item_weights(gram: Float64Array, ridge: float) -> Float64Array:
     """Return B, what each item says for each other, shape (M, M), its diagonal zero.
 
     Raises:
-        FederationError: No people's ratings give such a matrix.
+        FederationError: No people's ratings lead to such a matrix.
     """
     diagonal = np.diag(gram)
     mean = float(diagonal.mean()) if len(diagonal) else 0.0

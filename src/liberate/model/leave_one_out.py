@@ -24,6 +24,9 @@ from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Model, packed_size
 from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes, noise_precision_of
 
+SolveItems = Callable[[Int32Array, Float64Array], tuple[Float64Array, Float64Array]]
+"""From items and their sums to their means and second moments, packed."""
+
 _BATCH = 20_000
 _OF_ITEMS = ("item_means", "velocity", "gradient_mean", "gradient_square")
 
@@ -49,7 +52,7 @@ class HeldOut:
 
         Args:
             base: The model that a round starts from.
-            profiles: The people's own sides under it, shape (n_users, K): those that they send their parts with.
+            profiles: The people's sides under it, shape (n_users, K): those that they send their parts with.
             ratings: What was held out.
 
         Raises:
@@ -61,14 +64,15 @@ class HeldOut:
         sums = np.zeros((base.n_items, packed_size(k) + k))
         users = ratings.users()
         targets = base.targets(ratings) - profiles[users, -1]
+
         for begin in range(0, ratings.n_ratings, _BATCH):
-            some = slice(begin, begin + _BATCH)
-            z = profiles[users[some]]
+            batch = slice(begin, begin + _BATCH)
+            z = profiles[users[batch]]
             z[:, -1] = 1.0
-            rows = np.concatenate([linear_algebra.outer(z), targets[some, None] * z], axis=1)
-            server.add_rows(sums, ratings.items[some], rows)
-        squares = targets.astype(np.float64) ** 2
-        return cls(sums, float(squares.sum()), ratings.n_ratings)
+            rows = np.concatenate([linear_algebra.outer(z), targets[batch, None] * z], axis=1)
+            server.add_rows(sums, ratings.items[batch], rows)
+
+        return cls(sums, float((targets.astype(np.float64) ** 2).sum()), ratings.n_ratings)
 
     def error(self, means: Float64Array) -> float:
         """Return the sum of squared errors with some items, shape (n_items, K); predictions are not clipped."""
@@ -107,7 +111,7 @@ class LeaveOneOut:
     base: Model
     total: AggregatedStatistics
     n_ratings: int
-    solve: Callable[[Int32Array, Float64Array], tuple[Float64Array, Float64Array]]
+    solve: SolveItems
     means: Float64Array
     moments: Float64Array
     held_out: HeldOut | None
@@ -118,15 +122,9 @@ class LeaveOneOut:
         cls, solver: Solver, base: Model, total: AggregatedStatistics, n_ratings: int, held_out: HeldOut | None
     ) -> LeaveOneOut | None:
         """Prepare to leave people out; None where the solver does not solve item by item."""
-        solve: Callable[[Int32Array, Float64Array], tuple[Float64Array, Float64Array]]
-        match solver:
-            case VariationalBayes():
-                count = math.fsum(total.rows[:, packed_size(solver.n_factors + 1) - 1])
-                solve = partial(_by_normal_equations, solver, base, noise_precision_of(count, float(total.tail[-1])))
-            case Descent():
-                solve = partial(_by_descent, solver, base, total)
-            case _:
-                return None
+        solve = _item_solver(solver, base, total)
+        if solve is None:
+            return None
         means, moments = solve(np.arange(base.n_items, dtype=np.int32), total.rows)
         return cls(
             base=base,
@@ -148,6 +146,7 @@ class LeaveOneOut:
         """
         others = self.total.rows[items] - rows
         means, moments = self.solve(items, others)
+
         if self.base.statistic == "normal":
             error = float(self.total.tail[-1])
             change = server.error_change(others, means, moments, self.means[items], self.moments[items])
@@ -155,6 +154,7 @@ class LeaveOneOut:
             error = float(self.total.tail[0])
             change = -2 * float((others * (means - self.means[items])).sum())
         fit = self._gain(error, change, self.n_ratings)
+
         if self.held_out is None:
             return Effect(fit, None)
         before = self.means[items]
@@ -166,17 +166,24 @@ class LeaveOneOut:
         return self.base.unit * (math.sqrt(error / count) - math.sqrt(max(0.0, error + change) / count))
 
 
-def _by_normal_equations(
-    solver: VariationalBayes, base: Model, noise_precision: float, _: Int32Array, rows: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    return solver.items(base, noise_precision, rows)
+def _item_solver(solver: Solver, base: Model, total: AggregatedStatistics) -> SolveItems | None:
+    """Return what solves some items by their sums, all else being as in the total; None where items hang together."""
+    match solver:
+        case VariationalBayes() as bayes:
+            count = math.fsum(total.rows[:, packed_size(bayes.n_factors + 1) - 1])
+            noise_precision = noise_precision_of(count, float(total.tail[-1]))
+            return lambda _, rows: bayes.items(base, noise_precision, rows)
+        case Descent():
+            return partial(_by_descent, solver, base, total)
+        case _:
+            return None
 
 
 def _by_descent(
     solver: Descent, base: Model, total: AggregatedStatistics, items: Int32Array, rows: Float64Array
 ) -> tuple[Float64Array, Float64Array]:
-    own = {name: array[items] for name, array in base.arrays.items() if name in _OF_ITEMS}
-    part = Model.of(base.version, base.statistic, base.low, base.high, {**base.arrays, **own})
+    selected = {name: base.arrays[name][items] for name in _OF_ITEMS if name in base.arrays}
+    part = Model.of(base.version, base.statistic, base.low, base.high, {**base.arrays, **selected})
     means = solver.solve(part, AggregatedStatistics(rows, total.tail, total.n_devices)).float64("item_means")
     return means, _packed(means)
 

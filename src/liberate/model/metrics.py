@@ -67,6 +67,7 @@ def evaluate_model(model: Model, profiles: Float32Array, split: Split, catalogue
     error = float("nan")
     if model.predicts_ratings:
         error = rmse(predict(model, profiles, split.test.users(), split.test.items), split.test.values)
+
     lists, _ = top_n(model, profiles, split.train, _N)
     ranking = judge_lists(lists, split.test, model.low, model.high, catalogue)
     return Metrics(rmse=error, **asdict(ranking))
@@ -82,6 +83,7 @@ def baselines(split: Split, low: float, high: float, catalogue: Catalogue | None
     train, test = split.train, split.test
     centre = float(train.values.mean(dtype=np.float64)) if train.n_ratings else (low + high) / 2
     train_users, test_users = train.users(), test.users()
+
     deviations = train.values - centre
     user_means = _damped_means(train_users, deviations, train.n_users, 0)
     item_biases = _damped_means(train.items, deviations, train.n_items, _DAMPING)
@@ -91,11 +93,12 @@ def baselines(split: Split, low: float, high: float, catalogue: Catalogue | None
         "user mean": centre + user_means[test_users],
         "damped biases": centre + item_biases[test.items] + user_biases[test_users],
     }
+    errors = {name: {"rmse": rmse(np.clip(values, low, high), test.values)} for name, values in predictions.items()}
+
     liked = train.items[train.values >= low + _RELEVANT * (high - low)]
     popularity = np.bincount(liked, minlength=train.n_items).astype(np.float32)
     lists, _ = rank(np.zeros((train.n_users, 1), np.float32), popularity[:, None], train, _N)
     ranking = asdict(judge_lists(lists, test, low, high, catalogue))
-    errors = {name: {"rmse": rmse(np.clip(values, low, high), test.values)} for name, values in predictions.items()}
     return errors | {"most popular": {name: value for name, value in ranking.items() if value is not None}}
 
 
@@ -124,8 +127,8 @@ def judge_lists(
     gains = 1 / np.log2(np.arange(2, _N + 2))
     best = np.concatenate([[0], np.cumsum(gains)])[np.minimum(counts, _N)]
     judged = counts > 0
-    listed = lists[lists >= 0]
-    exposure = np.bincount(listed, minlength=test.n_items)
+
+    exposure = np.bincount(lists[lists >= 0], minlength=test.n_items)
     return RankingMetrics(
         ndcg_at_10=_mean((hits @ gains)[judged] / best[judged]),
         recall_at_10=_mean(hits.sum(axis=1)[judged] / counts[judged]),
@@ -160,6 +163,7 @@ def _diversity(lists: Int32Array, catalogue: Catalogue) -> float:
     sizes = of.sum(axis=2)
     either = sizes[:, :, None] + sizes[:, None, :] - common
     distance = np.where(either > 0, 1 - common / np.maximum(either, 1), 0)
+
     is_pair = np.triu((lists >= 0)[:, :, None] & (lists >= 0)[:, None, :], 1)
     n_pairs = is_pair.sum(axis=(1, 2))
     judged = n_pairs > 0
@@ -170,8 +174,7 @@ def _damped_means(index: Int32Array, values: Float64Array | Float32Array, size: 
     """Return the mean of the values at each index, shape (size,), as if `damping` more of them were zero."""
     sums = np.bincount(index, values, size).astype(np.float64, copy=False)
     counts = np.bincount(index, minlength=size) + damping
-    means: Float64Array = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
-    return means
+    return np.asarray(np.divide(sums, counts, out=np.zeros(size), where=counts > 0))
 
 
 def _mean(values: Float64Array | BoolArray) -> float:

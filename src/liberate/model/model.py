@@ -55,7 +55,7 @@ class Model:
     Attributes:
         version: Rounds behind this model, >= 0.
         statistic: Name of the statistic it is learned from.
-        centre: Rating that stands for zero.
+        centre: Rating that is zero in standard units.
         low: Lowest rating of the scale.
         high: Highest rating of the scale, > low.
         arrays: Named arrays of float32 or float64, read only, in standard units.
@@ -76,7 +76,7 @@ class Model:
             ValueError: The scale is empty, an array is missing, of another shape, or holds impossible numbers.
         """
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"a scale from {low} to {high} holds no two ratings")
+            raise ValueError(f"a scale from {low} to {high} has room for no two ratings")
         _check_arrays(arrays)
         for array in arrays.values():
             array.setflags(write=False)
@@ -152,37 +152,53 @@ def level_weights(table: Float64Array, values: Float32Array, low: float, high: f
 
 def _check_arrays(arrays: Mapping[str, Array]) -> None:
     """Raise ValueError unless the arrays every device reads are there, fit together and are finite."""
-    shapes: dict[str, tuple[int, ...]]
-    if "popularity" in arrays and "item_means" not in arrays:
-        n = arrays["popularity"].size
-        shapes = {"popularity": (n,)}
-        if "gram_weights" not in arrays:
-            raise ValueError("no array gram_weights")
-        if "item_features" in arrays:
-            shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
-        if "item_weights" in arrays:
-            shapes["gram_items"] = (len(arrays["item_weights"]),)
-            shapes["item_weights"] = (len(arrays["item_weights"]),) * 2
-    else:
-        if "item_means" not in arrays or arrays["item_means"].ndim != 2:
-            raise ValueError("no table of item means")
-        n, k = arrays["item_means"].shape
-        shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
-        if "item_moments" in arrays:
-            shapes["item_moments"] = (n, packed_size(k))
+    is_item_model = "popularity" in arrays and "item_means" not in arrays
+    shapes = _shapes_of_item_model(arrays) if is_item_model else _shapes_of_factor_model(arrays)
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             raise ValueError(f"no array {name} of shape {shape}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
+
     if "noise_precision" in arrays and not arrays["noise_precision"][0] > 0:
         raise ValueError("noise_precision is not positive")
     for name in ("gram_weights", "level_targets"):
         if name in arrays and not (arrays[name].shape == (5,) and 0 <= arrays[name].min() <= arrays[name].max() <= 1):
             raise ValueError(f"{name} are not five numbers from 0 to 1")
     if "gram_items" in arrays:
-        _check_chosen(arrays["gram_items"], n)
+        _check_chosen(arrays["gram_items"], len(arrays["popularity" if is_item_model else "item_means"]))
+
+
+def _shapes_of_item_model(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the arrays of an item model must have, given what it has.
+
+    Raises:
+        ValueError: It has no weights of ratings.
+    """
+    if "gram_weights" not in arrays:
+        raise ValueError("no array gram_weights")
+    n = arrays["popularity"].size
+    shapes: dict[str, tuple[int, ...]] = {"popularity": (n,)}
+    if "item_features" in arrays:
+        shapes["item_features"] = (n, arrays["item_features"].size // max(n, 1))
+    if "item_weights" in arrays:
+        n_chosen = len(arrays["item_weights"])
+        shapes |= {"gram_items": (n_chosen,), "item_weights": (n_chosen, n_chosen)}
+    return shapes
+
+
+def _shapes_of_factor_model(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the arrays of a factor model must have, given what it has.
+
+    Raises:
+        ValueError: It has no table of item means.
+    """
+    if "item_means" not in arrays or arrays["item_means"].ndim != 2:
+        raise ValueError("no table of item means")
+    n, k = arrays["item_means"].shape
+    shapes = {"item_means": (n, k), "user_mean": (k,), "user_precision": (k, k), "noise_precision": (1,)}
+    return shapes | ({"item_moments": (n, packed_size(k))} if "item_moments" in arrays else {})
 
 
 def _check_chosen(chosen: Array, n_items: int) -> None:
@@ -201,7 +217,7 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
     """Return the model before the first round: small random item factors, and priors from public constants alone.
 
     Args:
-        config: With n_factors = 0 items are all zero, and a device fits its own bias and nothing else.
+        config: With n_factors = 0 items are all zero, and a device fits its bias and nothing else.
         n_items: Size of the catalogue, >= 0.
         low: Lowest rating of the scale.
         high: Highest rating of the scale, > low.
@@ -213,9 +229,11 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
     """
     statistic = statistic_name(config, noisy=noisy)
     k = config.n_factors + 1
+
     means = np.zeros((n_items, k), np.float32)
     factors = generator(secret).standard_normal((n_items, k - 1), dtype=np.float32)
     means[:, :-1] = factors * np.float32(_INITIAL_DEVIATION[statistic])
+
     arrays: dict[str, Array] = {"item_means": means, "user_mean": np.zeros(k)}
     match statistic:
         case "normal":
@@ -227,8 +245,7 @@ def initial(config: ModelConfig, n_items: int, low: float, high: float, secret: 
                 "noise_precision": np.array([INITIAL_NOISE_PRECISION]),
             }
         case "gradient":
-            ridge = np.full(k, config.reg)
-            ridge[-1] = config.bias_reg
+            ridge = np.append(np.full(k - 1, config.reg), config.bias_reg)
             arrays |= {"user_precision": np.diag(ridge), "noise_precision": np.ones(1)}
         case other:
             assert_never(other)
@@ -246,6 +263,4 @@ def statistic_name(config: ModelConfig, *, noisy: bool) -> Literal["normal", "gr
 
 def initial_precision(k: int) -> Float64Array:
     """Return the precision matrix of the prior that users and items start from, shape (k, k)."""
-    variances = np.full(k, _FACTOR_VARIANCE)
-    variances[-1] = _BIAS_VARIANCE
-    return np.diag(1 / variances)
+    return np.diag(1 / np.append(np.full(k - 1, _FACTOR_VARIANCE), _BIAS_VARIANCE))

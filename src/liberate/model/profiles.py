@@ -41,13 +41,16 @@ def fit_profiles(model: Model, ratings: Ratings, targets: Float32Array) -> Profi
     """
     if ratings.n_items != model.n_items:
         raise ValueError(f"ratings of {ratings.n_items} items, but a model of {model.n_items}")
+
     item_means, item_moments = model.item_means, item_moments_of(model)
     precision = model.float64("user_precision")
-    item_moments.setflags(write=False)  # as a model's own: kernels are compiled once
+    # As a model's arrays are: for each kind of array kernels are compiled once.
+    item_moments.setflags(write=False)
     n, k = ratings.n_users, item_means.shape[1]
     profiles = Profiles(
         np.empty((n, k), np.float32), np.empty((n, item_moments.shape[1]), np.float32), np.empty(n, np.float64)
     )
+
     device.fit_profiles(
         ratings.indptr,
         ratings.items,

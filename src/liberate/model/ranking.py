@@ -17,7 +17,7 @@ def top_n(model: Model, profiles: Float32Array, exclude: Ratings, n: int) -> tup
     Args:
         model: The public model.
         profiles: From `fit_devices`, shape (n_users, n_factors + 1).
-        exclude: The user's own ratings, which are not recommended again; one user per row of `profiles`.
+        exclude: What the users have rated, which is not recommended again; one user per row of `profiles`.
         n: How many items, >= 1.
 
     Returns:

@@ -1,10 +1,11 @@
-"""Which statistic and which solver a configuration stands for, and learning with both in one place."""
+"""Which statistic and which solver a configuration means, and learning with both in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from inspect import signature
-from typing import Any, Literal, assert_never
+from typing import Literal, TypeVar, assert_never
 
 import numpy as np
 
@@ -18,19 +19,19 @@ from liberate.model.kernels import server
 from liberate.model.model import Model, initial, statistic_name
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import BiasSums, Moments, Residuals, n_directions
-from liberate.model.solvers import AggregatedStatistics, Descent, Solver, VariationalBayes
+from liberate.model.solvers import AggregatedStatistics, Descent, ModelSource, Solver, VariationalBayes
 from liberate.model.statistics import Gradient, NormalEquations, Statistic
 from liberate.units import to_nano
 
 _BATCH = 512
 MOST_AUTO_ITEMS = 6_000
 """Largest catalogue for which the Gram is the default: its sum is then 18 million numbers, its solve 2 GB."""
-_SOLVERS: dict[str, type[Solver]] = {
+_SOLVERS: Mapping[str, Callable[..., Solver]] = {
     "variational/1": VariationalBayes,
     "weighted/1": WeightedBayes,
-    "sgd/1": Descent,
-    "momentum/1": Descent,
-    "adam/1": Descent,
+    "sgd/1": partial(Descent, "sgd"),
+    "momentum/1": partial(Descent, "momentum"),
+    "adam/1": partial(Descent, "adam"),
     "popular/1": MostPopular,
     "ease/1": Ease,
     "item_biases/1": ItemBiases,
@@ -38,6 +39,7 @@ _SOLVERS: dict[str, type[Solver]] = {
     "learned_prior/1": LearnedPrior,
     "item_residuals/1": ItemResiduals,
 }
+SourceT = TypeVar("SourceT", bound=ModelSource)
 _LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
 _CAUTION = 0.1
 
@@ -46,7 +48,7 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
     """Return the statistic that the next round computes from a model; `noisy` says whether noise is added to it.
 
     Raises:
-        ValueError: No statistic has the name that the model gives.
+        ValueError: No statistic has the name that the model states.
     """
     match model.statistic:
         case "normal":
@@ -57,12 +59,15 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
             return Popularity(model.n_items)
         case "gram" if "gram_items" in model.arrays:
             return Gram(len(model.arrays["gram_items"]))
+
+        # Releases of bounded norm, for noise on their sum.
         case "bias":
             return BiasSums(model.n_items)
         case "residuals":
             return Residuals(model.n_items, n_directions(model))
         case "moments":
             return Moments(model.n_factors)
+
         case other:
             raise ValueError(f"no statistic is called {other!r}")
 
@@ -118,26 +123,39 @@ def solver_from(name: str, parameters: Mapping[str, int]) -> Solver:
     Raises:
         ValueError: No solver has this name, or this one does not have exactly these parameters.
     """
-    if name not in _SOLVERS:
-        raise ValueError(f"no solver is called {name!r}")
-    kind = _SOLVERS[name]
-    known = signature(kind).parameters
-    given: dict[str, Any] = {key: value for key, value in parameters.items() if key in known}
-    if kind is Descent:
-        given["optimizer"] = name.partition("/")[0]
+    return rebuilt("solver", _SOLVERS, name, parameters)
+
+
+def rebuilt(
+    what: str, makers: Mapping[str, Callable[..., SourceT]], name: str, parameters: Mapping[str, int]
+) -> SourceT:
+    """Rebuild what made a model from its name and its parameters, some of which may follow from the others.
+
+    Args:
+        what: Names the kind of thing in the message.
+        makers: What makes one, by name.
+        name: See above.
+        parameters: See above.
+
+    Raises:
+        ValueError: Nothing has this name, or what has does not have exactly these parameters.
+    """
+    if name not in makers:
+        raise ValueError(f"no {what} is called {name!r}")
+    taken = signature(makers[name]).parameters
     try:
-        solver = kind(**given)
+        source = makers[name](**{key: value for key, value in parameters.items() if key in taken})
     except TypeError as error:
-        raise ValueError(f"solver {name} does not take {dict(parameters)}") from error
-    if (solver.name, solver.parameters()) != (name, dict(parameters)):
-        raise ValueError(f"solver {name} does not take {dict(parameters)}")
-    return solver
+        raise ValueError(f"{what} {name} does not take {dict(parameters)}") from error
+    if (source.name, source.parameters()) != (name, dict(parameters)):
+        raise ValueError(f"{what} {name} does not take {dict(parameters)}")
+    return source
 
 
 def first_model(
     config: ModelConfig, n_items: int, low: float, high: float, secret: bytes, *, noisy: bool = False
 ) -> Model:
-    """Return the model before the first round; arguments as of `factors.initial`."""
+    """Return the model before the first round; arguments as of `model.initial`."""
     if config.objective == "explicit":
         return initial(config, n_items, low, high, secret, noisy=noisy)
     match _implicit_statistic(config, n_items, noisy=noisy):

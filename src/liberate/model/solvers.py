@@ -7,7 +7,7 @@ bit. Parameters are integers for the same reason: they are printed in the ledger
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from liberate.model import model
 from liberate.model.kernels import linear_algebra, server
 from liberate.model.model import Array, Model, packed_size
 from liberate.model.statistics import require
-from liberate.units import from_nano
+from liberate.units import from_nano, to_nano
 
 FIRST_VERSION = "first_version"
 """Array of a model of a further run: the version that the run started at, shape (1,); without it, 0."""
@@ -28,6 +28,7 @@ _ADAM_MEAN_DECAY = 0.9
 _ADAM_SQUARE_DECAY = 0.99
 _ADAM_FLOOR = 1e-8
 _LARGEST = 8.0
+_KEPT_BY_DESCENT = ("user_mean", "user_precision", "noise_precision", FIRST_VERSION)
 _TOLERANCE = {"normal": 5e-3, "gradient": 1e-4}
 
 
@@ -53,27 +54,47 @@ class AggregatedStatistics:
         return self.n_devices + self.n_copies
 
 
-class Solver(Protocol):
-    """Turns a sum into the next model."""
+class ModelSource(Protocol):
+    """What made a model, as its entry in the ledger names it."""
 
     @property
     def name(self) -> str:
         """Name and version, such as `adam/1`; the version changes with the bits of the result."""
 
     def parameters(self) -> dict[str, int]:
-        """Return all that the result depends on besides model and sum."""
+        """Return all that the result depends on besides the base model and what was learned from."""
+
+
+class Solver(ModelSource, Protocol):
+    """Turns a sum into the next model."""
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         """Return the model of the next version.
 
         Raises:
             ValueError: The model belongs to another statistic or has another number of factors.
-            FederationError: No finite model follows from the sum: somebody uploaded what no ratings give.
+            FederationError: No finite model follows from the sum: somebody uploaded what no ratings lead to.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class VariationalBayes:
+class IntegerSolver:
+    """A solver whose result depends on its fields alone, all of them integers, besides model and sum.
+
+    Attributes:
+        repeats_within: Largest difference of an array of the model when the same sum is solved elsewhere: LAPACK is
+            needed; 0 where the solver repeats to the bit.
+    """
+
+    repeats_within: ClassVar[float] = 0.0
+
+    def parameters(self) -> dict[str, int]:
+        tolerance = {"repeats_within_nano": to_nano(self.repeats_within)} if self.repeats_within else {}
+        return asdict(self) | tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class VariationalBayes(IntegerSolver):
     """Solves each item's normal equations, then learns the priors and the noise precision (empirical Bayes).
 
     Priors are Gaussians with a mean and a full covariance, learned as if ten more users (items) of the initial prior
@@ -89,9 +110,6 @@ class VariationalBayes:
 
     name: ClassVar[str] = "variational/1"
 
-    def parameters(self) -> dict[str, int]:
-        return {"n_factors": self.n_factors}
-
     def items(self, model: Model, noise_precision: float, rows: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Solve some items, each by its own sums.
 
@@ -103,31 +121,29 @@ class VariationalBayes:
         Returns:
             E[w] and E[w wᵀ], packed, of these items, shapes (n, K) and (n, K(K + 1)/2).
         """
-        precision, mean = model.float64("item_precision"), model.float64("item_mean")
-        means = np.empty((len(rows), self.n_factors + 1))
-        moments = np.empty((len(rows), packed_size(self.n_factors + 1)))
-        server.solve_items(rows, noise_precision, precision, linear_algebra.multiply(precision, mean), means, moments)
-        return means, moments
+        precision = model.float64("item_precision")
+        return solve_items(
+            rows, noise_precision, precision, linear_algebra.multiply(precision, model.float64("item_mean"))
+        )
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "normal", self.n_factors)
-        k = self.n_factors + 1
-        n_packed = packed_size(k)
-        user_sum, user_mean_sum = total.tail[:n_packed], total.tail[n_packed:-1]
-        count = float(math.fsum(total.rows[:, n_packed - 1]))
-        error = float(total.tail[-1])
+        n_packed = packed_size(self.n_factors + 1)
+        counts = total.rows[:, n_packed - 1]
+        count, error = math.fsum(counts), float(total.tail[-1])
 
-        user_mean, user_precision = _learned_prior(user_sum, user_mean_sum, total.n_participants)
+        user_mean, user_precision = _learned_prior(total.tail[:n_packed], total.tail[n_packed:-1], total.n_participants)
         means, moments = self.items(model, noise_precision_of(count, error), total.rows)
-
         change = server.error_change(
             total.rows, means, moments, model.float64("item_means"), model.float64("item_moments")
         )
-        rated = total.rows[:, n_packed - 1] > 0
+        noise_precision = noise_precision_of(count, error + change)
+
+        # Items that nobody rated lie where the prior puts them: they say nothing of it.
+        rated = counts > 0
         item_mean, item_precision = _learned_prior(
             server.column_sums(moments[rated]), server.column_sums(means[rated]), int(rated.sum())
         )
-        noise_precision = noise_precision_of(count, error + change)
         return model.next_version(
             model.statistic,
             {
@@ -141,6 +157,16 @@ class VariationalBayes:
                 "training_error": np.array([1 / noise_precision]),
             },
         )
+
+
+def solve_items(
+    rows: Float64Array, noise_precision: float, prior_precision: Float64Array, prior_target: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """Return E[w] and E[w wᵀ], packed, of each item by its sums; arguments as of `kernels.server.solve_items`."""
+    k = len(prior_target)
+    means, moments = np.empty((len(rows), k)), np.empty((len(rows), packed_size(k)))
+    server.solve_items(rows, noise_precision, prior_precision, prior_target, means, moments)
+    return means, moments
 
 
 def noise_precision_of(count: float, error: float) -> float:
@@ -199,19 +225,14 @@ class Descent:
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gradient", self.n_factors)
         means = model.float64("item_means")
-        ridge = np.full(self.n_factors + 1, from_nano(self.reg_nano))
-        ridge[-1] = from_nano(self.bias_reg_nano)
+        ridge = np.append(np.full(self.n_factors, from_nano(self.reg_nano)), from_nano(self.bias_reg_nano))
         gradient = (total.rows - ridge * means) / max(1, total.n_participants)
         step, state = self._step(model, gradient)
         moved = np.clip(means + from_nano(self.learning_rate_nano) * step, -_LARGEST, _LARGEST)
-        arrays: dict[str, Array] = {
-            "item_means": moved.astype(np.float32),
-            "user_mean": model.float64("user_mean"),
-            "user_precision": model.float64("user_precision"),
-            "noise_precision": model.float64("noise_precision"),
-        }
-        if FIRST_VERSION in model.arrays:
-            arrays[FIRST_VERSION] = model.float64(FIRST_VERSION)
+
+        kept = [name for name in _KEPT_BY_DESCENT if name in model.arrays]
+        arrays: dict[str, Array] = {name: model.float64(name) for name in kept}
+        arrays["item_means"] = moved.astype(np.float32)
         if len(total.tail):
             arrays["training_error"] = total.tail.copy()
         return model.next_version(model.statistic, arrays | state)

@@ -30,8 +30,7 @@ class Spectrum:
 
     def matrix(self) -> Float64Array:
         """Put the matrix together again, shape (M, M)."""
-        result: Float64Array = (self.vectors * self.values) @ self.vectors.T
-        return result
+        return np.asarray((self.vectors * self.values) @ self.vectors.T)
 
 
 def shrunk(matrix: Float64Array, deviation: float, most: int | None = None) -> Spectrum:
@@ -63,23 +62,21 @@ def signed(vectors: Float64Array) -> Float64Array:
     if not vectors.size:
         return np.ascontiguousarray(vectors)
     largest = np.abs(vectors).argmax(axis=0)
-    result: Float64Array = vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
-    return result
+    return np.asarray(vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0))
 
 
 def packed(matrix: Float64Array) -> Float64Array:
     """Return a symmetric matrix as a vector of the same norm: lower triangle row by row, off-diagonals times sqrt(2).
 
     Returns:
-        Shape (M (M + 1) / 2,); entry (i, j), i >= j, stands at i (i + 1) / 2 + j.
+        Shape (M (M + 1) / 2,); entry (i, j), i >= j, is at i (i + 1) / 2 + j.
     """
     lower = np.tril(matrix, -1) * math.sqrt(2) + np.diag(np.diag(matrix))
-    result: Float64Array = lower[np.tril_indices(len(matrix))]
-    return result
+    return np.asarray(lower[np.tril_indices(len(matrix))])
 
 
 def unpacked(vector: Float64Array) -> Float64Array:
-    """Return the symmetric matrix, shape (M, M), of what `packed` gives.
+    """Return the symmetric matrix, shape (M, M), of what `packed` returns.
 
     Noise of deviation s in every number of the vector is noise of s / sqrt(2) in every off-diagonal entry.
 
@@ -88,7 +85,7 @@ def unpacked(vector: Float64Array) -> Float64Array:
     """
     size = (math.isqrt(8 * len(vector) + 1) - 1) // 2
     if size * (size + 1) // 2 != len(vector):
-        raise ValueError(f"{len(vector)} numbers are no packed symmetric matrix")
+        raise ValueError(f"{len(vector)} numbers do not pack a symmetric matrix")
     matrix = np.zeros((size, size))
     matrix[np.tril_indices(size)] = vector
     lower = np.tril(matrix, -1) / math.sqrt(2)

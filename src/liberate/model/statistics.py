@@ -31,15 +31,15 @@ class Statistic(Protocol):
         cores matters.
 
         Raises:
-            ValueError: the model belongs to another statistic or has another number of factors.
+            ValueError: The model belongs to another statistic or has another number of factors.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """The paper's upload: the negative gradient of half the squared error by (q_i, b_i), the own side fitted first.
+    """The paper's upload: the negative gradient of half the squared error by (q_i, b_i), the user's side fitted first.
 
-    A row is e·(p_u, 1), e the error. The tail is the squared error over the own ratings where no noise is added, and
+    A row is e·(p_u, 1), e the error. The tail is the squared error over its ratings where no noise is added, and
     empty where it is: a private round releases nothing on the side.
 
     Attributes:
@@ -76,7 +76,7 @@ class NormalEquations:
 
     With K = n_factors + 1, x = (p_u, b_u), z = (p_u, 1) and y a rating in standard units, a row is E[z zᵀ], its lower
     triangle row by row (P = K(K + 1)/2 numbers, the last of them 1), then E[(y - b_u) z] (K numbers).
-    The tail is E[x xᵀ] (P numbers), E[x] (K numbers) and the expected squared error over the own ratings.
+    The tail is E[x xᵀ] (P numbers), E[x] (K numbers) and the expected squared error over the device's ratings.
 
     Attributes:
         n_items: Size of the catalogue, >= 0.
@@ -96,20 +96,22 @@ class NormalEquations:
     def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
         require(model, self.name, self.n_factors)
         targets = model.targets(ratings)
-        own = fit_profiles(model, ratings, targets)
+        sides = fit_profiles(model, ratings, targets)
         rows = np.empty((ratings.n_ratings, self.shape[1]), np.float32)
-        device.normal_rows(ratings.indptr, targets, own.means, own.moments, rows)
-        tails = np.concatenate([own.moments, own.means, own.errors[:, None]], axis=1)
+        device.normal_rows(ratings.indptr, targets, sides.means, sides.moments, rows)
+        tails = np.concatenate([sides.moments, sides.means, sides.errors[:, None]], axis=1)
         return RealStatistics(indptr=ratings.indptr, indices=ratings.items, rows=rows, tails=tails)
 
 
-def require(model: Model, statistic: str, n_factors: int) -> None:
-    """Refuse a model that belongs to another statistic or has another number of factors.
+def require(model: Model, statistic: str, n_factors: int | None = None) -> None:
+    """Refuse a model that belongs to another statistic or, if that matters, has another number of factors.
 
     Raises:
-        ValueError: it does.
+        ValueError: It does.
     """
-    if (model.statistic, model.n_factors) != (statistic, n_factors):
+    if model.statistic != statistic and n_factors is None:
+        raise ValueError(f"the model is of {model.statistic}, not of {statistic}")
+    if n_factors is not None and (model.statistic, model.n_factors) != (statistic, n_factors):
         raise ValueError(
             f"the model is of {model.statistic} with {model.n_factors} factors, not {statistic} with {n_factors}"
         )

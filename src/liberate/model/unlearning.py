@@ -17,13 +17,14 @@ from liberate.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 from liberate.data.ratings import Ratings
 from liberate.model.kernels import device, linear_algebra
 from liberate.model.model import Model, packed_size
-from liberate.model.profiles import fit_devices, fit_profiles, predict
+from liberate.model.profiles import fit_devices, fit_profiles, item_moments_of, predict
 from liberate.model.ranking import top_n
 from liberate.model.registry import aggregate_statistics
 from liberate.model.solvers import AggregatedStatistics, Solver, noise_precision_of
 from liberate.model.statistics import NormalEquations, Statistic
 
 _LIST = 10
+_ByItem = tuple[Int64Array, Int32Array, Int64Array]
 
 
 def subtract_leavers(
@@ -51,9 +52,10 @@ def unlearn_rounds(
 ) -> Model:
     """Return nearly the model that rounds of normal equations would have come to without some people.
 
-    The rounds are gone through again. Each takes the leavers' part out of its sum, which is exact, and lets the others
-    fit themselves to the model as it would have been. What they would then have answered enters the items by a Newton
-    step with the covariances as they are: it costs a pass over the ratings of width K in place of one of width K².
+    Each round takes the leavers' part out of its sum, which is exact, and lets the others fit themselves to the model
+    as it would have been. What they would then have answered enters the items by a Newton step with the covariances as
+    they are: a pass over the ratings of width K in place of one of width K². The model that results depends on the
+    leavers only as far as first order goes wrong.
 
     Args:
         solver: Of the rounds.
@@ -62,35 +64,43 @@ def unlearn_rounds(
         sides: What each of those who stay had fitted in each round, as `fit_devices`, shape (n_stayers, K).
         stayers: What these have rated.
         leavers: What those to be forgotten had rated.
-
-    Returns:
-        The model after the last round. It depends on the leavers only as far as first order goes wrong.
     """
     model = bases[0]
     statistic = NormalEquations(model.n_items, model.n_factors)
     targets = model.targets(stayers)
-    indptr, users, order = _by_item(stayers)
+    by_item = _by_item(stayers)
+
     for base, total, side in zip(bases, totals, sides, strict=True):
-        own = fit_profiles(model, stayers, targets)
+        fitted = fit_profiles(model, stayers, targets)
         tail = np.concatenate(
-            [own.moments.sum(0, dtype=np.float64), own.means.sum(0, dtype=np.float64), [own.errors.sum()]]
+            [fitted.moments.sum(0, dtype=np.float64), fitted.means.sum(0, dtype=np.float64), [fitted.errors.sum()]]
         )
         rows = subtract_leavers(total, statistic, base, leavers).rows
-        direct = solver.solve(model, AggregatedStatistics(rows, tail, stayers.n_users))
+        solved = solver.solve(model, AggregatedStatistics(rows, tail, stayers.n_users))
+
         count = float(rows[:, packed_size(model.n_factors + 1) - 1].sum())
-        means, moments = direct.item_means, direct.arrays["item_moments"].astype(np.float32, copy=False)
-        adapted = np.empty_like(means)
         tau = np.float32(noise_precision_of(count, float(tail[-1])))
-        device.adapt(indptr, users, targets[order], means, moments, side, own.means, tau, adapted)
-        arrays = dict(direct.arrays) | {
-            "item_means": adapted,
-            "item_moments": moments + linear_algebra.outer(adapted) - linear_algebra.outer(means),
-        }
-        model = Model.of(direct.version, direct.statistic, direct.low, direct.high, arrays)
+        model = _adapted(solved, by_item, targets, side, fitted.means, tau)
     return model
 
 
-def _by_item(ratings: Ratings) -> tuple[Int64Array, Int32Array, Int64Array]:
+def _adapted(
+    model: Model, by_item: _ByItem, targets: Float32Array, before: Float32Array, after: Float32Array, tau: np.float32
+) -> Model:
+    """Return a model whose items follow people who have moved; arguments as of `kernels.device.adapt`."""
+    indptr, users, order = by_item
+    means, moments = model.item_means, item_moments_of(model)
+    adapted = np.empty_like(means)
+    device.adapt(indptr, users, targets[order], means, moments, before, after, tau, adapted)
+
+    arrays = dict(model.arrays) | {
+        "item_means": adapted,
+        "item_moments": moments + linear_algebra.outer(adapted) - linear_algebra.outer(means),
+    }
+    return Model.of(model.version, model.statistic, model.low, model.high, arrays)
+
+
+def _by_item(ratings: Ratings) -> _ByItem:
     """Group ratings by item: ranges of the items, user of each rating, and its place among those grouped by user."""
     order = np.argsort(ratings.items, kind="stable")
     indptr = np.zeros(ratings.n_items + 1, np.int64)
@@ -98,13 +108,13 @@ def _by_item(ratings: Ratings) -> tuple[Int64Array, Int32Array, Int64Array]:
     return indptr, ratings.users()[order], order
 
 
-def distance(one: Model, other: Model, own: Ratings, pairs: Ratings, counted: BoolArray) -> float:
+def distance(one: Model, other: Model, rated: Ratings, pairs: Ratings, counted: BoolArray) -> float:
     """Tell how far apart two models are by what people would see: turning factors without effect changes nothing.
 
     Args:
         one: A model.
         other: Another, of the same kind.
-        own: What people have rated, to which both are fitted on the devices, shape (n_users,).
+        rated: What people have rated, to which both are fitted on the devices.
         pairs: Whose prediction of which item is compared, of the same people.
         counted: Whose predictions are compared, shape (n_users,).
 
@@ -113,14 +123,14 @@ def distance(one: Model, other: Model, own: Ratings, pairs: Ratings, counted: Bo
         of places in people's lists of ten that hold an item the other list lacks.
     """
     if not one.predicts_ratings:
-        return _list_distance(one, other, own, counted)
+        return _list_distance(one, other, rated, counted)
     users = pairs.users()
-    first, second = (predict(model, fit_devices(model, own), users, pairs.items) for model in (one, other))
+    first, second = (predict(model, fit_devices(model, rated), users, pairs.items) for model in (one, other))
     apart = (first.astype(np.float64) - second)[counted[users]]
     return math.sqrt(float(np.mean(apart**2))) if len(apart) else 0.0
 
 
-def _list_distance(one: Model, other: Model, own: Ratings, counted: BoolArray) -> float:
-    first, second = (top_n(model, fit_devices(model, own), own, _LIST)[0][counted] for model in (one, other))
+def _list_distance(one: Model, other: Model, rated: Ratings, counted: BoolArray) -> float:
+    first, second = (top_n(model, fit_devices(model, rated), rated, _LIST)[0][counted] for model in (one, other))
     lacking = (first[:, :, None] != second[:, None, :]).all(axis=2) & (first >= 0)
     return float(lacking.sum() / max(1, (first >= 0).sum()))

@@ -1,7 +1,7 @@
-"""The most that ratings can give: what bounds a person's part where no mechanism clips it.
+"""The most that ratings can lead to: what bounds a person's part where no mechanism clips it.
 
 A device that follows the model cannot exceed these limits, whatever its person rated on the scale; whoever does has
-uploaded what no ratings give. They follow from the model and from which items were rated.
+uploaded what no ratings lead to. They follow from the model and from which items were rated.
 
 Letters as in `kernels`. Let C be the covariance of the users' prior, and S the sum over the rated items of the largest
 E[(y - b_i - x·z)²] at the prior's mean, y on the scale. A posterior mean x minimises the expected squared error times
@@ -42,7 +42,7 @@ class RatingBounds(Protocol):
     """What one upload to a round can be at most."""
 
     def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
-        """Refuse an upload that no ratings give.
+        """Refuse an upload that no ratings lead to.
 
         Args:
             upload: A batch of one upload.
@@ -74,11 +74,7 @@ class _NormLimit:
     """Statistics of norm one, whatever and however much was rated."""
 
     def check(self, upload: FixedPointStatistics, fraction_bits: int, n_participants: float) -> None:
-        _require(
-            _norms(upload, fraction_bits),
-            np.full(upload.rows.shape[1], n_participants),
-            _rounding(upload, fraction_bits),
-        )
+        _require_norms(upload, fraction_bits, np.full(upload.rows.shape[1], n_participants))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +108,11 @@ class _FactorLimits:
         mean, ends = model.float64("user_mean"), _targets(model)
         scores, variances = _scores(model, mean)
         covariance = linear_algebra.invert(model.float64("user_precision"))
+
         sides = model.float64("item_means").copy()
         sides[:, -1] = 1.0
         errors = np.maximum(np.abs(ends[0] - scores), np.abs(ends[1] - scores))
+
         return cls(
             is_normal=model.statistic == "normal",
             errors=np.sqrt(errors**2 + variances),
@@ -131,17 +129,18 @@ class _FactorLimits:
         rated = upload.indices
         error = float((self.errors[rated] ** 2).sum())
         reach = math.sqrt(self.tau * error) / 2
-        own = self.mean + self.spread * reach
+        side = self.mean + self.spread * reach
         tail = np.abs(upload.tails[0].astype(np.float64)) * math.ldexp(1.0, -fraction_bits)
+
         if self.is_normal:
-            columns, tails = self._normal(own, error)
+            columns, tails = self._normal(side, error)
             scales = np.ones(len(rated))
         else:
-            columns, tails = np.append(own[:-1], 1.0), np.array([error])
+            columns, tails = np.append(side[:-1], 1.0), np.array([error])
             scales = self.errors[rated] + self.reaches[rated] * reach
-            norms = math.sqrt(error) * columns
-            _require(_norms(upload, fraction_bits), n_participants * norms, _rounding(upload, fraction_bits))
+            _require_norms(upload, fraction_bits, n_participants * (math.sqrt(error) * columns))
         _require(tail, n_participants * tails, math.ldexp(1.0, -fraction_bits))
+
         units = np.ldexp(n_participants * _SLACK * columns, fraction_bits)
         ratio = server.largest_ratio(upload.rows, scales, units)
         if ratio > 1:
@@ -164,16 +163,16 @@ class _FactorLimits:
         if least > error * _SLACK + _LEAST_ERROR * len(upload.rows) or not server.is_moment(together, k + 1):
             raise BadUpload("no_moments", f"no person has these moments with a squared error of {error:.4g}")
 
-    def _normal(self, own: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
-        """Return the sizes of a row and of the tail at most, `own` being the size of x at most."""
-        k = len(own)
+    def _normal(self, side: Float64Array, error: float) -> tuple[Float64Array, Float64Array]:
+        """Return the sizes of a row and of the tail at most, `side` being the size of x at most."""
+        k = len(side)
         lower = _lower(k)
-        moments = np.outer(own, own) + np.outer(self.spread, self.spread)
+        moments = np.outer(side, side) + np.outer(self.spread, self.spread)
         rated = moments.copy()
-        rated[-1, :-1], rated[-1, -1] = own[:-1], 1.0
-        targets = self.largest * own + moments[-1]
-        targets[-1] = self.largest + own[-1]
-        return np.concatenate([rated[lower], targets]), np.concatenate([moments[lower], own, [error + k / self.tau]])
+        rated[-1, :-1], rated[-1, -1] = side[:-1], 1.0
+        targets = self.largest * side + moments[-1]
+        targets[-1] = self.largest + side[-1]
+        return np.concatenate([rated[lower], targets]), np.concatenate([moments[lower], side, [error + k / self.tau]])
 
 
 @cache
@@ -200,22 +199,24 @@ def _scores(model: Model, mean: Float64Array) -> tuple[Float64Array, Float64Arra
     return scores + mean[-1], np.maximum(item_moments_of(model).astype(np.float64) @ weights - scores**2, 0.0)
 
 
-def _norms(upload: FixedPointStatistics, fraction_bits: int) -> Float64Array:
-    """Return the L2 norm of each column of an upload, in standard units."""
-    return np.sqrt(server.column_squares(upload.rows)) * math.ldexp(1.0, -fraction_bits)
+def _require_norms(upload: FixedPointStatistics, fraction_bits: int, wanted: Float64Array) -> None:
+    """Refuse an upload whose columns have larger L2 norms, in standard units, than they can have.
+
+    Raises:
+        BadUpload: One has.
+    """
+    unit = math.ldexp(1.0, -fraction_bits)
+    _require(np.sqrt(server.column_squares(upload.rows)) * unit, wanted, math.sqrt(len(upload.rows)) * unit)
 
 
-def _rounding(upload: FixedPointStatistics, fraction_bits: int) -> float:
-    return math.sqrt(len(upload.rows)) * math.ldexp(1.0, -fraction_bits)
-
-
-def _require(found: Float64Array, wanted: Float64Array, rounding: float) -> None:
+def _require(numbers: Float64Array, wanted: Float64Array, rounding: float) -> None:
     """Refuse what is larger than it can be.
 
     Raises:
         BadUpload: Something is.
     """
     limits = wanted * _SLACK + rounding
-    if (found > limits).any():
-        place = int((found - limits).argmax())
-        raise BadUpload("oversized", f"number {place} is {found[place]:.4g}, ratings give {limits[place]:.4g} at most")
+    if (numbers > limits).any():
+        place = int((numbers - limits).argmax())
+        limit = limits[place]
+        raise BadUpload("oversized", f"number {place} is {numbers[place]:.4g}, ratings lead to {limit:.4g} at most")

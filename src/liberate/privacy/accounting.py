@@ -13,7 +13,7 @@ exactly f_(d1 + d2 + ...), corner by corner.
 The discrete mechanism is accounted as what it is, because the continuous one does not dominate it: it is the other way
 round. Continuous noise is discrete noise plus an independent remainder (as a geometric variable is m times a coarser
 one plus a remainder), hence a post-processing of it, and at sensitivity 1 the discrete mechanism is randomised
-response, the worst of all pure ones. On grids as fine as `mechanism.design` takes the two agree to six digits.
+response, the worst of all pure ones. On grids as fine as `calibrated_laplace` takes the two agree to six digits.
 
 With discrete Gaussian noise it is enough to account for the continuous one, in any number of coordinates. Let x be
 normal of variance s**2 - r, and y an integer drawn with a probability proportional to exp(-(y - x)**2 / (2 r)):

@@ -118,17 +118,19 @@ def _fill(
     tail_out: Int64Array,
 ) -> bool:
     """Write numbers / divisor * factor, truncated toward zero; false as soon as their norm exceeds the clip."""
-    left = np.int64(clip * clip if squared else clip)
-    for i in range(len(row)):
-        unit = np.int64(row[i] / divisor * factor)
+    left = _fill_part(row, divisor, factor, squared, np.int64(clip * clip if squared else clip), row_out)
+    return bool(left >= 0 and _fill_part(tail, divisor, factor, squared, left, tail_out) >= 0)
+
+
+@serial_kernel
+def _fill_part(
+    numbers: Numbers, divisor: float, factor: float, squared: bool, left: np.int64, out: Int32Array | Int64Array
+) -> np.int64:
+    """Write numbers as `_fill` does; return how much of the norm they leave, below 0 as soon as that is exceeded."""
+    for i in range(len(numbers)):
+        unit = np.int64(numbers[i] / divisor * factor)
         left -= unit * unit if squared else abs(unit)
         if left < 0:
-            return False
-        row_out[i] = unit
-    for i in range(len(tail)):
-        unit = np.int64(tail[i] / divisor * factor)
-        left -= unit * unit if squared else abs(unit)
-        if left < 0:
-            return False
-        tail_out[i] = unit
-    return True
+            return left
+        out[i] = unit
+    return left

@@ -151,15 +151,15 @@ def _tail(scores: Float64Array, chances: Float64Array, hit: Float64Array, miss: 
     kinds, counts = np.unique(chances, return_counts=True)
     steps = [hit[chances == kind][0] - miss[chances == kind][0] for kind in kinds]
     width = sum(count * step for count, step in zip(counts, steps, strict=True)) / _CELLS or 1.0
+
     spectrum = np.ones(_CELLS + 1, np.complex128)
     for kind, count, step in zip(kinds, counts, steps, strict=True):
         cells = np.ceil(np.arange(count + 1) * step / width).astype(np.int64)
-        mass = np.bincount(cells, _binomial(int(count), float(kind)), 2 * _CELLS)
-        spectrum *= np.fft.rfft(mass)
+        spectrum *= np.fft.rfft(np.bincount(cells, _binomial(int(count), float(kind)), 2 * _CELLS))
+
     tail = np.cumsum(np.fft.irfft(spectrum)[::-1])[::-1]
     reached = np.ceil((scores - miss.sum()) / width - 1e-6).astype(np.int64)
-    bound: Float64Array = np.clip(tail[reached.clip(0, 2 * _CELLS - 1)], 0.0, 1.0) + _ROUNDING
-    return bound
+    return np.asarray(np.clip(tail[reached.clip(0, 2 * _CELLS - 1)], 0.0, 1.0) + _ROUNDING)
 
 
 def _binomial(n: int, chance: float) -> Float64Array:

@@ -1,4 +1,4 @@
-"""The integer grid: an integer v stands for v * 2**-fraction_bits, and prices are whole billionths."""
+"""The integer grid: an integer v means v * 2**-fraction_bits, and prices are whole billionths."""
 
 from __future__ import annotations
 

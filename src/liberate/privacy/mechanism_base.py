@@ -40,7 +40,7 @@ class Mechanism(Protocol):
 
     @property
     def fraction_bits(self) -> int:
-        """A released integer v stands for v * 2**-fraction_bits."""
+        """A released integer v means v * 2**-fraction_bits."""
 
     @property
     def is_dense(self) -> bool:

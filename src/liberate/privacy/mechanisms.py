@@ -1,7 +1,7 @@
 """From what a device computed to what may leave it: clip, integer grid, noise, and a description of what was done.
 
 A mechanism is rebuilt from the integers of a round entry, so a participant sees what it will be charged before it
-answers. Values leave as integers v that stand for v * 2**-fraction_bits; whatever bounds a person's influence is
+answers. Values leave as integers v that mean v * 2**-fraction_bits; whatever bounds a person's influence is
 checked on those integers, not on the floating-point numbers they came from.
 """
 

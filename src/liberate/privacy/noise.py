@@ -9,7 +9,7 @@ output betrays its input by the spacing of floating-point numbers. The fast ones
 can be predicted: they protect nobody and serve simulations, which must say so.
 
 Sums beyond int32 are clamped to its ends, in the sum and never in the noise alone: clamping what has already been
-released is post-processing, so the guarantee holds as it stands. With a scale of at most 2**24 a Laplace sample leaves
+released is post-processing, so the guarantee holds unchanged. With a scale of at most 2**24 a Laplace sample leaves
 int32 with probability below exp(-96), with a deviation of at most 2**27 a Gaussian one with one below exp(-127).
 """
 

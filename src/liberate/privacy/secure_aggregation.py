@@ -136,7 +136,7 @@ def pair_key(secret: bytes, peer: bytes, context: bytes) -> bytes:
     try:
         agreed = X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(peer))
     except ValueError as error:
-        raise PrivacyError("a mask key is no usable X25519 key") from error
+        raise PrivacyError("a mask key is not a usable X25519 key") from error
     return _derive(agreed, b"pair", context)
 
 

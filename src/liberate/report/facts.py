@@ -24,14 +24,14 @@ _PARTS = {
     "noise": "devices clip, round to the grid and, where the mode says so, add noise",
     "agree": "devices advertise keys and share secrets with their neighbours",
     "mask": "devices add masks to their uploads",
-    "unmask": "survivors give shares away, and the coordinator takes the masks out of the sum",
+    "unmask": "survivors reveal shares, and the coordinator takes the masks out of the sum",
     "keep": "the coordinator keeps the uploads of the round",
     "hash": "devices commit to their uploads, the coordinator checks it",
-    "sign": "everybody signs the own entries",
+    "sign": "everybody signs their entries",
     "verify": "the ledger verifies signatures",
     "store": "entries, trees and blocks are written to the ledger, answers to the outboxes",
     "sum": "the coordinator adds up integers",
-    "solve": "the coordinator makes the next model of the sum",
+    "solve": "the coordinator computes the next model from the sum",
 }
 
 _STEPS = {
@@ -46,6 +46,8 @@ _STEPS = {
     "disclosure": ("", "looked up by auditor {}"),
 }
 """What an entry of a kind is to a participant, by that participant and by somebody else, whose number is filled in."""
+
+_OTHER = "messages, keys, reading and all that is not measured separately"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -150,7 +152,7 @@ def step(entry: EntryAnswer, number: int, contribution: ContributionAnswer | Non
 
 
 def time_parts(seconds: Mapping[str, float], total: float) -> list[Part]:
-    """Give the parts of a run's time, and what is left of the whole as `other`.
+    """Return the parts of a run's time, and what is left of the whole as `other`.
 
     Args:
         seconds: By name of the part.
@@ -162,6 +164,11 @@ def time_parts(seconds: Mapping[str, float], total: float) -> list[Part]:
     whole = max(total, measured)
     ordered = sorted(known.items(), key=lambda part: -part[1])
     return [
-        Part(name, _PARTS.get(name, "messages, keys, reading and all that is not measured apart"), value, value / whole)
+        Part(
+            name,
+            _PARTS.get(name, "messages, keys, reading and all that is not measured separately"),
+            value,
+            value / whole,
+        )
         for name, value in [*ordered, *other.items()]
     ]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shlex
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import liberate
+from liberate.files import write_atomic
 from liberate.report import charts, words
-from liberate.report.facts import ledger_facts, step, time_parts, ways
+from liberate.report.facts import LedgerFacts, ledger_facts, step, time_parts, ways
 from liberate.report.flows import DrawnAnswer, flow_of
-from liberate.runs.evaluate import evaluate_run
+from liberate.runs.evaluate import Evaluation, evaluate_run
 from liberate.runs.folder import Run
 from liberate.runs.privacy_report import forecast_of, privacy_report
 from liberate.settings import to_toml
@@ -44,9 +45,7 @@ def write(run: Run) -> Path:
     """
     page = _environment().get_template("report.html").render(_content(run))
     path = run.folder / FILE_NAME
-    draft = run.folder / f"{FILE_NAME}.draft"
-    draft.write_text(page, "utf-8")
-    draft.replace(path)
+    write_atomic(path, page.encode())
     return path
 
 
@@ -68,74 +67,100 @@ def _environment() -> Environment:
     return environment
 
 
-def _content(run: Run) -> dict[str, object]:
-    result, settings = run.result, run.settings
-    found, spent, predicted = evaluate_run(run), privacy_report(run), forecast_of(run)
-    privacy = spent | spent["this_run"]
-    ledger = ledger_facts(run)
-    trace = trace_participant(run, str(ledger.traced))
-    places = ways(trace, ledger.blocks)
-    metrics = asdict(found.metrics)
-    columns, rows = words.metric_table({"this run": metrics} | found.baselines)
-    history = pq.read_table(run.folder / "metrics.parquet").to_pydict()
-    errors = {name: row["rmse"] for name, row in found.baselines.items() if "rmse" in row}
-    values = list(zip(history["version"], history["rmse"], strict=True))
-    curves = [charts.curve(values, errors, width=width, height=width / 8 + 240) for width in (_WIDE, _NARROW)]
-    source = replace(settings.data, source=Path(settings.data.source).name)
+def _content(run: Run) -> Mapping[str, object]:
+    """Return what the template names, a section after the other."""
+    evaluation, ledger = evaluate_run(run), ledger_facts(run)
+    source = replace(run.settings.data, source=Path(run.settings.data.source).name)
+    name, key = shlex.quote(run.folder.resolve().name), shlex.quote(run.verifier_key)
     return {
         "version": liberate.__version__,
         "name": run.record["dataset_name"],
         "digest": run.record["dataset"],
         "simulated": ledger.audit.simulated is not False,
-        "seed": settings.run.seed,
-        "result": result,
-        "n_items": predicted["items"],
-        "n_test": found.test.n_ratings,
-        "rmse_words": words.comparison("rmse", found.metrics.rmse, found.baselines)
-        if found.predictions is not None
-        else "the aim is good lists: no rating is predicted",
-        "predicts": found.predictions is not None,
-        "ndcg_words": words.comparison("ndcg_at_10", found.metrics.ndcg_at_10, found.baselines),
-        "metrics": found.metrics,
+        "seed": run.settings.run.seed,
+        "result": run.result,
+        **_learned(run, evaluation),
+        **_promised(run),
+        "ledger": ledger,
+        "command": f"liberate ledger verify {name} --key {key}",
+        **_traced(run, ledger),
+        "parts": time_parts(run.record["seconds"], run.result.seconds),
+        "toml": to_toml(replace(run.settings, data=source)),
+    }
+
+
+def _learned(run: Run, evaluation: Evaluation) -> Mapping[str, object]:
+    """Return how good the models are, beside the free baselines."""
+    metrics, baselines = evaluation.metrics, evaluation.baselines
+    columns, rows = words.metric_table({"this run": asdict(metrics)} | baselines)
+    history = pq.read_table(run.folder / "metrics.parquet").to_pydict()
+    values = list(zip(history["version"], history["rmse"], strict=True))
+    errors = {name: row["rmse"] for name, row in baselines.items() if "rmse" in row}
+    curves = [charts.curve(values, errors, width=width, height=width / 8 + 240) for width in (_WIDE, _NARROW)]
+
+    predicts = evaluation.predictions is not None
+    rmse_words = words.comparison("rmse", metrics.rmse, baselines)
+    return {
+        "n_test": evaluation.test.n_ratings,
+        "predicts": predicts,
+        "rmse_words": rmse_words if predicts else "trained to rank items: no rating is predicted",
+        "ndcg_words": words.comparison("ndcg_at_10", metrics.ndcg_at_10, baselines),
+        "metrics": metrics,
         "columns": columns,
         "rows": rows,
         "curves": [curve for curve in curves if curve is not None],
+    }
+
+
+def _promised(run: Run) -> Mapping[str, object]:
+    """Return what was promised before the run, and what it has spent."""
+    spent, predicted = privacy_report(run), forecast_of(run)
+    privacy = spent | spent["this_run"]
+    joined = _joined(privacy["rounds_joined_least"], privacy["rounds_joined_most"])
+    signal = predicted["signal_to_noise"]
+    limits = {"ε": spent["ledger_epsilon_nano_limit"], "ρ": spent["ledger_rho_nano_limit"]}
+    return {
+        "n_items": predicted["items"],
         "privacy": privacy,
-        "promise": _promise(privacy, predicted) + _all_runs(spent),
-        "epsilon_words": _epsilon_words(privacy),
-        "joined": _joined(privacy),
-        "signal": predicted["signal_to_noise"],
+        "promise": [
+            *_promise(privacy, signal),
+            ("Rounds joined", joined),
+            *_all_runs(len(spent["by_run"]), spent["epsilon_pld"], spent["delta"]),
+        ],
+        "epsilon_words": _epsilon_words(
+            privacy["mode"], privacy["epsilon_pld"], privacy["delta"], is_pure=privacy["rho"] is None
+        ),
+        "joined": joined,
+        "signal": signal,
         "noise_warning": predicted["warning"],
         "tuning": privacy["warning"],
-        "limit": _limit(privacy),
-        "ledger": ledger,
-        "command": f"liberate ledger verify {shlex.quote(run.folder.resolve().name)} "
-        f"--key {shlex.quote(run.verifier_key)}",
+        "limit": _limit(limits),
+    }
+
+
+def _traced(run: Run, ledger: LedgerFacts) -> Mapping[str, object]:
+    """Return what became of one participant's data."""
+    trace = trace_participant(run, str(ledger.traced))
+    places = ways(trace, ledger.blocks)
+    return {
         "trace": trace,
         "updates": {entry.position: entry for entry in (*trace.uses, *trace.updates)},
         "sharing": _sharing(trace),
         "flow": b64encode(_drawn(trace).encode()).decode() if trace.shares else None,
         "strips": [charts.strip(ledger.size, ledger.blocks, places, width=width) for width in (_WIDE, _NARROW)],
-        "parts": time_parts(run.record["seconds"], result.seconds),
-        "toml": to_toml(replace(settings, data=source)),
     }
 
 
-def _promise(privacy: dict[str, Any], predicted: dict[str, Any]) -> list[tuple[str, str]]:
+def _promise(privacy: Mapping[str, str], signal: float | None) -> list[tuple[str, str]]:
     """What was promised, by name: only what says something in this mode."""
-    rows = [
-        ("Mode", privacy["mode"]),
-        ("Unit", privacy["unit"]),
-        ("Relation", privacy["relation"]),
-        ("Adversary", privacy["adversary"]),
-        ("Mechanism", privacy["mechanism"]),
-    ]
-    if privacy["mode"] in ("local", "distributed"):
-        rows.append(("Sampler", privacy["sampler"]))
-        rows.append(("Signal to noise", f"at most {words.significant(predicted['signal_to_noise'])} in each round"))
+    names = ["mode", "unit", "relation", "adversary", "mechanism"]
+    is_noisy = privacy["mode"] in ("local", "distributed")
+    rows = [(name.capitalize(), privacy[name]) for name in [*names, "sampler"][: None if is_noisy else -1]]
+    if is_noisy:
+        rows.append(("Signal to noise", f"at most {words.significant(signal)} in each round"))
     if privacy["mode"] == "distributed":
         rows += [("Masks", privacy["masks"]), ("Noise", privacy["noise"])]
-    return [*rows, ("Rounds joined", _joined(privacy))]
+    return rows
 
 
 def _sharing(trace: ParticipantAnswer) -> list[tuple[str, str]]:
@@ -163,35 +188,30 @@ def _sharing(trace: ParticipantAnswer) -> list[tuple[str, str]]:
     return rows
 
 
-def _all_runs(spent: dict[str, Any]) -> list[tuple[str, str]]:
-    """What all runs of the federation have told together, where there are several."""
-    n_runs, delta = len(spent["by_run"]), words.scientific(spent["delta"])
+def _all_runs(n_runs: int, epsilon: float | None, delta: float) -> list[tuple[str, str]]:
+    """What all runs of the federation have revealed together, where there are several."""
     if n_runs < 2:
         return []
-    told = "no bound" if spent["epsilon_pld"] is None else f"ε = {words.epsilon(spent['epsilon_pld'])} at δ = {delta}"
-    return [("All runs", f"{told}, over {n_runs} runs on this ledger, for who spent most")]
+    bound = "no bound" if epsilon is None else f"ε = {words.epsilon(epsilon)} at δ = {words.scientific(delta)}"
+    return [("All runs", f"{bound}, over {n_runs} runs on this ledger, for the participant who spent most")]
 
 
-def _joined(privacy: dict[str, Any]) -> str:
-    least, most = privacy["rounds_joined_least"], privacy["rounds_joined_most"]
+def _joined(least: int, most: int) -> str:
     if most == 0:
-        return "none was held"
+        return "there were none"
     return f"each participant joined {most}" if least == most else f"participants joined {least} to {most} each"
 
 
-def _epsilon_words(privacy: dict[str, Any]) -> str:
-    match privacy["mode"]:
-        case "device":
-            return "nothing left a device"
-        case "plain":
-            return "the coordinator is trusted"
-        case _:
-            tight, delta = words.epsilon(privacy["epsilon_pld"]), words.scientific(privacy["delta"])
-            return f"for the whole run{f'; {tight}' if privacy['rho'] is None else ','} at δ = {delta}"
+def _epsilon_words(mode: str, tight: float | None, delta: float, *, is_pure: bool) -> str:
+    if mode == "device":
+        return "nothing left a device"
+    if mode == "plain":
+        return "the coordinator is trusted"
+    more = f"; {words.epsilon(tight)}" if is_pure else ","
+    return f"for the whole run{more} at δ = {words.scientific(delta)}"
 
 
-def _limit(privacy: dict[str, Any]) -> str:
+def _limit(limits: Mapping[str, int | None]) -> str:
     """What one participant may spend in all runs, as the genesis says it."""
-    limits = {"ε": privacy["ledger_epsilon_nano_limit"], "ρ": privacy["ledger_rho_nano_limit"]}
-    said = [f"{name} = {words.epsilon(from_nano(nano))}" for name, nano in limits.items() if nano is not None]
-    return f"{' and '.join(said)} for a participant, in all runs" if said else "none set"
+    texts = [f"{name} = {words.epsilon(from_nano(nano))}" for name, nano in limits.items() if nano is not None]
+    return f"{' and '.join(texts)} for a participant, in all runs" if texts else "none"

@@ -21,7 +21,6 @@ from liberate.runs.folder import Run
 from liberate.runs.plan import Plan
 from liberate.runs.prepare import limits
 from liberate.settings import LedgerConfig, Settings
-from liberate.timing import Stopwatch
 
 
 def open_run_federation(run: Run) -> AbstractContextManager[FederationSession]:
@@ -78,7 +77,6 @@ def open_ledger(
     folder: Path,
     log_key: SigningKey,
     clock: Clock,
-    stopwatch: Stopwatch,
     *,
     genesis: Callable[[], bytes] | None = None,
 ) -> Ledger:
@@ -89,8 +87,8 @@ def open_ledger(
         LedgerLocked: Another process owns it.
     """
     if genesis is None or _is_begun(folder):
-        return SqliteLedger.open(folder, log_key, clock, stopwatch)
-    return SqliteLedger.create(folder, genesis(), log_key, clock, stopwatch)
+        return SqliteLedger.open(folder, log_key, clock)
+    return SqliteLedger.create(folder, genesis(), log_key, clock)
 
 
 def _is_begun(folder: Path) -> bool:

@@ -21,7 +21,6 @@ from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.copies import SealedCopy
 from liberate.runs.federation_folder import FederationFolder
 from liberate.runs.folder import POOL_FOLDER, UPLOADS_FOLDER
-from liberate.timing import Stopwatch
 
 
 def request_processor(session: FederationSession, dataset: Callable[[], Dataset]) -> RequestProcessor:
@@ -51,7 +50,7 @@ def request_processor(session: FederationSession, dataset: Callable[[], Dataset]
         ledger=ledger,
         devices=session.devices,
         controller=DataController(
-            writer=EntryWriter(ledger, key, number, Stopwatch()),
+            writer=EntryWriter(ledger, key, number),
             stores={"pool": partial(_forget_copies, pool_folder), "uploads": partial(_forget_uploads, folder)},
         ),
         n_items=n_items,

@@ -121,6 +121,7 @@ def train(
     stopwatch = Stopwatch()
     begin = time.perf_counter()
     with (
+        stopwatch.running(),
         open_for_run(
             federation_access(task.home.folder, plan.settings),
             genesis_parameters(plan.settings),
@@ -132,14 +133,13 @@ def train(
                 terms=participation_terms(plan),
             ),
             batch_size=settings.federation.batch_size,
-            stopwatch=stopwatch,
             claim=partial(_claim, task),
             progress=progress,
         ) as federation,
         UploadStore(out / UPLOADS_FOLDER) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
         run = task.begun or _begin(out, task, federation, start, progress)
-        last = _learn(run, task, federation, uploads, stopwatch, progress)
+        last = _learn(run, task, federation, uploads, progress)
         split = without_participants(task.split, erased_users(federation.devices, dataset))
         seconds = time.perf_counter() - begin
         checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
@@ -255,7 +255,6 @@ def _learn(
     task: PreparedRun,
     federation: RunSession,
     uploads: UploadStore | None,
-    stopwatch: Stopwatch,
     progress: Progress,
 ) -> Model:
     """Carry out the rounds that are left; give the last model."""
@@ -266,7 +265,7 @@ def _learn(
         return current
     randomness = federation.access.source.randomness(b64decode(run.record["first_root"]))
     _arrange_sharing(run, task, federation, randomness, progress)
-    host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness, stopwatch)
+    host = Host(federation.devices, federation.policy, task.split.train.n_items, randomness)
     coordinator = Coordinator(
         writer=federation.coordinator,
         transport=InProcessTransport(dict.fromkeys(host.numbers, host)),

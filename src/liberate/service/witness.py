@@ -96,9 +96,11 @@ def serve(config: WitnessConfig, announce: Callable[[str, str], None]) -> None:
     """
     if not config.logs:
         raise SettingsError("a witness needs the verifier key of a log", hint="--log VKEY, as `train` prints it")
+
     key = load_key(config.key)
     followers = _followers(config)
     witness = Witness(config.name, key, config.logs, config.folder, lambda: int(time.time()), followers)
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has shut down
     with closing(witness), socket.create_server((config.host, config.port), backlog=_BACKLOG) as listener:
         host, port = listener.getsockname()[:2]

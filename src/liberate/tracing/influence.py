@@ -29,7 +29,7 @@ from liberate.model.model import Model
 from liberate.model.profiles import fit_devices
 from liberate.model.registry import solver_from
 from liberate.runs.folder import Run
-from liberate.timing import Progress, Stopwatch, silent
+from liberate.timing import Progress, silent
 from liberate.tracing.parties import Party, PartyNames
 from liberate.tracing.rounds import CompletedRound, completed_rounds
 
@@ -168,7 +168,7 @@ class _KeptUploads:
     @classmethod
     def of(cls, ledger: Ledger, uploads: UploadStore, closed: CompletedRound, base: Model) -> _KeptUploads:
         weights = CopyWeights(ledger)
-        validator = UploadValidator.of(closed.record, closed.mechanism, base, weights, Stopwatch())
+        validator = UploadValidator.of(closed.record, closed.mechanism, base, weights)
         return cls(closed=closed, uploads=uploads, validator=validator, weights=weights, used=closed.used(ledger))
 
     @property

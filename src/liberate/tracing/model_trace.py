@@ -88,7 +88,7 @@ def _contributors(ancestors: Sequence[ModelAncestor]) -> tuple[ModelContributor,
     def versions(number: int, used: Callable[[ModelAncestor], Collection[int]]) -> tuple[int, ...]:
         return tuple(ancestor.model.record.version for ancestor in oldest_first if number in used(ancestor))
 
-    numbers = {number for each in ancestors for number in (*each.participants, *each.senders, *each.pooled)}
+    numbers = {number for step in ancestors for number in (*step.participants, *step.senders, *step.pooled)}
     return tuple(
         ModelContributor(
             number=number,

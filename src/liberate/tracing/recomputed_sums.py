@@ -21,7 +21,6 @@ from liberate.model.model import Model
 from liberate.model.registry import solver_from
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.privacy.secure_aggregation import signed_sum
-from liberate.timing import Stopwatch
 from liberate.tracing.kept_run import Derivation, KeptRun
 from liberate.tracing.rounds import CompletedRound
 
@@ -54,7 +53,7 @@ def _sum(
 ) -> UploadAggregate | None:
     """Return the sum as the coordinator had it, without masks and with noise; None where some uploads are gone."""
     record, mechanism = closed.record, closed.mechanism
-    validator = UploadValidator.of(record, mechanism, base, run.weights, Stopwatch())
+    validator = UploadValidator.of(record, mechanism, base, run.weights)
     total = UploadAggregate.of(record)
     missing = _add_all(run, uploads, validator, used, total)
     if run.are_missing("upload", {position: used[position].record.author for position in missing}):

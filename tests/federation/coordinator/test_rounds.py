@@ -155,7 +155,7 @@ def resumed(folder: Path, world: World) -> tuple[bytes, bytes]:
 
 
 def replaced(ratings: Ratings, user: int) -> Ratings:
-    """Give a world in which one person has rated something else."""
+    """Return a world in which one person has rated something else."""
     own = slice(int(ratings.indptr[user]), int(ratings.indptr[user + 1]))
     values, items = ratings.values.copy(), ratings.items.copy()
     values[own] = 6 - values[own]
@@ -164,7 +164,7 @@ def replaced(ratings: Ratings, user: int) -> Ratings:
 
 
 def left_out(ratings: Ratings, user: int) -> Ratings:
-    """Give a world in which one person has rated nothing."""
+    """Return a world in which one person has rated nothing."""
     return ratings.where(ratings.users() != user)
 
 

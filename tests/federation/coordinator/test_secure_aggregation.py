@@ -202,7 +202,7 @@ def asked(scene: Stage, phase: str, body: bytes) -> str:
 
 def test_a_host_refuses_nonsense_in_every_phase(tmp_path: Path) -> None:
     with stage(tmp_path, MASKED) as scene:
-        assert [asked(scene, phase, b"\xc1") for phase in PHASES] == ["unreadable"] * 4
+        assert [asked(scene, phase, b"\xc1") for phase in (*PHASES, "update", "inputs")] == ["unreadable"] * 6
         assert asked(scene, "confess", b"") == "phase"
 
 

@@ -69,13 +69,13 @@ def open_round(scene: Stage) -> Round:
 
 
 def signed(scene: Stage, answer: RoundAnswer, **changes: object) -> bytes:
-    """Give the answer's entry with changed fields, signed by the liar's own key."""
+    """Return the answer's entry with changed fields, signed by the liar's own key."""
     record = msgspec.structs.replace(decode_entry(answer.entry).record, **changes)
     return sign(record, scene.host._answers.keys[scene.host.numbers.index(LIAR)])
 
 
 def sending(scene: Stage, upload: bytes, answer: RoundAnswer) -> RoundAnswer:
-    """Give an answer with another upload, committed to and signed as it should be."""
+    """Return an answer with another upload, committed to and signed as it should be."""
     entry = signed(scene, answer, commitment=salted_commitment(answer.salt, upload))
     return RoundAnswer(entry=entry, upload=upload, salt=answer.salt)
 
@@ -86,7 +86,7 @@ def numbers_of(answer: RoundAnswer, record: Round) -> FixedPointStatistics:
 
 
 def with_numbers(answer: RoundAnswer, record: Round, change: Callable[[np.ndarray, np.ndarray], None]) -> bytes:
-    """Give the upload's bytes after its rows and its tail were changed in place."""
+    """Return the upload's bytes after its rows and its tail were changed in place."""
     upload = numbers_of(answer, record)
     rows, tails = upload.rows.astype(np.int64), upload.tails.copy()
     change(rows, tails)

@@ -46,7 +46,7 @@ def flip(data: bytes, place: int) -> bytes:
 
 
 def forged(answer: RoundAnswer, **changes: object) -> bytes:
-    """Give the answer's entry with changed fields and the old signature."""
+    """Return the answer's entry with changed fields and the old signature."""
     entry = decode_entry(answer.entry)
     record = msgspec.structs.replace(entry.record, **changes)
     body = sign(record, SigningKey.from_seed(bytes(32)))[64:]
@@ -160,7 +160,7 @@ def test_too_few_answers_abort_the_round_and_the_next_one_can_be_opened(tmp_path
 
 
 def captured(scene: Stage) -> RoundRequest:
-    """Open a round, and give the request that the coordinator sends, answered by nobody."""
+    """Open a round and return the request that the coordinator sends, which nobody answers."""
     bodies: list[bytes] = []
 
     def capture(requests: list[Request]) -> list[Request]:
@@ -180,18 +180,19 @@ def answers(scene: Stage, request: RoundRequest) -> list[RoundAnswer | RoundRefu
 
 
 def reasons(scene: Stage, request: RoundRequest) -> set[str]:
-    found = answers(scene, request)
-    assert all(isinstance(message, RoundRefusal) for message in found)
-    return {message.reason for message in found if isinstance(message, RoundRefusal)}
+    replies = answers(scene, request)
+    refusals = {reply.reason for reply in replies if isinstance(reply, RoundRefusal)}
+    assert all(isinstance(reply, RoundRefusal) for reply in replies)
+    return refusals
 
 
 def with_record(scene: Stage, request: RoundRequest, key: SigningKey, **changes: object) -> RoundRequest:
-    """Give a request for an edited round, truly in the log of a coordinator who owns the log's key too."""
+    """Return a request for an edited round, truly in the log of a coordinator who also has the log's key."""
     record = decode_entry(request.entry).record
     assert isinstance(record, Round)
     entry = sign(msgspec.structs.replace(record, **changes), key)
     log_key = load_key(scene.store._folder.parent / "keys" / "log.key")
-    root = node_hash(Digest(bytes(32)), decode_entry(entry).leaf_hash)  # everything before stands as one leaf
+    root = node_hash(Digest(bytes(32)), decode_entry(entry).leaf_hash)  # one leaf in place of everything before
     checkpoint = Checkpoint(scene.federation.ledger.origin, 2, root)
     return msgspec.structs.replace(
         request,
@@ -248,7 +249,7 @@ def test_each_lie_of_a_coordinator_is_refused(tmp_path: Path) -> None:
 
 
 def test_who_rated_an_item_does_not_show_in_who_answers(tmp_path: Path) -> None:
-    """A model may be such that only the people who rated one item compute numbers that are none."""
+    """A model may be such that only devices whose participants rated one item compute NaN or infinity."""
     with stage(tmp_path, LOCAL) as scene:
         request = captured(scene)
         means = scene.first.arrays["item_means"].copy()
@@ -281,7 +282,7 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
         assert reasons(scene, msgspec.structs.replace(asked, model=NO_MODELS[name])) == {"model"}
 
 
-def test_no_round_counts_on_more_people_than_agreed(tmp_path: Path) -> None:
+def test_no_round_counts_on_the_noise_of_more_participants_than_agreed(tmp_path: Path) -> None:
     world = replace(PLAIN, mode="distributed", honest_fraction=0.5)
     with stage(tmp_path, world) as scene:
         request, key = captured(scene), scene.federation.coordinator.key

@@ -45,7 +45,7 @@ ALICE, BOB, CAROL = FIRST, FIRST + 1, FIRST + 2
 
 @pytest.fixture
 def party(tmp_path: Path) -> Iterator[Party]:
-    """Six people: each has five neighbours, of whom four are needed."""
+    """Six participants: each has five neighbours, of whom four are needed."""
     party = Party(tmp_path / "devices", 6, minimum=5)
     yield party
     party.devices.close()
@@ -62,15 +62,15 @@ def refusal(party: Party, number: int, request: ShareKeysRequest) -> str:
 # --- an honest round --------------------------------------------------------------------------------------------------
 
 
-def test_what_survivors_give_away_undoes_the_masks_of_a_sum(party: Party) -> None:
+def test_what_survivors_reveal_undoes_the_masks_of_a_sum(party: Party) -> None:
     uploads = party.until_upload(ones())
     survivors = [number for number in party.participants if number != CAROL]
     opened = {number: dict(party.unmask(number, party.survivors(survivors)).shares) for number in survivors}
 
     total = np.array([uploads[number] for number in survivors]).sum(axis=0, dtype=np.uint32)
     for number in party.participants:
-        found = {party.peers(number).index(n) + 1: opened[n][number] for n in survivors if n != number}
-        secret = secure_aggregation.shamir_combine(dict(list(found.items())[: party.round.needed(number)]))
+        shares = {party.peers(number).index(n) + 1: opened[n][number] for n in survivors if n != number}
+        secret = secure_aggregation.shamir_combine(dict(list(shares.items())[: party.round.needed(number)]))
         if number in survivors:
             secure_aggregation.add_mask(total, secret, subtract=True)
         else:
@@ -104,7 +104,7 @@ def test_each_phase_asked_again_gets_the_same_bytes_also_after_a_crash(party: Pa
     assert everything() == first
 
 
-def test_what_was_kept_is_forgotten_with_the_next_round(party: Party) -> None:
+def test_the_next_round_deletes_the_state_of_the_last(party: Party) -> None:
     party.advertise()
     later = masked_round(sign(round_record(party.participants, 1, number=2), COORDINATOR))
     party.masks.advertise(later, [party.device(ALICE)], "note")
@@ -149,7 +149,8 @@ def keys_by(key: SigningKey, number: int, round_hash: bytes, origin: str = ORIGI
 def edited(request: ShareKeysRequest, number: int, **changes: object) -> ShareKeysRequest:
     """The request with another entry for a neighbour."""
     neighbours = [
-        msgspec.structs.replace(each, **changes) if each.number == number else each for each in request.neighbours
+        msgspec.structs.replace(neighbour, **changes) if neighbour.number == number else neighbour
+        for neighbour in request.neighbours
     ]
     return msgspec.structs.replace(request, neighbours=neighbours)
 
@@ -175,7 +176,7 @@ def test_a_coordinator_cannot_say_whose_key_is_whose(party: Party) -> None:
     party.advertise()
     request, _ = party.share_request(ALICE)
     false = Principal(key=COORDINATOR.public, role="participant").encode()
-    carol = next(each for each in request.neighbours if each.number == CAROL)
+    carol = next(neighbour for neighbour in request.neighbours if neighbour.number == CAROL)
 
     lies: tuple[dict[str, object], ...] = (
         {"leaf": false, "keys": keys_by(COORDINATOR, BOB, party.round.hash)},
@@ -325,8 +326,8 @@ def test_a_device_answers_one_survivor_set(party: Party) -> None:
     assert party.unmask(ALICE, party.survivors(everybody)) == first
 
 
-def test_of_nobody_two_secrets_are_given_away(party: Party) -> None:
-    """Whatever two sets are shown to whom: with what honest people answer, nobody's two secrets can be had."""
+def test_both_secrets_of_nobody_are_revealed(party: Party) -> None:
+    """Whichever of two sets each device is shown: honest devices never reveal enough for both secrets of anybody."""
     party.until_upload(ones())
     sets = [party.participants, [number for number in party.participants if number != BOB]]
     answered: dict[int, list[int]] = {0: [], 1: []}
@@ -339,7 +340,7 @@ def test_of_nobody_two_secrets_are_given_away(party: Party) -> None:
     assert sum(map(len, answered.values())) == 5 < 2 * needed
 
 
-def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Party) -> None:
+def test_who_is_falsely_said_to_have_vanished_keeps_its_own_mask(party: Party) -> None:
     """The coordinator drops Bob, whose upload it has: all masks he shared can be had, his own cannot."""
     uploads = party.until_upload(ones())
     survivors = [number for number in party.participants if number != BOB]
@@ -359,7 +360,7 @@ def test_who_is_said_to_have_vanished_and_did_not_keeps_the_own_mask(party: Part
     state = party.devices.secagg_state(BOB - FIRST, 1)
     assert state is not None
     secure_aggregation.add_mask(values, secure_aggregation.MaskSecrets.derive(state.secret).own, subtract=True)
-    assert values.tolist() == ones().tolist(), "only the own mask was left"
+    assert values.tolist() == ones().tolist(), "only Bob's own mask was left"
 
 
 Lie = Callable[[Party], tuple[tuple[Record, ...], SigningKey]]
@@ -439,7 +440,7 @@ def test_a_survivor_set_may_span_records(party: Party) -> None:
     whole = party.unmask(ALICE, party.survivors(party.participants))
     parts = party.survivors(party.participants[:2], parts=2), party.survivors(party.participants[2:], part=2, parts=2)
 
-    assert party.unmask(ALICE, *parts) == whole, "the same people are the same set"
+    assert party.unmask(ALICE, *parts) == whole, "the same participants are the same set"
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ BOTH = pytest.mark.parametrize("world", [LAPLACE, GAUSS], ids=["laplace", "gauss
 
 
 def misuse(folder: Path, world: World) -> list[NoiseReuse]:
-    """Run a federation whose coordinator asks everything twice; give what an auditor of its transcript finds."""
+    """Run a federation whose coordinator asks everything twice; return what an auditor of its transcript finds."""
     transcript: list[ObservedUpload] = []
     clips: set[int] = set()
 
@@ -77,11 +77,11 @@ def test_noise_key_that_forgets_the_round_is_caught(
 
     monkeypatch.setattr(SimulatedRandomness, "secret", forgetful)
 
-    found = misuse(tmp_path, world)
+    reuses = misuse(tmp_path, world)
 
-    assert {each.kind for each in found} == {"one noise for two rounds"}
-    assert {each.participant for each in found} == set(range(3, 15))
-    assert {each.rounds for each in found} == {(1, 2), (1, 3), (2, 3)}
+    assert {reuse.kind for reuse in reuses} == {"one noise for two rounds"}
+    assert {reuse.participant for reuse in reuses} == set(range(3, 15))
+    assert {reuse.rounds for reuse in reuses} == {(1, 2), (1, 3), (2, 3)}
 
 
 @BOTH
@@ -99,6 +99,7 @@ def test_device_that_draws_again_when_asked_again_is_caught(
             for key, (device, _) in zip(keys, stored, strict=True)
         ]
         uploads, _ = self._compute(task, inputs)
+
         return [
             Reply(
                 device.enrolled_number,
@@ -114,9 +115,9 @@ def test_device_that_draws_again_when_asked_again_is_caught(
     # A coordinator that wants fresh noise takes what does not open its commitment.
     monkeypatch.setattr(UploadValidator, "check", takes_anything)
 
-    found = misuse(tmp_path, world)
+    reuses = misuse(tmp_path, world)
 
-    assert {(each.kind, each.rounds[0] == each.rounds[1]) for each in found} >= {
+    assert {(reuse.kind, reuse.rounds[0] == reuse.rounds[1]) for reuse in reuses} >= {
         ("fresh noise for a repeated request", True)
     }
-    assert {each.participant for each in found} == set(range(3, 15))
+    assert {reuse.participant for reuse in reuses} == set(range(3, 15))

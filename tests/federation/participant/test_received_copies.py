@@ -1,9 +1,6 @@
-"""Copies beside one's own ratings: whatever a sender puts in one, its recipient sends what ratings can give."""
+"""Received copies: whatever a sender puts into one, its recipient uploads what ratings within the scale can give."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +8,6 @@ import pytest
 from liberate.arrays import FixedPointStatistics, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.federation.participant.received_copies import ReceivedCopies
-from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.sharing_records import UsedCopy
@@ -26,30 +22,18 @@ OWN = low_rank_ratings()
 SHARES = tuple(UsedCopy(sender=sender, share=Digest(bytes([sender]) * 32)) for sender in (4, 5))
 
 
-@dataclass(frozen=True)
-class Store:
-    """Device 0 holds the copies of two people."""
-
-    copies: tuple[bytes, ...]
-
-    def sharing_rows(self, kind: type[ReceivedCopy]) -> list[tuple[int, Digest, ReceivedCopy]]:
-        return [
-            (
-                0,
-                Digest(each.share),
-                ReceivedCopy(sender=each.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0),
-            )
-            for each, copy in zip(SHARES, self.copies, strict=True)
-        ]
-
-
 def computed(values: np.ndarray, model: Model) -> RealStatistics:
-    """What device 0 computes of its own ratings and two copies of other people's, one with these values."""
+    """What device 0 computes of its participant's ratings and two received copies, one with these values."""
     rated = np.arange(len(values), dtype=np.int32)
     users = np.zeros(len(values), np.int32)
     hostile = Ratings.from_triples(users, rated, values.astype(np.float32), 1, OWN.n_items)
-    inputs = ReceivedCopies(cast(DeviceStore, Store((OWN.user_bytes(1), hostile.user_bytes(0)))))
-    return inputs.compute(statistic_of(model, noisy=False), model, OWN.select(np.arange(1)), [(0, SHARES)])
+    copies = [
+        ReceivedCopy(sender=used.sender, copy=copy, salt=bytes(32), max_shares=2, epsilon_nano=0)
+        for used, copy in zip(SHARES, (OWN.user_bytes(1), hostile.user_bytes(0)), strict=True)
+    ]
+    received = ReceivedCopies((0, Digest(used.share), copy) for used, copy in zip(SHARES, copies, strict=True))
+
+    return received.compute(statistic_of(model, noisy=False), model, OWN.select(np.arange(1)), [(0, SHARES)])
 
 
 @pytest.mark.parametrize("statistic", ["normal", "gradient"])
@@ -57,10 +41,10 @@ def test_ratings_beyond_the_scale_count_as_its_ends(statistic: str) -> None:
     config = ModelConfig(n_factors=2, statistic="gradient" if statistic == "gradient" else "normal")
     model = initial(config, OWN.n_items, LOW, HIGH, bytes(32))
 
-    found = computed(np.array([1e30, -7.0, 4.0]), model)
+    clipped = computed(np.array([1e30, -7.0, 4.0]), model)
 
     ends = computed(np.array([HIGH, LOW, 4.0]), model)
-    assert np.array_equal(found.rows, ends.rows)
-    assert np.array_equal(found.tails, ends.tails)
-    sent: FixedPointStatistics = Plain().release(found, OWN.n_items, [], exact=False)
+    assert np.array_equal(clipped.rows, ends.rows)
+    assert np.array_equal(clipped.tails, ends.tails)
+    sent: FixedPointStatistics = Plain().release(clipped, OWN.n_items, [], exact=False)
     rating_bounds(model).check(sent, PLAIN_FRACTION_BITS, 1 + len(SHARES) / 2)

@@ -186,7 +186,7 @@ def test_log_that_is_rolled_back_with_everything_beside_it_is_caught_by_its_witn
 
 
 def test_log_that_goes_on_in_two_ways_is_caught_by_its_witnesses(tmp_path: Path) -> None:
-    """The owner keeps two copies, lets each go on with other people's answers, and publishes both."""
+    """The owner keeps two copies, continues each with other participants' answers, and publishes both."""
     with watched(tmp_path / "a") as (scene, _):
         model = scene.learn(1)
         left_out = scene.host.numbers[0]

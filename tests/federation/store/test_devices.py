@@ -50,7 +50,7 @@ def test_files_are_their_owners_only(devices: DeviceStore, tmp_path: Path) -> No
 
 
 def test_nothing_is_readable_without_the_keys(devices: DeviceStore, tmp_path: Path) -> None:
-    devices.put_answers(1, [(0, 2)], [outgoing("a secret entry")], epsilon_nano=0, note="note")
+    devices.put_answers(1, [(0, 2, outgoing("a secret entry"))], epsilon_nano=0, note="note")
     devices.close()
 
     stored = b"".join(path.read_bytes() for path in (tmp_path / "devices").glob("devices.sqlite*"))
@@ -67,8 +67,8 @@ def test_rows_cannot_be_swapped_between_people(devices: DeviceStore, tmp_path: P
 
 
 def test_outbox_keeps_the_round_and_forgets_older_ones(devices: DeviceStore) -> None:
-    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
-    devices.put_answers(2, [(0, 3), (2, 2)], [outgoing("second"), outgoing("other")], epsilon_nano=5, note="two")
+    devices.put_answers(1, [(0, 2, outgoing("first"))], epsilon_nano=5, note="one")
+    devices.put_answers(2, [(0, 3, outgoing("second")), (2, 2, outgoing("other"))], epsilon_nano=5, note="two")
 
     assert devices.outbox_message(0, 1) is None
     assert [devices.outbox_message(slot, 2) for slot in range(3)] == [outgoing("second"), None, outgoing("other")]
@@ -80,10 +80,10 @@ def test_outbox_keeps_the_round_and_forgets_older_ones(devices: DeviceStore) -> 
 
 
 def test_post_is_all_or_nothing(devices: DeviceStore) -> None:
-    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.put_answers(1, [(0, 2, outgoing("first"))], epsilon_nano=5, note="one")
 
     with pytest.raises(Exception, match="UNIQUE"):
-        devices.put_answers(1, [(1, 2), (0, 3)], [outgoing("x"), outgoing("y")], epsilon_nano=5, note="two")
+        devices.put_answers(1, [(1, 2, outgoing("x")), (0, 3, outgoing("y"))], epsilon_nano=5, note="two")
 
     assert [devices.outbox_message(slot, 1) for slot in range(3)] == [outgoing("first"), None, None]
     assert devices.checkpoint() == "one"
@@ -152,7 +152,7 @@ def test_replaced_ratings_count_their_commitment_as_signed(devices: DeviceStore)
 
 def test_people_agree_to_one_run_at_a_time_and_to_what_may_be_spent_by_its_end(devices: DeviceStore) -> None:
     devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
-    devices.put_answers(1, [(0, 2)], [outgoing("first")], epsilon_nano=5, note="one")
+    devices.put_answers(1, [(0, 2, outgoing("first"))], epsilon_nano=5, note="one")
     devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
 
     terms = [(device.run, device.epsilon_nano_agreed, device.rho_nano_agreed) for device in devices.devices()]
@@ -168,7 +168,7 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tm
     folder = tmp_path / "devices"
     devices.record_numbers([(1, 9)], seq=1)
     devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
-    devices.put_answers(1, [(0, 2), (1, 2)], [outgoing("first"), outgoing("second")], note="one")
+    devices.put_answers(1, [(0, 2, outgoing("first")), (1, 2, outgoing("second"))], note="one")
     devices.put_secagg_states(1, [(1, SecAggState(round_hash=bytes(32), secret=bytes(32)))])
     devices.put_key_change(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
     key = (folder / "subjects.keys").read_bytes()[32:64]

@@ -307,8 +307,10 @@ def test_block_times_never_go_back(tmp_path: Path) -> None:
 
 def test_time_is_measured_by_part(tmp_path: Path) -> None:
     stopwatch = Stopwatch()
-    ledger = SqliteLedger.create(tmp_path, sign(genesis(), key(FOUNDER)), LOG_KEY, SimulatedClock(), stopwatch)
-    World(ledger).populate()
+
+    with stopwatch.running():
+        ledger = SqliteLedger.create(tmp_path, sign(genesis(), key(FOUNDER)), LOG_KEY, SimulatedClock())
+        World(ledger).populate()
     ledger.close()
 
     assert set(stopwatch.seconds) == {"verify", "store"}

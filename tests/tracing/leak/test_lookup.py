@@ -367,7 +367,7 @@ def test_all_other_questions_are_answered_beside_a_training(run: Run) -> None:
 
 def test_what_cannot_be_looked_up_leaves_no_disclosure(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("user,item,rating\nu0,i1,many\n", "utf-8")
-    with pytest.raises(DataError, match="is no number"):
+    with pytest.raises(DataError, match="is not a number"):
         asked(trace_leak, run, tmp_path / "bad.csv")
     with pytest.raises(DataError, match="no row is of an item of this run"):
         asked(trace_leak, run, write_leak(tmp_path / "foreign.csv", ["u0,of-another-world,3"]))

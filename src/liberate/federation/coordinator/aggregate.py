@@ -1,8 +1,7 @@
-"""The sum of a round's uploads, which the coordinator takes and an auditor takes again: integers, in any order.
+"""The sum of a round's uploads: exact integers, so that an auditor who adds them in any order gets the same digest.
 
 Where the round's mechanism says so (`trimmed_nano`) the sum is trimmed: of each number the smallest and the largest are
-left out among those who sent it, and the sum of the others is scaled to all of them, as their trimmed mean times how
-many they are.
+left out among those who sent it, and the sum of the others is scaled to all: their trimmed mean times their number.
 
 Source: Yin et al. 2018, "Byzantine-robust distributed learning: towards optimal statistical rates", the coordinate-wise
 trimmed mean.
@@ -25,7 +24,7 @@ from liberate.model.solvers import AggregatedStatistics
 
 @dataclass(slots=True)
 class UploadAggregate:
-    """What has been added up so far, in grid units; of a trimmed sum, what has been settled.
+    """The sum so far, in grid units; a trimmed sum is complete once it is settled.
 
     Attributes:
         rows: Sum of the rows, shape (n_rows, width).
@@ -44,17 +43,17 @@ class UploadAggregate:
 
     @classmethod
     def of(cls, record: Round) -> UploadAggregate:
-        """Give the sum of nothing, as a round wants it."""
+        """Return the empty sum of a round."""
         return cls.empty(record.shape, record.mechanism.parameters.get("trimmed_nano", 0))
 
     @classmethod
     def empty(cls, shape: tuple[int, int, int], trimmed_nano: int = 0) -> UploadAggregate:
-        """Give the sum of nothing; `shape` is (n_rows, width, n_tail) of the round entry."""
+        """Return an empty sum; `shape` is (n_rows, width, n_tail) of the round entry."""
         n_rows, width, n_tail = shape
         return cls(np.zeros((n_rows, width), np.int64), np.zeros(n_tail, np.int64), trimmed_nano)
 
     def add(self, upload: FixedPointStatistics, n_copies: Fraction = Fraction(0)) -> None:
-        """Add a batch of one upload, with copies of so much weight; a trimmed sum keeps it until it is settled."""
+        """Add a batch of one upload that used copies of this weight; a trimmed sum stores it until it is settled."""
         self.n_uploads += 1
         self.n_copies += n_copies
         if self.trimmed_nano:
@@ -64,24 +63,26 @@ class UploadAggregate:
         self.tail += upload.tails[0]
 
     def settle(self) -> None:
-        """Trim, once all uploads are there; of a sum that is not trimmed nothing is left to do."""
+        """Complete a trimmed sum, once all uploads are there; any other sum is complete already."""
         if not self._waiting:
             return
+
         indices = np.concatenate([upload.indices for upload in self._waiting])
         order = np.argsort(indices, kind="stable")
         indptr = np.searchsorted(indices[order], np.arange(len(self.rows) + 1))
         rows = np.concatenate([upload.rows for upload in self._waiting])
         trimmed_sums(order, indptr, rows, self.trimmed_nano, self.rows)
+
         tails = np.concatenate([upload.tails for upload in self._waiting])
         everybody = np.array([0, len(tails)])
         trimmed_sums(np.arange(len(tails)), everybody, tails, self.trimmed_nano, self.tail[None])
         self._waiting.clear()
 
     def digest(self) -> Digest:
-        """Give what the model entry says of the sum: SHA-256 over rows, then tail, as little-endian 64-bit integers."""
+        """Return what the model entry says of the sum: SHA-256 of rows, then tail, as little-endian 64-bit integers."""
         return Digest(sha256(self.rows.astype("<i8").tobytes() + self.tail.astype("<i8").tobytes()).digest())
 
     def total(self, fraction_bits: int) -> AggregatedStatistics:
-        """Give the sum in the statistic's unit; a value v stands for v * 2**-fraction_bits."""
+        """Return the sum in the statistic's unit: a value v in grid units is v * 2**-fraction_bits."""
         unit = np.float64(2.0**-fraction_bits)
         return AggregatedStatistics(self.rows * unit, self.tail * unit, self.n_uploads, float(self.n_copies))

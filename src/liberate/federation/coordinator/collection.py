@@ -32,13 +32,14 @@ from liberate.model.model import Model
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.privacy.secure_aggregation import signed_sum
 from liberate.randomness import Randomness
+from liberate.timing import measure
 
 _logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 2**28  # bytes of dense uploads that are asked for at a time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class OpenedRound:
     """A round that is open on the ledger.
 
@@ -103,7 +104,6 @@ class RoundCollector:
         masks_path: Where what participants are told in a masked round is stored while it is open.
         randomness: Source of the noise that is drawn on a sum.
         publish: Returns the newest checkpoint, cosigned as participants demand.
-        log_key: The log's verifier key.
         weights: What the copies weigh that updates use.
         uploads: Where uploads are stored; None: nowhere.
         refused: Answers left out so far that no honest device sends, by reason.
@@ -114,11 +114,11 @@ class RoundCollector:
     masks_path: Path
     randomness: Randomness
     publish: Callable[[], str]
-    log_key: str
     weights: CopyWeights
     uploads: UploadStore | None
-    refused: Counter[str] = field(default_factory=Counter)
-    _known_size: int = 0  # of the tree under the checkpoint that participants have accepted last
+    refused: Counter[str] = field(default_factory=Counter, init=False)
+    # Of the tree under the checkpoint that participants have accepted last.
+    _known_size: int = field(default=0, init=False)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
@@ -128,8 +128,7 @@ class RoundCollector:
             FederationError: The ledger refuses the survivor set.
         """
         record = opened.record
-        stopwatch = self.writer.stopwatch
-        validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights, stopwatch)
+        validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights)
         collected = CollectedRound(record, validator, UploadAggregate.of(record))
 
         # One checkpoint serves the whole round: no two participants may be shown different histories.
@@ -141,7 +140,7 @@ class RoundCollector:
             self._record(answers, collected, exchange)
             self._known_size = view.size
 
-        with stopwatch.measure("sum"):
+        with measure("sum"):
             collected.aggregate.settle()
 
         # Counted after all batches: a late one may still bring the round above its minimum.
@@ -155,8 +154,8 @@ class RoundCollector:
         return collected
 
     def _checkpoint_view(self) -> CheckpointView:
-        note = self.publish()
-        return CheckpointView(self.writer.ledger, note, verify_checkpoint(note, self.log_key).size)
+        ledger, note = self.writer.ledger, self.publish()
+        return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
 
     def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""
@@ -192,7 +191,7 @@ class RoundCollector:
             size = min(size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
 
         state = self.writer.ledger.state
-        batches = divide(participants, usable_copies(state, participants, 1), size)
+        batches = _divide(participants, usable_copies(state, participants, 1), size)
         copies = usable_copies(state, participants, max(1, len(batches)))
         requests = [
             Request(number, "inputs", encode_message(RoundInputs(round=collected.record.number, shares=copies[number])))
@@ -216,7 +215,7 @@ class RoundCollector:
 
         outcomes = self.writer.ledger.append([answer.entry for _, answer, _ in valid])
         accepted = []
-        with self.writer.stopwatch.measure("sum"):
+        with measure("sum"):
             for (sender, answer, upload), outcome in zip(valid, outcomes, strict=True):
                 if isinstance(outcome, RefusedEntry):
                     self._refuse(outcome.reason, collected.record, exchange)
@@ -226,7 +225,7 @@ class RoundCollector:
                     accepted.append(StoredUpload(outcome, sender, answer.salt, answer.upload))
 
         if self.uploads is not None:
-            with self.writer.stopwatch.measure("keep"):
+            with measure("keep"):
                 self.uploads.put(collected.record.number, accepted)
 
     def _refuse(self, reason: str, record: Round, exchange: RoundExchange) -> None:
@@ -250,7 +249,7 @@ class RoundCollector:
         # A newer checkpoint: its tree holds the survivor set, which devices want to see before they reveal a share.
         view = self._checkpoint_view()
         total = collected.aggregate.rows.astype(np.uint32).ravel()
-        with self.writer.stopwatch.measure("unmask"):
+        with measure("unmask"):
             revealed = masking.unmask(total, frozenset(participants), view, self._known_size)
 
         if self.uploads is not None:
@@ -262,13 +261,13 @@ class RoundCollector:
         """Draw the noise of a simulation once, where the round places it on the sum."""
         mechanism = opened.method.mechanism
         if opened.record.noise_placement == "on_sum" and isinstance(mechanism, SumMechanism):
-            with self.writer.stopwatch.measure("noise"):
+            with measure("noise"):
                 key = self.randomness.secret("sum noise", opened.record.number)
                 is_exact = not self.randomness.is_simulated
                 mechanism.add_to_sum(total.rows, total.tail, total.n_uploads, key, is_exact)
 
 
-def divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
+def _divide(participants: Sequence[int], copies: Mapping[int, Sequence[Digest]], size: int) -> list[Sequence[int]]:
     """Divide participants into batches of at most `size` participants and copies that they learn from, together.
 
     Whoever has more copies than that is a batch alone.

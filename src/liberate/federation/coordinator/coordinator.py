@@ -16,22 +16,23 @@ from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.coordinator.collection import CollectedRound, OpenedRound, RoundCollector
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.exchange import RoundAborted, RoundExchange
+from liberate.federation.coordinator.opening import new_round, opened_round
 from liberate.federation.coordinator.pool_round import run_pool_round
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.transport import Transport
-from liberate.identifiers import Digest, NoisePlacement
+from liberate.identifiers import NoisePlacement
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Round
 from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
-from liberate.privacy.mechanism_base import SumMechanism
+from liberate.privacy.mechanism_base import Mechanism, SumMechanism
 from liberate.randomness import Randomness
+from liberate.timing import measure
 
 
 class Coordinator:
@@ -62,14 +63,12 @@ class Coordinator:
         participants: Sequence[int] | None = None,
         uploads: UploadStore | None = None,
     ) -> None:
-        genesis = writer.ledger.state.genesis
-        if genesis is None:
-            raise FederationError("the ledger has no genesis")
         self._writer = writer
         self._transport = transport
         self._store = store
         self._config = config
         self._noise_placement = noise_placement
+
         self._participants = None if participants is None else frozenset(participants)
         self._collector = RoundCollector(
             writer=writer,
@@ -77,7 +76,6 @@ class Coordinator:
             masks_path=store.masks_path,
             randomness=randomness,
             publish=publish,
-            log_key=genesis.log_vkey,
             weights=CopyWeights(writer.ledger),
             uploads=uploads,
         )
@@ -135,68 +133,41 @@ class Coordinator:
             FederationError: The open round starts from another model, or the ledger refuses the round.
         """
         base_bytes = self._store.save(base)
+        base_digest = model_digest(base_bytes)
         active = self._active()
         cohort = active if self._participants is None else [number for number in active if number in self._participants]
 
-        base_digest = model_digest(base_bytes)
-
         if self._writer.ledger.state.open_round is None:
-            self._writer.append(self._round_record(base, base_digest, method, cohort, run, rounds))
-        current = self._writer.ledger.state.open_round
-        assert current is not None  # opened above, or by the attempt before
+            mechanism, statistic = method.mechanism, method.statistic
+            is_named = bool(mechanism.parameters.get("masked")) or cohort != active
+            record = new_round(
+                self._writer,
+                base,
+                base_digest,
+                run=run,
+                rounds=rounds,
+                statistic=statistic.name,
+                shape=statistic.shape,
+                mechanism=mechanism,
+                minimum=self._minimum(mechanism, len(cohort)),
+                deadline_blocks=self._config.deadline_blocks,
+                cohort=to_ranges(cohort) if is_named else (),
+                noise_placement=self._noise_placement if isinstance(mechanism, SumMechanism) else "per_upload",
+            )
+            self._writer.append(record)
 
-        if current.record.base_digest != base_digest:
-            raise FederationError("the open round on the ledger starts from another model than this run has")
-        return OpenedRound(
-            record=current.record,
-            position=current.position,
-            cohort=cohort,
-            base=base,
-            base_bytes=base_bytes,
-            method=method,
-        )
+        current = opened_round(self._writer, base_digest, method.statistic.name)
+        return OpenedRound(current.record, current.position, cohort, base, base_bytes, method)
+
+    def _minimum(self, mechanism: Mechanism, n_participants: int) -> int:
+        """Return how many updates a model needs."""
+        wanted = max(1, int(n_participants * self._config.min_participation))
+        # The noise of fewer honest uploads would be less than what was priced.
+        return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
 
     def _active(self) -> list[int]:
         principals = enumerate(self._writer.ledger.state.principals)
         return [number for number, person in principals if person.role == "participant" and person.is_active]
-
-    def _round_record(
-        self,
-        base: Model,
-        base_digest: Digest,
-        method: RoundMethod,
-        cohort: Sequence[int],
-        run: int,
-        rounds: int | None,
-    ) -> Round:
-        mechanism = method.mechanism
-        is_named = bool(mechanism.parameters.get("masked")) or cohort != self._active()
-
-        minimum = max(1, int(len(cohort) * self._config.min_participation))
-        noise_placement: NoisePlacement = "per_upload"
-        if isinstance(mechanism, SumMechanism):
-            # Below that many honest uploads, their noise together would be less than what was priced.
-            minimum = max(minimum, mechanism.honest)
-            noise_placement = self._noise_placement
-
-        return Round(
-            **self._writer.header(),
-            number=self._writer.ledger.state.round_number + 1,
-            run=run,
-            rounds=rounds,
-            base_version=base.version,
-            base_digest=base_digest,
-            cohort=to_ranges(cohort) if is_named else (),
-            statistic=method.statistic.name,
-            shape=method.statistic.shape,
-            mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
-            noise_placement=noise_placement,
-            fraction_bits=mechanism.fraction_bits,
-            account=mechanism.account,
-            spend_nano=mechanism.spend_nano,
-            minimum=minimum,
-            deadline=self._writer.ledger.height + self._config.deadline_blocks,
-        )
 
     def _solve(self, opened: OpenedRound, collected: CollectedRound) -> Model:
         """Return the model that follows from the sum, or close the round as aborted.
@@ -205,7 +176,7 @@ class Coordinator:
             FederationError: No model follows.
         """
         try:
-            with self._writer.stopwatch.measure("solve"):
+            with measure("solve"):
                 return opened.method.solver.solve(opened.base, collected.aggregate.total(opened.record.fraction_bits))
         except FederationError:  # nor would one follow the next time: the sum is the same
             self._abort(opened.record, "no_model")

@@ -67,7 +67,9 @@ class RoundExchange:
         known_size: int,
         size: int,
     ) -> list[tuple[int, AnswerT]]:
-        """Ask participants, and once more those who want a consistency proof from another tree size.
+        """Ask participants, and return their answers by increasing number.
+
+        Those who want a consistency proof from another tree size are asked once more.
 
         Args:
             phase: Of the round.
@@ -76,28 +78,26 @@ class RoundExchange:
             kind: What they answer with, unless they refuse.
             known_size: The tree size that most of them know.
             size: Tree size of the checkpoint that is shown.
-
-        Returns:
-            Answers by increasing number, one for each participant that gave one.
         """
-        collected: list[tuple[int, AnswerT]] = []
+        answers: list[tuple[int, AnswerT]] = []
         for begin in range(0, len(numbers), self.batch_size):
             batch = dict.fromkeys(numbers[begin : begin + self.batch_size], known_size)
-            answers, refusals = self._ask_once(phase, batch, request, kind)
+            replies = self._ask_once(phase, batch, request, kind)
 
-            # One host may hold many participants: those of another host have seen another checkpoint.
-            behind: dict[int, int] = {}
-            for sender, refusal in refusals:
-                if refusal.reason == "consistency" and 0 < refusal.known_size <= size:
-                    behind[sender] = refusal.known_size
+            # One host answers for many participants, and those of another host may have seen another checkpoint.
+            behind = {
+                number: reply.known_size
+                for number, reply in replies.items()
+                if isinstance(reply, RoundRefusal) and reply.reason == "consistency" and 0 < reply.known_size <= size
+            }
+            on_time = {number: reply for number, reply in replies.items() if number not in behind}
+
+            for number, reply in sorted((on_time | self._ask_once(phase, behind, request, kind)).items()):
+                if isinstance(reply, RoundRefusal):
+                    self.count(reply.reason)
                 else:
-                    self.count(refusal.reason)
-
-            late, refusals = self._ask_once(phase, behind, request, kind)
-            for _, refusal in refusals:
-                self.count(refusal.reason)
-            collected += sorted((late | answers).items())
-        return collected
+                    answers.append((number, reply))
+        return answers
 
     def _ask_once(
         self,
@@ -105,24 +105,19 @@ class RoundExchange:
         known_sizes: Mapping[int, int],
         request: Callable[[int, int], bytes],
         kind: type[AnswerT],
-    ) -> tuple[dict[int, AnswerT], list[tuple[int, RoundRefusal]]]:
-        """Ask participants, given with the tree sizes that they know; return their answers and their refusals."""
-        answers: dict[int, AnswerT] = {}
-        refusals: list[tuple[int, RoundRefusal]] = []
+    ) -> dict[int, AnswerT | RoundRefusal]:
+        """Ask participants, given with the tree sizes that they know; return the first readable reply of each."""
+        replies: dict[int, AnswerT | RoundRefusal] = {}
         requests = [Request(number, phase, request(number, size)) for number, size in known_sizes.items()]
         for reply in self.transport.exchange(requests) if requests else ():
-            if reply.sender not in known_sizes or reply.sender in answers:
+            if reply.sender not in known_sizes or reply.sender in replies:
                 continue
+
             try:
-                answer = decode_answer(reply.body, kind)
+                replies[reply.sender] = decode_answer(reply.body, kind)
             except FederationError:
                 self.count("unreadable")
-                continue
-            if isinstance(answer, RoundRefusal):
-                refusals.append((reply.sender, answer))
-            else:
-                answers[reply.sender] = answer
-        return answers, refusals
+        return replies
 
 
 @dataclass(frozen=True, slots=True)

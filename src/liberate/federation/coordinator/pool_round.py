@@ -1,20 +1,21 @@
-"""The round of the pool: no device answers it, its model is learned from the copies that people have shared."""
+"""The round of the pool: no device answers it, its model is learned from the copies that participants have shared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from liberate.crypto.commitments import salted_commitment
 from liberate.errors import FederationError, InsufficientCohort
+from liberate.federation.coordinator.opening import new_round, opened_round
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.sharing.copies import as_ratings
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import MechanismSpec
-from liberate.ledger.format.records import Aborted, Round
+from liberate.ledger.format.records import Round
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.queries.usable_copies import pooled_copies
 from liberate.ledger.rules.participants import MAX_PARTICIPANTS
@@ -23,6 +24,7 @@ from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
 from liberate.privacy.mechanism_base import Plain
+from liberate.timing import measure
 
 
 def run_pool_round(
@@ -36,55 +38,73 @@ def run_pool_round(
     rounds: int | None,
     deadline_blocks: int,
 ) -> Model:
-    """Carry out the round of the pool, or finish the one a crash left open.
-
-    Args:
-        writer: Writes the coordinator's entries.
-        store: Where model versions are kept.
-        pool: The copies that the coordinator has received.
-        base: The model the round starts from.
-        learner: Turns copies into a model.
-        run: Number of the run the round belongs to.
-        rounds: Rounds of the whole run where that is fixed beforehand.
-        deadline_blocks: Blocks that the round may last.
+    """Carry out the round of the pool, or finish the one that a crash left open.
 
     Returns:
         The next version, on disk and on the ledger.
 
     Raises:
-        InsufficientCohort: Nobody's copies may be used, those that were named are gone, or no model follows from them;
-            the round is closed as aborted.
+        InsufficientCohort: No copies may be used, one that was named is gone, or no model follows from them; the round
+            is closed as aborted.
         FederationError: The ledger refuses what the coordinator signs, or the base does not fit an open round.
     """
-    base_bytes = store.save(base)
+    base_digest = model_digest(store.save(base))
     if writer.ledger.state.open_round is None:
-        writer.append(_round(writer, base, model_digest(base_bytes), run, rounds, deadline_blocks))
-    current = writer.ledger.state.open_round
-    assert current is not None  # opened above, or by the attempt before
-    if (current.record.statistic, current.record.base_digest) != (base.statistic, model_digest(base_bytes)):
-        raise FederationError("the open round on the ledger starts from another model than this run has")
+        writer.append(_round_record(writer, base, base_digest, run, rounds, deadline_blocks))
+    current = opened_round(writer, base_digest, base.statistic)
     _name_senders(writer, pool, current)
+
+    model, copies = _learn(writer, pool, current, base, learner)
+
+    # The model is durable before its entry: whoever reads the entry finds its bytes.
+    digest = model_digest(store.save(model))
+    sum_digest = copies_digest(salted_commitment(copy.salt, copy.copy) for copy in copies)
+    writer.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
+    return model
+
+
+def _round_record(
+    writer: EntryWriter, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int
+) -> Round:
+    return new_round(
+        writer,
+        base,
+        base_digest,
+        run=run,
+        rounds=rounds,
+        statistic=base.statistic,
+        shape=(base.n_items, 0, 0),
+        mechanism=Plain(),
+        minimum=1,
+        deadline_blocks=deadline_blocks,
+    )
+
+
+def _learn(
+    writer: EntryWriter, pool: PoolStore, current: OpenRound, base: Model, learner: PoolLearner
+) -> tuple[Model, Sequence[ReceivedCopy]]:
+    """Return the model that follows from the copies of all named senders, and the copies.
+
+    Raises:
+        InsufficientCohort: There is none; the round is closed as aborted.
+    """
     shares = pooled_copies(writer.ledger, current.position, writer.ledger.size)
     try:
-        received = list(pool.copies([share for _, share in shares]))
-        with writer.stopwatch.measure("solve"):
-            copies = as_ratings([each.copy for each in received], base.n_items)
-            model = learner.learn(base, copies, [each.epsilon_nano for each in received])
+        copies = list(pool.copies([share for _, share in shares]))
+        with measure("solve"):
+            ratings = as_ratings([copy.copy for copy in copies], base.n_items)
+            return learner.learn(base, ratings, [copy.epsilon_nano for copy in copies]), copies
     except (KeyError, FederationError) as error:
-        writer.append(Aborted(**writer.header(), round=current.record.number, reason="no_model"))
+        writer.abort(current.record, "no_model")
         why = "one of them was erased" if isinstance(error, KeyError) else str(error)
         raise InsufficientCohort(
             f"round {current.record.number}: no model follows from the {len(shares)} copies of the pool: {why}",
             hint="the round is closed as aborted; the same command tries again with the copies that may be used now",
         ) from error
-    digest = model_digest(store.save(model))
-    sum_digest = copies_digest(salted_commitment(each.salt, each.copy) for each in received)
-    writer.close(current.record, version=model.version, digest=digest, maker=learner, leaves={}, sum_digest=sum_digest)
-    return model
 
 
 def copies_digest(commitments: Iterable[Digest]) -> Digest:
-    """Give what the model entry says of a pool: SHA-256 over the commitments to its copies, by sender and leaf hash.
+    """Return what the model entry says of a pool: SHA-256 over the commitments to its copies, by sender and leaf hash.
 
     A digest of the copies themselves would not be salted, and a few ratings can be guessed.
     """
@@ -92,39 +112,19 @@ def copies_digest(commitments: Iterable[Digest]) -> Digest:
 
 
 def _usable_senders(writer: EntryWriter, pool: PoolStore) -> list[int]:
-    """Give the people of whom the coordinator has received copies that it may use now, and has, increasing."""
+    """Return the senders all of whose usable copies have reached the pool, increasing."""
     shares = writer.ledger.state.usable_shares()
-    own = [(share.sender, hash) for hash, share in shares if share.record.recipient == writer.number]
-    held = pool.shares()
-    return sorted({sender for sender, _ in own} - {sender for sender, hash in own if hash not in held})
-
-
-def _round(
-    writer: EntryWriter, base: Model, base_digest: Digest, run: int, rounds: int | None, deadline_blocks: int
-) -> Round:
-    mechanism = Plain()
-    return Round(
-        **writer.header(),
-        number=writer.ledger.state.round_number + 1,
-        run=run,
-        rounds=rounds,
-        base_version=base.version,
-        base_digest=base_digest,
-        cohort=(),
-        statistic=base.statistic,
-        shape=(base.n_items, 0, 0),
-        mechanism=MechanismSpec(name=mechanism.name, parameters=dict(mechanism.parameters)),
-        noise_placement="per_upload",
-        fraction_bits=mechanism.fraction_bits,
-        account=mechanism.account,
-        spend_nano=mechanism.spend_nano,
-        minimum=1,
-        deadline=writer.ledger.height + deadline_blocks,
-    )
+    received = [(share.sender, hash) for hash, share in shares if share.record.recipient == writer.number]
+    stored = pool.shares()
+    return sorted({sender for sender, _ in received} - {sender for sender, hash in received if hash not in stored})
 
 
 def _name_senders(writer: EntryWriter, pool: PoolStore, current: OpenRound) -> None:
-    """Name everybody whose copies may be used and who is not named yet."""
+    """Record every sender whose copies may be used, unless an attempt before has.
+
+    Raises:
+        InsufficientCohort: There is none; the round is closed as aborted.
+    """
     record = current.record
     senders = [sender for sender in _usable_senders(writer, pool) if sender not in current.pool]
     for begin in range(0, len(senders), MAX_PARTICIPANTS):
@@ -132,8 +132,9 @@ def _name_senders(writer: EntryWriter, pool: PoolStore, current: OpenRound) -> N
         writer.append(
             PoolRecord(**writer.header(), round=record.number, round_hash=current.hash, participants=participants)
         )
+
     if not current.pool:
-        writer.append(Aborted(**writer.header(), round=record.number, reason="insufficient_updates"))
+        writer.abort(record, "insufficient_updates")
         raise InsufficientCohort(
             f"round {record.number}: there are no copies in the pool that may be used",
             hint="people share by consent: see the share command, or sharing.user_fraction in a simulation",

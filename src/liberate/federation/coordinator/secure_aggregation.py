@@ -273,8 +273,10 @@ class SecureAggregation:
     # --- what is stored -----------------------------------------------------------------------------------------------
 
     def _require(self, count: int, what: str) -> None:
-        if count < self._round.record.minimum:
-            raise RoundAborted(f"too_few_{what}", f"{count} gave {what}, {self._round.record.minimum} were needed")
+        """Abort the round if fewer participants than its minimum have sent something."""
+        minimum = self._round.record.minimum
+        if count < minimum:
+            raise RoundAborted(f"too_few_{what}", f"{count} participants sent {what}, {minimum} were needed")
 
     def _load(self) -> _Agreement | None:
         """Return what participants were told in this round before a crash."""

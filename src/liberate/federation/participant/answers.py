@@ -26,7 +26,7 @@ from liberate.ledger.format.sharing_records import UsedCopy
 from liberate.model.profiles import fit_devices
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,6 @@ class RoundAnswers:
         copies: What they have received from others.
         masking: Masks their uploads.
         randomness: Source of noise keys and salts.
-        stopwatch: Where fit, noise, mask, hash, sign and store are added up.
     """
 
     store: DeviceStore
@@ -92,7 +91,6 @@ class RoundAnswers:
     copies: ReceivedCopies
     masking: MaskingClient
     randomness: Randomness
-    stopwatch: Stopwatch
 
     def answer_first_time(self, task: RoundTask, devices: Sequence[Device]) -> list[SignedAnswer]:
         """Compute, protect, sign and store the first answer of each device.
@@ -109,11 +107,10 @@ class RoundAnswers:
             for used, upload, profile in zip(inputs, uploads, profiles, strict=True)
         ]
 
-        with self.stopwatch.measure("store"):
+        with measure("store"):
             self.store.put_answers(
                 record.number,
-                [(answer.device.slot, answer.device.last_seq) for answer in answers],
-                [answer.message for answer in answers],
+                [(answer.device.slot, answer.device.last_seq, answer.message) for answer in answers],
                 epsilon_nano=charge.epsilon_nano,
                 rho_nano=charge.rho_nano,
                 note=task.accepted.note,
@@ -159,19 +156,19 @@ class RoundAnswers:
     def _compute(self, task: RoundTask, inputs: Sequence[AnswerInputs]) -> tuple[Iterator[bytes], Float32Array]:
         """Return the uploads of devices, one after the other, and their profiles, shape (n_devices, n_factors + 1)."""
         ratings = self.ratings.select(np.array([used.device.slot for used in inputs], np.int64))
-        with self.stopwatch.measure("fit"):
+        with measure("fit"):
             statistics = self.copies.compute(
                 task.statistic, task.model, ratings, [(used.device.slot, used.copies) for used in inputs]
             )
             profiles = fit_devices(task.model, ratings)
 
-        with self.stopwatch.measure("noise"):
+        with measure("noise"):
             release = self._protect(task, statistics, [used.secrets.noise_key for used in inputs])
 
         # Masked before they are committed to: only the masked upload may ever be opened to the coordinator.
         if task.masked is not None:
             uploads = release.rows.view(np.uint32).reshape(len(inputs), -1)
-            with self.stopwatch.measure("mask"):
+            with measure("mask"):
                 for used, values in zip(inputs, uploads, strict=True):
                     self.masking.add(used.device, task.masked, values)
 
@@ -195,7 +192,7 @@ class RoundAnswers:
             epsilon_nano=device.epsilon_nano + charge.epsilon_nano,
             rho_nano=device.rho_nano + charge.rho_nano,
         )
-        with self.stopwatch.measure("hash"):
+        with measure("hash"):
             commitment = salted_commitment(secrets.upload_salt, upload)
             profile_commitment = salted_commitment(secrets.profile_salt, profile.astype("<f4").tobytes())
 
@@ -212,7 +209,7 @@ class RoundAnswers:
             spend_nano=task.record.spend_nano,
             participants=(),
         )
-        with self.stopwatch.measure("sign"):
+        with measure("sign"):
             entry = sign(record, self.keys[device.slot])
 
         message = OutboxMessage(entry=entry, **msgspec.structs.asdict(secrets))

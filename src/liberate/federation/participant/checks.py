@@ -158,12 +158,15 @@ class RoundChecker:
         known = self.accepted
         if known is None or checkpoint == known:
             return checkpoint
+
         require(
             checkpoint.size >= known.size, "rollback", f"tree size {checkpoint.size} is below the accepted {known.size}"
         )
+        # Two notes of one size prove that the log lies, to anybody: both are kept.
         if checkpoint.size == known.size:
             path = self._store.keep_evidence(request.checkpoint)
             raise Refused("split_view", f"the log has signed two roots for tree size {known.size}: see {path}")
+
         require(
             request.known_size == known.size,
             "consistency",

@@ -20,6 +20,7 @@ from liberate.federation.participant.refusals import Refused, refused_as, requir
 from liberate.federation.store.device_rows import Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import EMPTY_RATINGS
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
     MessageT,
@@ -32,7 +33,7 @@ from liberate.federation.wire.round_messages import (
 from liberate.federation.wire.secagg_messages import MaskRequest, ShareKeysRequest, UnmaskRequest
 from liberate.federation.wire.transport import Reply, Request
 from liberate.randomness import Randomness
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 StepT = TypeVar("StepT")
 
@@ -45,7 +46,6 @@ class Host:
         policy: What their participants agreed to.
         n_items: Size of the catalogue.
         randomness: Source of noise keys and salts.
-        stopwatch: Where fit, noise, agree, mask, hash, sign and store are added up.
     """
 
     def __init__(
@@ -54,35 +54,32 @@ class Host:
         policy: ParticipationPolicy,
         n_items: int,
         randomness: Randomness,
-        stopwatch: Stopwatch,
     ) -> None:
         self._store = store
         self._policy = policy
         self._randomness = randomness
-        self._stopwatch = stopwatch
         self._n_items = n_items
         self.reload()
 
     def reload(self) -> None:
         """Read the devices again, after their participants have acted."""
-        store, policy, randomness = self._store, self._policy, self._randomness
+        store = self._store
         devices = store.devices()
         stored = [None if device.is_erased else store.data_of(device.slot) for device in devices]
         keys = {slot: SigningKey.from_seed(data.signing_seed) for slot, data in enumerate(stored) if data}
         ratings = [data.ratings if data else EMPTY_RATINGS for data in stored]
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
-        self._checker = RoundChecker(store, policy, self._n_items, is_simulated=randomness.is_simulated)
-        self._masking = MaskingClient(store=store, keys=keys, policy=policy, randomness=randomness)
-        self._copies = ReceivedCopies(store)
+        self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
+        self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
+        self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
             keys=keys,
             ratings=Ratings.from_user_bytes(ratings, self._n_items),
             copies=self._copies,
             masking=self._masking,
-            randomness=randomness,
-            stopwatch=self._stopwatch,
+            randomness=self._randomness,
         )
 
     @property
@@ -128,11 +125,12 @@ class Host:
                 for number in numbers:
                     self._copies.allow(inputs.round, self._devices[number].slot, inputs.shares)
                 return []
+
             case "advertise":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._advertise(_read(RoundRequest, body), numbers)
             case "share":
-                with self._stopwatch.measure("agree"):
+                with measure("agree"):
                     return self._share(_read(ShareKeysRequest, body), numbers)
             case "unmask":
                 return self._unmask(_read(UnmaskRequest, body), numbers)
@@ -171,7 +169,7 @@ class Host:
 
     def _receive_shares(self, body: bytes, numbers: Sequence[int]) -> bytes:
         """Take the shares that come with a request for a masked upload, and return the round request in it."""
-        with self._stopwatch.measure("agree"):
+        with measure("agree"):
             request = _read(MaskRequest, body)
             current = read_masked_round(_read(RoundRequest, request.round).entry)
             for number in numbers:

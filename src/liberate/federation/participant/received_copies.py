@@ -7,7 +7,7 @@ sum of them is the recipient's one upload, clipped and noised as a whole. Of n c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from liberate.arrays import Float64Array, Int64Array, RealStatistics
 from liberate.data.ratings import Ratings
 from liberate.errors import FederationError
-from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
 from liberate.ledger.format.sharing_records import UsedCopy
@@ -31,14 +30,14 @@ class ReceivedCopies:
     """The copies that the devices of a host have received.
 
     Args:
-        store: The devices' store.
+        received: Slot of the device, leaf hash of the share, and copy, of each.
     """
 
-    def __init__(self, store: DeviceStore) -> None:
+    def __init__(self, received: Iterable[tuple[int, Digest, ReceivedCopy]]) -> None:
         self._received: dict[int, dict[Digest, ReceivedCopy]] = {}
         self._usable: dict[int, tuple[int, tuple[UsedCopy, ...]]] = {}
-        for slot, share, received in store.sharing_rows(ReceivedCopy):
-            self._received.setdefault(slot, {})[share] = received
+        for slot, share, copy in received:
+            self._received.setdefault(slot, {})[share] = copy
 
     def allow(self, round_number: int, slot: int, shares: Sequence[Digest]) -> None:
         """Note which shares a device may use in a round; those it has not received are left out."""

@@ -1,4 +1,4 @@
-"""The rows of a device store: what a device keeps, sealed for its person, and what is known of it without the key."""
+"""The rows of a device store: what a device stores under its key, and what is known of it without the key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from liberate.ledger.rules.state import State
 
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
-    """What one device keeps for good.
+    """What one device stores for good.
 
     Attributes:
         signing_seed: Seed of the Ed25519 key, 32 bytes.
         dataset_salt: Opens the dataset commitment, 32 bytes.
-        ratings: The own ratings, as `Ratings.user_bytes` writes them.
+        ratings: The participant's ratings, in the encoding of `Ratings.user_bytes`.
         dataset_seq: Sequence number with which these ratings are, or will be, committed to.
     """
 
@@ -86,7 +86,7 @@ class SecAggState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingKeyChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of key that is not known to stand on the ledger yet: enough to bring it to its end.
+    """A change of key that is not yet known to be in the log: enough to complete it.
 
     Attributes:
         entry: The signed `key` entry.
@@ -103,18 +103,18 @@ class Device:
 
     Attributes:
         slot: Index on this host, 0 <= slot.
-        user_id: The person's id in the data set.
-        number: The person's number on the ledger, None before enrolment.
+        user_id: The participant's id in the data set.
+        number: The participant's number on the ledger, None before enrolment.
         last_seq: Largest sequence number signed.
         last_round: Last round answered, 0 if none.
         epsilon_nano: Spent from the epsilon account by all answers so far, in 1e-9.
         rho_nano: Spent from the rho account, likewise.
-        run: The run that its person has agreed to take part in, 0 if none.
+        run: The run that the participant has agreed to take part in, 0 if none.
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
         is_revoked: Whether its key was revoked, and not replaced since.
-        is_erased: Whether its sealing key was destroyed: then nothing is kept but this row, so that the same data set
-            does not bring the person back.
+        is_erased: Whether its sealing key was destroyed: only this row is left, so that the same data set does not
+            bring the participant back.
     """
 
     slot: int

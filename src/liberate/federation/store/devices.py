@@ -96,7 +96,7 @@ class DeviceStore(RoundTables, SharingTables):
             FederationError: The folder holds a store already.
         """
         if cls.exists(folder):
-            raise FederationError(f"{folder} holds devices already")
+            raise FederationError(f"{folder} already holds devices")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = folder / f"{DATABASE_FILE}.draft"
         draft.unlink(missing_ok=True)

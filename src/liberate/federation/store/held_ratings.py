@@ -1,4 +1,4 @@
-"""The ratings that devices hold."""
+"""The ratings that devices store."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from liberate.federation.store.devices import DeviceStore
 
 _LARGEST_CATALOGUE = 2**31 - 1
 EMPTY_RATINGS = bytes(4)
-"""What a device without ratings holds, as `Ratings.user_bytes` writes it."""
+"""What a device without ratings stores, in the encoding of `Ratings.user_bytes`."""
 
 
 def held_ratings(devices: DeviceStore, participants: Sequence[str], n_items: int) -> Ratings:
-    """Give what the devices of some people hold, in their order; nothing for people who have none or were erased.
+    """Return the ratings on the devices of participants, in their order; none for who has no device or was erased.
 
     Args:
         devices: The store.
-        people: Original ids.
-        n_items: Size of the catalogue; what is held of items beyond it is left out.
+        participants: Ids in the data set.
+        n_items: Size of the catalogue; ratings of items beyond it are left out.
     """
     slots = {device.user_id: device.slot for device in devices.devices() if not device.is_erased}
     held = [devices.data_of(slots[person]).ratings if person in slots else EMPTY_RATINGS for person in participants]

@@ -15,7 +15,7 @@ class ConsentRequest(msgspec.Struct, frozen=True, kw_only=True, tag="consent"):
         blocks: For how many blocks the consent lives, > 0.
         max_shares: Copies at most, > 0.
         epsilon: Most that all copies together may reveal of a rating, > 0; None: copies may be open.
-        rating_fraction: Part of the own ratings that a copy has, 0 < rating_fraction <= 1.
+        rating_fraction: Part of the ratings that a copy has, 0 < rating_fraction <= 1.
         items: Items whose ratings it may have, by their index in the catalogue, increasing; None: all.
         purpose: What the copies are for.
     """
@@ -56,7 +56,7 @@ class ErasureRequest(msgspec.Struct, frozen=True, kw_only=True, tag="erasure"):
 
 
 DataSubjectRequest: TypeAlias = ConsentRequest | ShareCopyRequest | WithdrawalRequest | ErasureRequest
-"""What a person wants to be done by whoever owns the ledger next."""
+"""What a participant asks of whoever owns the ledger next."""
 
 
 class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):

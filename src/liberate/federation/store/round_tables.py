@@ -39,8 +39,7 @@ class RoundTables(SealedRows):
     def put_answers(
         self,
         round_number: int,
-        seqs: Sequence[tuple[int, int]],
-        outgoing: Sequence[OutboxMessage],
+        answers: Sequence[tuple[int, int, OutboxMessage]],
         *,
         epsilon_nano: int = 0,
         rho_nano: int = 0,
@@ -50,20 +49,20 @@ class RoundTables(SealedRows):
 
         Args:
             round_number: The round, > 0.
-            seqs: (slot, sequence number) of each answer.
-            outgoing: The answers, in the same order.
+            answers: Slot, sequence number and answer of each device.
             epsilon_nano: What each answer spends from the epsilon account, in 1e-9, >= 0.
             rho_nano: What it spends from the rho account, likewise.
             note: The checkpoint under which the round entry was accepted.
         """
-        rows = [(slot, message) for (slot, _), message in zip(seqs, outgoing, strict=True)]
         with self._transaction():
             # A device answers a round once: a second, different answer would reveal more than was paid for.
-            self._put_round_rows("outbox", round_number, rows, on_conflict="ABORT")
+            self._put_round_rows(
+                "outbox", round_number, [(slot, message) for slot, _, message in answers], on_conflict="ABORT"
+            )
             self._execute_many(
                 "UPDATE device SET last_seq = ?, last_round = ?, epsilon_nano = epsilon_nano + ?,"
                 " rho_nano = rho_nano + ? WHERE slot = ?",
-                [(seq, round_number, epsilon_nano, rho_nano, slot) for slot, seq in seqs],
+                [(seq, round_number, epsilon_nano, rho_nano, slot) for slot, seq, _ in answers],
             )
             self._put_checkpoint(note)
 

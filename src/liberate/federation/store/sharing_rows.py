@@ -23,7 +23,7 @@ class GivenConsent(msgspec.Struct, frozen=True, kw_only=True, tag="granted"):
 
 
 class BaseCopy(msgspec.Struct, frozen=True, kw_only=True, tag="base"):
-    """A base copy, made once and kept while it is in use: every recipient's copy is made of it.
+    """A base copy, made once and stored while it is in use: every recipient's copy is made from it.
 
     Attributes:
         ratings: As `Ratings.user_bytes` writes them.
@@ -82,11 +82,11 @@ class ReceivedCopy(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
 
 
 SharingRow = GivenConsent | BaseCopy | GivenCopy | ReceivedCopy
-"""What a device keeps of sharing, by a digest: the leaf hash of a consent or share, the commitment of a base copy."""
+"""What a device stores under a digest: the leaf hash of a consent or share, or the commitment of a base copy."""
 
 
 class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An act that is not known to stand on the ledger yet: enough to bring it to its end.
+    """An entry that is not yet known to be in the log: enough to append it and to bring it into force.
 
     Attributes:
         entry: The signed entry.

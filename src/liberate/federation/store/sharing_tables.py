@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS sharing_row (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS copy_quota (
     slot INTEGER PRIMARY KEY REFERENCES device,
-    copies INTEGER NOT NULL CHECK (copies >= 0)
+    copies INTEGER CHECK (copies >= 0)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -88,8 +88,7 @@ class SharingTables(SealedRows):
     def request_outcome(self, id: int) -> int | str | None:
         """Return the position of a request's entry, or why there is none; None if it is open, or deleted."""
         row = self._row("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,))
-        outcome: int | str | None = None if row is None else row[0]
-        return outcome
+        return None if row is None else row[0]
 
     def pending_entries(self) -> list[tuple[int, int, PendingEntry]]:
         """Return slot, sequence number and entry of all that is not known to be in the log, in the order of signing."""
@@ -154,15 +153,12 @@ class SharingTables(SealedRows):
 
     def set_copy_quota(self, slot: int, copies: int | None) -> None:
         """Set how many copies of other participants' ratings a device takes, >= 0; None: without limit."""
-        with self._transaction():
-            self._execute("DELETE FROM copy_quota WHERE slot = ?", (slot,))
-            if copies is not None:
-                self._execute("INSERT INTO copy_quota (slot, copies) VALUES (?, ?)", (slot, copies))
+        self._execute("INSERT OR REPLACE INTO copy_quota (slot, copies) VALUES (?, ?)", (slot, copies))
 
     def copy_quota(self, slot: int) -> int | None:
         """Return how many copies a device takes, those that it has included; None: without limit."""
         row = self._row("SELECT copies FROM copy_quota WHERE slot = ?", (slot,))
-        return None if row is None else int(row[0])
+        return None if row is None else row[0]
 
     def delete_sharing_rows(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Delete what devices store under digests, each with its slot: it is overwritten on return."""

@@ -18,7 +18,6 @@ MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding bytes that are not a message may raise."""
 
-_encoder = msgspec.msgpack.Encoder()
 _HEADER = struct.Struct("<BBHII")  # layout version, dense flag, tail length, width, rows
 _LAYOUT = 1
 
@@ -82,7 +81,7 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 
 def encode_message(message: msgspec.Struct) -> bytes:
     """Write a message as MessagePack."""
-    return _encoder.encode(message)
+    return msgspec.msgpack.encode(message)
 
 
 def decode_message(body: bytes, kind: type[MessageT]) -> MessageT:

@@ -30,7 +30,7 @@ from liberate.ledger.log.restoration import restore
 from liberate.ledger.rules.state import State
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
 from liberate.randomness import Clock
-from liberate.timing import Stopwatch
+from liberate.timing import measure
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class SqliteLedger:
     while a block is made.
     """
 
-    def __init__(self, folder: Path, owner: _Owner | None, stopwatch: Stopwatch | None, *, mode: str) -> None:
+    def __init__(self, folder: Path, owner: _Owner | None, *, mode: str) -> None:
         with ExitStack() as undo:
             self._connection = undo.enter_context(closing(tables.connect(folder, mode=mode)))
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -75,7 +75,6 @@ class SqliteLedger:
             self._reader = undo.enter_context(closing(tables.connect(folder, mode="ro"))) if owner else self._connection
             undo.pop_all()
         self._owner = owner
-        self._stopwatch = stopwatch or Stopwatch()
         self._reading = Lock()
         self._queue = GroupCommit()
         self._state = State()
@@ -84,9 +83,7 @@ class SqliteLedger:
         self._durable = (0, 0)
 
     @classmethod
-    def create(
-        cls, folder: Path, genesis: bytes, log_key: SigningKey, clock: Clock, stopwatch: Stopwatch | None = None
-    ) -> SqliteLedger:
+    def create(cls, folder: Path, genesis: bytes, log_key: SigningKey, clock: Clock) -> SqliteLedger:
         """Create a ledger: its first block holds the genesis.
 
         Raises:
@@ -99,7 +96,7 @@ class SqliteLedger:
         with ExitStack() as undo, tables.translated():
             folder.mkdir(parents=True, exist_ok=True)
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock)))
-            ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rwc")))
+            ledger = undo.enter_context(closing(cls(folder, owner, mode="rwc")))
             if not tables.is_empty(ledger._connection):
                 raise LedgerError(f"there is a ledger in {folder} already")
             apply_entry(ledger._state, entry, 0)
@@ -115,7 +112,6 @@ class SqliteLedger:
         folder: Path,
         log_key: SigningKey | None = None,
         clock: Clock | None = None,
-        stopwatch: Stopwatch | None = None,
     ) -> SqliteLedger:
         """Open a ledger: with the log's key and a clock to append, without them to read.
 
@@ -130,7 +126,7 @@ class SqliteLedger:
 
         with ExitStack() as undo, tables.translated():
             owner = undo.enter_context(closing(_Owner(folder, log_key, clock))) if log_key and clock else None
-            ledger = undo.enter_context(closing(cls(folder, owner, stopwatch, mode="rw" if owner else "ro")))
+            ledger = undo.enter_context(closing(cls(folder, owner, mode="rw" if owner else "ro")))
             if owner is None:
                 ledger._connection.execute("BEGIN")
             else:
@@ -242,7 +238,7 @@ class SqliteLedger:
             self._restore()
 
     def _append(self, offers: Sequence[Offer]) -> list[AppendResult]:
-        with self._stopwatch.measure("verify"):
+        with measure("verify"):
             signed = verify_signatures(self._state, [entry for entry in offers if isinstance(entry, Entry)])
 
         accepted: dict[tuple[int, int], tuple[int, Entry]] = {}
@@ -252,7 +248,7 @@ class SqliteLedger:
         if accepted:
             self._commit(list(accepted.values()))
         if conflicts:
-            with self._stopwatch.measure("store"):
+            with measure("store"):
                 equivocations.keep(self._connection, conflicts.values())
         return results
 
@@ -316,7 +312,7 @@ class SqliteLedger:
         principals = [tables.principal_row(number, state.principals[number]) for number in changed]
         note = sign_checkpoint(Checkpoint(state.origin, state.size, self._edge.root()), owner.key)
 
-        with self._stopwatch.measure("store"):
+        with measure("store"):
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             if is_first:

@@ -1,4 +1,4 @@
-"""Publish checkpoints: have them cosigned by enough witnesses, and remember what has been given away.
+"""Checkpoints that are published: cosigned by enough witnesses, and remembered.
 
 What was published cannot be taken back: a ledger that lacks it, or holds something else in its place, was rolled back.
 """
@@ -62,18 +62,20 @@ def submit(url: str, body: bytes) -> AddCheckpointResponse:
     """Send a request over HTTP."""
     request = urllib.request.Request(f"{url}/add-checkpoint", data=body, headers={"Content-Type": "text/plain"})
     try:
-        with _open(request) as found:
-            return _answer(found.status or 0, found.read(MAX_BODY_BYTES), found.headers.get("Content-Type"))
+        with _open(request) as answer:
+            text = answer.read(MAX_BODY_BYTES).decode("utf-8", "replace")
+            content_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip()
+            return AddCheckpointResponse(answer.status or 0, text, content_type)
     except (OSError, HTTPException) as error:
         raise LedgerError(f"no answer: {error}") from error
 
 
 def _open(request: urllib.request.Request) -> HTTPResponse | urllib.error.HTTPError:
     try:
-        found: HTTPResponse = urllib.request.urlopen(request, timeout=TIME_LIMIT_S)
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIME_LIMIT_S)
     except urllib.error.HTTPError as error:  # an answer, only not a good one
         return error
-    return found
+    return answer
 
 
 class Publisher:
@@ -99,10 +101,10 @@ class Publisher:
         self._published = ("", "")
 
     def publish(self) -> str:
-        """Give the newest checkpoint, cosigned and kept.
+        """Return the newest checkpoint, cosigned and kept.
 
         Raises:
-            NoQuorum: too few witnesses have cosigned it; nothing is published.
+            NoQuorum: Too few witnesses have cosigned it; nothing is published.
         """
         note = self._ledger.checkpoint()
         if note != self._published[0]:
@@ -113,17 +115,18 @@ class Publisher:
 
     def _cosigned(self, note: str) -> str:
         """Ask all witnesses at once, until enough have cosigned."""
-        found = note
+        cosigned = note
         reasons: dict[WitnessAddress, str] = {}
         attempts = dict.fromkeys(self._witnesses, 1)
+
         pool = ThreadPoolExecutor(len(self._witnesses))
         try:
             running = {self._ask(pool, witness, note): witness for witness in self._witnesses}
-            while running and self._count(found) < self._threshold:
+            while running and self._count(cosigned) < self._threshold:
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     witness = running.pop(done)
                     try:
-                        found = self._take(found, witness, done)
+                        cosigned = self._add_answer(cosigned, witness, done.result())
                     except _OtherSize:
                         attempts[witness] += 1
                         reasons[witness] = f"it wants a proof from {self._sizes[witness]} entries"
@@ -133,9 +136,11 @@ class Publisher:
                         reasons[witness] = error.message
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._count(found) < self._threshold:
-            raise self._no_quorum(self._count(found), reasons)
-        return found
+
+        count = self._count(cosigned)
+        if count < self._threshold:
+            raise self._no_quorum(count, reasons)
+        return cosigned
 
     def _count(self, note: str) -> int:
         return len(cosignature_times(note, [witness.key for witness in self._witnesses]))
@@ -145,29 +150,35 @@ class Publisher:
         proof = self._ledger.consistency_proof(old, new) if 0 < old < new else []
         return pool.submit(self._send, witness.url, AddCheckpointRequest(old, proof, note).encode())
 
-    def _take(self, note: str, witness: WitnessAddress, done: Future[AddCheckpointResponse]) -> str:
-        """Add what a witness has answered, or say why there is nothing to add."""
-        answer, own = done.result(), read_unverified(note).size
+    def _add_answer(self, note: str, witness: WitnessAddress, answer: AddCheckpointResponse) -> str:
+        """Return a note with the cosignature that a witness has answered.
+
+        Raises:
+            _OtherSize: The witness wants a proof from another size.
+            LedgerError: It has not cosigned the note, or has cosigned another history.
+        """
         if answer.status == 200:
             cosigned = add_cosignature(note, answer.body, witness.key)
-            self._sizes[witness] = own
+            self._sizes[witness] = read_unverified(note).size
             return cosigned
+
         if answer.status != 409 or answer.content_type != SIZE_TYPE or not answer.body.strip().isdecimal():
             raise LedgerError(f"{answer.status} {answer.body.strip()[:_LONGEST_REASON]}")
-        size, asked = int(answer.body), self._sizes[witness]
+
+        size = int(answer.body)
         if size > self._ledger.size:
             raise LedgerError(
                 f"it has cosigned {size} entries, the ledger has {self._ledger.size}: was it rolled back?"
             )
-        if size == asked:
+        if size == self._sizes[witness]:
             raise LedgerError(f"it has cosigned another tree of {size} entries")
         self._sizes[witness] = size
         raise _OtherSize
 
-    def _no_quorum(self, found: int, reasons: Mapping[WitnessAddress, str]) -> NoQuorum:
+    def _no_quorum(self, count: int, reasons: Mapping[WitnessAddress, str]) -> NoQuorum:
         said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
         return NoQuorum(
-            f"{found} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
+            f"{count} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
             hint="start the witnesses; the same command goes on",
         )
 
@@ -177,11 +188,11 @@ class _OtherSize(Exception):
 
 
 def checkpoint_for_publication(ledger: Ledger, note: str | None = None) -> tuple[str, Checkpoint]:
-    """Give a checkpoint under which a ledger may be given away: the note, or the newest one.
+    """Return a checkpoint under which a ledger may be published: the note, or the newest one.
 
     Raises:
-        InvalidRecord: the ledger's log has not signed it.
-        NoQuorum: fewer witnesses have cosigned it than the genesis wants.
+        InvalidRecord: The ledger's log has not signed it.
+        NoQuorum: Fewer witnesses have cosigned it than the genesis wants.
     """
     founding, text = ledger.state.founding, note or ledger.checkpoint()
     policy = WitnessPolicy(founding.witnesses.keys, founding.witnesses.threshold)
@@ -198,19 +209,13 @@ def check_published(ledger: Ledger, note: str, vkey: str) -> None:
     published, present = verify_checkpoint(note, vkey), verify_checkpoint(ledger.checkpoint(), vkey)
     hint = "put the newest copy of the ledger back; one that was published cannot be taken back"
     if published.size > present.size:
-        words = f"the ledger has {present.size} entries, but {published.size} were published: it was rolled back"
-        raise RolledBack(words, size=present.size, published=published.size, hint=hint)
+        message = f"the ledger has {present.size} entries, but {published.size} were published: it was rolled back"
+        raise RolledBack(message, size=present.size, published=published.size, hint=hint)
     if published.size == 0:
         return
     try:
         proof = ledger.consistency_proof(published.size, present.size) if published.size < present.size else []
         verify_consistency(published.size, present.size, proof, published.root, present.root)
     except ProofMismatch as error:
-        words = f"the first {published.size} entries of the ledger's {present.size} are not those that were published"
-        raise RolledBack(words, size=present.size, published=published.size, hint=hint) from error
-
-
-def _answer(status: int, body: bytes, content_type: str | None) -> AddCheckpointResponse:
-    return AddCheckpointResponse(
-        status, body.decode("utf-8", "replace"), (content_type or "").partition(";")[0].strip()
-    )
+        message = f"the first {published.size} of the ledger's {present.size} entries are not those that were published"
+        raise RolledBack(message, size=present.size, published=published.size, hint=hint) from error

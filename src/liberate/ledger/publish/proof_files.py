@@ -7,20 +7,18 @@ Completeness: all entries that name a principal, as canonical JSON.
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode, b64encode
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
-from msgspec import Struct
+from msgspec.structs import replace
 
-from liberate.crypto.canonical_json import Hash, Natural, decode, encode
-from liberate.crypto.merkle import DIGEST_BYTES, verify_consistency, verify_inclusion
+from liberate.crypto.canonical_base64 import decode_base64, decode_steps, encode_base64, encode_steps
+from liberate.crypto.canonical_json import decode, encode
+from liberate.crypto.merkle import verify_consistency
 from liberate.crypto.note import Checkpoint, WitnessPolicy, verify_checkpoint, verify_cosigned_checkpoint
 from liberate.errors import InvalidRecord, LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry
+from liberate.ledger.format.entries import Entry, decode_included
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import checkpoint_for_publication
 from liberate.ledger.trace.completeness import Completeness, prove_completeness, verify_completeness
@@ -31,7 +29,6 @@ INCLUSION = "c2sp.org/tlog-proof@v1"
 
 NO_WITNESSES = WitnessPolicy()
 
-_MOST_HASHES = 63
 _INCLUSION = re.compile(
     re.escape(INCLUSION)
     + r"\nextra (?P<extra>[^\n]+)\nindex (?P<index>0|[1-9][0-9]{0,17})\n(?P<hashes>(?:[^\n]+\n)*)\n(?P<note>.+)",
@@ -61,7 +58,7 @@ class VerifiedConsistency:
 
 
 def write_inclusion_proof(ledger: Ledger, position: int, note: str | None = None) -> str:
-    """Give the proof file of an entry, checked.
+    """Return the proof file of an entry, after checking it.
 
     Args:
         ledger: The ledger.
@@ -76,15 +73,16 @@ def write_inclusion_proof(ledger: Ledger, position: int, note: str | None = None
     note, checkpoint = checkpoint_for_publication(ledger, note)
     if not 0 <= position < min(checkpoint.size, ledger.size):
         raise LedgerError(f"no entry {position}: the ledger has {ledger.size}, the checkpoint {checkpoint.size}")
-    entry, proof = ledger.entry(position), ledger.inclusion_proof(position, checkpoint.size)
-    lines = [INCLUSION, f"extra {b64encode(entry).decode()}", f"index {position}", *map(_line, proof)]
-    text = "\n".join([*lines, "", note])
+
+    extra = encode_base64(ledger.entry(position))
+    proof = encode_steps(ledger.inclusion_proof(position, checkpoint.size))
+    text = f"{INCLUSION}\nextra {extra}\nindex {position}\n{proof}\n{note}"
     verify_inclusion_proof(text, ledger.state.founding.log_vkey)
     return text
 
 
 def verify_inclusion_proof(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> VerifiedInclusion:
-    """Check an inclusion proof; its author's signature is the log's to check, and not in question here.
+    """Check an inclusion proof; the signature of the entry's author is not checked here, but by the log.
 
     Raises:
         InvalidRecord: not a proof file, or its checkpoint is not signed by this key.
@@ -95,15 +93,16 @@ def verify_inclusion_proof(text: str, vkey: str, policy: WitnessPolicy = NO_WITN
     match = _INCLUSION.fullmatch(text)
     if match is None:
         raise InvalidRecord(f"not an inclusion proof: {INCLUSION}, extra, index, hashes and a checkpoint are wanted")
+
     checkpoint = verify_cosigned_checkpoint(match["note"], vkey, policy)
-    entry, position = decode_entry(_bytes(match["extra"])), int(match["index"])
-    proof = _hashes(match["hashes"])
-    verify_inclusion(entry.leaf_hash, position, checkpoint.size, proof, checkpoint.root)
+    position = int(match["index"])
+    proof = decode_steps(match["hashes"].split("\n")[:-1])
+    entry = decode_included(decode_base64(match["extra"]), position, proof, checkpoint)
     return VerifiedInclusion(position=position, entry=entry, proof=proof, checkpoint=checkpoint, note=match["note"])
 
 
 def write_consistency_proof(ledger: Ledger, kept: str, note: str | None = None) -> str:
-    """Give the proof file that the ledger continues a kept checkpoint, checked.
+    """Return the proof file that the ledger continues a kept checkpoint, after checking it.
 
     Args:
         ledger: The ledger.
@@ -133,29 +132,16 @@ def verify_consistency_proof(
         NoQuorum: too few witnesses have cosigned the newer checkpoint.
         ProofMismatch: the newer checkpoint does not continue the kept one.
     """
-    found = AddCheckpointRequest.decode(text.encode())
-    old, new = verify_checkpoint(kept, vkey), verify_cosigned_checkpoint(found.note, vkey, policy)
-    if found.old != old.size:
-        raise InvalidRecord(f"the proof begins at {found.old} entries, the kept checkpoint has {old.size}")
-    verify_consistency(old.size, new.size, found.proof, old.root, new.root)
-    return VerifiedConsistency(old_size=old.size, proof=tuple(found.proof), checkpoint=new, note=found.note)
-
-
-class CompletenessFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The members of `Completeness`, and the name and version of this format."""
-
-    format: Literal["liberate-completeness/1"] = "liberate-completeness/1"
-    number: Natural
-    checkpoint: str
-    entries: tuple[bytes, ...]
-    block: bytes
-    block_proof: tuple[Hash, ...]
-    principal_count: Natural
-    state_proof: tuple[Hash, ...]
+    request = AddCheckpointRequest.decode(text.encode())
+    old, new = verify_checkpoint(kept, vkey), verify_cosigned_checkpoint(request.note, vkey, policy)
+    if request.old != old.size:
+        raise InvalidRecord(f"the proof begins at {request.old} entries, the kept checkpoint has {old.size}")
+    verify_consistency(old.size, new.size, request.proof, old.root, new.root)
+    return VerifiedConsistency(old_size=old.size, proof=tuple(request.proof), checkpoint=new, note=request.note)
 
 
 def write_completeness_proof(ledger: Ledger, number: int, note: str | None = None) -> str:
-    """Give the proof file that holds all entries that name a principal, checked.
+    """Return the proof file that holds all entries that name a principal, after checking it.
 
     Args:
         ledger: The ledger.
@@ -170,13 +156,12 @@ def write_completeness_proof(ledger: Ledger, number: int, note: str | None = Non
     vkey = ledger.state.founding.log_vkey
     if not 0 <= number < len(ledger.state.principals):
         raise LedgerError(f"no principal {number}: the ledger has {len(ledger.state.principals)}, counted from 0")
-    found = prove_completeness(ledger, number)
+
+    proof = prove_completeness(ledger, number)
     note, checkpoint = checkpoint_for_publication(ledger, note)
-    if checkpoint != verify_checkpoint(found.checkpoint, vkey):
+    if checkpoint != verify_checkpoint(proof.checkpoint, vkey):
         raise LedgerError("a history is complete under the newest checkpoint only, and this is another one")
-    found = replace(found, checkpoint=note)
-    fields = {name: getattr(found, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
-    text = encode(CompletenessFile(**fields)).decode()
+    text = encode(replace(proof, checkpoint=note)).decode()
     verify_completeness_proof(text, vkey)
     return text
 
@@ -190,31 +175,7 @@ def verify_completeness_proof(text: str, vkey: str, policy: WitnessPolicy = NO_W
         RefusedEntry: something is no entry.
         ProofMismatch: these are not all entries that name the principal.
     """
-    file = decode(text.encode(), CompletenessFile)
-    fields = {name: getattr(file, name) for name in CompletenessFile.__struct_fields__ if name != "format"}
-    found = Completeness(**fields)
-    verify_cosigned_checkpoint(found.checkpoint, vkey, policy)
-    verify_completeness(found, vkey)
-    return found
-
-
-def _line(digest: bytes) -> str:
-    return b64encode(digest).decode()
-
-
-def _hashes(lines: str) -> tuple[Digest, ...]:
-    found = [_bytes(line) for line in lines.split("\n")[:-1]]
-    if len(found) > _MOST_HASHES or any(len(digest) != DIGEST_BYTES for digest in found):
-        raise InvalidRecord(f"at most {_MOST_HASHES} hashes of {DIGEST_BYTES} bytes are wanted")
-    return tuple(Digest(digest) for digest in found)
-
-
-def _bytes(text: str) -> bytes:
-    """Read standard base64 in its one canonical spelling."""
-    try:
-        data = b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRecord(f"not base64: {text[:40]!r}") from error
-    if b64encode(data).decode() != text:
-        raise InvalidRecord(f"not canonical base64: {text[:40]!r}")
-    return data
+    proof = decode(text.encode(), Completeness)
+    verify_cosigned_checkpoint(proof.checkpoint, vkey, policy)
+    verify_completeness(proof, vkey)
+    return proof

@@ -7,8 +7,11 @@ leaf, and needs one proof that it is in the state tree whose root the checkpoint
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal
 
+from msgspec import Struct
+
+from liberate.crypto.canonical_json import Hash, Natural
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import parse_verifier_key, verify_checkpoint
 from liberate.crypto.signing import verify_signature
@@ -22,11 +25,11 @@ from liberate.ledger.rules.principal import Principal
 from liberate.ledger.rules.sharing_state import consents_digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completeness:
+class Completeness(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All entries that name a principal, and the proof that there are no others.
 
     Attributes:
+        format: Name and version of the format in which the proof is written to a file.
         number: The principal's number.
         checkpoint: The signed note under which it holds.
         entries: The entries, in ledger order.
@@ -36,13 +39,14 @@ class Completeness:
         state_proof: Inclusion of the principal's leaf in the block's state root.
     """
 
-    number: int
+    format: Literal["liberate-completeness/1"] = "liberate-completeness/1"
+    number: Natural
     checkpoint: str
     entries: tuple[bytes, ...]
     block: bytes
-    block_proof: tuple[Digest, ...]
-    principal_count: int
-    state_proof: tuple[Digest, ...]
+    block_proof: tuple[Hash, ...]
+    principal_count: Natural
+    state_proof: tuple[Hash, ...]
 
 
 def prove_completeness(ledger: Ledger, number: int) -> Completeness:

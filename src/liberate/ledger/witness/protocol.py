@@ -1,14 +1,12 @@
-"""What a log and a witness say to each other (C2SP tlog-witness, `add-checkpoint`)."""
+"""The messages between a log and a witness (C2SP tlog-witness, `add-checkpoint`)."""
 
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from liberate.crypto.merkle import DIGEST_BYTES
+from liberate.crypto.canonical_base64 import decode_steps, encode_steps
 from liberate.errors import InvalidRecord
 from liberate.identifiers import Digest
 
@@ -17,7 +15,6 @@ MAX_BODY_BYTES = 65_536
 
 SIZE_TYPE = "text/x.tlog.size"
 TEXT_TYPE = "text/plain; charset=utf-8"
-_MAX_PROOF = 63
 _OLD = re.compile(r"old (0|[1-9][0-9]{0,17})")
 
 
@@ -36,16 +33,15 @@ class AddCheckpointRequest:
     note: str
 
     def encode(self) -> bytes:
-        """Write the body."""
-        proof = "".join(f"{b64encode(step).decode()}\n" for step in self.proof)
-        return f"old {self.old}\n{proof}\n{self.note}".encode()
+        """Return the body."""
+        return f"old {self.old}\n{encode_steps(self.proof)}\n{self.note}".encode()
 
     @classmethod
     def decode(cls, body: bytes) -> AddCheckpointRequest:
-        """Read a body.
+        """Return the request of a body.
 
         Raises:
-            InvalidRecord: it is not one.
+            InvalidRecord: It is none.
         """
         try:
             head, blank, note = body.decode().partition("\n\n")
@@ -53,9 +49,9 @@ class AddCheckpointRequest:
             raise InvalidRecord("not UTF-8") from error
         first, *steps = head.split("\n")
         match = _OLD.fullmatch(first)
-        if match is None or not blank or len(steps) > _MAX_PROOF:
+        if match is None or not blank:
             raise InvalidRecord("an old size, at most 63 hashes, an empty line and a checkpoint are wanted")
-        return cls(int(match[1]), [_parse_step(step) for step in steps], note)
+        return cls(int(match[1]), decode_steps(steps), note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +67,3 @@ class AddCheckpointResponse:
     status: int
     body: str
     content_type: str = TEXT_TYPE
-
-
-def _parse_step(text: str) -> Digest:
-    try:
-        step = b64decode(text, validate=True)
-    except (NotBase64, ValueError) as error:
-        raise InvalidRecord(f"not base64: {text!r}") from error
-    if len(step) != DIGEST_BYTES or b64encode(step).decode() != text:
-        raise InvalidRecord(f"a hash is {DIGEST_BYTES} bytes in canonical base64, not {text!r}")
-    return Digest(step)

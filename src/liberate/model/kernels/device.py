@@ -1,7 +1,7 @@
-"""The numerical loops, compiled by numba; each has a plain twin in tests/reference.
+"""Kernels of what devices compute: profiles, gradients, normal equations, co-occurrence, moments.
 
 Devices' kernels work in float32 and may reassociate sums, for they end in signed bytes; yet what a device gets depends
-on its own ratings and the model only: every device is computed alone, in one order, whatever its batch and the number
+on its ratings and the model only: every device is computed alone, in one order, whatever its batch and the number
 of cores. The server's kernels work in float64, loop in one order and never reassociate: an auditor repeats their bits.
 
 Letters, all in standard units (`model.Model.unit`):
@@ -138,6 +138,7 @@ def normal_rows(
             for rating in range(indptr[device], indptr[device + 1]):
                 y = targets[rating]
                 row = rows[rating]
+
                 for t in range(n_square):
                     row[t] = m[t]
                 for t in range(k - 1):
@@ -178,6 +179,7 @@ def gradient_rows(
                 e = targets[rating] - x[k - 1] - w[k - 1]
                 for t in range(k - 1):
                     e -= x[t] * w[t]
+
                 row = rows[rating]
                 for t in range(k - 1):
                     row[t] = e * x[t]
@@ -231,6 +233,7 @@ def adapt(
                 for t in range(k - 1):
                     pull[t] += e_new * new[t] - e_old * old[t]
                 pull[k - 1] += e_new - e_old
+
             along = np.float32(0)
             for t in range(k):
                 along += v[t] * pull[t]
@@ -292,6 +295,7 @@ def gram_rows(
             for rating in range(begin, end):
                 square += weights[rating] * weights[rating]
             scale = np.float32(1 / square if square > 0 else 0.0)
+
             pair = pair_indptr[device]
             for rating in range(begin, end):
                 i = np.int64(places[rating])
@@ -326,12 +330,14 @@ def moment_rows(moments: Float32Array, whitener: Float32Array, rows: Float32Arra
                     square[i, j] = moments[device, place]
                     square[j, i] = moments[device, place]
                     place += 1
+
             for i in range(k):
                 half[i] = 0
                 for t in range(i, k):
                     w = whitener[i, t]
                     for j in range(k):
                         half[i, j] += w * square[t, j]
+
             place = 0
             for i in range(k):
                 for j in range(i + 1):

@@ -24,7 +24,7 @@ def _posterior(
         inverse: Scratch, shape (K, K). Becomes the inverse of the factor.
         moment: Second moment, packed, shape (P,): covariance plus outer product of the mean.
 
-    A matrix that is not positive definite gives numbers that are not finite.
+    A matrix that is not positive definite leads to numbers that are not finite.
     """
     k = len(h)
     for j in range(k):
@@ -36,6 +36,7 @@ def _posterior(
         a[j, j] = 1 / np.sqrt(a[j, j])
         for i in range(j + 1, k):
             a[i, j] *= a[j, j]
+
     for i in range(k):
         for j in range(i):
             s = a[i, j] * inverse[j, j]
@@ -43,6 +44,7 @@ def _posterior(
                 s += a[i, t] * inverse[t, j]
             inverse[i, j] = -s * a[i, i]
         inverse[i, i] = a[i, i]
+
     for i in range(k):
         s = inverse[i, 0] * h[0]
         for t in range(1, i + 1):
@@ -53,6 +55,7 @@ def _posterior(
         for t in range(i + 1, k):
             s += inverse[t, i] * a[t, t]
         h[i] = s
+
     place = 0
     for i in range(k):
         for j in range(i + 1):

@@ -126,13 +126,14 @@ def rank_by_items(
             taste[:] = 0
             for rating in range(indptr[user], indptr[user + 1]):
                 x = weights[rating]
-                own = features[items[rating]]
+                feature = features[items[rating]]
                 for t in range(n_features):
-                    taste[t] += x * own[t]
+                    taste[t] += x * feature[t]
                 if places[items[rating]] >= 0:
                     row = item_weights[places[items[rating]]]
                     for place in range(n_chosen):
                         said[place] += x * row[place]
+
             for item in range(n_items):
                 s = popularity[item]
                 for t in range(n_features):
@@ -140,6 +141,7 @@ def rank_by_items(
                 score[item] = s
             for place in range(n_chosen):
                 score[chosen[place]] += said[place]
+
             for rating in range(indptr[user], indptr[user + 1]):
                 score[items[rating]] = -np.inf
             _keep_best(score, best[user], scores[user])

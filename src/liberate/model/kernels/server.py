@@ -44,6 +44,7 @@ def solve_items(
                     a[i, j] = prior_precision[i, j] + tau * total[item, place]
                     place += 1
                 h[i] = prior_target[i] + tau * total[item, n_packed + i]
+
             server_posterior(a, h, inverse, moments[item])
             for i in range(k):
                 means[item, i] = h[i]
@@ -136,6 +137,7 @@ def _factor(row: npt.NDArray[np.integer], a: Float64Array) -> bool:
             a[i, j] = row[place]
             place += 1
         trace += a[i, i]
+
     for j in range(k):
         for i in range(j, k):
             s = a[i, j] + (k + trace * 2.0**-18 if i == j else 0.0)
@@ -172,7 +174,7 @@ def least_error(
     Args:
         items: Of the rows, shape (n,).
         rows: As `normal_rows` writes them, in whole units, shape (n, P + K).
-        unit: What a whole unit stands for.
+        unit: How much a whole unit is.
         item_means: E[w] of each item, shape (n_items, K).
         item_moments: E[w wᵀ] of each item, packed, shape (n_items, P).
 
@@ -191,6 +193,7 @@ def least_error(
                 is_new = rows[row, t] != rows[row - 1, t]
         if is_new and not _factor(rows[row], a):
             return np.inf
+
         w = item_means[items[row]]
         moment = item_moments[items[row]]
         for i in range(k):
@@ -205,6 +208,7 @@ def least_error(
             v[i] -= rows[row, place] * w[i]
             total += unit * rows[row, place] * (moment[place] - w[i] * w[i])
             place += 1
+
         for i in range(k):
             for t in range(i):
                 v[i] -= a[i, t] * v[t]
@@ -241,6 +245,7 @@ def trimmed_sums(
             out = m * trimmed_nano // NANO
             kept = m - 2 * out
             numbers = np.empty(m, np.int64)
+
             for t in range(width):
                 for place in range(m):
                     numbers[place] = rows[order[begin + place], t]

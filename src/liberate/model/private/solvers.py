@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from liberate.arrays import Float64Array
+from liberate.model.item_solvers import most_popular
 from liberate.model.model import Array, Model
 from liberate.model.private.statistics import (
     COUNT_WEIGHT,
@@ -18,11 +19,11 @@ from liberate.model.private.statistics import (
     TASTE_WEIGHT,
     n_directions,
     precision_factor,
-    require,
 )
-from liberate.model.solvers import AggregatedStatistics
+from liberate.model.solvers import AggregatedStatistics, IntegerSolver
 from liberate.model.spectral import shrunk, signed, unpacked
-from liberate.units import from_nano, to_nano
+from liberate.model.statistics import require
+from liberate.units import from_nano
 
 REPEATS_WITHIN = 1e-4
 """Largest difference of an array of the model when the same sum is solved elsewhere."""
@@ -42,12 +43,12 @@ _REGRESSION_RIDGE = 10.0
 _LARGEST_PRIOR_BIAS = 1.5
 _LARGEST_BIAS = 2.5
 _LEAST_SHARE = 0.02  # least popularity, against the mean
-_RELAXATION = 2.0  # steps that one round of moments stands for
+_RELAXATION = 2.0  # steps that one round of moments counts as
 _EIGENVALUES = (0.05, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
-class ItemBiases:
+class ItemBiases(IntegerSolver):
     """Learns item biases from bias sums, shrunk towards what popularity and features of an item predict.
 
     Popularity is shrunk towards its mean as far as the noise says (James and Stein). The prediction is a regression of
@@ -63,13 +64,7 @@ class ItemBiases:
     n_chosen: int
 
     name: ClassVar[str] = "item_biases/1"
-
-    def parameters(self) -> dict[str, int]:
-        return {
-            "client_noise_nano": self.client_noise_nano,
-            "n_chosen": self.n_chosen,
-            "repeats_within_nano": to_nano(REPEATS_WITHIN),
-        }
+    repeats_within: ClassVar[float] = REPEATS_WITHIN
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "bias")
@@ -83,9 +78,7 @@ class ItemBiases:
             "popularity": popularity,
         }
         if self.n_chosen:
-            best_first = np.lexsort((np.arange(len(popularity)), -popularity))
-            arrays["gram_items"] = np.sort(best_first[: self.n_chosen]).astype(np.float64)
-            arrays["gram_weights"] = np.array(EXPOSURE)
+            arrays |= {"gram_items": most_popular(popularity, self.n_chosen), "gram_weights": np.array(EXPOSURE)}
         return model.next_version("gram" if self.n_chosen else "residuals", arrays)
 
 
@@ -117,15 +110,19 @@ def item_biases(
     n = len(sums)
     logs = np.log(popularity)
     logs -= logs.mean() if n else 0.0
+
+    # One number for all items where popularity does not stand out of the noise.
     columns = np.ones((n, 1))
     if popularity.std() > deviation / (2 * COUNT_WEIGHT) if n else False:
         columns = np.concatenate([columns, logs[:, None], logs[:, None] ** 2, features], axis=1)
+
     weight = _rating_weight(popularity, n_devices)
     variance = popularity**2 * _ITEM_VARIANCE + popularity * weight * _RESIDUAL_VARIANCE + deviation**2
     scaled = columns * popularity[:, None]
     normal = (scaled / variance[:, None]).T @ scaled + _REGRESSION_RIDGE * np.eye(columns.shape[1])
     predicted = columns @ np.linalg.solve(normal, scaled.T @ (sums / variance))
     predicted = np.clip(predicted, -_LARGEST_PRIOR_BIAS, _LARGEST_PRIOR_BIAS)
+
     gain = _ITEM_VARIANCE * popularity / variance
     biases = np.clip(predicted + gain * (sums - popularity * predicted), -_LARGEST_BIAS, _LARGEST_BIAS)
     return biases, _ITEM_VARIANCE * (1 - gain * popularity)
@@ -141,7 +138,7 @@ def _rating_weight(popularity: Float64Array, n_devices: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Embeddings:
+class Embeddings(IntegerSolver):
     """Appends to every item its place in what people rate together: the Gram's eigenvectors that stand out of noise.
 
     An eigenvector counts by the square root of its eigenvalue; together they have mean square 1 an item of the Gram.
@@ -158,14 +155,7 @@ class Embeddings:
     n_directions: int
 
     name: ClassVar[str] = "embeddings/1"
-
-    def parameters(self) -> dict[str, int]:
-        return {
-            "client_noise_nano": self.client_noise_nano,
-            "moments_rounds": self.moments_rounds,
-            "n_directions": self.n_directions,
-            "repeats_within_nano": to_nano(REPEATS_WITHIN),
-        }
+    repeats_within: ClassVar[float] = REPEATS_WITHIN
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "gram")
@@ -177,13 +167,12 @@ class Embeddings:
         embeddings = np.zeros((model.n_items, N_EMBEDDINGS))
         embeddings[chosen, : places.shape[1]] = places * scale
 
+        # Embeddings come between the known factors and the bias; nothing ties them to other numbers before the moments.
         means, precision = model.float64("item_means"), model.float64("user_precision")
         k = len(precision) - 1
-        grown = np.zeros((k + N_EMBEDDINGS + 1,) * 2)
+        grown = np.diag(np.full(k + N_EMBEDDINGS + 1, 1 / _EMBEDDING_VARIANCE))
         kept = np.r_[:k, k + N_EMBEDDINGS]
         grown[np.ix_(kept, kept)] = precision
-        added = np.arange(k, k + N_EMBEDDINGS)
-        grown[added, added] = 1 / _EMBEDDING_VARIANCE
         arrays: dict[str, Array] = {
             "item_means": np.concatenate([means[:, :-1], embeddings, means[:, -1:]], axis=1).astype(np.float32),
             "user_mean": np.zeros(len(grown)),
@@ -217,7 +206,7 @@ def directions(arrays: Mapping[str, Array], n_directions: int) -> Float64Array:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnedPrior:
+class LearnedPrior(IntegerSolver):
     """Learns the covariance of people's sides from their moments: a step of expectation maximisation, taken twice.
 
     With D the sum over N people, the covariance in the coordinates of the moments becomes (I + D / N)²: a step
@@ -231,24 +220,22 @@ class LearnedPrior:
     n_directions: int
 
     name: ClassVar[str] = "learned_prior/1"
-
-    def parameters(self) -> dict[str, int]:
-        return {"n_directions": self.n_directions, "repeats_within_nano": to_nano(REPEATS_WITHIN)}
+    repeats_within: ClassVar[float] = REPEATS_WITHIN
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "moments")
         factor = precision_factor(model)
         moved = np.eye(len(factor)) + unpacked(total.rows[:, 0]) / max(1, total.n_devices)
         values, vectors = np.linalg.eigh(moved)
-        values = np.clip(values, *_EIGENVALUES)
+
         turned = factor @ vectors
-        precision = (turned * values**-_RELAXATION) @ turned.T
+        precision = (turned * np.clip(values, *_EIGENVALUES) ** -_RELAXATION) @ turned.T
         arrays = dict(model.arrays) | {"user_precision": (precision + precision.T) / 2}
         return after_moments(model, arrays, round(float(model.arrays["moments_left"][0])) - 1, self.n_directions)
 
 
 @dataclass(frozen=True, slots=True)
-class ItemResiduals:
+class ItemResiduals(IntegerSolver):
     """Corrects items by residuals, each as far as its ratings and the noise allow: the bias, and the features.
 
     Residuals know what the bias sums could not: which people rated an item, and what they like anyway. That they go
@@ -261,38 +248,34 @@ class ItemResiduals:
     client_noise_nano: int
 
     name: ClassVar[str] = "item_residuals/1"
-
-    def parameters(self) -> dict[str, int]:
-        return {
-            "client_noise_nano": self.client_noise_nano,
-            "repeats_within_nano": to_nano(REPEATS_WITHIN),
-        }
+    repeats_within: ClassVar[float] = REPEATS_WITHIN
 
     def solve(self, model: Model, total: AggregatedStatistics) -> Model:
         require(model, "residuals")
         deviation = _deviation(self.client_noise_nano, total.n_devices)
         popularity = model.float64("popularity")
-        # every direction takes its part of a person's norm
+
+        # Every direction takes its part of a person's norm.
         scale = _RESIDUAL_SCALE / math.sqrt(1 + n_directions(model) * TASTE_WEIGHT**2 / 2)
         weights = scale * popularity
         spread = weights * (scale * _rating_weight(popularity, total.n_devices) * _FITTED_VARIANCE)
-        prior = model.float64("bias_variance")
+
         means = model.float64("item_means").copy()
-        means[:, -1] += _gain(weights, prior, spread + deviation**2) * total.rows[:, 0]
+        means[:, -1] += _gain(weights, model.float64("bias_variance"), spread + deviation**2) * total.rows[:, 0]
         means[:, -1] = np.clip(means[:, -1], -_LARGEST_BIAS, _LARGEST_BIAS)
         if n_directions(model):
             slopes = TASTE_WEIGHT * _TASTE_SQUARE * weights
             spread = TASTE_WEIGHT**2 * _TASTE_SQUARE * spread
             gains = _gain(slopes, _CORRECTION_VARIANCE, spread + deviation**2)
             means[:, :-1] += gains[:, None] * total.rows[:, 1:] @ model.float64("directions").T
+
         kept = {name: model.arrays[name] for name in ("user_mean", "user_precision", "noise_precision")}
         return model.next_version("residuals", kept | {"item_means": means.astype(np.float32)})
 
 
 def _gain(weights: Float64Array, prior: Float64Array | float, variance: Float64Array) -> Float64Array:
     """Return what to multiply a noisy sum of `weights` times a number by to have the number, of variance `prior`."""
-    gain: Float64Array = weights * prior / (weights**2 * prior + variance)
-    return gain
+    return np.asarray(weights * prior / (weights**2 * prior + variance))
 
 
 def _deviation(client_noise_nano: int, n_devices: int) -> float:

@@ -24,6 +24,7 @@ from liberate.data.ratings import Ratings
 from liberate.model.kernels import device, ranking
 from liberate.model.model import Array, Model, packed_size
 from liberate.model.profiles import fit_profiles
+from liberate.model.statistics import require
 
 BIAS_NORM = 1.0
 """L2 norm of what a person adds to the bias sums, whatever was rated; the sensitivity under zero-out."""
@@ -56,7 +57,7 @@ TASTE_WEIGHT = 0.7  # of a residual times a taste, beside the residual
 def initial_features(features: Float32Array, low: float, high: float, *, statistic: str) -> Model:
     """Return the model before the first round: public features, no item bias, and priors from public constants alone.
 
-    A device that fits itself to this model and nothing else learns its own bias and its taste in features.
+    A device that fits itself to this model and nothing else learns its user's bias and taste in features.
 
     Args:
         features: Public features of the items, shape (n_items, n_features).
@@ -77,7 +78,7 @@ def initial_features(features: Float32Array, low: float, high: float, *, statist
 
 @dataclass(frozen=True, slots=True)
 class BiasSums:
-    """How far a person rated each item above the own mean, and that it was rated.
+    """How far a person rated each item above the person's mean, and that it was rated.
 
     A row is w·(e / 2, 0.35): e is the rating in standard units less the person's mean (three more ratings at zero
     counted in), clipped to 2; w makes the person's L2 norm `BIAS_NORM` (0 without a rating).
@@ -112,8 +113,8 @@ class BiasSums:
 class Moments:
     """How a person's side differs from what the prior expects: E[v vᵀ] - I, packed as `spectral.packed` says.
 
-    v is the own side (p_u, b_u) in coordinates where the prior's covariance is the identity. The norm of what is sent
-    is the Frobenius norm, clipped to `MOMENTS_CLIP`; of somebody without ratings it is 0.
+    v is the person's side (p_u, b_u) in coordinates where the prior's covariance is the identity. The norm of what is
+    sent is the Frobenius norm, clipped to `MOMENTS_CLIP`; of somebody without ratings it is 0.
 
     Attributes:
         n_factors: Factors of the model, >= 0.
@@ -128,14 +129,13 @@ class Moments:
         return packed_size(self.n_factors + 1), 1, 0
 
     def compute(self, model: Model, ratings: Ratings) -> RealStatistics:
-        require(model, self.name)
-        if model.n_factors != self.n_factors:
-            raise ValueError(f"the model has {model.n_factors} factors, not {self.n_factors}")
-        own = fit_profiles(model, ratings, model.targets(ratings))
+        require(model, self.name, self.n_factors)
+        sides = fit_profiles(model, ratings, model.targets(ratings))
+
         n, n_packed = ratings.n_users, self.shape[0]
         rows = np.empty((n * n_packed, 1), np.float32)
         whitener = np.ascontiguousarray(precision_factor(model).T).astype(np.float32)
-        device.moment_rows(own.moments, whitener, rows.reshape(n, n_packed))
+        device.moment_rows(sides.moments, whitener, rows.reshape(n, n_packed))
         return RealStatistics(
             indptr=np.arange(n + 1, dtype=np.int64) * n_packed,
             indices=np.tile(np.arange(n_packed, dtype=np.int32), n),
@@ -146,10 +146,10 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """How far each rating is from what the model and the own side predict, and what the person likes.
+    """How far each rating is from what the model and the person's side predict, and what the person likes.
 
     A row is w·e·(1, 0.7 v): e is the rating less the prediction, in standard units, clipped to 2; v, of norm at most
-    sqrt(2 D), is the own taste in the D directions that the model names (`directions`, shape (n_factors, D)); and
+    sqrt(2 D), is the person's taste in the D directions that the model names (`directions`, shape (n_factors, D)); and
     w = 1 / sqrt(sum over the person's ratings of the squared numbers and 0.05) keeps the L2 norm below
     `RESIDUALS_NORM`.
 
@@ -173,10 +173,11 @@ class Residuals:
             raise ValueError(f"the model names {n_directions(model)} directions, not {self.n_directions}")
         owners, n = ratings.users(), ratings.n_users
         targets = model.targets(ratings)
-        own = fit_profiles(model, ratings, targets).means
-        errors = (targets - ranking.predict_pairs(own, model.item_means, owners, ratings.items)).astype(np.float64)
+        sides = fit_profiles(model, ratings, targets).means
+
+        errors = (targets - ranking.predict_pairs(sides, model.item_means, owners, ratings.items)).astype(np.float64)
         errors = np.clip(errors, -_LARGEST_RESIDUAL, _LARGEST_RESIDUAL)
-        factors = np.concatenate([np.ones((n, 1)), TASTE_WEIGHT * self._tastes(model, own)], axis=1)
+        factors = np.concatenate([np.ones((n, 1)), TASTE_WEIGHT * self._tastes(model, sides)], axis=1)
         squares = (factors**2).cumsum(axis=1)[:, -1]
         norms = np.sqrt(np.bincount(owners, errors**2 * squares[owners] + _RESIDUAL_FLOOR, n))
         rows = (errors / norms[owners] * RESIDUALS_NORM)[:, None] * factors[owners]
@@ -184,12 +185,12 @@ class Residuals:
             indptr=ratings.indptr, indices=ratings.items, rows=rows.astype(np.float32), tails=np.zeros((n, 0))
         )
 
-    def _tastes(self, model: Model, own: Float32Array) -> Float64Array:
+    def _tastes(self, model: Model, sides: Float32Array) -> Float64Array:
         """Return v of each device, added up in one order, so that a device's bits do not depend on its batch."""
-        tastes = np.zeros((len(own), self.n_directions))
+        tastes = np.zeros((len(sides), self.n_directions))
         if not self.n_directions:
             return tastes
-        for factor, direction in zip(own.T[:-1], model.float64("directions"), strict=True):
+        for factor, direction in zip(sides.T[:-1], model.float64("directions"), strict=True):
             tastes += factor[:, None] * direction
         norms = np.sqrt((tastes**2).cumsum(axis=1)[:, -1:])
         largest = math.sqrt(2 * self.n_directions)
@@ -205,12 +206,6 @@ def n_directions(model: Model) -> int:
 def precision_factor(model: Model) -> Float64Array:
     """Return R, lower triangular, with R Rᵀ the prior's precision: v = Rᵀ x has covariance I."""
     try:
-        factor = np.linalg.cholesky(model.float64("user_precision")).astype(np.float64, copy=False)
+        return np.linalg.cholesky(model.float64("user_precision")).astype(np.float64, copy=False)
     except np.linalg.LinAlgError as error:
         raise ValueError("the users' prior has no positive definite precision") from error
-    return factor
-
-
-def require(model: Model, statistic: str) -> None:
-    if model.statistic != statistic:
-        raise ValueError(f"the model is of {model.statistic}, not of {statistic}")

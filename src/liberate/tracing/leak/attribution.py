@@ -1,11 +1,12 @@
-"""Rows that leaked held against copies: which base copies they are of, and how likely each recipient is their source.
+"""Rows that leaked, compared with copies: which base copies they are of, and how likely each recipient is their source.
 
-Rows are matched with base copies, which know nothing of the marks that tell recipients apart; so the bound on false
-accusations holds whatever somebody has done to ids and ratings.
+Rows are matched with base copies, which know nothing of the fingerprints that tell recipients apart; so the bound on
+false accusations holds whatever somebody has done to ids and ratings.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -79,12 +80,12 @@ class BaseCopyIndex:
         return np.bincount(self._owners[known][is_near], minlength=len(self.bases)).astype(np.int64)
 
     def rows(self, leak: LeakedRows, user: int, index: int) -> tuple[Int32Array, Int32Array, Int32Array]:
-        """Give items, leaked levels and levels of one user's rows that one base copy has, shape (n,) each."""
-        own = slice(*self._ratings.indptr[index : index + 2])
-        value = _by_item(leak, user)[self._ratings.items[own]]
-        has = ~np.isnan(value)
-        leaked = self._levels(self._owners[own][has], value[has])
-        return self._ratings.items[own][has], leaked, self._places[own][has]
+        """Return items, leaked levels and levels of one user's rows that one base copy has, shape (n,) each."""
+        copy = slice(*self._ratings.indptr[index : index + 2])
+        value = _by_item(leak, user)[self._ratings.items[copy]]
+        known = ~np.isnan(value)
+        leaked = self._levels(self._owners[copy][known], value[known])
+        return self._ratings.items[copy][known], leaked, self._places[copy][known]
 
     def _levels(self, owners: Int32Array, values: Float64Array) -> Int32Array:
         places = np.rint((values - self._low[owners]) / self._step[owners])
@@ -119,7 +120,7 @@ class RankedCandidate:
         log10_likelihood: As of `Attribution`.
         bound: As of `Attribution`.
         fingerprint: The same for all who hold the same levels of the rows that leaked.
-        copies: The own copies of the base copies that leaked.
+        copies: The recipient's copies of the base copies that leaked.
     """
 
     number: int
@@ -175,16 +176,16 @@ def match(leak: LeakedRows, bases: BaseCopyIndex, chosen: Sequence[int | None]) 
         bases: The base copies.
         chosen: For each of the leak's users, which base copy the rows are of; None: of none.
     """
-    found = [(index, *bases.rows(leak, user, index)) for user, index in enumerate(chosen) if index is not None]
-    counts: dict[tuple[float, float, int], int] = {}
-    for index, items, *_ in found:
-        scale = bases.bases[index].scale
-        counts[scale] = counts.get(scale, 0) + len(items)
+    parts_of = [(index, *bases.rows(leak, user, index)) for user, index in enumerate(chosen) if index is not None]
+    counts: Counter[tuple[float, float, int]] = Counter()
+    for index, items, *_ in parts_of:
+        counts[bases.bases[index].scale] += len(items)
     commonest = max(counts, key=counts.__getitem__, default=None)
-    found = [each for each in found if bases.bases[each[0]].scale == commonest]
-    order = sorted({index for index, *_ in found})
+    parts_of = [part for part in parts_of if bases.bases[part[0]].scale == commonest]
+
+    order = sorted({index for index, *_ in parts_of})
     parts = [np.stack([np.full(len(items), order.index(index), np.int32), items, *levels])
-             for index, items, *levels in found]  # fmt: skip
+             for index, items, *levels in parts_of]  # fmt: skip
     rows = np.concatenate([np.empty((4, 0), np.int32), *parts], axis=1)
     _, first = np.unique(rows[0].astype(np.int64) * leak.n_items + rows[1], return_index=True)
     owners, items, leaked, base = rows[:, first]
@@ -194,7 +195,7 @@ def match(leak: LeakedRows, bases: BaseCopyIndex, chosen: Sequence[int | None]) 
 
 
 def rank_candidates(matched: MatchedRows, copies: Sequence[HandedOverCopy]) -> list[RankedCandidate]:
-    """Weigh everybody who got a copy of the base copies that leaked, likeliest first.
+    """Rank everybody who got a copy of the base copies that leaked, likeliest first.
 
     Args:
         matched: The rows.
@@ -202,37 +203,40 @@ def rank_candidates(matched: MatchedRows, copies: Sequence[HandedOverCopy]) -> l
     """
     owner = {base.commitment: index for index, base in enumerate(matched.bases)}
     by_recipient: dict[int, list[HandedOverCopy]] = {}
-    for each in copies:
-        by_recipient.setdefault(each.share.recipient, []).append(each)
+    for copy in copies:
+        by_recipient.setdefault(copy.share.recipient, []).append(copy)
     recipients = sorted(by_recipient)
+
     step = max(1, _CELLS // max(1, len(matched.items)))
-    weighed: list[RankedCandidate] = []
+    ranked: list[RankedCandidate] = []
     for begin in range(0, len(recipients), step):
         some = recipients[begin : begin + step]
-        # a row of which somebody has no copy came from somebody else: no level is the one that leaked
+        # A row of which somebody has no copy came from somebody else: no level is the one that leaked.
         levels = np.full((len(some), len(matched.items)), -1, np.int32)
         for row, number in enumerate(some):
-            for each in by_recipient[number]:
-                index = owner[each.share.base]
-                own = slice(*np.searchsorted(matched.owners, [index, index + 1]))
-                levels[row, own] = _levels_of(each, matched.items[own])
-        found = score_recipient(matched.leaked, matched.base, levels, matched.bases[0].scale[2])
-        bounds = np.minimum(found.bound * (len(recipients) / len(some)), 1.0)
-        weighed += [
+            for copy in by_recipient[number]:
+                index = owner[copy.share.base]
+                rows = slice(*np.searchsorted(matched.owners, [index, index + 1]))
+                levels[row, rows] = _levels_of(copy, matched.items[rows])
+
+        # The bound counts the candidates of a batch; all of them are candidates.
+        attribution = score_recipient(matched.leaked, matched.base, levels, matched.bases[0].scale[2])
+        bounds = np.minimum(attribution.bound * (len(recipients) / len(some)), 1.0)
+        ranked += [
             RankedCandidate(
                 number=number,
-                log10_likelihood=float(found.log10_likelihood[row]),
+                log10_likelihood=float(attribution.log10_likelihood[row]),
                 bound=float(bounds[row]),
                 fingerprint=sha256(levels[row].tobytes()).digest(),
                 copies=tuple(by_recipient[number]),
             )
             for row, number in enumerate(some)
         ]
-    return sorted(weighed, key=lambda each: (each.bound, -each.log10_likelihood, each.number))
+    return sorted(ranked, key=lambda other: (other.bound, -other.log10_likelihood, other.number))
 
 
 def _by_item(leak: LeakedRows, user: int) -> Float64Array:
-    """Give the rating of each item by one of the leak's users, shape (n_items,); NaN without, of several the first."""
+    """Return one user's rating of each item in the leak, shape (n_items,); NaN without, of several the first."""
     values = np.full(leak.n_items, np.nan)
     mine = np.flatnonzero(leak.users == user)[::-1]
     values[leak.items[mine]] = leak.values[mine]
@@ -240,8 +244,8 @@ def _by_item(leak: LeakedRows, user: int) -> Float64Array:
 
 
 def _levels_of(copy: HandedOverCopy, items: Int32Array) -> Int32Array:
-    """Give the levels of some items in a copy, all of which it has, shape (n,)."""
+    """Return the levels of some items in a copy, all of which it has, shape (n,)."""
     low, step, n_levels = copy.base.scale
-    own = Ratings.from_user_bytes([copy.copy], 2**31 - 1)
-    places = RatingScale(low=low, step=step, n_levels=n_levels).places(own.values)
-    return places[np.searchsorted(own.items, items)]
+    ratings = Ratings.from_user_bytes([copy.copy], 2**31 - 1)
+    places = RatingScale(low=low, step=step, n_levels=n_levels).places(ratings.values)
+    return places[np.searchsorted(ratings.items, items)]

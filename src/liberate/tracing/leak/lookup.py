@@ -17,7 +17,6 @@ from liberate.ledger.format.sharing_records import Share
 from liberate.ledger.lookup import RecordedEntry, entries
 from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run
-from liberate.timing import Stopwatch
 from liberate.tracing.leak.answers import LeakAnswer, LeakFindings, prove_leak
 from liberate.tracing.leak.attribution import LeakedRows, match, rank_candidates, read_leak
 from liberate.tracing.leak.opened_copies import LeakDisclosure, OpenedCopies
@@ -161,7 +160,7 @@ class _Auditor:
         access = self.session.access
         founder = access.load_or_create_key("founder")
         auditor = access.load_or_create_key("auditor")
-        registrar = Registrar(ledger, founder, 1, Stopwatch())
+        registrar = Registrar(ledger, founder, 1)
         position = record_disclosure(registrar, auditor, participants, reason.encode(), salt)
 
         publisher.publish()
