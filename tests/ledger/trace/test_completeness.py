@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from liberate.crypto.merkle import MutableTree, leaf_hash, root, verify_inclusion
 from liberate.crypto.note import Checkpoint, sign_checkpoint, verifier_key, verify_checkpoint
