@@ -62,7 +62,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
-    """A new principal. Signed by an registrar of its role.
+    """A new principal. Signed by a registrar of its role.
 
     Attributes:
         number: The next principal number.
@@ -80,11 +80,11 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
 
 class KeyRecord(RecordBase, frozen=True, tag="key"):
-    """A principal's key is replaced or revoked. Signed by its owner, or by an registrar of its role.
+    """A principal's key is replaced or revoked. Signed by its owner, or by a registrar of its role.
 
-    A new key signed for by the old one is a rotation, by an registrar a recovery.
+    A new key signed for by the old one is a rotation, by a registrar a recovery.
     Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
-    takes part in nothing, until an registrar names another key for it.
+    takes part in nothing, until a registrar names another key for it.
 
     Attributes:
         number: Whose key.
@@ -100,7 +100,7 @@ class KeyRecord(RecordBase, frozen=True, tag="key"):
 
 
 class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
-    """A participant commits to the own ratings; again whenever ratings are added.
+    """A participant commits to their ratings; again whenever ratings are added.
 
     Attributes:
         commitment: Salted commitment to the ratings.
