@@ -46,7 +46,7 @@ def measure(*assignments: str) -> Iterator[Figure]:
         yield Figure(name="speed of both beside training", value=trained.seconds / (ended - begin), at_least=0.5)
 
         if not run.settings.is_masked:
-            influence = seconds(lambda: trace_influence(run, run.first_version + trained.rounds), 1)
+            influence = seconds(lambda: trace_influence(run, run.record.first_version + trained.rounds), 1)
             yield Figure(name="influence of everybody in one round", value=influence, unit="s")
 
 

@@ -46,9 +46,9 @@ BLOCK = re.compile(
 )
 
 
-# Digests and roots in base64, whole or cut short by a table, and seconds.
+# Digests and roots in base64, whole or cut short by a table, in hexadecimal, and seconds.
 VOLATILE = (
-    (re.compile(r"[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{20}\.\.\."), "DIGEST"),
+    (re.compile(r"[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{20}\.\.\.|\b[0-9a-f]{64}\b"), "DIGEST"),
     (re.compile(r"(?<=^seconds)( +)[\d.]+", re.MULTILINE), " SECONDS"),
 )
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e-?\d+)?")

@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -124,13 +125,17 @@ def test_rules_in_words_name_no_other_refusal_code() -> None:
     assert named <= CODES
 
 
-def test_page_on_hostile_participants_names_codes_that_exist() -> None:
+@pytest.mark.parametrize(
+    ("name", "column"), [("docs/howto/hostile-participants.md", 1), ("docs/explanation/threat-model.md", 2)]
+)
+def test_pages_on_attacks_name_codes_that_exist(name: str, column: int) -> None:
     sources = "\n".join(path.read_text("utf-8") for path in (REPOSITORY / "src" / "liberate").rglob("*.py"))
     known = CODES | set(re.findall(r'"([a-z]+(?:_[a-z]+)*)"', sources))
-    rows = [row for row in PAGES["docs/howto/hostile-participants.md"].splitlines() if row.startswith("| `")]
+    rows = [row.split("|") for row in PAGES[name].splitlines() if row.startswith("| ")]
+    named = codes("".join(row[column] for row in rows))
 
-    assert len(rows) > 4
-    assert codes("".join(row.split("|")[1] for row in rows)) <= known
+    assert len(named) > 10
+    assert named <= known
 
 
 def test_reference_of_settings_is_what_their_classes_say() -> None:
@@ -150,6 +155,14 @@ def test_every_setting_in_documents_exists(name: str) -> None:
     # A module, or a file of a ledger, is written like a setting.
     assert {name for name in named - SETTINGS - FILES if not exists(f"liberate.{name}")} == set()
     assert set(re.findall(r"`(LIBERATE_[A-Z_]+)\b", text)) - VARIABLES - {"LIBERATE_PRIVCY_MODE"} == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_settings_file_in_documents_is_accepted(name: str) -> None:
+    for text in re.findall(r"^```toml\n(.*?)^```$", PAGES[name], re.DOTALL | re.MULTILINE):
+        tree = tomllib.loads(text)
+
+        assert {f"{section}.{key}" for section, values in tree.items() for key in values} <= SETTINGS
 
 
 @pytest.mark.parametrize("name", PAGES)

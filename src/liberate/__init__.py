@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from liberate.runs.actions import consent, erase, received, share, withdraw
     from liberate.runs.evaluate import evaluate_run as evaluate
     from liberate.runs.evaluate import recommend
-    from liberate.runs.folder import Result, Run, load_run
+    from liberate.runs.folder import Run, load_run
     from liberate.runs.privacy_report import forecast as plan_privacy
     from liberate.runs.privacy_report import privacy_report as report_privacy
+    from liberate.runs.run_record import Result
     from liberate.runs.train import train
     from liberate.settings import Settings
     from liberate.tracing.traces import trace_participant as trace
@@ -64,7 +65,7 @@ __all__ = [
 
 _PLACES = {
     "LiberateError": "liberate.errors:LiberateError",
-    "Result": "liberate.runs.folder:Result",
+    "Result": "liberate.runs.run_record:Result",
     "Run": "liberate.runs.folder:Run",
     "Settings": "liberate.settings:Settings",
     "consent": "liberate.runs.actions:consent",

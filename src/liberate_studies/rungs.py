@@ -83,7 +83,7 @@ class Ledgered(Learned):
     @property
     def first_root(self) -> bytes:
         """Root of the ledger when the run began; its noise depends on it."""
-        return b64decode(self.run.record["first_root"])
+        return b64decode(self.run.record.first_root)
 
 
 def centralised(job: Job) -> Learned:
@@ -166,7 +166,7 @@ def ledgered(job: Job, folder: Path) -> Ledgered:
     return Ledgered(
         models=tuple(run.model(version) for version in range(result.rounds + 1)),
         seconds=result.seconds,
-        parts=run.record["seconds"],
+        parts=run.record.seconds,
         run=run,
         recorded=recorded,
     )

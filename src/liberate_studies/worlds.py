@@ -18,8 +18,8 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.splits import Split
 from liberate.errors import DataError
 from liberate.model.metrics import baselines, rmse
-from liberate.runs.folder import load_dataset, split_dataset
 from liberate.runs.plan import Plan, plan_run, public_features
+from liberate.runs.run_data import load_dataset, split_dataset
 from liberate.settings import Settings, resolve
 
 SEED = 42

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.image
+import msgspec
 import numpy as np
 import pytest
 
@@ -226,7 +227,7 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
     assert run.result.root in ledger.words
     command, checkpoint = (block.text for block in ledger.all("pre"))
     assert command == f"liberate ledger verify {run.folder.name} --key {run.verifier_key}"
-    assert checkpoint.split("\n")[:2] == [run.record["origin"], str(run.result.entry_count)]
+    assert checkpoint.split("\n")[:2] == [run.record.origin, str(run.result.entry_count)]
 
 
 def share(run: Run, sender: str, recipient: str) -> None:
@@ -343,7 +344,7 @@ def test_report_shows_each_measured_part(learn: Learn) -> None:
 
     names = {row.all("th")[0].words for row in section(read(run), "time").one("tbody").all("tr")}
 
-    assert names == set(run.record["seconds"]) | {"other"}
+    assert names == set(run.record.seconds) | {"other"}
 
 
 @pytest.mark.parametrize("settings", [("mode=plain",), ("mode=device",), ("mode=local", "epsilon=2")])
@@ -474,7 +475,7 @@ def test_run_with_nothing_held_out_says_so(tmp_path: Path) -> None:
 
 def test_unfinished_run_has_no_report(learn: Learn) -> None:
     run = learn("privacy.mode=plain")
-    record = {name: value for name, value in run.record.items() if name != "last_position"}
+    record = msgspec.structs.replace(run.record, last_position=None, result=None)
 
     with pytest.raises(LiberateError, match="not finished"):
         report.write(replace(run, record=record))

@@ -20,7 +20,9 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry
 from liberate.randomness import SimulatedRandomness
 from liberate.runs.federation_access import open_run_federation
-from liberate.runs.folder import CATALOGUE, Run, load_run, save_table, write_run
+from liberate.runs.folder import CATALOGUE, Run, load_run, write_run
+from liberate.runs.run_data import save_table
+from liberate.runs.run_record import RunRecord
 from liberate.settings import resolve
 from tests.ledger.world import FOUNDER, LOG_KEY, LOG_VKEY, ORIGIN, PARTICIPANTS, create, digest, key, write_sharing
 from tests.worlds import World, low_rank_ratings, stage
@@ -41,7 +43,7 @@ def sharing_run(folder: Path) -> Run:
     save_key(folder / "keys" / "founder.key", key(FOUNDER))
     save_key(folder / "keys" / "log.key", LOG_KEY)
     _write_items(folder)
-    write_run(Run(folder, resolve(None, [], environment={}), {"origin": ORIGIN, "verifier_key": LOG_VKEY}))
+    write_run(Run(folder, resolve(None, [], environment={}), RunRecord(origin=ORIGIN, verifier_key=LOG_VKEY)))
     return load_run(folder)
 
 
@@ -60,7 +62,7 @@ def leaky_run(folder: Path, *, epsilon: float | None = None, senders: Iterable[i
     with stage(folder, World(ratings=RATINGS)) as staged:
         vkey = staged.federation.policy.log_key
     settings = resolve(None, ["run.seed=7", "ledger.origin=test.invalid/world"], environment={})
-    write_run(Run(folder, settings, {"origin": "test.invalid/world", "verifier_key": vkey}))
+    write_run(Run(folder, settings, RunRecord(origin="test.invalid/world", verifier_key=vkey)))
     _write_items(folder)
     run = load_run(folder)
     with open_run_federation(run) as standing:

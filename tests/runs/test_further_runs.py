@@ -38,6 +38,7 @@ from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.privacy_report import privacy_report
+from liberate.runs.snapshot import read_snapshot
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
@@ -110,12 +111,12 @@ def test_further_run_goes_on_with_numbers_versions_and_one_valid_ledger(runs: tu
     rounds = [record for record in records(second, "round") if isinstance(record, Round)]
 
     assert not (second.folder / "ledger").exists()
-    assert second.record["federation"] == "../first"
+    assert second.record.federation == "../first"
     assert verify_ledger(second.ledger_folder, key=first.verifier_key).ok
     n = first.result.rounds
     assert [record.run for record in rounds] == [1] * n + [2] * second.result.rounds
     assert [record.base_version for record in rounds] == list(range(len(rounds)))
-    assert second.first_version == n
+    assert second.record.first_version == n
     assert pq.read_table(second.folder / "metrics.parquet")["version"].to_pylist()[0] == n
     assert second.model().version == n + second.result.rounds
 
@@ -136,14 +137,16 @@ def test_people_outside_the_data_set_stay_and_do_not_answer(runs: tuple[Run, Run
     absent = {find_person(second, name).number for name in ("u00", "u01")}
 
     rounds = [record for record in records(second, "round") if isinstance(record, Round) and record.run == 2]
-    answered = {u.author for u in records(second, "update") if isinstance(u, Update) and u.round > second.first_version}
+    answered = {
+        u.author for u in records(second, "update") if isinstance(u, Update) and u.round > second.record.first_version
+    }
 
     cohort = set(numbers_in(rounds[0].cohort))
     assert len(cohort) == 38
     assert cohort == answered
     assert not absent & cohort
     assert len(held(second, "u00")) > 0
-    assert len(trace_participant(second, "user:u00").updates) == second.first_version
+    assert len(trace_participant(second, "user:u00").updates) == second.record.first_version
 
 
 def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tuple[Run, Run]) -> None:
@@ -161,7 +164,7 @@ def test_devices_hold_new_and_changed_ratings_and_commit_to_them_once(runs: tupl
     assert held(second, changed_user)[changed_item] == ALL[100][2] % 5 + 1
     number = find_person(second, changed_user).number
     first_entry, second_entry = (record for record in entries if record.author == number)
-    assert second_entry.seq == first_entry.seq + second.first_version + 1, "after the updates of the first run"
+    assert second_entry.seq == first_entry.seq + second.record.first_version + 1, "after the updates of the first run"
     with DeviceStore(second.devices_folder) as devices:
         holding = devices.data_of(device(second, changed_user).slot)
     assert second_entry.commitment == salted_commitment(holding.dataset_salt, holding.ratings)
@@ -263,8 +266,8 @@ def test_plain_run_starts_from_the_last_model_and_private_ones_afresh(tmp_path: 
     train(configure(SECOND, *LOCAL), tmp_path / "third", ledger=tmp_path / "first", progress=said.append)
     first, second, third = (load_run(tmp_path / name) for name in ("first", "second", "third"))
 
-    last, warm = first.model(), second.model(second.first_version)
-    cold = third.model(third.first_version)
+    last, warm = first.model(), second.model(second.record.first_version)
+    cold = third.model(third.record.first_version)
 
     assert [text for text in said if text.startswith("starting")] == [
         "starting from the last model, at version 3",
@@ -280,7 +283,7 @@ def test_plain_run_starts_from_the_last_model_and_private_ones_afresh(tmp_path: 
 def test_run_that_is_killed_as_it_begins_starts_from_the_same_model(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "write_run", stopped)
+        patched.setattr("liberate.runs.start.write_run", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(configure(SECOND), tmp_path / "second", ledger=tmp_path / "first")
     begun = (tmp_path / "second" / "model" / "00003.model").read_bytes()
@@ -300,7 +303,7 @@ def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, co
     cold, local, warm = (load_run(tmp_path / name) for name in ("cold", "local", "warm"))
 
     assert not np.array_equal(cold.model(3).item_means, load_run(tmp_path / "first").model().item_means)
-    assert np.array_equal(warm.model(warm.first_version).item_means, local.model().item_means)
+    assert np.array_equal(warm.model(warm.record.first_version).item_means, local.model().item_means)
 
 
 def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, configure: Configure) -> None:
@@ -310,7 +313,10 @@ def test_fresh_run_on_an_old_ledger_steps_as_the_first_one_does(tmp_path: Path, 
     train(settings, tmp_path / "second", ledger=tmp_path / "first")
     both = [load_run(tmp_path / name) for name in ("first", "second")]
 
-    steps = [run.model(run.first_version + 1).item_means - run.model(run.first_version).item_means for run in both]
+    steps = [
+        run.model(run.record.first_version + 1).item_means - run.model(run.record.first_version).item_means
+        for run in both
+    ]
 
     assert np.abs(steps[1]).mean() == pytest.approx(np.abs(steps[0]).mean(), rel=0.2)
 
@@ -374,8 +380,8 @@ def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
 def impolite(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not look at accounts, and people who agree to anything."""
     no_limit: dict[PricedAccount, int] = {"epsilon": 10**15, "rho": 10**15}
-    read = prepare._standing
-    monkeypatch.setattr(prepare, "_standing", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
+    read = read_snapshot
+    monkeypatch.setattr(prepare, "read_snapshot", lambda home, dataset: replace(read(home, dataset), limits=no_limit))
     agree = DeviceStore.record_agreement
 
     def agree_to_anything(
@@ -459,7 +465,7 @@ def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure:
     train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
 
     run = load_run(tmp_path / "second")
-    assert run.record["left_out"] == [f"u0{user}" for user in range(10)]
+    assert run.record.left_out == tuple(f"u0{user}" for user in range(10))
     rounds = [record for record in records(run, "round") if isinstance(record, Round) and record.run == 2]
     assert all(len(list(numbers_in(record.cohort))) == 20 for record in rounds)
     assert privacy_report(run, "user:u05")["epsilon_basic"] == pytest.approx(4)
@@ -477,7 +483,7 @@ def test_recovered_key_goes_on_with_the_same_number_and_account(tmp_path: Path, 
     newer = configure(SECOND, "privacy.mode=local", "privacy.epsilon=1")
     train(newer, tmp_path / "second", ledger=first.folder)
     second = load_run(tmp_path / "second")
-    assert second.record["left_out"] == ["u05"]
+    assert second.record.left_out == ("u05",)
     assert count_commitments(second, before.number) == 1, "a revoked key signs nothing"
     change_key(second, "user:u05", "recovery")
     train(newer, tmp_path / "third", ledger=first.folder)
@@ -509,7 +515,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     train(configure(SECOND), tmp_path / "second", ledger=first.folder)
 
     second = load_run(tmp_path / "second")
-    assert second.record["left_out"] == ["u05"]
+    assert second.record.left_out == ("u05",)
     assert count_commitments(second, person.number) == 1
     assert len(trace_participant(second, "user:u05").updates) == first.result.rounds
 
@@ -562,9 +568,9 @@ def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: 
     run = load_run(tmp_path / "third")
     assert [r.reason for r in records(run, "aborted") if isinstance(r, Aborted)] == ["given_up"]
     assert verify_ledger(run.ledger_folder).ok
-    assert run.record["run"] == 3
+    assert run.record.run == 3
     assert privacy_report(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
-    with pytest.raises(FederationError, match="has gone on"):
+    with pytest.raises(FederationError, match="has continued"):
         train(configure(SECOND, *LOCAL), tmp_path / "given-up", ledger=tmp_path / "first")
 
 
@@ -577,7 +583,7 @@ def test_run_that_was_prepared_before_another_began_changes_nothing(tmp_path: Pa
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(training, "prepare", lambda *arguments: late)
-        with pytest.raises(FederationError, match="gone on meanwhile"):
+        with pytest.raises(FederationError, match="continued meanwhile"):
             train(configure([*FIRST, ("u00", "another", 3)]), tmp_path / "late", ledger=tmp_path / "first")
 
     assert not (tmp_path / "late" / "run.toml").exists()
@@ -589,14 +595,14 @@ def test_run_that_was_prepared_before_another_began_changes_nothing(tmp_path: Pa
 def test_set_up_that_was_killed_goes_on_with_other_ratings(tmp_path: Path, configure: Configure) -> None:
     """Nothing was learned yet: whoever was enrolled stays, and items keep their places."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "_begin", stopped)
+        patched.setattr(training, "begin_run", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(configure(FIRST), tmp_path / "run")
 
     train(configure(SECOND), tmp_path / "run")
 
     run = load_run(tmp_path / "run")
-    assert run.record["run"] == 1
+    assert run.record.run == 1
     assert run.catalogue()["item_id"].to_pylist()[0] == "i03"
     assert len(records(run, "enrol")) == 41
     assert evaluate_run(run).metrics.rmse == pytest.approx(run.result.rmse)
@@ -651,5 +657,5 @@ def test_further_run_may_be_named_by_any_run_of_its_federation(tmp_path: Path, c
 
     train(configure(SECOND), tmp_path / "third", ledger=tmp_path / "second")
 
-    assert load_run(tmp_path / "third").record["federation"] == "../first"
-    assert load_run(tmp_path / "third").record["run"] == 3
+    assert load_run(tmp_path / "third").record.federation == "../first"
+    assert load_run(tmp_path / "third").record.run == 3

@@ -52,7 +52,7 @@ def test_run_folder_holds_what_it_says(tmp_path: Path, configure: Configure) -> 
     curve = pq.read_table(tmp_path / "run" / "metrics.parquet")
     assert curve["version"].to_pylist() == list(range(result.rounds + 1))
     assert curve["rmse"].to_pylist()[-1] == result.rmse
-    assert {"fit", "noise", "hash", "sign", "verify", "store", "sum", "solve"} <= set(run.record["seconds"])
+    assert {"fit", "noise", "hash", "sign", "verify", "store", "sum", "solve"} <= set(run.record.seconds)
     assert (tmp_path / "run" / "devices").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run" / "keys").iterdir()} == {0o600}
 
@@ -263,4 +263,4 @@ def test_training_tells_how_many_answers_were_refused(
 
     result = train(configure(), tmp_path / "run", progress=told.append)
 
-    assert f"{result.rounds} answers were refused as oversized" in told
+    assert f"{result.rounds} answers were refused: oversized" in told

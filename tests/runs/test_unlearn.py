@@ -80,7 +80,7 @@ def cohorts(run: Run) -> list[Round]:
     """Give the rounds of a run."""
     with closing(run.open_ledger()) as ledger:
         records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="round")]
-    return [record for record in records if isinstance(record, Round) and record.run == run.record["run"]]
+    return [record for record in records if isinstance(record, Round) and record.run == run.record.run]
 
 
 def test_exact_way_learns_again_from_where_the_person_was_not_yet_in(tmp_path: Path, configure: Configure) -> None:
@@ -266,7 +266,7 @@ def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, con
 def pools(run: Run) -> list[PoolRecord]:
     """Give whose copies a run has learned from."""
     with closing(run.open_ledger()) as ledger:
-        positions = [at for at in ledger.positions(kind="pool") if at >= run.record["first_position"]]
+        positions = [at for at in ledger.positions(kind="pool") if at >= run.record.first_position]
         records = [decode_entry(ledger.entry(at)).record for at in positions]
     return [record for record in records if isinstance(record, PoolRecord)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from liberate.runs.folder import Result
+from liberate.runs.run_record import Result
 from liberate.runs.train import train
 from liberate.settings import Settings
 from liberate_studies import frontier, run_study

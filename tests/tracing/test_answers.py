@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from liberate.crypto.merkle import verify_inclusion
@@ -237,7 +238,7 @@ def test_answers_about_a_training_say_what_its_settings_say(tmp_path: Path, reci
 
 
 def test_an_answer_under_another_log_key_is_refused(run: Run) -> None:
-    other = replace(run, record={**run.record, "verifier_key": verifier_key(ORIGIN, key(99).public)})
+    other = replace(run, record=msgspec.structs.replace(run.record, verifier_key=verifier_key(ORIGIN, key(99).public)))
     position = shares(run, 3)[4]
 
     asks: list[Callable[[], object]] = [

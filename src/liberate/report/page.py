@@ -74,8 +74,8 @@ def _content(run: Run) -> Mapping[str, object]:
     name, key = shlex.quote(run.folder.resolve().name), shlex.quote(run.verifier_key)
     return {
         "version": liberate.__version__,
-        "name": run.record["dataset_name"],
-        "digest": run.record["dataset"],
+        "name": run.record.dataset_name,
+        "digest": run.record.dataset,
         "simulated": ledger.audit.simulated is not False,
         "seed": run.settings.run.seed,
         "result": run.result,
@@ -84,7 +84,7 @@ def _content(run: Run) -> Mapping[str, object]:
         "ledger": ledger,
         "command": f"liberate ledger verify {name} --key {key}",
         **_traced(run, ledger),
-        "parts": time_parts(run.record["seconds"], run.result.seconds),
+        "parts": time_parts(run.record.seconds, run.result.seconds),
         "toml": to_toml(replace(run.settings, data=source)),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from liberate.arrays import Float32Array, Int32Array
+from liberate.data.dataset import Dataset
 from liberate.data.ratings import Ratings
+from liberate.data.splits import Split
 from liberate.errors import LiberateError
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
-from liberate.model.metrics import Metrics, baselines, evaluate_model
+from liberate.model.metrics import Metrics, baselines, evaluate_model, rmse
+from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
-from liberate.runs.folder import Run, erased_users, save_table
+from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, device_of, find_participant
+from liberate.runs.run_data import erased_users, save_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,27 @@ def evaluate_run(run: Run) -> Evaluation:
         predictions=predict(model, profiles, users, split.test.items) if model.predicts_ratings else None,
         top=top,
     )
+
+
+def measure_models(run: Run, dataset: Dataset, split: Split, last: Model) -> Metrics:
+    """Measure every model of a run on held-out ratings: the simulator's view, which no participant has.
+
+    Writes the RMSE of each version to `metrics.parquet`.
+
+    Returns:
+        All metrics of the last model.
+    """
+    users = split.test.users()
+    versions = range(run.record.first_version, last.version + 1)
+    errors = []
+    for version in versions:
+        model = last if version == last.version else run.model(version)
+        profiles = fit_devices(model, split.train)
+        predicted = predict(model, profiles, users, split.test.items) if model.predicts_ratings else None
+        errors.append(math.nan if predicted is None else rmse(predicted, split.test.values))
+
+    save_table(run.folder / "metrics.parquet", pa.table({"version": versions, "rmse": errors}))
+    return evaluate_model(last, profiles, split, dataset.catalogue)
 
 
 def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, list[Recommendation]]:

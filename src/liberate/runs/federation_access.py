@@ -19,7 +19,7 @@ from liberate.ledger.publish.checkpoints import WitnessAddress, parse_address
 from liberate.randomness import Clock, RandomSource
 from liberate.runs.folder import Run
 from liberate.runs.plan import Plan
-from liberate.runs.prepare import limits
+from liberate.runs.snapshot import limits
 from liberate.settings import LedgerConfig, Settings
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from liberate.data.dataset import Dataset
 from liberate.privacy.accounting import PrivacyLoss
 from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
-from liberate.runs.folder import Run, load_dataset
+from liberate.runs.folder import Run
 from liberate.runs.participants import find_participant
 from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
+from liberate.runs.run_data import load_dataset
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
 from liberate.units import from_nano
@@ -39,7 +40,7 @@ def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
 def forecast_of(run: Run) -> dict[str, Any]:
     """Predict the same of a run as it was when it began: of its people and the items that its federation knew."""
     dataset = run.dataset()
-    return _foreseen(run.settings, dataset, len(dataset.user_ids) - len(run.record.get("left_out", ())))
+    return _foreseen(run.settings, dataset, len(dataset.user_ids) - len(run.record.left_out))
 
 
 def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
         if participant is not None:
             named = find_participant(reader.ledger, reader.devices, participant)
             found, person = everybody.of_person(named.number), asdict(named)
-    number = int(run.record["run"])
+    number = run.record.run
     epsilon_nano, rho_nano = found.charged()
     n_participants = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
     said = _promised(run.settings) | person | _spent(found, delta, n_participants)
@@ -105,7 +106,7 @@ def achieved_privacy(run: Run) -> dict[str, Any]:
         and `rho` of this run, and the delta of the tight ones.
     """
     with closing(run.open_ledger()) as ledger:
-        found = read_spending(ledger).of_run(int(run.record["run"]))
+        found = read_spending(ledger).of_run(run.record.run)
     return _promised(run.settings) | asdict(found.spent(run.settings.privacy.delta))
 
 

@@ -26,8 +26,10 @@ from liberate.model.solvers import VariationalBayes
 from liberate.model.statistics import NormalEquations
 from liberate.model.unlearning import distance, unlearn_rounds
 from liberate.runs.federation_folder import FederationFolder
-from liberate.runs.folder import Result, Run, load_run
-from liberate.runs.train import StartingPoint, train
+from liberate.runs.folder import Run, load_run
+from liberate.runs.run_record import Result
+from liberate.runs.start import StartingPoint
+from liberate.runs.train import train
 from liberate.settings import Settings
 from liberate.timing import Progress, silent
 
@@ -114,7 +116,7 @@ def unlearn(
             raise LiberateError("nobody has withdrawn everything: there is nobody to forget")
         names = tuple(sorted(participants))
         progress("looking for the last model without them")
-        last = run.first_version + result.rounds
+        last = run.record.first_version + result.rounds
         ancestors = list(_ancestors(ledger, last, run))
         is_private = mode in _KEPT
         shaped = tuple(sorted(each.version for each in ancestors if participants & each.exposed(is_private)))
@@ -142,7 +144,7 @@ def unlearn(
         participants=names,
         models=shaped,
         method=method,
-        started_from=int(new.record["started_from"]),
+        started_from=new.record.started_from,
         seconds=estimating + result.seconds,
         words="the models of the new run are what they would be had these people never taken part",
         result=result,
@@ -194,14 +196,14 @@ def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
 
 def _came_from(opening: Round, run: Run) -> int:
     """Return the version that the first model of a lineage goes on with, by the round that made it; 0 for none."""
-    if opening.run == run.record["run"]:
-        return int(run.record.get("started_from", opening.base_version))
+    if opening.run == run.record.run:
+        return run.record.started_from
     return opening.base_version
 
 
 def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
     """Give a model that a run has made or started from, or that one before it made; None where its file is gone."""
-    if version >= run.first_version:
+    if version >= run.record.first_version:
         return run.model(version)
     if not version:
         return None
@@ -217,7 +219,7 @@ def _prove(new: Run, participants: frozenset[int]) -> int:
     """Check that nobody of some people shaped a run's last model, and count the models on the way."""
     with closing(new.open_ledger()) as ledger:
         proved = 0
-        for each in _ancestors(ledger, new.first_version + new.result.rounds, new):
+        for each in _ancestors(ledger, new.record.first_version + new.result.rounds, new):
             if participants & each.exposed(is_private=False):
                 raise LiberateError(f"model {each.version} has used data of somebody who was to be forgotten")
             proved += 1
@@ -239,7 +241,7 @@ def _took_part(run: Run, names: Sequence[str], participants: frozenset[int]) -> 
     """Tell of each user of a run's data set whether it took part in the run, and whether it is one of some people."""
     with DeviceStore(run.devices_folder) as devices:
         numbers = {device.user_id: device.number for device in devices.devices()}
-    absent = set(run.record.get("left_out", ()))
+    absent = set(run.record.left_out)
     took_part = np.array([name not in absent for name in names], np.bool_)
     return took_part, np.array([numbers.get(name) in participants for name in names], np.bool_)
 
@@ -256,8 +258,8 @@ def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Prog
     took_part, are_leaving = _took_part(run, dataset.user_ids, participants)
     everybody, leavers = own.select(np.flatnonzero(took_part)), own.select(np.flatnonzero(took_part & are_leaving))
     stayers = own.select(np.flatnonzero(took_part & ~are_leaving))
-    last = run.first_version + run.result.rounds
-    if clean < run.first_version or last - clean < 2 or not leavers.n_ratings:
+    last = run.record.first_version + run.result.rounds
+    if clean < run.record.first_version or last - clean < 2 or not leavers.n_ratings:
         raise SettingsError(
             "the fast way wants the run that first used their data, of two rounds or more, and their ratings on their"
             " devices",

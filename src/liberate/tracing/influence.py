@@ -139,7 +139,7 @@ def _worst_first(influence: UploadInfluence) -> tuple[float, float]:
 
 def _round_of(ledger: Ledger, run: Run, version: int) -> CompletedRound:
     """Find the round that ended in a model of a run."""
-    for closed in completed_rounds(ledger, int(run.record["run"])):
+    for closed in completed_rounds(ledger, run.record.run):
         if closed.model.version == version:
             if closed.record.is_masked:
                 raise LiberateError(f"the uploads of model {version} were masked: none says anything by itself")

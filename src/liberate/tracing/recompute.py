@@ -103,13 +103,13 @@ def recompute(run: Run, progress: Progress = silent) -> RecomputeReport:
             uploads=uploads,
             pool=pool,
             models=ModelStore(run.folder / "model"),
-            randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record["first_root"])),
+            randomness=SimulatedRandomness(run.settings.run.seed, b64decode(run.record.first_root)),
             weights=CopyWeights(ledger),
             erased=frozenset(erasure.record.number for erasure in entries(ledger, Erasure)),
         )
         recomputer = _Recomputer(kept)
         rounds = []
-        for closed in completed_rounds(ledger, int(run.record["run"])):
+        for closed in completed_rounds(ledger, run.record.run):
             progress(f"recomputing round {closed.record.number}")
             rounds.append(recomputer.recompute(closed))
     return RecomputeReport(tuple(rounds), tuple(kept.findings))

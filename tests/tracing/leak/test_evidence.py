@@ -146,7 +146,7 @@ def test_a_candidate_cannot_be_accused_by_a_flag(run: Run, answer: bytes) -> Non
 
 
 def test_another_log_key_proves_nothing(run: Run, answer: bytes) -> None:
-    origin = run.record["origin"]
+    origin = run.record.origin
     with pytest.raises(InvalidRecord):
         check_accusations(answer, verifier_key(origin, SigningKey.from_seed(bytes(32)).public))
 

@@ -100,7 +100,7 @@ class KeyRecord(RecordBase, frozen=True, tag="key"):
 
 
 class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
-    """A participant commits to a set of ratings; again whenever ratings are added.
+    """A participant commits to their ratings; again whenever ratings are added.
 
     Attributes:
         commitment: Salted commitment to the ratings.

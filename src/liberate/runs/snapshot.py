@@ -1,0 +1,95 @@
+"""What participants have done in a federation before a run: what they have spent, whether they can take part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from liberate.crypto.canonical_json import LARGEST_INTEGER
+from liberate.data.dataset import Dataset
+from liberate.data.ratings import Ratings
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.held_ratings import held_ratings
+from liberate.identifiers import PricedAccount
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.privacy.gaussian_tradeoff import rho_nano_limit
+from liberate.runs.run_data import erased_users
+from liberate.settings import Settings
+from liberate.units import NANO
+
+ACCOUNTS: tuple[PricedAccount, ...] = ("epsilon", "rho")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationSnapshot:
+    """What participants have done in a federation before a run.
+
+    Attributes:
+        number: Of the run.
+        limits: Most that a participant may spend from each account in all runs, in 1e-9.
+        spent: What each user of the data set has spent from each account, shape (n_users,).
+        is_active: Whether a user can take part: has a valid key and has not withdrawn, shape (n_users,).
+        erased: Users of the data set who were erased.
+        has_copies: Whether the coordinator has received copies for its pool that it may use.
+        stored: The ratings on the device of each user of the data set.
+    """
+
+    number: int = 1
+    limits: Mapping[PricedAccount, int]
+    spent: Mapping[PricedAccount, Sequence[int]]
+    is_active: Sequence[bool]
+    erased: Sequence[int] = ()
+    has_copies: bool = False
+    stored: Ratings
+
+
+def limits(settings: Settings) -> dict[PricedAccount, int | None]:
+    """Return what the genesis of a new ledger lets a participant spend from each account, in 1e-9; None: no limit."""
+    epsilon, delta = settings.ledger.epsilon_limit, settings.privacy.delta
+    if epsilon is None:
+        return {"epsilon": None, "rho": None}
+    return {"epsilon": math.ceil(epsilon * NANO), "rho": rho_nano_limit(epsilon, delta)}
+
+
+def new_snapshot(settings: Settings, train: Ratings) -> FederationSnapshot:
+    """Return the snapshot of a federation that is yet to be set up: nobody has done anything."""
+    return FederationSnapshot(
+        limits={name: LARGEST_INTEGER if limit is None else limit for name, limit in limits(settings).items()},
+        spent={name: [0] * train.n_users for name in ACCOUNTS},
+        is_active=[True] * train.n_users,
+        stored=train.where(np.zeros(train.n_ratings, np.bool_)),
+    )
+
+
+def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
+    """Read what participants have spent: by the ledger or, where an answer never got there, by their device."""
+    with (
+        DeviceStore(federation / "devices") as devices,
+        closing(SqliteLedger.open(federation / "ledger")) as ledger,
+    ):
+        state = ledger.state
+        by_id = {device.user_id: device for device in devices.devices()}
+        known = [by_id.get(name) for name in dataset.user_ids]
+        principals = [
+            None if device is None or device.number is None else state.principals[device.number] for device in known
+        ]
+        accounts = [[owner for owner in owners if owner] for owners in zip(known, principals, strict=True)]
+        received = (share.record.recipient for _, share in state.usable_shares())
+
+        return FederationSnapshot(
+            number=1 if state.run is None else state.run.number + 1,
+            limits={name: state.limit(name) for name in ACCOUNTS},
+            spent={
+                "epsilon": [max((owner.epsilon_nano for owner in owners), default=0) for owners in accounts],
+                "rho": [max((owner.rho_nano for owner in owners), default=0) for owners in accounts],
+            },
+            is_active=[principal is None or principal.is_active for principal in principals],
+            erased=erased_users(devices, dataset),
+            has_copies=any(state.principals[recipient].role == "coordinator" for recipient in received),
+            stored=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
+        )
