@@ -173,7 +173,7 @@ def from_tree(tree: Mapping[str, Mapping[str, Any]]) -> Settings:
 
 
 def to_tree(settings: Settings) -> Tree:
-    """Give all settings as plain values; unset ones are left out, as TOML has no null."""
+    """Return all settings as plain values; unset ones are left out, as TOML has no null."""
     tree: Tree = dataclasses.asdict(settings)
     return {name: {k: v for k, v in values.items() if v is not None} for name, values in tree.items()}
 

@@ -26,7 +26,7 @@ from liberate.ledger.format.sharing_records import (
 )
 
 ZERO = Digest(bytes(32))
-"""Stands where there is no digest yet."""
+"""Written where there is no digest yet."""
 
 
 class Genesis(RecordBase, frozen=True, tag="genesis"):
@@ -163,7 +163,7 @@ class Update(RecordBase, frozen=True, tag="update"):
         shares: The shares used as input, increasing by sender and hash.
         account: The round's account.
         spend_nano: The round's spend.
-        participants: For whom a host answers; empty in a participant's own answer.
+        participants: For whom a host answers; empty in the answer of a participant.
     """
 
     round: Positive
@@ -177,10 +177,10 @@ class Update(RecordBase, frozen=True, tag="update"):
 
     def subjects(self) -> Iterable[int]:
         """`participants`, and the senders of `shares`."""
-        return chain(numbers_in(self.participants), (each.sender for each in self.shares))
+        return chain(numbers_in(self.participants), (copy.sender for copy in self.shares))
 
     def answers_for(self) -> tuple[int, ...]:
-        """Give the participants whose answer this is: a host's people, or else the author."""
+        """Return the participants whose answer this is: a host's people, or else the author."""
         return tuple(numbers_in(self.participants)) or (self.author,)
 
 
