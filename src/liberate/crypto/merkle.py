@@ -101,7 +101,7 @@ class MutableTree:
             self._rehash(depth, changed)
 
     def inclusion_proof(self, index: int) -> list[Digest]:
-        """Prove that a leaf stands in the tree, 0 <= index < size."""
+        """Prove that a leaf is in the tree, 0 <= index < size."""
         if not 0 <= index < self.size:
             raise ValueError(f"0 <= index < {self.size} is wanted, not {index}")
         proof: list[Digest] = []
@@ -133,7 +133,7 @@ def root(leaf_hashes: Sequence[Digest]) -> Digest:
 
 
 def inclusion_proof(index: int, size: int, node: Node) -> list[Digest]:
-    """Prove that a leaf stands in a tree.
+    """Prove that a leaf is in a tree.
 
     Args:
         index: Index of the leaf, 0 <= index < size.
@@ -200,7 +200,7 @@ def root_from_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[byt
 
 
 def verify_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[bytes], root: Digest) -> None:
-    """Check that a leaf stands at an index of the tree with a given size and root.
+    """Check that a leaf is at an index of the tree with a given size and root.
 
     Raises:
         ProofMismatch: the proof does not show it.

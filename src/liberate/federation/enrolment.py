@@ -61,7 +61,7 @@ class Registrar:
 def open_or_create_device_store(
     folder: Path, participants: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
 ) -> DeviceStore:
-    """Open the devices in a folder, made if absent, so that each participant has one with their present ratings.
+    """Open the devices in a folder, made if absent, so that each person named has one that holds their ratings.
 
     Devices of other people stay as they are, and so do those of people who were erased.
 
