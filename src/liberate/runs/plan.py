@@ -109,11 +109,11 @@ class Plan:
         return self.settings.noise_placement
 
     def spend_nano(self, account: Account) -> int:
-        """Give what the whole run costs a person from an account, in billionths of its unit."""
+        """Return what the whole run costs a person from an account, in billionths of its unit."""
         return sum(planned.spend_nano for planned in self.stages if planned.stage.mechanism.account == account)
 
     def stage_after(self, model: Model) -> RoundMethod:
-        """Give the stage of the round that starts from a model.
+        """Return the stage of the round that starts from a model.
 
         Raises:
             ValueError: No stage has the statistic that the model names.
@@ -124,7 +124,7 @@ class Plan:
         raise ValueError(f"the run has no stage for the statistic {model.statistic!r}")
 
     def first_model(self, dataset: Dataset, secret: bytes) -> Model:
-        """Give the model before the first round.
+        """Return the model before the first round.
 
         Args:
             dataset: Of which only the scale and what is public of its items are used.
@@ -162,13 +162,13 @@ class Plan:
 
 
 def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
-    """Give the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
+    """Return the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
     catalogue = dataset.catalogue if settings.data.public_features else None
     return item_features(catalogue, len(dataset.item_ids))
 
 
 def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
-    """Give the public features that a pool's model starts from: those that the stages after it make use of."""
+    """Return the public features that a pool's model starts from: those that the stages after it make use of."""
     is_used = settings.privacy.mode in ("device", "distributed")
     return public_features(settings, dataset) if is_used else item_features(None, len(dataset.item_ids))
 
@@ -189,45 +189,24 @@ def plan_run(
         PrivacyError: Epsilon is too small for so many rounds.
         SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
-    mode = settings.privacy.mode
     _check_statistic(settings)
     _check_sharing(settings, has_pool=pool_levels is not None)
     pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
-    if pool is not None and pool.follows == "bias":
-        n_features += pool.n_factors + 1
     settings = _trimmed(settings)
-    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
-    stages: tuple[PlannedStage, ...]
+
+    stages: tuple[PlannedStage, ...] = ()
     reasons: tuple[str, ...] = ()
-    match mode:
+    match settings.privacy.mode:
         case "device":
             settings = replace(settings, model=replace(settings.model, n_factors=0))
-            stages = ()
-        case "plain":
-            statistic, solver = build_method(settings.model, n_items, noisy=False)
-            rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
-            stages = (
-                PlannedStage(stage=RoundMethod(statistic, Plain(trimmed_nano=trimmed_nano), solver), rounds=rounds),
-            )
-        case "local":
-            statistic, solver = build_method(settings.model, n_items, noisy=True)
-            rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
-            mechanism = calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
-            stages = (PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds),)
+        case "plain" | "local":
+            stages = (_stage(settings, n_items),)
         case "distributed":
-            chosen = allocate_budget(
-                settings.model.objective,
-                n_participants=n_participants,
-                n_items=n_items,
-                n_features=n_features,
-                epsilon=_epsilon(settings),
-                delta=settings.privacy.delta,
-                honest_fraction=settings.privacy.honest_fraction,
-                n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
-            )
+            if pool is not None and pool.follows == "bias":
+                n_features += pool.n_factors + 1
+            chosen = _budget(settings, n_participants, n_items, n_features, has_pool=pool is not None)
             if pool is not None and "bias" not in chosen.shares:
-                rounds, n_directions = chosen.moments_rounds, chosen.n_directions
-                pool = replace(pool, follows="moments", moments_rounds=rounds, n_directions=n_directions)
+                pool = _followed_by_moments(pool, chosen)
             stages = _distributed(settings, chosen, n_participants, n_items, n_features)
             reasons = chosen.reasons
         case other:
@@ -237,8 +216,41 @@ def plan_run(
     )
 
 
+def _followed_by_moments(pool: PoolLearner, chosen: BudgetAllocation) -> PoolLearner:
+    return replace(pool, follows="moments", moments_rounds=chosen.moments_rounds, n_directions=chosen.n_directions)
+
+
+def _stage(settings: Settings, n_items: int) -> PlannedStage:
+    """Return the only stage where a coordinator sees every upload: as it is, or noised on the device."""
+    is_noisy = settings.privacy.mode == "local"
+    statistic, solver = build_method(settings.model, n_items, noisy=is_noisy)
+    rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS if is_noisy else _PLAIN_ROUNDS.get(statistic.name, 1))
+    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
+    mechanism = (
+        calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
+        if is_noisy
+        else Plain(trimmed_nano=trimmed_nano)
+    )
+    return PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds)
+
+
+def _budget(
+    settings: Settings, n_participants: int, n_items: int, n_features: int, *, has_pool: bool
+) -> BudgetAllocation:
+    return allocate_budget(
+        settings.model.objective,
+        n_participants=n_participants,
+        n_items=n_items,
+        n_features=n_features,
+        epsilon=_epsilon(settings),
+        delta=settings.privacy.delta,
+        honest_fraction=settings.privacy.honest_fraction,
+        n_senders=_arranged_senders(settings, n_participants) if has_pool else 0,
+    )
+
+
 def _arranged_senders(settings: Settings, n_participants: int) -> int:
-    """Give how many people are known beforehand to share with the pool: those for whom settings arrange it."""
+    """Return how many people are known beforehand to share with the pool: those for whom settings arrange it."""
     return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
 
 
@@ -263,7 +275,7 @@ def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
 
 
 def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
-    """Give what learns from the pool's copies what the mode's stages start from."""
+    """Return what learns from the pool's copies what the mode's stages start from."""
     config = settings.model
     follows: FollowingStage
     match settings.privacy.mode:
@@ -295,7 +307,7 @@ def _check_statistic(settings: Settings) -> None:
 
 
 def _trimmed(settings: Settings) -> Settings:
-    """Give settings whose sums can be trimmed where they are to be: each number by itself, so no moments and no pairs.
+    """Return settings whose sums can be trimmed where they are to be: number by number, so no moments and no pairs.
 
     Raises:
         SettingsError: In this mode, or for this statistic, they cannot.
@@ -319,7 +331,7 @@ def _trimmed(settings: Settings) -> Settings:
 def _distributed(
     settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int
 ) -> tuple[PlannedStage, ...]:
-    """Give each release of a design its mechanism and its solver."""
+    """Return the releases of an allocation, each with its mechanism and its solver."""
     stages = []
     for name, share in chosen.shares.items():
         statistic, clip_norm = _release(name, chosen, n_items, n_features)
@@ -340,7 +352,7 @@ def _distributed(
 
 
 def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int) -> tuple[Statistic, float]:
-    """Give a statistic of a design, and the norm that one person's part is clipped to."""
+    """Return a statistic of an allocation, and the norm that one person's part is clipped to."""
     match name:
         case "bias":
             return BiasSums(n_items), BIAS_NORM
@@ -372,11 +384,11 @@ def _solver(name: str, settings: Settings, chosen: BudgetAllocation, client_nois
 
 
 def _epsilon(settings: Settings) -> float:
-    """Give the epsilon that the mode cannot do without: settings have seen to it."""
+    """Return the epsilon that the mode cannot do without: settings have seen to it."""
     assert settings.privacy.epsilon is not None
     return settings.privacy.epsilon
 
 
 def _rounds(settings: Settings, statistic: Statistic, usual: int) -> int:
-    """Give the rounds of a stage: one where devices compute what no round before it changes."""
+    """Return the rounds of a stage: one where devices compute what no round before it changes."""
     return 1 if statistic.name in _UNCHANGING else settings.federation.rounds or usual
