@@ -112,7 +112,7 @@ def _known(folder: Path) -> dict[str, Device]:
 
 
 def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
-    """Give what a device keeps when its ratings become others; None where they are the same."""
+    """Return what a device keeps when its ratings become others; None where they are the same."""
     holding = devices.data_of(device.slot)
     if holding.ratings == ratings:
         return None
@@ -121,7 +121,7 @@ def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Random
 
 
 def enrol_participants(admitting: Registrar, devices: DeviceStore) -> None:
-    """Give a number on the ledger to every device that has none."""
+    """Assign a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
     keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
     numbers = enrol(admitting, keys, "participant")
