@@ -160,13 +160,13 @@ _COALITIONS = (0.01, 0.1, 0.3)
 
 
 def _if_colluding(n_participants: int, spent: Callable[[int], PrivacyLoss]) -> dict[str, dict[str, float | None]]:
-    """Give the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
+    """Return the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
     sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
     return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}
 
 
 def _signal(plan: Plan) -> dict[str, Any]:
-    """Give the ratio of the stage that stands out least from its noise, and what to say of it."""
+    """Return the ratio of the stage that stands out least from its noise, and what to say of it."""
     ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=np.inf)
     return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
 
