@@ -100,6 +100,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> BudgetAllocation:
     gram_noise = noise / math.sqrt(shares["gram"])
     sizes = sorted({min(size, n_items) for size in _GRAM_SIZES}, reverse=True)
     n_chosen = next((size for size in sizes if _gram_edge(gram_noise, size) <= _LARGEST_EDGE), 0)
+
     limit = f"the {_LARGEST_EDGE:.1%} up to which common tastes stand out"
     if not n_chosen:
         edge = _gram_edge(gram_noise, sizes[-1])
@@ -108,6 +109,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> BudgetAllocation:
             "item biases get the whole budget"
         )
         return BudgetAllocation(gram_items=0, shares=_BIAS_SHARES, reasons=(reason,))
+
     edge = _gram_edge(gram_noise, n_chosen)
     reasons = [
         f"a Gram over the {n_chosen:,} most popular items: its noise is {edge:.1%} of what people send, below {limit}",
@@ -117,6 +119,7 @@ def _explicit(noise: float, n_items: int, n_features: int) -> BudgetAllocation:
     ]
     shares, rounds, reason = _with_moments(noise, shares, n_features + N_EMBEDDINGS + 1)
     reasons.append(reason)
+
     return BudgetAllocation(
         gram_items=n_chosen,
         shares=shares,

@@ -112,12 +112,14 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, lis
         person = find_participant(reader.ledger, reader.devices, participant)
         device = device_of(reader.devices, person.number)
         own = held_ratings(reader.devices, [device.user_id], model.n_items)
+
     profile = fit_devices(model, own)
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]
     predictions: list[float | None] = [None] * len(best)
     if model.predicts_ratings:
         predictions = predict(model, profile, np.zeros(len(best), np.int32), best).tolist()
+
     catalogue = run.catalogue()
     return person, [
         Recommendation(

@@ -195,29 +195,46 @@ def plan_run(
     settings = _trimmed(settings)
 
     stages: tuple[PlannedStage, ...] = ()
-    reasons: tuple[str, ...] = ()
     match settings.privacy.mode:
         case "device":
             settings = replace(settings, model=replace(settings.model, n_factors=0))
         case "plain" | "local":
             stages = (_stage(settings, n_items),)
         case "distributed":
-            if pool is not None and pool.follows == "bias":
-                n_features += pool.n_factors + 1
-            chosen = _budget(settings, n_participants, n_items, n_features, has_pool=pool is not None)
-            if pool is not None and "bias" not in chosen.shares:
-                pool = _followed_by_moments(pool, chosen)
-            stages = _distributed(settings, chosen, n_participants, n_items, n_features)
-            reasons = chosen.reasons
+            return _plan_distributed(settings, n_participants, n_items, n_features, pool)
         case other:
             assert_never(other)
-    return Plan(
-        settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool, reasons=reasons
+    return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool)
+
+
+def _plan_distributed(
+    settings: Settings, n_participants: int, n_items: int, n_features: int, pool: PoolLearner | None
+) -> Plan:
+    """Return the plan of a run of mode `distributed`: the budget chooses its stages, and what follows a pool."""
+    if pool is not None and pool.follows == "bias":
+        n_features += pool.n_factors + 1
+
+    chosen = allocate_budget(
+        settings.model.objective,
+        n_participants=n_participants,
+        n_items=n_items,
+        n_features=n_features,
+        epsilon=_epsilon(settings),
+        delta=settings.privacy.delta,
+        honest_fraction=settings.privacy.honest_fraction,
+        n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
     )
+    if pool is not None and "bias" not in chosen.shares:
+        pool = replace(pool, follows="moments", moments_rounds=chosen.moments_rounds, n_directions=chosen.n_directions)
 
-
-def _followed_by_moments(pool: PoolLearner, chosen: BudgetAllocation) -> PoolLearner:
-    return replace(pool, follows="moments", moments_rounds=chosen.moments_rounds, n_directions=chosen.n_directions)
+    return Plan(
+        settings=settings,
+        n_participants=n_participants,
+        n_items=n_items,
+        stages=_distributed(settings, chosen, n_participants, n_items, n_features),
+        pool=pool,
+        reasons=chosen.reasons,
+    )
 
 
 def _stage(settings: Settings, n_items: int) -> PlannedStage:
@@ -234,21 +251,6 @@ def _stage(settings: Settings, n_items: int) -> PlannedStage:
     return PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds)
 
 
-def _budget(
-    settings: Settings, n_participants: int, n_items: int, n_features: int, *, has_pool: bool
-) -> BudgetAllocation:
-    return allocate_budget(
-        settings.model.objective,
-        n_participants=n_participants,
-        n_items=n_items,
-        n_features=n_features,
-        epsilon=_epsilon(settings),
-        delta=settings.privacy.delta,
-        honest_fraction=settings.privacy.honest_fraction,
-        n_senders=_arranged_senders(settings, n_participants) if has_pool else 0,
-    )
-
-
 def _arranged_senders(settings: Settings, n_participants: int) -> int:
     """Return how many people are known beforehand to share with the pool: those for whom settings arrange it."""
     return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
@@ -262,11 +264,13 @@ def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
             "sharing.user_fraction arranges who shares in simulations only",
             hint="people decide themselves: liberate consent and liberate share",
         )
+
     if sharing.user_fraction and sharing.recipients == "peers" and settings.privacy.mode == "device":
         raise SettingsError(
             "sharing.recipients is peers, but in mode device there is no round in which they would answer for copies",
             hint="recipients = pool, or another privacy.mode",
         )
+
     if has_pool and settings.model.objective == "implicit":
         raise SettingsError(
             "copies in the pool teach how items are rated, but model.objective is implicit",
@@ -287,12 +291,8 @@ def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> Poo
             follows, n_factors = statistic_name(config, noisy=mode == "local"), config.n_factors
         case other:
             assert_never(other)
-    return PoolLearner(
-        follows=follows,
-        n_factors=n_factors,
-        n_levels=n_levels,
-        n_participants=n_participants,
-    )
+
+    return PoolLearner(follows=follows, n_factors=n_factors, n_levels=n_levels, n_participants=n_participants)
 
 
 def _check_statistic(settings: Settings) -> None:
@@ -336,6 +336,7 @@ def _distributed(
     for name, share in chosen.shares.items():
         statistic, clip_norm = _release(name, chosen, n_items, n_features)
         rounds = chosen.moments_rounds if name == "moments" else 1
+
         mechanism = distributed(
             clip_norm=clip_norm,
             share_of_budget=share / rounds,
@@ -346,6 +347,7 @@ def _distributed(
             n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
             masked=settings.is_masked,
         )
+
         solver = _solver(name, settings, chosen, to_nano(mechanism.client_noise))
         stages.append(PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds))
     return tuple(stages)
