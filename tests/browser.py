@@ -70,7 +70,7 @@ class Browser:
 
 
 def _page_requests(log: dict[str, Any]) -> tuple[str, ...]:
-    """Give the addresses in Chromium's network log whose request a page began; what Chromium asks for has no origin."""
+    """Return the addresses that a page requested, of Chromium's network log; what Chromium asks for has no origin."""
     started = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
     events = (event.get("params", {}) for event in log["events"] if event["type"] == started)
     return tuple(event["url"] for event in events if event.get("initiator", "not an origin") != "not an origin")

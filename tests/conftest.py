@@ -44,7 +44,7 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """Gives the folder of a real data set by name; where it is nowhere on the machine, the test is skipped."""
+    """Return the folder of a real data set by name; where it is nowhere on the machine, the test is skipped."""
 
     def find(name: str) -> Path:
         places = [REPOSITORY.parent / "shared" / "data" / name, platformdirs.user_data_path("liberate") / name]
@@ -58,7 +58,7 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def oracle() -> Callable[[str], ModuleType]:
-    """Gives somebody else's module; where it is absent, the test is skipped, or fails when engines are required."""
+    """Returns somebody else's module; where it is absent, the test is skipped, or fails when engines are required."""
 
     def find(name: str) -> ModuleType:
         try:

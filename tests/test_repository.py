@@ -38,6 +38,13 @@ PACKAGE_INDEXES = re.compile(
         ]
     )
 )
+# Words that only we would understand; the glossary has the field's, which are used instead.
+PRIVATE_WORDS = re.compile(
+    r"\b(the ow" + r"n\b|char" + r"ters?\b|cle" + r"rks?\b|agen" + r"das?\b)"
+    r"|desk_" + r"of|wish" + r"to|home_" + r"of|par" + r"cel|admit" + r"ter|(?<![a-z])giv" + r"er",
+    re.IGNORECASE,
+)
+DOCSTRING_GIVES = re.compile(r'^\s*"""Giv' + r"es?\b.*", re.MULTILINE)
 # user, item, rating and a time at which a MovieLens user rated: 1995 to 2018, in seconds since 1970.
 RATING_ROW = re.compile(r"^\s*\d{1,6}\s*(::|[\t,|;])\s*\d{1,6}\s*\1\s*[0-5](\.[05])?\s*\1\s*\d{9,10}\s*$", re.MULTILINE)
 MOVIELENS_TIMES = range(789_652_000, 1_537_945_200)
@@ -77,6 +84,21 @@ def test_repository_names_no_path_of_a_machine(repository: Path) -> None:
 
 def test_repository_names_no_package_index(repository: Path) -> None:
     assert list(matches(repository, PACKAGE_INDEXES)) == []
+
+
+def test_repository_has_no_private_words(repository: Path) -> None:
+    assert list(matches(repository, PRIVATE_WORDS)) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["giv" + "ers", "Admit" + "ter", "N_GIV" + "ERS", "Wish" + "ToShare", "the ow" + "n key"]
+)
+def test_guard_knows_private_words(word: str) -> None:
+    assert PRIVATE_WORDS.search(word) is not None
+
+
+def test_docstrings_say_return(repository: Path) -> None:
+    assert list(matches(repository, DOCSTRING_GIVES)) == []
 
 
 def test_repository_holds_no_row_of_movielens(repository: Path) -> None:

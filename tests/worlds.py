@@ -39,7 +39,7 @@ LOW, HIGH = 1.0, 5.0
 
 
 def low_rank_ratings(n_users: int = 12, n_items: int = 9, seed: int = 1) -> Ratings:
-    """Give ratings of two hidden factors, about two thirds of all pairs, rounded to 1 to 5."""
+    """Return ratings of two hidden factors, about two thirds of all pairs, rounded to 1 to 5."""
     rng = np.random.default_rng(seed)
     scores = 3 + rng.standard_normal((n_users, 2)) @ rng.standard_normal((2, n_items))
     users, items = np.nonzero(rng.random((n_users, n_items)) < 0.65)

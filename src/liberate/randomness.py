@@ -28,7 +28,7 @@ class Randomness(Protocol):
         ...
 
     def secret(self, name: str, *index: int) -> bytes:
-        """Give a secret of 32 bytes for a purpose and an index, each 0 <= index < 2**63."""
+        """Return a secret of 32 bytes for a purpose and an index, each 0 <= index < 2**63."""
         ...
 
 
@@ -69,12 +69,12 @@ class SystemRandomness:
 
 
 def generator(secret: bytes) -> np.random.Generator:
-    """Give a NumPy generator whose stream is fixed by a secret of 32 bytes. For simulations and initial values only."""
+    """Return a NumPy generator with a stream fixed by a secret of 32 bytes. For simulations and initial values only."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(secret, "big")))
 
 
 def stream_words(secret: bytes, places: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
-    """Give the words at some places of a secret's stream: the same at a place, whatever else is asked for.
+    """Return the words at some places of a secret's stream: the same at a place, whatever else is asked for.
 
     Args:
         secret: What the stream depends on; begins with a name of its purpose.
@@ -91,7 +91,7 @@ def stream_words(secret: bytes, places: npt.NDArray[np.int32]) -> npt.NDArray[np
 
 
 class Clock(Protocol):
-    """Gives the time of a block, in microseconds since 1970-01-01 UTC."""
+    """Returns the time of a block, in microseconds since 1970-01-01 UTC."""
 
     def time_us(self, height: int) -> int: ...
 

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tomli_w
 from annotated_types import Ge, Gt, Lt
@@ -138,7 +138,8 @@ SECTIONS: dict[str, type] = {
     "run": RunConfig,
 }
 
-Tree = dict[str, dict[str, Any]]
+Tree = dict[str, dict[str, object]]
+"""Values by section and key."""
 
 
 def resolve(
@@ -163,17 +164,25 @@ def resolve(
     return from_tree(tree)
 
 
-def from_tree(tree: Mapping[str, Mapping[str, Any]]) -> Settings:
+def from_tree(tree: Mapping[str, Mapping[str, object]]) -> Settings:
     """Check a tree of settings against types and ranges.
 
     Raises:
         SettingsError: The first setting that does not fit.
     """
-    return Settings(**{name: _checked(name, kind, tree.get(name, {})) for name, kind in SECTIONS.items()})
+    try:
+        return TypeAdapter(Settings).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        section, *key = map(str, first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if not key:
+            raise SettingsError(f"[{section}] {message}") from error
+        raise SettingsError(f"{'.'.join([section, *key])} = {first['input']!r}: {message}") from error
 
 
 def to_tree(settings: Settings) -> Tree:
-    """Give all settings as plain values; unset ones are left out, as TOML has no null."""
+    """Return all settings as plain values; unset ones are left out, as TOML has no null."""
     tree: Tree = dataclasses.asdict(settings)
     return {name: {k: v for k, v in values.items() if v is not None} for name, values in tree.items()}
 
@@ -230,18 +239,6 @@ def _merge(tree: Tree, other: Mapping[str, object], origin: str) -> None:
                     f"{origin}: unknown setting {section}.{key}", hint=_nearest(f"{section}.{key}", names)
                 )
             tree[section][key] = value
-
-
-def _checked(section: str, kind: type, values: Mapping[str, Any]) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise SettingsError(f"[{section}] {message}") from error
-        place = ".".join([section, *(str(part) for part in first["loc"])])
-        raise SettingsError(f"{place} = {first['input']!r}: {message}") from error
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -22,5 +22,5 @@ def from_nano(nano: int) -> float: ...
 @overload
 def from_nano(nano: int | None) -> float | None: ...
 def from_nano(nano: int | None) -> float | None:
-    """Return the number that stands for so many units of 1e-9; None (no value) stays None."""
+    """Return the number that is so many units of 1e-9; None (no value) stays None."""
     return None if nano is None else nano / NANO

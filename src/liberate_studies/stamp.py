@@ -19,7 +19,7 @@ class Stamp:
     """What somebody must know to measure again, and to compare what comes out.
 
     Attributes:
-        commit: Of this repository, `-dirty` where files differ from it; the release where this is no checkout.
+        commit: Of this repository, `-dirty` where `src/` differs from it; the release where this is no checkout.
         processor: Its name; digests of models and all times depend on it.
         date: Of the day, ISO 8601.
         command: As typed in a shell.
@@ -57,7 +57,12 @@ class Stamp:
 def _commit() -> str:
     if not (_REPOSITORY / ".git").exists():
         return f"release {version('liberate-rec')}"
-    command = ["git", "-C", str(_REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    is_dirty = _git("status", "--porcelain", "--", "src")
+    return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if is_dirty else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_REPOSITORY), *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 

@@ -32,7 +32,7 @@ def liberate(call: Callable[..., tuple[int, str, str]]) -> Call:
 
 @pytest.fixture
 def asked(liberate: Call) -> Callable[..., dict[str, Any]]:
-    """Gives the JSON that a command answers."""
+    """Return the JSON that a command answers."""
 
     def ask(*arguments: object) -> dict[str, Any]:
         code, text = liberate(*arguments, "--json")

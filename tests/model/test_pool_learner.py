@@ -22,7 +22,7 @@ from liberate.model.profiles import fit_devices, predict
 from liberate.model.registry import aggregate_statistics, statistic_of
 from liberate.model.solvers import FIRST_VERSION, VariationalBayes
 
-N_USERS, N_ITEMS, N_GIVERS = 400, 60, 120
+N_USERS, N_ITEMS, N_SENDERS = 400, 60, 120
 OPEN = PoolLearner(follows="nothing", n_factors=2, n_levels=5)
 
 
@@ -41,8 +41,8 @@ RATINGS, GENRES = _world()
 HELD_OUT = np.zeros(RATINGS.n_ratings, np.bool_)
 HELD_OUT[np.random.default_rng(7).permutation(RATINGS.n_ratings)[: round(0.2 * RATINGS.n_ratings)]] = True
 SPLIT = Split(train=RATINGS.where(~HELD_OUT), test=RATINGS.where(HELD_OUT))
-COPIES = SPLIT.train.select(np.arange(N_GIVERS))
-OTHERS = np.arange(N_GIVERS, N_USERS)
+COPIES = SPLIT.train.select(np.arange(N_SENDERS))
+OTHERS = np.arange(N_SENDERS, N_USERS)
 FIRST = initial_pool(GENRES, 1.0, 5.0)
 
 
@@ -70,7 +70,7 @@ def test_a_pool_serves_people_who_shared_nothing() -> None:
 
 
 def test_more_senders_serve_better() -> None:
-    errors = [_error(OPEN.learn(FIRST, COPIES.select(np.arange(n)))) for n in (5, 30, N_GIVERS)]
+    errors = [_error(OPEN.learn(FIRST, COPIES.select(np.arange(n)))) for n in (5, 30, N_SENDERS)]
 
     assert errors[0] > errors[1] > errors[2]
 
@@ -124,10 +124,10 @@ def test_each_sender_has_an_epsilon_of_its_own() -> None:
 @pytest.mark.parametrize("epsilon", [0.5, 0.1, 0.01, 1e-4])
 def test_answers_that_tell_nothing_harm_no_more_than_open_lies(epsilon: float) -> None:
     """A tenth of the senders hate everything, or answer by chance."""
-    is_theirs = COPIES.users() < N_GIVERS // 10
+    is_theirs = COPIES.users() < N_SENDERS // 10
     lies = replace(COPIES, values=np.where(is_theirs, 1, COPIES.values).astype(np.float32))
     chance = replace(COPIES, values=np.where(is_theirs, _answers(COPIES, epsilon).values, COPIES.values))
-    claims = np.where(np.arange(N_GIVERS) < N_GIVERS // 10, round(epsilon * 1e9), 0).tolist()
+    claims = np.where(np.arange(N_SENDERS) < N_SENDERS // 10, round(epsilon * 1e9), 0).tolist()
 
     openly = _error(OPEN.learn(FIRST, lies))
     assert _error(OPEN.learn(FIRST, chance, claims)) < openly + 0.1

@@ -9,20 +9,20 @@ from liberate.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 
 
 def unpack(packed: npt.NDArray[np.floating], k: int) -> Float64Array:
-    """Give the symmetric matrix, shape (k, k), of a packed lower triangle."""
+    """Return the symmetric matrix, shape (k, k), of a packed lower triangle."""
     matrix = np.zeros((k, k))
     matrix[np.tril_indices(k)] = packed
     return matrix + np.tril(matrix, -1).T
 
 
 def pack(matrix: Float64Array) -> Float64Array:
-    """Give the lower triangle of a matrix, row by row."""
+    """Return the lower triangle of a matrix, row by row."""
     packed: Float64Array = matrix[np.tril_indices(len(matrix))]
     return packed
 
 
 def with_one(mean: npt.NDArray[np.floating], moment: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Give E[z], E[z zᵀ] and E[b z] of z = (v, 1), from mean and second moment of (v, b)."""
+    """Return E[z], E[z zᵀ] and E[b z] of z = (v, 1), from mean and second moment of (v, b)."""
     z = np.append(mean[:-1], 1.0)
     zz = moment.copy()
     zz[-1] = zz[:, -1] = z
@@ -65,7 +65,7 @@ def fit_profiles(
 def expected_square(
     y: float, x: Float64Array, xx: Float64Array, w: npt.NDArray[np.floating], ww: Float64Array
 ) -> float:
-    """Give E[(y - b_i - b_u - p_u·q_i)²] from means and second moments of (p_u, b_u) and (q_i, b_i)."""
+    """Return E[(y - b_i - b_u - p_u·q_i)²] from means and second moments of (p_u, b_u) and (q_i, b_i)."""
     z, zz, bz = with_one(w, ww)
     return float(y * y - 2 * y * (w[-1] + x @ z) + ww[-1, -1] + 2 * x @ bz + np.sum(xx * zz))
 

@@ -42,7 +42,7 @@ Point = tuple[int, int]
 
 
 def decode_point(data: bytes) -> Point | None:
-    """Give the point of a canonical encoding (RFC 8032, 5.1.3), or None."""
+    """Return the point of a canonical encoding (RFC 8032, 5.1.3), or None."""
     y, sign = int.from_bytes(data, "little") & (2**255 - 1), data[31] >> 7
     if y >= P:
         return None
@@ -800,7 +800,7 @@ def read_export(folder: Path, vkey: str) -> list[bytes]:
 
 
 def read_inclusion(text: str, vkey: str) -> bytes:
-    """Give the entry that a proof of inclusion is about."""
+    """Return the entry that a proof of inclusion is about."""
     head, _, note = text.partition("\n\n")
     magic, extra, index, *proof = head.split("\n")
     assert magic == "c2sp.org/tlog-proof@v1"
@@ -828,7 +828,7 @@ def inclusion_root(leaf: bytes, position: int, size: int, proof: list[bytes]) ->
 
 
 def read_history(data: bytes, vkey: str) -> list[dict[str, Any]]:
-    """Give the records of a proof of completeness, which are all that name its principal."""
+    """Return the records of a proof of completeness, which are all that name its principal."""
     proof = json.loads(data, object_pairs_hook=unique)
     assert canonical(proof) == data
     assert proof["format"] == "liberate-completeness/1"
@@ -852,7 +852,7 @@ def read_history(data: bytes, vkey: str) -> list[dict[str, Any]]:
 
 
 def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any]) -> Principal:
-    """Give a principal's leaf after an entry that names it."""
+    """Return a principal's leaf after an entry that names it."""
     kind, is_author = record["kind"], record["author"] == number
     if is_author:
         assert is_signed(leaf.key, pae("application/vnd.liberate.record+json", entry[64:]), entry[:64])
@@ -877,7 +877,7 @@ def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any])
 
 
 def subjects(record: dict[str, Any]) -> set[int]:
-    """Give whom a record that is no genesis names beside its author."""
+    """Return whom a record that is no genesis names beside its author."""
     match record["kind"]:
         case "enrol" | "key":
             return {record["number"]}
@@ -898,7 +898,7 @@ def subjects(record: dict[str, Any]) -> set[int]:
 
 
 def numbers(parts: list[dict[str, Any]]) -> set[int]:
-    """Give the numbers of some people."""
+    """Return the numbers of some people."""
     return {
         part["first"] + 8 * j + i
         for part in parts

@@ -8,7 +8,7 @@ from liberate.arrays import Float64Array
 
 
 def bias_sums(targets: Float64Array) -> Float64Array:
-    """Give a person's rows (residual, count) of norm one from ratings in standard units."""
+    """Return a person's rows (residual, count) of norm one from ratings in standard units."""
     rows = []
     mean = sum(targets) / (len(targets) + 3)
     for target in targets:
@@ -22,7 +22,7 @@ def bias_sums(targets: Float64Array) -> Float64Array:
 def moments(
     items: Float64Array, targets: Float64Array, covariance: Float64Array, noise_variance: float
 ) -> Float64Array:
-    """Give L⁻¹ E[x xᵀ] L⁻ᵀ - I of a person, L Lᵀ the prior's covariance, up to a rotation of its coordinates.
+    """Return L⁻¹ E[x xᵀ] L⁻ᵀ - I of a person, L Lᵀ the prior's covariance, up to a rotation of its coordinates.
 
     Args:
         items: (q_i, b_i) of each rated item, shape (n, K).

@@ -19,7 +19,7 @@ class Element:
     children: list[Element] = field(default_factory=list)
 
     def all(self, *tags: str) -> list[Element]:
-        """Give the descendants of these kinds, of every kind if none is named, in order."""
+        """Return the descendants of these kinds, of every kind if none is named, in order."""
         found = []
         for child in self.children:
             found += [child] if not tags or child.tag in tags else []
@@ -27,7 +27,7 @@ class Element:
         return found
 
     def one(self, tag: str, **attributes: str) -> Element:
-        """Give the only such descendant."""
+        """Return the only such descendant."""
         (found,) = [e for e in self.all(tag) if attributes.items() <= e.attributes.items()]
         return found
 

@@ -389,7 +389,7 @@ def test_page_can_be_read_without_seeing_it(learn: Learn, settings: tuple[str, .
 
 
 def contrast(first: str, second: str) -> float:
-    """Give the contrast ratio of two colours (WCAG 2.2, relative luminance)."""
+    """Return the contrast ratio of two colours (WCAG 2.2, relative luminance)."""
 
     def luminance(colour: str) -> float:
         channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])

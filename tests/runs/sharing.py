@@ -79,7 +79,7 @@ def copies_of(run: Run) -> dict[tuple[int, int], HandedOverCopy]:
 
 
 def rows_of(copy: bytes, user: str, n: int) -> list[str]:
-    """Give the first rows of a copy as lines of a CSV file."""
+    """Return the first rows of a copy as lines of a CSV file."""
     own = Ratings.from_user_bytes([copy], N_ITEMS)
     return [f"{user},i{item},{value:g}" for item, value in list(zip(own.items, own.values, strict=True))[:n]]
 

@@ -655,7 +655,7 @@ def test_nothing_that_is_stored_opens_the_commitments_of_somebody_who_was_forgot
 
 
 def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
-    """Give what somebody has committed to, and all secrets of the device and of who was sent something."""
+    """Return what somebody has committed to, and all secrets of the device and of who was sent something."""
     with DeviceStore(run.devices_folder) as devices, UploadStore(run.uploads_folder) as uploads:
         device = devices.find(number=number)
         assert device is not None

@@ -72,7 +72,7 @@ def configure(tmp_path: Path) -> Configure:
 
 
 def held(run: Run, person: str) -> dict[str, float]:
-    """Give what a person's device holds, by original item id."""
+    """Return what a person's device holds, by original item id."""
     ids = pq.read_table(run.home / "items.parquet")["item_id"].to_pylist()
     with DeviceStore(run.devices_folder) as devices:
         own = held_ratings(devices, [person], len(ids))

@@ -77,7 +77,7 @@ def learned_without(run: Run, first: Model, rounds: int, *users: int) -> Model:
 
 
 def cohorts(run: Run) -> list[Round]:
-    """Give the rounds of a run."""
+    """Return the rounds of a run."""
     with closing(run.open_ledger()) as ledger:
         records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="round")]
     return [record for record in records if isinstance(record, Round) and record.run == run.record.run]
@@ -239,7 +239,7 @@ SHARED = ("sharing.user_fraction=0.5",)
 
 
 def senders(run: Run) -> list[int]:
-    """Give the users who have shared."""
+    """Return the users who have shared."""
     dataset = run.dataset()
     with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
         authors = {decode_entry(ledger.entry(position)).record.author for position in ledger.positions(kind="share")}
@@ -264,7 +264,7 @@ def test_pool_is_learned_again_from_the_copies_that_are_left(tmp_path: Path, con
 
 
 def pools(run: Run) -> list[PoolRecord]:
-    """Give whose copies a run has learned from."""
+    """Return whose copies a run has learned from."""
     with closing(run.open_ledger()) as ledger:
         positions = [at for at in ledger.positions(kind="pool") if at >= run.record.first_position]
         records = [decode_entry(ledger.entry(at)).record for at in positions]

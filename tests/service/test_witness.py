@@ -31,7 +31,7 @@ NAME = "witness.example/1"
 
 
 def cosigned(witness: Running, view: View, old: int, new: int) -> int:
-    """Give the size that the witness has cosigned, or 0."""
+    """Return the size that the witness has cosigned, or 0."""
     answer = submit(witness.url, view.submission(old, new))
     if answer.status != 200:
         return 0

@@ -83,7 +83,7 @@ def change(folder: Path, statement: str, *values: object) -> None:
 
 
 def an_upload(folder: Path, round_number: int) -> int:
-    """Give the position of an upload in the middle of a round."""
+    """Return the position of an upload in the middle of a round."""
     with UploadStore(folder / "uploads") as uploads:
         return [each.position for each in uploads.of_round(round_number)][7]
 

@@ -35,7 +35,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def encode_steps(proof: Sequence[bytes]) -> str:
-    """Return the hashes of a proof, a line each."""
+    """Return the hashes of a proof as lines, one hash a line."""
     return "".join(f"{encode_base64(step)}\n" for step in proof)
 
 

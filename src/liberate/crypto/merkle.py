@@ -44,7 +44,7 @@ class CompactRange:
     @classmethod
     def restore(cls, size: int, node: Node) -> CompactRange:
         """Take up a tree of a given size again, from its stored nodes."""
-        return cls(size, [node(level, begin >> level) for begin, level in _perfect_subtrees(0, size)])
+        return cls(size, [node(level, index) for level, index in _perfect_subtrees(range(size))])
 
     def append(self, leaf: Digest) -> list[Digest]:
         """Add a leaf.
@@ -101,7 +101,7 @@ class MutableTree:
             self._rehash(depth, changed)
 
     def inclusion_proof(self, index: int) -> list[Digest]:
-        """Prove that a leaf stands in the tree, 0 <= index < size."""
+        """Prove that a leaf is in the tree, 0 <= index < size."""
         if not 0 <= index < self.size:
             raise ValueError(f"0 <= index < {self.size} is wanted, not {index}")
         proof: list[Digest] = []
@@ -133,7 +133,7 @@ def root(leaf_hashes: Sequence[Digest]) -> Digest:
 
 
 def inclusion_proof(index: int, size: int, node: Node) -> list[Digest]:
-    """Prove that a leaf stands in a tree.
+    """Prove that a leaf is in a tree.
 
     Args:
         index: Index of the leaf, 0 <= index < size.
@@ -144,18 +144,7 @@ def inclusion_proof(index: int, size: int, node: Node) -> list[Digest]:
     """
     if not 0 <= index < size:
         raise ValueError(f"0 <= index < size is wanted, not index {index} and size {size}")
-
-    proof: list[Digest] = []
-    begin, end = 0, size
-    while end - begin > 1:
-        middle = begin + _split(end - begin)
-        if index < middle:
-            proof.append(_subtree_root(middle, end, node))
-            end = middle
-        else:
-            proof.append(_subtree_root(begin, middle, node))
-            begin = middle
-    return proof[::-1]
+    return [_subtree_root(other, node) for _, other in _halves(index, size)][::-1]
 
 
 def consistency_proof(old: int, new: int, node: Node) -> list[Digest]:
@@ -167,18 +156,15 @@ def consistency_proof(old: int, new: int, node: Node) -> list[Digest]:
         raise ValueError(f"0 < old <= new is wanted, not old {old} and new {new}")
 
     proof: list[Digest] = []
-    begin, end = 0, new
-    while end != old:
-        middle = begin + _split(end - begin)
-        if old <= middle:
-            proof.append(_subtree_root(middle, end, node))
-            end = middle
-        else:
-            proof.append(_subtree_root(begin, middle, node))
-            begin = middle
+    part = range(new)
+    halves = _halves(old - 1, new)
+    while part.stop != old:
+        part, other = next(halves)
+        proof.append(_subtree_root(other, node))
 
-    if begin:
-        proof.append(_subtree_root(begin, end, node))
+    # The old tree itself is known to whoever checks the proof.
+    if part.start:
+        proof.append(_subtree_root(part, node))
     return proof[::-1]
 
 
@@ -200,7 +186,7 @@ def root_from_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[byt
 
 
 def verify_inclusion(leaf: Digest, index: int, size: int, proof: Sequence[bytes], root: Digest) -> None:
-    """Check that a leaf stands at an index of the tree with a given size and root.
+    """Check that a leaf is at an index of the tree with a given size and root.
 
     Raises:
         ProofMismatch: the proof does not show it.
@@ -277,23 +263,28 @@ def _trailing_zeros(number: int) -> int:
     return (number & -number).bit_length() - 1
 
 
-def _split(size: int) -> int:
-    """Return the largest power of two below a size, size > 1."""
-    return 1 << ((size - 1).bit_length() - 1)
+def _halves(index: int, size: int) -> Iterator[tuple[range, range]]:
+    """Yield the two parts of each subtree on the way from the root down to a leaf: the one with the leaf, the other."""
+    part = range(size)
+    while len(part) > 1:
+        # RFC 6962, 2.1: the left part is as large as the largest power of two below the size.
+        middle = part.start + (1 << ((len(part) - 1).bit_length() - 1))
+        left, right = range(part.start, middle), range(middle, part.stop)
+        part, other = (left, right) if index < middle else (right, left)
+        yield part, other
 
 
-def _perfect_subtrees(begin: int, end: int) -> list[tuple[int, int]]:
-    """Split leaves [begin, end), `begin` aligned, into perfect subtrees as (first leaf, level), largest first."""
-    parts: list[tuple[int, int]] = []
-    while begin < end:
-        level = (end - begin).bit_length() - 1
-        parts.append((begin, level))
+def _perfect_subtrees(leaves: range) -> Iterator[tuple[int, int]]:
+    """Yield the perfect subtrees of some leaves, the first of them aligned, as (level, index), largest first."""
+    begin = leaves.start
+    while begin < leaves.stop:
+        level = (leaves.stop - begin).bit_length() - 1
+        yield level, begin >> level
         begin += 1 << level
-    return parts
 
 
-def _subtree_root(begin: int, end: int, node: Node) -> Digest:
-    return _fold([node(level, first >> level) for first, level in _perfect_subtrees(begin, end)])
+def _subtree_root(leaves: range, node: Node) -> Digest:
+    return _fold([node(level, index) for level, index in _perfect_subtrees(leaves)])
 
 
 def _fold(roots: Sequence[Digest]) -> Digest:

@@ -40,7 +40,7 @@ class Registrar:
     Attributes:
         ledger: The ledger, owned by this process.
         founder: Key of the registrar.
-        chunk: Entries per block.
+        batch_size: Entries per block.
     """
 
     ledger: Ledger
@@ -61,46 +61,47 @@ class Registrar:
 def open_or_create_device_store(
     folder: Path, participants: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
 ) -> DeviceStore:
-    """Open the devices in a folder, made if absent, so that each of some people has one that holds the own ratings.
+    """Open the devices in a folder, made if absent, so that each person named has one that holds their ratings.
 
     Devices of other people stay as they are, and so do those of people who were erased.
 
     Args:
-        folder: Where they lie.
-        people: Original id of each user, in the order of `ratings`.
-        ratings: What each holds from now on.
+        folder: The store's folder.
+        participants: Original id of each user, in the order of `ratings`.
+        ratings: What each device holds from now on.
         keys: Source of the keys and salts of new devices.
         salts: Source of the salts of changed ratings; another one at each state of the ledger.
     """
     known = _known(folder)
+    users = [user for user, participant in enumerate(participants) if participant not in known]
     new = [
-        (
-            person,
-            DeviceData(
-                signing_seed=keys.secret("participant key", slot),
-                dataset_salt=keys.secret("dataset salt", slot),
-                ratings=ratings.user_bytes(user),
-            ),
-        )
-        for slot, (user, person) in enumerate(
-            ((user, person) for user, person in enumerate(participants) if person not in known), len(known)
-        )
+        (participants[user], _new_device(keys, slot, ratings.user_bytes(user)))
+        for slot, user in enumerate(users, len(known))
     ]
     if not DeviceStore.exists(folder):
         return DeviceStore.create(folder, new)
+
     devices = DeviceStore(folder)
     if new:
         devices.add(new)
     devices.replace_data(
         [
             (device.slot, changed)
-            for user, person in enumerate(participants)
-            if (device := known.get(person)) is not None
+            for user, participant in enumerate(participants)
+            if (device := known.get(participant)) is not None
             and not device.is_erased
             and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
         ]
     )
     return devices
+
+
+def _new_device(keys: Randomness, slot: int, ratings: bytes) -> DeviceData:
+    return DeviceData(
+        signing_seed=keys.secret("participant key", slot),
+        dataset_salt=keys.secret("dataset salt", slot),
+        ratings=ratings,
+    )
 
 
 def _known(folder: Path) -> dict[str, Device]:
@@ -111,7 +112,7 @@ def _known(folder: Path) -> dict[str, Device]:
 
 
 def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
-    """Give what a device keeps when its ratings become others; None where they are the same."""
+    """Return what a device keeps when its ratings become others; None where they are the same."""
     holding = devices.data_of(device.slot)
     if holding.ratings == ratings:
         return None
@@ -120,7 +121,7 @@ def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Random
 
 
 def enrol_participants(admitting: Registrar, devices: DeviceStore) -> None:
-    """Give a number on the ledger to every device that has none."""
+    """Assign a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
     keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
     numbers = enrol(admitting, keys, "participant")

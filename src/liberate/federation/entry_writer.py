@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 from liberate.crypto.merkle import root
 from liberate.crypto.signing import SigningKey
@@ -13,6 +13,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Aborted, ModelRecord, Record, Round
 from liberate.ledger.interface import Ledger
+from liberate.model.solvers import ModelSource
 from liberate.timing import measure
 
 
@@ -22,15 +23,6 @@ class RecordHeader(TypedDict):
     origin: str
     author: int
     seq: int
-
-
-class ModelSource(Protocol):
-    """What made a model: a solver, or a learner of copies."""
-
-    @property
-    def name(self) -> str: ...
-
-    def parameters(self) -> dict[str, int]: ...
 
 
 def accepted_position(outcome: int | LiberateError, what: str, *, hint: str = "") -> int:

@@ -83,7 +83,7 @@ def revoke_key(ledger: Ledger, devices: DeviceStore, device: Device) -> KeyChang
 
 
 def recover_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
-    """Give a participant another key for one that is lost or revoked, signed by the founder.
+    """Replace a participant's lost or revoked key with another one, signed by the founder.
 
     Number, accounts and history stay; an answer not yet recorded is lost.
 

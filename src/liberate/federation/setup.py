@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from liberate.crypto.note import WitnessPolicy
+from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.federation.enrolment import (
     Registrar,
@@ -91,9 +92,6 @@ def open_for_run(
         claim: Called with the ledger when nobody else can append to it, before anything changes; may refuse.
         progress: Told each step.
 
-    Yields:
-        The federation; its files are released at the end.
-
     Raises:
         FederationError: The genesis says something else than the parameters, or the ledger refuses an entry.
         RolledBack: The ledger lacks what it has published, or what its devices have accepted.
@@ -108,28 +106,50 @@ def open_for_run(
         claim(ledger)
 
         finished = _settle(access, ledger, participation.run)
-
-        # Not before: salts follow from the ledger's root, and what was interrupted belongs to an earlier state.
-        salts = access.randomness_at(ledger)
-        with open_or_create_device_store(
-            access.folder / "devices", participation.user_ids, participation.ratings, access.source.randomness(), salts
-        ) as devices:
+        with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            registrar = Registrar(ledger, founder, batch_size)
-            (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
-            enrol_participants(registrar, devices)
-            commit_ratings(registrar, devices)
+            coordinator = _enrol(Registrar(ledger, founder, batch_size), devices, coordinator_key)
+            policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
+            yield _session(access, devices, coordinator, policy, participation, finished)
 
-            yield RunSession(
-                access=access,
-                ledger=ledger,
-                devices=devices,
-                publisher=access.publisher(ledger),
-                finished=finished,
-                policy=_policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms),
-                coordinator=EntryWriter(ledger, coordinator_key, number),
-                cohort=_agree(ledger, devices, participation),
-            )
+
+def _session(
+    access: FederationAccess,
+    devices: DeviceStore,
+    coordinator: EntryWriter,
+    policy: ParticipationPolicy,
+    participation: RunParticipation,
+    finished: tuple[KeyChange, ...],
+) -> RunSession:
+    return RunSession(
+        access=access,
+        ledger=coordinator.ledger,
+        devices=devices,
+        publisher=access.publisher(coordinator.ledger),
+        finished=finished,
+        policy=policy,
+        coordinator=coordinator,
+        cohort=_agree(coordinator.ledger, devices, participation),
+    )
+
+
+def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunParticipation) -> DeviceStore:
+    """Open the participants' devices, after what was interrupted is settled: salts follow from the ledger's root."""
+    return open_or_create_device_store(
+        access.folder / "devices",
+        participation.user_ids,
+        participation.ratings,
+        access.source.randomness(),
+        access.randomness_at(ledger),
+    )
+
+
+def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey) -> EntryWriter:
+    """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer."""
+    (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
+    enrol_participants(registrar, devices)
+    commit_ratings(registrar, devices)
+    return EntryWriter(registrar.ledger, coordinator_key, number)
 
 
 def _check_published(access: FederationAccess, ledger: Ledger) -> None:

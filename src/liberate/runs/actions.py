@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import pyarrow as pa
+from msgspec.structs import replace
 
 from liberate.errors import LiberateError
 from liberate.federation.sharing.consents import ConsentTerms
@@ -69,31 +71,32 @@ def consent(
     Raises:
         LiberateError: Nobody has that name, the terms are impossible, or the ledger refuses.
     """
+    wanted = ConsentRequest(
+        recipients=(),
+        blocks=blocks,
+        max_shares=max_shares,
+        epsilon=epsilon,
+        rating_fraction=rating_fraction,
+        items=None if items is None else _item_indices(run, items),
+        purpose=purpose,
+    )
+    return submit(run, participant, partial(_addressed, wanted, recipients), wait)
 
-    def request(reader: RunReader) -> ConsentRequest:
-        numbers = tuple(sorted({_recipient(reader, name) for name in recipients}))
-        try:
-            ConsentTerms(
-                recipients=numbers,
-                expiry=blocks,
-                max_shares=max_shares,
-                epsilon=epsilon,
-                rating_fraction=rating_fraction,
-            )
-        except ValueError as error:
-            raise LiberateError(str(error)) from error
 
-        return ConsentRequest(
-            recipients=numbers,
-            blocks=blocks,
-            max_shares=max_shares,
-            epsilon=epsilon,
-            rating_fraction=rating_fraction,
-            items=None if items is None else _item_indices(run, items),
-            purpose=purpose,
+def _addressed(wanted: ConsentRequest, recipients: Sequence[str], reader: RunReader) -> ConsentRequest:
+    """Return a request with the numbers of its recipients, once its terms have been checked."""
+    request = replace(wanted, recipients=tuple(sorted({_recipient(reader, name) for name in recipients})))
+    try:
+        ConsentTerms(
+            recipients=request.recipients,
+            expiry=request.blocks,
+            max_shares=request.max_shares,
+            epsilon=request.epsilon,
+            rating_fraction=request.rating_fraction,
         )
-
-    return submit(run, participant, request, wait)
+    except ValueError as error:
+        raise LiberateError(str(error)) from error
+    return request
 
 
 def share(

@@ -143,7 +143,7 @@ def _pooled(noise: float, n_senders: int, n_features: int) -> BudgetAllocation:
 
 
 def _with_moments(noise: float, shares: Mapping[str, float], k: int) -> tuple[Mapping[str, float], int, str]:
-    """Give the shares of the budget, the rounds of moments and why: none if their noise would drown them.
+    """Return the shares of the budget, the rounds of moments and why: none if their noise would drown them.
 
     Args:
         noise: Standard deviation of the noise in a coordinate, a person.
@@ -175,5 +175,5 @@ def _implicit(noise: float, n_items: int) -> BudgetAllocation:
 
 
 def _gram_edge(noise: float, n_chosen: int) -> float:
-    """Give the largest eigenvalue that noise alone gives a mean Gram, `noise` being that of a coordinate a person."""
+    """Return the largest eigenvalue that noise alone gives a mean Gram, `noise` being that of a coordinate a person."""
     return _EDGE * noise * math.sqrt(n_chosen / 2)

@@ -109,11 +109,11 @@ class Plan:
         return self.settings.noise_placement
 
     def spend_nano(self, account: Account) -> int:
-        """Give what the whole run costs a person from an account, in billionths of its unit."""
+        """Return what the whole run costs a person from an account, in billionths of its unit."""
         return sum(planned.spend_nano for planned in self.stages if planned.stage.mechanism.account == account)
 
     def stage_after(self, model: Model) -> RoundMethod:
-        """Give the stage of the round that starts from a model.
+        """Return the stage of the round that starts from a model.
 
         Raises:
             ValueError: No stage has the statistic that the model names.
@@ -124,7 +124,7 @@ class Plan:
         raise ValueError(f"the run has no stage for the statistic {model.statistic!r}")
 
     def first_model(self, dataset: Dataset, secret: bytes) -> Model:
-        """Give the model before the first round.
+        """Return the model before the first round.
 
         Args:
             dataset: Of which only the scale and what is public of its items are used.
@@ -162,13 +162,13 @@ class Plan:
 
 
 def public_features(settings: Settings, dataset: Dataset) -> Float32Array:
-    """Give the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
+    """Return the public features of a data set's items, shape (n_items, n_features); no column if settings say so."""
     catalogue = dataset.catalogue if settings.data.public_features else None
     return item_features(catalogue, len(dataset.item_ids))
 
 
 def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
-    """Give the public features that a pool's model starts from: those that the stages after it make use of."""
+    """Return the public features that a pool's model starts from: those that the stages after it make use of."""
     is_used = settings.privacy.mode in ("device", "distributed")
     return public_features(settings, dataset) if is_used else item_features(None, len(dataset.item_ids))
 
@@ -238,7 +238,7 @@ def plan_run(
 
 
 def _arranged_senders(settings: Settings, n_participants: int) -> int:
-    """Give how many people are known beforehand to share with the pool: those for whom settings arrange it."""
+    """Return how many people are known beforehand to share with the pool: those for whom settings arrange it."""
     return round(settings.sharing.user_fraction * n_participants) if settings.sharing.recipients == "pool" else 0
 
 
@@ -263,7 +263,7 @@ def _check_sharing(settings: Settings, *, has_pool: bool) -> None:
 
 
 def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> PoolLearner:
-    """Give what learns from the pool's copies what the mode's stages start from."""
+    """Return what learns from the pool's copies what the mode's stages start from."""
     config = settings.model
     follows: FollowingStage
     match settings.privacy.mode:
@@ -295,7 +295,7 @@ def _check_statistic(settings: Settings) -> None:
 
 
 def _trimmed(settings: Settings) -> Settings:
-    """Give settings whose sums can be trimmed where they are to be: each number by itself, so no moments and no pairs.
+    """Return settings whose sums can be trimmed if they are to be: each number by itself, so no moments and no pairs.
 
     Raises:
         SettingsError: In this mode, or for this statistic, they cannot.
@@ -319,7 +319,7 @@ def _trimmed(settings: Settings) -> Settings:
 def _distributed(
     settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int
 ) -> tuple[PlannedStage, ...]:
-    """Give each release of a design its mechanism and its solver."""
+    """Return each release of a design with its mechanism and its solver."""
     stages = []
     for name, share in chosen.shares.items():
         statistic, clip_norm = _release(name, chosen, n_items, n_features)
@@ -340,7 +340,7 @@ def _distributed(
 
 
 def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int) -> tuple[Statistic, float]:
-    """Give a statistic of a design, and the norm that one person's part is clipped to."""
+    """Return a statistic of a design, and the norm that one person's part is clipped to."""
     match name:
         case "bias":
             return BiasSums(n_items), BIAS_NORM
@@ -372,11 +372,11 @@ def _solver(name: str, settings: Settings, chosen: BudgetAllocation, client_nois
 
 
 def _epsilon(settings: Settings) -> float:
-    """Give the epsilon that the mode cannot do without: settings have seen to it."""
+    """Return the epsilon that the mode cannot do without: settings have seen to it."""
     assert settings.privacy.epsilon is not None
     return settings.privacy.epsilon
 
 
 def _rounds(settings: Settings, statistic: Statistic, usual: int) -> int:
-    """Give the rounds of a stage: one where devices compute what no round before it changes."""
+    """Return the rounds of a stage: one where devices compute what no round before it changes."""
     return 1 if statistic.name in _UNCHANGING else settings.federation.rounds or usual

@@ -62,7 +62,7 @@ class Spending:
         return sorted({held.run for held in self.rounds.values()})
 
     def of_run(self, run: int) -> Spending:
-        """Give one run's rounds, and the people who could answer one."""
+        """Return one run's rounds, and the people who could answer one."""
         rounds = {number: held for number, held in self.rounds.items() if held.run == run}
         participants = frozenset[int]().union(*(held.cohort for held in rounds.values()))
         return Spending(
@@ -75,7 +75,7 @@ class Spending:
         )
 
     def of_person(self, person: int) -> Spending:
-        """Give what one participant has answered."""
+        """Return what one participant has answered."""
         return Spending(rounds=self.rounds, answered={person: self.answered[person]})
 
     def spent(self, delta: float, *, colluding: int = 0) -> PrivacyLoss:
@@ -88,12 +88,12 @@ class Spending:
         return max((_price(events, delta, colluding) for events in most), key=_order)
 
     def joined(self) -> tuple[int, int]:
-        """Give the fewest and the most rounds that anybody has answered."""
+        """Return the fewest and the most rounds that anybody has answered."""
         counts = [len(answered) for answered in self.answered.values()] or [0]
         return min(counts), max(counts)
 
     def charged(self) -> tuple[int, int]:
-        """Give the most that anybody has spent from the epsilon and from the rho account, in 1e-9."""
+        """Return the most that anybody has spent from the epsilon and from the rho account, in 1e-9."""
         rounds = [[self.rounds[number] for number in answered] for answered in self.answered.values()]
         epsilon = max((sum(held.epsilon_nano for held in own) for own in rounds), default=0)
         return epsilon, max((sum(held.rho_nano for held in own) for own in rounds), default=0)

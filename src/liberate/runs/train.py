@@ -10,14 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.note import Checkpoint, verify_checkpoint
 from liberate.errors import FederationError
 from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.uploads import UploadStore
 from liberate.ledger.interface import Ledger
+from liberate.model.metrics import Metrics
 from liberate.runs.evaluate import measure_models
 from liberate.runs.federation_access import federation_access, genesis_parameters, participation_terms
 from liberate.runs.folder import CATALOGUE, UPLOADS_FOLDER, Run, write_run
+from liberate.runs.plan import Plan
 from liberate.runs.prepare import PreparedRun, prepare
 from liberate.runs.run_data import save_table, without_erased
 from liberate.runs.run_record import Result
@@ -99,13 +101,7 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
         UploadStore(out / UPLOADS_FOLDER) if settings.ledger.keep_uploads else nullcontext() as uploads,
     ):
         run = prepared.resumed or begin_run(out, prepared, federation, start, progress)
-        session = TrainingSession(
-            run=run,
-            prepared=prepared,
-            federation=federation,
-            uploads=uploads,
-            progress=progress,
-        )
+        session = TrainingSession(run=run, prepared=prepared, federation=federation, uploads=uploads, progress=progress)
         last = train_rounds(session)
 
         split = without_erased(prepared.split, federation.devices, dataset)
@@ -114,23 +110,26 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
 
     progress("evaluating")
     metrics = measure_models(run, dataset, split, last)
-    rounds = last.version - run.record.first_version
-    spent = prepared.plan.spent(rounds)
-    result = Result(
-        run=str(out),
+    result = _result(run, prepared.plan, metrics, checkpoint, last.version - run.record.first_version, seconds)
+    _write_result(run, result, stopwatch)
+    return result
+
+
+def _result(run: Run, plan: Plan, metrics: Metrics, checkpoint: Checkpoint, rounds: int, seconds: float) -> Result:
+    spent = plan.spent(rounds)
+    return Result(
+        run=str(run.folder),
         rmse=metrics.rmse,
         ndcg_at_10=metrics.ndcg_at_10,
         epsilon=spent.epsilon,
-        delta=settings.privacy.delta if spent.rho else 0.0,
-        mode=settings.privacy.mode,
+        delta=plan.settings.privacy.delta if spent.rho else 0.0,
+        mode=plan.settings.privacy.mode,
         rounds=rounds,
         seconds=seconds,
         entry_count=checkpoint.size,
         root=b64encode(checkpoint.root).decode(),
         verifier_key=run.verifier_key,
     )
-    _write_result(run, result, stopwatch)
-    return result
 
 
 def _write_result(run: Run, result: Result, stopwatch: Stopwatch) -> None:

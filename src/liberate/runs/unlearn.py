@@ -178,12 +178,12 @@ class _Ancestor:
     copied: frozenset[int]
 
     def exposed(self, is_private: bool) -> frozenset[int]:
-        """Give whose data it used without noise that is the guarantee: private answers have their own."""
+        """Return whose data it used without noise that is the guarantee: private answers have their own."""
         return self.copied if is_private else self.answered | self.copied
 
 
 def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
-    """Give the models from a version of a run back to the beginning, each proved.
+    """Return the models from a version of a run back to the beginning, each proved.
 
     What a run went on with is not on the ledger. The run's own folder says it; of another run it is taken to be the
     model that the federation had reached.
@@ -202,7 +202,7 @@ def _came_from(opening: Round, run: Run) -> int:
 
 
 def _load(run: Run, ledger: Ledger, version: int) -> Model | None:
-    """Give a model that a run has made or started from, or that one before it made; None where its file is gone."""
+    """Return a model that a run has made or started from, or that one before it made; None where its file is gone."""
     if version >= run.record.first_version:
         return run.model(version)
     if not version:
@@ -230,7 +230,7 @@ def _prove(new: Run, participants: frozenset[int]) -> int:
 
 
 def _settings(run: Run) -> Settings:
-    """Give a run's settings, to be used from another folder."""
+    """Return a run's settings, to be used from another folder."""
     source = run.folder / run.settings.data.source
     if not source.exists():
         return run.settings
@@ -247,7 +247,7 @@ def _took_part(run: Run, names: Sequence[str], participants: frozenset[int]) -> 
 
 
 def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Progress) -> Model:
-    """Give nearly the model before last as it would have been without some people."""
+    """Return nearly the model before last as it would have been without some people."""
     dataset = run.dataset()
     own = run.split(dataset).train
     statistic, solver = build_method(run.settings.model, own.n_items, noisy=False)
@@ -275,7 +275,7 @@ def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Prog
 def _distances(
     run: Run, new: Run, participants: frozenset[int], clean: int, *, is_exact: bool
 ) -> tuple[float | None, float | None]:
-    """Give how far a run's last model and a new one are from one learned again without some people.
+    """Return how far a run's last model and a new one are from one learned again without some people.
 
     That is the new one itself where it was learned again; else it is learned in one place, from the same model in as
     many rounds. None where the catalogue has grown meanwhile.

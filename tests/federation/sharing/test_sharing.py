@@ -221,7 +221,7 @@ def _repacked(federation: FederationSession, sealed_copy: SealedCopy, **changes:
         ({"scope": b"\xc1"}, "cannot be read"),
     ],
 )
-def test_parcel_that_is_not_what_the_entries_say_is_not_received(
+def test_sealed_copy_that_is_not_what_the_entries_say_is_not_received(
     folder: Path, changes: dict[str, bytes], said: str
 ) -> None:
     with standing(folder) as federation:
@@ -247,7 +247,7 @@ def test_entries_of_another_share_are_not_received(folder: Path) -> None:
                 takes(federation, 1, changed)
 
 
-def test_bad_parcel_among_good_ones_is_left(folder: Path) -> None:
+def test_bad_sealed_copy_among_good_ones_is_left(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
         good = [gives(federation, user, consents(federation, user, to), to) for user in (0, 2)]
@@ -414,7 +414,7 @@ def test_terms_out_of_range_are_refused() -> None:
             ConsentTerms(**({"recipients": (1,), "expiry": 9, "max_shares": 1} | wrong))  # type: ignore[arg-type]
 
 
-def test_parcel_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
+def test_sealed_copy_is_for_the_recipient_that_the_share_names(folder: Path) -> None:
     with standing(folder) as federation:
         to = number(federation, 1)
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)

@@ -49,7 +49,7 @@ PATHS = (FOLDER / "ledger-format-2.json", FOLDER / "ledger-format-2-sharing.json
 
 
 def build(path: Path) -> dict[str, Any]:
-    """Give the content of a file."""
+    """Return the content of a file."""
     is_shared = path == PATHS[1]
     with TemporaryDirectory() as folder, closing(create(Path(folder), auditors=is_shared)) as ledger:
         if is_shared:

@@ -221,7 +221,7 @@ def test_a_folder_of_another_log_or_of_something_else_is_refused(ledger: SqliteL
     [
         ("DELETE FROM entry WHERE position = 100", "entries are missing"),
         ("UPDATE entry SET entry = zeroblob(100) WHERE position = 100", "contradict each other"),
-        ("UPDATE entry SET entry = zeroblob(100) WHERE position = 520", "the tiles lead to root"),
+        ("UPDATE entry SET entry = zeroblob(100) WHERE position = 520", "the tiles lead to"),
         ("UPDATE node SET hash = zeroblob(32) WHERE position = 255 AND level = 8", "contradict each other"),
         ("DELETE FROM node WHERE position = 255 AND level = 8", "there is no node"),
     ],
@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_key_is_not_published(ledger: SqliteLedger, tmp_
     checkpoint = verify_checkpoint(ledger.checkpoint(), LOG_VKEY)
     lie = signed(Checkpoint(ORIGIN, checkpoint.size, digest("lie")))
 
-    with pytest.raises(LedgerError, match="the tiles lead to root"):
+    with pytest.raises(LedgerError, match="the tiles lead to"):
         export_tiles(ledger, tmp_path / "tiles", lie)
 
 

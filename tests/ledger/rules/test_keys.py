@@ -198,14 +198,14 @@ def test_nobody_revoked_takes_part_through_a_host_or_a_cohort() -> None:
 
 
 @pytest.mark.parametrize("by", [COORDINATOR, 4, HOST])
-def test_only_an_admitter_acts_for_others(by: int) -> None:
+def test_only_a_registrar_acts_for_others(by: int) -> None:
     world = bare_world()
 
     assert refused(world, world.new_key(3, by=by)) == "not_registrar"
     assert refused(world, world.revocation(3, by=by)) == "not_registrar"
 
 
-def test_an_admitter_acts_for_the_roles_it_admits_only() -> None:
+def test_a_registrar_acts_for_the_roles_it_admits_only() -> None:
     """Principal 0 admits coordinators, 1 admits participants, 2 is the log."""
     world = World(BareRules())
     world.add(
@@ -226,7 +226,7 @@ def test_an_admitter_acts_for_the_roles_it_admits_only() -> None:
     world.add(world.new_key(3, by=0))
 
 
-def test_a_revoked_admitter_cannot_come_back() -> None:
+def test_a_revoked_registrar_cannot_come_back() -> None:
     world = bare_world()
     world.add(world.revocation(FOUNDER))
 

@@ -518,7 +518,7 @@ def test_the_genesis_makes_the_first_principals() -> None:
     assert [world.state.number_of(k.public) for k in (key(0), key(7), LOG_KEY)] == [0, 1, 2]
 
 
-def test_only_the_named_admitters_admit_a_role() -> None:
+def test_only_the_named_registrars_admit_a_role() -> None:
     world = World(BareRules())
     enrolment_policy = {"host": EnrolmentPolicy(registrars=(1,), threshold=1)}
     world.add(

@@ -239,7 +239,7 @@ os.write(1, b"end\\n")
 
 
 def left_by_a_witness_killed_at(folder: Path, step: int, repository: Path) -> list[str]:
-    """Give the sizes that a witness cosigned before it was killed at a step, and `end` if it lived so long."""
+    """Return the sizes that a witness cosigned before it was killed at a step, and `end` if it lived so long."""
     command = [sys.executable, "-c", KILLED, str(folder), str(step)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 9), done.stderr

@@ -1,7 +1,7 @@
 """Proof of a dishonest author: two entries under one signature key that claim one sequence number.
 
-Only one of them can have been accepted; whoever was shown the other was deceived. The file needs no ledger: which
-principal's key it is stands in the ledger's `enrol`, `key` and `genesis` entries.
+Only one of them can have been accepted; whoever was shown the other was deceived. The file needs no ledger: the
+ledger's `enrol`, `key` and `genesis` entries say which principal's key it is.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def check_equivocation(key: bytes, first: Entry, second: Entry) -> None:
 
 
 def equivocation_file(key: bytes, first: bytes, second: bytes) -> bytes:
-    """Give the file that proves to anyone that the holder of a key signed both entries."""
+    """Return the file that proves to anyone that the holder of a key signed both entries."""
     check_equivocation(key, decode_entry(first), decode_entry(second))
     return encode(EquivocationFile(key=key, first=first, second=second))
 
 
 def is_equivocation(data: bytes) -> bool:
-    """Tell whether bytes are well-formed evidence of this kind; what it proves is not checked."""
+    """Whether bytes are well-formed evidence of this kind; what it proves is not checked."""
     try:
         decode(data, EquivocationFile)
     except InvalidRecord:
@@ -85,6 +85,6 @@ def verify_equivocation(data: bytes) -> Equivocation:
     """
     file = decode(data, EquivocationFile)
     check_public_key(file.key)
-    found = Equivocation(key=file.key, first=decode_entry(file.first), second=decode_entry(file.second))
-    check_equivocation(found.key, found.first, found.second)
-    return found
+    equivocation = Equivocation(key=file.key, first=decode_entry(file.first), second=decode_entry(file.second))
+    check_equivocation(equivocation.key, equivocation.first, equivocation.second)
+    return equivocation

@@ -1,7 +1,7 @@
 """Proof of a dishonest log: two checkpoints under its signature that cannot both be true.
 
 Two roots for one size contradict each other by themselves. Of two sizes, an entry at which the trees differ is shown,
-with a proof that it stands in each.
+with a proof that each tree holds it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from liberate.ledger.interface import Ledger
 
 
 class DivergentLeaf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An entry's leaf hash, and the proof that it stands in a tree."""
+    """An entry's leaf hash, and the proof that it is in a tree."""
 
     leaf: Hash
     proof: tuple[Hash, ...]
@@ -72,19 +72,19 @@ def verify_evidence(data: bytes, vkey: str) -> VerifiedSplitView:
         ProofMismatch: both are signed, but nothing here shows that they contradict each other.
     """
     evidence = decode(data, SplitViewEvidence)
-    found = VerifiedSplitView(verify_checkpoint(evidence.first, vkey), verify_checkpoint(evidence.second, vkey))
+    views = VerifiedSplitView(verify_checkpoint(evidence.first, vkey), verify_checkpoint(evidence.second, vkey))
     if evidence.divergence is not None:
-        _verify_divergence(found, evidence.divergence)
-    elif found.first.size != found.second.size:
-        sizes = f"{found.first.size} and {found.second.size} entries"
+        _verify_divergence(views, evidence.divergence)
+    elif views.first.size != views.second.size:
+        sizes = f"{views.first.size} and {views.second.size} entries"
         raise ProofMismatch(f"the trees have {sizes}: a position at which they differ is wanted")
-    elif found.first.root == found.second.root:
+    elif views.first.root == views.second.root:
         raise ProofMismatch("both checkpoints say the same")
-    return found
+    return views
 
 
 def evidence_same_size(first: str, second: str) -> bytes:
-    """Give the evidence file of two notes with one size and two roots."""
+    """Return the evidence file of two notes with one size and two roots."""
     return encode(SplitViewEvidence(first=first, second=second, divergence=None))
 
 
@@ -129,8 +129,8 @@ def _branch(ledger: Ledger, position: int, entry: bytes) -> DivergentLeaf:
     return DivergentLeaf(leaf=leaf_hash(entry), proof=tuple(ledger.inclusion_proof(position)))
 
 
-def _verify_divergence(found: VerifiedSplitView, divergence: Divergence) -> None:
-    for checkpoint, branch in ((found.first, divergence.first), (found.second, divergence.second)):
+def _verify_divergence(views: VerifiedSplitView, divergence: Divergence) -> None:
+    for checkpoint, branch in ((views.first, divergence.first), (views.second, divergence.second)):
         verify_inclusion(branch.leaf, divergence.position, checkpoint.size, branch.proof, checkpoint.root)
     if divergence.first.leaf == divergence.second.leaf:
         raise ProofMismatch(f"both trees hold the same entry {divergence.position}")

@@ -64,12 +64,12 @@ class _Header(Struct):
 
 
 def signed_bytes(body: bytes) -> bytes:
-    """Give what an entry's signature covers: DSSE's pre-authentication encoding of the record's bytes."""
+    """Return what an entry's signature covers: DSSE's pre-authentication encoding of the record's bytes."""
     return dsse_pae(PAYLOAD_TYPE, body)
 
 
 def possession_bytes(origin: str, number: int) -> bytes:
-    """Give what a new key signs to show that it is held: for which principal of which ledger it is meant."""
+    """Return what a new key signs to prove possession: for which principal of which ledger it is meant."""
     return dsse_pae(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
 
 
@@ -152,7 +152,7 @@ def decode_included(data: bytes, position: int, proof: Sequence[bytes], checkpoi
 
 
 def principals_of(record: Record) -> list[int]:
-    """Give the numbers of all principals whose history a record belongs to, increasing.
+    """Return the numbers of all principals whose history a record belongs to, increasing.
 
     Those are author and subjects; a block belongs to nobody's.
     """

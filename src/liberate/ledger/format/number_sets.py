@@ -14,7 +14,7 @@ _RANGE_GAP = 256
 
 
 class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Some principal numbers: bit i of byte j of the bitmap stands for first + 8 * j + i.
+    """Some principal numbers: bit i of byte j of the bitmap means first + 8 * j + i.
 
     The first bit is set and the last byte is not zero.
     """
@@ -34,7 +34,7 @@ def to_ranges(participants: Iterable[int]) -> tuple[Range, ...]:
 
 
 def numbers_in(participants: Iterable[Range]) -> Iterator[int]:
-    """Give the principal numbers that ranges stand for, in their order."""
+    """Yield the principal numbers in ranges, in their order."""
     for part in participants:
         for offset, byte in enumerate(part.bitmap):
             for bit in range(8):
@@ -43,7 +43,7 @@ def numbers_in(participants: Iterable[Range]) -> Iterator[int]:
 
 
 def includes(participants: Iterable[Range], number: int) -> bool:
-    """Whether a principal number is among those that ranges stand for."""
+    """Whether a principal number is in one of some ranges."""
     for part in participants:
         byte, bit = divmod(number - part.first, 8)
         if 0 <= byte < len(part.bitmap) and part.bitmap[byte] >> bit & 1:

@@ -38,7 +38,7 @@ class MechanismSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A principal's next key, and its own signature over whose it will be: who names it holds it."""
+    """A principal's next key, and its signature over whose it will be, as a proof of possession."""
 
     public: Bytes32
     possession: Signature
@@ -61,9 +61,9 @@ class RecordBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
     @property
     def kind(self) -> str:
-        """The record's kind, as it stands in its bytes."""
+        """The record's kind, as its bytes name it."""
         return str(self.__struct_config__.tag)
 
     def subjects(self) -> Iterable[int]:
-        """Give the principals, beside the author, whose history the record belongs to."""
+        """Return the principals, beside the author, whose history the record belongs to."""
         return ()

@@ -26,7 +26,7 @@ from liberate.ledger.format.sharing_records import (
 )
 
 ZERO = Digest(bytes(32))
-"""Stands where there is no digest yet."""
+"""Written where there is no digest yet."""
 
 
 class Genesis(RecordBase, frozen=True, tag="genesis"):
@@ -62,7 +62,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
-    """A new principal. Signed by an registrar of its role.
+    """A new principal. Signed by a registrar of its role.
 
     Attributes:
         number: The next principal number.
@@ -80,11 +80,11 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
 
 class KeyRecord(RecordBase, frozen=True, tag="key"):
-    """A principal's key is replaced or revoked. Signed by its owner, or by an registrar of its role.
+    """A principal's key is replaced or revoked. Signed by its owner, or by a registrar of its role.
 
-    A new key signed for by the old one is a rotation, by an registrar a recovery.
+    A new key signed for by the old one is a rotation, by a registrar a recovery.
     Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
-    takes part in nothing, until an registrar names another key for it.
+    takes part in nothing, until a registrar names another key for it.
 
     Attributes:
         number: Whose key.
@@ -100,7 +100,7 @@ class KeyRecord(RecordBase, frozen=True, tag="key"):
 
 
 class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
-    """A participant commits to the own ratings; again whenever ratings are added.
+    """A participant commits to their ratings; again whenever ratings are added.
 
     Attributes:
         commitment: Salted commitment to the ratings.
@@ -163,7 +163,7 @@ class Update(RecordBase, frozen=True, tag="update"):
         shares: The shares used as input, increasing by sender and hash.
         account: The round's account.
         spend_nano: The round's spend.
-        participants: For whom a host answers; empty in a participant's own answer.
+        participants: For whom a host answers; empty in the answer of a participant.
     """
 
     round: Positive
@@ -177,10 +177,10 @@ class Update(RecordBase, frozen=True, tag="update"):
 
     def subjects(self) -> Iterable[int]:
         """`participants`, and the senders of `shares`."""
-        return chain(numbers_in(self.participants), (each.sender for each in self.shares))
+        return chain(numbers_in(self.participants), (copy.sender for copy in self.shares))
 
     def answers_for(self) -> tuple[int, ...]:
-        """Give the participants whose answer this is: a host's people, or else the author."""
+        """Return the participants whose answer this is: a host's people, or else the author."""
         return tuple(numbers_in(self.participants)) or (self.author,)
 
 

@@ -76,7 +76,7 @@ class Withdrawal(RecordBase, frozen=True, tag="withdrawal"):
 
 
 class Share(RecordBase, frozen=True, tag="share"):
-    """A participant hands a copy of own ratings to somebody.
+    """A participant hands somebody a copy of some of their ratings.
 
     Attributes:
         consent: Leaf hash of the entry of the consent that covers it.

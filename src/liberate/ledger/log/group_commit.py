@@ -12,7 +12,7 @@ from threading import Lock
 from liberate.ledger.interface import AppendResult, Offer
 
 MakeBlock = Callable[[Sequence[Offer]], Sequence[AppendResult]]
-"""Makes a block of some offers and gives the outcome of each once it is durable; or raises and leaves nothing."""
+"""Makes a block of some offers and returns the outcome of each once it is durable; or raises and leaves nothing."""
 
 _LARGEST_GROUP = 10_000
 """Entries of waiting calls that share a block; a single call may be larger."""
@@ -74,6 +74,7 @@ class GroupCommit:
         while self._waiting and n_offers + len(self._waiting[0].offers) <= _LARGEST_GROUP:
             group.append(self._waiting.popleft())
             n_offers += len(group[-1].offers)
+
         try:
             outcomes = iter(make_block([offer for call in group for offer in call.offers]))
         except Exception as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -139,7 +139,11 @@ class Publisher:
 
         count = self._count(cosigned)
         if count < self._threshold:
-            raise self._no_quorum(count, reasons)
+            said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
+            raise NoQuorum(
+                f"{count} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
+                hint="start the witnesses; the same command goes on",
+            )
         return cosigned
 
     def _count(self, note: str) -> int:
@@ -174,13 +178,6 @@ class Publisher:
             raise LedgerError(f"it has cosigned another tree of {size} entries")
         self._sizes[witness] = size
         raise _OtherSize
-
-    def _no_quorum(self, count: int, reasons: Mapping[WitnessAddress, str]) -> NoQuorum:
-        said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
-        return NoQuorum(
-            f"{count} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
-            hint="start the witnesses; the same command goes on",
-        )
 
 
 class _OtherSize(Exception):

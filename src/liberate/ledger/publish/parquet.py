@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from liberate.crypto.signing import key_id
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import Entry, decode_entry
-from liberate.ledger.format.records import Block, Round
+from liberate.ledger.format.records import Block, Record, Round
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import checkpoint_for_publication
 from liberate.ledger.publish.tiles import ExportReport
+from liberate.ledger.rules.state import State
 
 ENTRIES = "entries.parquet"
 _ROW_GROUP = 20_000
@@ -54,6 +55,15 @@ SCHEMA = pa.schema(
 """`height` and `time` are the block's, `record` is the JSON text that was signed, `entry` what was hashed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _BlockEntry:
+    """An entry, its position, and the block that ends its batch."""
+
+    position: int
+    entry: Entry
+    block: Block
+
+
 def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> ExportReport:
     """Write all entries under a checkpoint as `entries.parquet`, whole or not at all.
 
@@ -63,68 +73,80 @@ def export_parquet(ledger: Ledger, folder: Path, note: str | None = None) -> Exp
         note: The checkpoint, which goes into the table's metadata; the newest by default.
 
     Raises:
-        NoQuorum: fewer witnesses have cosigned the checkpoint than the genesis wants.
-        LedgerError: the ledger is damaged.
+        NoQuorum: Fewer witnesses have cosigned the checkpoint than the genesis wants.
+        LedgerError: The ledger is damaged.
     """
     note, checkpoint = checkpoint_for_publication(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
     path, draft = folder / ENTRIES, folder / f".{ENTRIES}.draft"
     schema = SCHEMA.with_metadata({"liberate.checkpoint": note, "liberate.log_vkey": ledger.state.founding.log_vkey})
     with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for rows in _groups(_rows(ledger, checkpoint.size)):
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+        for group in _groups(_entries_with_blocks(ledger, checkpoint.size)):
+            writer.write_table(_table(group, ledger.state, schema))
     draft.replace(path)
     return ExportReport(path, checkpoint.size, checkpoint.root)
 
 
-def _rows(ledger: Ledger, size: int) -> Iterator[dict[str, Any]]:
-    batch: list[tuple[int, Entry]] = []
+def _entries_with_blocks(ledger: Ledger, size: int) -> Iterator[_BlockEntry]:
+    """Yield the first entries of a ledger, each as soon as the block that ends its batch is read."""
+    batch: list[Entry] = []
     wanted = 0
     for position, data in ledger.entries(0, size):
         if position != wanted:
             break
         wanted += 1
         entry = decode_entry(data)
-        batch.append((position, entry))
+        batch.append(entry)
         if isinstance(entry.record, Block):
-            for at, member in batch:
-                yield _row(at, member, ledger.state.key_at(member.record.author, at), entry.record)
+            for at, member in enumerate(batch, start=wanted - len(batch)):
+                yield _BlockEntry(at, member, entry.record)
             batch.clear()
+
     if wanted != size or batch:
         what = "the block of the last entries" if wanted == size else f"entry {wanted}"
         raise LedgerError(f"{what} is missing", hint="check it: liberate ledger verify")
 
 
-def _row(position: int, entry: Entry, author_key: bytes, block: Block) -> dict[str, Any]:
-    record = entry.record
-    fields = {name: getattr(record, name, None) for name in _FIELDS}
-    if isinstance(record, Round):  # its own number is what other records call their round
-        fields |= {"round": record.number, "number": None}
-    return {
-        "position": position,
-        "height": block.seq,
-        "time": block.time_us,
-        "kind": record.kind,
-        "author": record.author,
-        "key_id": key_id(author_key),
-        "seq": record.seq,
-        "subjects": list(record.subjects()),
-        **fields,
-        "leaf_hash": entry.leaf_hash,
-        "record": entry.body.decode(),
-        "entry": entry.data,
-    }
-
-
-def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Collect rows into row groups of bounded size."""
-    group: list[dict[str, Any]] = []
+def _groups(members: Iterator[_BlockEntry]) -> Iterator[list[_BlockEntry]]:
+    """Collect entries for row groups of bounded size."""
+    group: list[_BlockEntry] = []
     n_bytes = 0
-    for row in rows:
-        group.append(row)
-        n_bytes += len(row["entry"])
+    for member in members:
+        group.append(member)
+        n_bytes += len(member.entry.data)
         if len(group) == _ROW_GROUP or n_bytes >= _ROW_GROUP_BYTES:
             yield group
             group, n_bytes = [], 0
     if group:
         yield group
+
+
+def _table(group: Sequence[_BlockEntry], state: State, schema: pa.Schema) -> pa.Table:
+    records = [member.entry.record for member in group]
+    author_keys = [state.key_at(member.entry.record.author, member.position) for member in group]
+    columns = {
+        "position": [member.position for member in group],
+        "height": [member.block.seq for member in group],
+        "time": [member.block.time_us for member in group],
+        "kind": [record.kind for record in records],
+        "author": [record.author for record in records],
+        "key_id": [key_id(key) for key in author_keys],
+        "seq": [record.seq for record in records],
+        "subjects": [list(record.subjects()) for record in records],
+        "leaf_hash": [member.entry.leaf_hash for member in group],
+        "record": [member.entry.body.decode() for member in group],
+        "entry": [member.entry.data for member in group],
+    }
+
+    columns |= {name: [_member(record, name) for record in records] for name in _FIELDS}
+    return pa.table(columns, schema)
+
+
+def _member(record: Record, name: str) -> object:
+    """Return a member of a record, or None where it has none.
+
+    The number of a round is what other records call their round.
+    """
+    if isinstance(record, Round) and name in ("number", "round"):
+        return record.number if name == "round" else None
+    return getattr(record, name, None)

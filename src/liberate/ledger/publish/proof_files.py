@@ -38,7 +38,7 @@ _INCLUSION = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedInclusion:
-    """What an inclusion proof shows: the log signed a tree in which this entry stands at this position."""
+    """What an inclusion proof shows: the log signed a tree in which this entry is at this position."""
 
     position: int
     entry: Entry

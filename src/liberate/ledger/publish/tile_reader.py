@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -35,12 +36,13 @@ from liberate.ledger.publish.tiles import (
     split_bundle,
     split_tile,
     tile_path,
+    tile_width,
     tiles_of,
 )
 from liberate.ledger.verification.findings import Finding, FindingCollector
 
 Read = Callable[[str], bytes | None]
-"""Gives the content of a file by its path within the export, or None where there is no such file."""
+"""Returns the content of a file by its path within the export, or None where there is no such file."""
 
 _LARGEST_FILE = TILE_WIDTH * (LENGTH_BYTES + MAX_ENTRY_BYTES)
 _TIME_LIMIT_S = 30
@@ -77,7 +79,7 @@ def verify_tiles(
     In a folder, the partial tiles of older checkpoints are checked too; a server cannot be asked for them.
 
     Args:
-        place: The folder, or the address, `http://...` or `https://...`, under which `checkpoint` and `tile/` lie.
+        place: The folder, or its address, `http://...` or `https://...`; it holds `checkpoint` and `tile/`.
         vkey: Verifier key of the log, from outside.
         kept: A checkpoint kept from before, which the ledger must continue.
         policy: Whose cosignatures the checkpoint must have.
@@ -90,6 +92,7 @@ def verify_tiles(
     remembered = None if kept is None else verify_checkpoint(kept, vkey)
     findings = FindingCollector()
     reader = _Reader(source(place), findings)
+
     checkpoint = reader.checkpoint(vkey, policy)
     if checkpoint is not None:
         reader.check(checkpoint)
@@ -97,18 +100,19 @@ def verify_tiles(
             reader.check_continues(remembered, checkpoint)
         if not _is_address(place):
             reader.check_parts(Path(place), checkpoint.size)
-    found = findings.listed()
+
+    listed = findings.listed()
     return TileVerificationReport(
-        ok=not found,
+        ok=not listed,
         origin=checkpoint.origin if checkpoint else None,
         entry_count=checkpoint.size if checkpoint else 0,
         root=checkpoint.root if checkpoint else None,
-        findings=found,
+        findings=listed,
     )
 
 
 class _Reader:
-    """Reads tiles and notes what is wrong with them; holds a few tiles at a time."""
+    """Reads tiles and notes what is wrong with them; keeps a few tiles in memory."""
 
     def __init__(self, read: Read, findings: FindingCollector) -> None:
         self._read = read
@@ -118,13 +122,11 @@ class _Reader:
 
     def checkpoint(self, vkey: str, policy: WitnessPolicy) -> Checkpoint | None:
         data = self._read(CHECKPOINT)
-        try:
+        with self._findings.checking(CHECKPOINT):
             if data is None:
                 raise LedgerError("is missing")
             return verify_cosigned_checkpoint(data.decode(errors="replace"), vkey, policy)
-        except LedgerError as error:
-            self._findings.add(CHECKPOINT, error.message)
-            return None
+        return None
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Check each tile against the entries or tiles below it, and the topmost ones against the signed root."""
@@ -162,75 +164,71 @@ class _Reader:
 
     def _check_entries(self, index: int, width: int) -> None:
         place, tile = tile_path(None, index, width), tile_path(0, index, width)
-        try:
+        with self._findings.checking(place):
             entries = split_bundle(self._read_tile_or_full(None, index, width), width)
-        except LedgerError as error:
-            self._findings.add(place, error.message)
-            return
-        try:
-            leaves = self._tile(0, index, width)
-        except LedgerError:  # found when the tile itself is checked
-            return
-        for position, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), start=index * TILE_WIDTH):
-            if merkle.leaf_hash(entry) != leaf:
-                self._findings.add(place, f"entry {position} does not hash to its leaf in {tile}, {leaf.hex()}")
+            with suppress(LedgerError):  # reported when the tile itself is checked
+                leaves = self._tile(0, index, width)
+                for position, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), start=index * TILE_WIDTH):
+                    if merkle.leaf_hash(entry) != leaf:
+                        self._findings.add(place, f"entry {position} does not hash to its leaf in {tile}, {leaf.hex()}")
 
     def _check_tile(self, level: int, index: int, width: int, size: int) -> None:
         place = tile_path(level, index, width)
-        try:
+        with self._findings.checking(place):
             calculated = merkle.root(self._tile(level, index, width))
-        except LedgerError as error:
-            self._findings.add(place, error.message)
-            return
-        if width < TILE_WIDTH:
-            return
-        above, at = divmod(index, TILE_WIDTH)
-        above_width = min(TILE_WIDTH, (size >> (level + 1) * TILE_HEIGHT) - above * TILE_WIDTH)
-        try:
-            stored = self._tile(level + 1, above, above_width)[at]
-        except LedgerError:  # found when that tile is checked
-            return
-        if calculated != stored:
-            parent = tile_path(level + 1, above, above_width)
-            self._findings.add(place, f"leads to {calculated.hex()}, hash {at} of {parent} is {stored.hex()}")
+            if width < TILE_WIDTH:
+                return
+
+            above, at = divmod(index, TILE_WIDTH)
+            above_width = tile_width(size, level + 1, above)
+            with suppress(LedgerError):  # reported when that tile is checked
+                stored = self._tile(level + 1, above, above_width)[at]
+                if calculated != stored:
+                    parent = tile_path(level + 1, above, above_width)
+                    self._findings.add(place, f"leads to {calculated.hex()}, hash {at} of {parent} is {stored.hex()}")
 
     def _check_root(self, checkpoint: Checkpoint, size: int, place: str) -> None:
-        try:
-            found = CompactRange.restore(checkpoint.size, node_in_tiles(self._tile, size)).root()
-        except LedgerError:  # found when the tile was checked
-            return
-        if found != checkpoint.root:
-            self._findings.add(place, f"signed root is {checkpoint.root.hex()}, the tiles lead to {found.hex()}")
+        with suppress(LedgerError):  # reported when the tile was checked
+            calculated = CompactRange.restore(checkpoint.size, node_in_tiles(self._tile, size)).root()
+            if calculated != checkpoint.root:
+                self._findings.add(place, f"leads to {calculated.hex()}, signed is {checkpoint.root.hex()}")
 
     def _check_part(self, place: str, data: bytes, level: int | None, index: int, width: int, current: int) -> None:
-        try:
+        with self._findings.checking(place):
             if level is None:
                 split_bundle(data, width)
             else:
                 split_tile(data, width)
-            is_beginning = self._read_tile_or_full(level, index, current).startswith(data)
-        except LedgerError as error:
-            self._findings.add(place, error.message)
-            return
-        if not is_beginning:
-            self._findings.add(place, f"differs from the beginning of {tile_path(level, index, current)}")
+            if not self._read_tile_or_full(level, index, current).startswith(data):
+                raise LedgerError(f"differs from the beginning of {tile_path(level, index, current)}")
 
     def _read_tile(self, level: int, index: int, width: int) -> list[Digest]:
         return split_tile(self._read_tile_or_full(level, index, width), width)
 
     def _read_tile_or_full(self, level: int | None, index: int, width: int) -> bytes:
-        """Read a tile or bundle; a partial one may have been replaced by the full one, of which it is the beginning."""
-        data = self._read(tile_path(level, index, width))
-        if data is not None:
-            return data
-        full = self._read(tile_path(level, index)) if width < TILE_WIDTH else None
-        if full is None:
+        data = read_tile_or_full(self._read, level, index, width)
+        if data is None:
             self._n_missing += 1
             raise LedgerError("is missing")
-        if level is not None:
-            return b"".join(split_tile(full, TILE_WIDTH)[:width])
-        entries = split_bundle(full, TILE_WIDTH)[:width]
-        return full[: sum(LENGTH_BYTES + len(entry) for entry in entries)]
+        return data
+
+
+def read_tile_or_full(read: Read, level: int | None, index: int, width: int) -> bytes | None:
+    """Return a tile or bundle, or None where there is none.
+
+    A partial one may have been replaced by the full one, of which it is the beginning.
+    """
+    data = read(tile_path(level, index, width))
+    if data is not None or width == TILE_WIDTH:
+        return data
+
+    full = read(tile_path(level, index))
+    if full is None:
+        return None
+    if level is not None:
+        return b"".join(split_tile(full, TILE_WIDTH)[:width])
+    entries = split_bundle(full, TILE_WIDTH)[:width]
+    return full[: sum(LENGTH_BYTES + len(entry) for entry in entries)]
 
 
 def _is_address(place: Path | str) -> bool:
@@ -238,7 +236,7 @@ def _is_address(place: Path | str) -> bool:
 
 
 def source(place: Path | str) -> Read:
-    """Give the files of an export.
+    """Return what reads the files of an export.
 
     Raises:
         LedgerError: there is no such folder.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liberate.crypto.note import Checkpoint, read_unverified
 from liberate.errors import LedgerError
-from liberate.ledger.publish.tile_reader import TileVerificationReport, source
+from liberate.ledger.publish.tile_reader import TileVerificationReport, read_tile_or_full, source
 from liberate.ledger.publish.tiles import CHECKPOINT, TILE_WIDTH, split_bundle, tile_path
 from liberate.ledger.verification.findings import Finding
 from liberate.ledger.witness.follower import Follower, ReadEntries
@@ -19,13 +19,10 @@ def entries_in_tiles(place: Path | str) -> ReadEntries:
     files = source(place)
 
     def bundle(index: int, width: int) -> list[bytes]:
-        data = files(tile_path(None, index, width))
-        if data is not None:
-            return split_bundle(data, width)
-        full = files(tile_path(None, index))  # a partial bundle goes when the full one comes
-        if full is None:
+        data = read_tile_or_full(files, None, index, width)
+        if data is None:
             raise LedgerError(f"{tile_path(None, index, width)} is missing")
-        return split_bundle(full, TILE_WIDTH)[:width]
+        return split_bundle(data, width)
 
     def read(begin: int, end: int) -> Generator[bytes, None, None]:
         note = files(CHECKPOINT)
@@ -40,7 +37,7 @@ def entries_in_tiles(place: Path | str) -> ReadEntries:
 
 
 def replay_tiles(place: Path | str, vkey: str, audit: TileVerificationReport) -> TileVerificationReport:
-    """Add to what a check of published tiles found what a replay of their entries by the rules finds.
+    """Return the report of a check of published tiles with what a replay of their entries by the rules finds.
 
     Args:
         place: As in `verify_tiles`.

@@ -1,7 +1,7 @@
 """A ledger as static files (C2SP tlog-tiles): whoever can read files can check it, with tools that are not ours.
 
 A tile holds the hashes of 256 subtrees of one size, side by side; the last tile of a level may be partial. Bundles of
-the entries lie beside the tiles of level 0. The checkpoint is written last, so it never speaks of what is not there.
+the entries are kept beside the tiles of level 0. The checkpoint is written last, so it never covers what is not there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ExportReport:
     """What an export holds now.
 
     Attributes:
-        path: Where it lies.
+        path: Its folder or file.
         entry_count: Entries under its checkpoint.
         root: Root of the tree over them.
     """
@@ -59,15 +59,18 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
     """
     text, checkpoint = checkpoint_for_publication(ledger, note)
     folder.mkdir(parents=True, exist_ok=True)
+
     with _sole_writer(folder):
         old = _exported_size(ledger, folder, checkpoint)
         for index, width in tiles_of(checkpoint.size, 0, old):
             _write_bundle(ledger, folder, index, width)
+
         for level in range(1, level_count(checkpoint.size)):
             for index, width in tiles_of(checkpoint.size, level, old):
                 first = index * TILE_WIDTH
                 hashes = [ledger.node(level * TILE_HEIGHT, first + i) for i in range(width)]
                 _write_tile(ledger, folder, level, index, hashes)
+
         _check_root(folder, checkpoint)
         os.sync()  # in a power failure the checkpoint must not outlive the tiles
         write_atomic(folder / CHECKPOINT, text.encode())
@@ -75,7 +78,7 @@ def export_tiles(ledger: Ledger, folder: Path, note: str | None = None) -> Expor
 
 
 def tile_path(level: int | None, index: int, width: int = TILE_WIDTH) -> str:
-    """Give the path of a tile, or of a bundle of entries if the level is None.
+    """Return the path of a tile, or of a bundle of entries if the level is None.
 
     Args:
         level: 0 for the leaves' hashes; each further level covers 256 times as many entries.
@@ -90,20 +93,25 @@ def tile_path(level: int | None, index: int, width: int = TILE_WIDTH) -> str:
 
 
 def tiles_of(size: int, level: int, old: int = 0) -> Iterator[tuple[int, int]]:
-    """Give index and width of each tile of a level that a tree of `size` entries has and one of `old` had not."""
+    """Yield index and width of each tile of a level that a tree of `size` entries has and one of `old` had not."""
     count, before = size >> level * TILE_HEIGHT, old >> level * TILE_HEIGHT
     if count > before:
         for index in range(before // TILE_WIDTH, -(-count // TILE_WIDTH)):
-            yield index, min(TILE_WIDTH, count - index * TILE_WIDTH)
+            yield index, tile_width(size, level, index)
+
+
+def tile_width(size: int, level: int, index: int) -> int:
+    """Return how many hashes a tile has in a tree of `size` entries, at most 256."""
+    return min(TILE_WIDTH, (size >> level * TILE_HEIGHT) - index * TILE_WIDTH)
 
 
 def level_count(size: int) -> int:
-    """Give how many levels of tiles a tree of `size` entries has."""
+    """Return how many levels of tiles a tree of `size` entries has."""
     return -(-size.bit_length() // TILE_HEIGHT)
 
 
 def split_tile(data: bytes, width: int) -> list[Digest]:
-    """Give the hashes of a tile.
+    """Return the hashes of a tile.
 
     Raises:
         LedgerError: there are more or fewer.
@@ -114,7 +122,7 @@ def split_tile(data: bytes, width: int) -> list[Digest]:
 
 
 def split_bundle(data: bytes, width: int) -> list[bytes]:
-    """Give the entries of a bundle.
+    """Return the entries of a bundle.
 
     Raises:
         LedgerError: there are more or fewer, or the last one is cut short.
@@ -133,10 +141,10 @@ def split_bundle(data: bytes, width: int) -> list[bytes]:
 
 
 def node_in_tiles(tile: Callable[[int, int, int], Sequence[Digest]], size: int) -> Node:
-    """Give the nodes of a tree from its tiles.
+    """Return what finds the nodes of a tree in its tiles.
 
     Args:
-        tile: Gives the hashes of the tile with this level, index and width.
+        tile: Returns the hashes of the tile with this level, index and width.
         size: Number of entries of the tree.
     """
 
@@ -144,20 +152,21 @@ def node_in_tiles(tile: Callable[[int, int, int], Sequence[Digest]], size: int) 
         tile_level, height = divmod(level, TILE_HEIGHT)
         first = index << height
         at, place = divmod(first, TILE_WIDTH)
-        width = min(TILE_WIDTH, (size >> tile_level * TILE_HEIGHT) - at * TILE_WIDTH)
-        return merkle.root(tile(tile_level, at, width)[place : place + (1 << height)])
+        hashes = tile(tile_level, at, tile_width(size, tile_level, at))
+        return merkle.root(hashes[place : place + (1 << height)])
 
     return node
 
 
 def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
-    """Give how many entries the folder holds already, after checking that they are the ledger's first ones."""
+    """Return how many entries the folder holds already, after checking that they are the ledger's first ones."""
     try:
         text = (folder / CHECKPOINT).read_bytes().decode(errors="replace")
     except FileNotFoundError:
         if not {"tile", f"{CHECKPOINT}.draft"}.issuperset(os.listdir(folder)):
             raise LedgerError(f"{folder} holds something else than an export", hint="give an empty folder") from None
         return 0
+
     hint = "export into a new folder and keep both: checkpoints that contradict each other are evidence"
     try:
         old = verify_checkpoint(text, ledger.state.founding.log_vkey)
@@ -173,21 +182,19 @@ def _exported_size(ledger: Ledger, folder: Path, checkpoint: Checkpoint) -> int:
 def _write_bundle(ledger: Ledger, folder: Path, index: int, width: int) -> None:
     """Write a bundle and its tile of level 0."""
     first = index * TILE_WIDTH
-    found = list(ledger.entries(first, first + width))
-    if [position for position, _ in found] != list(range(first, first + width)):
+    entries = list(ledger.entries(first, first + width))
+    if [position for position, _ in entries] != list(range(first, first + width)):
         raise LedgerError(f"entries are missing among {first} to {first + width - 1}", hint="liberate ledger verify")
-    bundle = b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for _, entry in found)
-    _write(folder / tile_path(None, index, width), bundle)
-    _forget_parts(folder, None, index, width)
-    _write_tile(ledger, folder, 0, index, [merkle.leaf_hash(entry) for _, entry in found])
+    bundle = b"".join(len(entry).to_bytes(LENGTH_BYTES, "big") + entry for _, entry in entries)
+    _write(folder, None, index, width, bundle)
+    _write_tile(ledger, folder, 0, index, [merkle.leaf_hash(entry) for _, entry in entries])
 
 
 def _write_tile(ledger: Ledger, folder: Path, level: int, index: int, hashes: Sequence[Digest]) -> None:
-    path = tile_path(level, index, len(hashes))
     if len(hashes) == TILE_WIDTH and merkle.root(hashes) != ledger.node((level + 1) * TILE_HEIGHT, index):
-        raise LedgerError(f"the ledger's own hashes contradict each other at {path}", hint="liberate ledger verify")
-    _write(folder / path, b"".join(hashes))
-    _forget_parts(folder, level, index, len(hashes))
+        path = tile_path(level, index)
+        raise LedgerError(f"the ledger's hashes contradict each other at {path}", hint="liberate ledger verify")
+    _write(folder, level, index, len(hashes), b"".join(hashes))
 
 
 def _check_root(folder: Path, checkpoint: Checkpoint) -> None:
@@ -196,30 +203,28 @@ def _check_root(folder: Path, checkpoint: Checkpoint) -> None:
     def tile(level: int, index: int, width: int) -> list[Digest]:
         return split_tile((folder / tile_path(level, index, width)).read_bytes(), width)
 
-    found = CompactRange.restore(checkpoint.size, node_in_tiles(tile, checkpoint.size)).root()
-    if found != checkpoint.root:
+    calculated = CompactRange.restore(checkpoint.size, node_in_tiles(tile, checkpoint.size)).root()
+    if calculated != checkpoint.root:
         raise LedgerError(
-            f"the tiles lead to root {found.hex()}, signed is {checkpoint.root.hex()}", hint="liberate ledger verify"
+            f"the tiles lead to {calculated.hex()}, signed is {checkpoint.root.hex()}", hint="liberate ledger verify"
         )
 
 
-def _forget_parts(folder: Path, level: int | None, index: int, width: int) -> None:
-    """Delete the partial forms of a tile that is full now; as long as it is not, older checkpoints need them."""
-    if width == TILE_WIDTH:
-        shutil.rmtree(f"{folder / tile_path(level, index)}.p", ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a tile whole or not at all; one with the same content stays as it is.
+def _write(folder: Path, level: int | None, index: int, width: int, data: bytes) -> None:
+    """Write a tile or bundle whole or not at all; one with the same content stays as it is.
 
     All tiles are made durable together, before the checkpoint.
     """
-    if path.is_file() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(data)
-    draft.replace(path)
+    path = folder / tile_path(level, index, width)
+    if not (path.is_file() and path.read_bytes() == data):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_bytes(data)
+        draft.replace(path)
+
+    # Only now: as long as a tile is not full, older checkpoints need its partial forms.
+    if width == TILE_WIDTH:
+        shutil.rmtree(f"{path}.p", ignore_errors=True)
 
 
 @contextmanager

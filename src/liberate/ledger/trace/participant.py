@@ -120,7 +120,7 @@ class ParticipantTrace:
         What was accepted before may be used after. Nothing is accepted after: the rules refuse it, and the history,
         which is complete, would show it here.
         """
-        answers = [found for found in self.contributions if _is_used_after(found, self.withdrawal)]
+        answers = [answer for answer in self.contributions if _is_used_after(answer, self.withdrawal)]
         copies = [
             use.contribution
             for use in self.uses

@@ -35,6 +35,7 @@ def backup(
         raise LedgerError(f"there is no ledger in {folder}")
     if to.exists():
         raise LedgerError(f"{to} exists already", hint="backups are never overwritten: choose another folder")
+
     with tables.translated():
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.partial-", dir=to.parent))
@@ -44,6 +45,8 @@ def backup(
             if not audit.ok:
                 first = audit.findings[0]
                 raise LedgerError(f"not backed up: {first.place}: {first.reason}", hint="liberate ledger verify")
+
+            # What is in the copy must be durable before the copy has its name.
             fsync_path(partial / tables.LEDGER_FILE)
             fsync_path(partial)
             partial.rename(to)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from liberate.database import FAILURES
+from liberate.errors import LedgerError
 from liberate.ledger.log.tables import Row
 
 _MAX_FINDINGS = 1_000
@@ -31,20 +32,20 @@ class FindingCollector:
     """Collects findings, the first thousand of them word for word."""
 
     def __init__(self) -> None:
-        self._found: list[Finding] = []
+        self._findings: list[Finding] = []
         self._unlisted = 0
 
     def add(self, place: str, reason: str) -> None:
         """Note a finding."""
-        if len(self._found) < _MAX_FINDINGS:
-            self._found.append(Finding(place, reason))
+        if len(self._findings) < _MAX_FINDINGS:
+            self._findings.append(Finding(place, reason))
         else:
             self._unlisted += 1
 
     def listed(self) -> tuple[Finding, ...]:
-        """Give the findings; the last one says how many were left out."""
+        """Return the findings; the last one says how many were left out."""
         more = [Finding("ledger", f"{self._unlisted} more findings are not listed")] if self._unlisted else []
-        return (*self._found, *more)
+        return (*self._findings, *more)
 
     @contextmanager
     def reading(self, place: str) -> Iterator[None]:
@@ -53,6 +54,14 @@ class FindingCollector:
             yield
         except FAILURES as error:
             self.add(place, f"cannot be read: {error}")
+
+    @contextmanager
+    def checking(self, place: str) -> Iterator[None]:
+        """Turn an error of the ledger into a finding."""
+        try:
+            yield
+        except LedgerError as error:
+            self.add(place, error.message)
 
 
 class RowComparison:
@@ -81,17 +90,15 @@ class RowComparison:
 
     def expect(self, row: Row) -> None:
         """Compare the row that should come next; rows must be given in the order of their keys."""
-        if self._head is not None and is_same(self._head, row):
-            self._head = next(self._rows, None)
-            return
         key = self._key(row)
         while self._head is not None and self._key(self._head) < key:
             self._report_extra(self._head)
-        if not self._is_readable:
-            return
+
         if self._head is None or self._key(self._head) > key:
-            self._findings.add(self._place(row), "is missing")
+            if self._is_readable:
+                self._findings.add(self._place(row), "is missing")
             return
+
         difference = describe_difference(self._columns, self._head, row)
         if difference:
             self._findings.add(self._place(row), difference)
@@ -127,18 +134,11 @@ class RowComparison:
         return f"{self._table} {'/'.join(map(str, self._key(row)))}"
 
 
-def is_same(found: Row, wanted: Row) -> bool:
-    """Tell whether two rows are equal in values and types."""
-    return found == wanted and [*map(type, found)] == [*map(type, wanted)]
-
-
-def describe_difference(columns: Sequence[str], found: Row, wanted: Row) -> str:
-    """Say in which column two rows differ, in value or type; empty when in none."""
-    if is_same(found, wanted):
-        return ""
-    if len(found) != len(wanted):
-        return f"{len(found)} columns, wanted {len(wanted)}"
-    for name, one, other in zip(columns, found, wanted, strict=True):
+def describe_difference(columns: Sequence[str], stored: Row, wanted: Row) -> str:
+    """Return in which column two rows differ, in value or type; empty when in none."""
+    if len(stored) != len(wanted):
+        return f"{len(stored)} columns, wanted {len(wanted)}"
+    for name, one, other in zip(columns, stored, wanted, strict=True):
         if type(one) is not type(other) or one != other:
             return f"{name} is {_short(one)}, wanted {_short(other)}"
     return ""

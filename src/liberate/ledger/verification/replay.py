@@ -37,7 +37,7 @@ _BATCH = 250
 _BYTES_AHEAD = 4_000_000
 """Entries whose signatures are verified ahead of the replay."""
 _WORTH_PROCESSES = 10_000
-"""Entries from which on processes of their own verify signatures."""
+"""Entries from which on other processes verify signatures."""
 _ENTRY_COLUMNS = ("position", "entry", "kind", "author", "seq")
 
 
@@ -62,7 +62,7 @@ class _Batch:
         return sum(len(entry.data) for entry in self.entries if entry)
 
     def keys(self) -> list[bytes | None]:
-        """Wait until they are verified; give of each entry the key that signed it, or None."""
+        """Wait until they are verified, and return for each entry the key that signed it, or None."""
         verdicts = self.verdicts.result() if self.verdicts else verify_batch(self.claims)
         return [claim.public if is_true else None for claim, is_true in zip(self.claims, verdicts, strict=True)]
 
@@ -74,6 +74,7 @@ class Replay:
     """Follows the entries from the first to the last.
 
     Attributes:
+        findings: What is wrong.
         state: What the rules make of them, up to the first one that does not follow.
         is_following: Whether all entries have followed so far.
         edge: Tree over all stored entries.
@@ -83,6 +84,7 @@ class Replay:
     """
 
     def __init__(self, findings: FindingCollector, verified: VerifiedPrefix | None) -> None:
+        self.findings = findings
         self.state = verified.state if verified else State()
         self.edge = CompactRange(verified.size, verified.roots) if verified else CompactRange()
         self.begin = self.edge.size
@@ -90,7 +92,6 @@ class Replay:
         self.is_following = True
         self.about: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
         self.remembered_root = EMPTY_ROOT
-        self._findings = findings
         self._is_dense = True
         self._announced = {number: principal.key for number, principal in enumerate(self.state.principals)}
 
@@ -100,9 +101,10 @@ class Replay:
         """Check all entries to come and the nodes over them."""
         last = connection.execute("SELECT max(position) FROM entry").fetchone()[0]
         size = last + 1 if isinstance(last, int) else 0
-        nodes = RowComparison(connection, "node", ("position", "level"), self._findings, begin=self.begin)
+        nodes = RowComparison(connection, "node", ("position", "level"), self.findings, begin=self.begin)
         n_processes = 2 if size - self.begin >= _WORTH_PROCESSES else 0
-        with self._findings.reading("entry"), _without_cycle_search(), ExitStack() as stack:
+
+        with self.findings.reading("entry"), _without_cycle_search(), ExitStack() as stack:
             verifiers = stack.enter_context(closing(SignatureVerifierPool(n_processes))) if n_processes else None
             for batch in self._batches(connection, verifiers):
                 for row, entry, key in zip(batch.rows, batch.entries, batch.keys(), strict=True):
@@ -111,14 +113,15 @@ class Replay:
                         self.remembered_root = self.edge.root()
                 if progress:
                     progress(self.edge.size, size)
+
         if self._is_dense:
             nodes.end()
         if self.is_following and self.state.block_size != self.state.size:
-            self._findings.add(f"entry {self.state.size - 1}", "no block ends the last batch")
+            self.findings.add(f"entry {self.state.size - 1}", "no block ends the last batch")
         if size < self.begin:
-            self._findings.add("entry", f"the ledger was cut short: {size} entries are left of {self.begin}")
+            self.findings.add("entry", f"the ledger was cut short: {size} entries are left of {self.begin}")
         if not self.edge.size:
-            self._findings.add("entry", "there are no entries")
+            self.findings.add("entry", "there are no entries")
 
     def _batches(self, connection: sqlite3.Connection, verifiers: SignatureVerifierPool | None) -> Iterator[_Batch]:
         """Read entries and have their signatures verified some megabytes before they are replayed."""
@@ -127,24 +130,28 @@ class Replay:
         cursor = connection.execute(statement, (self.begin, self.begin))
         ahead: deque[_Batch] = deque()
         n_bytes = 0
+
         while rows := cursor.fetchmany(_BATCH):
             entries = [self._decode(row) for row in rows]
             claims = [self._claim(entry) for entry in entries]
             verdicts = verifiers.submit(claims) if verifiers else None
             ahead.append(_Batch(rows, entries, claims, verdicts))
             n_bytes += ahead[-1].n_bytes
+
             while ahead and (n_bytes > _BYTES_AHEAD or verifiers is None):
                 n_bytes -= ahead[0].n_bytes
                 yield ahead.popleft()
         yield from ahead
 
     def _claim(self, entry: Entry | None) -> SignatureClaim:
-        """Give what an entry's signature says, if its author's key is the one that was announced last.
+        """Return what an entry's signature says, if its author's key is the one that was announced last.
 
         Whether it is, the rules decide: they are told by whose key the signature is.
         """
         if entry is None:
             return _NO_CLAIM
+
+        # The key before this entry: an entry that announces a key is signed by another one.
         author_key = self._announced.get(entry.record.author, ZERO)
         match entry.record:
             case Genesis(registrars=registrars, log_vkey=log_vkey):
@@ -157,29 +164,30 @@ class Replay:
                 self._announced[number] = key
             case _:
                 pass
+
         return SignatureClaim(author_key, signed_bytes(entry.body), entry.signature)
 
     def _decode(self, row: Row) -> Entry | None:
         position, data = int(row[0]), row[1]
         place = f"entry {position}"
         if not isinstance(data, bytes):
-            self._findings.add(place, "holds no bytes")
+            self.findings.add(place, "holds no bytes")
             return None
         try:
             entry = decode_entry(data)
         except RefusedEntry as refused:
-            self._findings.add(place, str(refused))
+            self.findings.add(place, str(refused))
             return None
         difference = describe_difference(_ENTRY_COLUMNS, row, tables.entry_row(position, entry))
         if difference:
-            self._findings.add(place, difference)
+            self.findings.add(place, difference)
         return entry
 
     def _take(self, row: Row, entry: Entry | None, verified_by: bytes | None, nodes: RowComparison) -> None:
         position, data = int(row[0]), row[1]
         wanted = self.edge.size
         if self._is_dense and position != wanted:
-            self._findings.add(f"entry {min(position, wanted)}", f"position {position} follows {wanted - 1}")
+            self.findings.add(f"entry {min(position, wanted)}", f"position {position} follows {wanted - 1}")
             self._is_dense = self.is_following = False
         if entry is None:
             self.is_following = False
@@ -198,14 +206,14 @@ class Replay:
             try:
                 apply_entry(self.state, entry, position, verified_by=verified_by)
             except RefusedEntry as refused:
-                self._findings.add(f"entry {position}", str(refused))
+                self.findings.add(f"entry {position}", str(refused))
                 self.is_following = False
         elif (
             entry.record.author < len(self.state.principals)
             and verified_by is None
             and not verify_signatures(self.state, [entry])
         ):
-            self._findings.add(f"entry {position}", "the signature is wrong, or the sequence is not a new one")
+            self.findings.add(f"entry {position}", "the signature is wrong, or the sequence is not a new one")
 
 
 @contextmanager

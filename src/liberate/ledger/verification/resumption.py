@@ -1,6 +1,6 @@
 """What an auditor keeps of a ledger in which nothing was found: enough to check only what is appended later.
 
-The file is the auditor's own and is believed: whoever can change it can make the next check overlook something.
+The file belongs to the auditor and is believed: whoever can change it can make the next check overlook something.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def save(path: Path, verified: VerifiedPrefix) -> None:
 
 
 def load(path: Path) -> VerifiedPrefix | None:
-    """Read the file, or give None when there is none.
+    """Return what the file holds, or None when there is no file.
 
     Raises:
         LedgerError: it was not written by `save` of this version.

@@ -32,7 +32,7 @@ from liberate.ledger.verification.resumption import VerifiedPrefix, load, save
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationReport:
-    """What a full check found.
+    """The result of a full check.
 
     Attributes:
         ok: Nothing is wrong.
@@ -72,8 +72,7 @@ def verify_ledger(
         folder: The ledger's folder.
         key: The log's verifier key, known from elsewhere.
         checkpoint: A signed note that was kept: the ledger must still hold what it held then.
-        resume: A file of the auditor's own. What it says was verified is not read again; where it does not exist,
-            everything is. It is written when nothing was found.
+        resume: File of what was verified before and is not read again; without it all is. Written if nothing is found.
         progress: Is called again and again.
 
     Raises:
@@ -84,39 +83,32 @@ def verify_ledger(
         raise LedgerError(f"there is no ledger in {folder}")
     if key is not None:
         parse_verifier_key(key)
-    findings = FindingCollector()
-    replay = Replay(findings, load(resume) if resume else None)
-    with findings.reading(tables.LEDGER_FILE), closing(tables.connect(folder, mode="ro")) as connection:
+
+    replay = Replay(FindingCollector(), load(resume) if resume else None)
+    with replay.findings.reading(tables.LEDGER_FILE), closing(tables.connect(folder, mode="ro")) as connection:
         # text that is no longer UTF-8 must be read, to be found different
         connection.text_factory = lambda data: str(data, "utf-8", "surrogateescape")
         connection.execute("BEGIN")
-        _check_layout(connection, findings)
-        with ThreadPoolExecutor(1) as pool:
-            damages = None if replay.begin else pool.submit(_damages, folder)
-            remembered = _open_remembered(connection, checkpoint, key, findings)
-            replay.run(connection, remembered, progress)
-        for damage in damages.result() if damages else ():
-            findings.add(tables.LEDGER_FILE, damage)
-        _check_remembered(connection, remembered, replay, findings)
-        _check_about(connection, replay, findings)
-        _check_principals(connection, replay, findings)
-        _check_evidence(connection, replay, findings)
-        _check_newest_checkpoint(connection, replay, findings)
-    audit = _outcome(key, replay, findings)
-    if audit.ok and resume:
+        _check_layout(connection, replay.findings)
+        remembered = _open_remembered(connection, checkpoint, key, replay.findings)
+        _check_rows(connection, folder, remembered, replay, progress)
+
+    report = _report(key, replay)
+    if report.ok and resume:
         with tables.translated():
             save(resume, VerifiedPrefix(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
-    return audit
+    return report
 
 
-def _outcome(key: str | None, replay: Replay, findings: FindingCollector) -> VerificationReport:
+def _report(key: str | None, replay: Replay) -> VerificationReport:
     genesis = replay.state.genesis
     log_vkey = genesis.log_vkey if genesis else None
     if key is not None and key != log_vkey:
-        findings.add("entry 0", f"the log's key is {log_vkey}, wanted {key}")
-    found = findings.listed()
+        replay.findings.add("entry 0", f"the log's key is {log_vkey}, wanted {key}")
+
+    listed = replay.findings.listed()
     return VerificationReport(
-        ok=not found,
+        ok=not listed,
         trusted=key is not None and key == log_vkey,
         simulated=genesis.simulated if genesis else None,
         entry_count=replay.edge.size,
@@ -124,11 +116,33 @@ def _outcome(key: str | None, replay: Replay, findings: FindingCollector) -> Ver
         origin=genesis.origin if genesis else None,
         key_id=key_id(parse_verifier_key(log_vkey).public) if log_vkey else None,
         resumed_at=replay.begin,
-        findings=found,
+        findings=listed,
     )
 
 
-# --- the file and what is derived ------------------------------------------------------------------------------------
+# --- the file, its entries and what is derived -----------------------------------------------------------------------
+
+
+def _check_rows(
+    connection: sqlite3.Connection,
+    folder: Path,
+    remembered: Checkpoint | None,
+    replay: Replay,
+    progress: EntryProgress | None,
+) -> None:
+    """Replay the entries, and compare all else that is stored or was remembered with what the replay has left."""
+    # An auditor who goes on from an earlier check does not want to wait until the whole file is read.
+    with ThreadPoolExecutor(1) as pool:
+        damages = None if replay.begin else pool.submit(_damages, folder)
+        replay.run(connection, remembered, progress)
+    for damage in damages.result() if damages else ():
+        replay.findings.add(tables.LEDGER_FILE, damage)
+
+    _check_remembered(connection, remembered, replay)
+    _check_about(connection, replay)
+    _check_principals(connection, replay)
+    _check_evidence(connection, replay)
+    _check_newest_checkpoint(connection, replay)
 
 
 def _check_layout(connection: sqlite3.Connection, findings: FindingCollector) -> None:
@@ -138,16 +152,17 @@ def _check_layout(connection: sqlite3.Connection, findings: FindingCollector) ->
         findings.add(tables.LEDGER_FILE, f"the layout is {layout}, wanted {tables.LAYOUT_VERSION}")
     with closing(sqlite3.connect(":memory:")) as sample:
         tables.create_tables(sample)
-        wanted, found = _schema(sample), _schema(connection)
-    for name in sorted(wanted.keys() | found.keys()):
+        wanted = _schema(sample)
+    stored = _schema(connection)
+    for name in sorted(wanted.keys() | stored.keys()):
         if name not in wanted:
             findings.add(f"schema {name}", "does not belong to a ledger")
-        elif found.get(name) != wanted[name]:
-            findings.add(f"schema {name}", f"is {found.get(name)}, wanted {wanted[name]}")
+        elif stored.get(name) != wanted[name]:
+            findings.add(f"schema {name}", f"is {stored.get(name)}, wanted {wanted[name]}")
 
 
 def _damages(folder: Path) -> list[str]:
-    """Give what is unsound about the file's pages and indexes; runs beside the replay, on a connection of its own."""
+    """Return what is unsound about the file's pages and indexes; opens another connection, to run in another thread."""
     try:
         with closing(tables.connect(folder, mode="ro")) as connection:
             messages = [str(message) for (message,) in connection.execute("PRAGMA integrity_check")]
@@ -157,30 +172,30 @@ def _damages(folder: Path) -> list[str]:
 
 
 def _schema(connection: sqlite3.Connection) -> dict[str, Row]:
-    """Give the definitions of tables and indexes by name."""
+    """Return the definitions of tables and indexes by name."""
     rows = connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master")
     return {str(name): tuple(definition) for name, *definition in rows}
 
 
-def _check_about(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
+def _check_about(connection: sqlite3.Connection, replay: Replay) -> None:
     """Compare, principal by principal, whose history the rows say an entry belongs to."""
     stored: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
-    with findings.reading("about"):
+    with replay.findings.reading("about"):
         statement = "SELECT principal, position FROM about WHERE position >= ? OR ? = 0 ORDER BY 1, 2"
         for principal, position in connection.execute(statement, (replay.begin, replay.begin)):
             if type(principal) is int and type(position) is int:
                 stored[principal] = chain(stored[principal], position)
             else:
-                findings.add(f"about {principal!r}/{position!r}", "the key is no integer")
+                replay.findings.add(f"about {principal!r}/{position!r}", "the key is no integer")
     numbers = stored.keys() | replay.about.keys()
     wrong = {number for number in numbers if stored.get(number) != replay.about.get(number)}
     if wrong:
-        with findings.reading("about"):
-            _locate_about(connection, wrong, replay.begin, findings)
+        with replay.findings.reading("about"):
+            _locate_about(connection, wrong, replay.begin, replay.findings)
 
 
 def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, findings: FindingCollector) -> None:
-    """Say which rows about some principals are missing, and which should not be there."""
+    """Report which rows about some principals are missing, and which should not be there."""
     wanted: defaultdict[int, set[int]] = defaultdict(set)
     for position, data in connection.execute("SELECT position, entry FROM entry WHERE position >= ?", (begin,)):
         for number in wrong.intersection(_concerned(data)):
@@ -189,8 +204,8 @@ def _locate_about(connection: sqlite3.Connection, wrong: set[int], begin: int, f
         rows = connection.execute(
             "SELECT position FROM about WHERE principal = ? AND (position >= ? OR ? = 0)", (number, begin, begin)
         )
-        found = {position for (position,) in rows if type(position) is int}
-        for position in sorted(wanted[number] ^ found):
+        stored = {position for (position,) in rows if type(position) is int}
+        for position in sorted(wanted[number] ^ stored):
             reason = "is missing" if position in wanted[number] else "does not follow from the entries"
             findings.add(f"about {number}/{position}", reason)
 
@@ -202,45 +217,41 @@ def _concerned(data: object) -> list[int]:
         return []
 
 
-def _check_principals(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
+def _check_principals(connection: sqlite3.Connection, replay: Replay) -> None:
     """Compare the state leaves, if the replay came to its end."""
     if not replay.is_following:
-        findings.add("principal", "not compared: the entries could not be replayed to the end")
+        replay.findings.add("principal", "not compared: the entries could not be replayed to the end")
         return
-    rows = RowComparison(connection, "principal", ("number",), findings)
+    rows = RowComparison(connection, "principal", ("number",), replay.findings)
     for number, principal in enumerate(replay.state.principals):
         rows.expect(tables.principal_row(number, principal))
     rows.end()
 
 
-def _check_evidence(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
+def _check_evidence(connection: sqlite3.Connection, replay: Replay) -> None:
     """Check that each refused entry that is kept contradicts an accepted one."""
     statement = (
         "SELECT evidence.author, evidence.seq, evidence.entry, entry.position, entry.entry"
         " FROM evidence LEFT JOIN entry USING (author, seq) ORDER BY 1, 2"
     )
-    with findings.reading("evidence"):
+    with replay.findings.reading("evidence"):
         for author, seq, second, position, first in connection.execute(statement):
-            try:
+            with replay.findings.checking(f"evidence {author}/{seq}"):
                 if not isinstance(first, bytes) or author >= len(replay.state.principals):
                     raise ProofMismatch("contradicts no entry")
                 key = replay.state.key_at(author, position)
                 check_equivocation(key, decode_entry(first), decode_entry(second))
-            except LedgerError as error:
-                findings.add(f"evidence {author}/{seq}", str(error))
 
 
-def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay, findings: FindingCollector) -> None:
+def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay) -> None:
     """Check that there is one note, the log's, over exactly the stored entries."""
-    with findings.reading("checkpoint"):
+    with replay.findings.reading("checkpoint"):
         rows = connection.execute("SELECT number, note FROM checkpoint").fetchall()
         if [number for number, _ in rows] != [0]:
-            findings.add("checkpoint 0", f"is not the only row: there are {len(rows)}")
+            replay.findings.add("checkpoint 0", f"is not the only row: there are {len(rows)}")
         elif replay.state.genesis is not None:
-            try:
+            with replay.findings.checking("checkpoint 0"):
                 _check_note(rows[0][1], replay.state.genesis, replay.edge)
-            except InvalidRecord as error:
-                findings.add("checkpoint 0", error.message)
 
 
 def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
@@ -248,9 +259,9 @@ def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
         note = data.decode() if isinstance(data, bytes) else ""
     except UnicodeDecodeError as error:
         raise InvalidRecord("the note is not UTF-8") from error
-    found = verify_checkpoint(note, genesis.log_vkey)
-    if found.size != edge.size or found.root != edge.root():
-        raise InvalidRecord(f"is over {found.size} entries and root {found.root.hex()}, not over the stored entries")
+    newest = verify_checkpoint(note, genesis.log_vkey)
+    if newest.size != edge.size or newest.root != edge.root():
+        raise InvalidRecord(f"is over {newest.size} entries and root {newest.root.hex()}, not over the stored entries")
     if note.rpartition("\n\n")[2].count("\n") != 1:
         raise InvalidRecord("holds other signatures than the log's")
 
@@ -258,13 +269,10 @@ def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
 def _open_remembered(
     connection: sqlite3.Connection, note: str | None, key: str | None, findings: FindingCollector
 ) -> Checkpoint | None:
-    if note is None:
-        return None
-    try:
-        return verify_checkpoint(note, key or _stored_log_vkey(connection))
-    except LedgerError as error:
-        findings.add("remembered checkpoint", error.message)
-        return None
+    if note is not None:
+        with findings.checking("remembered checkpoint"):
+            return verify_checkpoint(note, key or _stored_log_vkey(connection))
+    return None
 
 
 def _stored_log_vkey(connection: sqlite3.Connection) -> str:
@@ -274,19 +282,15 @@ def _stored_log_vkey(connection: sqlite3.Connection) -> str:
     return record.log_vkey
 
 
-def _check_remembered(
-    connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay, findings: FindingCollector
-) -> None:
+def _check_remembered(connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay) -> None:
     if remembered is None:
         return
-    try:
+    with replay.findings.checking("remembered checkpoint"):
         if remembered.size > replay.edge.size:
-            found = f"{replay.edge.size} entries are left of {remembered.size}"
-            raise ProofMismatch(f"the ledger was cut short: {found}")
+            left = f"{replay.edge.size} entries are left of {remembered.size}"
+            raise ProofMismatch(f"the ledger was cut short: {left}")
         if 0 < remembered.size < replay.begin:
             proof = consistency_proof(remembered.size, replay.begin, partial(tables.read_node, connection))
             verify_consistency(remembered.size, replay.begin, proof, remembered.root, replay.begin_root)
         elif remembered.root != (replay.begin_root if remembered.size == replay.begin else replay.remembered_root):
             raise ProofMismatch(f"the first {remembered.size} entries are not those of then")
-    except LedgerError as error:
-        findings.add("remembered checkpoint", error.message)

@@ -18,7 +18,7 @@ from liberate.ledger.rules.transition import apply_entry, verify_signatures
 _BATCH = 1_000
 
 ReadEntries = Callable[[int, int], Generator[bytes, None, None]]
-"""Gives the entries of [begin, end), or fewer where the copy ends; raises LedgerError where it cannot be read."""
+"""Yields the entries of [begin, end), or fewer where the copy ends; raises LedgerError where it cannot be read."""
 
 
 def entries_in_folder(folder: Path) -> ReadEntries:
@@ -37,7 +37,7 @@ class Follower:
 
     Args:
         vkey: The log's verifier key, which the genesis must name.
-        read: Gives the entries.
+        read: Yields the entries.
     """
 
     def __init__(self, vkey: str, read: ReadEntries) -> None:

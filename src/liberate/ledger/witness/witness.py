@@ -1,8 +1,8 @@
 """A witness: cosigns a log's checkpoints, each only when it continues the one before (C2SP tlog-witness).
 
-`Witness.add_checkpoint` takes the body of a request and gives the answer, `Witness.newest` what anybody may read; HTTP
-is put around them elsewhere. What it has cosigned is durable before a cosignature leaves, so that it never contradicts
-itself, wherever it is killed.
+`Witness.add_checkpoint` takes the body of a request and returns the answer, `Witness.newest` what anybody may read;
+HTTP is put around them elsewhere. What it has cosigned is durable before a cosignature leaves, so that it never
+contradicts itself, wherever it is killed.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class CosignedCheckpoints(SqliteStore):
         super().__init__(folder / "witness.sqlite", _SCHEMA, is_shared=True)
 
     def latest(self, origin: str) -> Checkpoint | None:
-        """Give the largest checkpoint cosigned for a log."""
+        """Return the largest checkpoint cosigned for a log."""
         select = "SELECT size, root FROM cosigned WHERE origin = ? ORDER BY size DESC LIMIT 1"
         row = self._row(select, (origin,))
         return None if row is None else Checkpoint(origin, row[0], Digest(row[1]))
 
     def note(self, origin: str, size: int) -> str | None:
-        """Give the note cosigned at a size."""
+        """Return the note cosigned at a size."""
         select = "SELECT note FROM cosigned WHERE origin = ? AND size = ?"
         row = self._row(select, (origin, size))
         return None if row is None else str(row[0])
@@ -95,7 +95,7 @@ class Witness:
         key: Its key, used for nothing else.
         logs: Verifier keys of the logs.
         folder: Where its state lies, and `evidence/` of logs that contradict themselves.
-        now: Gives seconds since 1970-01-01 UTC.
+        now: Returns seconds since 1970-01-01 UTC.
         followers: By origin: replays a log's entries, so that a cosignature vouches for the state roots too.
     """
 
@@ -130,7 +130,7 @@ class Witness:
             return rejected.answer
 
     def newest(self, origin: str) -> AddCheckpointResponse:
-        """Give the newest checkpoint cosigned for a log, cosigned again now; may be called from several threads."""
+        """Return the newest checkpoint cosigned for a log, cosigned again now; may be called from several threads."""
         with self._lock:
             known = self._cosigned.latest(origin)
             note = None if known is None else self._cosigned.note(origin, known.size)
@@ -149,16 +149,16 @@ class Witness:
         checkpoint = self._open(submission.note)
         if submission.old > checkpoint.size:
             raise _Rejected(400, f"old size {submission.old} is above the checkpoint's {checkpoint.size}")
+
         known = self._cosigned.latest(checkpoint.origin)
         self._compare(checkpoint, submission.note)
-        size = 0 if known is None else known.size
-        if submission.old != size:
-            raise _conflict(size)
+        if submission.old != (known.size if known else 0):
+            raise self._conflict(checkpoint.origin)
         _check_continues(known, checkpoint, submission.proof)
         self._replay(checkpoint)
+
         if not self._cosigned.advance(known, checkpoint, submission.note):
-            latest = self._cosigned.latest(checkpoint.origin)
-            raise _conflict(0 if latest is None else latest.size)
+            raise self._conflict(checkpoint.origin)
         return checkpoint
 
     def _open(self, note: str) -> Checkpoint:
@@ -179,8 +179,12 @@ class Witness:
         if earlier is not None and read_unverified(earlier).root != checkpoint.root:
             path = split_view.keep_evidence(self._folder / "evidence", split_view.evidence_same_size(earlier, note))
             _logger.warning("%s has signed two roots for size %d: %s", checkpoint.origin, checkpoint.size, path)
-            latest = self._cosigned.latest(checkpoint.origin)
-            raise _conflict(0 if latest is None else latest.size)
+            raise self._conflict(checkpoint.origin)
+
+    def _conflict(self, origin: str) -> _Rejected:
+        """Return the answer to a request that does not start from the newest checkpoint."""
+        latest = self._cosigned.latest(origin)
+        return _Rejected(409, str(latest.size if latest else 0), SIZE_TYPE)
 
     def _replay(self, checkpoint: Checkpoint) -> None:
         follower = self._followers.get(checkpoint.origin)
@@ -201,10 +205,6 @@ def _decoded(body: bytes) -> AddCheckpointRequest:
         return AddCheckpointRequest.decode(body)
     except InvalidRecord as error:
         raise _Rejected(400, error.message) from error
-
-
-def _conflict(size: int) -> _Rejected:
-    return _Rejected(409, str(size), SIZE_TYPE)
 
 
 def _check_continues(known: Checkpoint | None, checkpoint: Checkpoint, proof: Sequence[Digest]) -> None:
