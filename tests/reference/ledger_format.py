@@ -1,4 +1,4 @@
-"""A second reader of ledger format 1 and of its published files, written from docs/reference alone.
+"""A second reader of ledger format 2 and of its published files, written from docs/reference alone.
 
 Slow and plain; shares no code with the package. Checks stand in the order of the format's pages and raise their reason
 codes.

@@ -55,16 +55,16 @@ def show(folder: Folder, participant: Participant, as_json: JsonFlag = False) ->
     from liberate.runs.folder import load_run
     from liberate.runs.keys import show_key
 
-    found = show_key(load_run(folder), participant)
+    keys = show_key(load_run(folder), participant)
     if as_json:
-        print_json(found)
+        print_json(keys)
         return
-    fields = fields_of(found)
-    history = fields.pop("history")
+    fields = fields_of(keys)
+    del fields["history"]
     print_pairs(fields)
     print()
     columns = ("position", "act", "signed_by", "key_id")
-    print_table(columns, [[change[column] for column in columns] for change in history])
+    print_table(columns, [[getattr(step, column) for column in columns] for step in keys.history])
 
 
 @app.command()

@@ -43,7 +43,7 @@ class Ledger(Protocol):
         """Append entries as one block, durable on return.
 
         Returns:
-            For each entry its position, or why it was refused. An entry that is in the log already gives its first
+            For each entry its position, or why it was refused. An entry that is in the log already has its first
             position, so an append that a crash interrupted can be repeated. Without a new entry, no block is made.
         """
         ...

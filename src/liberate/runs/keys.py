@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any, assert_never
+from dataclasses import asdict, dataclass
+from typing import Literal, assert_never
 
 from liberate.crypto.signing import key_id
 from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
@@ -16,17 +17,78 @@ from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, device_of, find_participant
 
 
-def show_key(run: Run, participant: str) -> dict[str, Any]:
-    """Show a participant's key, and every one before it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantKey:
+    """A participant's present key; keys of the `--json` output of `liberate keys`.
+
+    Attributes:
+        number: Of the participant on the ledger.
+        user_id: In the data set; None of somebody who was erased.
+        key_id: Of the present key.
+        public_key: In base64.
+        status: Whether signatures by it count.
+    """
+
+    number: int
+    user_id: str | None
+    key_id: str
+    public_key: str
+    status: Literal["active", "revoked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStep:
+    """An entry that gave a participant a key, or took it away.
+
+    Attributes:
+        position: Of the entry.
+        act: What happened.
+        signed_by: Number of the entry's author.
+        key_id: Of the key that the participant has had from there on; None if revoked.
+        public_key: The same key in base64; None if revoked.
+    """
+
+    position: int
+    act: KeyChangeKind | Literal["enrolment"]
+    signed_by: int
+    key_id: str | None
+    public_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyHistory(ParticipantKey):
+    """A participant's key, and every one before it.
+
+    Attributes:
+        under_way: Whether a change of key was interrupted.
+        history: Oldest first.
+    """
+
+    under_way: bool
+    history: tuple[KeyStep, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedKey(ParticipantKey):
+    """What came of a change of key.
+
+    Attributes:
+        act: What was done.
+        position: Of its entry.
+        published: Whether enough witnesses have cosigned the checkpoint that covers it.
+    """
+
+    act: KeyChangeKind
+    position: int
+    published: bool
+
+
+def show_key(run: Run, participant: str) -> KeyHistory:
+    """Return a participant's key, and every one before it.
 
     Args:
         run: A run, in training or not.
         participant: Number, id of the present or a former key, or user:ID.
-
-    Returns:
-        The keys of `liberate keys show --json`: the person; `public_key`, base64; `status`, active or revoked;
-        `under_way`, whether a change of key was broken off; `history`, oldest first, each with its position, what
-        happened, who signed it, and the key that the person has had from there on, None if revoked.
 
     Raises:
         LiberateError: Nobody has that name.
@@ -35,13 +97,14 @@ def show_key(run: Run, participant: str) -> dict[str, Any]:
         person = find_participant(reader.ledger, reader.devices, participant)
         under_way = {slot for slot, _ in reader.devices.pending_key_changes()}
         device = reader.devices.find(number=person.number)
-        return _described(reader.ledger, person) | {
-            "under_way": device is not None and device.slot in under_way,
-            "history": _history(reader.ledger, person.number),
-        }
+        return KeyHistory(
+            **asdict(_present(reader.ledger, person)),
+            under_way=device is not None and device.slot in under_way,
+            history=_history(reader.ledger, person.number),
+        )
 
 
-def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]:
+def change_key(run: Run, participant: str, act: KeyChangeKind) -> ChangedKey:
     """Rotate, revoke or recover a participant's key; the same call again ends one that was broken off.
 
     In a simulation the new key follows from the seed and the ledger's root, else it is the system's.
@@ -51,10 +114,6 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
         participant: Number, id of the present or a former key, or user:ID.
         act: What is to be done; the founder's key of the run signs a recovery.
 
-    Returns:
-        The person and the key as in `show_key`; the `act` and its `position`; `published`, whether enough witnesses
-        have cosigned the checkpoint that covers it.
-
     Raises:
         LiberateError: Nobody has that name, a training is going on, an answer waits, or the ledger refuses.
     """
@@ -62,12 +121,10 @@ def change_key(run: Run, participant: str, act: KeyChangeKind) -> dict[str, Any]
         person = find_participant(session.ledger, session.devices, participant)
         finished = [change for change in session.finished if (change.number, change.act) == (person.number, act)]
         change = finished[0] if finished else _carry_out(session, person.number, act)
-        is_published = session.try_to_publish()
-        return _described(session.ledger, person) | {
-            "act": act,
-            "position": change.position,
-            "published": is_published,
-        }
+
+        published = session.try_to_publish()
+        present = asdict(_present(session.ledger, person))
+        return ChangedKey(**present, act=act, position=change.position, published=published)
 
 
 def _carry_out(session: FederationSession, number: int, act: KeyChangeKind) -> KeyChange:
@@ -85,33 +142,35 @@ def _carry_out(session: FederationSession, number: int, act: KeyChangeKind) -> K
             assert_never(act)
 
 
-def _described(ledger: Ledger, person: Participant) -> dict[str, Any]:
+def _present(ledger: Ledger, person: Participant) -> ParticipantKey:
     principal = ledger.state.principals[person.number]
-    return {
-        "number": person.number,
-        "user_id": person.user_id,
-        "key_id": key_id(principal.key),
-        "public_key": b64encode(principal.key).decode(),
-        "status": "revoked" if principal.is_revoked else "active",
-    }
+    return ParticipantKey(
+        number=person.number,
+        user_id=person.user_id,
+        key_id=key_id(principal.key),
+        public_key=b64encode(principal.key).decode(),
+        status="revoked" if principal.is_revoked else "active",
+    )
 
 
-def _history(ledger: Ledger, number: int) -> list[dict[str, Any]]:
+def _history(ledger: Ledger, number: int) -> tuple[KeyStep, ...]:
     steps: list[RecordedEntry[Enrol | KeyRecord]] = [*entries(ledger, Enrol, about=number)]
     steps += entries(ledger, KeyRecord, about=number)
-    return [_step(step) for step in steps if step.record.number == number]
+    return tuple(_step(step) for step in steps if step.record.number == number)
 
 
-def _step(step: RecordedEntry[Enrol | KeyRecord]) -> dict[str, Any]:
+def _step(step: RecordedEntry[Enrol | KeyRecord]) -> KeyStep:
     record = step.record
+    act: KeyChangeKind | Literal["enrolment"]
     if isinstance(record, Enrol):
         act, public = "enrolment", bytes(record.key)
     else:
         act, public = kind_of_key_change(record), b"" if record.key is None else record.key.public
-    return {
-        "position": step.position,
-        "act": act,
-        "signed_by": record.author,
-        "key_id": key_id(public) if public else None,
-        "public_key": b64encode(public).decode() or None,
-    }
+
+    return KeyStep(
+        position=step.position,
+        act=act,
+        signed_by=record.author,
+        key_id=key_id(public) if public else None,
+        public_key=b64encode(public).decode() or None,
+    )

@@ -189,51 +189,63 @@ def plan_run(
         PrivacyError: Epsilon is too small for so many rounds.
         SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
-    mode = settings.privacy.mode
     _check_statistic(settings)
     _check_sharing(settings, has_pool=pool_levels is not None)
     pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
-    if pool is not None and pool.follows == "bias":
-        n_features += pool.n_factors + 1
     settings = _trimmed(settings)
-    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
-    stages: tuple[PlannedStage, ...]
+
+    stages: tuple[PlannedStage, ...] = ()
     reasons: tuple[str, ...] = ()
-    match mode:
+    match settings.privacy.mode:
         case "device":
             settings = replace(settings, model=replace(settings.model, n_factors=0))
-            stages = ()
-        case "plain":
-            statistic, solver = build_method(settings.model, n_items, noisy=False)
-            rounds = _rounds(settings, statistic, _PLAIN_ROUNDS.get(statistic.name, 1))
-            stages = (
-                PlannedStage(stage=RoundMethod(statistic, Plain(trimmed_nano=trimmed_nano), solver), rounds=rounds),
-            )
-        case "local":
-            statistic, solver = build_method(settings.model, n_items, noisy=True)
-            rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS)
-            mechanism = calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
-            stages = (PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds),)
+        case "plain" | "local":
+            stages = (_stage(settings, n_items),)
         case "distributed":
-            chosen = allocate_budget(
-                settings.model.objective,
-                n_participants=n_participants,
-                n_items=n_items,
-                n_features=n_features,
-                epsilon=_epsilon(settings),
-                delta=settings.privacy.delta,
-                honest_fraction=settings.privacy.honest_fraction,
-                n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
-            )
+            if pool is not None and pool.follows == "bias":
+                n_features += pool.n_factors + 1
+            chosen = _budget(settings, n_participants, n_items, n_features, has_pool=pool is not None)
             if pool is not None and "bias" not in chosen.shares:
-                rounds, n_directions = chosen.moments_rounds, chosen.n_directions
-                pool = replace(pool, follows="moments", moments_rounds=rounds, n_directions=n_directions)
+                pool = _followed_by_moments(pool, chosen)
             stages = _distributed(settings, chosen, n_participants, n_items, n_features)
             reasons = chosen.reasons
         case other:
             assert_never(other)
     return Plan(
         settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool, reasons=reasons
+    )
+
+
+def _followed_by_moments(pool: PoolLearner, chosen: BudgetAllocation) -> PoolLearner:
+    return replace(pool, follows="moments", moments_rounds=chosen.moments_rounds, n_directions=chosen.n_directions)
+
+
+def _stage(settings: Settings, n_items: int) -> PlannedStage:
+    """Return the only stage where a coordinator sees every upload: as it is, or noised on the device."""
+    is_noisy = settings.privacy.mode == "local"
+    statistic, solver = build_method(settings.model, n_items, noisy=is_noisy)
+    rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS if is_noisy else _PLAIN_ROUNDS.get(statistic.name, 1))
+    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
+    mechanism = (
+        calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
+        if is_noisy
+        else Plain(trimmed_nano=trimmed_nano)
+    )
+    return PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds)
+
+
+def _budget(
+    settings: Settings, n_participants: int, n_items: int, n_features: int, *, has_pool: bool
+) -> BudgetAllocation:
+    return allocate_budget(
+        settings.model.objective,
+        n_participants=n_participants,
+        n_items=n_items,
+        n_features=n_features,
+        epsilon=_epsilon(settings),
+        delta=settings.privacy.delta,
+        honest_fraction=settings.privacy.honest_fraction,
+        n_senders=_arranged_senders(settings, n_participants) if has_pool else 0,
     )
 
 
@@ -295,7 +307,7 @@ def _check_statistic(settings: Settings) -> None:
 
 
 def _trimmed(settings: Settings) -> Settings:
-    """Return settings whose sums can be trimmed if they are to be: each number by itself, so no moments and no pairs.
+    """Return settings whose sums can be trimmed where they are to be: number by number, so no moments and no pairs.
 
     Raises:
         SettingsError: In this mode, or for this statistic, they cannot.
@@ -319,7 +331,7 @@ def _trimmed(settings: Settings) -> Settings:
 def _distributed(
     settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int
 ) -> tuple[PlannedStage, ...]:
-    """Return each release of a design with its mechanism and its solver."""
+    """Return the releases of an allocation, each with its mechanism and its solver."""
     stages = []
     for name, share in chosen.shares.items():
         statistic, clip_norm = _release(name, chosen, n_items, n_features)
@@ -340,7 +352,7 @@ def _distributed(
 
 
 def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int) -> tuple[Statistic, float]:
-    """Return a statistic of a design, and the norm that one person's part is clipped to."""
+    """Return a statistic of an allocation, and the norm that one person's part is clipped to."""
     match name:
         case "bias":
             return BiasSums(n_items), BIAS_NORM

@@ -49,16 +49,40 @@ _COPIED = (
 )
 
 
+_UNUSED = "no model that this run's last one goes back to has used their data"
+_LEARNED_AGAIN = "the models of the new run are what they would be had these people never taken part"
+_ESTIMATED = "the models of the new run hold what the estimate has left of these people"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Departed:
+    """Who has withdrawn everything, and what a run's models owe them.
+
+    Attributes:
+        participants: Their numbers.
+        shaped: Versions, ascending, of the last model and its ancestors that used their data.
+        copies_used: Whether any of these models used copies of anybody's ratings.
+        clean: Version of the last model before those.
+        origin: That model; None where its file is gone, or it is one of constants.
+    """
+
+    participants: frozenset[int]
+    shaped: tuple[int, ...]
+    copies_used: bool
+    clean: int
+    origin: Model | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unlearned:
     """What was done to forget people; the keys of `liberate unlearn --json`.
 
     Attributes:
-        people: Numbers of those who have withdrawn everything.
+        participants: Numbers of those who have withdrawn everything.
         models: Versions among the ancestors of the run's last model, it included, that used their data; of a private
             run, those that used copies they gave.
         method: What was done; None: there was nothing to do.
-        started_from: Version of the model that the new run goes on with; 0: one of constants.
+        started_from: Version of the model that the new run continues from; 0: one of constants.
         proved: Models of the new run and its ancestors whose people were proved to be others; None beside `fast`.
         seconds: From the estimate, where there is one, to the last model on the ledger; without proofs and figures.
         words: What that means.
@@ -93,7 +117,7 @@ def unlearn(
 ) -> Unlearned:
     """Forget those who have withdrawn everything, by a further run of the federation without them.
 
-    The same call goes on with a further run that was killed.
+    The same call continues a further run that was killed.
 
     Args:
         run: A finished run.
@@ -107,57 +131,80 @@ def unlearn(
         LiberateError: Nobody has withdrawn, or the run is not finished.
         SettingsError: The fast way does not exist for what the run learned.
     """
+    departed = _departed(run, progress)
+    if isinstance(departed, Unlearned):
+        return departed
+
+    begin = time.perf_counter()
+    settings, start = _start(run, departed, method, progress)
+    estimating = time.perf_counter() - begin
+
+    result = train(settings, out, ledger=run.home, start=start, progress=progress)
+    unlearned = _unlearned(departed, method, load_run(out), estimating + result.seconds)
+    if not measure:
+        return unlearned
+
+    progress("measuring")
+    before, after = _distances(run, load_run(out), departed, is_exact=method == "exact")
+    return replace(unlearned, distance_before=before, distance_after=after)
+
+
+def _departed(run: Run, progress: Progress) -> _Departed | Unlearned:
+    """Return who has left and which models they shaped, or the answer where nothing is to be learned again.
+
+    Raises:
+        LiberateError: Nobody has withdrawn everything.
+    """
     result, mode = run.result, run.settings.privacy.mode
     with closing(run.open_ledger()) as ledger:
-        participants = frozenset(
-            number for number, person in enumerate(ledger.state.principals) if person.has_withdrawn
-        )
+        principals = enumerate(ledger.state.principals)
+        participants = frozenset(number for number, principal in principals if principal.has_withdrawn)
         if not participants:
             raise LiberateError("nobody has withdrawn everything: there is nobody to forget")
-        names = tuple(sorted(participants))
+
         progress("looking for the last model without them")
-        last = run.record.first_version + result.rounds
-        ancestors = list(_ancestors(ledger, last, run))
-        is_private = mode in _KEPT
-        shaped = tuple(sorted(each.version for each in ancestors if participants & each.exposed(is_private)))
+        is_private, names = mode in _KEPT, tuple(sorted(participants))
+        ancestors = list(_ancestors(ledger, run.record.first_version + result.rounds, run))
+        shaped = tuple(sorted(model.version for model in ancestors if participants & model.exposed(is_private)))
         if is_private and not (shaped and mode == "device"):
             words = _COPIED if shaped else _KEPT[mode]
             return Unlearned(participants=names, models=shaped, words=words, epsilon=result.epsilon, delta=result.delta)
         if not shaped:
-            return Unlearned(
-                participants=names, words="no model that this run's last one goes back to has used their data"
-            )
+            return Unlearned(participants=names, words=_UNUSED)
+
         clean = shaped[0] - 1
-        origin = _load(run, ledger, clean)
-    settings, begin = _settings(run), time.perf_counter()
-    if method == "fast":
-        if any(each.copied for each in ancestors):
-            raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
-        settings = replace(settings, federation=replace(settings.federation, rounds=1))
-        start = StartingPoint(_estimate(run, participants, clean, progress), last)
-    else:
-        start = StartingPoint(origin, clean if origin else 0)
-    estimating = time.perf_counter() - begin
-    result = train(settings, out, ledger=run.home, start=start, progress=progress)
-    new = load_run(out)
-    found = Unlearned(
-        participants=names,
-        models=shaped,
+        return _Departed(
+            participants=participants,
+            shaped=shaped,
+            copies_used=any(model.copied for model in ancestors),
+            clean=clean,
+            origin=_load(run, ledger, clean),
+        )
+
+
+def _start(run: Run, departed: _Departed, method: Method, progress: Progress) -> tuple[Settings, StartingPoint]:
+    """Return the settings of the further run and what it starts from."""
+    settings = _settings(run)
+    if method == "exact":
+        return settings, StartingPoint(departed.origin, departed.clean if departed.origin else 0)
+
+    one_round = replace(settings, federation=replace(settings.federation, rounds=1))
+    return one_round, StartingPoint(_estimate(run, departed, progress), run.record.first_version + run.result.rounds)
+
+
+def _unlearned(departed: _Departed, method: Method, new: Run, seconds: float) -> Unlearned:
+    """Say what the further run has done; of the exact way with a proof."""
+    is_exact = method == "exact"
+    return Unlearned(
+        participants=tuple(sorted(departed.participants)),
+        models=departed.shaped,
         method=method,
         started_from=new.record.started_from,
-        seconds=estimating + result.seconds,
-        words="the models of the new run are what they would be had these people never taken part",
-        result=result,
+        proved=_prove(new, departed.participants) if is_exact else None,
+        seconds=seconds,
+        words=_LEARNED_AGAIN if is_exact else _ESTIMATED,
+        result=new.result,
     )
-    if method == "fast":
-        found = replace(found, words="the models of the new run hold what the estimate has left of these people")
-    else:
-        found = replace(found, proved=_prove(new, participants))
-    if not measure:
-        return found
-    progress("measuring")
-    before, after = _distances(run, new, participants, clean, is_exact=method == "exact")
-    return replace(found, distance_before=before, distance_after=after)
 
 
 # --- what the ledger says ---------------------------------------------------------------------------------------------
@@ -183,9 +230,9 @@ class _Ancestor:
 
 
 def _ancestors(ledger: Ledger, version: int, run: Run) -> Iterator[_Ancestor]:
-    """Return the models from a version of a run back to the beginning, each proved.
+    """Yield the models from a version of a run back to the beginning, each proved.
 
-    What a run went on with is not on the ledger. The run's own folder says it; of another run it is taken to be the
+    What a run continued from is not on the ledger. The run's own folder says it; of another run it is taken to be the
     model that the federation had reached.
     """
     while version > 0:
@@ -219,9 +266,9 @@ def _prove(new: Run, participants: frozenset[int]) -> int:
     """Check that nobody of some people shaped a run's last model, and count the models on the way."""
     with closing(new.open_ledger()) as ledger:
         proved = 0
-        for each in _ancestors(ledger, new.record.first_version + new.result.rounds, new):
-            if participants & each.exposed(is_private=False):
-                raise LiberateError(f"model {each.version} has used data of somebody who was to be forgotten")
+        for model in _ancestors(ledger, new.record.first_version + new.result.rounds, new):
+            if participants & model.exposed(is_private=False):
+                raise LiberateError(f"model {model.version} has used data of somebody who was to be forgotten")
             proved += 1
         return proved
 
@@ -246,18 +293,23 @@ def _took_part(run: Run, names: Sequence[str], participants: frozenset[int]) -> 
     return took_part, np.array([numbers.get(name) in participants for name in names], np.bool_)
 
 
-def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Progress) -> Model:
+def _estimate(run: Run, departed: _Departed, progress: Progress) -> Model:
     """Return nearly the model before last as it would have been without some people."""
-    dataset = run.dataset()
-    own = run.split(dataset).train
-    statistic, solver = build_method(run.settings.model, own.n_items, noisy=False)
+    if departed.copies_used:
+        raise SettingsError("there is no fast way to forget copies that others learned from", hint="--method exact")
+
+    dataset, clean = run.dataset(), departed.clean
+    ratings = run.split(dataset).train
+    statistic, solver = build_method(run.settings.model, ratings.n_items, noisy=False)
     if not (isinstance(statistic, NormalEquations) and isinstance(solver, VariationalBayes)):
         raise SettingsError(
             f"there is no fast way to forget what {solver.name} has learned of {statistic.name}", hint="--method exact"
         )
-    took_part, are_leaving = _took_part(run, dataset.user_ids, participants)
-    everybody, leavers = own.select(np.flatnonzero(took_part)), own.select(np.flatnonzero(took_part & are_leaving))
-    stayers = own.select(np.flatnonzero(took_part & ~are_leaving))
+
+    took_part, are_leaving = _took_part(run, dataset.user_ids, departed.participants)
+    everybody = ratings.select(np.flatnonzero(took_part))
+    leavers = ratings.select(np.flatnonzero(took_part & are_leaving))
+    stayers = ratings.select(np.flatnonzero(took_part & ~are_leaving))
     last = run.record.first_version + run.result.rounds
     if clean < run.record.first_version or last - clean < 2 or not leavers.n_ratings:
         raise SettingsError(
@@ -265,6 +317,7 @@ def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Prog
             " devices",
             hint="--method exact",
         )
+
     progress("following the rounds without them")
     bases = [run.model(version) for version in range(clean, last - 1)]
     totals = [aggregate_statistics(statistic, base, everybody) for base in bases]
@@ -272,9 +325,7 @@ def _estimate(run: Run, participants: frozenset[int], clean: int, progress: Prog
     return unlearn_rounds(solver, bases, totals, sides, stayers, leavers)
 
 
-def _distances(
-    run: Run, new: Run, participants: frozenset[int], clean: int, *, is_exact: bool
-) -> tuple[float | None, float | None]:
+def _distances(run: Run, new: Run, departed: _Departed, *, is_exact: bool) -> tuple[float | None, float | None]:
     """Return how far a run's last model and a new one are from one learned again without some people.
 
     That is the new one itself where it was learned again; else it is learned in one place, from the same model in as
@@ -284,12 +335,14 @@ def _distances(
     split, old, last = run.split(dataset), run.model(), new.model()
     if old.n_items != last.n_items:
         return None, None
-    took_part, are_leaving = _took_part(run, dataset.user_ids, participants)
+
+    took_part, are_leaving = _took_part(run, dataset.user_ids, departed.participants)
     exact = last
     if not is_exact:
         statistic, solver = build_method(run.settings.model, old.n_items, noisy=False)
-        stayers, exact = split.train.select(np.flatnonzero(took_part & ~are_leaving)), run.model(clean)
-        for _ in range(clean, old.version):
+        stayers, exact = split.train.select(np.flatnonzero(took_part & ~are_leaving)), run.model(departed.clean)
+        for _ in range(departed.clean, old.version):
             exact = solver.solve(exact, aggregate_statistics(statistic, exact, stayers))
+
     before, after = (distance(model, exact, split.train, split.test, ~are_leaving) for model in (old, last))
     return before, after

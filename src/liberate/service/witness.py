@@ -41,7 +41,7 @@ class WitnessConfig:
     """How a witness is run.
 
     Attributes:
-        folder: Where its state lies; made if absent.
+        folder: Where its state is kept; made if absent.
         name: Its name, a schemeless URL.
         key: The file of its signing key.
         logs: Verifier keys of the logs whose checkpoints it cosigns.

@@ -60,7 +60,7 @@ def build(path: Path) -> dict[str, Any]:
             write_masked_rounds(ledger)
             described, refused = "one of everything", _bad_entries(ledger)
         return {
-            "description": f"A ledger of format 1 with {described}, and entries that do not follow its last one.",
+            "description": f"A ledger of format 2 with {described}, and entries that do not follow its last one.",
             "origin": ORIGIN,
             "log_vkey": LOG_VKEY,
             "entries": list(_entries(ledger)),

@@ -1,4 +1,4 @@
-"""The golden vectors of format 1: they never change, and whoever reads the format gets these bytes."""
+"""The golden vectors of format 2: they never change, and whoever reads the format gets these bytes."""
 
 from __future__ import annotations
 

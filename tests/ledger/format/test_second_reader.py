@@ -1,4 +1,4 @@
-"""A reader of format 1 that was written from its documentation alone agrees with ours, on what follows and what not."""
+"""A reader of format 2 that was written from its documentation alone agrees with ours, on what follows and what not."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_an_older_checkpoint_is_checked_by_a_proof(tmp_path: Path) -> None:
     other.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"\x84" * 100])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x84" * 100, b"\x81\xa6layout\xb3liberate/verified/0"])
 def test_a_file_that_says_nothing_is_an_error(kept: Path, content: bytes) -> None:
     kept.write_bytes(content)
 

@@ -48,7 +48,7 @@ SCHEMA = {
     ),
     "checkpoint": "CREATE TABLE checkpoint (number INTEGER PRIMARY KEY, note BLOB NOT NULL) STRICT",
 }
-"""Tables and indexes by name. A node lies at the position of the entry that completed it, level 1 and up."""
+"""Tables and indexes by name. A node is stored at the position of the entry that completed it, level 1 and up."""
 
 
 def entry_row(position: int, entry: Entry) -> Row:

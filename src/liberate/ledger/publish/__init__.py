@@ -1,4 +1,4 @@
-"""What a ledger gives away so that others can check it: checkpoints, tiles, proof files, tables.
+"""What a ledger publishes so that others can check it: checkpoints, tiles, proof files, tables.
 
 May import the ledger, crypto and the ground; nothing here decides what is accepted.
 """

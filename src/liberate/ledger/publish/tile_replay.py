@@ -36,18 +36,18 @@ def entries_in_tiles(place: Path | str) -> ReadEntries:
     return read
 
 
-def replay_tiles(place: Path | str, vkey: str, audit: TileVerificationReport) -> TileVerificationReport:
-    """Return the report of a check of published tiles with what a replay of their entries by the rules finds.
+def replay_tiles(place: Path | str, vkey: str, report: TileVerificationReport) -> TileVerificationReport:
+    """Return the report of a check of published tiles, with what a replay of their entries adds to it.
 
     Args:
         place: As in `verify_tiles`.
         vkey: Verifier key of the log, from outside.
-        audit: What `verify_tiles` found there.
+        report: What `verify_tiles` found there.
     """
-    if audit.origin is None or audit.root is None:
-        return audit
+    if report.origin is None or report.root is None:
+        return report
     try:
-        Follower(vkey, entries_in_tiles(place)).follow(Checkpoint(audit.origin, audit.entry_count, audit.root))
+        Follower(vkey, entries_in_tiles(place)).follow(Checkpoint(report.origin, report.entry_count, report.root))
     except LedgerError as error:
-        return replace(audit, ok=False, findings=(*audit.findings, Finding("entries", error.message)))
-    return audit
+        return replace(report, ok=False, findings=(*report.findings, Finding("entries", error.message)))
+    return report

@@ -13,7 +13,7 @@ MAX_PARTICIPANTS = 262_144
 
 
 def checked_participants(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
-    """Return the numbers that ranges stand for; refuse ranges that are out of order or could be written otherwise."""
+    """Return the numbers in ranges; refuse ranges that are out of order or could be written otherwise."""
     end = 0
     for part in parts:
         if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:

@@ -51,8 +51,8 @@ def _next_run(state: State, record: Round) -> RunState:
         return RunState(record.run, record.rounds, opened=1)
 
     if record.run != last.number or record.rounds != last.rounds:
-        found, wanted = f"run {record.run} of {record.rounds} rounds", f"run {last.number} of {last.rounds}"
-        raise refused("wrong_run", f"{found}, wanted {wanted}, or the next run")
+        wanted = f"run {last.number} of {last.rounds}, or the next run"
+        raise refused("wrong_run", f"run {record.run} of {record.rounds} rounds, wanted {wanted}")
     is_complete = last.rounds == last.opened
     refuse_if(is_complete, "run_complete", f"run {last.number} announced {last.rounds} rounds and had them")
     return RunState(last.number, last.rounds, last.opened + 1)

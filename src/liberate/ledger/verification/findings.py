@@ -29,7 +29,7 @@ class Finding:
 
 
 class FindingCollector:
-    """Collects findings, the first thousand of them word for word."""
+    """Collects findings, the first thousand of them in full."""
 
     def __init__(self) -> None:
         self._findings: list[Finding] = []

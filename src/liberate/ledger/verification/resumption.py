@@ -6,6 +6,7 @@ The file belongs to the auditor and is believed: whoever can change it can make 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -14,8 +15,6 @@ from liberate.errors import LedgerError
 from liberate.files import write_atomic
 from liberate.identifiers import Digest
 from liberate.ledger.rules.state import State
-
-_LAYOUT = "liberate/verified/1"
 
 
 class VerifiedPrefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +27,7 @@ class VerifiedPrefix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         state: What the rules made of them.
     """
 
-    layout: str = _LAYOUT
+    layout: Literal["liberate/verified/1"] = "liberate/verified/1"
     size: int
     roots: tuple[Digest, ...]
     state: State
@@ -46,21 +45,13 @@ def load(path: Path) -> VerifiedPrefix | None:
         LedgerError: it was not written by `save` of this version.
     """
     try:
-        data = path.read_bytes()
-        verified = msgspec.msgpack.decode(data, type=VerifiedPrefix, dec_hook=_tree)
+        return msgspec.msgpack.decode(path.read_bytes(), type=VerifiedPrefix, dec_hook=_tree)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    if verified.layout != _LAYOUT:
-        raise _unreadable(path, f"its layout is {verified.layout}, wanted {_LAYOUT}")
-    return verified
-
-
-def _unreadable(path: Path, reason: str) -> LedgerError:
-    return LedgerError(
-        f"{path} does not say what was verified: {reason}", hint="without the file, everything is verified again"
-    )
+        raise LedgerError(
+            f"{path} does not say what was verified: {error}", hint="without the file, everything is verified again"
+        ) from error
 
 
 def _levels(value: object) -> list[bytes]:

@@ -94,7 +94,7 @@ class Witness:
         name: The witness's name, a schemeless URL.
         key: Its key, used for nothing else.
         logs: Verifier keys of the logs.
-        folder: Where its state lies, and `evidence/` of logs that contradict themselves.
+        folder: Where its state is kept, and `evidence/` of logs that contradict themselves.
         now: Returns seconds since 1970-01-01 UTC.
         followers: By origin: replays a log's entries, so that a cosignature vouches for the state roots too.
     """
