@@ -79,5 +79,5 @@ for item in items:
 # %%
 private = liberate.configure("data.source=ml-100k", "privacy.mode=local", "privacy.epsilon=8")
 plan = liberate.plan_privacy(private)
-print(f"epsilon {plan['epsilon_basic']:g} in {plan['rounds']} rounds, signal to noise {plan['signal_to_noise']:.4f}")
-print(plan["warning"])
+print(f"epsilon {plan.epsilon_basic:g} in {plan.rounds} rounds, signal to noise {plan.signal_to_noise:.4f}")
+print(plan.warning)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from liberate.runs.evaluate import evaluate_run as evaluate
     from liberate.runs.evaluate import recommend
     from liberate.runs.folder import Run, load_run
-    from liberate.runs.privacy_report import forecast as plan_privacy
+    from liberate.runs.privacy_forecast import forecast as plan_privacy
     from liberate.runs.privacy_report import privacy_report as report_privacy
     from liberate.runs.run_record import Result
     from liberate.runs.train import train
@@ -74,7 +74,7 @@ _PLACES = {
     "fetch_data": "liberate.data.public_datasets:fetch",
     "load_data": "liberate.data.public_datasets:load",
     "load_run": "liberate.runs.folder:load_run",
-    "plan_privacy": "liberate.runs.privacy_report:forecast",
+    "plan_privacy": "liberate.runs.privacy_forecast:forecast",
     "received": "liberate.runs.actions:received",
     "recommend": "liberate.runs.evaluate:recommend",
     "report_privacy": "liberate.runs.privacy_report:privacy_report",

@@ -14,7 +14,7 @@ from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Round
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.runs.folder import load_run
-from liberate.runs.privacy_report import forecast
+from liberate.runs.privacy_forecast import forecast
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from tests.worlds import write_csv
@@ -75,7 +75,7 @@ def test_a_plan_says_why_and_looks_at_no_rating(tmp_path: Path, configure: Confi
     text = (tmp_path / "ratings.csv").read_text("utf-8")
     (tmp_path / "ratings.csv").write_text(text.replace(",5\n", ",1\n"), "utf-8")
 
-    assert found["reasons"][0].startswith("no Gram")
+    assert found.reasons[0].startswith("no Gram")
     assert forecast(settings) == found
 
 

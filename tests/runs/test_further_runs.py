@@ -207,8 +207,8 @@ def test_both_runs_answer_all_questions(runs: tuple[Run, Run]) -> None:
         assert len(own) == 3
         assert not own & set(held(run, "u05"))
         assert trace_participant(run, str(person.number)).complete is True
-        assert privacy_report(run)["rounds_joined_most"] == sum(each.result.rounds for each in runs)
-        assert privacy_report(run)["this_run"]["rounds_joined_most"] == run.result.rounds
+        assert privacy_report(run).rounds_joined_most == sum(each.result.rounds for each in runs)
+        assert privacy_report(run).this_run.rounds_joined_most == run.result.rounds
 
 
 def test_federation_and_runs_move_together(runs: tuple[Run, Run], tmp_path: Path) -> None:
@@ -352,13 +352,14 @@ def test_accounts_add_up_over_runs(tmp_path: Path, configure: Configure) -> None
 
     everybody, old, new = privacy_report(run), privacy_report(run, "user:u05"), privacy_report(run, "user:u35")
 
-    assert everybody["epsilon_basic"] == old["epsilon_basic"] == pytest.approx(6)
-    assert old["epsilon_pld"] <= 6
-    assert everybody["this_run"]["epsilon_basic"] == new["epsilon_basic"] == pytest.approx(2)
-    assert [(each["run"], each["epsilon"]) for each in old["by_run"]] == [(1, pytest.approx(4)), (2, pytest.approx(2))]
-    assert [(each["run"], each["epsilon"]) for each in new["by_run"]] == [(1, 0), (2, pytest.approx(2))]
-    assert everybody["ledger_epsilon_nano_most"] == pytest.approx(6 * 10**9)
-    assert new["user_id"] == "u35"
+    assert everybody.epsilon_basic == old.epsilon_basic == pytest.approx(6)
+    assert old.epsilon_pld is not None
+    assert old.epsilon_pld <= 6
+    assert everybody.this_run.epsilon_basic == new.epsilon_basic == pytest.approx(2)
+    assert [(charge.run, charge.epsilon) for charge in old.by_run] == [(1, pytest.approx(4)), (2, pytest.approx(2))]
+    assert [(charge.run, charge.epsilon) for charge in new.by_run] == [(1, 0), (2, pytest.approx(2))]
+    assert everybody.ledger_epsilon_nano_most == pytest.approx(6 * 10**9)
+    assert new.user_id == "u35"
 
 
 def test_run_that_an_account_does_not_allow_is_refused_before_anything_is_sent(
@@ -402,7 +403,7 @@ def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
 
     assert verify_ledger(tmp_path / "first" / "ledger").ok
     spent = privacy_report(load_run(tmp_path / "first"))
-    assert 4 * 10**9 < spent["ledger_epsilon_nano_most"] <= 6 * 10**9, "one round of three was still allowed"
+    assert 4 * 10**9 < spent.ledger_epsilon_nano_most <= 6 * 10**9, "one round of three was still allowed"
 
 
 def test_run_left_short_by_an_aborted_round_says_what_to_do(
@@ -434,9 +435,9 @@ def test_limit_is_worth_the_same_in_both_accounts(tmp_path: Path, configure: Con
 
     spent = privacy_report(load_run(tmp_path / "first"))
 
-    assert spent["ledger_epsilon_nano_limit"] == 5 * 10**9
-    assert spent["ledger_rho_nano_limit"] == rho_nano_limit(5, 1e-5)
-    assert 0 < spent["ledger_rho_nano_most"] < spent["ledger_rho_nano_limit"] < 2 * spent["ledger_rho_nano_most"]
+    assert spent.ledger_epsilon_nano_limit == 5 * 10**9
+    assert spent.ledger_rho_nano_limit == rho_nano_limit(5, 1e-5)
+    assert 0 < spent.ledger_rho_nano_most < spent.ledger_rho_nano_limit < 2 * spent.ledger_rho_nano_most
     with pytest.raises(BudgetExceeded, match=r"rho account.* worth epsilon [12].*at delta 1e-05"):
         train(configure(FIRST, *DISTRIBUTED), tmp_path / "second", ledger=tmp_path / "first")
 
@@ -468,8 +469,8 @@ def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure:
     assert run.record.left_out == tuple(f"u0{user}" for user in range(10))
     rounds = [record for record in records(run, "round") if isinstance(record, Round) and record.run == 2]
     assert all(len(list(numbers_in(record.cohort))) == 20 for record in rounds)
-    assert privacy_report(run, "user:u05")["epsilon_basic"] == pytest.approx(4)
-    assert privacy_report(run, "user:u15")["epsilon_basic"] == pytest.approx(4)
+    assert privacy_report(run, "user:u05").epsilon_basic == pytest.approx(4)
+    assert privacy_report(run, "user:u15").epsilon_basic == pytest.approx(4)
     with pytest.raises(BudgetExceeded, match="30 of 30 people"):
         train(configure(FIRST, *LOCAL), tmp_path / "third", ledger=tmp_path / "first")
 
@@ -493,8 +494,8 @@ def test_recovered_key_goes_on_with_the_same_number_and_account(tmp_path: Path, 
     assert after.number == before.number
     assert after.key_id != before.key_id
     assert count_commitments(third, before.number) == 2, "what the person rated meanwhile"
-    assert privacy_report(third, "user:u05")["epsilon_basic"] == pytest.approx(5), "no fresh budget"
-    assert privacy_report(third, "user:u06")["epsilon_basic"] == pytest.approx(6)
+    assert privacy_report(third, "user:u05").epsilon_basic == pytest.approx(5), "no fresh budget"
+    assert privacy_report(third, "user:u06").epsilon_basic == pytest.approx(6)
     assert verify_ledger(third.ledger_folder).ok
 
 
@@ -569,7 +570,7 @@ def test_unfinished_run_has_the_ledger_to_itself_until_it_is_given_up(tmp_path: 
     assert [r.reason for r in records(run, "aborted") if isinstance(r, Aborted)] == ["given_up"]
     assert verify_ledger(run.ledger_folder).ok
     assert run.record.run == 3
-    assert privacy_report(run, "user:u05")["by_run"][1]["epsilon"] > 0, "what was spent stays spent"
+    assert privacy_report(run, "user:u05").by_run[1].epsilon > 0, "what was spent stays spent"
     with pytest.raises(FederationError, match="has continued"):
         train(configure(SECOND, *LOCAL), tmp_path / "given-up", ledger=tmp_path / "first")
 
@@ -646,8 +647,8 @@ def test_further_run_in_which_nothing_leaves_a_device(tmp_path: Path, configure:
     run = load_run(tmp_path / "second")
     assert result.rounds == 0
     assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse)
-    assert privacy_report(run)["this_run"]["epsilon_basic"] == 0
-    assert privacy_report(run)["epsilon_basic"] is None, "the first run was not private"
+    assert privacy_report(run).this_run.epsilon_basic == 0
+    assert privacy_report(run).epsilon_basic is None, "the first run was not private"
     assert len(recommend(run, "user:u35", 3)[1]) == 3
 
 

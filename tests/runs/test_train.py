@@ -20,10 +20,12 @@ from liberate.model.model import Model
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import free_folder, load_run
 from liberate.runs.plan import plan_run
-from liberate.runs.privacy_report import forecast, privacy_report
+from liberate.runs.privacy_forecast import forecast
+from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
+from liberate.units import from_nano
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
 Configure = Callable[..., Settings]
@@ -95,7 +97,7 @@ def test_device_mode_sends_nothing(tmp_path: Path, configure: Configure) -> None
     assert len(trace.completeness.entries) == 2
     assert len(recommend(load_run(tmp_path / "run"), "user:u03", 3)[1]) == 3
     spent = privacy_report(load_run(tmp_path / "run"))
-    assert (spent["epsilon_basic"], spent["rounds_joined_most"]) == (0.0, 0)
+    assert (spent.epsilon_basic, spent.rounds_joined_most) == (0.0, 0)
 
 
 def test_plain_mode_promises_nothing(tmp_path: Path, configure: Configure) -> None:
@@ -103,9 +105,9 @@ def test_plain_mode_promises_nothing(tmp_path: Path, configure: Configure) -> No
 
     spent = privacy_report(load_run(tmp_path / "run"))
 
-    assert spent["epsilon_basic"] is None
-    assert "trusted" in spent["adversary"]
-    assert forecast(configure())["signal_to_noise"] is None
+    assert spent.epsilon_basic is None
+    assert "trusted" in spent.adversary
+    assert forecast(configure()).signal_to_noise is None
 
 
 def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) -> None:
@@ -115,9 +117,9 @@ def test_spending_is_read_from_the_ledger(tmp_path: Path, configure: Configure) 
     spent, planned = privacy_report(load_run(tmp_path / "run")), forecast(settings)
 
     for key in ("epsilon_basic", "epsilon_rdp", "epsilon_pld"):
-        assert spent[key] == pytest.approx(planned[key])
-        assert 0 < spent[key] <= 6
-    assert spent["ledger_epsilon_nano_most"] == pytest.approx(spent["epsilon_basic"] * 10**9, abs=3)
+        assert getattr(spent, key) == pytest.approx(getattr(planned, key))
+        assert 0 < getattr(spent, key) <= 6
+    assert from_nano(spent.ledger_epsilon_nano_most) == pytest.approx(spent.epsilon_basic, abs=3e-9)
 
 
 def test_run_that_no_account_allows_is_refused_before_anything_is_written(tmp_path: Path, configure: Configure) -> None:
@@ -167,7 +169,7 @@ def test_real_keys_make_another_ledger_each_time(tmp_path: Path, configure: Conf
     assert audit.ok
     assert audit.trusted
     assert not audit.simulated
-    assert "exact" in privacy_report(load_run(tmp_path / "a"))["sampler"]
+    assert "exact" in privacy_report(load_run(tmp_path / "a")).sampler
 
 
 def test_evaluation_agrees_with_the_result(tmp_path: Path, configure: Configure) -> None:
@@ -242,7 +244,7 @@ def test_masks_change_no_bit_of_a_run(tmp_path: Path, configure: Configure) -> N
         digests.append([path.read_bytes() for path in sorted((tmp_path / name / "model").glob("*.model"))])
         run = load_run(tmp_path / name)
         assert verify_ledger(run.folder / "ledger", key=run.verifier_key).ok
-        assert privacy_report(run)["masks"].startswith({"masked": "on every upload", "bare": "left out"}[name])
+        assert str(privacy_report(run).masks).startswith({"masked": "on every upload", "bare": "left out"}[name])
 
     assert len(digests[0]) > 1
     assert digests[0] == digests[1]

@@ -15,7 +15,7 @@ app = typer.Typer(help="What a run guarantees, and what it has spent.", no_args_
 @app.command()
 def plan(config: Config = None, data: Source = None, settings: Assignments = None, as_json: JsonFlag = False) -> None:
     """Predict epsilon and the signal-to-noise ratio from settings and public numbers, before anything is run."""
-    from liberate.runs.privacy_report import forecast
+    from liberate.runs.privacy_forecast import forecast
     from liberate.settings import resolve
 
     resolved = resolve(config, assignments(data, settings))

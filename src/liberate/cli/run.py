@@ -51,7 +51,8 @@ def train(
     """Train a federation on a signed ledger; the same command continues an interrupted run."""
     from liberate import report
     from liberate.runs.folder import free_folder, load_run
-    from liberate.runs.privacy_report import achieved_privacy, forecast_of
+    from liberate.runs.privacy_forecast import forecast_of
+    from liberate.runs.privacy_report import achieved_privacy
     from liberate.runs.train import train as train_run
     from liberate.settings import resolve
 
@@ -63,7 +64,7 @@ def train(
         progress("writing the report")
         run = load_run(folder)
         page = report.write(run)
-    warning = forecast_of(run)["warning"] if resolved.privacy.mode in ("local", "distributed") else None
+    warning = forecast_of(run).warning if resolved.privacy.mode in ("local", "distributed") else None
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     rest = {"privacy": achieved_privacy(run)} if as_json else {"report": page}

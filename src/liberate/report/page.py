@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import UNSET
 
 import liberate
 from liberate.files import write_atomic
@@ -18,7 +19,8 @@ from liberate.report.facts import LedgerFacts, ledger_facts, step, time_parts, w
 from liberate.report.flows import DrawnAnswer, flow_of
 from liberate.runs.evaluate import Evaluation, evaluate_run
 from liberate.runs.folder import Run
-from liberate.runs.privacy_report import forecast_of, privacy_report
+from liberate.runs.privacy_forecast import forecast_of
+from liberate.runs.privacy_report import PrivacyReport, privacy_report
 from liberate.settings import to_toml
 from liberate.tracing.answers import ParticipantAnswer
 from liberate.tracing.traces import trace_participant
@@ -115,25 +117,23 @@ def _learned(run: Run, evaluation: Evaluation) -> Mapping[str, object]:
 def _promised(run: Run) -> Mapping[str, object]:
     """Return what was promised before the run, and what it has spent."""
     spent, predicted = privacy_report(run), forecast_of(run)
-    privacy = spent | spent["this_run"]
-    joined = _joined(privacy["rounds_joined_least"], privacy["rounds_joined_most"])
-    signal = predicted["signal_to_noise"]
-    limits = {"ε": spent["ledger_epsilon_nano_limit"], "ρ": spent["ledger_rho_nano_limit"]}
+    privacy = replace(spent, **asdict(spent.this_run))
+    joined = _joined(privacy.rounds_joined_least, privacy.rounds_joined_most)
+    signal = predicted.signal_to_noise
+    limits = {"ε": spent.ledger_epsilon_nano_limit, "ρ": spent.ledger_rho_nano_limit}
     return {
-        "n_items": predicted["items"],
+        "n_items": predicted.items,
         "privacy": privacy,
         "promise": [
             *_promise(privacy, signal),
             ("Rounds joined", joined),
-            *_all_runs(len(spent["by_run"]), spent["epsilon_pld"], spent["delta"]),
+            *_all_runs(len(spent.by_run), spent.epsilon_pld, spent.delta),
         ],
-        "epsilon_words": _epsilon_words(
-            privacy["mode"], privacy["epsilon_pld"], privacy["delta"], is_pure=privacy["rho"] is None
-        ),
+        "epsilon_words": _epsilon_words(privacy.mode, privacy.epsilon_pld, privacy.delta, is_pure=privacy.rho is None),
         "joined": joined,
         "signal": signal,
-        "noise_warning": predicted["warning"],
-        "tuning": privacy["warning"],
+        "noise_warning": predicted.warning,
+        "tuning": privacy.warning,
         "limit": _limit(limits),
     }
 
@@ -151,15 +151,15 @@ def _traced(run: Run, ledger: LedgerFacts) -> Mapping[str, object]:
     }
 
 
-def _promise(privacy: Mapping[str, str], signal: float | None) -> list[tuple[str, str]]:
+def _promise(privacy: PrivacyReport, signal: float | None) -> list[tuple[str, str]]:
     """What was promised, by name: only what says something in this mode."""
     names = ["mode", "unit", "relation", "adversary", "mechanism"]
-    is_noisy = privacy["mode"] in ("local", "distributed")
-    rows = [(name.capitalize(), privacy[name]) for name in [*names, "sampler"][: None if is_noisy else -1]]
+    is_noisy = privacy.mode in ("local", "distributed")
+    rows = [(name.capitalize(), getattr(privacy, name)) for name in [*names, "sampler"][: None if is_noisy else -1]]
     if is_noisy:
         rows.append(("Signal to noise", f"at most {words.significant(signal)} in each round"))
-    if privacy["mode"] == "distributed":
-        rows += [("Masks", privacy["masks"]), ("Noise", privacy["noise"])]
+    if privacy.masks is not UNSET and privacy.noise is not UNSET:
+        rows += [("Masks", privacy.masks), ("Noise", privacy.noise)]
     return rows
 
 

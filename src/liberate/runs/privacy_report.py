@@ -1,190 +1,159 @@
-"""What a run will promise, and what it has spent according to its ledger."""
+"""What participants have spent, and what that guarantees, according to the ledger.
+
+Field names are the keys of `liberate privacy report --json`, in the same order.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
-import numpy as np
+from msgspec import UNSET, UnsetType
 
-from liberate.data.dataset import Dataset
 from liberate.privacy.accounting import PrivacyLoss
-from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.runs.folder import Run
 from liberate.runs.participants import find_participant
-from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
-from liberate.runs.run_data import load_dataset
+from liberate.runs.privacy_forecast import PrivacyPromise, epsilon_if_colluding, privacy_promise
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
 from liberate.units import from_nano
 
 
-def forecast(settings: Settings, base: Path | None = None) -> dict[str, Any]:
-    """Predict what a run would spend and how far its signal can stand out from its noise.
+@dataclass(frozen=True, kw_only=True)
+class AchievedPrivacy(PrivacyLoss, PrivacyPromise):
+    """What a finished run promised each participant, and what it has spent of it."""
 
-    Args:
-        settings: Resolved settings. Of the ratings only the numbers of users and items are used.
-        base: Folder that a path in `data.source` is relative to, the working directory if None.
 
-    Returns:
-        The keys of `liberate privacy plan --json`.
+@dataclass(frozen=True, kw_only=True)
+class RoundsSpent(PrivacyLoss):
+    """What rounds have cost the participant to whom most was done.
+
+    Attributes:
+        rounds_joined_least, rounds_joined_most: The fewest and the most rounds that anybody has answered.
+        epsilon_if_colluding: As of `PrivacyForecast`.
     """
-    dataset = load_dataset(settings, base)
-    return _foreseen(settings, dataset, len(dataset.user_ids))
+
+    rounds_joined_least: int
+    rounds_joined_most: int
+    epsilon_if_colluding: Mapping[str, float | None] | UnsetType = UNSET
 
 
-def forecast_of(run: Run) -> dict[str, Any]:
-    """Predict the same of a run as it was when it began: of its people and the items that its federation knew."""
-    dataset = run.dataset()
-    return _foreseen(run.settings, dataset, len(dataset.user_ids) - len(run.record.left_out))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCharge:
+    """The most that a run has charged a participant.
+
+    Attributes:
+        run: Its number.
+        mechanism: Name of what protected the uploads.
+        rounds_joined_most: The most rounds of it that anybody has answered.
+        epsilon, rho: Charged to both accounts.
+    """
+
+    run: int
+    mechanism: str
+    rounds_joined_most: int
+    epsilon: float
+    rho: float
 
 
-def _foreseen(settings: Settings, dataset: Dataset, n_participants: int) -> dict[str, Any]:
-    features = public_features(settings, dataset)
-    plan = plan_run(settings, n_participants, len(dataset.item_ids), features.shape[1])
-    found = _promised(settings) | {
-        "participants": plan.n_participants,
-        "items": plan.n_items,
-        "rounds": plan.rounds,
-        "stages": [_stage(planned, plan.n_participants) for planned in plan.stages],
-        "reasons": list(plan.reasons),
-    }
-    found |= asdict(plan.spent())
-    if settings.privacy.mode == "distributed":
-        found |= _if_colluding(plan.n_participants, lambda c: plan.spent(colluding=c))
-    return found | _signal(plan)
+@dataclass(frozen=True, kw_only=True)
+class _NamedPromise(PrivacyPromise):
+    number: int | UnsetType = UNSET
+    key_id: str | UnsetType = UNSET
+    user_id: str | UnsetType | None = UNSET
 
 
-def privacy_report(run: Run, participant: str | None = None) -> dict[str, Any]:
-    """Say what participants have spent in all runs of a federation, and in this one, from the ledger.
+@dataclass(frozen=True, kw_only=True)
+class PrivacyReport(RoundsSpent, _NamedPromise):
+    """What participants have spent in all runs of a federation, and in one of them.
+
+    The epsilons, `rho` and the rounds joined are of all runs.
+
+    Attributes:
+        number, key_id, user_id: All names of the participant; unset in a report on everybody.
+        this_run: The same readings of this run alone.
+        by_run: What each run has charged.
+        participants: How many the federation has.
+        ledger_epsilon_nano_most, ledger_rho_nano_most: The most charged to anybody's accounts, in 1e-9.
+        ledger_epsilon_nano_limit, ledger_rho_nano_limit: What the accounts allow; None: there is no limit.
+        warning: What is not counted, or None.
+    """
+
+    this_run: RoundsSpent
+    by_run: tuple[RunCharge, ...]
+    participants: int
+    ledger_epsilon_nano_most: int
+    ledger_rho_nano_most: int
+    ledger_epsilon_nano_limit: int | None
+    ledger_rho_nano_limit: int | None
+    warning: str | None
+
+
+def privacy_report(run: Run, participant: str | None = None) -> PrivacyReport:
+    """Return what participants have spent in all runs of a federation, and in this one, from the ledger.
 
     Args:
         run: One of the runs.
         participant: Number, key id, or user:ID of one person; None: of each reading the person with the most.
 
-    Returns:
-        The keys of `liberate privacy report --json`. The epsilons, `rho` and the rounds joined are of all runs;
-        `this_run` has them of this run alone; `by_run` has what each run has charged to both accounts. With a
-        participant, the person's three names too.
-
     Raises:
         LiberateError: Nobody has that name.
     """
-    delta = run.settings.privacy.delta
     with run.open() as reader:
-        everybody = read_spending(reader.ledger)
-        founding = reader.ledger.state.founding
-        found, person = everybody, {}
-        if participant is not None:
-            named = find_participant(reader.ledger, reader.devices, participant)
-            found, person = everybody.of_person(named.number), asdict(named)
-    number = run.record.run
-    epsilon_nano, rho_nano = found.charged()
-    n_participants = len(everybody.of_run(number).answered) if run.settings.privacy.mode == "distributed" else None
-    said = _promised(run.settings) | person | _spent(found, delta, n_participants)
-    return said | {
-        "this_run": _spent(found.of_run(number), delta, n_participants),
-        "by_run": [_by_run(found.of_run(each), each) for each in found.runs],
-        "participants": len(everybody.answered),
-        "ledger_epsilon_nano_most": epsilon_nano,
-        "ledger_rho_nano_most": rho_nano,
-        "ledger_epsilon_nano_limit": founding.epsilon_nano_limit,
-        "ledger_rho_nano_limit": founding.rho_nano_limit,
-        "warning": _tuning(run.settings),
-    }
+        everybody, founding = read_spending(reader.ledger), reader.ledger.state.founding
+        person = None if participant is None else find_participant(reader.ledger, reader.devices, participant)
 
+    spending = everybody if person is None else everybody.of_person(person.number)
+    epsilon_nano, rho_nano = spending.charged()
+    n_answering = len(everybody.of_run(run.record.run).answered)
 
-def achieved_privacy(run: Run) -> dict[str, Any]:
-    """Say what a finished run promised each person, and what it has spent of it, from the ledger.
-
-    Returns:
-        The key `privacy` of `liberate train --json`: unit, relation, adversary, mechanism and sampler, the epsilons
-        and `rho` of this run, and the delta of the tight ones.
-    """
-    with closing(run.open_ledger()) as ledger:
-        found = read_spending(ledger).of_run(run.record.run)
-    return _promised(run.settings) | asdict(found.spent(run.settings.privacy.delta))
-
-
-def _spent(found: Spending, delta: float, n_participants: int | None) -> dict[str, Any]:
-    """Price rounds, also against coalitions where noise was shared among a number of people."""
-    least, most = found.joined()
-    said = asdict(found.spent(delta)) | {"rounds_joined_least": least, "rounds_joined_most": most}
-    return (
-        said
-        if n_participants is None
-        else said | _if_colluding(n_participants, lambda c: found.spent(delta, colluding=c))
+    return PrivacyReport(
+        **asdict(privacy_promise(run.settings)),
+        **({} if person is None else asdict(person)),
+        **asdict(_rounds_spent(spending, run.settings, n_answering)),
+        this_run=_rounds_spent(spending.of_run(run.record.run), run.settings, n_answering),
+        by_run=tuple(_charge(spending.of_run(number), number) for number in spending.runs),
+        participants=len(everybody.answered),
+        ledger_epsilon_nano_most=epsilon_nano,
+        ledger_rho_nano_most=rho_nano,
+        ledger_epsilon_nano_limit=founding.epsilon_nano_limit,
+        ledger_rho_nano_limit=founding.rho_nano_limit,
+        warning=_tuning(run.settings),
     )
 
 
-def _by_run(found: Spending, number: int) -> dict[str, Any]:
-    epsilon_nano, rho_nano = found.charged()
-    return {
-        "run": number,
-        "mechanism": next(held.mechanism for held in found.rounds.values()),
-        "rounds_joined_most": found.joined()[1],
-        "epsilon": from_nano(epsilon_nano),
-        "rho": from_nano(rho_nano),
-    }
+def achieved_privacy(run: Run) -> AchievedPrivacy:
+    """Return what a finished run promised each participant, and what it has spent of it, from the ledger."""
+    with closing(run.open_ledger()) as ledger:
+        spending = read_spending(ledger).of_run(run.record.run)
+    return AchievedPrivacy(
+        **asdict(privacy_promise(run.settings)), **asdict(spending.spent(run.settings.privacy.delta))
+    )
 
 
-_MASKS = {
-    True: "on every upload: the coordinator sees sums alone",
-    False: "left out: they cancel in the sum, and this is a simulation",
-}
-_NOISE = {
-    "per_upload": "a share of it on every upload",
-    "on_sum": "all of it at once on the sum: this is a simulation",
-}
+def _rounds_spent(spending: Spending, settings: Settings, n_participants: int) -> RoundsSpent:
+    """Return the price of rounds, also against coalitions where noise was shared among a number of participants."""
+    delta, (least, most) = settings.privacy.delta, spending.joined()
+    return RoundsSpent(
+        **asdict(spending.spent(delta)),
+        rounds_joined_least=least,
+        rounds_joined_most=most,
+        epsilon_if_colluding=epsilon_if_colluding(
+            settings, n_participants, lambda c: spending.spent(delta, colluding=c)
+        ),
+    )
 
 
-def _promised(settings: Settings) -> dict[str, Any]:
-    mode = settings.privacy.mode
-    said = {
-        "mode": mode,
-        **asdict(privacy_statement(mode, settings.privacy.mechanism)),
-        "sampler": sampler(not settings.run.simulated)
-        if mode in ("local", "distributed")
-        else "none: no noise is drawn",
-    }
-    if mode == "distributed":
-        said |= {"masks": _MASKS[settings.is_masked], "noise": _NOISE[settings.noise_placement]}
-    return said
-
-
-_COALITIONS = (0.01, 0.1, 0.3)
-
-
-def _if_colluding(n_participants: int, spent: Callable[[int], PrivacyLoss]) -> dict[str, dict[str, float | None]]:
-    """Return the epsilon against a coordinator that controls some of those whose noise was counted, by their number."""
-    sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
-    return {"epsilon_if_colluding": {str(c): spent(c).epsilon for c in sizes}}
-
-
-def _signal(plan: Plan) -> dict[str, Any]:
-    """Return the ratio of the stage that stands out least from its noise, and what to say of it."""
-    ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=np.inf)
-    return {"signal_to_noise": ratio if np.isfinite(ratio) else None, "warning": noise_warning(ratio)}
-
-
-def _stage(planned: PlannedStage, n_participants: int) -> dict[str, Any]:
-    mechanism, ratio = planned.stage.mechanism, _ratio(planned, n_participants)
-    return {
-        "statistic": planned.stage.statistic.name,
-        "rounds": planned.rounds,
-        "mechanism": mechanism.name,
-        "account": mechanism.account,
-        "spend": from_nano(planned.spend_nano),
-        "signal_to_noise": ratio if np.isfinite(ratio) else None,
-    }
-
-
-def _ratio(planned: PlannedStage, n_participants: int) -> float:
-    return signal_to_noise(planned.stage.mechanism, n_participants, planned.stage.statistic.shape)
+def _charge(spending: Spending, number: int) -> RunCharge:
+    epsilon_nano, rho_nano = spending.charged()
+    return RunCharge(
+        run=number,
+        mechanism=next(priced.mechanism for priced in spending.rounds.values()),
+        rounds_joined_most=spending.joined()[1],
+        epsilon=from_nano(epsilon_nano),
+        rho=from_nano(rho_nano),
+    )
 
 
 def _tuning(settings: Settings) -> str | None:

@@ -1,0 +1,187 @@
+"""What a run promises, and what it would spend, from settings and public numbers alone.
+
+Field names are the keys of `liberate privacy plan --json`, in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from msgspec import UNSET, UnsetType
+
+from liberate.data.dataset import Dataset
+from liberate.privacy.accounting import PrivacyLoss
+from liberate.privacy.mechanism_base import Mode
+from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
+from liberate.runs.folder import Run
+from liberate.runs.plan import PlannedStage, plan_run, public_features
+from liberate.runs.run_data import load_dataset
+from liberate.settings import Settings
+from liberate.units import from_nano
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPromise:
+    """What a run promises, in words.
+
+    Attributes:
+        mode: What leaves a device, and with which noise.
+        unit, relation, adversary, mechanism: As of `PrivacyStatement`.
+        sampler: How noise is drawn.
+        masks, noise: Where they are; unset unless participants share the noise.
+    """
+
+    mode: Mode
+    unit: str
+    relation: str
+    adversary: str
+    mechanism: str
+    sampler: str
+    masks: str | UnsetType = UNSET
+    noise: str | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageForecast:
+    """What a stage would cost.
+
+    Attributes:
+        statistic: What is asked of the devices.
+        rounds: At most.
+        mechanism: Name of what protects an upload.
+        account: What it is charged to.
+        spend: What the whole stage costs a participant, in units of the account.
+        signal_to_noise: Upper bound of the ratio in each round; None: there is no noise.
+    """
+
+    statistic: str
+    rounds: int
+    mechanism: str
+    account: str
+    spend: float
+    signal_to_noise: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlannedRun(PrivacyPromise):
+    participants: int
+    items: int
+    rounds: int
+    stages: tuple[StageForecast, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyForecast(PrivacyLoss, _PlannedRun):
+    """What a run would spend, and how far its signal can stand out from its noise.
+
+    Attributes:
+        participants, items, rounds: The numbers that it was planned for.
+        stages: In their order; none where nothing leaves a device.
+        reasons: Why these stages, a sentence each.
+        epsilon_if_colluding: Epsilon against a coordinator that controls so many of those whose noise was counted;
+            unset unless participants share the noise.
+        signal_to_noise: Of the stage that stands out least; None: there is no noise.
+        warning: What to say of that ratio, or None.
+    """
+
+    epsilon_if_colluding: Mapping[str, float | None] | UnsetType = UNSET
+    signal_to_noise: float | None
+    warning: str | None
+
+
+def forecast(settings: Settings, base: Path | None = None) -> PrivacyForecast:
+    """Return what a run would spend and how far its signal can stand out from its noise.
+
+    Args:
+        settings: Resolved settings. Of the ratings only the numbers of users and items are used.
+        base: Folder that a path in `data.source` is relative to, the working directory if None.
+    """
+    dataset = load_dataset(settings, base)
+    return _forecast(settings, dataset, len(dataset.user_ids))
+
+
+def forecast_of(run: Run) -> PrivacyForecast:
+    """Return the same of a run as it was when it began: of its people and the items that its federation knew."""
+    dataset = run.dataset()
+    return _forecast(run.settings, dataset, len(dataset.user_ids) - len(run.record.left_out))
+
+
+def _forecast(settings: Settings, dataset: Dataset, n_participants: int) -> PrivacyForecast:
+    plan = plan_run(settings, n_participants, len(dataset.item_ids), public_features(settings, dataset).shape[1])
+    ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=math.inf)
+
+    return PrivacyForecast(
+        **asdict(privacy_promise(settings)),
+        participants=plan.n_participants,
+        items=plan.n_items,
+        rounds=plan.rounds,
+        stages=tuple(_stage(planned, plan.n_participants) for planned in plan.stages),
+        reasons=plan.reasons,
+        **asdict(plan.spent()),
+        epsilon_if_colluding=epsilon_if_colluding(settings, plan.n_participants, lambda c: plan.spent(colluding=c)),
+        signal_to_noise=_finite(ratio),
+        warning=noise_warning(ratio),
+    )
+
+
+def _stage(planned: PlannedStage, n_participants: int) -> StageForecast:
+    mechanism = planned.stage.mechanism
+    return StageForecast(
+        statistic=planned.stage.statistic.name,
+        rounds=planned.rounds,
+        mechanism=mechanism.name,
+        account=mechanism.account,
+        spend=from_nano(planned.spend_nano),
+        signal_to_noise=_finite(_ratio(planned, n_participants)),
+    )
+
+
+def _ratio(planned: PlannedStage, n_participants: int) -> float:
+    return signal_to_noise(planned.stage.mechanism, n_participants, planned.stage.statistic.shape)
+
+
+def _finite(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None
+
+
+_MASKS = {
+    True: "on every upload: the coordinator sees sums alone",
+    False: "left out: they cancel in the sum, and this is a simulation",
+}
+_NOISE = {
+    "per_upload": "a share of it on every upload",
+    "on_sum": "all of it at once on the sum: this is a simulation",
+}
+
+
+def privacy_promise(settings: Settings) -> PrivacyPromise:
+    """Return what a run with these settings promises."""
+    mode = settings.privacy.mode
+    is_noisy, is_shared = mode in ("local", "distributed"), mode == "distributed"
+    return PrivacyPromise(
+        mode=mode,
+        **asdict(privacy_statement(mode, settings.privacy.mechanism)),
+        sampler=sampler(not settings.run.simulated) if is_noisy else "none: no noise is drawn",
+        masks=_MASKS[settings.is_masked] if is_shared else UNSET,
+        noise=_NOISE[settings.noise_placement] if is_shared else UNSET,
+    )
+
+
+_COALITIONS = (0.01, 0.1, 0.3)
+
+
+def epsilon_if_colluding(
+    settings: Settings, n_participants: int, spent: Callable[[int], PrivacyLoss]
+) -> Mapping[str, float | None] | UnsetType:
+    """Return the epsilon against a coordinator that controls some of those whose noise was counted, by their number.
+
+    Unset in modes in which participants do not share the noise.
+    """
+    if settings.privacy.mode != "distributed":
+        return UNSET
+    sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
+    return {str(size): spent(size).epsilon for size in sizes}
