@@ -156,9 +156,11 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
     stand = {entry.record.author: entry.record.commitment for entry in entries(ledger, DatasetRecord)}
     renewed: list[tuple[int, DeviceData]] = []
     signed: list[bytes] = []
+
     for device in devices.devices():
         if device.is_erased:
             continue
+
         holding, number = devices.data_of(device.slot), device.number
         opened = salted_commitment(holding.dataset_salt, holding.ratings)
         if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
@@ -171,5 +173,6 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
         record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
         with measure("sign"):
             signed.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
+
     devices.replace_data(renewed)
     admitting.append(signed)

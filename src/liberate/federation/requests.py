@@ -107,6 +107,7 @@ class RequestProcessor:
     def _append(self, device: Device, request: ConsentRequest | ShareCopyRequest | WithdrawalRequest) -> int:
         """Append the entry that a request asks for; return its position."""
         ledger, devices, number = self.ledger, self.devices, device.enrolled_number
+
         match request:
             case ConsentRequest():
                 terms = ConsentTerms(
