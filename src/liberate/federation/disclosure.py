@@ -14,12 +14,12 @@ from liberate.ledger.format.sharing_records import Disclosure
 
 
 def record_disclosure(
-    admitting: Registrar, auditor: SigningKey, participants: Iterable[int], reason: bytes, salt: bytes
+    registrar: Registrar, auditor: SigningKey, participants: Iterable[int], reason: bytes, salt: bytes
 ) -> int:
     """Write a disclosure; the auditor is enrolled when it needs to be.
 
     Args:
-        admitting: Who admits the auditor.
+        registrar: Enrols the auditor.
         auditor: Its key.
         people: Numbers of the participants whose commitments are to be opened, at least one.
         reason: What was found, and why it is looked up; the ledger has a salted commitment to it.
@@ -31,13 +31,13 @@ def record_disclosure(
     Raises:
         FederationError: The genesis admits no auditors, or the ledger refuses the entry.
     """
-    ledger = admitting.ledger
+    ledger = registrar.ledger
     if "auditor" not in ledger.state.founding.enrolment_policy:
         raise FederationError(
             "the genesis of this ledger admits no auditor, and nothing is opened without one",
             hint="it cannot be changed; a federation that is founded now admits them",
         )
-    (number,) = enrol(admitting, [auditor.public], "auditor")
+    (number,) = enrol(registrar, [auditor.public], "auditor")
     writer = EntryWriter(ledger, auditor, number)
     return writer.append(
         Disclosure(**writer.header(), participants=to_ranges(participants), reason=salted_commitment(salt, reason))

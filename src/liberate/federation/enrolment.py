@@ -113,47 +113,47 @@ def _known(folder: Path) -> dict[str, Device]:
 
 def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
     """Return what a device keeps when its ratings become others; None where they are the same."""
-    holding = devices.data_of(device.slot)
-    if holding.ratings == ratings:
+    data = devices.data_of(device.slot)
+    if data.ratings == ratings:
         return None
     salt = salts.secret("dataset salt", device.slot)
-    return msgspec.structs.replace(holding, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
+    return msgspec.structs.replace(data, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
 
-def enrol_participants(admitting: Registrar, devices: DeviceStore) -> None:
+def enrol_participants(registrar: Registrar, devices: DeviceStore) -> None:
     """Assign a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
     keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
-    numbers = enrol(admitting, keys, "participant")
+    numbers = enrol(registrar, keys, "participant")
     devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
 
 
-def enrol(admitting: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
+def enrol(registrar: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
     """Enrol the keys that are not yet on the ledger, and give everybody's number."""
-    ledger, state = admitting.ledger, admitting.ledger.state
+    ledger, state = registrar.ledger, registrar.ledger.state
     missing = [key for key in keys if state.number_of(key) is None]
     number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
     with measure("sign"):
         entries = [
             sign(
                 Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
-                admitting.founder,
+                registrar.founder,
             )
             for i, key in enumerate(missing)
         ]
-    admitting.append(entries)
+    registrar.append(entries)
     numbers = [ledger.state.number_of(key) for key in keys]
     return [n for n in numbers if n is not None]
 
 
-def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
+def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:
     """Let each device commit to its ratings, where the ledger does not hold that commitment as the person's last.
 
     A revoked key can sign nothing: its person's ratings are committed to after a recovery. Who has withdrawn signs no
     more of these.
     """
-    ledger = admitting.ledger
-    stand = {entry.record.author: entry.record.commitment for entry in entries(ledger, DatasetRecord)}
+    ledger = registrar.ledger
+    recorded = {entry.record.author: entry.record.commitment for entry in entries(ledger, DatasetRecord)}
     renewed: list[tuple[int, DeviceData]] = []
     signed: list[bytes] = []
 
@@ -161,18 +161,18 @@ def commit_ratings(admitting: Registrar, devices: DeviceStore) -> None:
         if device.is_erased:
             continue
 
-        holding, number = devices.data_of(device.slot), device.number
-        opened = salted_commitment(holding.dataset_salt, holding.ratings)
-        if number is None or not ledger.state.principals[number].is_active or stand.get(number) == opened:
+        data, number = devices.data_of(device.slot), device.number
+        commitment = salted_commitment(data.dataset_salt, data.ratings)
+        if number is None or not ledger.state.principals[number].is_active or recorded.get(number) == commitment:
             continue
         last = ledger.state.principals[number].sequence
-        if holding.dataset_seq <= last:
+        if data.dataset_seq <= last:
             # the key was changed before the entry was sent: what it signed then is not valid any more
-            holding = msgspec.structs.replace(holding, dataset_seq=max(last, device.last_seq) + 1)
-            renewed.append((device.slot, holding))
-        record = DatasetRecord(origin=ledger.origin, author=number, seq=holding.dataset_seq, commitment=opened)
+            data = msgspec.structs.replace(data, dataset_seq=max(last, device.last_seq) + 1)
+            renewed.append((device.slot, data))
+        record = DatasetRecord(origin=ledger.origin, author=number, seq=data.dataset_seq, commitment=commitment)
         with measure("sign"):
-            signed.append(sign(record, SigningKey.from_seed(holding.signing_seed)))
+            signed.append(sign(record, SigningKey.from_seed(data.signing_seed)))
 
     devices.replace_data(renewed)
-    admitting.append(signed)
+    registrar.append(signed)

@@ -97,7 +97,7 @@ def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
     """End the changes of keys that a crash left under way.
 
     Returns:
-        Those that stand on the ledger; one that the ledger refuses is forgotten.
+        Those that are in the ledger; one that the ledger refuses is forgotten.
     """
     finished = []
     for slot, pending in devices.pending_key_changes():
