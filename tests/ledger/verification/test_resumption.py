@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from liberate.errors import LedgerError
@@ -114,6 +115,17 @@ def test_a_file_that_says_nothing_is_an_error(kept: Path, content: bytes) -> Non
         verify_ledger(kept.parent / "ledger", resume=kept)
 
     assert "without the file" in caught.value.hint
+
+
+@pytest.mark.parametrize("levels", [None, 5, {}, [], [1], ["x"]])
+def test_a_tree_that_is_none_is_an_error(kept: Path, levels: object) -> None:
+    verified = msgspec.msgpack.decode(kept.read_bytes())
+    assert verified["state"]["_tree"]
+    verified["state"]["_tree"] = levels
+    kept.write_bytes(msgspec.msgpack.encode(verified))
+
+    with pytest.raises(LedgerError, match="does not say what was verified"):
+        verify_ledger(kept.parent / "ledger", resume=kept)
 
 
 def test_progress_comes_to_its_end(kept: Path) -> None:

@@ -6,7 +6,7 @@ The file belongs to the auditor and is believed: whoever can change it can make 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -61,6 +61,5 @@ def _levels(value: object) -> list[bytes]:
 
 
 def _tree(kind: type, levels: object) -> MutableTree:
-    if kind is MutableTree and isinstance(levels, list):
-        return MutableTree(levels)
-    raise NotImplementedError(f"no way to read {kind.__name__}")
+    # Of another type than `kind` msgspec refuses it, and what is no list of levels `convert` does.
+    return MutableTree(msgspec.convert(levels, Annotated[list[bytes], msgspec.Meta(min_length=1)]))
