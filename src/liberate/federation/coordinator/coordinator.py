@@ -116,6 +116,7 @@ class Coordinator:
 
         model = self._solve(opened, collected)
         self._close(model, opened, collected)
+        self._collector.close()
         self._store.masks_path.unlink(missing_ok=True)
         return model
 
@@ -201,3 +202,4 @@ class Coordinator:
         self._writer.abort(record, reason)
         if self._collector.uploads is not None:
             self._collector.uploads.drop_round(record.number)
+        self._collector.close()

@@ -19,7 +19,7 @@ from liberate.ledger.format.records import (
     KeyRecord,
     ModelRecord,
     Round,
-    Survivors,
+    RoundSet,
     Update,
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
@@ -139,7 +139,7 @@ def _restore_open_round(connection: sqlite3.Connection, opening: RecordedEntry[R
     current = OpenRound(opening.record, opening.leaf_hash, opening.position, founders + enrolled)
 
     for position, data in connection.execute(
-        "SELECT position, entry FROM entry WHERE position > ? AND kind IN ('update', 'survivors', 'pool')"
+        "SELECT position, entry FROM entry WHERE position > ? AND kind IN ('update', 'round_set', 'pool')"
         " ORDER BY position",
         (opening.position,),
     ):
@@ -147,8 +147,8 @@ def _restore_open_round(connection: sqlite3.Connection, opening: RecordedEntry[R
         match entry.record:
             case Update() as update:
                 current.accept(update.answers_for(), entry.leaf_hash, position)
-            case Survivors() as survivors:
-                current.name_survivors(tuple(numbers_in(survivors.participants)), survivors.parts)
+            case RoundSet() as part:
+                current.sets.add(part)
             case PoolRecord() as pool:
                 current.pool.update(numbers_in(pool.participants))
             case _:
