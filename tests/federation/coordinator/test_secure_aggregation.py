@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from liberate.federation.coordinator.survivors import survivor_parts
 
 from liberate.errors import FederationError, InsufficientCohort
-from liberate.federation.coordinator.survivors import survivor_parts
 from liberate.federation.keys import rotate_key
 from liberate.federation.participant.refusals import Refused
 from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer

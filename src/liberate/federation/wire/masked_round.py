@@ -70,8 +70,8 @@ def mask_assumptions(terms: Terms, n_participants: int) -> MaskAssumptions:
     return MaskAssumptions(
         n_participants=n_participants,
         max_colluders=terms.max_colluders,
-        max_dropouts=terms.max_dropouts_permille * n_participants // 1000,
-        max_late_dropouts=terms.max_late_dropouts_permille * n_participants // 1000,
+        max_dropouts=terms.dropouts(n_participants),
+        max_late_dropouts=terms.late_dropouts(n_participants),
         max_attempts=terms.max_attempts,
     )
 

@@ -42,8 +42,7 @@ class RoundSets:
     @classmethod
     def of(cls, record: Round, terms: Terms) -> RoundSets:
         """Return the sets of a round before the first, under the terms that are in force."""
-        n_cohort = len(set(numbers_in(record.cohort)))
-        return cls(record, terms.max_late_dropouts_permille * n_cohort // 1000)
+        return cls(record, terms.late_dropouts(len(set(numbers_in(record.cohort)))))
 
     def whole(self, phase: SetPhase) -> frozenset[int] | None:
         """Return the set of a phase, or None before its last part."""
