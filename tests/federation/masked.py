@@ -10,7 +10,6 @@ from typing import TypeVar, cast
 
 import msgspec
 import numpy as np
-from liberate.privacy.neighbour_graph import NeighbourGraph, draw_graph
 
 from liberate.arrays import UInt32Array
 from liberate.crypto.signing import SigningKey
@@ -45,6 +44,8 @@ from liberate.ledger.format.records import ZERO, Enrol, Round, RoundSet, SetPhas
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.principal import Principal
 from liberate.privacy.gaussian import DistributedGaussian
+from liberate.privacy.mask_parameters import MaskParameters
+from liberate.privacy.neighbour_graph import NeighbourGraph, draw_graph
 from liberate.randomness import SimulatedRandomness
 from tests.federation.lawless_log import LawlessLog
 
@@ -67,6 +68,36 @@ def answer_of(answer: AnswerT | Refused) -> AnswerT:
     if isinstance(answer, Refused):
         raise answer
     return answer
+
+
+def round_record(
+    participants: Sequence[int], minimum: int, number: int = 1, masks: MaskParameters | None = None
+) -> Round:
+    """Return a masked round for a cohort."""
+    mechanism = DistributedGaussian(
+        fraction_bits=10, clip_units=2**12, share_units=2**9, honest=2, masked=1
+    ).masked_with(masks or MaskParameters(degree=max(1, len(participants) - 1), threshold=1))
+    return Round(
+        origin=ORIGIN,
+        author=COORDINATOR_NUMBER,
+        seq=number,
+        number=number,
+        run=1,
+        rounds=2,
+        base_version=0,
+        base_digest=Digest(bytes(32)),
+        terms=ZERO,
+        cohort=to_ranges(participants),
+        statistic="gradient",
+        shape=(N_ITEMS, 2, 0),
+        mechanism=MechanismSpec(name=mechanism.name, parameters=mechanism.parameters),
+        noise_placement="per_upload",
+        fraction_bits=10,
+        account="rho",
+        spend_nano=mechanism.spend_nano,
+        minimum=minimum,
+        deadline=10,
+    )
 
 
 @dataclass(slots=True)
@@ -176,41 +207,11 @@ class Party:
 
     def open_round(self, number: int, **changes: object) -> None:
         """Record a masked round of the whole cohort."""
-        record = msgspec.structs.replace(self.round_record(number), **changes)
+        masks = MaskParameters(degree=self.degree or self.size - 1, threshold=self.threshold or self.colluders + 1)
+        record = round_record(self.participants, self.minimum, number, masks)
+        record = msgspec.structs.replace(record, seq=self.log.size + 1, **changes)
         (self.position,) = self.log.append(record, by=COORDINATOR)
         self.leaves = [principal.encode() for principal in self.log.state.principals]
-
-    def round_record(self, number: int = 1) -> Round:
-        mechanism = DistributedGaussian(
-            fraction_bits=10,
-            clip_units=2**12,
-            share_units=2**9,
-            honest=2,
-            masked=1,
-            degree=self.degree or self.size - 1,
-            threshold=self.threshold or self.colluders + 1,
-        )
-        return Round(
-            origin=ORIGIN,
-            author=COORDINATOR_NUMBER,
-            seq=self.log.size + 1,
-            number=number,
-            run=1,
-            rounds=2,
-            base_version=0,
-            base_digest=Digest(bytes(32)),
-            terms=ZERO,
-            cohort=to_ranges(self.participants),
-            statistic="gradient",
-            shape=(N_ITEMS, 2, 0),
-            mechanism=MechanismSpec(name=mechanism.name, parameters=mechanism.parameters),
-            noise_placement="per_upload",
-            fraction_bits=10,
-            account="rho",
-            spend_nano=mechanism.spend_nano,
-            minimum=self.minimum,
-            deadline=10,
-        )
 
     def round_set(
         self, phase: SetPhase, participants: Sequence[int], *, root: Digest | None = None, part: int = 1, parts: int = 1

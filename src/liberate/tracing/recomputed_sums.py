@@ -181,7 +181,8 @@ def _checked_graph(
     if len(run.findings) > n_findings:
         return None
 
-    for phase, root in (("advertised", keys_root(keys)), ("graph", seeds_root(seeds))):
+    roots: dict[SetPhase, Digest] = {"advertised": keys_root(keys), "graph": seeds_root(seeds)}
+    for phase, root in roots.items():
         if root != sets.root(phase):
             run.report(f"round {closed.record.number}", f"what was kept does not lead to the root of its set {phase}")
             return None

@@ -172,7 +172,7 @@ class SecureAggregation:
         sets = self._open_round().sets
         recorded = sets.whole(phase)
         if recorded is not None:
-            if (recorded, sets.root(phase)) != (sent.keys(), root):
+            if recorded != sent.keys() or sets.root(phase) != root:
                 raise RoundAborted("set_lost", f"what the recorded set {phase} consists of was lost")
             return
 

@@ -117,7 +117,7 @@ class RoundChecker:
 
         mechanism = self._check_policy(record)
         if record.is_masked:
-            check_masks(record, self._policy.terms, len(set(numbers_in(record.cohort))))
+            check_masks(record, self._policy.terms, len(read_masked_round(request.entry).participants))
 
         return AcceptedRound(
             record=record,

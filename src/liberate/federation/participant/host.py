@@ -163,8 +163,9 @@ class Host:
         with measure("agree"):
             refusals = self._phases.receive(requests)
         for request, device in requests:
-            if refusal := refusals.get(device.slot):
-                replies.append(self._refuse(device.enrolled_number, refusal))
+            refused = refusals.get(device.slot)
+            if refused is not None:
+                replies.append(self._refuse(device.enrolled_number, refused))
             else:
                 uploads.setdefault(request.round, set()).add(device.enrolled_number)
         return replies
