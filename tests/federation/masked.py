@@ -107,7 +107,7 @@ class Party:
     Attributes:
         folder: Where the store lies.
         size: How many participants; the first has the number `FIRST`.
-        minimum: How many survivors the round promises.
+        minimum: How many survivors the round promises; by default as many as the terms demand.
         colluders: How many the participants expect.
         late: How many may vanish late, in thousandths of the cohort.
         degree, threshold: Of the masks; by default those of the complete graph.
@@ -116,7 +116,7 @@ class Party:
 
     folder: Path
     size: int
-    minimum: int = 1
+    minimum: int = 0
     colluders: int = 1
     late: int = 400
     degree: int = 0
@@ -138,7 +138,7 @@ class Party:
         ]
         with closing(DeviceStore.create(self.folder, holdings)) as devices:
             devices.record_numbers(list(enumerate(self.participants)), seq=0)
-            devices.record_agreement(1, range(self.size), cost=(10**9, 10**9), limits=(10**12, 10**12))
+            devices.record_agreement(1, range(self.size), cost=(0, 10**12), limits=(0, 10**12))
         self.log = LawlessLog(ORIGIN, self.principals())
         enrolment = Enrol(
             origin=ORIGIN, author=FOUNDER, seq=1, number=COORDINATOR_NUMBER, key=COORDINATOR.public, role="coordinator"
@@ -151,6 +151,10 @@ class Party:
         roles = ("registrar", "log", "coordinator")
         officials = [Principal(key=signing_key(n).public, role=role) for n, role in enumerate(roles)]  # type: ignore[arg-type]
         return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.participants]
+
+    @property
+    def least(self) -> int:
+        return self.minimum or self.size - self.terms.dropouts(self.size)
 
     @property
     def terms(self) -> Terms:
@@ -208,7 +212,7 @@ class Party:
     def open_round(self, number: int, **changes: object) -> None:
         """Record a masked round of the whole cohort."""
         masks = MaskParameters(degree=self.degree or self.size - 1, threshold=self.threshold or self.colluders + 1)
-        record = round_record(self.participants, self.minimum, number, masks)
+        record = round_record(self.participants, self.least, number, masks)
         record = msgspec.structs.replace(record, seq=self.log.size + 1, **changes)
         (self.position,) = self.log.append(record, by=COORDINATOR)
         self.leaves = [principal.encode() for principal in self.log.state.principals]

@@ -268,7 +268,9 @@ def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_pat
         assert isinstance(record, Round)
         bare = msgspec.structs.replace(
             record,
-            mechanism=msgspec.structs.replace(record.mechanism, parameters=record.mechanism.parameters | {"masked": 0}),
+            mechanism=msgspec.structs.replace(
+                record.mechanism, parameters=record.mechanism.parameters | {"masked": 0, "degree": 0, "threshold": 0}
+            ),
         )
         with pytest.raises(Refused, match="without masks is for simulations"):
             scene.host._checker._check_policy(bare)
