@@ -235,9 +235,9 @@ class Party:
             root=roots.get(phase, ZERO) if root is None else root,
         )
 
-    def record(self, phase: SetPhase, participants: Sequence[int], **changes: Digest) -> None:
+    def record(self, phase: SetPhase, participants: Sequence[int], *, root: Digest | None = None) -> None:
         """Record a whole set."""
-        self.log.append(self.round_set(phase, participants, **changes), by=COORDINATOR)
+        self.log.append(self.round_set(phase, participants, root=root), by=COORDINATOR)
 
     # --- what participants are shown ----------------------------------------------------------------------------------
 

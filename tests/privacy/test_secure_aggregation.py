@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from liberate.privacy.neighbour_graph import draw_graph
 
 from liberate.errors import PrivacyError
+from liberate.privacy.neighbour_graph import draw_graph
 from liberate.privacy.secure_aggregation import (
     MaskSecrets,
     add_mask,

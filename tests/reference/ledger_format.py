@@ -410,7 +410,7 @@ class Open:
 
     def least(self) -> int:
         advertised = len(self.sets["advertised"]) if self.is_whole("advertised") else 0
-        return max(self.record["minimum"], advertised - self.late)
+        return max(int(self.record["minimum"]), advertised - self.late)
 
 
 @dataclass

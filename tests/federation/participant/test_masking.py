@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 
 from liberate.arrays import UInt32Array
+from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
 from liberate.federation.participant.refusals import Refused
+from liberate.federation.participant.secagg_checks import CheckedCohort, RecordedSets, check_history
 from liberate.federation.wire.masked_round import masked_round
 from liberate.federation.wire.round_messages import RoundRefusal, decode_answer, decode_message, encode_message
 from liberate.federation.wire.secagg_messages import (
@@ -29,6 +33,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.records import Aborted, Record
 from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.state import State
 from liberate.privacy import secure_aggregation, shamir
 from liberate.privacy.mask_parameters import MaskParameters
 from liberate.privacy.neighbour_graph import seed_commitment
@@ -199,7 +204,7 @@ def test_a_seed_is_revealed_for_one_set_only(party: Party) -> None:
         party.choose(ALICE)
 
 
-def state_of(party: Party, entries: list[bytes]) -> object:
+def state_of(party: Party, entries: list[bytes]) -> State:
     """The state after some entries, for a log that starts again from there."""
     fresh = type(party.log)(ORIGIN, party.principals())
     for data in entries:
@@ -229,7 +234,7 @@ def test_seeds_and_keys_are_exactly_those_of_the_sets(party: Party) -> None:
         change(honest, seeds=[*honest.seeds[:-1], (honest.seeds[-1][0], bytes(32))]),
         change(honest, keys=[*honest.keys[:-1], (honest.keys[-1][0], honest.keys[0][1])]),
     ):
-        assert reason_of(lambda false=false: party.share(ALICE, party.share_request(false))) == "keys"
+        assert reason_of(partial(party.share, ALICE, party.share_request(false))) == "keys"
     party.share(ALICE)
 
 
@@ -311,7 +316,7 @@ def test_a_coordinator_cannot_say_whose_key_is_whose(party: Party) -> None:
         request = party.share_request(lie)
         if lie.block_position:
             request = msgspec.structs.replace(request, block_proof=party.log.inclusion_proof(lie.block_position))
-        assert reason_of(lambda request=request: party.share(ALICE, request)) == "keys"
+        assert reason_of(partial(party.share, ALICE, request)) == "keys"
 
 
 def test_the_state_is_that_of_the_rounds_own_block(party: Party) -> None:
@@ -451,7 +456,7 @@ def test_a_set_that_is_kept_back_is_missed(party: Party) -> None:
 
     for positions in ([*before, first], [*before, second], [*before, second, first]):
         request = party.mask_request(ALICE, shown(history, party, positions))
-        assert reason_of(lambda request=request: party.receive(ALICE, request)) == "sets"
+        assert reason_of(partial(party.receive, ALICE, request)) == "sets"
 
 
 def test_a_history_is_chained_to_the_coordinators_own_leaf(party: Party) -> None:
@@ -475,7 +480,7 @@ def test_a_history_is_chained_to_the_coordinators_own_leaf(party: Party) -> None
 
     for lie in lies:
         false = msgspec.structs.replace(honest, **lie)
-        assert reason_of(lambda false=false: party.unmask(ALICE, false)) in ("sets", "record", "phase")
+        assert reason_of(partial(party.unmask, ALICE, false)) in ("sets", "record", "phase")
     party.unmask(ALICE, honest)
 
 
@@ -565,10 +570,34 @@ def test_a_split_view_of_a_set_is_a_split_view_of_the_ledger(party: Party) -> No
     party.until_shared()
     party.receive(ALICE)
     data = list(party.log.data)
-    party.log.data, party.log.state = data[:-2], state_of(party, data[:-2])  # type: ignore[assignment]
+    party.log.data, party.log.state = data[:-2], state_of(party, data[:-2])
     party.record("shared", party.participants[:4])
 
     assert reason_of(lambda: party.receive(ALICE)) == "split_view"
+
+
+def test_a_device_answers_one_set_in_each_phase(party: Party) -> None:
+    """Even if the ledger could show it another one, also after a crash."""
+    party.until_upload(ones())
+    party.record("survivors", party.participants)
+    party.unmask(ALICE)
+    history, note = party.history(), party.log.note()
+    recorded = check_history(party.round, history, verify_checkpoint(note, party.log.log_key), party.policy)
+    cohort = CheckedCohort(keys=party.keys, seeds=party.seeds, graph=party.graph())
+    party.restart()
+    masking, device, current = party.phases.masking, party.device(ALICE), party.round
+
+    def with_other(phase: SetPhase) -> RecordedSets:
+        return replace(recorded, digests={**recorded.digests, phase: bytes(32)})
+
+    for (answer,) in (
+        masking.choose([device], current, with_other("advertised"), note),
+        masking.share([device], current, with_other("graph"), cohort, note),
+        masking.receive([device], current, with_other("shared"), {0: tuple(party.received(ALICE))}, note),
+        masking.unmask([device], current, with_other("survivors"), note),
+    ):
+        assert isinstance(answer, Refused)
+        assert "another set" in answer.detail
 
 
 # --- shares -----------------------------------------------------------------------------------------------------------
@@ -580,7 +609,7 @@ def test_shares_of_others_than_those_who_chose_are_refused(party: Party) -> None
 
     for received in ([*honest.received, (99, b"")], honest.received[::-1], [*honest.received[:1]] * 2):
         request = msgspec.structs.replace(honest, received=received)
-        assert reason_of(lambda request=request: party.receive(ALICE, request)) == "neighbours"
+        assert reason_of(partial(party.receive, ALICE, request)) == "neighbours"
     with pytest.raises(Refused, match="shared their secrets first"):
         party.phases.masking.require_ready(party.device(ALICE), party.round)
 
@@ -613,7 +642,7 @@ def test_both_secrets_of_nobody_are_revealed(party: Party) -> None:
     data = list(party.log.data)
     party.record("survivors", party.participants)
     first = party.unmask(ALICE)
-    party.log.data, party.log.state = data, state_of(party, data)  # type: ignore[assignment]
+    party.log.data, party.log.state = data, state_of(party, data)
     party.record("survivors", [number for number in party.participants if number != BOB])
 
     for _ in range(2):
