@@ -31,7 +31,7 @@ from liberate.federation.wire.secagg_messages import (
 )
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
-from liberate.ledger.format.records import Aborted, Record
+from liberate.ledger.format.records import Aborted, Record, SetPhase
 from liberate.ledger.rules.principal import Principal
 from liberate.ledger.rules.state import State
 from liberate.privacy import secure_aggregation, shamir
