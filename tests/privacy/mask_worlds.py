@@ -13,7 +13,7 @@ FIELD = 2**31 - 1
 def exposed_sums(honest: Collection[int], told: Mapping[int, Collection[int]], survivors: Collection[int]) -> int:
     """Count the independent sums of honest values that follow from all that a coordinator sees.
 
-    It sees each honest upload, the own masks of survivors, and the pair masks of all others; and it knows whatever
+    It sees each honest upload, the personal masks of survivors, and the pair masks of all others; and it knows whatever
     colluders know, so that only what honest people have between them hides anything.
 
     Args:
