@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TypeAlias
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -24,6 +25,9 @@ from liberate.arrays import Int64Array, UInt32Array
 from liberate.errors import PrivacyError
 
 SECRET_BYTES = 32
+
+AgreementKey: TypeAlias = X25519PrivateKey
+"""The private half of a key to agree on secrets with."""
 
 _PIECE = 2**16  # words of a stream at a time: zeros, keystream and values stay in cache
 _ZEROS = bytes(4 * _PIECE)
@@ -51,9 +55,10 @@ class MaskSecrets:
         return cls(*(_derive(secret, name) for name in (b"mask", b"seal", b"own", b"neighbours")))
 
 
-def public_key(secret: bytes) -> bytes:
-    """Return the X25519 public key of 32 secret bytes."""
-    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+def public_key(secret: bytes | AgreementKey) -> bytes:
+    """Return the X25519 public key of 32 secret bytes, or of a key made of them."""
+    own = private_key(secret) if isinstance(secret, bytes) else secret
+    return own.public_key().public_bytes_raw()
 
 
 def key_commitment(own: bytes) -> bytes:
@@ -61,11 +66,16 @@ def key_commitment(own: bytes) -> bytes:
     return sha256(b"liberate/own mask/1\0" + own).digest()
 
 
-def agree(secret: bytes, peer: bytes) -> bytes:
+def private_key(secret: bytes) -> AgreementKey:
+    """Return the X25519 key of 32 secret bytes, which takes as long as agreeing with it."""
+    return X25519PrivateKey.from_private_bytes(secret)
+
+
+def agree(secret: bytes | AgreementKey, peer: bytes) -> bytes:
     """Agree on 32 secret bytes with somebody: the same on both sides, to derive keys from.
 
     Args:
-        secret: One's X25519 secret.
+        secret: One's X25519 secret, or its key where it is used again and again.
         peer: The other's X25519 public key.
 
     Raises:
@@ -73,8 +83,9 @@ def agree(secret: bytes, peer: bytes) -> bytes:
 
     Source: RFC 7748, section 6.1.
     """
+    own = private_key(secret) if isinstance(secret, bytes) else secret
     try:
-        return X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(peer))
+        return own.exchange(X25519PublicKey.from_public_bytes(peer))
     except ValueError as error:
         raise PrivacyError("a mask key is not a usable X25519 key") from error
 

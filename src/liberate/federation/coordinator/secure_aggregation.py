@@ -50,7 +50,7 @@ from liberate.ledger.rules.round_state import OpenRound
 from liberate.privacy import secure_aggregation, shamir
 from liberate.privacy.neighbour_graph import draw_graph, seed_commitment
 
-_ANY_SECRET = b"\x40" * secure_aggregation.SECRET_BYTES
+_ANY_KEY = secure_aggregation.private_key(b"\x40" * secure_aggregation.SECRET_BYTES)
 
 StepT = TypeVar("StepT")
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
@@ -198,7 +198,7 @@ class SecureAggregation:
             owner = Principal.decode(self._agreement.state[number])
             verify_keys(keys, owner.key, self._writer.ledger.origin, self._round.hash, number)
             for key in (keys.mask, keys.seal):
-                secure_aggregation.agree(_ANY_SECRET, key)
+                secure_aggregation.agree(_ANY_KEY, key)
         except LiberateError:
             self._exchange.count("keys")
             return False

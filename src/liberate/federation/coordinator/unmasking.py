@@ -55,7 +55,8 @@ def take_masks_out(
     for number in sorted(survivors):
         secure_aggregation.add_mask(total, secrets[number], subtract=True)
 
-    for number in sorted(neighbours.keys() - survivors):
+    for number in sorted(neighbours.keys() & secrets.keys() - survivors):
+        own = secure_aggregation.private_key(secrets[number])
         for other in sorted(survivors & neighbours[number]):
-            key = secure_aggregation.pair_key(secure_aggregation.agree(secrets[number], keys[other].mask), context)
+            key = secure_aggregation.pair_key(secure_aggregation.agree(own, keys[other].mask), context)
             secure_aggregation.add_pair_mask(total, key, other, number, undo=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from liberate.privacy import secure_aggregation
-from liberate.privacy.secure_aggregation import MaskSecrets
+from liberate.privacy.secure_aggregation import AgreementKey, MaskSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,22 @@ class DeviceSecrets:
         secrets: The secrets.
         mask: Public key of the masks shared with neighbours.
         seal: Public key for which neighbours encrypt shares.
+        mask_key, seal_key: Their private halves.
     """
 
     secrets: MaskSecrets
     mask: bytes
     seal: bytes
+    mask_key: AgreementKey
+    seal_key: AgreementKey
+
+    @classmethod
+    def derive(cls, secret: bytes) -> DeviceSecrets:
+        """Derive them from a device's secret of a round, 32 bytes."""
+        secrets = MaskSecrets.derive(secret)
+        mask_key, seal_key = (secure_aggregation.private_key(each) for each in (secrets.mask, secrets.seal))
+        mask, seal = (secure_aggregation.public_key(key) for key in (mask_key, seal_key))
+        return cls(secrets, mask, seal, mask_key, seal_key)
 
 
 @dataclass(slots=True)
@@ -42,11 +53,7 @@ class KeyAgreements:
 
         derived = self._devices.get(secret)
         if derived is None:
-            own = MaskSecrets.derive(secret)
-            derived = DeviceSecrets(
-                own, secure_aggregation.public_key(own.mask), secure_aggregation.public_key(own.seal)
-            )
-            self._devices[secret] = derived
+            derived = self._devices[secret] = DeviceSecrets.derive(secret)
         return derived
 
     def forget(self) -> None:
@@ -60,7 +67,7 @@ class KeyAgreements:
         Raises:
             PrivacyError: That key has small order.
         """
-        return self._agree(own.secrets.mask, own.mask, peer)
+        return self._agree(own.mask_key, own.mask, peer)
 
     def seal(self, own: DeviceSecrets, peer: bytes) -> bytes:
         """Agree with the seal key of a neighbour.
@@ -68,11 +75,11 @@ class KeyAgreements:
         Raises:
             PrivacyError: That key has small order.
         """
-        return self._agree(own.secrets.seal, own.seal, peer)
+        return self._agree(own.seal_key, own.seal, peer)
 
-    def _agree(self, secret: bytes, public: bytes, peer: bytes) -> bytes:
+    def _agree(self, key: AgreementKey, public: bytes, peer: bytes) -> bytes:
         pair = (public, peer) if public < peer else (peer, public)
         agreed = self._agreed.get(pair)
         if agreed is None:
-            agreed = self._agreed[pair] = secure_aggregation.agree(secret, peer)
+            agreed = self._agreed[pair] = secure_aggregation.agree(key, peer)
         return agreed
