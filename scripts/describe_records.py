@@ -27,6 +27,7 @@ PARTS = (
     parts.EnrolmentPolicy,
     parts.Witnesses,
     parts.MechanismSpec,
+    parts.Approval,
     parts.NewKey,
     sharing_records.UsedCopy,
     sharing_records.ErasureReport,

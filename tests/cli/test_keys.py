@@ -125,7 +125,7 @@ def test_next_key_never_stands_in_the_open(call: Call, run: Path) -> None:
     with DeviceStore(run / "devices") as devices:
         device = devices.find(user_id="u04")
         assert device is not None
-        seed = devices.data_of(device.slot).signing_seed
+        seed = devices.data_of(device.slot).person_seed
     printed = "".join(out + err for _, out, err in outcomes)
     assert seed.hex() not in printed
     stored = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())

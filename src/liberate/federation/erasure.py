@@ -174,7 +174,7 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
         raise FederationError("a request for erasure was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
 
-    key = devices.signing_key(device.slot)
+    key = devices.signing_key(device.slot, "person")
     copies = devices.sharing_rows(ReceivedCopy, device.slot)
     devices.delete_sharing_rows([(slot, row) for slot, row, copy in copies if copy.sender == record.author])
 
@@ -244,6 +244,6 @@ def _acknowledgement(origin: str, number: int, request: Digest) -> bytes:
 
 
 def _append(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
-    """Sign a record with a device's key and append it; return its position."""
-    (outcome,) = ledger.append([sign(record, devices.signing_key(device.slot))])
+    """Sign a record with a person's key and append it; return its position."""
+    (outcome,) = ledger.append([sign(record, devices.signing_key(device.slot, "person"))])
     return accepted_position(outcome, f"the {record.kind}", hint="keys recover replaces a revoked key")

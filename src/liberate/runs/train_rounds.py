@@ -186,7 +186,7 @@ class TrainingSession:
             honest = current.record.mechanism.parameters["honest"]
         else:
             principals = self.ledger.state.principals
-            n_active = sum(principals[number].is_active for number in self.federation.cohort)
+            n_active = sum(principals[number].can_answer for number in self.federation.cohort)
             honest = math.ceil(Fraction(str(self.plan.settings.privacy.honest_fraction)) * n_active)
         return replace(method, mechanism=method.mechanism.held_by(max(1, honest)))
 

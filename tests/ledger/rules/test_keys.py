@@ -45,7 +45,7 @@ def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
     """Why a record is refused; by the present key of its author unless another one signs."""
     before = [principal.encode() for principal in world.state.principals]
 
-    [outcome] = world.target.append([sign(record, by or world.key(record.author))])
+    [outcome] = world.target.append([sign(record, by or world.signer(record))])
 
     assert isinstance(outcome, RefusedEntry)
     assert [principal.encode() for principal in world.state.principals] == before
@@ -69,8 +69,8 @@ def test_after_a_rotation_the_new_key_signs_and_the_old_one_does_not() -> None:
     world = bare_world()
     world.add(world.new_key(3))
 
-    assert refused(world, world.dataset(3), by=key(3)) == "bad_signature"
-    world.add(world.dataset(3))
+    assert refused(world, world.consent(3, 4), by=key(3)) == "bad_signature"
+    world.add(world.consent(3, 4))
     assert world.state.principals[3].key == next_key(key(3)).public
 
 
@@ -163,13 +163,13 @@ def test_a_revoked_author_writes_nothing_until_it_is_recovered(by: int) -> None:
     world.add(world.round())
     world.add(world.revocation(3, by=by))
 
-    assert world.state.principals[3].encode()[33] == 1
-    for record in (world.dataset(3), world.update(3), world.new_key(3), world.revocation(3)):
+    assert world.state.principals[3].encode()[65] == 1
+    for record in (world.consent(3, 4), world.update(3), world.new_key(3), world.revocation(3)):
         assert refused(world, record) == "revoked_author"
     assert refused(world, world.revocation(3, by=FOUNDER)) == "already_revoked"
     world.add(world.new_key(3, by=FOUNDER))
-    assert world.state.principals[3].encode()[33] == 0
-    assert refused(world, world.dataset(3), by=key(3)) == "bad_signature"
+    assert world.state.principals[3].encode()[65] == 0
+    assert refused(world, world.consent(3, 4), by=key(3)) == "bad_signature"
     world.add(world.update(3))
 
 
@@ -241,11 +241,11 @@ def rotating_batch(world: World) -> list[bytes]:
     """Entries around a rotation: the old key's, the rotation, the new key's, and the old key's too late."""
     seq, old, new = world.seq(3), key(3), next_key(key(3))
     records: list[tuple[Record, SigningKey]] = [
-        (world.dataset(3), old),
+        (world.consent(3, 4), old),
         (world.new_key(3, seq=seq + 1), old),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 2), new),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 3), old),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 4), new),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 2), new),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 3), old),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 4), new),
     ]
     return [sign(record, by) for record, by in records]
 
@@ -276,7 +276,7 @@ def rotate_often(ledger: SqliteLedger) -> World:
     world = World(ledger).populate()
     for number in (3, 4, 3, FOUNDER):
         world.add(world.new_key(number))
-        world.add(world.dataset(5))
+        world.add(world.consent(5, 3))
     world.add(world.revocation(4))
     world.add(world.new_key(4, by=FOUNDER))
     world.add(world.revocation(5))
@@ -304,7 +304,7 @@ def test_each_entry_is_signed_with_the_key_of_its_position(tmp_path: Path) -> No
 
     for position, data in ledger.entries():
         entry = decode_entry(data)
-        public = ledger.state.key_at(entry.record.author, position)
+        public = ledger.state.author_key(entry.record, position)
         verify_signature(public, signed_bytes(entry.body), entry.signature)
     ledger.close()
     assert verify_ledger(tmp_path, key=LOG_VKEY).ok
@@ -324,7 +324,10 @@ def test_any_order_of_acts_ends_as_a_plain_model_says(steps: list[tuple[tuple[st
         by = FOUNDER if by_founder or act == "recover" else number
         match act:
             case "write":
-                by, record = number, world.dataset(number) if number != COORDINATOR else world.new_key(LOG, by=number)
+                by, record = (
+                    number,
+                    world.consent(number, 5) if number != COORDINATOR else world.new_key(LOG, by=number),
+                )
                 follows = not revoked.get(number) and number != COORDINATOR
             case "revoke":
                 record, follows = world.revocation(number, by=by), not revoked.get(number)

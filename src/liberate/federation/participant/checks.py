@@ -271,7 +271,7 @@ def check_terms(device: Device, record: Round) -> None:
     Raises:
         Refused: revoked, not_agreed or budget.
     """
-    require(not device.is_revoked, "revoked", "the key was revoked")
+    require(not device.is_revoked, "revoked", "a key was revoked")
     require(
         device.run == record.run,
         "not_agreed",
