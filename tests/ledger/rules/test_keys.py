@@ -15,7 +15,7 @@ from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import EnrolmentPolicy, NewKey
+from liberate.ledger.format.parts import EnrolmentPolicy, KeyName, NewKey
 from liberate.ledger.format.records import KeyRecord, Record
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
@@ -32,12 +32,14 @@ from tests.ledger.world import (
     World,
     bare_world,
     create,
+    device_key,
     genesis,
     key,
     next_key,
     reopen,
 )
 
+KEY_NAMES: tuple[KeyName, ...] = ("person", "device")
 SMALL_ORDER = NewKey(public=b"\x01" + bytes(31), possession=bytes(64))
 
 
@@ -361,3 +363,139 @@ def test_blocks_leave_the_state_tree_as_it_is(tmp_path: Path) -> None:
         assert ledger.positions(about=LOG) == [0]
     with closing(SqliteLedger.open(tmp_path)) as reader:
         assert reader.state.root() == getattr(last, "state_root", None)
+
+
+# --- two keys --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stolen_device_key_cannot_withdraw_or_share_or_take_the_person_over() -> None:
+    world = bare_world()
+    world.add(world.consent(3, 4))
+    world.add(world.consent(4, 3))
+    world.add(world.share(4, 3))
+    thief = device_key(3)
+
+    decisions: list[Record] = [
+        world.consent(3, 5),
+        world.share(3, 4),
+        world.receipt(3, 4),
+        world.withdrawal(3, world.consents(3)[0]),
+        world.withdrawal(3),
+        *(
+            record
+            for which in KEY_NAMES
+            for record in (world.new_key(3, which=which), world.revocation(3, which=which))
+        ),
+    ]
+    assert [refused(world, record, by=thief) for record in decisions] == ["bad_signature"] * len(decisions)
+
+    world.add(world.withdrawal(3))
+    assert refused(world, world.erasure(3), by=thief) == "bad_signature"
+
+
+def test_a_persons_key_answers_no_round() -> None:
+    world = bare_world()
+    world.add(world.round())
+
+    for record in (world.update(3), world.dataset(3)):
+        assert refused(world, record, by=key(3)) == "bad_signature"
+    world.add(world.update(3), msgspec.structs.replace(world.dataset(3), seq=world.seq(3) + 1))
+
+
+def test_a_lost_device_key_is_replaced_by_its_person() -> None:
+    world = bare_world()
+    world.add(world.revocation(3, which="device"))
+    world.add(world.round())
+
+    assert world.state.principals[3].encode()[65] == 8
+    for record in (world.update(3), world.dataset(3)):
+        assert refused(world, record) == "revoked_device"
+    assert refused(world, world.revocation(3, which="device")) == "already_revoked"
+    world.add(world.new_key(3, which="device"))
+    assert refused(world, world.update(3), by=device_key(3)) == "bad_signature"
+    world.add(world.update(3))
+
+
+def test_a_person_without_a_device_still_decides() -> None:
+    world = bare_world()
+    world.add(world.revocation(3, which="device"))
+
+    assert refused(world, msgspec.structs.replace(world.round(), cohort=to_ranges([3, 4]))) == "wrong_cohort"
+    world.add(world.round())
+    assert refused(world, world.update(HOST)) == "not_in_cohort"
+    world.add(world.consent(3, 4))
+    world.add(world.share(3, 4))
+    world.add(world.consent(5, 3))
+    world.add(world.withdrawal(3))
+    world.add(world.erasure(3))
+
+
+def test_a_device_does_nothing_while_its_persons_key_is_revoked() -> None:
+    world = bare_world()
+    world.add(world.round())
+    world.add(world.revocation(3))
+
+    for record in (world.update(3), world.dataset(3), world.new_key(3, which="device")):
+        assert refused(world, record) == "revoked_author"
+
+
+@pytest.mark.parametrize("by", [3, FOUNDER])
+@pytest.mark.parametrize("which", KEY_NAMES)
+def test_either_key_rotates_alone(which: KeyName, by: int) -> None:
+    world = bare_world()
+    before = {name: world.state.principals[3].key_named(name) for name in KEY_NAMES}
+    world.add(world.new_key(3, which=which, by=by))
+
+    after = {name: world.state.principals[3].key_named(name) for name in KEY_NAMES}
+    assert [name for name in KEY_NAMES if after[name] != before[name]] == [which]
+    world.add(world.consent(3, 4))
+    world.add(world.dataset(3))
+
+
+def test_a_key_meant_for_the_device_does_not_become_the_persons() -> None:
+    world = bare_world()
+    for_device = new_key(key(9), ORIGIN, 3, "device")
+
+    assert refused(world, naming(world, 3, for_device)) == "not_possessed"
+    world.add(change(world.new_key(3, which="device"), key=for_device))
+
+
+@pytest.mark.parametrize("which", KEY_NAMES)
+def test_neither_key_is_used_twice(which: KeyName) -> None:
+    world = bare_world()
+    world.add(world.new_key(4, which="device"))
+
+    for used in (key(3), device_key(3), key(5), device_key(5), device_key(4)):
+        assert refused(world, change(world.new_key(3, which=which), key=new_key(used, ORIGIN, 3, which))) == "key_used"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"device_key": None}, "wrong_device_key"),
+        ({"device_key": key(7).public}, "wrong_device_key"),
+        ({"device_key": device_key(3).public}, "key_used"),
+        ({"device_key": bytes(32)}, "bad_key"),
+        ({"role": "host"}, "wrong_device_key"),
+        ({"role": "host", "device_key": None, "custody": "host"}, "wrong_custody"),
+    ],
+)
+def test_a_participant_has_two_keys_and_everybody_else_one(changes: dict[str, object], reason: str) -> None:
+    world = bare_world()
+
+    assert refused(world, msgspec.structs.replace(world.enrol(7, "participant"), **changes)) == reason
+
+
+def test_only_a_participant_has_a_device() -> None:
+    world = bare_world()
+
+    assert refused(world, world.revocation(HOST, which="device")) == "wrong_device_key"
+    assert refused(world, change(world.new_key(HOST), which="device")) == "wrong_device_key"
+
+
+def test_the_ledger_says_that_a_host_holds_somebodys_keys() -> None:
+    world = bare_world()
+    world.add(msgspec.structs.replace(world.enrol(7, "participant"), custody="host"))
+
+    assert [world.state.principals[number].custody for number in (3, 7)] == ["own", "host"]
+    assert world.state.principals[7].encode()[65] == 16
