@@ -97,7 +97,7 @@ def test_run_goes_on_and_is_checked_after_a_rotation(
     assert traced.epsilon == pytest.approx(6, abs=1e-6)
     assert prove_completeness(run, PERSON).key_id == found.key_id
     entries = read_entries(run, kind="update", author=PERSON, limit=2)
-    assert [entry.key_id for entry in entries] == [before.key_id, found.key_id]
+    assert [entry.key_id for entry in entries] == [before.device_key_id] * 2
     assert len(recommend(run, found.key_id, 3)[1]) == 3
 
 
@@ -111,17 +111,18 @@ def test_finished_run_is_checked_after_every_act(tmp_path: Path, configure: Conf
 
     shown = show_key(run, PERSON)
     assert [each.status for each in found] == ["active", "revoked", "active", "active"]
-    assert [step.act for step in shown.history] == ["enrolment", *acts]
-    assert [step.signed_by for step in shown.history] == [0, 6, 6, 0, 6]
-    assert [step.position for step in shown.history][1:] == [each.position for each in found]
+    assert [step.act for step in shown.history] == ["enrolment", "enrolment", *acts]
+    assert [step.signed_by for step in shown.history] == [0, 0, 6, 6, 0, 6]
+    assert [step.position for step in shown.history][2:] == [each.position for each in found]
     assert [step.key_id for step in shown.history] == [
         first.key_id,
+        first.device_key_id,
         found[0].key_id,
         None,
         found[2].key_id,
         found[3].key_id,
     ]
-    assert len({step.public_key for step in shown.history}) == 5
+    assert len({step.public_key for step in shown.history}) == 6
     assert shown.key_id == found[3].key_id
     assert find_person(run, first.key_id).number == 6, "a former key still names the person"
     assert trace_participant(run, PERSON).epsilon == pytest.approx(6, abs=1e-6), "no act gives a budget back"
@@ -166,7 +167,7 @@ def test_the_same_command_ends_what_was_broken_off(
 
     shown = show_key(run, PERSON)
     assert not shown.under_way
-    assert [each.position for each in shown.history][1:] == [found.position], "ended, not done twice"
+    assert [each.position for each in shown.history][2:] == [found.position], "ended, not done twice"
     assert (shown.key_id, shown.status) == (found.key_id, found.status)
     train(configure(), tmp_path / "run")
     assert verify_ledger(run.ledger_folder).ok
