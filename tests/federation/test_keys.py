@@ -142,8 +142,8 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
 
 def test_device_that_lost_its_key_is_told_to_recover(folder: Path) -> None:
     with standing(folder) as federation:
-        stale = PendingKeyChange(entry=b"", seed=bytes(32))
-        federation.devices.complete_key_change(device_of(federation).slot, "person", stale, seq=0)
+        stale = PendingKeyChange(entry=b"", which="person", seed=bytes(32))
+        federation.devices.complete_key_change(device_of(federation).slot, stale, seq=0)
 
         with pytest.raises(FederationError, match="bad_signature") as found:
             rotate(federation, folder)
@@ -355,7 +355,7 @@ def test_crash_in_the_middle_of_ending_a_change_loses_nothing_either(
 
 def test_next_key_is_sealed(folder: Path) -> None:
     with standing(folder) as federation:
-        pending = PendingKeyChange(entry=b"a signed entry", seed=b"the seed of the next key, secret")
+        pending = PendingKeyChange(entry=b"a signed entry", which="person", seed=b"the seed of the next key, secret")
         federation.devices.put_key_change(2, pending, seq=7)
 
         assert federation.devices.pending_key_changes() == [(2, pending)]

@@ -15,6 +15,7 @@ from typing import Literal
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.acts import ActProver
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_record, new_key, sign
@@ -131,7 +132,7 @@ def _change(
     key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number, which)
     record = KeyRecord(origin=origin, author=author, seq=seq, number=number, which=which, key=key, approvals=())
 
-    pending = PendingKeyChange(entry=sign(record, signer), seed=seed)
+    pending = PendingKeyChange(entry=sign(record, signer), which=which, seed=seed)
     devices.put_key_change(device.slot, pending, seq=seq if author == number else device.last_seq)
     outcome = _finish(ledger, devices, device.slot, pending)
     if isinstance(outcome, RefusedEntry):
@@ -149,7 +150,9 @@ def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKey
     if isinstance(outcome, RefusedEntry):
         devices.drop_key_change(slot)
         return outcome
-    devices.complete_key_change(slot, record.which, pending, seq=ledger.state.principals[record.number].sequence)
+    (act,) = ActProver.at(ledger, devices).prove([outcome])
+    seq = ledger.state.principals[record.number].sequence
+    devices.complete_key_change(slot, pending, seq=seq, act=act)
     return KeyChange(act=kind_of_key_change(record), number=record.number, which=record.which, position=outcome)
 
 

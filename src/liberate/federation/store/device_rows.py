@@ -102,11 +102,13 @@ class PendingKeyChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of key that is not yet known to be in the log: enough to complete it.
 
     Attributes:
-        entry: The signed `key` entry, which says whose key and which.
+        entry: The signed `key` entry.
+        which: Which key.
         seed: Seed of the key that it names, 32 bytes; None: it revokes.
     """
 
     entry: bytes
+    which: KeyName
     seed: bytes | None
 
 
@@ -125,7 +127,9 @@ class Device:
         run: The run that the participant has agreed to take part in, 0 if none.
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
-        is_revoked: Whether its key or its person's was revoked, and not replaced since: it answers no round.
+        is_revoked: Whether it has signed that its key or its person's is revoked, and no other has replaced that since.
+        has_withdrawn: Whether it has signed that its participant withdraws from everything: it answers no round any
+            more, whatever the ledger shows.
         is_erased: Whether its sealing key was destroyed: only this row is left, so that the same data set does not
             bring the participant back.
     """
@@ -141,6 +145,7 @@ class Device:
     epsilon_nano_agreed: int
     rho_nano_agreed: int
     is_revoked: bool
+    has_withdrawn: bool
     is_erased: bool
 
     @property

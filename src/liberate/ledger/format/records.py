@@ -22,6 +22,7 @@ from liberate.ledger.format.parts import (
     MechanismSpec,
     NewKey,
     RecordBase,
+    Terms,
     Witnesses,
 )
 from liberate.ledger.format.sharing_records import (
@@ -53,6 +54,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
         relation: Neighbouring relation: the person's data are replaced by nothing, participation is public.
         epsilon_nano_limit: What a person may spend from the ε account, in 1e-9, or None without a limit.
         rho_nano_limit: The same for the ρ (zCDP) account.
+        terms: What promises rest on, until a `terms` entry changes it.
         witnesses: Witness policy.
     """
 
@@ -64,11 +66,22 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
     relation: Literal["zero-out"]
     epsilon_nano_limit: Natural | None
     rho_nano_limit: Natural | None
+    terms: Terms
     witnesses: Witnesses
 
     def subjects(self) -> Iterable[int]:
         """The registrars and the log."""
         return range(len(self.registrars) + 1)
+
+
+class TermsRecord(RecordBase, frozen=True, tag="terms"):
+    """A coordinator changes what promises rest on; each device accepts it, or takes part in no round after it.
+
+    Attributes:
+        terms: The new terms, in force from here on.
+    """
+
+    terms: Terms
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
@@ -140,6 +153,7 @@ class Round(RecordBase, frozen=True, tag="round"):
         rounds: How many rounds the run has, fixed before the first; None: until convergence.
         base_version: Version of the model that devices start from; versions go on counting over runs.
         base_digest: Digest of that model; the first round of a run may start from any.
+        terms: Leaf hash of the entry whose terms are in force: the latest `terms`, or else the genesis.
         cohort: Who may answer; empty: every participant enrolled by now.
         statistic: What a device computes.
         shape: Items, numbers per item, and numbers that belong to no item.
@@ -157,6 +171,7 @@ class Round(RecordBase, frozen=True, tag="round"):
     rounds: Positive | None
     base_version: Natural
     base_digest: Hash
+    terms: Hash
     cohort: tuple[Range, ...]
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
@@ -285,6 +300,7 @@ class Block(RecordBase, frozen=True, tag="block"):
 
 Record: TypeAlias = (
     Genesis
+    | TermsRecord
     | Enrol
     | KeyRecord
     | DatasetRecord

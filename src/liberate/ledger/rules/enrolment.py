@@ -41,9 +41,12 @@ def begin(state: State, entry: Entry) -> None:
     for key in keys:
         _check_key(key)
     _check_policies(record)
+    fault = record.terms.fault()
+    refuse_if(bool(fault), "bad_genesis", fault)
     check_signature(entry, keys[0])
 
     state.genesis = record
+    state.change_terms(record.terms, entry.leaf_hash)
     for key in record.registrars:
         state.enrol(Principal(key=key, role="registrar"))
     state.enrol(Principal(key=log.public, role="log"))
@@ -54,6 +57,9 @@ def enrol(state: State, record: Enrol) -> None:
     policy = _policy_of(state, record.author, record.role)
     count = len(state.principals)
     refuse_if(record.number != count, "wrong_number", f"number {record.number}, the next one is {count}")
+    most = state.terms.max_participants
+    is_full = record.role == "participant" and state.participant_count >= most
+    refuse_if(is_full, "enrolment_full", f"{most} participants are enrolled, as many as the terms allow")
     is_participant, has_device = record.role == "participant", record.device_key is not None
     is_wrong = has_device != is_participant or record.device_key == record.key
     refuse_if(is_wrong, "wrong_device_key", "a participant has two different keys, every other role has one")
