@@ -100,6 +100,12 @@ def round_record(
     )
 
 
+def _data(number: int) -> DeviceData:
+    return DeviceData(
+        person_seed=bytes(32), device_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""
+    )
+
+
 @dataclass(slots=True)
 class Party:
     """Participants of one host in one masked round.
@@ -132,16 +138,21 @@ class Party:
     leaves: list[bytes] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        holdings = [
-            (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
-            for number in self.participants
-        ]
+        holdings = [(f"u{number}", _data(number)) for number in self.participants]
         with closing(DeviceStore.create(self.folder, holdings)) as devices:
             devices.record_numbers(list(enumerate(self.participants)), seq=0)
             devices.record_agreement(1, range(self.size), cost=(0, 10**12), limits=(0, 10**12))
         self.log = LawlessLog(ORIGIN, self.principals())
         enrolment = Enrol(
-            origin=ORIGIN, author=FOUNDER, seq=1, number=COORDINATOR_NUMBER, key=COORDINATOR.public, role="coordinator"
+            origin=ORIGIN,
+            author=FOUNDER,
+            seq=1,
+            number=COORDINATOR_NUMBER,
+            key=COORDINATOR.public,
+            device_key=None,
+            custody="own",
+            role="coordinator",
+            approvals=(),
         )
         self.log.append(enrolment, by=signing_key(FOUNDER))
         self.open_round(1)
@@ -150,7 +161,10 @@ class Party:
     def principals(self) -> list[Principal]:
         roles = ("registrar", "log", "coordinator")
         officials = [Principal(key=signing_key(n).public, role=role) for n, role in enumerate(roles)]  # type: ignore[arg-type]
-        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.participants]
+        return officials + [
+            Principal(key=COORDINATOR.public, device_key=signing_key(n).public, role="participant")
+            for n in self.participants
+        ]
 
     @property
     def least(self) -> int:

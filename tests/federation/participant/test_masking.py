@@ -302,7 +302,7 @@ def test_a_coordinator_cannot_put_its_own_keys_in(party: Party, name: str) -> No
 def test_a_coordinator_cannot_say_whose_key_is_whose(party: Party) -> None:
     party.until_graph()
     honest = party.cohort()
-    false = Principal(key=COORDINATOR.public, role="participant").encode()
+    false = Principal(key=COORDINATOR.public, device_key=COORDINATOR.public, role="participant").encode()
     later = party.log.size - 1
 
     for lie in (
@@ -331,7 +331,7 @@ def test_the_state_is_that_of_the_rounds_own_block(party: Party) -> None:
         party.share(ALICE, request)
 
 
-@pytest.mark.parametrize("changed", [{"role": "auditor"}, {"is_revoked": True}])
+@pytest.mark.parametrize("changed", [{"role": "auditor"}, {"is_revoked": True}, {"is_device_revoked": True}])
 def test_only_active_participants_are_neighbours(
     tmp_path: Path, changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

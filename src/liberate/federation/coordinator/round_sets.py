@@ -118,9 +118,10 @@ def state_leaves(ledger: Ledger, size: int) -> list[bytes]:
         state = State()
         for position, data in ledger.entries(0, size):
             entry = decode_entry(data)
-            author = entry.record.author
-            key = state.principals[author].key if author < len(state.principals) else None
-            apply_entry(state, entry, position, verified_by=key)
+            is_known = entry.record.author < len(state.principals)
+            apply_entry(
+                state, entry, position, verified_by=state.author_key(entry.record, position) if is_known else None
+            )
     return [principal.encode() for principal in state.principals]
 
 

@@ -196,7 +196,7 @@ class SecureAggregation:
         """Whether the participant signed its keys for this round, and a neighbour can agree on a secret with them."""
         try:
             owner = Principal.decode(self._agreement.state[number])
-            verify_keys(keys, owner.key, self._writer.ledger.origin, self._round.hash, number)
+            verify_keys(keys, owner.device_key, self._writer.ledger.origin, self._round.hash, number)
             for key in (keys.mask, keys.seal):
                 secure_aggregation.agree(_ANY_KEY, key)
         except LiberateError:

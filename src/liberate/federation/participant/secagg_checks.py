@@ -222,9 +222,9 @@ def _check_owners(current: MaskedRound, keys: Mapping[int, AdvertisedKeys], stat
         for number, advertised in sorted(keys.items()):
             require(number < len(state), "keys", f"no principal has the number {number}")
             principal = Principal.decode(state[number])
-            is_active = principal.role == "participant" and principal.is_active
-            require(is_active, "keys", f"principal {number} is not an active participant")
-            claims.append(keys_claim(advertised, principal.key, current.record.origin, current.hash, number))
+            is_able = principal.role == "participant" and principal.can_answer
+            require(is_able, "keys", f"principal {number} is not a participant who can answer")
+            claims.append(keys_claim(advertised, principal.device_key, current.record.origin, current.hash, number))
 
     for number, is_valid in zip(sorted(keys), verify_batch(claims), strict=True):
         require(is_valid, "keys", f"the keys of participant {number} are signed by somebody else")
