@@ -273,7 +273,7 @@ def test_leave_last_out_needs_times() -> None:
         leave_last_out(dataset_of([(0, 0, 1.0), (0, 1, 2.0)]))
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan")])
 def test_a_part_to_hold_out_is_a_true_fraction(fraction: float) -> None:
     dataset = dataset_of([(0, 0, 1.0), (0, 1, 2.0)])
 

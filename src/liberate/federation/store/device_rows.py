@@ -10,6 +10,9 @@ from liberate.errors import FederationError
 from liberate.ledger.rules.round_state import OpenRound
 from liberate.ledger.rules.state import State
 
+EMPTY_RATINGS = bytes(4)
+"""What a device without ratings stores, in the encoding of `Ratings.user_bytes`."""
+
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     """What one device stores for good.
@@ -18,12 +21,15 @@ class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
         signing_seed: Seed of the Ed25519 key, 32 bytes.
         dataset_salt: Opens the dataset commitment, 32 bytes.
         ratings: The participant's ratings, in the encoding of `Ratings.user_bytes`.
+        held_out: Ratings that nothing learns from, likewise. They show their owner how good predictions are, and are
+            neither committed to nor sent.
         dataset_seq: Sequence number with which these ratings are, or will be, committed to.
     """
 
     signing_seed: bytes
     dataset_salt: bytes
     ratings: bytes
+    held_out: bytes = EMPTY_RATINGS
     dataset_seq: int = 1
 
 
