@@ -97,11 +97,9 @@ def test_two_worlds_that_differ_in_held_out_ratings_look_the_same(tmp_path: Path
     assignments = [text for setting in (*SMALL, *REAL, *mode) for text in ("--set", setting)]
 
     said = [run_in(world, "train", "--data", "mine.csv", *assignments, "--out", "run") for world in worlds]
-    refused = [run_in(world, "evaluate", "run") for world in worlds]
 
     assert said[0][0] == 0, said[0][2]
     assert said[0] == said[1]
-    assert refused[0] == refused[1]
     one, other = (files_outside_devices(world / "run") for world in worlds)
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []

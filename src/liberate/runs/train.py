@@ -125,8 +125,8 @@ def _result(
     spent = plan.spent(rounds)
     return Result(
         run=str(run.folder),
-        rmse=math.nan if metrics is None else metrics.rmse,
-        ndcg_at_10=math.nan if metrics is None else metrics.ndcg_at_10,
+        rmse=_known(metrics.rmse) if metrics else math.nan,
+        ndcg_at_10=_known(metrics.ndcg_at_10) if metrics else math.nan,
         epsilon=spent.epsilon,
         delta=plan.settings.privacy.delta if spent.rho else 0.0,
         mode=plan.settings.privacy.mode,
@@ -136,6 +136,11 @@ def _result(
         root=b64encode(checkpoint.root).decode(),
         verifier_key=run.verifier_key,
     )
+
+
+def _known(figure: float) -> float:
+    """Return a figure; of NaN always the one object, so that results that say the same are equal."""
+    return math.nan if math.isnan(figure) else figure
 
 
 def _write_result(run: Run, result: Result, stopwatch: Stopwatch) -> None:
