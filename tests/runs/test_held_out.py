@@ -46,7 +46,8 @@ def write_ratings(path: Path, ratings: Ratings, replaced: Mapping[int, tuple[str
 
 def held_out_rows(n_ratings: int) -> list[int]:
     """Return the rows that a random split with the default seed holds out at a fraction of 0.25."""
-    return np.random.default_rng(42).permutation(n_ratings)[: round(0.25 * n_ratings)].tolist()
+    rows: list[int] = np.random.default_rng(42).permutation(n_ratings)[: round(0.25 * n_ratings)].tolist()
+    return rows
 
 
 def two_worlds(folder: Path) -> tuple[Path, Path]:
