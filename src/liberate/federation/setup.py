@@ -13,6 +13,7 @@ from liberate.data.ratings import Ratings
 from liberate.errors import LedgerError
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
+    Candidate,
     Registrar,
     commit_ratings,
     enrol,
@@ -155,7 +156,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
 
 def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey) -> EntryWriter:
     """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer."""
-    (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
+    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
     enrol_participants(registrar, devices)
     commit_ratings(registrar, devices)
     return EntryWriter(registrar.ledger, coordinator_key, number)
@@ -210,7 +211,8 @@ def _policy(
         log_key=ledger.state.founding.log_vkey,
         coordinator_key=coordinator_key,
         mechanism=terms.mechanism,
-        honest_fraction=terms.honest_fraction,
+        terms=ledger.state.terms,
+        terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
     )
 
@@ -236,4 +238,4 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
         )
 
     numbers = sorted(device.number for device in taking_part if device.number is not None)
-    return tuple(number for number in numbers if ledger.state.principals[number].is_active)
+    return tuple(number for number in numbers if ledger.state.principals[number].can_answer)
