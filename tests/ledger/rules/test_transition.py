@@ -544,6 +544,7 @@ def test_every_reason_is_exercised() -> None:
     elsewhere = {"malformed", "too_large", "unknown_kind", "unknown_version", "log_only"}
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
     elsewhere |= {"bad_approval", "too_few_approvals", "wrong_approvals", "wrong_custody", "wrong_device_key"}
+    elsewhere |= {"revoked_device", "revoked_registrar"}
     elsewhere |= SHARING_REASONS
     elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
     own = {"bad_signature", "no_genesis", "not_simulated"}
