@@ -12,20 +12,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import FederationError, InsufficientCohort
 from liberate.federation.coordinator.round_sets import set_parts
+from liberate.federation.coordinator.secure_aggregation import SecureAggregation
 from liberate.federation.keys import rotate_key
 from liberate.federation.participant.refusals import Refused
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.models import ModelStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
 from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedSeed, RevealedShares
 from liberate.federation.wire.transport import Reply, Request
+from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in, to_ranges
 from liberate.ledger.format.records import Aborted, ModelRecord, Round, RoundSet, SetPhase
+from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.lookup import entries
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
-from tests.federation.crashes import Crash
+from tests.federation.crashes import Crash, crash_at
 from tests.federation.hostile import dying, editing, lying, overhearing, silent, vanishing
 from tests.ledger.world import TERMS as LEDGER_TERMS
 from tests.worlds import Stage, World, low_rank_ratings, stage
@@ -302,6 +308,50 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
 
     assert len(rounds) == 1
     assert encode_model(masked) == encode_model(plain)
+
+
+DURABLE_STEPS = (
+    (SqliteLedger, "_commit"),
+    (DeviceStore, "begin_secagg"),
+    (DeviceStore, "put_secagg_states"),
+    (DeviceStore, "put_answers"),
+    (DeviceStore, "end_secagg"),
+    (SecureAggregation, "_save"),
+    (ModelStore, "save"),
+)
+
+
+def test_a_masked_round_that_is_killed_at_any_durable_step_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replace(MASKED, batch_size=12)
+    undisturbed = learned(tmp_path / "undisturbed", world)
+    crashes = 0
+
+    for at in range(1, 100):
+        folder = tmp_path / str(at)
+        try:
+            with stage(folder, world) as scene, monkeypatch.context() as patched:
+                crash_at(patched, DURABLE_STEPS, at, before=at % 2 == 0)
+                scene.learn(1)
+            break
+        except Crash:
+            crashes += 1
+
+        assert learned(folder, world) == undisturbed
+
+    assert crashes > 15
+
+
+def learned(folder: Path, world: World) -> tuple[bytes, Digest, set[tuple[int, int]]]:
+    """Carry out the first round, or finish it; return the model, the ledger's root, and what devices spent."""
+    with stage(folder, world) as scene:
+        ledger, devices = scene.federation.ledger, scene.federation.devices
+        models = [recorded.record for recorded in entries(ledger, ModelRecord)]
+        model = scene.store.load(models[0].version, models[0].digest) if models else scene.learn(1)
+        root = verify_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+        spent = {(device.rho_nano, devices.key_phases(device.slot, 1)) for device in devices.devices()}
+        return encode_model(model), root, spent
 
 
 @pytest.mark.parametrize("phase", ["choose", "share", "mask", "unmask"])
