@@ -309,6 +309,15 @@ def test_what_does_not_follow_is_refused(reason: Reason, prepare: Callable[[Worl
     assert refused(world, make(world)) == reason
 
 
+def test_a_private_update_that_names_copies_is_refused() -> None:
+    """Though the copy was received under a consent that lives: the sender is in the round once already."""
+    world = received(bare_world(auditors=True))
+    world.add(world.round())
+
+    assert refused(world, world.update(4, (3, share_of(world)))) == "private_shares"
+    world.add(world.update(4))
+
+
 def test_every_reason_of_sharing_is_exercised() -> None:
     assert {reason for reason, *_ in CASES} >= SHARING_REASONS
 
