@@ -515,6 +515,8 @@ def test_every_reason_is_exercised() -> None:
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
     elsewhere |= SHARING_REASONS
     elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
+    elsewhere |= {"bad_approval", "revoked_device", "revoked_registrar", "too_few_approvals"}
+    elsewhere |= {"wrong_approvals", "wrong_custody", "wrong_device_key"}
     own = {"bad_signature", "no_genesis", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 
