@@ -134,7 +134,7 @@ def in_open_round(world: World) -> World:
 
 def with_spent_rho(world: World) -> World:
     """3 has spent from one account; a round is open that spends from the other."""
-    world.add(world.round(masked=True))
+    exchanged(world)
     world.add(world.update(3))
     world.add(world.aborted())
     world.add(world.round())
