@@ -19,6 +19,7 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
 from liberate.identifiers import Digest
@@ -146,7 +147,7 @@ class RoundChecker:
             masked=read_masked_round(request.entry) if record.is_masked else None,
         )
 
-    def check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
+    def check_checkpoint(self, request: RoundRequest | UnmaskRequest | HistoryRequest) -> Checkpoint:
         """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
 
         Raises:
