@@ -207,7 +207,8 @@ def _policy(
         log_key=ledger.state.founding.log_vkey,
         coordinator_key=coordinator_key,
         mechanism=terms.mechanism,
-        honest_fraction=terms.honest_fraction,
+        terms=ledger.state.terms,
+        terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
     )
 
