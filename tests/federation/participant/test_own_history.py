@@ -165,6 +165,13 @@ def test_an_entry_in_my_name_that_i_never_signed_stops_me(tmp_path: Path) -> Non
             assert each.answer(each.request(principal)) == "own_history"
             each.about.pop()
 
+        stolen = Withdrawal(origin=each.log.origin, author=each.number, seq=more.seq, consent=bytes(32))
+        each.about.append(sign(stolen, key_of(each)))
+        assert each.answer(each.request(each.principal())) == "own_history", (
+            "with a copy of the key, and free of charge"
+        )
+        each.about.pop()
+
         each.about.append(each.about[-1])
         again = replace(before, epsilon_nano=before.epsilon_nano + more.spend_nano)
         again.count(decode_entry(each.about[-1]).leaf_hash)

@@ -76,6 +76,7 @@ class _Requests:
     proofs: OwnHistoryProofs
     view: CheckpointView
     _block: tuple[bytes, list[Digest]] = field(init=False)
+    _consistency: dict[int, list[Digest]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ledger, last = self.view.ledger, self.view.size - 1
@@ -84,12 +85,14 @@ class _Requests:
     def encode(self, number: int, known_size: int) -> bytes:
         """Return the request to a participant who knows a tree of some size."""
         state = self.view.ledger.state
+        if known_size not in self._consistency:
+            self._consistency[known_size] = self.view.consistency(known_size)
         skipped, entries = self.proofs.entries_about(number)
         return encode_message(
             HistoryRequest(
                 checkpoint=self.view.note,
                 known_size=known_size,
-                consistency=self.view.consistency(known_size),
+                consistency=self._consistency[known_size],
                 block=self._block[0],
                 block_proof=self._block[1],
                 n_principals=len(state.principals),
