@@ -23,7 +23,9 @@ from liberate.federation.wire.round_messages import (
     encode_message,
 )
 from liberate.federation.wire.transport import Reply, Request
+from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
+from liberate.ledger.format.parts import KeyName
 from liberate.ledger.format.records import KeyRecord, Update
 from liberate.ledger.format.sharing_records import Withdrawal
 from liberate.ledger.rules.history import PrincipalHistory
@@ -113,8 +115,8 @@ def consent(scene: Stage, device: Device) -> int:
     )
 
 
-def key_of(told: Told) -> SigningKey:
-    return SigningKey.from_seed(told.scene.federation.devices.data_of(told.device.slot).signing_seed)
+def key_of(told: Told, which: KeyName = "person") -> SigningKey:
+    return told.scene.federation.devices.signing_key(told.device.slot, which)
 
 
 def test_a_true_history_is_proved_and_not_replayed_again(tmp_path: Path) -> None:
@@ -129,6 +131,7 @@ def test_a_true_history_is_proved_and_not_replayed_again(tmp_path: Path) -> None
 
 CONTRADICTIONS: dict[str, Callable[[Principal], Principal]] = {
     "another key": lambda who: replace(who, key=SigningKey.from_seed(bytes(32)).public),
+    "another device key": lambda who: replace(who, device_key=SigningKey.from_seed(bytes(32)).public),
     "more spent": lambda who: replace(who, epsilon_nano=who.epsilon_nano + 1),
     "less spent": lambda who: replace(who, epsilon_nano=0),
     "another account": lambda who: replace(who, rho_nano=1),
@@ -157,7 +160,7 @@ def test_an_entry_in_my_name_that_i_never_signed_stops_me(tmp_path: Path) -> Non
         more = msgspec.structs.replace(update, seq=update.seq + 1)
         grown = replace(before, sequence=more.seq, epsilon_nano=before.epsilon_nano + more.spend_nano)
 
-        for key in (SigningKey.from_seed(bytes(32)), key_of(each)):
+        for key in (SigningKey.from_seed(bytes(32)), key_of(each), key_of(each, "device")):
             forged = sign(more, key)
             principal = replace(grown)
             principal.count(decode_entry(forged).leaf_hash)
@@ -165,7 +168,7 @@ def test_an_entry_in_my_name_that_i_never_signed_stops_me(tmp_path: Path) -> Non
             assert each.answer(each.request(principal)) == "own_history"
             each.about.pop()
 
-        stolen = Withdrawal(origin=each.log.origin, author=each.number, seq=more.seq, consent=bytes(32))
+        stolen = Withdrawal(origin=each.log.origin, author=each.number, seq=more.seq, consent=Digest(bytes(32)))
         each.about.append(sign(stolen, key_of(each)))
         assert each.answer(each.request(each.principal())) == "own_history", (
             "with a copy of the key, and free of charge"
@@ -189,10 +192,13 @@ def test_a_missing_own_entry_is_refused(tmp_path: Path) -> None:
         assert each.answer(each.request(each.principal())) == "proved"
 
 
-def test_a_key_that_a_registrar_put_in_the_devices_place_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["person", "device"])
+def test_a_key_that_a_registrar_put_in_the_devices_place_is_refused(tmp_path: Path, which: KeyName) -> None:
     with told(tmp_path) as each:
-        theirs = new_key(SigningKey.from_seed(bytes(31) + b"1"), each.log.origin, each.number)
-        record = KeyRecord(origin=each.log.origin, author=0, seq=10**6, number=each.number, key=theirs)
+        theirs = new_key(SigningKey.from_seed(bytes(31) + b"1"), each.log.origin, each.number, which)
+        record = KeyRecord(
+            origin=each.log.origin, author=0, seq=10**6, number=each.number, which=which, key=theirs, approvals=()
+        )
         each.about.append(sign(record, load_key(tmp_path / "keys" / "founder.key")))
         assert each.answer(each.request(each.principal())) == "own_history"
 

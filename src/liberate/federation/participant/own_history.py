@@ -33,7 +33,7 @@ class OwnHistories:
     Attributes:
         store: Where what was proved is stored.
         checker: Checks checkpoints, and knows the one that was accepted.
-        keys: Signing keys by slot.
+        keys: The devices' signing keys by slot.
         origin: The ledger's name.
     """
 
@@ -43,6 +43,7 @@ class OwnHistories:
     origin: str
     _proved: dict[int, ProvedHistory] = field(init=False)
     _acts: dict[int, list[tuple[int, Digest]]] = field(init=False)
+    _person_keys: dict[int, bytes] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._proved = self.store.proved_histories()
@@ -135,7 +136,9 @@ class OwnHistories:
         who = f"participant {device.number}"
         require(principal.role == "participant", "own_history", f"{who} is a {principal.role}")
         require(
-            principal.key == self.keys[device.slot].public, "own_history", f"the key of {who} is not that of the device"
+            (principal.key, principal.device_key) == self._public_keys(device.slot),
+            "own_history",
+            f"the keys of {who} are not those of the device",
         )
         require(
             principal.sequence <= device.last_seq,
@@ -148,7 +151,13 @@ class OwnHistories:
             "own_history",
             f"{who} has spent {spent}, the device knows of {(device.epsilon_nano, device.rho_nano)}",
         )
-        require(principal.is_active, "own_history", f"{who} is revoked or has withdrawn, and is asked all the same")
+        require(principal.can_answer, "own_history", f"{who} is revoked or has withdrawn, and is asked all the same")
+
+    def _public_keys(self, slot: int) -> tuple[bytes, bytes]:
+        """Return the public keys of a participant and of the device."""
+        if slot not in self._person_keys:
+            self._person_keys[slot] = self.store.signing_key(slot, "person").public
+        return self._person_keys[slot], self.keys[slot].public
 
 
 @dataclass(slots=True)

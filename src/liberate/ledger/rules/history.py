@@ -15,7 +15,7 @@ from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, involves, signed_bytes
 from liberate.ledger.format.records import Enrol, Genesis, KeyRecord, Record, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
-from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.principal import Principal, enrolled_principal, key_name_of
 from liberate.ledger.rules.sharing_state import consents_digest
 
 
@@ -59,7 +59,8 @@ class PrincipalHistory:
         if record.author == self.number:
             if record.seq <= principal.sequence:
                 raise ProofMismatch(f"sequence {record.seq} of principal {self.number} comes twice, or too late")
-            verify_signature(principal.key, signed_bytes(entry.body), entry.signature)
+            signer = principal.key_named(key_name_of(record, principal.role))
+            verify_signature(signer, signed_bytes(entry.body), entry.signature)
             principal.sequence = record.seq
 
         self._apply(entry)
@@ -70,10 +71,10 @@ class PrincipalHistory:
         """Change the principal, and its active consents, as an entry that names it does."""
         number, principal = self.number, self.principal
         match entry.record:
-            case KeyRecord(number=owner, key=None) if owner == number:
-                principal.is_revoked = True
-            case KeyRecord(number=owner, key=following) if owner == number and following is not None:
-                principal.replace_key(following.public)
+            case KeyRecord(number=owner, which=which, key=None) if owner == number:
+                principal.revoke_key(which)
+            case KeyRecord(number=owner, which=which, key=following) if owner == number and following is not None:
+                principal.replace_key(which, following.public)
             case Update() as update if number in update.answers_for():
                 principal.spend(update.account, update.spend_nano)
             case Consent(author=sender) if sender == number:
@@ -91,8 +92,8 @@ class PrincipalHistory:
 
 def _enrolled(record: Record, number: int) -> Principal:
     match record:
-        case Enrol(number=enrolled, key=key, role=role) if enrolled == number:
-            return Principal(key=key, role=role)
+        case Enrol(number=enrolled) as enrol if enrolled == number:
+            return enrolled_principal(enrol)
         case Genesis(registrars=keys) if number < len(keys):
             return Principal(key=keys[number], role="registrar")
         case Genesis(registrars=keys, log_vkey=vkey) if number == len(keys):
