@@ -19,6 +19,7 @@ from liberate.federation.erasure import answer_request
 from liberate.federation.session import FederationSession
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.requests import QueuedRequest
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
 from liberate.federation.store.uploads import UploadStore
 from liberate.ledger.format.entries import Entry, decode_entry, sign
@@ -26,7 +27,7 @@ from liberate.ledger.format.records import DatasetRecord, Round, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Share, Withdrawal
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
-from liberate.runs import actions
+from liberate.runs import actions, request_submission
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
@@ -401,6 +402,38 @@ def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> 
 
     with owning(run) as standing, pytest.raises(FederationError, match="no consent of participant"):
         actions.withdraw(run, PERSON, consent=1, wait=wait)
+
+
+def test_a_request_that_failed_is_not_carried_out_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where nobody owns the ledger, nor beside an owner who has gone in the meantime."""
+
+    def failing(*_: object) -> None:
+        raise LiberateError("no coordinator")
+
+    def queue() -> list[QueuedRequest]:
+        with DeviceStore(run.devices_folder) as devices:
+            return devices.requests()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(request_submission, "request_processor", failing)
+        with pytest.raises(LiberateError, match="no coordinator"):
+            actions.withdraw(run, PERSON, consent=None, wait=now)
+        assert queue() == []
+
+        owner = owning(run)
+        owner.__enter__()
+
+        def wait() -> bool:
+            assert len(queue()) == 1
+            owner.__exit__(None, None, None)
+            return True
+
+        with pytest.raises(LiberateError, match="no coordinator"):
+            actions.withdraw(run, PERSON, consent=None, wait=wait)
+        assert queue() == []
+
+    consent(run, FRIEND)
+    assert [len(entries(run, kind)) for kind in ("consent", "withdrawal")] == [1, 0]
 
 
 DURABLE_STEPS = (
