@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
@@ -22,7 +23,7 @@ from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.requests import QueuedRequest
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
 from liberate.federation.store.uploads import UploadStore
-from liberate.ledger.format.entries import Entry, decode_entry, sign
+from liberate.ledger.format.entries import Entry, decode_entry, decode_included, sign
 from liberate.ledger.format.records import DatasetRecord, Round, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Share, Withdrawal
 from liberate.ledger.log.sqlite import SqliteLedger
@@ -91,6 +92,28 @@ def received(run: Run, name: str) -> list[ReceivedCopy]:
         device = devices.find(number=find_person(run, name).number)
         assert device is not None
         return [copy for _, _, copy in devices.sharing_rows(ReceivedCopy, device.slot)]
+
+
+ACTS = ("consent", "withdrawal", "share", "receipt", "erasure", "key")
+
+
+def acts_on_the_ledger(run: Run) -> dict[int, bytes]:
+    """Return the acts of participants by their positions."""
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
+        people = {device.number for device in devices.devices()}
+        found = {position: ledger.entry(position) for kind in ACTS for position in ledger.positions(kind=kind)}
+        return {
+            position: data for position, data in sorted(found.items()) if decode_entry(data).record.author in people
+        }
+
+
+def acts_on_devices(run: Run) -> dict[int, bytes]:
+    """Return the acts that devices have the log's proof of, each checked under its own checkpoint."""
+    with DeviceStore(run.devices_folder) as devices:
+        acts = {act.position: act for _, act in devices.acts()}
+    for act in acts.values():
+        decode_included(act.data, act.position, act.proof, verify_checkpoint(act.note, run.verifier_key))
+    return {position: act.data for position, act in acts.items()}
 
 
 # --- on a finished federation ----------------------------------------------------------------------------------------
@@ -479,6 +502,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
         with DeviceStore(run.devices_folder) as devices:
             assert devices.requests() == []
             assert devices.pending_entries() == []
+        assert acts_on_devices(run) == acts_on_the_ledger(run), at
         if not is_broken_off:
             break
     assert at > 6
@@ -624,6 +648,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
         assert len(entries(run, "erasure")) == 2 * is_wanted, at
         with DeviceStore(run.devices_folder) as devices:
             assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
+        assert acts_on_devices(run) == acts_on_the_ledger(run), at
         if is_wanted:
             told = erased(run)
             assert told.confirmed == told.notified
