@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from liberate.crypto.note import WitnessPolicy
 from liberate.identifiers import Digest
 from liberate.ledger.format.parts import Terms
+from liberate.privacy.mask_parameters import SECRECY_BITS, MaskAssumptions, mask_parameters, strays
 
 
 def smallest_sum(terms: Terms, cohort: int, min_participation: float = 0.0) -> int:
@@ -24,17 +25,35 @@ def smallest_sum(terms: Terms, cohort: int, min_participation: float = 0.0) -> i
     return max(1, cohort - terms.dropouts(cohort), int(cohort * min_participation))
 
 
-def unknown_shares(terms: Terms, minimum: int) -> int:
+def mask_assumptions(terms: Terms, cohort: int) -> MaskAssumptions:
+    """Return what the masks of a round of so many people, > 0, are to bear."""
+    return MaskAssumptions(
+        n_participants=cohort,
+        max_colluders=terms.max_colluders,
+        max_dropouts=terms.dropouts(cohort),
+        max_late_dropouts=terms.late_dropouts(cohort),
+        max_attempts=terms.max_attempts,
+    )
+
+
+def unknown_shares(terms: Terms, cohort: int, minimum: int, *, bits: int = SECRECY_BITS) -> int:
     """Return how many people's noise a sum has, at least, that colluders do not know; <= 0 where that may be none.
 
     Colluders may be anybody and may all be in the round, whomever its cohort names. Dropouts have their own part: the
-    minimum is what is left without them.
+    minimum is what is left without them. Whom masks may cut off from the others is missing in what is read. The same
+    holds without masks, so that a simulation costs what it simulates.
 
     Args:
         terms: What was agreed to.
+        cohort: People of the round, > 0.
         minimum: Fewest uploads in the sum, > 0.
+        bits: More are cut off with a chance of at most 2**-bits in a run.
+
+    Raises:
+        PrivacyError: No masks bear what the terms allow.
     """
-    return minimum - terms.max_colluders
+    assumptions = mask_assumptions(terms, cohort)
+    return minimum - terms.max_colluders - strays(mask_parameters(assumptions), assumptions, bits=bits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

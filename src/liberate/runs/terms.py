@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from liberate.errors import PrivacyError, SettingsError
 from liberate.federation.terms import smallest_sum, unknown_shares
 from liberate.ledger.format.parts import Terms
+from liberate.privacy.mask_parameters import PLANNED_BITS
 from liberate.settings import Settings
 
 _COLLUDERS, _DROPOUTS_PERMILLE, _COHORT = Fraction(1, 10), 50, Fraction(4, 5)
@@ -73,7 +74,7 @@ def counted_noise(terms: Terms, cohort: int, min_participation: float) -> int:
         min_participation: Share of them that a model needs.
 
     Raises:
-        PrivacyError: They are too few, or no noise would be left.
+        PrivacyError: They are too few, no noise would be left, or no masks bear the terms.
     """
     if cohort < terms.min_cohort:
         raise PrivacyError(
@@ -81,7 +82,7 @@ def counted_noise(terms: Terms, cohort: int, min_participation: float) -> int:
             hint="lower federation.min_cohort",
         )
     minimum = smallest_sum(terms, cohort, min_participation)
-    unknown = unknown_shares(terms, minimum)
+    unknown = unknown_shares(terms, cohort, minimum, bits=PLANNED_BITS)
     if unknown < terms.min_honest:
         raise PrivacyError(
             f"of {cohort} people {cohort - minimum} may drop out and {terms.max_colluders} collude, which leaves the"
