@@ -259,8 +259,9 @@ def check_terms(device: Device, record: Round) -> None:
     """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
 
     Raises:
-        Refused: revoked, not_agreed or budget.
+        Refused: withdrawn, revoked, not_agreed or budget.
     """
+    require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
     require(not device.is_revoked, "revoked", "the key was revoked")
     require(
         device.run == record.run,
