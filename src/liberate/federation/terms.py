@@ -56,15 +56,30 @@ def unknown_shares(terms: Terms, cohort: int, minimum: int, *, bits: int = SECRE
     return minimum - terms.max_colluders - strays(mask_parameters(assumptions), assumptions, bits=bits)
 
 
+def is_no_weaker(new: Terms, accepted: Terms) -> bool:
+    """Whether a device accepts new terms by itself: whoever took part under the former ones loses nothing.
+
+    As many people may collude, and as large a part of all who may ever be enrolled; no round is smaller, and no fewer
+    people's noise is unknown. Dropouts may be more or less: a device counts the noise, and wants the masks, without
+    them either way.
+    """
+    return (
+        new.max_colluders >= accepted.max_colluders
+        and new.max_colluders * accepted.max_participants >= accepted.max_colluders * new.max_participants
+        and new.min_cohort >= accepted.min_cohort
+        and new.min_honest >= accepted.min_honest
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenesisParameters:
-    """What the founder writes into the genesis of a new ledger, which nobody can change later.
+    """What the founder writes into the genesis of a new ledger; nobody can change it later, but for the terms.
 
     Attributes:
         origin: The ledger's name; empty: derived from the seed in a simulation, else drawn at random.
         epsilon_nano_limit: Most that a participant may spend with pure mechanisms in all runs, in 1e-9; None: no limit.
         rho_nano_limit: Most that a participant may spend with Gaussian mechanisms, likewise.
-        terms: What promises rest on until the coordinator changes it.
+        terms: What promises rest on. On a ledger where others are in force the coordinator puts these in their place.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from liberate.errors import PrivacyError
 from liberate.federation.participant.noise_checks import check_shared_noise
 from liberate.federation.participant.refusals import Refused
+from liberate.federation.store.terms_tables import AcceptedTerms
 from liberate.federation.terms import mask_assumptions, smallest_sum, unknown_shares
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.identifiers import Digest
@@ -26,7 +27,7 @@ from liberate.privacy.mask_parameters import mask_parameters, strays
 from liberate.runs.terms import counted_noise, founding_terms
 from liberate.settings import Settings
 from tests.federation.masked import round_record
-from tests.federation.participant.test_hostile import captured, reasons, with_record
+from tests.federation.participant.test_hostile import answers, captured, reasons, with_record
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 N = 300
@@ -118,13 +119,31 @@ def test_nobody_is_left_alone_with_their_noise() -> None:
     assert refusal(terms, N, 285, shares(N, 1)) == "honest"
 
 
-@pytest.mark.parametrize("other", ["genesis of another ledger", "former terms"])
-def test_a_round_under_other_terms_is_refused(tmp_path: Path, other: str) -> None:
+def test_a_round_under_other_terms_is_refused(tmp_path: Path) -> None:
+    """Also by whoever has accepted these: what the host holds rounds against are the terms in force."""
+    other = AcceptedTerms(Digest(b"other".ljust(32)), msgspec.structs.replace(TERMS, max_colluders=0))
     with asked(tmp_path) as (scene, request):
-        key = scene.federation.coordinator.key
-        edited = with_record(scene, request, key, terms=Digest(other.encode().ljust(32)))
+        edited = with_record(scene, request, scene.federation.coordinator.key, terms=other.hash)
+        assert reasons(scene, edited) == {"terms"}
+
+        devices = scene.federation.devices
+        devices.record_terms([device.slot for device in devices.devices()], other)
+        scene.host.reload()
 
         assert reasons(scene, edited) == {"terms"}
+
+
+def test_who_has_not_accepted_the_terms_answers_no_round(tmp_path: Path) -> None:
+    """The host's policy has the terms in force; whose owner has accepted others refuses all the same."""
+    with stage(tmp_path, World(ratings=low_rank_ratings(), mode="plain")) as scene:
+        request, first = captured(scene), scene.host.numbers[0]
+        slot = next(device.slot for device in scene.federation.devices.devices() if device.number == first)
+        scene.federation.devices.record_terms([slot], AcceptedTerms(Digest(bytes(32)), TERMS))
+        scene.host.reload()
+
+        replies = answers(scene, request)
+
+    assert [getattr(reply, "reason", "") for reply in replies] == ["terms", ""]
 
 
 @contextmanager
