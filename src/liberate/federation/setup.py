@@ -13,6 +13,7 @@ from liberate.data.ratings import Ratings
 from liberate.errors import LedgerError
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
+    Candidate,
     Registrar,
     commit_ratings,
     enrol,
@@ -42,7 +43,8 @@ class RunParticipation:
     Attributes:
         run: Number of the run: the ledger's last one, or the next.
         user_ids: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
-        ratings: What their devices hold from now on.
+        ratings: What their devices hold from now on to learn from.
+        held_out: What their devices hold out from now on; None: what they hold out already.
         cohort: Which of the users take part, as indices; None: all.
         terms: What they agree to.
     """
@@ -50,6 +52,7 @@ class RunParticipation:
     run: int
     user_ids: Sequence[str]
     ratings: Ratings
+    held_out: Ratings | None = None
     cohort: Sequence[int] | None = None
     terms: ParticipationTerms
 
@@ -150,6 +153,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
         access.folder / "devices",
         participation.user_ids,
         participation.ratings,
+        participation.held_out,
         access.source.randomness(),
         access.randomness_at(ledger),
     )
@@ -170,7 +174,7 @@ def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningK
 
     The terms are changed in between, which those who are new join under.
     """
-    (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
+    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
     if registrar.ledger.state.open_round is None:
         change_terms(EntryWriter(registrar.ledger, coordinator_key, number), terms)
     enrol_participants(registrar, devices)
@@ -254,7 +258,7 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
         )
 
     numbers = sorted(device.number for device in taking_part if device.number is not None)
-    return tuple(number for number in numbers if ledger.state.principals[number].is_active)
+    return tuple(number for number in numbers if ledger.state.principals[number].can_answer)
 
 
 def _accepting(ledger: Ledger, devices: DeviceStore, asked: Sequence[Device]) -> list[Device]:
