@@ -200,6 +200,7 @@ def _policy(
         mechanism=terms.mechanism,
         honest_fraction=terms.honest_fraction,
         witnesses=witnesses,
+        evaluation=terms.evaluation,
     )
 
 

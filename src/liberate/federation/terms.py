@@ -33,12 +33,14 @@ class ParticipationTerms:
         honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
         epsilon_nano: Most that the run may spend with pure mechanisms, in 1e-9.
         rho_nano: Most that it may spend with Gaussian mechanisms, likewise.
+        evaluation: Whether a round may ask for errors on what devices hold out.
     """
 
     mechanism: str = ""
     honest_fraction: float = 1.0
     epsilon_nano: int = 0
     rho_nano: int = 0
+    evaluation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class ParticipationPolicy:
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
         honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
         witnesses: Whose cosignatures a checkpoint must have.
+        evaluation: Whether a round may ask for errors on what devices hold out.
     """
 
     origin: str
@@ -62,3 +65,4 @@ class ParticipationPolicy:
     mechanism: str
     honest_fraction: float = 1.0
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
+    evaluation: bool = False

@@ -26,6 +26,9 @@ class PrivacyConfig:
             0.5 <= honest_fraction <= 1; the others may drop out or collude.
         secure_aggregation: Whether uploads of `distributed` are masked; unset = outside a simulation only. Outside they
             always are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
+        evaluation: Whether a run of `distributed` ends with a release of how well it predicts what people hold out: one
+            noised sum over people, paid for from epsilon like the others, and the only figure of the kind that a run of
+            real people has. It needs explicit ratings, and some that are held out.
     """
 
     mode: Mode = "plain"
@@ -35,12 +38,17 @@ class PrivacyConfig:
     clip_norm: float = 1.0
     honest_fraction: float = 0.9
     secure_aggregation: bool | None = None
+    evaluation: bool = False
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not 0 < self.epsilon <= 1e6:
             raise ValueError(f"epsilon is {self.epsilon}, wanted 0 < epsilon <= 1e6")
         if self.mode in ("local", "distributed") and self.epsilon is None:
             raise ValueError(f"mode {self.mode} needs an epsilon for the whole run, such as privacy.epsilon=8")
+        if self.evaluation and self.mode != "distributed":
+            raise ValueError(
+                f"evaluation is for mode distributed: in {self.mode} no noise would protect a sum of errors"
+            )
         if not 0 < self.delta < 1:
             raise ValueError(f"delta is {self.delta}, wanted 0 < delta < 1")
         if not 1e-6 <= self.clip_norm <= 1e6:

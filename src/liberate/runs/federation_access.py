@@ -70,6 +70,7 @@ def participation_terms(plan: Plan) -> ParticipationTerms:
         honest_fraction=plan.settings.privacy.honest_fraction,
         epsilon_nano=plan.spend_nano("epsilon"),
         rho_nano=plan.spend_nano("rho"),
+        evaluation=plan.settings.privacy.evaluation,
     )
 
 

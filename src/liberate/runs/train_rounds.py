@@ -21,6 +21,7 @@ from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
 from liberate.model.model import Model
+from liberate.model.private.evaluation import ErrorRelease
 from liberate.model.solvers import has_converged
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.randomness import Randomness
@@ -29,6 +30,7 @@ from liberate.runs.pending_requests import request_processor
 from liberate.runs.plan import Plan
 from liberate.runs.prepare import PreparedRun
 from liberate.timing import Progress
+from liberate.units import to_nano
 
 
 @dataclass(slots=True)
@@ -188,7 +190,12 @@ class TrainingSession:
             principals = self.ledger.state.principals
             n_active = sum(principals[number].is_active for number in self.federation.cohort)
             honest = math.ceil(Fraction(str(self.plan.settings.privacy.honest_fraction)) * n_active)
-        return replace(method, mechanism=method.mechanism.held_by(max(1, honest)))
+        mechanism = method.mechanism.held_by(max(1, honest))
+        solver = method.solver
+        if isinstance(solver, ErrorRelease):
+            # The noise that is drawn belongs to the figure: it says how far that may be off.
+            solver = ErrorRelease(to_nano(mechanism.client_noise))
+        return replace(method, mechanism=mechanism, solver=solver)
 
 
 def train_rounds(session: TrainingSession) -> Model:
