@@ -25,7 +25,7 @@ from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign, signed_bytes
-from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import ZERO, Enrol, Genesis, ModelRecord, Round, Update
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
@@ -184,7 +184,8 @@ def _append(ledger: SqliteLedger, entries: list[bytes], cost: Cost) -> None:
 
 def _ed25519(participants: list[SigningKey], entries: list[bytes]) -> float:
     claims = [
-        (key.public, signed_bytes(entry[64:]), entry[:64]) for key, entry in zip(participants, entries, strict=True)
+        (device_of(key).public, signed_bytes(entry[64:]), entry[:64])
+        for key, entry in zip(participants, entries, strict=True)
     ]
     cost = Cost()
     with cost.measure():
@@ -208,6 +209,15 @@ def genesis() -> bytes:
         relation="zero-out",
         epsilon_nano_limit=None,
         rho_nano_limit=None,
+        terms=Terms(
+            max_participants=10**6,
+            max_colluders=0,
+            max_dropouts_permille=0,
+            max_late_dropouts_permille=0,
+            min_cohort=1,
+            min_honest=2,
+            max_attempts=64,
+        ),
         witnesses=Witnesses(keys=(), threshold=0),
     )
 
@@ -224,12 +234,20 @@ def enrolments(participants: list[SigningKey]) -> list[bytes]:
                 seq=number,
                 number=number,
                 key=key.public,
+                device_key=None if key is COORDINATOR else device_of(key).public,
+                custody="own",
                 role="coordinator" if key is COORDINATOR else "participant",
+                approvals=(),
             ),
             FOUNDER,
         )
         for number, key in enumerate([COORDINATOR, *participants], start=2)
     ]
+
+
+def device_of(person: SigningKey) -> SigningKey:
+    """Return the key of somebody's device."""
+    return SigningKey.from_seed(person.public)
 
 
 def opening(number: int, *, seq: int, base: Digest) -> bytes:
@@ -243,6 +261,7 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         rounds=None,
         base_version=number - 1,
         base_digest=base,
+        terms=leaf_hash(genesis()),
         cohort=(),
         statistic="normal",
         shape=(3_706, 32, 1),
@@ -272,7 +291,7 @@ def _update(key: SigningKey, author: int, number: int, opening: bytes) -> bytes:
         spend_nano=10**9,
         participants=(),
     )
-    return sign(record, key)
+    return sign(record, device_of(key))
 
 
 def _model(number: int, updates: list[bytes]) -> bytes:

@@ -25,8 +25,10 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-reco
 PARTS = (
     number_sets.Range,
     parts.EnrolmentPolicy,
+    parts.Terms,
     parts.Witnesses,
     parts.MechanismSpec,
+    parts.Approval,
     parts.NewKey,
     sharing_records.UsedCopy,
     sharing_records.ErasureReport,

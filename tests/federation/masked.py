@@ -35,11 +35,17 @@ from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Block, Record, Round, Survivors
 from liberate.ledger.rules.principal import Principal
 from liberate.randomness import SimulatedRandomness
+from tests.ledger.world import TERMS
 
 ORIGIN = "test.invalid/masked"
 COORDINATOR = SigningKey.from_seed(b"c" * 32)
 POLICY = ParticipationPolicy(
-    origin=ORIGIN, log_key="", coordinator_key=COORDINATOR.public, mechanism="distributed_gaussian"
+    origin=ORIGIN,
+    log_key="",
+    coordinator_key=COORDINATOR.public,
+    mechanism="distributed_gaussian",
+    terms=TERMS,
+    terms_hash=Digest(bytes(32)),
 )
 FIRST = 3
 """Number of the first participant."""
@@ -62,6 +68,7 @@ def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> 
         rounds=2,
         base_version=0,
         base_digest=Digest(bytes(32)),
+        terms=POLICY.terms_hash,
         cohort=to_ranges(participants),
         statistic="gradient",
         shape=(4, 2, 0),
@@ -72,6 +79,12 @@ def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> 
         spend_nano=1,
         minimum=minimum,
         deadline=10,
+    )
+
+
+def _data(number: int) -> DeviceData:
+    return DeviceData(
+        person_seed=bytes(32), device_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""
     )
 
 
@@ -95,10 +108,7 @@ class Party:
     sealed: dict[int, list[bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
-        holdings = [
-            (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
-            for number in self.participants
-        ]
+        holdings = [(f"u{number}", _data(number)) for number in self.participants]
         with closing(DeviceStore.create(self.folder, holdings)) as devices:
             devices.record_numbers(list(enumerate(self.participants)), seq=0)
         self.entry = sign(round_record(self.participants, self.minimum), COORDINATOR)
@@ -161,7 +171,10 @@ class Party:
 
     def principals(self) -> list[Principal]:
         officials = [Principal(key=signing_key(n).public, role="registrar") for n in range(FIRST)]
-        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.participants]
+        return officials + [
+            Principal(key=COORDINATOR.public, device_key=signing_key(n).public, role="participant")
+            for n in self.participants
+        ]
 
     def share(self, number: int) -> EncryptedShares:
         request, checkpoint = self.share_request(number)

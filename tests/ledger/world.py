@@ -20,7 +20,7 @@ from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, KeyName, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import (
     Aborted,
     Block,
@@ -32,6 +32,7 @@ from liberate.ledger.format.records import (
     Record,
     Round,
     Survivors,
+    TermsRecord,
     Update,
 )
 from liberate.ledger.format.sharing_records import (
@@ -79,8 +80,25 @@ def next_key(before: SigningKey) -> SigningKey:
     return SigningKey.from_seed(digest(("after", before.public)))
 
 
+def device_key(number: int) -> SigningKey:
+    """The first key of a participant's device."""
+    return SigningKey.from_seed(digest(("device key", number)))
+
+
 LOG_KEY = key(LOG)
 LOG_VKEY = verifier_key(ORIGIN, LOG_KEY.public)
+
+
+TERMS = Terms(
+    max_participants=50_000,
+    max_colluders=0,
+    max_dropouts_permille=1000,
+    max_late_dropouts_permille=1000,
+    min_cohort=1,
+    min_honest=2,
+    max_attempts=64,
+)
+"""Terms that refuse next to nothing."""
 
 
 def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, auditors: bool = False) -> Genesis:
@@ -101,6 +119,7 @@ def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, audi
         relation="zero-out",
         epsilon_nano_limit=epsilon_nano_limit,
         rho_nano_limit=None,
+        terms=TERMS,
         witnesses=Witnesses(keys=(), threshold=0),
     )
 
@@ -142,13 +161,22 @@ class World:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    def key(self, number: int) -> SigningKey:
-        """The present key of a principal, which comes after its first one."""
-        found = key(number)
+    def key(self, number: int, which: KeyName = "person") -> SigningKey:
+        """A present key of a principal, which comes after its first one."""
+        found = key(number) if which == "person" else device_key(number)
         for principal in self.state.principals[number : number + 1]:
-            while found.public != principal.key:
+            while found.public != principal.key_named(which):
                 found = next_key(found)
         return found
+
+    def signer(self, record: Record) -> SigningKey:
+        """The key with which the author of a record signs it."""
+        is_enrolled = record.author < len(self.state.principals)
+        return self.key(record.author, self.state.key_name_of(record) if is_enrolled else "person")
+
+    def sign(self, record: Record) -> bytes:
+        """The entry of a record, signed as its author does."""
+        return sign(record, self.signer(record))
 
     @property
     def state(self) -> State:
@@ -165,7 +193,7 @@ class World:
 
     def add(self, *records: Record) -> list[int]:
         """Append records in one batch; all must be accepted."""
-        results = self.target.append([sign(record, self.key(record.author)) for record in records])
+        results = self.target.append([self.sign(record) for record in records])
         for result in results:
             if isinstance(result, RefusedEntry):
                 raise result
@@ -185,19 +213,30 @@ class World:
             seq=seq or self.seq(FOUNDER),
             number=number,
             key=key(number).public,
+            device_key=device_key(number).public if role == "participant" else None,
+            custody="own",
             role=role,
+            approvals=(),
         )
 
-    def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> KeyRecord:
+    def terms(self, **changes: int) -> TermsRecord:
+        """New terms: those in force with other numbers."""
+        new = msgspec.structs.replace(self.state.terms, **changes)
+        return TermsRecord(origin=ORIGIN, author=COORDINATOR, seq=self.seq(COORDINATOR), terms=new)
+
+    def new_key(
+        self, number: int, *, by: int | None = None, seq: int | None = None, which: KeyName = "person"
+    ) -> KeyRecord:
         """A rotation, or a recovery by somebody else."""
         author = number if by is None else by
         seq = seq or self.seq(author)
-        following = new_key(next_key(self.key(number)), ORIGIN, number)
-        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, key=following)
+        following = new_key(next_key(self.key(number, which)), ORIGIN, number, which)
+        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, which=which, key=following, approvals=())
 
-    def revocation(self, number: int, *, by: int | None = None) -> KeyRecord:
+    def revocation(self, number: int, *, by: int | None = None, which: KeyName = "person") -> KeyRecord:
         author = number if by is None else by
-        return KeyRecord(origin=ORIGIN, author=author, seq=self.seq(author), number=number, key=None)
+        seq = self.seq(author)
+        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, which=which, key=None, approvals=())
 
     def dataset(self, author: int) -> DatasetRecord:
         return DatasetRecord(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
@@ -220,6 +259,7 @@ class World:
             rounds=3,
             base_version=state.model.version if state.model else 0,
             base_digest=state.model.digest if state.model else digest("initial model"),
+            terms=state.terms_hash,
             cohort=(),
             statistic="gradient",
             shape=(7, 3, 1),
@@ -464,7 +504,8 @@ def write_sharing(ledger: Target) -> None:
 def write_history(ledger: Ledger) -> None:
     """Fill a ledger with one of everything.
 
-    Two runs, a model that leaves an update out, a host, an aborted round, keys rotated, revoked and recovered.
+    Two runs, a model that leaves an update out, a host, an aborted round, new terms, keys rotated, revoked and
+    recovered.
     """
     world = World(ledger).populate()
     world.add(world.round())
@@ -476,10 +517,11 @@ def write_history(ledger: Ledger) -> None:
     world.add(world.round(run=2))
     world.add(world.update(4))
     world.add(world.aborted())
+    world.add(world.terms(max_participants=60_000, max_colluders=1))
     world.add(world.round())
     world.add(world.new_key(5))
-    world.add(world.new_key(5), world.revocation(HOST))
+    world.add(world.new_key(5), world.revocation(HOST), world.new_key(4, which="device"))
     world.add(world.new_key(HOST, by=FOUNDER))
     world.add(*(world.update(number) for number in PARTICIPANTS[:2]))
     world.add(world.model())
-    ledger.append([sign(world.twin(4), key(4))])
+    ledger.append([world.sign(world.twin(4))])

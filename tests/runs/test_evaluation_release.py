@@ -136,7 +136,7 @@ def test_figure_that_noise_has_drowned_is_none() -> None:
 
 
 def test_plan_pays_for_the_evaluation_from_the_budget(configure: Configure) -> None:
-    settings = configure("privacy.epsilon=8", "privacy.honest_fraction=1")
+    settings = configure("privacy.epsilon=8")
 
     plan = plan_run(settings, 943, 1_000)
 
@@ -163,7 +163,7 @@ def test_precision_and_price_are_those_of_the_design() -> None:
         n_features=19,
         epsilon=8,
         delta=1e-5,
-        honest_fraction=0.8,
+        honest=754,
         evaluated=True,
     )
 

@@ -11,6 +11,7 @@ from liberate.crypto.signing import SigningKey
 from liberate.errors import SettingsError
 from liberate.runs.federation_access import federation_access, genesis_parameters
 from liberate.settings import LedgerConfig, Settings, from_tree, resolve, to_toml
+from tests.ledger.world import TERMS
 
 KEYS = [SigningKey.from_seed(bytes([number]) * 32).public for number in range(4)]
 VKEYS = [verifier_key(f"witness.example/{i}", key, SignatureType.COSIGNATURE_V1) for i, key in enumerate(KEYS)]
@@ -24,7 +25,7 @@ def test_more_than_half_must_cosign_unless_told_otherwise(n: int, given: int | N
     settings = Settings(ledger=LedgerConfig(witnesses=WITNESSES[:n], witness_threshold=given))
 
     addresses = federation_access(Path(), settings).witnesses
-    policy = genesis_parameters(settings).witnesses
+    policy = genesis_parameters(settings, TERMS).witnesses
 
     assert [address.key for address in addresses] == VKEYS[:n]
     assert [address.url for address in addresses] == [f"https://witness.example/{number}" for number in range(n)]
@@ -49,7 +50,7 @@ def test_what_is_no_witness_is_refused(witness: str) -> None:
 
 def test_more_than_all_witnesses_cannot_be_wanted() -> None:
     with pytest.raises(SettingsError, match="witness_threshold is 3, but there are 2"):
-        genesis_parameters(Settings(ledger=LedgerConfig(witnesses=WITNESSES[:2], witness_threshold=3)))
+        genesis_parameters(Settings(ledger=LedgerConfig(witnesses=WITNESSES[:2], witness_threshold=3)), TERMS)
 
 
 def test_witnesses_in_a_file_are_read_back(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, DeviceD
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
+from liberate.ledger.format.parts import Custody
 from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries
@@ -31,6 +32,37 @@ from liberate.randomness import Randomness
 from liberate.timing import measure
 
 EnrolledRole = Literal["participant", "coordinator", "auditor"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Somebody to be enrolled.
+
+    Attributes:
+        key: Public key; a participant decides with it.
+        device_key: Public key of a participant's device; None for other roles.
+        role: What for.
+        custody: Who holds these keys.
+    """
+
+    key: bytes
+    device_key: bytes | None = None
+    role: EnrolledRole
+    custody: Custody = "own"
+
+    def record(self, origin: str, seq: int, number: int) -> Enrol:
+        """Return the founder's record of the enrolment."""
+        return Enrol(
+            origin=origin,
+            author=FOUNDER,
+            seq=seq,
+            number=number,
+            key=Digest(self.key),
+            device_key=None if self.device_key is None else Digest(self.device_key),
+            custody=self.custody,
+            role=self.role,
+            approvals=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +140,8 @@ def _held_out(ratings: Ratings | None, user: int) -> bytes | None:
 
 def _new_device(keys: Randomness, slot: int, ratings: bytes, held_out: bytes | None) -> DeviceData:
     return DeviceData(
-        signing_seed=keys.secret("participant key", slot),
+        person_seed=keys.secret("participant key", slot),
+        device_seed=keys.secret("device key", slot),
         dataset_salt=keys.secret("dataset salt", slot),
         ratings=ratings,
         held_out=held_out or EMPTY_RATINGS,
@@ -140,26 +173,31 @@ def _changed(
 def enrol_participants(registrar: Registrar, devices: DeviceStore) -> None:
     """Assign a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
-    keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
-    numbers = enrol(registrar, keys, "participant")
+    candidates = [
+        Candidate(
+            key=devices.signing_key(slot, "person").public,
+            device_key=devices.signing_key(slot, "device").public,
+            role="participant",
+            custody="host",
+        )
+        for slot in waiting
+    ]
+    numbers = enrol(registrar, candidates)
     devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
 
 
-def enrol(registrar: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
-    """Enrol the keys that are not yet on the ledger, and give everybody's number."""
+def enrol(registrar: Registrar, candidates: Sequence[Candidate]) -> list[int]:
+    """Enrol those whose keys are not yet on the ledger, and return everybody's number."""
     ledger, state = registrar.ledger, registrar.ledger.state
-    missing = [key for key in keys if state.number_of(key) is None]
+    missing = [candidate for candidate in candidates if state.number_of(candidate.key) is None]
     number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
     with measure("sign"):
         entries = [
-            sign(
-                Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
-                registrar.founder,
-            )
-            for i, key in enumerate(missing)
+            sign(candidate.record(ledger.origin, seq + i, number + i), registrar.founder)
+            for i, candidate in enumerate(missing)
         ]
     registrar.append(entries)
-    numbers = [ledger.state.number_of(key) for key in keys]
+    numbers = [ledger.state.number_of(candidate.key) for candidate in candidates]
     return [n for n in numbers if n is not None]
 
 
@@ -180,7 +218,7 @@ def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:
 
         data, number = devices.data_of(device.slot), device.number
         commitment = salted_commitment(data.dataset_salt, data.ratings)
-        if number is None or not ledger.state.principals[number].is_active or recorded.get(number) == commitment:
+        if number is None or not ledger.state.principals[number].can_answer or recorded.get(number) == commitment:
             continue
         last = ledger.state.principals[number].sequence
         if data.dataset_seq <= last:
@@ -189,7 +227,7 @@ def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:
             renewed.append((device.slot, data))
         record = DatasetRecord(origin=ledger.origin, author=number, seq=data.dataset_seq, commitment=commitment)
         with measure("sign"):
-            signed.append(sign(record, SigningKey.from_seed(data.signing_seed)))
+            signed.append(sign(record, SigningKey.from_seed(data.device_seed)))
 
     devices.replace_data(renewed)
     registrar.append(signed)

@@ -77,7 +77,7 @@ def allocate_budget(
     n_features: int,
     epsilon: float,
     delta: float,
-    honest_fraction: float,
+    honest: int,
     n_senders: int = 0,
     evaluated: bool = False,
 ) -> BudgetAllocation:
@@ -90,14 +90,14 @@ def allocate_budget(
         n_features: Public features of an item, what a pool has learned of it included.
         epsilon: For the whole run, > 0.
         delta: Likewise, 0 < delta < 1.
-        honest_fraction: Part of the participants whose noise is counted on.
+        honest: Participants whose noise is counted on, > 0.
         n_senders: People whose copies a pool has, from whose model the rounds start.
         evaluated: Whether the last release is of people's own errors.
 
     Raises:
         PrivacyError: So few people's errors would be drowned in their noise.
     """
-    noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest_fraction) * n_participants)
+    noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest * n_participants))
     if evaluated:
         share, reason = _evaluation(noise, n_participants)
         chosen = _learning(objective, noise / math.sqrt(1 - share), n_items, n_features, n_senders)

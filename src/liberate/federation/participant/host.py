@@ -65,7 +65,7 @@ class Host:
         store = self._store
         devices = store.devices()
         stored = [None if device.is_erased else store.data_of(device.slot) for device in devices]
-        keys = {slot: SigningKey.from_seed(data.signing_seed) for slot, data in enumerate(stored) if data}
+        keys = {slot: SigningKey.from_seed(data.device_seed) for slot, data in enumerate(stored) if data}
         ratings = [data.ratings if data else EMPTY_RATINGS for data in stored]
         held_out = [data.held_out if data else EMPTY_RATINGS for data in stored]
 

@@ -14,12 +14,14 @@ import msgspec
 from liberate.crypto.signing import SigningKey
 from liberate.database import Row, SqliteStore
 from liberate.errors import FederationError
+from liberate.federation.store.act_tables import ACT_SCHEMA, RecordedAct
 from liberate.federation.store.device_rows import Device, DeviceData, PendingKeyChange
 from liberate.federation.store.erasable_keys import ErasableKeys
 from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
 from liberate.federation.store.sealed_rows import DATABASE_FILE, KEY_FILE, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingTables
 from liberate.files import fsync_path
+from liberate.ledger.format.parts import KeyName
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS device (
@@ -33,19 +35,23 @@ CREATE TABLE IF NOT EXISTS device (
     sealed BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
+CREATE TABLE IF NOT EXISTS revoked (
+    slot INTEGER NOT NULL REFERENCES device,
+    key TEXT NOT NULL,
+    PRIMARY KEY (slot, key)
+) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
     run INTEGER NOT NULL,
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-{ROUND_SCHEMA}{SHARING_SCHEMA}"""
+{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
-    device.slot IN (SELECT slot FROM revoked)
+    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn)
 FROM device LEFT JOIN agreement USING (slot)"""
 
 _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
@@ -129,9 +135,9 @@ class DeviceStore(RoundTables, SharingTables):
         ((sealed,),) = self._rows("SELECT sealed FROM device WHERE slot = ?", (slot,))
         return msgspec.msgpack.decode(self._unseal("device", slot, sealed), type=DeviceData)
 
-    def signing_key(self, slot: int) -> SigningKey:
-        """Return the signing key of a device that was not erased."""
-        return SigningKey.from_seed(self.data_of(slot).signing_seed)
+    def signing_key(self, slot: int, which: KeyName) -> SigningKey:
+        """Return one of the two signing keys on a device that was not erased."""
+        return SigningKey.from_seed(self.data_of(slot).seed_of(which))
 
     def erase(self, slot: int) -> None:
         """Destroy what a device stores: first its sealing key, in place, then its rows. Repeating it changes nothing.
@@ -221,34 +227,39 @@ class DeviceStore(RoundTables, SharingTables):
         sealed = self._seal("key", slot, pending)
         with self._transaction():
             self._execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
+            if pending.seed is None:
+                self._execute("INSERT OR IGNORE INTO revoked (slot, key) VALUES (?, ?)", (slot, pending.which))
             self._advance(slot, seq)
 
-    def complete_key_change(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
+    def complete_key_change(
+        self, slot: int, pending: PendingKeyChange, *, seq: int, act: RecordedAct | None = None
+    ) -> None:
         """Carry out a change of key that is in the log.
 
         Args:
             slot: The device.
             pending: The change.
             seq: The participant's last sequence number on the ledger.
+            act: Where the log proves it, under a checkpoint that continues the one accepted before.
         """
         with self._transaction():
-            if pending.signing_seed is None:
-                self._execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
-            else:
-                data = msgspec.structs.replace(self.data_of(slot), signing_seed=pending.signing_seed)
+            if pending.seed is not None:
+                data = self.data_of(slot).with_seed(pending.which, pending.seed)
                 sealed = self._seal("device", slot, data)
                 self._execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
-                self._execute("DELETE FROM revoked WHERE slot = ?", (slot,))
+                self._execute("DELETE FROM revoked WHERE slot = ? AND key = ?", (slot, pending.which))
             self._advance(slot, seq)
             self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
+            if act is not None:
+                self._put_acts([(slot, act)], act.note)
 
     def drop_key_change(self, slot: int) -> None:
         """Delete a change of key that the ledger has refused."""
         self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
 
     def _device(self, row: Row) -> Device:
-        slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, run, *agreed, is_revoked = row
-        epsilon_nano_agreed, rho_nano_agreed = agreed
+        slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *rest = row
+        run, epsilon_nano_agreed, rho_nano_agreed, is_revoked, has_withdrawn = rest
 
         return Device(
             slot=slot,
@@ -262,6 +273,7 @@ class DeviceStore(RoundTables, SharingTables):
             epsilon_nano_agreed=epsilon_nano_agreed,
             rho_nano_agreed=rho_nano_agreed,
             is_revoked=bool(is_revoked),
+            has_withdrawn=bool(has_withdrawn),
             is_erased=self._keys.is_erased(slot),
         )
 

@@ -13,7 +13,18 @@ from typing import Literal, TypeAlias, get_args
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Token
 from liberate.identifiers import Account, Digest, NoisePlacement
 from liberate.ledger.format.number_sets import Range, numbers_in
-from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, NewKey, RecordBase, Witnesses
+from liberate.ledger.format.parts import (
+    Approval,
+    Custody,
+    EnrollableRole,
+    EnrolmentPolicy,
+    KeyName,
+    MechanismSpec,
+    NewKey,
+    RecordBase,
+    Terms,
+    Witnesses,
+)
 from liberate.ledger.format.sharing_records import (
     Consent,
     Disclosure,
@@ -43,6 +54,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
         relation: Neighbouring relation: the person's data are replaced by nothing, participation is public.
         epsilon_nano_limit: What a person may spend from the ε account, in 1e-9, or None without a limit.
         rho_nano_limit: The same for the ρ (zCDP) account.
+        terms: What promises rest on, until a `terms` entry changes it.
         witnesses: Witness policy.
     """
 
@@ -54,6 +66,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
     relation: Literal["zero-out"]
     epsilon_nano_limit: Natural | None
     rho_nano_limit: Natural | None
+    terms: Terms
     witnesses: Witnesses
 
     def subjects(self) -> Iterable[int]:
@@ -61,18 +74,34 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
         return range(len(self.registrars) + 1)
 
 
+class TermsRecord(RecordBase, frozen=True, tag="terms"):
+    """A coordinator changes what promises rest on; each device accepts it, or takes part in no round after it.
+
+    Attributes:
+        terms: The new terms, in force from here on.
+    """
+
+    terms: Terms
+
+
 class Enrol(RecordBase, frozen=True, tag="enrol"):
-    """A new principal. Signed by a registrar of its role.
+    """A new principal. Signed by a registrar of its role, and by as many others as the role's policy wants.
 
     Attributes:
         number: The next principal number.
-        key: The new principal's public key.
+        key: The new principal's public key; a participant decides with it.
+        device_key: What a participant's device signs with; None for other roles, which have one key.
+        custody: Whether a participant holds these keys, or a host in the participant's name; `own` for other roles.
         role: What it may sign.
+        approvals: Of the other registrars, increasing.
     """
 
     number: Natural
     key: Bytes32
+    device_key: Bytes32 | None
+    custody: Custody
     role: EnrollableRole
+    approvals: tuple[Approval, ...]
 
     def subjects(self) -> Iterable[int]:
         """`number`."""
@@ -80,19 +109,25 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
 
 class KeyRecord(RecordBase, frozen=True, tag="key"):
-    """A principal's key is replaced or revoked. Signed by its owner, or by a registrar of its role.
+    """A principal's key is replaced or revoked. Signed by its owner, or by registrars of its role.
 
-    A new key signed for by the old one is a rotation, by a registrar a recovery.
-    Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
-    takes part in nothing, until a registrar names another key for it.
+    An owner signs with the person's key, whichever key changes: a device's key changes none.
+    A new key named by its owner is a rotation, by registrars a recovery.
+    Number, role, accounts, sequence and history stay with the principal. A principal whose key is revoked can author
+    nothing and takes part in nothing, until registrars name another key for it. While a device's key alone is revoked,
+    its person cannot answer rounds, and decides everything else as before.
 
     Attributes:
         number: Whose key.
+        which: Which key.
         key: What replaces it, a key that nobody has had before; None: it is revoked.
+        approvals: Of the other registrars, increasing; empty in the owner's own record.
     """
 
     number: Natural
+    which: KeyName
     key: NewKey | None
+    approvals: tuple[Approval, ...]
 
     def subjects(self) -> Iterable[int]:
         """`number`."""
@@ -100,7 +135,7 @@ class KeyRecord(RecordBase, frozen=True, tag="key"):
 
 
 class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
-    """A participant commits to their ratings; again whenever ratings are added.
+    """A participant's device commits to the ratings that it holds; again whenever ratings are added.
 
     Attributes:
         commitment: Salted commitment to the ratings.
@@ -118,6 +153,7 @@ class Round(RecordBase, frozen=True, tag="round"):
         rounds: How many rounds the run has, fixed before the first; None: until convergence.
         base_version: Version of the model that devices start from; versions go on counting over runs.
         base_digest: Digest of that model; the first round of a run may start from any.
+        terms: Leaf hash of the entry whose terms are in force: the latest `terms`, or else the genesis.
         cohort: Who may answer; empty: every participant enrolled by now.
         statistic: What a device computes.
         shape: Items, numbers per item, and numbers that belong to no item.
@@ -135,6 +171,7 @@ class Round(RecordBase, frozen=True, tag="round"):
     rounds: Positive | None
     base_version: Natural
     base_digest: Hash
+    terms: Hash
     cohort: tuple[Range, ...]
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
@@ -153,7 +190,7 @@ class Round(RecordBase, frozen=True, tag="round"):
 
 
 class Update(RecordBase, frozen=True, tag="update"):
-    """A participant's answer to a round, or a host's for its people.
+    """The answer of a participant's device to a round, or a host's for its people.
 
     Attributes:
         round: Number of the round.
@@ -263,6 +300,7 @@ class Block(RecordBase, frozen=True, tag="block"):
 
 Record: TypeAlias = (
     Genesis
+    | TermsRecord
     | Enrol
     | KeyRecord
     | DatasetRecord

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import Entry, RecordT, decode_entry, decode_record, kind_name, record_of
 from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.parts import KeyName
 from liberate.ledger.format.records import (
     ZERO,
     Aborted,
@@ -20,6 +21,7 @@ from liberate.ledger.format.records import (
     ModelRecord,
     Round,
     Survivors,
+    TermsRecord,
     Update,
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
@@ -42,7 +44,8 @@ def restore(connection: sqlite3.Connection) -> State:
         raise LedgerError(f"the ledger's file has layout {layout}, wanted {tables.LAYOUT_VERSION}")
 
     (size,) = connection.execute("SELECT coalesce(max(position) + 1, 0) FROM entry").fetchone()
-    genesis = decode_record(tables.read_entry(connection, 0), Genesis)
+    founding = tables.read_entry(connection, 0)
+    genesis = decode_record(founding, Genesis)
     last = tables.read_entry(connection, size - 1)
     block = decode_record(last, Block)
 
@@ -56,6 +59,9 @@ def restore(connection: sqlite3.Connection) -> State:
     )
     for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
         state.enrol(Principal.decode(leaf))
+    state.change_terms(genesis.terms, leaf_hash(founding))
+    for changed in islice(_newest(connection, TermsRecord), 1):
+        state.change_terms(changed.record.terms, changed.leaf_hash)
     _restore_keys(connection, state)
     _restore_sharing(connection, state)
     _restore_rounds(connection, state)
@@ -64,20 +70,22 @@ def restore(connection: sqlite3.Connection) -> State:
 
 def _restore_keys(connection: sqlite3.Connection, state: State) -> None:
     """Restore the keys that principals had before their present ones."""
-    latest: dict[int, bytes] = {}
+    latest: dict[tuple[int, KeyName], bytes] = {}
     for position, data in connection.execute("SELECT position, entry FROM entry WHERE kind = 'key' ORDER BY position"):
         change = decode_record(data, KeyRecord)
         if change.key is not None:
-            former = latest.get(change.number) or _first_key(connection, change.number)
-            state.note_former_key(change.number, former, position)
-            latest[change.number] = change.key.public
+            former = latest.get((change.number, change.which)) or _first_key(connection, change.number, change.which)
+            state.note_former_key(change.number, change.which, former, position)
+            latest[change.number, change.which] = change.key.public
 
 
-def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
+def _first_key(connection: sqlite3.Connection, number: int, which: KeyName) -> bytes:
     statement = "SELECT min(position) FROM about WHERE principal = ?"
     (position,) = connection.execute(statement, (number,)).fetchone()
     match decode_entry(tables.read_entry(connection, position)).record:
-        case Enrol(key=key):
+        case Enrol(device_key=key) if which == "device" and key is not None:
+            return key
+        case Enrol(key=key) if which == "person":
             return key
         case Genesis(registrars=keys) if number < len(keys):
             return keys[number]
