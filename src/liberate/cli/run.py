@@ -124,4 +124,4 @@ def recommend(
     print_table(["rank", "item_id", "prediction", "title"], [[i.rank, i.item_id, i.prediction, i.title] for i in items])
     if error is not None:
         held_out = count(error.ratings, "rating")
-        print(f"your own error: RMSE {show(error.rmse)} on {held_out} that your device holds out; nobody else sees it")
+        print(f"your own error: RMSE {show(error.rmse)} on {held_out} that your device holds out")
