@@ -66,6 +66,7 @@ def configure(tmp_path: Path) -> Configure:
         path = tmp_path / f"{len(rows)}-{rows[0][0]}.csv"
         path.write_text("user,item,rating\n" + "".join(f"{user},{item},{value}\n" for user, item, value in rows))
         small = ["model.n_factors=2", "federation.rounds=3", "federation.batch_size=10"]
+        small += ["federation.max_participants=40", "federation.min_cohort=20"]
         return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
 
     return build
@@ -522,7 +523,8 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
 
 
 def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Configure) -> None:
-    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "first")
+    small = ("privacy.mode=local", "privacy.epsilon=2", "data.rating_min=1", "data.rating_max=5")
+    train(configure(FIRST, *small, "ledger.epsilon_limit=6"), tmp_path / "first")
 
     for wanted, found in (
         ("ledger.epsilon_limit=9", "epsilon_limit: 6, not 9"),
@@ -530,8 +532,8 @@ def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Conf
         ("run.simulated=false", "real keys"),
     ):
         with pytest.raises(FederationError, match=found):
-            train(configure(FIRST, wanted), tmp_path / "second", ledger=tmp_path / "first")
-    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "second", ledger=tmp_path / "first")
+            train(configure(FIRST, *small, wanted), tmp_path / "second", ledger=tmp_path / "first")
+    train(configure(FIRST, *small, "ledger.epsilon_limit=6"), tmp_path / "second", ledger=tmp_path / "first")
 
 
 # --- one run at a time -----------------------------------------------------------------------------------------------
