@@ -18,6 +18,7 @@ from liberate.federation.coordinator.round_sets import HistoryProver, known_to
 from liberate.federation.participant.checks import RoundChecker
 from liberate.federation.participant.masked_phases import MaskedPhases
 from liberate.federation.participant.masking import MaskingClient
+from liberate.federation.participant.own_history import OwnHistories
 from liberate.federation.participant.refusals import Refused
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
@@ -104,6 +105,13 @@ def _data(number: int) -> DeviceData:
     return DeviceData(
         person_seed=bytes(32), device_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""
     )
+
+
+class TrustedHistories(OwnHistories):
+    """Devices that want to see no entries about themselves."""
+
+    def require_proved(self, device: Device, record: Round, position: int) -> None:
+        pass
 
 
 @dataclass(slots=True)
@@ -198,8 +206,10 @@ class Party:
         self.devices = DeviceStore(self.folder)
         signing = {slot: signing_key(number) for slot, number in enumerate(self.participants)}
         randomness = SimulatedRandomness(1)
+        checker = RoundChecker(self.devices, self.policy, N_ITEMS, is_simulated=True)
         self.phases = MaskedPhases(
-            checker=RoundChecker(self.devices, self.policy, N_ITEMS, is_simulated=True),
+            checker=checker,
+            histories=TrustedHistories(self.devices, checker, signing, ORIGIN),
             masking=MaskingClient(store=self.devices, keys=signing, policy=self.policy, randomness=randomness),
             policy=self.policy,
         )

@@ -17,6 +17,7 @@ from liberate.errors import BadUpload, RefusedEntry
 from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.exchange import CheckpointView, RoundAborted, RoundExchange
+from liberate.federation.coordinator.own_histories import OwnHistoryProofs
 from liberate.federation.coordinator.round_sets import record_set
 from liberate.federation.coordinator.secure_aggregation import SecureAggregation
 from liberate.federation.coordinator.upload_validation import UploadValidator
@@ -119,9 +120,13 @@ class RoundCollector:
     weights: CopyWeights
     uploads: UploadStore | None
     refused: Counter[str] = field(default_factory=Counter, init=False)
+    _histories: OwnHistoryProofs = field(init=False)
     # Of the tree under the checkpoint that participants have accepted last.
     _known_size: int = field(default=0, init=False)
     _masking: SecureAggregation | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._histories = OwnHistoryProofs(self.writer.ledger)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
@@ -135,7 +140,10 @@ class RoundCollector:
         collected = CollectedRound(record, validator, UploadAggregate.of(record))
 
         # One checkpoint serves a whole phase: no two participants may be shown different histories.
-        phase = self._upload_phase(opened, exchange)
+        view = self._checkpoint_view()
+        if record.account != "none":
+            self._show_histories(opened, view, exchange)
+        phase = self._upload_phase(opened, view, exchange)
 
         for batch in self._batches(phase.participants, collected, exchange):
             answers = exchange.ask(phase.name, batch, phase.request, RoundAnswer, self._known_size, phase.size)
@@ -167,10 +175,15 @@ class RoundCollector:
         ledger, note = self.writer.ledger, self.publish()
         return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
 
-    def _upload_phase(self, opened: OpenedRound, exchange: RoundExchange) -> _UploadPhase:
+    def _show_histories(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> None:
+        """Show participants what the ledger says of them: a private round is answered by nobody else."""
+        with measure("history"):
+            self._histories.show(opened.cohort, view, self._known_size, exchange)
+        self._known_size = view.size
+
+    def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""
         if not opened.record.is_masked:
-            view = self._checkpoint_view()
             round_request = cache(partial(view.round_request, opened.position, opened.base_bytes))
             return _UploadPhase("update", opened.cohort, lambda _, known_size: round_request(known_size), view.size)
 

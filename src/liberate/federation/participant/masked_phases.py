@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from liberate.crypto.note import Checkpoint
 from liberate.federation.participant.checks import RoundChecker, check_terms, read_masked_round
 from liberate.federation.participant.masking import MaskingClient
+from liberate.federation.participant.own_history import OwnHistories
 from liberate.federation.participant.refusals import Refused, read_message, require
 from liberate.federation.participant.secagg_checks import (
     CheckedCohort,
@@ -47,11 +48,13 @@ class MaskedPhases:
     Attributes:
         checker: Checks what the coordinator sends, and knows the accepted checkpoint.
         masking: What the devices do.
+        histories: What the ledger has proved to say of them.
         policy: What their participants agreed to.
     """
 
     checker: RoundChecker
     masking: MaskingClient
+    histories: OwnHistories
     policy: ParticipationPolicy
     _cohort: tuple[tuple[bytes, bytes, bytes], CheckedCohort] | None = field(default=None, init=False)
 
@@ -64,6 +67,7 @@ class MaskedPhases:
         for device in devices:
             try:
                 check_terms(device, accepted.record)
+                self.histories.require_proved(device, accepted.record, request.position)
                 is_invited = device.enrolled_number in current.participants
                 require(is_invited, "record", f"participant {device.enrolled_number} is not of the cohort")
                 self.masking.check_attempts(device, current)
