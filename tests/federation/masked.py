@@ -22,6 +22,7 @@ from liberate.federation.participant.own_history import OwnHistories
 from liberate.federation.participant.refusals import Refused
 from liberate.federation.store.device_rows import Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.terms_tables import AcceptedTerms
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, mask_context, masked_round, set_digests
 from liberate.federation.wire.round_messages import RoundRequest, decode_message, encode_message
@@ -150,6 +151,7 @@ class Party:
         with closing(DeviceStore.create(self.folder, holdings)) as devices:
             devices.record_numbers(list(enumerate(self.participants)), seq=0)
             devices.record_agreement(1, range(self.size), cost=(0, 10**12), limits=(0, 10**12))
+            devices.record_terms(range(self.size), AcceptedTerms(ZERO, self.terms))
         self.log = LawlessLog(ORIGIN, self.principals())
         enrolment = Enrol(
             origin=ORIGIN,

@@ -22,8 +22,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
-from liberate.federation.terms import smallest_sum
-from liberate.federation.wire.masked_round import mask_assumptions
+from liberate.federation.terms import mask_assumptions, smallest_sum
 from liberate.federation.wire.transport import Transport
 from liberate.identifiers import NoisePlacement
 from liberate.ledger.format.number_sets import to_ranges

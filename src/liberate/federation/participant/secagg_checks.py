@@ -14,8 +14,8 @@ from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import verify_batch, verify_signature
 from liberate.errors import PrivacyError
 from liberate.federation.participant.refusals import Refused, refused_as, require
-from liberate.federation.terms import ParticipationPolicy
-from liberate.federation.wire.masked_round import MaskedRound, mask_assumptions, set_digests
+from liberate.federation.terms import ParticipationPolicy, mask_assumptions
+from liberate.federation.wire.masked_round import MaskedRound, set_digests
 from liberate.federation.wire.round_messages import decode_message
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
@@ -32,7 +32,7 @@ from liberate.ledger.format.records import Aborted, Block, ModelRecord, Round, R
 from liberate.ledger.rules.principal import Principal
 from liberate.ledger.rules.recent_history import verify_recent_history
 from liberate.ledger.rules.round_sets import RoundSets
-from liberate.privacy.mask_parameters import MaskParameters, verify_masks
+from liberate.privacy.mask_parameters import MaskParameters, mask_parameters, strays, verify_masks
 from liberate.privacy.neighbour_graph import NeighbourGraph, draw_graph, seed_commitment
 
 
@@ -91,11 +91,13 @@ def check_masks(record: Round, terms: Terms, n_participants: int) -> None:
         Refused: masks.
     """
     parameters = record.mechanism.parameters
+    masks = MaskParameters(degree=parameters.get("degree", 0), threshold=parameters.get("threshold", 0))
+    assumptions = mask_assumptions(terms, n_participants)
     with refused_as("masks", (PrivacyError, ValueError)):
-        verify_masks(
-            MaskParameters(degree=parameters.get("degree", 0), threshold=parameters.get("threshold", 0)),
-            mask_assumptions(terms, n_participants),
-        )
+        verify_masks(masks, assumptions)
+        # The noise that is counted leaves out as many strays as the least masks have, not more.
+        most = strays(mask_parameters(assumptions), assumptions)
+        require(strays(masks, assumptions) <= most, "masks", f"more than {most} survivors may be cut off unread")
 
 
 def check_history(

@@ -11,9 +11,7 @@ from liberate.errors import FederationError, LiberateError
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.parts import Terms
 from liberate.ledger.format.records import Round, RoundSet, SetPhase
-from liberate.privacy.mask_parameters import MaskAssumptions
 
 MIN_COHORT_SIZE = 3
 """In a smaller cohort, a participant and the coordinator together could read another participant's upload."""
@@ -63,17 +61,6 @@ def masked_round(entry: bytes) -> MaskedRound:
     if len(participants) < MIN_COHORT_SIZE:
         raise FederationError(f"a masked round must list {MIN_COHORT_SIZE} participants or more")
     return MaskedRound(record=record, hash=decoded.leaf_hash, participants=participants)
-
-
-def mask_assumptions(terms: Terms, n_participants: int) -> MaskAssumptions:
-    """Return what masks must bear in a round that names so many participants, under some terms."""
-    return MaskAssumptions(
-        n_participants=n_participants,
-        max_colluders=terms.max_colluders,
-        max_dropouts=terms.dropouts(n_participants),
-        max_late_dropouts=terms.late_dropouts(n_participants),
-        max_attempts=terms.max_attempts,
-    )
 
 
 def set_digests(entries: Iterable[Entry], current: MaskedRound) -> dict[SetPhase, bytes]:
