@@ -93,6 +93,7 @@ def test_key_is_never_overwritten(tmp_path: Path) -> None:
         (["--log", "nonsense"], "not a log's verifier key", 1),
         (["--log", VKEY, "--replay", "absent"], "there is no ledger", 1),
         (["--log", VKEY, "--key", "absent"], "there is no key file", 1),
+        (["--log", VKEY, "--name", f"{NAME}/replay"], "promises to replay each log", 2),
     ],
 )
 def test_witness_that_cannot_start_says_why(tmp_path: Path, flags: list[str], reason: str, code: int) -> None:
@@ -103,6 +104,23 @@ def test_witness_that_cannot_start_says_why(tmp_path: Path, flags: list[str], re
 
     assert (done.returncode, done.stdout) == (code, "")
     assert reason in done.stderr
+
+
+def test_a_key_beside_the_ledger_is_no_witnesses(tmp_path: Path) -> None:
+    create(tmp_path / "run" / "ledger").close()
+    new_key(tmp_path / "run" / "key", f"{NAME}/replay")
+    flags = ["--name", f"{NAME}/replay", "--key", "run/key", "--log", LOG_VKEY, "--replay", "run", "--port", "0"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "liberate", "witness", "state", *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "run/key lies in run, the folder of the federation" in done.stderr
 
 
 def test_copy_of_another_log_is_not_replayed(tmp_path: Path) -> None:
@@ -121,7 +139,7 @@ def test_copy_of_another_log_is_not_replayed(tmp_path: Path) -> None:
 def test_replaying_witness_cosigns_what_the_entries_lead_to(tmp_path: Path) -> None:
     ledger = create(tmp_path / "ledger")
     note = ledger.checkpoint()
-    with running(tmp_path / "witness", NAME, [LOG_VKEY], replay=[tmp_path / "ledger"]) as witness:
+    with running(tmp_path / "witness", f"{NAME}/replay", [LOG_VKEY], replay=[tmp_path / "ledger"]) as witness:
         answer = submit(witness.url, f"old 0\n\n{note}".encode())
 
         assert verify_cosigned_checkpoint(note + answer.body, LOG_VKEY, WitnessPolicy((witness.key,), 1)).size == 2

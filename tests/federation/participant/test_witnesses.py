@@ -12,20 +12,29 @@ from threading import Event
 import msgspec
 import pytest
 
-from liberate.crypto.note import SignatureType, cosignature_times, verifier_key, verify_cosigned_checkpoint
+from liberate.crypto.note import (
+    SignatureType,
+    WitnessPolicy,
+    cosignature_times,
+    verifier_key,
+    verify_cosigned_checkpoint,
+)
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, LedgerError, NoQuorum, RolledBack
-from liberate.federation.wire.round_messages import RoundAnswer
+from liberate.errors import FederationError, InsufficientCohort, LedgerError, NoQuorum, RolledBack
+from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
+from liberate.federation.wire.secagg_messages import AdvertisedKeys
+from liberate.federation.wire.transport import Reply, Request
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
 from liberate.ledger.witness.protocol import AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
 from liberate.model.codec import encode_model
 from liberate.randomness import SimulatedClock
-from tests.federation.hostile import silent
+from tests.federation.hostile import Wrap, editing, silent
 from tests.federation.participant.test_hostile import answers, captured, reasons
 from tests.ledger.world import LOG_KEY, LOG_VKEY, create
 from tests.ledger.world import World as LedgerWorld
+from tests.service.replaying import DIRECT
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 KEYS = [SigningKey.from_seed(bytes([number + 1] * 32)) for number in range(3)]
@@ -133,6 +142,38 @@ def test_other_witnesses_than_the_genesis_names_are_refused(tmp_path: Path) -> N
     for other in (PLAIN, replace(WATCHED, witness_threshold=1), replace(WATCHED, witnesses=ADDRESSES[::-1])):
         with pytest.raises(FederationError, match="names 3 witnesses"), stage(tmp_path, other):
             pass
+
+
+def overheard(said: list[Reply]) -> Wrap:
+    """Note all replies that pass."""
+
+    def note(_: list[Request], replies: list[Reply]) -> list[Reply]:
+        said.extend(replies)
+        return replies
+
+    return editing(replies=note)
+
+
+@pytest.mark.parametrize(("keys", "threshold"), [((), 0), ((DIRECT.key,), 0), ((ADDRESSES[0].key, DIRECT.key), 1)])
+def test_a_device_refuses_a_quorum_without_a_replaying_witness(
+    tmp_path: Path, keys: tuple[str, ...], threshold: int
+) -> None:
+    """The checkpoint has the quorum that the device wants, and yet nobody need have replayed what is under it."""
+    real = World(ratings=low_rank_ratings(), mode="distributed", is_simulated=False)
+    said: list[Reply] = []
+    with stage(tmp_path / "a", real) as scene:
+        checker = scene.host._checker
+        agreed = checker._policy
+        checker._policy = replace(agreed, witnesses=WitnessPolicy(keys, threshold))
+
+        with scene.edited(overheard(said)), pytest.raises(InsufficientCohort):
+            scene.learn(1)
+
+        refusals = [decode_answer(reply.body, AdvertisedKeys) for reply in said]
+        assert {refusal.reason for refusal in refusals if isinstance(refusal, RoundRefusal)} == {"quorum"}
+        assert all(isinstance(refusal, RoundRefusal) for refusal in refusals)
+        checker._policy = agreed
+        assert scene.learn(1).version == 1
 
 
 def put_back(copy: Path, folder: Path, *names: str) -> None:
