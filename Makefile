@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	&& { command -v "$$python"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-engines oracles soak bench docs wheel pythons oldest lock clean
+.PHONY: help setup demo check test test-engines mutations oracles soak bench docs wheel pythons oldest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: $(STAMP) ## All tests but the slow ones and those that need an engine
 
 test-engines: $(STAMP) ## Tests with parts outside Python; a missing part is a failure
 	LIBERATE_REQUIRE_ENGINES=1 $(BIN)/pytest -v -m "(engines or oracles) and not soak"
+
+mutations: $(STAMP) ## Take each answer to an attack out of a copy of the code: its tests must fail
+	$(BIN)/python scripts/run_mutations.py
 
 oracles: $(STAMP) ## Install the implementations that tests compare us with (50 MB)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[oracles]"
