@@ -109,7 +109,7 @@ def test_evaluate_lets_anyone_recompute_the_figures(call: Call, finished: dict[s
 def test_ledger_is_verified_with_and_without_the_key(call: Call, finished: dict[str, Any]) -> None:
     found = reported(call("ledger", "verify", finished["run"], "--key", finished["verifier_key"], "--json"))
     assert found["ok"]
-    assert found["trusted"]
+    assert (found["trusted"], found["distrust"], found["trusted_size"]) == (False, "simulated", 0)
     assert found["simulated"]
     assert (found["root"], found["entry_count"]) == (finished["root"], finished["entry_count"])
     assert found["findings"] == []
@@ -481,7 +481,7 @@ def test_ledger_is_backed_up_and_the_copy_verified_from_where_it_was_left(
 
     assert found == {"path": str(tmp_path / "copy"), **wanted}
     first = reported(call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept, "--json"))
-    assert (first["ok"], first["trusted"], first["resumed_at"]) == (True, True, 0)
+    assert (first["ok"], first["distrust"], first["resumed_at"]) == (True, "simulated", 0)
     code, out, _ = call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept)
     assert code == 0
     assert f"entries before {finished['entry_count']} were verified earlier and not read again" in out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
@@ -16,6 +16,7 @@ from liberate.timing import Progress
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
     from liberate.ledger.verification.findings import Finding
+    from liberate.ledger.verification.verify import VerificationReport
     from liberate.tracing.recompute import RecomputedRound, RecomputeReport
 
 Published = Annotated[
@@ -90,7 +91,8 @@ def _short(value: object) -> str:
 def verify(
     folder: Folder,
     key: Annotated[
-        str | None, typer.Option(help="The log's verifier key, kept since the run began; without it nobody is trusted.")
+        str | None,
+        typer.Option(help="The log's verifier key, kept since the run began; without it nobody is trusted."),
     ] = None,
     checkpoint: KeptCheckpoint = None,
     resume: Resume = None,
@@ -117,11 +119,39 @@ def verify(
         _print_rounds(recomputed.rounds if recomputed else None, again)
         if report.resumed_at:
             print(f"note: entries before {report.resumed_at} were verified earlier and not read again")
-        if not report.trusted:
-            print("note: without --key this shows only that the ledger is consistent; its operator could have rewritten"
-                  " and re-signed all of it")  # fmt: skip
+        print(f"note: {trust_words(report)}")
     if findings:
         sys.exit(1)
+
+
+def trust_words(report: VerificationReport) -> str:
+    """Say how far a ledger is trusted, and why no further."""
+    match report.distrust:
+        case "simulated":
+            return "never trusted: this is a simulation, whose keys follow from its seed, so anybody can sign anything"
+        case "wrong_key":
+            return "not trusted: the key given is not the one that the genesis names"
+        case "findings":
+            return "not trusted: something is wrong"
+        case "no_key":
+            return (
+                "not trusted: without --key this shows only that the ledger is consistent; its operator could have"
+                " rewritten and re-signed all of it"
+            )
+        case "not_cosigned":
+            return (
+                f"trusted are the first {report.trusted_size} of {report.entry_count} entries: no checkpoint over more"
+                " has the cosignatures that the genesis wants"
+            )
+        case None if report.cosigned_size is None:
+            return (
+                "trusted as far as the key goes: the genesis wants no witness, so whether others were shown another"
+                " ledger, only kept checkpoints tell"
+            )
+        case None:
+            return "trusted: the key is the log's, and enough witnesses have cosigned all entries"
+        case _:
+            assert_never(report.distrust)
 
 
 def print_report(report: object, findings: Sequence[Finding], *, as_json: bool) -> None:
@@ -130,7 +160,7 @@ def print_report(report: object, findings: Sequence[Finding], *, as_json: bool) 
         print_json(report)
         return
     fields = fields_of(report)
-    print_pairs({name: value for name, value in fields.items() if name not in ("findings", "rounds")})
+    print_pairs({name: value for name, value in fields.items() if name not in ("findings", "rounds", "distrust")})
     for finding in findings:
         print(f"FOUND {finding.place}: {finding.reason}")
 
