@@ -178,7 +178,7 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
     user_ids = [f"u{user}" for user in range(ratings.n_users)]
     witness = ReplayingWitness(folder / "ledger", folder.parent / f"{folder.name}-witness")
-    access = replace(access_to(folder, world), submit=witness.submit)
+    access = replace(access_to(folder, world), client=witness.client)
     with (
         closing(witness),
         open_for_run(

@@ -11,10 +11,11 @@ from threading import Lock, Thread
 
 from liberate.crypto.note import SignatureType, read_unverified, verifier_key
 from liberate.crypto.signing import SigningKey
-from liberate.errors import LiberateError
+from liberate.errors import LedgerError, LiberateError
 from liberate.ledger.format.entries import decode_record
 from liberate.ledger.format.records import Genesis
 from liberate.ledger.publish.checkpoints import WitnessAddress
+from liberate.ledger.publish.witness_http import WitnessClient
 from liberate.ledger.witness.follower import Follower, entries_in_folder
 from liberate.ledger.witness.protocol import AddCheckpointRequest, AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
@@ -51,6 +52,17 @@ class ReplayingWitness:
             except LiberateError as error:
                 return AddCheckpointResponse(503, f"{error}\n")
         return witness.add_checkpoint(body)
+
+    def newest(self, url: str, origin: str) -> str:
+        """Return the newest checkpoint that was cosigned, as `Newest` wants it."""
+        if origin not in self._witnesses:
+            raise LedgerError("nothing was cosigned")
+        return self._witnesses[origin].newest(origin).body
+
+    @property
+    def client(self) -> WitnessClient:
+        """Reaches this witness by a call."""
+        return WitnessClient(self.submit, self.newest)
 
     def close(self) -> None:
         """Release the files."""

@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ import pytest
 
 from liberate.crypto.note import WitnessPolicy, verify_cosigned_checkpoint
 from liberate.errors import LedgerError
-from liberate.ledger.publish.checkpoints import submit
+from liberate.ledger.publish.witness_http import newest, submit
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES
 from tests.ledger.publish.views import ORIGIN, VKEY, View
 from tests.ledger.world import LOG_VKEY, create
@@ -47,9 +46,8 @@ def test_witness_answers_over_http_and_ends_cleanly(tmp_path: Path) -> None:
         conflict = submit(witness.url, HONEST.submission(5, 12))
         assert (conflict.status, conflict.body, conflict.content_type) == (409, "9\n", "text/x.tlog.size")
         assert submit(witness.url, b"x" * (MAX_BODY_BYTES + 1)).status == 400
-        with urllib.request.urlopen(f"{witness.url}/checkpoint/{ORIGIN}") as read:
-            policy = WitnessPolicy((witness.key,), 1)
-            assert verify_cosigned_checkpoint(read.read().decode(), VKEY, policy) == HONEST.checkpoint(9)
+        policy = WitnessPolicy((witness.key,), 1)
+        assert verify_cosigned_checkpoint(newest(witness.url, ORIGIN), VKEY, policy) == HONEST.checkpoint(9)
         assert get(witness, "/checkpoint/example.org/other") == 404
         assert get(witness, "/add-checkpoint") == 405
         assert get(witness, "/") == 404

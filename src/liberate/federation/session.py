@@ -13,13 +13,14 @@ from typing import Protocol
 
 from liberate.crypto.note import parse_witness_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
-from liberate.errors import FederationError, LiberateError, NoQuorum
+from liberate.errors import FederationError, LiberateError, NoQuorum, RejectedCheckpoint
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.ledger.interface import Ledger
-from liberate.ledger.publish.checkpoints import Publisher, Submit, WitnessAddress, submit
+from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress
+from liberate.ledger.publish.witness_http import WitnessClient
 from liberate.randomness import Clock, Randomness, RandomSource
 
 
@@ -53,7 +54,7 @@ class FederationAccess:
         open_ledger: Opens its ledger.
         witnesses: Who is asked to cosign checkpoints.
         witness_threshold: How many of them must, 0 <= witness_threshold <= number of witnesses.
-        submit: Reaches the witnesses.
+        client: Reaches the witnesses.
     """
 
     folder: Path
@@ -61,7 +62,7 @@ class FederationAccess:
     open_ledger: OpenLedger
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
-    submit: Submit = submit
+    client: WitnessClient = WitnessClient()  # noqa: RUF009 - frozen
 
     @property
     def checkpoint_file(self) -> Path:
@@ -86,7 +87,7 @@ class FederationAccess:
 
     def publisher(self, ledger: Ledger) -> Publisher:
         """Return what publishes checkpoints of the federation's ledger."""
-        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file, self.submit)
+        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file, self.client)
 
     def check_witness_keys(self, witnesses: Sequence[str]) -> None:
         """Refuse to go on with a witness's key in the federation's folder: its word would be the federation's own.
@@ -143,9 +144,16 @@ class FederationSession:
         return self.access.randomness_at(self.ledger)
 
     def try_to_publish(self) -> bool:
-        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published."""
+        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published.
+
+        Raises:
+            RejectedCheckpoint: A witness says that it contradicts what it knows of the log.
+            RolledBack: A witness has shown a checkpoint of this log that the ledger does not continue.
+        """
         try:
             self.publisher.publish()
+        except RejectedCheckpoint:
+            raise
         except NoQuorum:
             return False
         return True
