@@ -25,7 +25,7 @@ from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign, signed_bytes
-from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import ZERO, Enrol, Genesis, ModelRecord, Round, Update
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.randomness import SimulatedClock
@@ -208,6 +208,15 @@ def genesis() -> bytes:
         relation="zero-out",
         epsilon_nano_limit=None,
         rho_nano_limit=None,
+        terms=Terms(
+            max_participants=10**6,
+            max_colluders=0,
+            max_dropouts_permille=0,
+            max_late_dropouts_permille=0,
+            min_cohort=1,
+            min_honest=2,
+            max_attempts=64,
+        ),
         witnesses=Witnesses(keys=(), threshold=0),
     )
 
@@ -243,6 +252,7 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         rounds=None,
         base_version=number - 1,
         base_digest=base,
+        terms=leaf_hash(genesis()),
         cohort=(),
         statistic="normal",
         shape=(3_706, 32, 1),

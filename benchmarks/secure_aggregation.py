@@ -23,7 +23,7 @@ from liberate.federation.participant.host import Host
 from liberate.federation.session import FederationAccess
 from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.models import ModelStore
-from liberate.federation.terms import GenesisParameters, ParticipationTerms
+from liberate.federation.terms import GenesisParameters, ParticipationTerms, smallest_sum, unknown_shares
 from liberate.federation.wire.transport import Reply, Request
 from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
@@ -31,6 +31,8 @@ from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian_calibration import distributed
 from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger
+from liberate.runs.terms import founding_terms
+from liberate.settings import Settings
 from liberate.timing import Stopwatch
 from liberate.units import to_nano
 
@@ -76,13 +78,14 @@ def measure() -> Iterator[Figure]:
 
 def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> Iterator[Figure]:
     statistic, ratings = Gram(n_items), random_ratings(n_participants, n_items)
+    terms = founding_terms(Settings(), n_participants)
     mechanism = distributed(
         clip_norm=1.0,
         share_of_budget=1.0,
         epsilon=8.0,
         delta=1e-5,
         n_participants=n_participants,
-        honest_fraction=0.9,
+        honest=unknown_shares(terms, smallest_sum(terms, n_participants)),
         n_coordinates=statistic.shape[0],
         masked=True,
     )
@@ -93,7 +96,8 @@ def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> 
         ratings=ratings,
         terms=ParticipationTerms(mechanism=mechanism.name, rho_nano=mechanism.spend_nano),
     )
-    parameters, stopwatch = GenesisParameters(origin="benchmark.invalid/masks"), Stopwatch(time.thread_time)
+    parameters = GenesisParameters(origin="benchmark.invalid/masks", terms=terms)
+    stopwatch = Stopwatch(time.thread_time)
     with open_for_run(access, parameters, participation, batch_size=1000) as federation:
         host = Host(federation.devices, federation.policy, n_items, access.source.randomness(b"run"))
         wire = Wire(host, set(host.numbers[: int(n_participants * vanish)]))

@@ -25,6 +25,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-reco
 PARTS = (
     number_sets.Range,
     parts.EnrolmentPolicy,
+    parts.Terms,
     parts.Witnesses,
     parts.MechanismSpec,
     parts.NewKey,

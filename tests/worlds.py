@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from liberate.crypto.note import WitnessPolicy
@@ -18,9 +20,10 @@ from liberate.federation.participant.host import Host
 from liberate.federation.session import FederationAccess, RunSession
 from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.models import ModelStore
-from liberate.federation.terms import GenesisParameters, ParticipationTerms
+from liberate.federation.terms import GenesisParameters, ParticipationTerms, smallest_sum, unknown_shares
 from liberate.federation.wire.transport import InProcessTransport, Transport
 from liberate.identifiers import NoisePlacement
+from liberate.ledger.format.parts import Terms
 from liberate.ledger.publish.checkpoints import WitnessAddress
 from liberate.model.config import ModelConfig
 from liberate.model.model import Model, initial
@@ -34,6 +37,7 @@ from liberate.runs.federation_access import open_ledger
 from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, find_participant
 from liberate.units import to_nano
+from tests.ledger.world import TERMS
 from tests.service.replaying import DIRECT, ReplayingWitness
 
 LOW, HIGH = 1.0, 5.0
@@ -84,7 +88,7 @@ class World:
     is_simulated: bool = True
     masks: bool = True
     min_participation: float = 0.5
-    honest_fraction: float = 1.0
+    terms: Terms | None = None
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
 
@@ -103,11 +107,21 @@ class World:
         return self.mode in ("local", "distributed")
 
     @property
+    def genesis_terms(self) -> Terms:
+        """Terms under which nobody colludes and as many may drop out as its rounds allow."""
+        permille = math.ceil(1000 * (1 - self.min_participation))
+        usual = msgspec.structs.replace(TERMS, max_dropouts_permille=permille, max_late_dropouts_permille=permille)
+        return self.terms or usual
+
+    @property
     def mechanism(self) -> Mechanism:
         """Of each round."""
         if self.mode != "distributed":
             return calibrated_mechanism(self.privacy, rounds=self.rounds, trimmed_nano=to_nano(self.trim))
         honest = max(1, int(self.ratings.n_users * self.min_participation))
+        if self.terms is not None:
+            minimum = smallest_sum(self.terms, self.ratings.n_users, self.min_participation)
+            honest = unknown_shares(self.terms, minimum)
         return DistributedGaussian(
             fraction_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
         )
@@ -171,7 +185,6 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     mechanism = world.mechanism
     terms = ParticipationTerms(
         mechanism=mechanism.name,
-        honest_fraction=world.honest_fraction,
         epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
         rho_nano=10**12,
     )
@@ -183,7 +196,7 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
         closing(witness),
         open_for_run(
             access,
-            GenesisParameters(origin="test.invalid/world", witnesses=policy),
+            GenesisParameters(origin="test.invalid/world", terms=world.genesis_terms, witnesses=policy),
             RunParticipation(run=1, user_ids=user_ids, ratings=ratings, terms=terms),
             batch_size=world.batch_size,
         ) as federation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,7 +91,7 @@ def _mechanisms(world: World, n_canaries: int) -> dict[str, Callable[[int, int],
             epsilon=claim,
             delta=_DELTA,
             n_participants=n_canaries,
-            honest_fraction=_HONEST_FRACTION,
+            honest=math.ceil(_HONEST_FRACTION * n_canaries),
             n_coordinates=n_canaries,
         )
 

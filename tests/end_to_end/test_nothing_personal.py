@@ -30,7 +30,7 @@ SETTINGS = {
     "masked": [
         "privacy.mode=distributed",
         "privacy.epsilon=8",
-        "privacy.honest_fraction=0.5",
+        "privacy.max_dropouts=0.3",
         "privacy.secure_aggregation=true",
     ],
 }

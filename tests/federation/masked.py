@@ -35,11 +35,17 @@ from liberate.ledger.format.parts import MechanismSpec
 from liberate.ledger.format.records import Block, Record, Round, Survivors
 from liberate.ledger.rules.principal import Principal
 from liberate.randomness import SimulatedRandomness
+from tests.ledger.world import TERMS
 
 ORIGIN = "test.invalid/masked"
 COORDINATOR = SigningKey.from_seed(b"c" * 32)
 POLICY = ParticipationPolicy(
-    origin=ORIGIN, log_key="", coordinator_key=COORDINATOR.public, mechanism="distributed_gaussian"
+    origin=ORIGIN,
+    log_key="",
+    coordinator_key=COORDINATOR.public,
+    mechanism="distributed_gaussian",
+    terms=TERMS,
+    terms_hash=Digest(bytes(32)),
 )
 FIRST = 3
 """Number of the first participant."""
@@ -62,6 +68,7 @@ def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> 
         rounds=2,
         base_version=0,
         base_digest=Digest(bytes(32)),
+        terms=POLICY.terms_hash,
         cohort=to_ranges(participants),
         statistic="gradient",
         shape=(4, 2, 0),

@@ -20,7 +20,7 @@ from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, Witnesses
+from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import (
     Aborted,
     Block,
@@ -32,6 +32,7 @@ from liberate.ledger.format.records import (
     Record,
     Round,
     Survivors,
+    TermsRecord,
     Update,
 )
 from liberate.ledger.format.sharing_records import (
@@ -83,6 +84,18 @@ LOG_KEY = key(LOG)
 LOG_VKEY = verifier_key(ORIGIN, LOG_KEY.public)
 
 
+TERMS = Terms(
+    max_participants=50_000,
+    max_colluders=0,
+    max_dropouts_permille=1000,
+    max_late_dropouts_permille=1000,
+    min_cohort=1,
+    min_honest=2,
+    max_attempts=64,
+)
+"""Terms that refuse next to nothing."""
+
+
 def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, auditors: bool = False) -> Genesis:
     """A genesis that lets the founder admit everybody, auditors only if wanted."""
     by_founder = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
@@ -101,6 +114,7 @@ def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, audi
         relation="zero-out",
         epsilon_nano_limit=epsilon_nano_limit,
         rho_nano_limit=None,
+        terms=TERMS,
         witnesses=Witnesses(keys=(), threshold=0),
     )
 
@@ -188,6 +202,11 @@ class World:
             role=role,
         )
 
+    def terms(self, **changes: int) -> TermsRecord:
+        """New terms: those in force with other numbers."""
+        new = msgspec.structs.replace(self.state.terms, **changes)
+        return TermsRecord(origin=ORIGIN, author=COORDINATOR, seq=self.seq(COORDINATOR), terms=new)
+
     def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> KeyRecord:
         """A rotation, or a recovery by somebody else."""
         author = number if by is None else by
@@ -220,6 +239,7 @@ class World:
             rounds=3,
             base_version=state.model.version if state.model else 0,
             base_digest=state.model.digest if state.model else digest("initial model"),
+            terms=state.terms_hash,
             cohort=(),
             statistic="gradient",
             shape=(7, 3, 1),
@@ -464,7 +484,8 @@ def write_sharing(ledger: Target) -> None:
 def write_history(ledger: Ledger) -> None:
     """Fill a ledger with one of everything.
 
-    Two runs, a model that leaves an update out, a host, an aborted round, keys rotated, revoked and recovered.
+    Two runs, a model that leaves an update out, a host, an aborted round, new terms, keys rotated, revoked and
+    recovered.
     """
     world = World(ledger).populate()
     world.add(world.round())
@@ -476,6 +497,7 @@ def write_history(ledger: Ledger) -> None:
     world.add(world.round(run=2))
     world.add(world.update(4))
     world.add(world.aborted())
+    world.add(world.terms(max_participants=60_000, max_colluders=1))
     world.add(world.round())
     world.add(world.new_key(5))
     world.add(world.new_key(5), world.revocation(HOST))

@@ -47,7 +47,7 @@ def distributed_sum(epsilon: float, rounds: int) -> Mechanism:
         epsilon=epsilon,
         delta=DELTA,
         n_participants=20_000,
-        honest_fraction=0.9,
+        honest=18_000,
         n_coordinates=20_000,
     )
 
@@ -170,7 +170,7 @@ def test_shares_of_all_participants_stand_the_audit_of_their_sum(bug: bool, verd
         epsilon=2.0,
         delta=DELTA,
         n_participants=m,
-        honest_fraction=1.0,
+        honest=m,
         n_coordinates=m,
     )
     coins = np.random.default_rng(1).random(m) < 0.5

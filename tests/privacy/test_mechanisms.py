@@ -129,8 +129,9 @@ def test_plain_needs_no_calibration_and_device_has_no_mechanism() -> None:
     [
         ({"mode": "local"}, "local needs an epsilon for the whole run, such as privacy.epsilon=8"),
         ({"mode": "distributed"}, "distributed needs an epsilon"),
-        ({"honest_fraction": 0.49}, "honest_fraction is 0.49"),
-        ({"honest_fraction": 1.01}, "honest_fraction is 1.01"),
+        ({"max_colluders": -1}, "max_colluders is -1"),
+        ({"max_dropouts": 1.0}, "max_dropouts is 1.0"),
+        ({"max_dropouts": -0.01}, "max_dropouts is -0.01"),
         ({"epsilon": 0.0}, "epsilon is 0.0"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"epsilon": 1e7}, "epsilon is"),

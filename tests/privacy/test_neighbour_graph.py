@@ -6,10 +6,14 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from liberate.errors import PrivacyError
+from liberate.privacy.mask_parameters import MaskAssumptions, mask_parameters
 from liberate.privacy.neighbour_graph import NeighbourGraph, draw_graph, draw_neighbours, seed_commitment
+from tests.privacy.mask_worlds import components, exposed_sums
 
 CONTEXT = bytes(range(32))
 
@@ -23,7 +27,7 @@ def graph_of(size: int, degree: int) -> NeighbourGraph:
     return draw_graph({number: seed_of(number) for number in participants}, CONTEXT, participants, degree)
 
 
-@pytest.mark.parametrize(("size", "degree"), [(20, 3), (50, 48), (100, 61), (943, 54)])
+@pytest.mark.parametrize(("size", "degree"), [(20, 3), (50, 48), (100, 61), (300, 40)])
 def test_everybody_chooses_as_many_others_and_is_known_to_whom_it_chose(size: int, degree: int) -> None:
     graph = graph_of(size, degree)
 
@@ -113,3 +117,65 @@ def test_a_person_buried_under_neighbours_is_told() -> None:
 def test_a_commitment_is_another_for_every_seed() -> None:
     assert seed_commitment(bytes(32)) != seed_commitment(seed_of(1))
     assert seed_commitment(bytes(32)) == seed_commitment(bytes(32))
+
+
+# --- what follows for a coordinator -----------------------------------------------------------------------------------
+
+
+def among(people: set[int], graph: NeighbourGraph) -> dict[int, set[int]]:
+    return {number: {*graph.neighbours(number)} & people for number in people}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_exactly_one_sum_of_each_connected_part_of_the_honest_follows(data: st.DataObject) -> None:
+    """Whoever the coordinator declares gone, and whatever its accomplices know."""
+    size, colluders = data.draw(st.integers(4, 9)), data.draw(st.integers(0, 2))
+    seeds = {number: data.draw(st.binary(min_size=32, max_size=32)) for number in range(size)}
+    graph = draw_graph(seeds, CONTEXT, range(size), data.draw(st.integers(1, size - 1)))
+    shared = data.draw(st.sets(st.integers(colluders, size - 1), min_size=1))
+    survivors = {number for number in shared if data.draw(st.booleans())}
+
+    told = among(shared, graph)
+
+    assert exposed_sums(shared, told, survivors) == len(components(survivors, told))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_one_sum_of_enough_honest_people_follows_from_a_small_cohort(data: st.DataObject) -> None:
+    colluders, dropouts = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))
+    size = data.draw(st.integers(colluders + dropouts + 2, colluders + dropouts + 4))
+    assumptions = MaskAssumptions(
+        n_participants=size,
+        max_colluders=colluders,
+        max_dropouts=dropouts,
+        max_late_dropouts=dropouts,
+        max_attempts=64,
+    )
+    seeds = {number: seed_of(number) for number in range(size)}
+    graph = draw_graph(seeds, CONTEXT, range(size), mask_parameters(assumptions).degree)
+    gone = data.draw(st.sets(st.integers(0, size - 1), max_size=dropouts))
+    honest = set(range(colluders, size))
+
+    survivors = honest - gone
+
+    assert exposed_sums(honest, among(honest, graph), survivors) == 1
+    assert len(survivors) >= assumptions.honest_survivors
+
+
+def test_lists_told_to_each_device_alone_would_expose_more_than_one_sum() -> None:
+    """Why a device masks with exactly the neighbours on record."""
+    people = set(range(6))
+    graph = draw_graph({number: seed_of(number) for number in people}, CONTEXT, range(6), 5)
+    told = {number: {other for other in graph.neighbours(number) if (other < 3) == (number < 3)} for number in people}
+
+    assert exposed_sums(people, among(people, graph), people) == 1
+    assert exposed_sums(people, told, people) == 2
+
+
+def test_edges_that_only_the_chooser_knows_would_expose_whom_it_chose() -> None:
+    """Why a device masks with whoever chose it, too."""
+    told: dict[int, set[int]] = {0: {1, 2, 3, 4}, 1: set(), 2: set(), 3: set(), 4: set()}
+
+    assert exposed_sums(set(told), told, set(told)) == 4

@@ -153,6 +153,15 @@ def boolean(value: object) -> bool:
 
 participants = list_of(members(first=natural, bitmap=byte_string(1, 32768)))
 account = one_of("none", "epsilon", "rho")
+terms = members(
+    max_participants=positive,
+    max_colluders=natural,
+    max_dropouts_permille=natural,
+    max_late_dropouts_permille=natural,
+    min_cohort=positive,
+    min_honest=positive,
+    max_attempts=positive,
+)
 KINDS = {
     "genesis": {
         "registrars": list_of(hash_),
@@ -163,8 +172,10 @@ KINDS = {
         "relation": one_of("zero-out"),
         "epsilon_nano_limit": or_null(natural),
         "rho_nano_limit": or_null(natural),
+        "terms": terms,
         "witnesses": members(keys=list_of(string), threshold=natural),
     },
+    "terms": {"terms": terms},
     "enrol": {"number": natural, "key": hash_, "role": one_of(*ADMITTED)},
     "key": {"number": natural, "key": or_null(members(public=hash_, possession=byte_string(64, 64)))},
     "dataset": {"commitment": hash_},
@@ -190,6 +201,7 @@ KINDS = {
         "rounds": or_null(positive),
         "base_version": natural,
         "base_digest": hash_,
+        "terms": hash_,
         "cohort": participants,
         "statistic": token,
         "shape": list_of(natural, 3),
@@ -241,6 +253,7 @@ KINDS = {
     "block": {"parent": hash_, "count": positive, "state_root": hash_, "time_us": natural},
 }
 SIGNERS = {
+    "terms": {"coordinator"},
     "enrol": {"registrar"},
     "key": set(ROLES) - {"log"},
     "dataset": {"participant"},
@@ -326,6 +339,16 @@ def tree_root(leaves: list[bytes]) -> bytes:
     return sha256(b"\1" + tree_root(leaves[:split]) + tree_root(leaves[split:])).digest()
 
 
+def are_sound(numbers: dict[str, int]) -> bool:
+    dropouts, most = numbers["max_dropouts_permille"], numbers["max_participants"]
+    return (
+        numbers["max_late_dropouts_permille"] <= dropouts <= 1000
+        and numbers["max_colluders"] <= most
+        and numbers["min_cohort"] <= most
+        and numbers["min_honest"] >= 2
+    )
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +420,8 @@ class Ledger:
     consents: dict[bytes, dict[str, Any]] = field(default_factory=dict)
     shares: dict[bytes, dict[str, Any]] = field(default_factory=dict)
     receipts: set[bytes] = field(default_factory=set)
+    terms: dict[str, int] = field(default_factory=dict)
+    terms_hash: bytes = bytes(32)
 
     def state_root(self) -> bytes:
         return tree_root([leaf_hash(principal.leaf()) for principal in self.principals])
@@ -448,6 +473,7 @@ class Ledger:
         for policy in genesis["enrolment_policy"].values():
             numbers = policy["registrars"]
             check(numbers != [] and max(numbers) < len(registrars) and policy["threshold"] == 1, "bad_genesis")
+        check(are_sound(genesis["terms"]), "bad_genesis")
         witnesses = genesis["witnesses"]
         for vkey in witnesses["keys"]:
             parse_vkey(vkey, 4)
@@ -457,6 +483,7 @@ class Ledger:
         message = pae("application/vnd.liberate.record+json", entry[64:])
         check(is_signed(registrars[0], message, entry[:64]), "bad_signature")
         self.genesis, self.keys = genesis, set(keys)
+        self.terms, self.terms_hash = genesis["terms"], leaf_hash(entry)
         self.principals = [*(Principal(key, "registrar") for key in registrars), Principal(log_key, "log")]
 
     def check_registrar(self, author: int, role: str) -> None:
@@ -470,11 +497,23 @@ class Ledger:
     def take_enrol(self, record: dict[str, Any], _: bytes) -> list[int]:
         self.check_registrar(record["author"], record["role"])
         check(record["number"] == len(self.principals), "wrong_number")
+        if record["role"] == "participant":
+            check(self.enrolled_participants() < self.terms["max_participants"], "enrolment_full")
         key = raw(record["key"])
         self.check_key(key)
         self.principals.append(Principal(key, record["role"]))
         self.keys.add(key)
         return [record["number"]]
+
+    def enrolled_participants(self) -> int:
+        return sum(principal.role == "participant" for principal in self.principals)
+
+    def take_terms(self, record: dict[str, Any], hash: bytes) -> list[int]:
+        check(self.open is None, "round_open")
+        check(are_sound(record["terms"]), "bad_terms")
+        check(record["terms"]["max_participants"] >= self.enrolled_participants(), "bad_terms")
+        self.terms, self.terms_hash = record["terms"], hash
+        return []
 
     def take_key(self, record: dict[str, Any], _: bytes) -> list[int]:
         number, new = record["number"], record["key"]
@@ -623,6 +662,7 @@ class Ledger:
         check(rounds is None or opened < rounds, "run_complete")
         base = raw(record["base_digest"])
         check(record["base_version"] == self.model[0] and (is_new or base == self.model[1]), "wrong_base_model")
+        check(raw(record["terms"]) == self.terms_hash, "wrong_terms")
         check((record["spend_nano"] == 0) == (record["account"] == "none"), "wrong_spend")
         check(record["noise_placement"] != "on_sum" or self.genesis["simulated"], "not_simulated")
         check(record["mechanism"]["parameters"].get("masked") != 0 or self.genesis["simulated"], "not_simulated")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def chosen(
         n_features=n_features,
         epsilon=epsilon,
         delta=1e-5,
-        honest_fraction=0.9,
+        honest=math.ceil(0.9 * n_participants),
         n_senders=n_senders,
     )
 

@@ -212,7 +212,7 @@ def test_copies_answer_under_masks_too(tmp_path: Path, configure: Configure) -> 
     mode = [
         "privacy.mode=distributed",
         "privacy.epsilon=8",
-        "privacy.honest_fraction=0.5",
+        "privacy.max_dropouts=0.3",
         "privacy.secure_aggregation=true",
     ]
     train(configure(*PEERS, *mode), tmp_path / "run")

@@ -15,6 +15,7 @@ from liberate.privacy.mechanism_base import Mode
 from liberate.runs.federation_access import check_replayed, federation_access, genesis_parameters
 from liberate.runs.train import train
 from liberate.settings import LedgerConfig, RunConfig, Settings, from_tree, resolve, to_toml
+from tests.ledger.world import TERMS
 
 KEYS = [SigningKey.from_seed(bytes([number]) * 32).public for number in range(4)]
 VKEYS = [verifier_key(f"witness.example/{i}", key, SignatureType.COSIGNATURE_V1) for i, key in enumerate(KEYS)]
@@ -28,7 +29,7 @@ def test_more_than_half_must_cosign_unless_told_otherwise(n: int, given: int | N
     settings = Settings(ledger=LedgerConfig(witnesses=WITNESSES[:n], witness_threshold=given))
 
     addresses = federation_access(Path(), settings).witnesses
-    policy = genesis_parameters(settings).witnesses
+    policy = genesis_parameters(settings, TERMS).witnesses
 
     assert [address.key for address in addresses] == VKEYS[:n]
     assert [address.url for address in addresses] == [f"https://witness.example/{number}" for number in range(n)]
@@ -53,7 +54,7 @@ def test_what_is_no_witness_is_refused(witness: str) -> None:
 
 def test_more_than_all_witnesses_cannot_be_wanted() -> None:
     with pytest.raises(SettingsError, match="witness_threshold is 3, but there are 2"):
-        genesis_parameters(Settings(ledger=LedgerConfig(witnesses=WITNESSES[:2], witness_threshold=3)))
+        genesis_parameters(Settings(ledger=LedgerConfig(witnesses=WITNESSES[:2], witness_threshold=3)), TERMS)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_people_who_stay_out_of_a_masked_round_leave_it_whole(trained: Train, mo
         return original(self, [r for r in requests if not (r.phase == "mask" and r.recipient == 9)])
 
     monkeypatch.setattr(InProcessTransport, "exchange", vanishing)
-    folder = trained(*MASKED, "privacy.honest_fraction=0.8")
+    folder = trained(*MASKED, "privacy.max_dropouts=0.2")
 
     found = again(folder)
 

@@ -2,8 +2,7 @@
 
     withdraw -> request -> destroy -> notify -> report
 
-Each step shows in the ledger or on the devices, so whoever owns the ledger next continues where a crash interrupted:
-nothing is stored to remember it. The participant's two entries hold no secret, and made again are the same bytes.
+Each step shows in the ledger or on the devices, so whoever owns the ledger next continues where a crash interrupted.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.signing import verify_signature
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.entry_writer import EntryWriter, accepted_position
+from liberate.federation.sharing.consents import RECOVER_HINT, withdraw
+from liberate.federation.sharing.outbox import EntryOutbox
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.store.sharing_rows import ReceivedCopy
+from liberate.federation.store.sharing_rows import PendingEntry, ReceivedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, sign, signed_bytes
+from liberate.ledger.format.entries import Entry, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import Origin
 from liberate.ledger.format.sharing_records import Erasure, ErasureReport, Share, Withdrawal
@@ -105,9 +106,7 @@ def erase_participant(
         return None
 
     if not ledger.state.principals[number].is_to_be_forgotten:
-        seq = device.next_sequence(ledger.state)
-        request = Erasure(origin=ledger.origin, author=number, seq=seq, number=number, report=None)
-        _append(ledger, devices, device, request)
+        _request_erasure(ledger, devices, device)
 
     return completed_erasure(ledger, number) or _destroy_and_report(ledger, devices, number, controller)
 
@@ -133,13 +132,10 @@ def withdraw_all(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
     Raises:
         FederationError: The ledger refuses.
     """
-    number = device.enrolled_number
-    for withdrawal in entries(ledger, Withdrawal, author=number):
+    for withdrawal in entries(ledger, Withdrawal, author=device.enrolled_number):
         if withdrawal.record.consent is None:
             return withdrawal.position
-
-    seq = device.next_sequence(ledger.state)
-    return _append(ledger, devices, device, Withdrawal(origin=ledger.origin, author=number, seq=seq, consent=None))
+    return withdraw(ledger, devices, device, None)
 
 
 def completed_erasure(ledger: Ledger, number: int) -> CompletedErasure | None:
@@ -243,7 +239,10 @@ def _acknowledgement(origin: str, number: int, request: Digest) -> bytes:
     return dsse_pae(ERASURE_ACK_TYPE, encode(_Acknowledgement(origin=origin, number=number, request=request)))
 
 
-def _append(ledger: Ledger, devices: DeviceStore, device: Device, record: Withdrawal | Erasure) -> int:
-    """Sign a record with a device's key and append it; return its position."""
-    (outcome,) = ledger.append([sign(record, devices.signing_key(device.slot))])
-    return accepted_position(outcome, f"the {record.kind}", hint="keys recover replaces a revoked key")
+def _request_erasure(ledger: Ledger, devices: DeviceStore, device: Device) -> int:
+    """Sign the request and append it; return its position."""
+    outbox = EntryOutbox(ledger, devices)
+    request = Erasure(**outbox.header(device, overtakes_answer=True), number=device.enrolled_number, report=None)
+    outbox.add(device, PendingEntry(entry=outbox.sign(device, request)))
+    (outcome,) = outbox.send()
+    return accepted_position(outcome, "the erasure", hint=RECOVER_HINT)

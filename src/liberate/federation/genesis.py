@@ -39,6 +39,7 @@ def genesis_entry(
         relation="zero-out",
         epsilon_nano_limit=parameters.epsilon_nano_limit,
         rho_nano_limit=parameters.rho_nano_limit,
+        terms=parameters.terms,
         witnesses=Witnesses(keys=parameters.witnesses.keys, threshold=parameters.witnesses.threshold),
     )
     return sign(genesis, founder)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
+from liberate.federation.acts import ActProver
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_record, new_key, sign
@@ -135,7 +136,8 @@ def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKey
     if isinstance(outcome, RefusedEntry):
         devices.drop_key_change(slot)
         return outcome
-    devices.complete_key_change(slot, pending, seq=ledger.state.principals[record.number].sequence)
+    (act,) = ActProver.at(ledger, devices).prove([outcome])
+    devices.complete_key_change(slot, pending, seq=ledger.state.principals[record.number].sequence, act=act)
     return KeyChange(act=kind_of_key_change(record), number=record.number, position=outcome)
 
 

@@ -13,11 +13,12 @@ from typing import Protocol
 
 from liberate.crypto.note import parse_witness_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
-from liberate.errors import FederationError, LiberateError, NoQuorum, RejectedCheckpoint
+from liberate.errors import FederationError, LedgerError, LiberateError, NoQuorum, RejectedCheckpoint
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
+from liberate.files import write_atomic
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress
 from liberate.ledger.publish.witness_http import WitnessClient
@@ -68,6 +69,25 @@ class FederationAccess:
     def checkpoint_file(self) -> Path:
         """Where the newest published checkpoint is stored, outside the ledger."""
         return self.folder / "checkpoint"
+
+    def prepare_publication(self) -> None:
+        """Write down that nothing is published, before there is a ledger: from then on the file is never absent."""
+        if not self.checkpoint_file.exists() and not (self.folder / "ledger").exists():
+            write_atomic(self.checkpoint_file, b"")
+
+    def published_checkpoint(self) -> str:
+        """Return the newest published checkpoint; empty before the first.
+
+        Raises:
+            LedgerError: The file is gone.
+        """
+        try:
+            return self.checkpoint_file.read_text("utf-8")
+        except FileNotFoundError as error:
+            raise LedgerError(
+                f"{self.checkpoint_file} is gone, which says what was published",
+                hint="put a checkpoint in its place that was published: an export, a witness or a reader has one",
+            ) from error
 
     def load_key(self, name: str) -> SigningKey:
         """Load a key of the federation by its name.

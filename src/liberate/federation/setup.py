@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from liberate.crypto.note import WitnessPolicy
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
+from liberate.errors import LedgerError
+from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
     Registrar,
     commit_ratings,
@@ -66,7 +68,7 @@ def open_federation(access: FederationAccess) -> Iterator[FederationSession]:
         DeviceStore(access.folder / "devices") as devices,
     ):
         access.check_witness_keys(ledger.state.founding.witnesses.keys)
-        _check_published(access, ledger)
+        _check_published(access, ledger, devices)
         finished = _finish_interrupted(ledger, devices)
         yield FederationSession(
             access=access, ledger=ledger, devices=devices, publisher=access.publisher(ledger), finished=finished
@@ -99,15 +101,19 @@ def open_for_run(
     """
     access.folder.mkdir(parents=True, exist_ok=True)
     access.check_witness_keys(parameters.witnesses.keys)
+    access.prepare_publication()
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
     genesis = partial(genesis_entry, parameters, access.source, founder, log_key)
 
     with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
-        _check_published(access, ledger)
-        check_genesis(ledger.state.founding, parameters, access.source)
-        claim(ledger)
+        with _existing_devices(access) as existing:
+            _check_published(access, ledger, existing)
+            check_genesis(ledger.state.founding, parameters, access.source)
+            claim(ledger)
 
-        finished = _settle(access, ledger, participation.run)
+            finished = () if existing is None else _finish_interrupted(ledger, existing)
+        _give_up_open_round(access, ledger, participation.run)
+
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
             coordinator = _enrol(Registrar(ledger, founder, batch_size), devices, coordinator_key)
@@ -154,39 +160,45 @@ def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningK
     return EntryWriter(registrar.ledger, coordinator_key, number)
 
 
-def _check_published(access: FederationAccess, ledger: Ledger) -> None:
-    """Refuse a ledger that lacks what it has published."""
-    if access.checkpoint_file.exists():
-        check_published(ledger, access.checkpoint_file.read_text("utf-8"), ledger.state.founding.log_vkey)
+def _existing_devices(access: FederationAccess) -> AbstractContextManager[DeviceStore | None]:
+    """Open the devices, unless the set-up has not come to them yet."""
+    folder = access.folder / "devices"
+    return DeviceStore(folder) if DeviceStore.exists(folder) else nullcontext()
+
+
+def _check_published(access: FederationAccess, ledger: Ledger, devices: DeviceStore | None) -> None:
+    """Refuse a ledger that lacks what its devices have accepted, or what it has published.
+
+    Raises:
+        RolledBack: It does.
+        LedgerError: It is not known any more what was published.
+        FederationError: The devices are older than the ledger.
+    """
+    if devices is not None:
+        check_devices(ledger, devices)
+    published = access.published_checkpoint()
+    if published:
+        check_published(ledger, published, ledger.state.founding.log_vkey)
+    elif ledger.positions(kind="update"):
+        raise LedgerError(
+            f"{access.checkpoint_file} says that nothing was published, but devices have answered rounds",
+            hint="put a checkpoint in its place that was published",
+        )
 
 
 def _finish_interrupted(ledger: Ledger, devices: DeviceStore) -> tuple[KeyChange, ...]:
-    """Finish the key changes and entries of participants that a crash interrupted, and return the key changes.
-
-    Raises:
-        RolledBack: The ledger lacks what the devices have accepted.
-    """
-    accepted = devices.checkpoint()
-    if accepted is not None:
-        check_published(ledger, accepted, ledger.state.founding.log_vkey)
-
+    """Finish the key changes and entries of participants that a crash interrupted, and return the key changes."""
     finished = resume_key_changes(ledger, devices)
     resume_pending_entries(ledger, devices)
     return tuple(finished)
 
 
-def _settle(access: FederationAccess, ledger: Ledger, run: int) -> tuple[KeyChange, ...]:
-    """Finish what was interrupted before a run, and abort the open round of another run, which is given up."""
-    finished: tuple[KeyChange, ...] = ()
-    if DeviceStore.exists(access.folder / "devices"):
-        with DeviceStore(access.folder / "devices") as devices:
-            finished = _finish_interrupted(ledger, devices)
-
+def _give_up_open_round(access: FederationAccess, ledger: Ledger, run: int) -> None:
+    """Abort the open round of another run, which is given up."""
     current = ledger.state.open_round
     if current is not None and current.record.run != run:
         writer = EntryWriter(ledger, access.load_key("coordinator"), current.record.author)
         writer.abort(current.record, "given_up")
-    return finished
 
 
 def _policy(
@@ -197,7 +209,8 @@ def _policy(
         log_key=ledger.state.founding.log_vkey,
         coordinator_key=coordinator_key,
         mechanism=terms.mechanism,
-        honest_fraction=terms.honest_fraction,
+        terms=ledger.state.terms,
+        terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
     )
 

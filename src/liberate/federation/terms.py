@@ -1,10 +1,40 @@
-"""What is agreed on: the parameters in the genesis for all runs, and what participants consent to in one run."""
+"""What is agreed on: the parameters in the genesis for all runs, and what participants consent to in one run.
+
+A round states its cohort, its minimum and whose noise it counts on; how much noise is really unknown to a coordinator
+and its accomplices follows from these and from the terms alone.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from liberate.crypto.note import WitnessPolicy
+from liberate.identifiers import Digest
+from liberate.ledger.format.parts import Terms
+
+
+def smallest_sum(terms: Terms, cohort: int, min_participation: float = 0.0) -> int:
+    """Return how many of a cohort's uploads a sum must have at least that shared noise protects.
+
+    Args:
+        terms: What was agreed to.
+        cohort: People of the round, > 0.
+        min_participation: Share of the cohort that a model needs, where that is more.
+    """
+    return max(1, cohort - terms.dropouts(cohort), int(cohort * min_participation))
+
+
+def unknown_shares(terms: Terms, minimum: int) -> int:
+    """Return how many people's noise a sum has, at least, that colluders do not know; <= 0 where that may be none.
+
+    Colluders may be anybody and may all be in the round, whomever its cohort names. Dropouts have their own part: the
+    minimum is what is left without them.
+
+    Args:
+        terms: What was agreed to.
+        minimum: Fewest uploads in the sum, > 0.
+    """
+    return minimum - terms.max_colluders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +45,14 @@ class GenesisParameters:
         origin: The ledger's name; empty: derived from the seed in a simulation, else drawn at random.
         epsilon_nano_limit: Most that a participant may spend with pure mechanisms in all runs, in 1e-9; None: no limit.
         rho_nano_limit: Most that a participant may spend with Gaussian mechanisms, likewise.
+        terms: What promises rest on until the coordinator changes it.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
     origin: str = ""
     epsilon_nano_limit: int | None = None
     rho_nano_limit: int | None = None
+    terms: Terms
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 
@@ -30,13 +62,11 @@ class ParticipationTerms:
 
     Attributes:
         mechanism: Name of the mechanism that protects uploads; empty: nothing leaves a device.
-        honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
         epsilon_nano: Most that the run may spend with pure mechanisms, in 1e-9.
         rho_nano: Most that it may spend with Gaussian mechanisms, likewise.
     """
 
     mechanism: str = ""
-    honest_fraction: float = 1.0
     epsilon_nano: int = 0
     rho_nano: int = 0
 
@@ -52,7 +82,8 @@ class ParticipationPolicy:
         log_key: Verifier key of that log, got from outside the ledger.
         coordinator_key: Public key of the coordinator, got from outside the ledger.
         mechanism: Name of the mechanism agreed to: a round with another is not answered.
-        honest_fraction: Largest part of a masked round's cohort whose noise the round may count on, > 0.
+        terms: What promises rest on, as it was agreed to, got from outside any round.
+        terms_hash: Leaf hash of the entry that put it in force: a round under other terms is not answered.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
@@ -60,5 +91,6 @@ class ParticipationPolicy:
     log_key: str
     coordinator_key: bytes
     mechanism: str
-    honest_fraction: float = 1.0
+    terms: Terms
+    terms_hash: Digest
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)

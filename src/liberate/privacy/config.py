@@ -22,8 +22,10 @@ class PrivacyConfig:
         delta: Probability at which Gaussian noise keeps `epsilon` and the tight accounts are read, 0 < delta < 1.
         clip_norm: Largest norm of what one person sends in a round of `local`, in the statistic's unit,
             1e-6 <= clip_norm <= 1e6: L1 with `laplace`, L2 with `gaussian`.
-        honest_fraction: Part of a round's participants whose noise `distributed` counts on,
-            0.5 <= honest_fraction <= 1; the others may drop out or collude.
+        max_colluders: Most people, of all who are ever enrolled, who may give away what they know, >= 0; the noise of
+            `distributed` does without theirs. Unset = 10 % of the people expected, rounded up.
+        max_dropouts: Most of a round's people who may be missing from its sum, 0 <= max_dropouts < 1, in steps of
+            0.001; the noise of `distributed` does without theirs too. Unset = 0.05.
         secure_aggregation: Whether uploads of `distributed` are masked; unset = outside a simulation only. Outside they
             always are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
     """
@@ -33,7 +35,8 @@ class PrivacyConfig:
     epsilon: float | None = None
     delta: float = 1e-5
     clip_norm: float = 1.0
-    honest_fraction: float = 0.9
+    max_colluders: int | None = None
+    max_dropouts: float | None = None
     secure_aggregation: bool | None = None
 
     def __post_init__(self) -> None:
@@ -45,5 +48,7 @@ class PrivacyConfig:
             raise ValueError(f"delta is {self.delta}, wanted 0 < delta < 1")
         if not 1e-6 <= self.clip_norm <= 1e6:
             raise ValueError(f"clip_norm is {self.clip_norm}, wanted 1e-6 <= clip_norm <= 1e6")
-        if not 0.5 <= self.honest_fraction <= 1:
-            raise ValueError(f"honest_fraction is {self.honest_fraction}, wanted 0.5 <= honest_fraction <= 1")
+        if self.max_colluders is not None and self.max_colluders < 0:
+            raise ValueError(f"max_colluders is {self.max_colluders}, wanted max_colluders >= 0")
+        if self.max_dropouts is not None and not 0 <= self.max_dropouts < 1:
+            raise ValueError(f"max_dropouts is {self.max_dropouts}, wanted 0 <= max_dropouts < 1")

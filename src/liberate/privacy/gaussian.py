@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from liberate.arrays import FixedPointStatistics, Int32Array, Int64Array, RealStatistics
+from liberate.errors import PrivacyError
 from liberate.identifiers import Account
 from liberate.privacy.dense_release import release_dense, tail_key
 from liberate.privacy.events import (
@@ -25,6 +26,15 @@ from liberate.units import NANO
 
 LARGEST_SIGMA_UNITS = 2**24
 LARGEST_COHORT = 2**24
+
+LARGEST_SUM = 2**31 - 1
+"""Sums are read modulo 2**32, as signed numbers."""
+
+LARGEST_SUM_SIGMA = 2**27
+"""Most that the noise of a sum may deviate, in units: what one draw can."""
+
+_WRAP_BITS = 40
+"""A sum leaves its modulus with a probability of at most 2**-40 in a round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,19 +140,42 @@ class DistributedGaussian:
     def client_noise(self) -> float:
         return math.ldexp(self.share_units, -self.fraction_bits)
 
-    def held_by(self, honest: int) -> DistributedGaussian:
+    def held_by(self, honest: int, n_participants: int, n_coordinates: int) -> DistributedGaussian:
         """Return the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.
 
         Args:
             honest: How many, > 0; from `self.honest` on nothing changes.
+            n_participants: Most participants of a sum, > 0.
+            n_coordinates: Numbers in an upload, > 0.
 
         Raises:
-            ValueError: They are too few: one's noise would not fit the grid.
+            PrivacyError: They are too few: so much noise does not fit the grid.
         """
         if honest >= self.honest:
             return self
         share = root_above(-(-(self.share_units**2 * self.honest) // honest))
-        return replace(self, share_units=share, honest=honest)
+        if share <= LARGEST_SIGMA_UNITS:
+            held = replace(self, share_units=share, honest=honest)
+            if held.sums_fit(n_participants, n_coordinates):
+                return held
+        raise PrivacyError(
+            f"the noise of {honest} participants, where {self.honest} were planned, does not fit the integer grid",
+            hint="start another run, which is planned for those who are left",
+        )
+
+    def sums_fit(self, n_participants: int, n_coordinates: int) -> bool:
+        """Whether sums of clipped numbers and of everybody's share of the noise stay within the modulus.
+
+        The noise is sub-Gaussian, so n coordinates all stay within sqrt(2 ln(2 n 2**40)) deviations, but for a
+        probability of 2**-40.
+
+        Args:
+            n_participants: Most participants of a sum, > 0.
+            n_coordinates: Numbers in an upload, > 0.
+        """
+        deviations = math.sqrt(2 * n_participants * math.log(2.0 ** (_WRAP_BITS + 1) * n_coordinates))
+        is_drawn = n_participants * self.share_units**2 <= LARGEST_SUM_SIGMA**2
+        return is_drawn and n_participants * self.clip_units + deviations * self.share_units <= LARGEST_SUM
 
     def release(
         self, batch: RealStatistics, n_rows: int, noise_keys: Sequence[bytes], exact: bool

@@ -18,15 +18,6 @@ from liberate.privacy.grid import LARGEST_CLIP_UNITS, LARGEST_FRACTION_BITS
 from liberate.privacy.integers import floor_log2, root_above
 from liberate.units import NANO
 
-LARGEST_SUM = 2**31 - 1
-"""Sums are read modulo 2**32, as signed numbers."""
-
-LARGEST_SUM_SIGMA = 2**27
-"""Most that the noise of a sum may deviate, in units: what one draw can."""
-
-_WRAP_BITS = 40
-"""A sum leaves its modulus with a probability of at most 2**-40 in a round."""
-
 
 def calibrated_gaussian(epsilon: float, delta: float, rounds: int, clip_norm: float) -> Gaussian:
     """Return the finest grid on which all rounds together keep to (epsilon, delta) by the tight curve.
@@ -62,9 +53,8 @@ def distributed(
     epsilon: float,
     delta: float,
     n_participants: int,
-    honest_fraction: float,
+    honest: int,
     n_coordinates: int,
-    largest_entry: float | None = None,
     masked: bool = False,
 ) -> DistributedGaussian:
     """Return one round's mechanism on the finest grid on which sums of all participants fit the modulus 2**32.
@@ -74,20 +64,18 @@ def distributed(
         share_of_budget: Part of 1 / sigma**2 that this round takes, 0 < share_of_budget <= 1.
         epsilon, delta: For the whole run, epsilon > 0 and 0 < delta < 1.
         n_participants: Most participants of a sum, 0 < n_participants <= 2**24.
-        honest_fraction: Part of them whose noise is counted, 0 < honest_fraction <= 1.
-        n_coordinates, largest_entry: Numbers in an upload, > 0, and the most that one can be; unset = clip_norm.
+        honest: Participants whose noise is counted, 0 < honest <= n_participants.
+        n_coordinates: Numbers in an upload, > 0.
         masked: Whether masks hide the uploads.
 
     Raises:
         ValueError: There are too many participants, or none.
         PrivacyError: Clip and noise do not fit the integer grid.
     """
-    if not 0 < n_participants <= LARGEST_COHORT:
-        raise ValueError(f"n_participants is {n_participants}, wanted 0 < n_participants <= 2**24")
-    honest = math.ceil(Fraction(str(honest_fraction)) * n_participants)
-    entry = min(Fraction(clip_norm), Fraction(clip_norm if largest_entry is None else largest_entry))
+    if not 0 < honest <= n_participants <= LARGEST_COHORT:
+        raise ValueError(f"{honest} of {n_participants} participants, wanted 0 < honest <= n_participants <= 2**24")
     for mechanism in _candidates(clip_norm, _calibration(epsilon, delta, Fraction(share_of_budget)), honest, masked):
-        if _sums_fit(mechanism, n_participants, entry, n_coordinates):
+        if mechanism.sums_fit(n_participants, n_coordinates):
             return mechanism
 
     raise PrivacyError(
@@ -118,18 +106,6 @@ def _candidates(
             yield DistributedGaussian(
                 fraction_bits=fraction_bits, clip_units=clip_units, share_units=share, honest=honest, masked=int(masked)
             )
-
-
-def _sums_fit(mechanism: DistributedGaussian, n_participants: int, entry: Fraction, n_coordinates: int) -> bool:
-    """Whether sums of numbers up to `entry` and of everybody's share of the noise stay within the modulus.
-
-    The noise is sub-Gaussian, so n coordinates all stay within sqrt(2 ln(2 n 2**40)) deviations, but for a probability
-    of 2**-40.
-    """
-    share, largest_units = mechanism.share_units, math.ceil(entry * 2**mechanism.fraction_bits)
-    deviations = math.sqrt(2 * n_participants * math.log(2.0 ** (_WRAP_BITS + 1) * n_coordinates))
-    is_drawn = n_participants * share**2 <= LARGEST_SUM_SIGMA**2
-    return is_drawn and n_participants * largest_units + deviations * share <= LARGEST_SUM
 
 
 def _calibration(epsilon: float, delta: float, share: Fraction) -> Callable[[int], int]:

@@ -7,7 +7,7 @@ fails with a chance that is bounded over all key phases of a run (`mask_bounds`)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -170,13 +170,30 @@ def strays(parameters: MaskParameters, assumptions: MaskAssumptions, *, bits: in
     return most_strays(assumptions.people(), parameters.degree, _log_chance(bits, assumptions))
 
 
+def most_colluders(parameters: MaskParameters, assumptions: MaskAssumptions) -> int:
+    """Return how many colluders masks bear, all else as assumed; -1 where they do not even bear none."""
+    bears, fails = -1, assumptions.n_participants
+    while fails - bears > 1:
+        middle = (bears + fails) // 2
+        if masks_bear(parameters, replace(assumptions, max_colluders=middle)):
+            bears = middle
+        else:
+            fails = middle
+    return bears
+
+
+def complete_thresholds(assumptions: MaskAssumptions) -> range:
+    """Return the thresholds of the complete graph: more than collude, no more than the neighbours who stay.
+
+    There are some exactly if two people more than colluders and dropouts are named.
+    """
+    return range(assumptions.max_colluders + 1, assumptions.n_participants - assumptions.max_dropouts)
+
+
 def _complete(assumptions: MaskAssumptions) -> MaskParameters | None:
-    """Return the complete graph: threshold > colluders, threshold <= neighbours who stay."""
-    threshold = assumptions.max_colluders + 1
+    thresholds = complete_thresholds(assumptions)
     degree = assumptions.n_participants - 1
-    if threshold > degree - assumptions.max_dropouts or degree > MAX_DEGREE:
-        return None
-    return MaskParameters(degree=degree, threshold=threshold)
+    return MaskParameters(degree=degree, threshold=thresholds[0]) if thresholds and degree <= MAX_DEGREE else None
 
 
 def _largest_random_degree(assumptions: MaskAssumptions) -> int:

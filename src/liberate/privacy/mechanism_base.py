@@ -94,6 +94,9 @@ class SumMechanism(Mechanism, Protocol):
     def honest(self) -> int:
         """Participants whose noise is counted: so many a sum must hold at least."""
 
+    def sums_fit(self, n_participants: int, n_coordinates: int) -> bool:
+        """Whether sums of so many uploads, of so many numbers each, stay within the modulus 2**32."""
+
     def clip(self, batch: RealStatistics) -> FixedPointStatistics:
         """Return the clipped statistics of a batch without noise: for a simulation that adds noise to the sum."""
 

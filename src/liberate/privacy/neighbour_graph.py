@@ -15,13 +15,13 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from liberate.arrays import Int32Array, Int64Array, UInt32Array
+from liberate.compilation import serial_kernel
 from liberate.errors import PrivacyError
 
 MAX_IN_NEIGHBOURS = 4
 """Times its degree by which people may choose one person; honest draws stay far below."""
 
 _WORD = 4
-_BATCH = 2**20  # words of keystream that are made at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ def draw_neighbours(
     others = [other for other in participants if other != number]
     if degree >= len(others):
         return tuple(others)
-    (drawn,) = _draw_many([_draw_key(seed, context)], len(others), degree, _words_for(degree, len(others)))
-    return tuple(others[place] for place in drawn.tolist())
+    (drawn,) = _draw_many([_draw_key(seed, context)], len(others), degree).tolist()
+    return tuple(others[place] for place in drawn)
 
 
 def draw_graph(seeds: Mapping[int, bytes], context: bytes, participants: Sequence[int], degree: int) -> NeighbourGraph:
@@ -140,40 +140,55 @@ def draw_graph(seeds: Mapping[int, bytes], context: bytes, participants: Sequenc
         seeds: Seeds by number; who is missing chooses nobody, and may be chosen.
         context, participants, degree: As in `draw_neighbours`, the same for everybody.
 
+    Raises:
+        ValueError: A seed is of somebody who did not advertise.
+
     Source: ChaCha20's keystream (RFC 8439), under a key of HMAC-SHA-256.
     """
     numbers = np.asarray(participants, np.int64)
     size = len(numbers)
+    if not seeds.keys() <= set(participants):
+        raise ValueError("a seed is of somebody who did not advertise")
+
     out_places = np.full((size, min(degree, size - 1)), -1, np.int32)
     if degree >= size - 1:
         nothing = np.zeros(0, np.int32)
         return NeighbourGraph(numbers, size - 1, out_places[:, :0], np.zeros(size + 1, np.int64), nothing)
 
-    drawing = np.searchsorted(numbers, np.fromiter(seeds, np.int64, len(seeds)))
+    places = np.searchsorted(numbers, np.fromiter(seeds, np.int64, len(seeds)))
     keys = [_draw_key(seed, context) for seed in seeds.values()]
-    n_words = _words_for(degree, size - 1)
-    per_batch = max(1, _BATCH // n_words)
-    for begin in range(0, len(keys), per_batch):
-        places = drawing[begin : begin + per_batch]
-        others = _draw_many(keys[begin : begin + per_batch], size - 1, degree, n_words)
-        out_places[places] = others + (others >= places[:, None])
+    drawn = _draw_many(keys, size - 1, degree)
+    out_places[places] = drawn + (drawn >= places[:, None])
 
-    return _with_in_lists(numbers, degree, out_places)
-
-
-def _with_in_lists(numbers: Int64Array, degree: int, out_places: Int32Array) -> NeighbourGraph:
-    choosers, columns = np.nonzero(out_places >= 0)
-    chosen = out_places[choosers, columns]
-
-    order = np.argsort(chosen, kind="stable")
-    begins = np.zeros(len(numbers) + 1, np.int64)
-    np.cumsum(np.bincount(chosen, minlength=len(numbers)), out=begins[1:])
-
-    return NeighbourGraph(numbers, degree, out_places, begins, choosers[order].astype(np.int32))
+    in_begins = np.zeros(size + 1, np.int64)
+    in_places = np.empty(len(seeds) * degree, np.int32)
+    _invert(out_places, in_begins, in_places)
+    return NeighbourGraph(numbers, degree, out_places, in_begins, in_places)
 
 
 def _draw_key(seed: bytes, context: bytes) -> bytes:
     return hmac.digest(seed, b"liberate/neighbours/1\0" + context, "sha256")
+
+
+def _draw_many(keys: Sequence[bytes], others: int, degree: int) -> Int32Array:
+    """Draw `degree` distinct numbers in [0, others) for each key, increasing."""
+    drawn = np.empty((len(keys), degree), np.int32)
+    seen = np.full(others, -1, np.int32)
+    n_words = _words_for_most(degree, others)
+    for row, key in enumerate(keys):
+        n_needed = n_words
+        while _take_distinct(_words(key, n_needed), row, seen, drawn[row]) < degree:
+            n_needed *= 2
+            seen[:] = -1
+
+    drawn.sort(axis=1)
+    return drawn
+
+
+def _words_for_most(degree: int, others: int) -> int:
+    """Return how many words are enough for nearly everybody: what a collector draws, and some deviations more."""
+    until_new = others / (others - np.arange(degree))
+    return int(np.sum(until_new) + 6 * np.sqrt(np.sum(until_new * (until_new - 1)))) + 1
 
 
 def _words(key: bytes, n_words: int) -> UInt32Array:
@@ -181,31 +196,43 @@ def _words(key: bytes, n_words: int) -> UInt32Array:
     return np.frombuffer(stream.update(bytes(_WORD * n_words)), "<u4")
 
 
-def _words_for(degree: int, others: int) -> int:
-    """Return how many words nearly everybody needs: the mean of what a collector draws, and six deviations."""
-    left = others / (others - np.arange(degree))  # mean number of words until the next one is new
-    return int(np.sum(left) + 6 * np.sqrt(np.sum(left * (left - 1)) + 1)) + 1
+@serial_kernel
+def _take_distinct(words: UInt32Array, mark: int, seen: Int32Array, drawn: Int32Array) -> int:
+    """Read words as numbers below len(seen) until `drawn` is full of distinct ones; return how many were found.
+
+    Args:
+        words: The keystream.
+        mark: What in `seen` stands for: drawn before. Changed: whatever is drawn now.
+        seen: For every number, the mark under which it was last drawn.
+        drawn: Filled, in the order of the draw.
+    """
+    others = np.uint64(len(seen))
+    limit = np.uint64(2**32) - np.uint64(2**32) % others
+    n_drawn = 0
+    for word in words:
+        if n_drawn == len(drawn):
+            break
+        if np.uint64(word) < limit:
+            other = np.int64(np.uint64(word) % others)
+            if seen[other] != mark:
+                seen[other] = mark
+                drawn[n_drawn] = other
+                n_drawn += 1
+    return n_drawn
 
 
-def _draw_many(keys: Sequence[bytes], others: int, degree: int, n_words: int) -> Int64Array:
-    """Draw for several people at once: `degree` distinct numbers in [0, others) for each key, increasing."""
-    words = np.stack([_words(key, n_words) for key in keys])
-    drawn = (words % np.uint32(others)).astype(np.int64)
-    drawn[words >= 2**32 - 2**32 % others] = others  # skipped
+@serial_kernel
+def _invert(out_places: Int32Array, in_begins: Int64Array, in_places: Int32Array) -> None:
+    """List for each person who chose it, increasing; `in_begins` is zero before."""
+    for place in out_places.ravel():
+        if place >= 0:
+            in_begins[place + 1] += 1
+    for end in range(1, len(in_begins)):
+        in_begins[end] += in_begins[end - 1]
 
-    # Sorted by value and place in the stream, the first of equal values is the one that counts.
-    order = np.argsort(drawn * n_words + np.arange(n_words), axis=1)
-    by_value = np.take_along_axis(drawn, order, axis=1)
-    is_first = by_value != others
-    is_first[:, 1:] &= by_value[:, 1:] != by_value[:, :-1]
-
-    counts = np.zeros(drawn.shape, np.bool_)
-    np.put_along_axis(counts, order, is_first, axis=1)
-    taken = counts & (np.cumsum(counts, axis=1) <= degree)
-
-    chosen = np.empty((len(keys), degree), np.int64)
-    enough = taken.sum(axis=1) == degree
-    chosen[enough] = np.sort(drawn[enough][taken[enough]].reshape(-1, degree), axis=1)
-    for row in np.flatnonzero(~enough).tolist():
-        chosen[row] = _draw_many([keys[row]], others, degree, 2 * n_words)[0]
-    return chosen
+    filled = in_begins.copy()
+    for chooser in range(len(out_places)):
+        for place in out_places[chooser]:
+            if place >= 0:
+                in_places[filled[place]] = chooser
+                filled[place] += 1

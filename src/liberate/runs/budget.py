@@ -68,7 +68,7 @@ def allocate_budget(
     n_features: int,
     epsilon: float,
     delta: float,
-    honest_fraction: float,
+    honest: int,
     n_senders: int = 0,
 ) -> BudgetAllocation:
     """Choose the releases of a run.
@@ -80,10 +80,10 @@ def allocate_budget(
         n_features: Public features of an item, what a pool has learned of it included.
         epsilon: For the whole run, > 0.
         delta: Likewise, 0 < delta < 1.
-        honest_fraction: Part of the participants whose noise is counted on.
+        honest: Participants whose noise is counted on, > 0.
         n_senders: People whose copies a pool has, from whose model the rounds start.
     """
-    noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest_fraction) * n_participants)
+    noise = 1 / (gaussian_calibration(epsilon, delta) * math.sqrt(honest * n_participants))
     match objective:
         case "explicit" if n_senders * noise**2 > _POOL_STANDS_OUT:
             return _pooled(noise, n_senders, n_features)

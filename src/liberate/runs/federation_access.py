@@ -12,6 +12,7 @@ from liberate.errors import InvalidRecord, SettingsError
 from liberate.federation.session import FederationAccess, FederationSession
 from liberate.federation.setup import open_federation
 from liberate.federation.terms import GenesisParameters, ParticipationTerms
+from liberate.ledger.format.parts import Terms
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log import tables
 from liberate.ledger.log.sqlite import SqliteLedger
@@ -56,8 +57,12 @@ def federation_access(folder: Path, settings: Settings) -> FederationAccess:
     )
 
 
-def genesis_parameters(settings: Settings) -> GenesisParameters:
+def genesis_parameters(settings: Settings, terms: Terms) -> GenesisParameters:
     """Return what the genesis of a run's ledger says, or is to say.
+
+    Args:
+        settings: Of the run.
+        terms: What promises rest on where the run founds its ledger.
 
     Raises:
         SettingsError: A witness is not an address and a key, or more are to cosign than there are.
@@ -67,6 +72,7 @@ def genesis_parameters(settings: Settings) -> GenesisParameters:
         origin=settings.ledger.origin,
         epsilon_nano_limit=most["epsilon"],
         rho_nano_limit=most["rho"],
+        terms=terms,
         witnesses=_witness_policy(settings.ledger),
     )
 
@@ -89,7 +95,6 @@ def participation_terms(plan: Plan) -> ParticipationTerms:
     """Return what participants agree to in a run."""
     return ParticipationTerms(
         mechanism=plan.mechanism_name,
-        honest_fraction=plan.settings.privacy.honest_fraction,
         epsilon_nano=plan.spend_nano("epsilon"),
         rho_nano=plan.spend_nano("rho"),
     )

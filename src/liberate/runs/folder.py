@@ -21,8 +21,11 @@ from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.store.models import ModelStore
 from liberate.files import write_atomic
+from liberate.ledger.format.parts import Terms
+from liberate.ledger.format.records import TermsRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.lookup import entry_at
 from liberate.model.model import Model
 from liberate.runs.run_data import align_to_catalogue, load_dataset, split_dataset, without_erased
 from liberate.runs.run_record import Result, RunRecord, record_from_tree, record_to_tree
@@ -134,6 +137,15 @@ class Run:
         """Open the ledger and the devices of the run's federation for reading, and close them at the end."""
         with closing(self.open_ledger()) as ledger, DeviceStore(self.devices_folder) as devices:
             yield RunReader(ledger, devices)
+
+    def read_terms(self) -> Terms:
+        """Read what its promises rest on: the terms in force when it began."""
+        with closing(self.open_ledger()) as ledger:
+            positions = ledger.positions(kind="terms")
+            changes = [position for position in positions if position < self.record.first_position]
+            if changes:
+                return entry_at(ledger, changes[-1], TermsRecord).record.terms
+            return ledger.state.founding.terms
 
     def model(self, version: int | None = None) -> Model:
         """Read a model version, the last one if None."""

@@ -11,6 +11,7 @@ from liberate.data.item_features import item_features
 from liberate.errors import SettingsError
 from liberate.federation.coordinator.config import RoundMethod
 from liberate.identifiers import Account, NoisePlacement
+from liberate.ledger.format.parts import Terms
 from liberate.model.cooccurrence import Gram, Popularity
 from liberate.model.implicit_factors import model_of_features
 from liberate.model.item_model import initial_items
@@ -38,6 +39,7 @@ from liberate.privacy.gaussian_calibration import distributed
 from liberate.privacy.mechanism_base import Plain
 from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.runs.budget import BudgetAllocation, allocate_budget
+from liberate.runs.terms import counted_noise, founding_terms
 from liberate.settings import Settings
 from liberate.units import NANO, to_nano
 
@@ -72,6 +74,7 @@ class Plan:
         settings: With what the mode implies filled in.
         n_participants: People who take part, >= 0.
         n_items: Size of the catalogue, >= 0.
+        terms: What its promises rest on.
         stages: In their order; none where nothing leaves a device. Statistics differ from stage to stage.
         pool: What learns from copies in a round before all stages; None: there is no such round.
         reasons: Why these stages, a sentence each.
@@ -80,6 +83,7 @@ class Plan:
     settings: Settings
     n_participants: int
     n_items: int
+    terms: Terms
     stages: tuple[PlannedStage, ...]
     pool: PoolLearner | None = None
     reasons: tuple[str, ...] = ()
@@ -174,7 +178,13 @@ def _known_features(settings: Settings, dataset: Dataset) -> Float32Array:
 
 
 def plan_run(
-    settings: Settings, n_participants: int, n_items: int, n_features: int = 0, *, pool_levels: int | None = None
+    settings: Settings,
+    n_participants: int,
+    n_items: int,
+    n_features: int = 0,
+    *,
+    terms: Terms | None = None,
+    pool_levels: int | None = None,
 ) -> Plan:
     """Work out the stages of a run.
 
@@ -183,16 +193,18 @@ def plan_run(
         n_participants: People who take part, > 0.
         n_items: Size of the catalogue, > 0.
         n_features: Public features of an item, of which `distributed` makes use.
+        terms: What promises rest on; None: the people found a federation.
         pool_levels: Levels of the scale of copies that are in the pool, or will be; None: there is no pool.
 
     Raises:
-        PrivacyError: Epsilon is too small for so many rounds.
+        PrivacyError: Epsilon is too small for so many rounds, or the terms leave too little noise.
         SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
     _check_statistic(settings)
     _check_sharing(settings, has_pool=pool_levels is not None)
     pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
     settings = _trimmed(settings)
+    terms = terms or founding_terms(settings, n_participants)
 
     stages: tuple[PlannedStage, ...] = ()
     match settings.privacy.mode:
@@ -201,18 +213,21 @@ def plan_run(
         case "plain" | "local":
             stages = (_stage(settings, n_items),)
         case "distributed":
-            return _plan_distributed(settings, n_participants, n_items, n_features, pool)
+            return _plan_distributed(settings, n_participants, n_items, n_features, terms, pool)
         case other:
             assert_never(other)
-    return Plan(settings=settings, n_participants=n_participants, n_items=n_items, stages=stages, pool=pool)
+    return Plan(
+        settings=settings, n_participants=n_participants, n_items=n_items, terms=terms, stages=stages, pool=pool
+    )
 
 
 def _plan_distributed(
-    settings: Settings, n_participants: int, n_items: int, n_features: int, pool: PoolLearner | None
+    settings: Settings, n_participants: int, n_items: int, n_features: int, terms: Terms, pool: PoolLearner | None
 ) -> Plan:
     """Return the plan of a run of mode `distributed`: the budget chooses its stages, and what follows a pool."""
     if pool is not None and pool.follows == "bias":
         n_features += pool.n_factors + 1
+    honest = counted_noise(terms, n_participants, settings.federation.min_participation)
 
     chosen = allocate_budget(
         settings.model.objective,
@@ -221,7 +236,7 @@ def _plan_distributed(
         n_features=n_features,
         epsilon=_epsilon(settings),
         delta=settings.privacy.delta,
-        honest_fraction=settings.privacy.honest_fraction,
+        honest=honest,
         n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
     )
     if pool is not None and "bias" not in chosen.shares:
@@ -231,7 +246,8 @@ def _plan_distributed(
         settings=settings,
         n_participants=n_participants,
         n_items=n_items,
-        stages=_distributed(settings, chosen, n_participants, n_items, n_features),
+        terms=terms,
+        stages=_distributed(settings, chosen, n_participants, n_items, n_features, honest),
         pool=pool,
         reasons=chosen.reasons,
     )
@@ -329,7 +345,7 @@ def _trimmed(settings: Settings) -> Settings:
 
 
 def _distributed(
-    settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int
+    settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int, honest: int
 ) -> tuple[PlannedStage, ...]:
     """Return the releases of an allocation, each with its mechanism and its solver."""
     stages = []
@@ -343,7 +359,7 @@ def _distributed(
             epsilon=_epsilon(settings),
             delta=settings.privacy.delta,
             n_participants=n_participants,
-            honest_fraction=settings.privacy.honest_fraction,
+            honest=honest,
             n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
             masked=settings.is_masked,
         )

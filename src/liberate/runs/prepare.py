@@ -18,6 +18,7 @@ from liberate.data.rating_scale import RatingScale
 from liberate.data.splits import Split, learned_before
 from liberate.errors import BudgetExceeded, FederationError, SettingsError
 from liberate.identifiers import PricedAccount
+from liberate.ledger.format.parts import Terms
 from liberate.privacy.gaussian_tradeoff import epsilon_of
 from liberate.runs.federation_access import check_replayed
 from liberate.runs.federation_folder import ITEMS_FILE, FederationFolder, federation_folder_of
@@ -146,7 +147,8 @@ def _resumed(run: Run, federation: FederationFolder, dataset: Dataset, settings:
     record, digest = run.record, dataset.digest
     items = run.catalogue()
     dataset = align_to_catalogue(dataset, items)
-    plan = _plan(settings, dataset, len(dataset.user_ids) - len(record.left_out), has_pool=record.pool)
+    n_participants = len(dataset.user_ids) - len(record.left_out)
+    plan = _plan(settings, dataset, n_participants, run.read_terms(), has_pool=record.pool)
 
     if run.settings != plan.settings or record.dataset != digest:
         raise SettingsError(f"{run.folder} holds a run with other settings or ratings", hint="choose another --out")
@@ -226,7 +228,7 @@ def _affordable(settings: Settings, dataset: Dataset, snapshot: FederationSnapsh
     able = [user for user in range(n_users) if snapshot.is_active[user]]
 
     while True:
-        plan = _plan(settings, dataset, len(able), has_pool=has_pool)
+        plan = _plan(settings, dataset, len(able), snapshot.terms, has_pool=has_pool)
         payers = able
         for name in ACCOUNTS:
             most = snapshot.limits[name] - plan.spend_nano(name)
@@ -246,10 +248,10 @@ def _has_pool(settings: Settings, snapshot: FederationSnapshot) -> bool:
     return is_arranged or (snapshot.has_copies and is_welcome)
 
 
-def _plan(settings: Settings, dataset: Dataset, n_participants: int, *, has_pool: bool) -> Plan:
+def _plan(settings: Settings, dataset: Dataset, n_participants: int, terms: Terms, *, has_pool: bool) -> Plan:
     n_features = public_features(settings, dataset).shape[1]
     levels = RatingScale.of(dataset.values, dataset.low, dataset.high).n_levels if has_pool else None
-    return plan_run(settings, n_participants, len(dataset.item_ids), n_features, pool_levels=levels)
+    return plan_run(settings, n_participants, len(dataset.item_ids), n_features, terms=terms, pool_levels=levels)
 
 
 def _exceeded(

@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import UNSET, UnsetType
 
 from liberate.data.dataset import Dataset
+from liberate.ledger.format.parts import Terms
 from liberate.privacy.accounting import PrivacyLoss
 from liberate.privacy.mechanism_base import Mode
 from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
@@ -101,17 +102,18 @@ def forecast(settings: Settings, base: Path | None = None) -> PrivacyForecast:
         base: Folder that a path in `data.source` is relative to, the working directory if None.
     """
     dataset = load_dataset(settings, base)
-    return _forecast(settings, dataset, len(dataset.user_ids))
+    return _forecast(settings, dataset, len(dataset.user_ids), None)
 
 
 def forecast_of(run: Run) -> PrivacyForecast:
     """Return the same of a run as it was when it began: of its people and the items that its federation knew."""
     dataset = run.dataset()
-    return _forecast(run.settings, dataset, len(dataset.user_ids) - len(run.record.left_out))
+    return _forecast(run.settings, dataset, len(dataset.user_ids) - len(run.record.left_out), run.read_terms())
 
 
-def _forecast(settings: Settings, dataset: Dataset, n_participants: int) -> PrivacyForecast:
-    plan = plan_run(settings, n_participants, len(dataset.item_ids), public_features(settings, dataset).shape[1])
+def _forecast(settings: Settings, dataset: Dataset, n_participants: int, terms: Terms | None) -> PrivacyForecast:
+    n_features = public_features(settings, dataset).shape[1]
+    plan = plan_run(settings, n_participants, len(dataset.item_ids), n_features, terms=terms)
     ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=math.inf)
 
     return PrivacyForecast(

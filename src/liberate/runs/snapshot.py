@@ -16,9 +16,11 @@ from liberate.data.ratings import Ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
 from liberate.identifiers import PricedAccount
+from liberate.ledger.format.parts import Terms
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.privacy.gaussian_tradeoff import rho_nano_limit
 from liberate.runs.run_data import erased_users
+from liberate.runs.terms import founding_terms
 from liberate.settings import Settings
 from liberate.units import NANO
 
@@ -37,6 +39,7 @@ class FederationSnapshot:
         erased: Users of the data set who were erased.
         has_copies: Whether the coordinator has received copies for its pool that it may use.
         stored: The ratings on the device of each user of the data set.
+        terms: What promises rest on.
     """
 
     number: int = 1
@@ -46,6 +49,7 @@ class FederationSnapshot:
     erased: Sequence[int] = ()
     has_copies: bool = False
     stored: Ratings
+    terms: Terms
 
 
 def limits(settings: Settings) -> dict[PricedAccount, int | None]:
@@ -63,6 +67,7 @@ def new_snapshot(settings: Settings, train: Ratings) -> FederationSnapshot:
         spent={name: [0] * train.n_users for name in ACCOUNTS},
         is_active=[True] * train.n_users,
         stored=train.where(np.zeros(train.n_ratings, np.bool_)),
+        terms=founding_terms(settings, train.n_users),
     )
 
 
@@ -92,4 +97,5 @@ def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
             erased=erased_users(devices, dataset),
             has_copies=any(state.principals[recipient].role == "coordinator" for recipient in received),
             stored=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
+            terms=state.terms,
         )

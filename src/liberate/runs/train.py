@@ -92,7 +92,7 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
         stopwatch.running(),
         open_for_run(
             federation_access(prepared.federation.folder, settings),
-            genesis_parameters(settings),
+            genesis_parameters(settings, prepared.plan.terms),
             participation,
             batch_size=settings.federation.batch_size,
             claim=partial(_claim, prepared),

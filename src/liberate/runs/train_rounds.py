@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from base64 import b64decode
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from liberate.data.rating_scale import RatingScale
 from liberate.errors import FederationError
@@ -17,6 +15,7 @@ from liberate.federation.sharing.simulation import SharingSimulation
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
 from liberate.federation.wire.transport import InProcessTransport
+from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
@@ -28,6 +27,7 @@ from liberate.runs.folder import POOL_FOLDER, Run
 from liberate.runs.pending_requests import request_processor
 from liberate.runs.plan import Plan
 from liberate.runs.prepare import PreparedRun
+from liberate.runs.terms import counted_noise
 from liberate.timing import Progress
 
 
@@ -184,11 +184,15 @@ class TrainingSession:
 
         if current is not None:
             honest = current.record.mechanism.parameters["honest"]
+            cohort = len(tuple(numbers_in(current.record.cohort)))
         else:
             principals = self.ledger.state.principals
-            n_active = sum(principals[number].is_active for number in self.federation.cohort)
-            honest = math.ceil(Fraction(str(self.plan.settings.privacy.honest_fraction)) * n_active)
-        return replace(method, mechanism=method.mechanism.held_by(max(1, honest)))
+            cohort = sum(principals[number].is_active for number in self.federation.cohort)
+            part = self.plan.settings.federation.min_participation
+            honest = counted_noise(self.ledger.state.terms, cohort, part)
+        rows, width, tail = method.statistic.shape
+        held = method.mechanism.held_by(honest, cohort, max(1, rows * width + tail))
+        return replace(method, mechanism=held)
 
 
 def train_rounds(session: TrainingSession) -> Model:

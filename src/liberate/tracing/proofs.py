@@ -87,7 +87,7 @@ def published_checkpoint(folder: Path, ledger: Ledger) -> str | None:
     kept = folder / "checkpoint"
     if ledger.state.founding.witnesses.threshold == 0 or not kept.exists():
         return None
-    return kept.read_bytes().decode(errors="replace")
+    return kept.read_bytes().decode(errors="replace") or None
 
 
 def prove_entry(run: Run, position: int, note: str | None = None, out: Path | None = None) -> InclusionAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +27,8 @@ from liberate.federation.wire.transport import Reply, Request
 from liberate.identifiers import Digest
 from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.number_sets import numbers_in, to_ranges
 from liberate.ledger.format.records import Aborted, ModelRecord, Round, Update
 from liberate.model.codec import encode_model, model_digest
-from liberate.privacy.mechanisms import mechanism_from
 from tests.federation.crashes import Crash
 from tests.federation.hostile import dying, editing, lying, silent
 from tests.worlds import Stage, World, low_rank_ratings, stage
@@ -280,32 +278,6 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path, name: str) -> None:
         asked = with_record(scene, request, key, base_digest=model_digest(NO_MODELS[name]))
 
         assert reasons(scene, msgspec.structs.replace(asked, model=NO_MODELS[name])) == {"model"}
-
-
-def test_no_round_counts_on_the_noise_of_more_participants_than_agreed(tmp_path: Path) -> None:
-    world = replace(PLAIN, mode="distributed", honest_fraction=0.5)
-    with stage(tmp_path, world) as scene:
-        request, key = captured(scene), scene.federation.coordinator.key
-        record = decode_entry(request.entry).record
-        assert isinstance(record, Round)
-
-        def counting_on(honest: int, cohort: Sequence[int]) -> RoundRequest:
-            parameters = {**record.mechanism.parameters, "honest": honest}
-            mechanism = mechanism_from(record.mechanism.name, record.fraction_bits, parameters)
-            return with_record(
-                scene,
-                request,
-                key,
-                mechanism=msgspec.structs.replace(record.mechanism, parameters=parameters),
-                spend_nano=mechanism.spend_nano,
-                minimum=honest,
-                cohort=to_ranges(cohort),
-            )
-
-        everybody = list(numbers_in(record.cohort))
-        assert reasons(scene, counting_on(6, everybody)) == {"model"}, "half of twelve is agreed; no model was sent yet"
-        assert reasons(scene, counting_on(7, everybody)) == {"policy"}
-        assert reasons(scene, counting_on(6, everybody[:10])) == {"policy"}, "half of ten is less"
 
 
 @pytest.mark.parametrize(

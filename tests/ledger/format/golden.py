@@ -122,6 +122,9 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a recovery of nobody", change(recovery, number=99)),
         ("a round left out", change(world.round(), number=9)),
         ("a round from another model", change(world.round(), base_digest=digest("other"))),
+        ("a round under former terms", change(world.round(), terms=decode_entry(ledger.entry(0)).leaf_hash)),
+        ("terms for fewer than there are", world.terms(max_participants=2)),
+        ("terms under which one is alone", world.terms(min_honest=1)),
         ("an aborted round that is closed", _aborted(world)),
         ("a survivor set of a round that is closed", _survivors(world)),
     ]

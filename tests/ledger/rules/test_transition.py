@@ -533,6 +533,7 @@ def test_every_reason_is_exercised() -> None:
     elsewhere = {"malformed", "too_large", "unknown_kind", "unknown_version", "log_only"}
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
     elsewhere |= SHARING_REASONS
+    elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
     own = {"bad_signature", "no_genesis", "not_replayed", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 

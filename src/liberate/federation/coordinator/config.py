@@ -20,6 +20,8 @@ class RoundConfig:
         batch_size: Participants asked at a time, copies that they learn from counting as participants; their updates
             make one block. 1 <= batch_size <= 10,000.
         min_participation: Share of the cohort whose updates a model needs, 0 < min_participation <= 1.
+        max_participants: Most people ever enrolled, > 0; unset = the people of the data set that founds the federation.
+        min_cohort: Fewest people of a round of `distributed`, > 0; unset = 80 % of the people expected, rounded up.
         trimmed_fraction: Part of the uploads left out of every number's sum at either end, 0 <= trimmed_fraction < 0.5:
             a mean that a minority
             of hostile people cannot carry away. For explicit ratings in `plain`, which then learns by the gradient, and
@@ -30,6 +32,8 @@ class RoundConfig:
     rounds: int | None = None
     batch_size: int = 1000
     min_participation: float = 0.5
+    max_participants: int | None = None
+    min_cohort: int | None = None
     trimmed_fraction: float = 0.0
     deadline_blocks: int = 10_000
 
@@ -40,6 +44,9 @@ class RoundConfig:
             raise ValueError(f"batch_size is {self.batch_size}, wanted 1 <= batch_size <= 10,000")
         if not 0 < self.min_participation <= 1:
             raise ValueError(f"min_participation is {self.min_participation}, wanted 0 < min_participation <= 1")
+        for name, count in (("max_participants", self.max_participants), ("min_cohort", self.min_cohort)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}, wanted {name} >= 1")
         if not 0 <= self.trimmed_fraction < 0.5:
             raise ValueError(f"trimmed_fraction is {self.trimmed_fraction}, wanted 0 <= trimmed_fraction < 0.5")
         if self.deadline_blocks < 1:

@@ -22,6 +22,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
+from liberate.federation.terms import smallest_sum
 from liberate.federation.wire.transport import Transport
 from liberate.identifiers import NoisePlacement
 from liberate.ledger.format.number_sets import to_ranges
@@ -139,7 +140,7 @@ class Coordinator:
 
         if self._writer.ledger.state.open_round is None:
             mechanism, statistic = method.mechanism, method.statistic
-            is_named = bool(mechanism.parameters.get("masked")) or cohort != active
+            is_named = isinstance(mechanism, SumMechanism) or cohort != active
             record = new_round(
                 self._writer,
                 base,
@@ -161,9 +162,11 @@ class Coordinator:
 
     def _minimum(self, mechanism: Mechanism, n_participants: int) -> int:
         """Return how many updates a model needs."""
-        wanted = max(1, int(n_participants * self._config.min_participation))
+        part = self._config.min_participation
+        if not isinstance(mechanism, SumMechanism):
+            return max(1, int(n_participants * part))
         # The noise of fewer honest uploads would be less than what was priced.
-        return max(wanted, mechanism.honest) if isinstance(mechanism, SumMechanism) else wanted
+        return max(mechanism.honest, smallest_sum(self._writer.ledger.state.terms, n_participants, part))
 
     def _active(self) -> list[int]:
         principals = enumerate(self._writer.ledger.state.principals)

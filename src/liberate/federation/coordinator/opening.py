@@ -36,6 +36,7 @@ def new_round(
         rounds=rounds,
         base_version=base.version,
         base_digest=base_digest,
+        terms=writer.ledger.state.terms_hash,
         cohort=cohort,
         statistic=statistic,
         shape=shape,

@@ -5,15 +5,14 @@ Nothing is computed of anybody's ratings before all of it has passed.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 from liberate.crypto.merkle import verify_consistency
 from liberate.crypto.note import Checkpoint, verify_checkpoint, verify_cosigned_checkpoint
 from liberate.crypto.signing import verify_signature
 from liberate.data.ratings import Ratings
 from liberate.errors import NoQuorum, ProofMismatch
+from liberate.federation.participant.noise_checks import check_shared_noise
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
@@ -23,7 +22,6 @@ from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
-from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
@@ -207,6 +205,11 @@ class RoundChecker:
             f"mechanism {mechanism.name} is not the agreed {self._policy.mechanism}",
         )
         require(
+            record.terms == self._policy.terms_hash,
+            "terms",
+            "the round is under other terms than were agreed to",
+        )
+        require(
             (record.account, record.spend_nano) == (mechanism.account, mechanism.spend_nano),
             "policy",
             "the round states another spend than its mechanism has",
@@ -240,20 +243,7 @@ class RoundChecker:
             "policy",
             f"mechanism {mechanism.name} without masks is for simulations",
         )
-        require(
-            record.minimum >= mechanism.honest,
-            "policy",
-            f"a sum of {record.minimum} uploads may lack the noise of {mechanism.honest} participants",
-        )
-        if record.is_masked:
-            n_participants = len(set(numbers_in(record.cohort)))
-            most = math.ceil(Fraction(str(self._policy.honest_fraction)) * n_participants)
-            require(
-                mechanism.honest <= most,
-                "policy",
-                f"the round counts on the noise of {mechanism.honest} of {n_participants} participants, "
-                f"of at most {most} was agreed",
-            )
+        check_shared_noise(self._policy.terms, record, mechanism)
 
     def _check_statistic(self, accepted: AcceptedRound, model: Model) -> Statistic:
         """Return the statistic that a round names, after checking that it is the model's and has the round's shape."""
@@ -281,8 +271,9 @@ def check_terms(device: Device, record: Round) -> None:
     """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
 
     Raises:
-        Refused: revoked, not_agreed or budget.
+        Refused: withdrawn, revoked, not_agreed or budget.
     """
+    require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
     require(not device.is_revoked, "revoked", "the key was revoked")
     require(
         device.run == record.run,

@@ -23,6 +23,9 @@ from liberate.ledger.interface import Ledger
 from liberate.randomness import Randomness
 from liberate.units import NANO, to_nano
 
+RECOVER_HINT = "keys recover replaces a revoked key"
+"""What helps whoever can sign nothing any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentTerms:
@@ -105,11 +108,13 @@ def give_consents(
 def withdraw(ledger: Ledger, devices: DeviceStore, device: Device, consent: Digest | None) -> int:
     """Withdraw one consent, by the leaf hash of its entry, or from everything for good; return the entry's position.
 
+    Who withdraws from everything does not wait for an answer on its way: it counts as not given.
+
     Raises:
         FederationError: An answer of the device is on its way, or the ledger refuses the withdrawal.
     """
-    outbox = EntryOutbox(ledger, devices)
-    record = Withdrawal(**outbox.header(device), consent=consent)
-    outbox.add(device, PendingEntry(entry=outbox.sign(device, record)))
+    outbox, is_everything = EntryOutbox(ledger, devices), consent is None
+    record = Withdrawal(**outbox.header(device, overtakes_answer=is_everything), consent=consent)
+    outbox.add(device, PendingEntry(entry=outbox.sign(device, record)), is_last_answer=is_everything)
     (outcome,) = outbox.send()
-    return accepted_position(outcome, "the withdrawal")
+    return accepted_position(outcome, "the withdrawal", hint=RECOVER_HINT)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError, RefusedEntry
+from liberate.federation.acts import ActProver
 from liberate.federation.entry_writer import RecordHeader
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
@@ -44,17 +45,23 @@ class EntryOutbox:
     _bases: dict[tuple[int, Digest], BaseCopy] = field(default_factory=dict)
     _keys: dict[int, SigningKey] = field(default_factory=dict)
     _sequences: dict[int, int] = field(default_factory=dict)
+    _withdrawn: list[int] = field(default_factory=list)
 
-    def header(self, device: Device) -> RecordHeader:
+    def header(self, device: Device, *, overtakes_answer: bool = False) -> RecordHeader:
         """Return the fields of the participant's next record.
+
+        Args:
+            device: The participant's.
+            overtakes_answer: Whether the record may be signed while an answer is on its way, which then does not count.
 
         Raises:
             FederationError: The device has answered the open round, and the ledger has not received the answer.
         """
         number = device.enrolled_number
         if device.slot not in self._sequences:
-            self._check_no_answer_waits(device)
-            self._sequences[device.slot] = max(self.ledger.state.principals[number].sequence, device.last_seq)
+            if not overtakes_answer:
+                self._check_no_answer_waits(device)
+            self._sequences[device.slot] = device.next_sequence(self.ledger.state) - 1
         return {"origin": self.ledger.origin, "author": number, "seq": self._sequences[device.slot] + 1}
 
     def key(self, device: Device) -> SigningKey:
@@ -67,8 +74,19 @@ class EntryOutbox:
         """Return the entry of a record that begins with the present `header`."""
         return sign(record, self.key(device))
 
-    def add(self, device: Device, pending: PendingEntry, base: BaseCopy | None = None) -> None:
-        """Add an entry, and the base copy that it is about; uses the sequence number of `header` up."""
+    def add(
+        self, device: Device, pending: PendingEntry, base: BaseCopy | None = None, *, is_last_answer: bool = False
+    ) -> None:
+        """Add an entry, and the base copy that it is about; uses the sequence number of `header` up.
+
+        Args:
+            device: The author's.
+            pending: The entry.
+            base: The base copy.
+            is_last_answer: Whether the device answers no round any more once this is stored.
+        """
+        if is_last_answer:
+            self._withdrawn.append(device.slot)
         self._sequences[device.slot] += 1
         self._pending.append((device.slot, self._sequences[device.slot], pending))
         if base is not None:
@@ -77,7 +95,7 @@ class EntryOutbox:
     def send(self) -> list[EntryOutcome]:
         """Store all entries, then append them a block at a time; return the outcome of each, in the order of `add`."""
         bases = [(slot, base) for (slot, _), base in self._bases.items()]
-        self.devices.put_pending_entries(self._pending, bases)
+        self.devices.put_pending_entries(self._pending, bases, withdrawn=self._withdrawn)
         return _append_and_settle(self.ledger, self.devices, self._pending)
 
     def _check_no_answer_waits(self, device: Device) -> None:
@@ -101,11 +119,25 @@ def _append_and_settle(
     for begin in range(0, len(pending), _ENTRIES_PER_BLOCK):
         block = pending[begin : begin + _ENTRIES_PER_BLOCK]
         appended = ledger.append([act.entry for _, _, act in block])
-        refusals = [isinstance(outcome, RefusedEntry) for outcome in appended]
+        recorded = [
+            (each, position)
+            for each, position in zip(block, appended, strict=True)
+            if not isinstance(position, RefusedEntry)
+        ]
+        refused = [
+            (slot, seq)
+            for (slot, seq, _), outcome in zip(block, appended, strict=True)
+            if isinstance(outcome, RefusedEntry)
+        ]
 
+        # Entry, outcome and checkpoint in one transaction: from here on the log cannot lack an act unnoticed.
+        prover = ActProver.at(ledger, devices) if recorded else None
+        acts = [] if prover is None else prover.prove([position for _, position in recorded])
         devices.settle_pending_entries(
-            [act for act, is_refused in zip(block, refusals, strict=True) if not is_refused],
-            [(slot, seq) for (slot, seq, _), is_refused in zip(block, refusals, strict=True) if is_refused],
+            [each for each, _ in recorded],
+            refused,
+            acts=[(slot, act) for ((slot, _, _), _), act in zip(recorded, acts, strict=True)],
+            note=None if prover is None else prover.note,
         )
         outcomes += appended
     return outcomes

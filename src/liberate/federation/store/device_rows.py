@@ -112,7 +112,9 @@ class Device:
         run: The run that the participant has agreed to take part in, 0 if none.
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
-        is_revoked: Whether its key was revoked, and not replaced since.
+        is_revoked: Whether it has signed that its key is revoked, and no other key has replaced it since.
+        has_withdrawn: Whether it has signed that its participant withdraws from everything: it answers no round any
+            more, whatever the ledger shows.
         is_erased: Whether its sealing key was destroyed: only this row is left, so that the same data set does not
             bring the participant back.
     """
@@ -128,6 +130,7 @@ class Device:
     epsilon_nano_agreed: int
     rho_nano_agreed: int
     is_revoked: bool
+    has_withdrawn: bool
     is_erased: bool
 
     @property

@@ -14,6 +14,7 @@ import msgspec
 from liberate.crypto.signing import SigningKey
 from liberate.database import Row, SqliteStore
 from liberate.errors import FederationError
+from liberate.federation.store.act_tables import ACT_SCHEMA, RecordedAct
 from liberate.federation.store.device_rows import Device, DeviceData, PendingKeyChange
 from liberate.federation.store.erasable_keys import ErasableKeys
 from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
@@ -40,12 +41,12 @@ CREATE TABLE IF NOT EXISTS agreement (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-{ROUND_SCHEMA}{SHARING_SCHEMA}"""
+{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
-    device.slot IN (SELECT slot FROM revoked)
+    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn)
 FROM device LEFT JOIN agreement USING (slot)"""
 
 _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
@@ -221,34 +222,39 @@ class DeviceStore(RoundTables, SharingTables):
         sealed = self._seal("key", slot, pending)
         with self._transaction():
             self._execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
+            if pending.signing_seed is None:
+                self._execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
             self._advance(slot, seq)
 
-    def complete_key_change(self, slot: int, pending: PendingKeyChange, *, seq: int) -> None:
+    def complete_key_change(
+        self, slot: int, pending: PendingKeyChange, *, seq: int, act: RecordedAct | None = None
+    ) -> None:
         """Carry out a change of key that is in the log.
 
         Args:
             slot: The device.
             pending: The change.
             seq: The participant's last sequence number on the ledger.
+            act: Where the log proves it, under a checkpoint that continues the one accepted before.
         """
         with self._transaction():
-            if pending.signing_seed is None:
-                self._execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
-            else:
+            if pending.signing_seed is not None:
                 data = msgspec.structs.replace(self.data_of(slot), signing_seed=pending.signing_seed)
                 sealed = self._seal("device", slot, data)
                 self._execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
                 self._execute("DELETE FROM revoked WHERE slot = ?", (slot,))
             self._advance(slot, seq)
             self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
+            if act is not None:
+                self._put_acts([(slot, act)], act.note)
 
     def drop_key_change(self, slot: int) -> None:
         """Delete a change of key that the ledger has refused."""
         self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
 
     def _device(self, row: Row) -> Device:
-        slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, run, *agreed, is_revoked = row
-        epsilon_nano_agreed, rho_nano_agreed = agreed
+        slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *rest = row
+        run, epsilon_nano_agreed, rho_nano_agreed, is_revoked, has_withdrawn = rest
 
         return Device(
             slot=slot,
@@ -262,6 +268,7 @@ class DeviceStore(RoundTables, SharingTables):
             epsilon_nano_agreed=epsilon_nano_agreed,
             rho_nano_agreed=rho_nano_agreed,
             is_revoked=bool(is_revoked),
+            has_withdrawn=bool(has_withdrawn),
             is_erased=self._keys.is_erased(slot),
         )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from liberate.federation.store.act_tables import ActTables
 from liberate.federation.store.device_rows import OutboxMessage, SecAggState
-from liberate.federation.store.sealed_rows import SealedRows
 from liberate.ledger.evidence.split_view import evidence_same_size, keep_evidence
 
 ROUND_SCHEMA = """
@@ -24,11 +24,10 @@ CREATE TABLE IF NOT EXISTS secagg_state (
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS checkpoint (id INTEGER PRIMARY KEY CHECK (id = 1), note TEXT NOT NULL) STRICT;
 """
 
 
-class RoundTables(SealedRows):
+class RoundTables(ActTables):
     """The part of a device store that is about rounds."""
 
     def outbox_message(self, slot: int, round_number: int) -> OutboxMessage | None:
@@ -86,11 +85,6 @@ class RoundTables(SealedRows):
             if note is not None:
                 self._put_checkpoint(note)
 
-    def checkpoint(self) -> str | None:
-        """Return the largest checkpoint accepted so far."""
-        row = self._row("SELECT note FROM checkpoint")
-        return None if row is None else str(row[0])
-
     def keep_evidence(self, note: str) -> Path | None:
         """Write another checkpoint of the accepted one's size to a file, as proof that the log has signed both.
 
@@ -100,10 +94,7 @@ class RoundTables(SealedRows):
         accepted = self.checkpoint()
         if accepted is None:
             return None
-        return keep_evidence(self._folder / "evidence", evidence_same_size(accepted, note))
-
-    def _put_checkpoint(self, note: str) -> None:
-        self._execute("INSERT OR REPLACE INTO checkpoint (id, note) VALUES (1, ?)", (note,))
+        return keep_evidence(self.evidence_folder, evidence_same_size(accepted, note))
 
     def _round_row(self, table: str, slot: int, round_number: int) -> bytes | None:
         row = self._row(f"SELECT sealed FROM {table} WHERE slot = ? AND round = ?", (slot, round_number))

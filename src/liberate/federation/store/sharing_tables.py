@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from liberate.federation.store.act_tables import ActTables, RecordedAct
 from liberate.federation.store.requests import DataSubjectRequest, QueuedRequest
-from liberate.federation.store.sealed_rows import SealedRows
 from liberate.federation.store.sharing_rows import (
     BaseCopy,
     GivenConsent,
@@ -50,7 +50,7 @@ _RowT = TypeVar("_RowT", GivenConsent, BaseCopy, GivenCopy, ReceivedCopy)
 _row_decoder: msgspec.msgpack.Decoder[SharingRow] = msgspec.msgpack.Decoder(SharingRow)
 
 
-class SharingTables(SealedRows):
+class SharingTables(ActTables):
     """The part of a device store that is about sharing."""
 
     def put_request(self, slot: int, request: DataSubjectRequest) -> int:
@@ -99,13 +99,18 @@ class SharingTables(SealedRows):
         ]
 
     def put_pending_entries(
-        self, entries: Sequence[tuple[int, int, PendingEntry]], bases: Sequence[tuple[int, BaseCopy]] = ()
+        self,
+        entries: Sequence[tuple[int, int, PendingEntry]],
+        bases: Sequence[tuple[int, BaseCopy]] = (),
+        *,
+        withdrawn: Sequence[int] = (),
     ) -> None:
         """Store entries before anybody sees them, all of them or none.
 
         Args:
             entries: Slot, sequence number and entry of each.
             bases: Base copies that they are about, each with its slot.
+            withdrawn: Slots of the devices that answer no round any more, whatever becomes of their entries.
         """
         with self._transaction():
             self._execute_many(
@@ -116,15 +121,23 @@ class SharingTables(SealedRows):
                 self._put_sharing_row(slot, base.commitment, base)
             for slot, seq, _ in entries:
                 self._advance(slot, seq)
+            self._stop_answering(withdrawn)
 
     def settle_pending_entries(
-        self, recorded: Sequence[tuple[int, int, PendingEntry]], refused: Sequence[tuple[int, int]] = ()
+        self,
+        recorded: Sequence[tuple[int, int, PendingEntry]],
+        refused: Sequence[tuple[int, int]] = (),
+        *,
+        acts: Sequence[tuple[int, RecordedAct]] = (),
+        note: str | None = None,
     ) -> None:
         """Put entries that are in the log into force, and delete those that it has refused.
 
         Args:
             recorded: Slot, sequence number and entry of each.
             refused: Slot and sequence number of each.
+            acts: Slot of each that is recorded, and where the log proves it.
+            note: The checkpoint that covers them, which continues the one accepted before; None: nothing is recorded.
         """
         with self._transaction():
             for slot, _, entry in recorded:
@@ -133,6 +146,7 @@ class SharingTables(SealedRows):
 
             settled = [*((slot, seq) for slot, seq, _ in recorded), *refused]
             self._execute_many("DELETE FROM pending_entry WHERE slot = ? AND seq = ?", settled)
+            self._put_acts(acts, note)
 
     def sharing_row(self, kind: type[_RowT], slot: int, digest: bytes) -> _RowT | None:
         """Return what a device stores about sharing under a digest, or None if it is nothing of that kind."""

@@ -68,8 +68,8 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """A participant declines to answer, and says why.
 
     Attributes:
-        reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, budget, answered;
-            in masked rounds also phase, neighbours, keys, shares, survivors.
+        reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, withdrawn,
+            revoked, not_agreed, budget, answered; in masked rounds also phase, neighbours, keys, shares, survivors.
         detail: One line for people to read.
         known_size: Tree size of the largest checkpoint the participant has accepted, 0 if none.
     """

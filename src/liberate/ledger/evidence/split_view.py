@@ -7,6 +7,7 @@ the earlier one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from liberate.crypto.merkle import CompactRange, leaf_hash, verify_consistency, 
 from liberate.crypto.note import Checkpoint, read_unverified, verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.files import write_atomic
+from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
 
 _FORK_FORMAT = b'"format":"liberate-fork/1"'
@@ -148,10 +150,28 @@ def evidence_between(first: Ledger, second: Ledger) -> bytes | None:
     return None
 
 
-def keep_evidence(folder: Path, data: bytes) -> Path:
+def evidence_at(ledger: Ledger, position: int, note: str, leaf: Digest, proof: Sequence[Digest]) -> bytes:
+    """Return the evidence file against a ledger that holds another entry than its log once proved at a position.
+
+    Args:
+        ledger: The ledger as it is now.
+        position: The position, 0 <= position < size.
+        note: The checkpoint under which the log proved the other entry.
+        leaf: Leaf hash of that entry.
+        proof: Its inclusion proof.
+    """
+    divergence = Divergence(
+        position=position,
+        first=DivergentLeaf(leaf=leaf, proof=tuple(proof)),
+        second=_branch(ledger, position, ledger.entry(position)),
+    )
+    return encode(SplitViewEvidence(first=note, second=ledger.checkpoint(), divergence=divergence))
+
+
+def keep_evidence(folder: Path, data: bytes, *, suffix: str = "json") -> Path:
     """Write an evidence file, named by its content; returns when it is on the disk."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"evidence-{sha256(data).hexdigest()[:16]}.json"
+    path = folder / f"evidence-{sha256(data).hexdigest()[:16]}.{suffix}"
     write_atomic(path, data)
     return path
 

@@ -30,6 +30,44 @@ class Witnesses(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threshold: Natural
 
 
+class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a promise rests on: numbers that are agreed to beforehand, and that no round can state otherwise.
+
+    Attributes:
+        max_participants: Most participants ever enrolled; those who left, were revoked or were invented count.
+        max_colluders: Most of all of them who give what they know to whoever reads a sum; <= max_participants.
+        max_dropouts_permille: Most of a round's cohort who may be missing from its sum, in thousandths, <= 1000.
+        max_late_dropouts_permille: Of these, most who may vanish after keys were exchanged; <= max_dropouts_permille.
+        min_cohort: Fewest participants of a round whose noise protects a sum; <= max_participants.
+        min_honest: Fewest whose noise a sum must have that nobody but themselves knows, >= 2.
+        max_attempts: Most exchanges of keys that a device takes part in for one run, aborted rounds included.
+    """
+
+    max_participants: Positive
+    max_colluders: Natural
+    max_dropouts_permille: Natural
+    max_late_dropouts_permille: Natural
+    min_cohort: Positive
+    min_honest: Positive
+    max_attempts: Positive
+
+    def dropouts(self, cohort: int) -> int:
+        """Return how many of a cohort may be missing from its sum."""
+        return cohort * self.max_dropouts_permille // 1000
+
+    def late_dropouts(self, cohort: int) -> int:
+        """Return how many of a cohort may vanish after keys were exchanged."""
+        return cohort * self.max_late_dropouts_permille // 1000
+
+    def fault(self) -> str:
+        """Return what is wrong with the numbers, empty if nothing is."""
+        if not self.max_late_dropouts_permille <= self.max_dropouts_permille <= 1000:
+            return "late dropouts are among the dropouts, and these at most all of a cohort"
+        if max(self.max_colluders, self.min_cohort) > self.max_participants:
+            return "colluders and the smallest cohort are among the participants"
+        return "" if self.min_honest >= 2 else "the noise of one alone hides nothing from that one"
+
+
 class MechanismSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The privacy mechanism of a round, by name and public integers."""
 

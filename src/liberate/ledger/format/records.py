@@ -13,7 +13,15 @@ from typing import Literal, TypeAlias, get_args
 from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Token
 from liberate.identifiers import Account, Digest, NoisePlacement
 from liberate.ledger.format.number_sets import Range, numbers_in
-from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, NewKey, RecordBase, Witnesses
+from liberate.ledger.format.parts import (
+    EnrollableRole,
+    EnrolmentPolicy,
+    MechanismSpec,
+    NewKey,
+    RecordBase,
+    Terms,
+    Witnesses,
+)
 from liberate.ledger.format.sharing_records import (
     Consent,
     Disclosure,
@@ -43,6 +51,7 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
         relation: Neighbouring relation: the person's data are replaced by nothing, participation is public.
         epsilon_nano_limit: What a person may spend from the ε account, in 1e-9, or None without a limit.
         rho_nano_limit: The same for the ρ (zCDP) account.
+        terms: What promises rest on, until a `terms` entry changes it.
         witnesses: Witness policy.
     """
 
@@ -54,11 +63,22 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
     relation: Literal["zero-out"]
     epsilon_nano_limit: Natural | None
     rho_nano_limit: Natural | None
+    terms: Terms
     witnesses: Witnesses
 
     def subjects(self) -> Iterable[int]:
         """The registrars and the log."""
         return range(len(self.registrars) + 1)
+
+
+class TermsRecord(RecordBase, frozen=True, tag="terms"):
+    """A coordinator changes what promises rest on; each device accepts it, or takes part in no round after it.
+
+    Attributes:
+        terms: The new terms, in force from here on.
+    """
+
+    terms: Terms
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
@@ -118,6 +138,7 @@ class Round(RecordBase, frozen=True, tag="round"):
         rounds: How many rounds the run has, fixed before the first; None: until convergence.
         base_version: Version of the model that devices start from; versions go on counting over runs.
         base_digest: Digest of that model; the first round of a run may start from any.
+        terms: Leaf hash of the entry whose terms are in force: the latest `terms`, or else the genesis.
         cohort: Who may answer; empty: every participant enrolled by now.
         statistic: What a device computes.
         shape: Items, numbers per item, and numbers that belong to no item.
@@ -135,6 +156,7 @@ class Round(RecordBase, frozen=True, tag="round"):
     rounds: Positive | None
     base_version: Natural
     base_digest: Hash
+    terms: Hash
     cohort: tuple[Range, ...]
     statistic: Token
     shape: tuple[Natural, Natural, Natural]
@@ -263,6 +285,7 @@ class Block(RecordBase, frozen=True, tag="block"):
 
 Record: TypeAlias = (
     Genesis
+    | TermsRecord
     | Enrol
     | KeyRecord
     | DatasetRecord

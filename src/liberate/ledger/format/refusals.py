@@ -10,8 +10,10 @@ Reason = Literal[
     "already_revoked",  # there is no key left to revoke
     "bad_genesis",  # a policy that could never be followed
     "bad_key",  # not a usable public key
+    "bad_terms",  # terms that contradict themselves, or allow fewer participants than there are
     "bad_signature",  # not the author's signature over the record
     "closed_round",  # the round named is not the open one
+    "enrolment_full",  # as many participants as the terms allow are enrolled
     "key_used",  # the key is or was a principal's
     "consent_expired",  # after the last block that may hold a share under the consent
     "consent_used_up",  # more shares than the consent allows
@@ -73,6 +75,7 @@ Reason = Literal[
     "wrong_shares",  # shares that do not increase
     "wrong_spend",  # not the spend of the round, or an account without a spend
     "wrong_state",  # a state root that does not follow from the entries
+    "wrong_terms",  # a round under other terms than those in force
     "wrong_time",  # before the last block's time
     "wrong_updates",  # not a subset of the round's updates or not their root; in a masked round, not the survivors'
     "wrong_version",  # not the version after the base model's

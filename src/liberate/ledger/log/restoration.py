@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
@@ -20,6 +20,7 @@ from liberate.ledger.format.records import (
     ModelRecord,
     Round,
     Survivors,
+    TermsRecord,
     Update,
 )
 from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt, Share, Withdrawal
@@ -42,7 +43,8 @@ def restore(connection: sqlite3.Connection) -> State:
         raise LedgerError(f"the ledger's file has layout {layout}, wanted {tables.LAYOUT_VERSION}")
 
     (size,) = connection.execute("SELECT coalesce(max(position) + 1, 0) FROM entry").fetchone()
-    genesis = decode_record(tables.read_entry(connection, 0), Genesis)
+    founding = tables.read_entry(connection, 0)
+    genesis = decode_record(founding, Genesis)
     last = tables.read_entry(connection, size - 1)
     block = decode_record(last, Block)
 
@@ -56,6 +58,9 @@ def restore(connection: sqlite3.Connection) -> State:
     )
     for (leaf,) in connection.execute("SELECT leaf FROM principal ORDER BY number"):
         state.enrol(Principal.decode(leaf))
+    state.change_terms(genesis.terms, leaf_hash(founding))
+    for changed in islice(_newest(connection, TermsRecord), 1):
+        state.change_terms(changed.record.terms, changed.leaf_hash)
     _restore_keys(connection, state)
     _restore_sharing(connection, state)
     _restore_rounds(connection, state)

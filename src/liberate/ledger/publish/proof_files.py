@@ -8,6 +8,7 @@ Completeness: all entries that name a principal, as canonical JSON.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -74,11 +75,15 @@ def write_inclusion_proof(ledger: Ledger, position: int, note: str | None = None
     if not 0 <= position < min(checkpoint.size, ledger.size):
         raise LedgerError(f"no entry {position}: the ledger has {ledger.size}, the checkpoint {checkpoint.size}")
 
-    extra = encode_base64(ledger.entry(position))
-    proof = encode_steps(ledger.inclusion_proof(position, checkpoint.size))
-    text = f"{INCLUSION}\nextra {extra}\nindex {position}\n{proof}\n{note}"
+    proof = ledger.inclusion_proof(position, checkpoint.size)
+    text = inclusion_proof_text(ledger.entry(position), position, proof, note)
     verify_inclusion_proof(text, ledger.state.founding.log_vkey)
     return text
+
+
+def inclusion_proof_text(entry: bytes, position: int, proof: Sequence[Digest], note: str) -> str:
+    """Return the proof file of an entry, from what it consists of; nothing is checked."""
+    return f"{INCLUSION}\nextra {encode_base64(entry)}\nindex {position}\n{encode_steps(list(proof))}\n{note}"
 
 
 def verify_inclusion_proof(text: str, vkey: str, policy: WitnessPolicy = NO_WITNESSES) -> VerifiedInclusion:

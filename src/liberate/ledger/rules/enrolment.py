@@ -33,12 +33,15 @@ def begin(state: State, entry: Entry) -> None:
     for key in keys:
         _check_key(key)
     _check_policies(record)
+    fault = record.terms.fault()
+    refuse_if(bool(fault), "bad_genesis", fault)
 
     is_shared = not _witness_keys(record.witnesses.keys).isdisjoint(keys)
     refuse_if(is_shared, "bad_genesis", "a witness has the key of a registrar or of the log")
     check_signature(entry, keys[0])
 
     state.genesis = record
+    state.change_terms(record.terms, entry.leaf_hash)
     for key in record.registrars:
         state.enrol(Principal(key=key, role="registrar"))
     state.enrol(Principal(key=log.public, role="log"))
@@ -49,6 +52,9 @@ def enrol(state: State, record: Enrol) -> None:
     _check_registrar(state, record.author, record.role)
     count = len(state.principals)
     refuse_if(record.number != count, "wrong_number", f"number {record.number}, the next one is {count}")
+    most = state.terms.max_participants
+    is_full = record.role == "participant" and state.participant_count >= most
+    refuse_if(is_full, "enrolment_full", f"{most} participants are enrolled, as many as the terms allow")
     _check_new_key(state, record.key)
     state.enrol(Principal(key=record.key, role=record.role))
 

@@ -8,13 +8,23 @@ from collections.abc import Iterable
 from liberate.crypto.merkle import root
 from liberate.crypto.note import WitnessPolicy
 from liberate.identifiers import Digest
-from liberate.ledger.format.records import Aborted, Genesis, ModelRecord, Round, Survivors, Update
+from liberate.ledger.format.records import Aborted, Genesis, ModelRecord, Round, Survivors, TermsRecord, Update
 from liberate.ledger.format.refusals import refuse_if, refused
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.rules import sharing
 from liberate.ledger.rules.participants import check_participants, checked_participants
 from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.state import State
+
+
+def change_terms(state: State, record: TermsRecord, hash: Digest) -> None:
+    """Put new terms in force, between rounds."""
+    refuse_if(state.open_round is not None, "round_open", f"round {state.round_number} has not been closed")
+    fault = record.terms.fault()
+    refuse_if(bool(fault), "bad_terms", fault)
+    count, most = state.participant_count, record.terms.max_participants
+    refuse_if(most < count, "bad_terms", f"{most} participants at most, {count} were enrolled")
+    state.change_terms(record.terms, hash)
 
 
 def open_round(state: State, record: Round, hash: Digest) -> None:
@@ -24,6 +34,8 @@ def open_round(state: State, record: Round, hash: Digest) -> None:
     refuse_if(record.number != next_number, "wrong_number", f"round {record.number}, the next one is {next_number}")
     run = _next_run(state, record)
     base = _base(state, record)
+    is_other = record.terms != state.terms_hash
+    refuse_if(is_other, "wrong_terms", "the round is not under the terms in force")
 
     is_priced = record.account != "none"
     is_free = record.spend_nano == 0

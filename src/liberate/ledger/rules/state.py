@@ -12,6 +12,7 @@ from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import Entry, principals_of
+from liberate.ledger.format.parts import Terms
 from liberate.ledger.format.records import ZERO, Genesis
 from liberate.ledger.format.sharing_records import Consent, Withdrawal
 from liberate.ledger.rules.principal import Principal
@@ -30,7 +31,9 @@ class State:
         block_hash: Leaf hash of the last block entry.
         block_size: Number of entries up to and including the last block entry.
         time_us: Time of the last block.
+        terms_hash: Leaf hash of the entry whose terms are in force; zero bytes before the genesis.
         principals: All principals, by number.
+        participant_count: How many of them were enrolled as participants.
         sharing: Consents and shares that were not withdrawn.
         run: The latest run, or None before the first round.
         round_number: Number of the latest round; 0 before the first.
@@ -44,12 +47,15 @@ class State:
     block_hash: Digest = ZERO
     block_size: int = 0
     time_us: int = 0
+    terms_hash: Digest = ZERO
     principals: list[Principal] = field(default_factory=list)
+    participant_count: int = 0
     sharing: SharingState = field(default_factory=SharingState)
     run: RunState | None = None
     round_number: int = 0
     open_round: OpenRound | None = None
     model: ModelReference | None = None
+    _terms: Terms | None = None
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _former_keys: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     _tree: MutableTree = field(default_factory=MutableTree)
@@ -61,6 +67,17 @@ class State:
         if self.genesis is None:
             raise ValueError("an empty ledger has no genesis")
         return self.genesis
+
+    @property
+    def terms(self) -> Terms:
+        """The terms in force, once there is a genesis."""
+        if self._terms is None:
+            raise ValueError("an empty ledger has no terms")
+        return self._terms
+
+    def change_terms(self, terms: Terms, hash: Digest) -> None:
+        """Put terms in force, by the leaf hash of their entry."""
+        self._terms, self.terms_hash = terms, hash
 
     @property
     def origin(self) -> str:
@@ -77,6 +94,7 @@ class State:
         """Add the next principal."""
         number = len(self.principals)
         self.principals.append(principal)
+        self.participant_count += principal.role == "participant"
         self._numbers[principal.key] = number
         self._changed.add(number)
 

@@ -24,6 +24,7 @@ from liberate.ledger.format.records import (
     Record,
     Round,
     Survivors,
+    TermsRecord,
     Update,
 )
 from liberate.ledger.format.refusals import refuse_if, refused
@@ -35,6 +36,7 @@ LARGEST_SEQUENCE_STEP = 1_048_576
 """By how much a sequence number may exceed the last one: no thief of a key can use all numbers up."""
 
 AUTHORS: dict[type[Record], frozenset[PrincipalRole]] = {
+    TermsRecord: frozenset({"coordinator"}),
     Enrol: frozenset({"registrar"}),
     KeyRecord: frozenset({"registrar", *get_args(EnrollableRole)}),
     DatasetRecord: frozenset({"participant"}),
@@ -135,6 +137,8 @@ def _apply_record(state: State, record: Record, hash: Digest) -> None:
     match record:
         case Genesis():
             raise refused("second_genesis", "this ledger has its genesis already")
+        case TermsRecord():
+            rounds.change_terms(state, record, hash)
         case Enrol():
             enrolment.enrol(state, record)
         case KeyRecord():

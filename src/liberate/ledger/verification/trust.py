@@ -95,11 +95,11 @@ def cosigned_size(
 
 
 def published_note(folder: Path) -> str | None:
-    """Return the newest published checkpoint of a ledger, as it lies in its folder or beside it; None if absent."""
+    """Return the newest published checkpoint of a ledger, as it lies in its folder or beside it; None before one."""
     places = [folder / PUBLISHED_FILE]
     if folder.resolve().name == "ledger":
         places.append(folder.resolve().parent / PUBLISHED_FILE)
     for path in places:
         if path.is_file():
-            return path.read_bytes().decode(errors="replace")
+            return path.read_bytes().decode(errors="replace") or None  # empty before the first
     return None
