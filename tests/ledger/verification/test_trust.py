@@ -82,8 +82,10 @@ def watched(tmp_path: Path) -> Iterator[SqliteLedger]:
     ledger.close()
 
 
-def trust(folder: Path, **given: str) -> tuple[bool, bool, str | None, int, int | None]:
-    audit = verify_ledger(folder, key=LOG_VKEY, **given)
+def trust(
+    folder: Path, *, checkpoint: str | None = None, published: str | None = None
+) -> tuple[bool, bool, str | None, int, int | None]:
+    audit = verify_ledger(folder, key=LOG_VKEY, checkpoint=checkpoint, published=published)
     return audit.ok, audit.trusted, audit.distrust, audit.trusted_size, audit.cosigned_size
 
 
