@@ -10,16 +10,58 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+
+from liberate.errors import LiberateError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+SIMULATED = "simulated: keys, noise and time follow from a seed, so this protects nobody and proves nothing"
+"""The last line of whatever a command says about a simulation."""
+
+_META = "liberate.simulated"
+
+
+def tell_simulated(is_simulated: bool | None) -> None:
+    """Let the present command say whether what it is about is a simulation; None: that cannot be read.
+
+    JSON gets a field `simulated`, text a last line where it is one.
+    """
+    context = click.get_current_context()
+    if _META not in context.meta:
+        context.call_on_close(_print_simulated)
+    context.meta[_META] = is_simulated
+
+
+def tell_folder(folder: Path) -> Path:
+    """Say whether the ledger of a run's folder, or the ledger in it, is a simulation's; returns the folder."""
+    from liberate.runs.federation_folder import is_simulated, ledger_folder_of
+
+    if (ledger_folder_of(folder) / "ledger.sqlite").is_file():
+        tell_simulated(is_simulated(folder))
+    return folder
+
+
+def _print_simulated() -> None:
+    is_simulated = click.get_current_context().meta[_META]
+    has_failed = isinstance(sys.exc_info()[1], LiberateError)
+    is_json = click.get_current_context().params.get("as_json")
+    if is_simulated and not has_failed and not is_json:
+        print(SIMULATED)
+
+
 def print_json(value: object) -> None:
     """Print one JSON object. Numbers that are not finite become null."""
-    print(json.dumps(fields_of(value), ensure_ascii=False))
+    fields = fields_of(value)
+    context = click.get_current_context(silent=True)
+    if context is not None and _META in context.meta:
+        fields.setdefault("simulated", context.meta[_META])
+    print(json.dumps(fields, ensure_ascii=False))
 
 
 def fields_of(value: object) -> dict[str, Any]:
