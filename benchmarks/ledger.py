@@ -184,7 +184,8 @@ def _append(ledger: SqliteLedger, entries: list[bytes], cost: Cost) -> None:
 
 def _ed25519(participants: list[SigningKey], entries: list[bytes]) -> float:
     claims = [
-        (key.public, signed_bytes(entry[64:]), entry[:64]) for key, entry in zip(participants, entries, strict=True)
+        (device_of(key).public, signed_bytes(entry[64:]), entry[:64])
+        for key, entry in zip(participants, entries, strict=True)
     ]
     cost = Cost()
     with cost.measure():
@@ -233,12 +234,20 @@ def enrolments(participants: list[SigningKey]) -> list[bytes]:
                 seq=number,
                 number=number,
                 key=key.public,
+                device_key=None if key is COORDINATOR else device_of(key).public,
+                custody="own",
                 role="coordinator" if key is COORDINATOR else "participant",
+                approvals=(),
             ),
             FOUNDER,
         )
         for number, key in enumerate([COORDINATOR, *participants], start=2)
     ]
+
+
+def device_of(person: SigningKey) -> SigningKey:
+    """Return the key of somebody's device."""
+    return SigningKey.from_seed(person.public)
 
 
 def opening(number: int, *, seq: int, base: Digest) -> bytes:
@@ -282,7 +291,7 @@ def _update(key: SigningKey, author: int, number: int, opening: bytes) -> bytes:
         spend_nano=10**9,
         participants=(),
     )
-    return sign(record, key)
+    return sign(record, device_of(key))
 
 
 def _model(number: int, updates: list[bytes]) -> bytes:

@@ -28,6 +28,7 @@ PARTS = (
     parts.Terms,
     parts.Witnesses,
     parts.MechanismSpec,
+    parts.Approval,
     parts.NewKey,
     sharing_records.UsedCopy,
     sharing_records.ErasureReport,

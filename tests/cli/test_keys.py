@@ -50,12 +50,14 @@ def reported(outcome: tuple[int, str, str]) -> dict[str, Any]:
 
 def test_key_is_shown_rotated_revoked_and_recovered(call: Call, run: Path) -> None:
     shown = reported(call("keys", "show", run, *PERSON, "--json"))
-    assert list(shown) == ["number", "user_id", "key_id", "public_key", "status", "under_way", "history"]
+    of_both = ["number", "user_id", "custody", "key_id", "public_key", "status"]
+    of_both += ["device_key_id", "device_public_key", "device_status"]
+    assert list(shown) == [*of_both, "under_way", "history"]
+    assert (shown["custody"], shown["device_status"]) == ("host", "active")
     assert (shown["number"], shown["user_id"], shown["status"], shown["under_way"]) == (7, "u04", "active", False)
 
     rotated = reported(call("keys", "rotate", run, *PERSON, "--json"))
-    keys = ["number", "user_id", "key_id", "public_key", "status", "act", "position", "published"]
-    assert list(rotated) == keys
+    assert list(rotated) == [*of_both, "act", "which", "position", "published"]
     assert (rotated["act"], rotated["status"], rotated["published"]) == ("rotation", "active", True)
     by_old_key = ("--participant", shown["key_id"])
     revoked = reported(call("keys", "revoke", run, *by_old_key, "--json"))
@@ -64,13 +66,29 @@ def test_key_is_shown_rotated_revoked_and_recovered(call: Call, run: Path) -> No
     assert (recovered["status"], recovered["number"]) == ("active", 7)
 
     history = reported(call("keys", "show", run, *PERSON, "--json"))["history"]
-    assert [step["act"] for step in history] == ["enrolment", "rotation", "revocation", "recovery"]
+    assert [step["act"] for step in history] == ["enrolment"] * 2 + ["rotation", "revocation", "recovery"]
     assert len({shown["key_id"], rotated["key_id"], recovered["key_id"]}) == 3
     assert reported(call("ledger", "verify", run, "--json"))["ok"]
     traced = reported(call("trace", run, *PERSON, "--json"))
     assert (traced["key_id"], traced["epsilon"]) == (recovered["key_id"], pytest.approx(6, abs=1e-6))
     assert reported(call("ledger", "prove", run, *PERSON, "--json"))["key_id"] == recovered["key_id"]
     assert set(reported(call("evaluate", run, "--json"))) >= {"rmse"}
+
+
+def test_the_devices_key_is_rotated_revoked_and_recovered_alone(call: Call, run: Path) -> None:
+    before = reported(call("keys", "show", run, *PERSON, "--json"))
+
+    rotated = reported(call("keys", "rotate", run, *PERSON, "--which", "device", "--json"))
+    revoked = reported(call("keys", "revoke", run, *PERSON, "--which", "device", "--json"))
+    assert (revoked["status"], revoked["device_status"]) == ("active", "revoked")
+    recovered = reported(call("keys", "recover", run, *PERSON, "--which", "device", "--json"))
+
+    assert {each["key_id"] for each in (before, rotated, revoked, recovered)} == {before["key_id"]}
+    assert len({before["device_key_id"], rotated["device_key_id"], recovered["device_key_id"]}) == 3
+    shown = reported(call("keys", "show", run, "--participant", before["device_key_id"], "--json"))
+    assert [(step["which"], step["signed_by"]) for step in shown["history"][2:]] == [("device", 7)] * 2 + [
+        ("device", 0)
+    ]
 
 
 def test_words_for_a_person(call: Call, run: Path) -> None:
@@ -115,7 +133,7 @@ def test_ledger_in_use_is_left_alone(call: Call, run: Path, act: str) -> None:
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert "in use by another process" in err
         shown = reported(call("keys", "show", run, *PERSON, "--json"))
-        assert (len(shown["history"]), shown["under_way"]) == (1, False)
+        assert (len(shown["history"]), shown["under_way"]) == (2, False)
 
 
 def test_next_key_never_stands_in_the_open(call: Call, run: Path) -> None:
@@ -125,7 +143,7 @@ def test_next_key_never_stands_in_the_open(call: Call, run: Path) -> None:
     with DeviceStore(run / "devices") as devices:
         device = devices.find(user_id="u04")
         assert device is not None
-        seed = devices.data_of(device.slot).signing_seed
+        seed = devices.data_of(device.slot).person_seed
     printed = "".join(out + err for _, out, err in outcomes)
     assert seed.hex() not in printed
     stored = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())

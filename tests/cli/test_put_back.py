@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from liberate.crypto.signing import load_key
+from liberate.crypto.signing import SigningKey, load_key
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.format.entries import sign
@@ -77,7 +77,7 @@ ACTS: dict[str, Callable[[Path], object]] = {
     "withdrawal": lambda folder: actions.withdraw(load_run(folder), PERSON),
     "erasure": lambda folder: actions.erase(load_run(folder), PERSON),
     "consent": withdraw_consent,
-    "key": lambda folder: change_key(load_run(folder), PERSON, "revocation"),
+    "key": lambda folder: change_key(load_run(folder), PERSON, "revocation", "person"),
 }
 LACKING = {"withdrawal": "withdrawal", "erasure": "withdrawal", "consent": "withdrawal", "key": "key"}
 
@@ -117,8 +117,11 @@ def test_a_log_that_goes_on_without_a_withdrawal_proves_its_own_lie(call: Call, 
             author=0,
             seq=state.principals[0].sequence + 1,
             number=len(state.principals),
-            key=load_key(run / "keys" / "log.key").from_seed(bytes(32)).public,
-            role="participant",
+            key=SigningKey.from_seed(bytes(32)).public,
+            device_key=None,
+            custody="own",
+            role="auditor",
+            approvals=(),
         )
         assert ledger.append([sign(enrol, founder)]) == [ledger.size - 2]
 

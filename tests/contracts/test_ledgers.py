@@ -24,6 +24,7 @@ from tests.ledger.world import (
     PARTICIPANTS,
     World,
     create,
+    device_key,
     digest,
     genesis,
     key,
@@ -82,7 +83,7 @@ def test_the_same_bytes_again_give_the_first_position(ledger: Ledger) -> None:
 
 
 def test_the_same_bytes_twice_in_a_batch_are_one_entry(ledger: Ledger) -> None:
-    data = sign(World(ledger).dataset(3), key(3))
+    data = sign(World(ledger).dataset(3), device_key(3))
     before = ledger.size
 
     assert ledger.append([data, data]) == [before, before]
@@ -91,7 +92,7 @@ def test_the_same_bytes_twice_in_a_batch_are_one_entry(ledger: Ledger) -> None:
 
 def test_a_bad_entry_of_a_batch_is_refused_alone(ledger: Ledger) -> None:
     world = World(ledger)
-    good = [sign(world.dataset(number), world.key(number)) for number in PARTICIPANTS]
+    good = [world.sign(world.dataset(number)) for number in PARTICIPANTS]
     bad = [good[0][:-1], sign(world.dataset(HOST), key(HOST)), bytes(64) + good[1][64:]]
     before = ledger.size
 
@@ -105,7 +106,7 @@ def test_a_bad_entry_of_a_batch_is_refused_alone(ledger: Ledger) -> None:
 def test_entries_of_one_batch_build_on_one_another(empty: Ledger) -> None:
     world = World(empty)
     enrolment = sign(world.enrol(2, "participant"), key(0))
-    enrolled = sign(world.dataset(2), key(2))
+    enrolled = sign(world.dataset(2), device_key(2))
 
     assert empty.append([enrolled, enrolment, enrolled])[1:] == [2, 3]
 
@@ -131,9 +132,9 @@ def test_blocks_are_written_by_the_log_alone(ledger: Ledger) -> None:
 
 def test_another_entry_with_a_used_sequence_is_refused(ledger: Ledger) -> None:
     first = World(ledger).dataset(3)
-    ledger.append([sign(first, key(3))])
+    ledger.append([sign(first, device_key(3))])
 
-    (result,) = ledger.append([sign(msgspec.structs.replace(first, commitment=digest("other")), key(3))])
+    (result,) = ledger.append([sign(msgspec.structs.replace(first, commitment=digest("other")), device_key(3))])
 
     assert isinstance(result, RefusedEntry)
     assert result.reason == "stale_sequence"

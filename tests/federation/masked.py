@@ -82,6 +82,12 @@ def round_record(participants: Sequence[int], minimum: int, number: int = 1) -> 
     )
 
 
+def _data(number: int) -> DeviceData:
+    return DeviceData(
+        person_seed=bytes(32), device_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""
+    )
+
+
 @dataclass(slots=True)
 class Party:
     """Participants of one host in one masked round.
@@ -102,10 +108,7 @@ class Party:
     sealed: dict[int, list[bytes]] = field(init=False)
 
     def __post_init__(self) -> None:
-        holdings = [
-            (f"u{number}", DeviceData(signing_seed=number.to_bytes(32, "big"), dataset_salt=bytes(32), ratings=b""))
-            for number in self.participants
-        ]
+        holdings = [(f"u{number}", _data(number)) for number in self.participants]
         with closing(DeviceStore.create(self.folder, holdings)) as devices:
             devices.record_numbers(list(enumerate(self.participants)), seq=0)
         self.entry = sign(round_record(self.participants, self.minimum), COORDINATOR)
@@ -168,7 +171,10 @@ class Party:
 
     def principals(self) -> list[Principal]:
         officials = [Principal(key=signing_key(n).public, role="registrar") for n in range(FIRST)]
-        return officials + [Principal(key=signing_key(n).public, role="participant") for n in self.participants]
+        return officials + [
+            Principal(key=COORDINATOR.public, device_key=signing_key(n).public, role="participant")
+            for n in self.participants
+        ]
 
     def share(self, number: int) -> EncryptedShares:
         request, checkpoint = self.share_request(number)

@@ -29,7 +29,7 @@ def test_a_round_goes_on_without_who_has_withdrawn(tmp_path: Path) -> None:
         device = devices.find(user_id="u2")
         assert device is not None
         assert device.number is not None
-        key = SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+        key = SigningKey.from_seed(devices.data_of(device.slot).person_seed)
         leaving = Withdrawal(origin=ledger.origin, author=device.number, seq=device.last_seq + 1, consent=None)
         ledger.append([sign(leaving, key)])
         scene.round(model)

@@ -18,7 +18,7 @@ from liberate.federation.setup import open_federation
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_entry, sign
-from liberate.ledger.format.records import ZERO, DatasetRecord
+from liberate.ledger.format.sharing_records import Withdrawal
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.principal import Principal
 from liberate.ledger.verification.verify import verify_ledger
@@ -50,24 +50,24 @@ def principal_of(federation: FederationSession) -> Principal:
 
 
 def held_key(federation: FederationSession) -> SigningKey:
-    return SigningKey.from_seed(federation.devices.data_of(device_of(federation).slot).signing_seed)
+    return SigningKey.from_seed(federation.devices.data_of(device_of(federation).slot).person_seed)
 
 
 def rotate(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
-    return rotate_key(federation.ledger, federation.devices, device_of(federation), seed)
+    return rotate_key(federation.ledger, federation.devices, device_of(federation), "person", seed)
 
 
 def rotate_to_the_same_key(federation: FederationSession, folder: Path) -> KeyChange:
-    return rotate(federation, folder, federation.devices.data_of(device_of(federation).slot).signing_seed)
+    return rotate(federation, folder, federation.devices.data_of(device_of(federation).slot).person_seed)
 
 
 def revoke(federation: FederationSession, folder: Path) -> KeyChange:
-    return revoke_key(federation.ledger, federation.devices, device_of(federation))
+    return revoke_key(federation.ledger, federation.devices, device_of(federation), "person")
 
 
 def recover(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
     founder = load_key(folder / "keys" / "founder.key")
-    return recover_key(federation.ledger, federation.devices, device_of(federation), seed, founder)
+    return recover_key(federation.ledger, federation.devices, device_of(federation), "person", seed, founder)
 
 
 def trained(folder: Path, world: World = WORLD, rounds: int = 1) -> bytes:
@@ -131,7 +131,7 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
         old, number = held_key(federation), device_of(federation).number or 0
         rotate(federation, folder)
         seq = principal_of(federation).sequence + 1
-        record = DatasetRecord(origin=federation.ledger.origin, author=number, seq=seq, commitment=ZERO)
+        record = Withdrawal(origin=federation.ledger.origin, author=number, seq=seq, consent=None)
 
         outcomes = [federation.ledger.append([sign(record, key)])[0] for key in (old, held_key(federation))]
 
@@ -142,7 +142,7 @@ def test_key_that_was_rotated_away_is_refused_with_its_reason(folder: Path) -> N
 
 def test_device_that_lost_its_key_is_told_to_recover(folder: Path) -> None:
     with standing(folder) as federation:
-        stale = PendingKeyChange(entry=b"", signing_seed=bytes(32))
+        stale = PendingKeyChange(entry=b"", which="person", seed=bytes(32))
         federation.devices.complete_key_change(device_of(federation).slot, stale, seq=0)
 
         with pytest.raises(FederationError, match="bad_signature") as found:
@@ -181,7 +181,7 @@ def test_rotation_waits_for_an_answer_under_way(folder: Path, monkeypatch: pytes
 
     with standing(folder) as federation:
         number = device_of(federation).number
-        with pytest.raises(FederationError, match="has answered round 2 with the present key"):
+        with pytest.raises(FederationError, match="has answered round 2"):
             rotate(federation, folder)
     assert number in goes_on(folder)
     with standing(folder) as federation:
@@ -355,7 +355,7 @@ def test_crash_in_the_middle_of_ending_a_change_loses_nothing_either(
 
 def test_next_key_is_sealed(folder: Path) -> None:
     with standing(folder) as federation:
-        pending = PendingKeyChange(entry=b"a signed entry", signing_seed=b"the seed of the next key, secret")
+        pending = PendingKeyChange(entry=b"a signed entry", which="person", seed=b"the seed of the next key, secret")
         federation.devices.put_key_change(2, pending, seq=7)
 
         assert federation.devices.pending_key_changes() == [(2, pending)]
@@ -372,7 +372,7 @@ def test_no_sequence_is_signed_twice(folder: Path) -> None:
         device = replace(device_of(federation), last_seq=0)
         before = principal_of(federation).sequence
 
-        found = rotate_key(federation.ledger, federation.devices, device, SEED)
+        found = rotate_key(federation.ledger, federation.devices, device, "person", SEED)
 
         assert decode_entry(federation.ledger.entry(found.position)).record.seq == before + 1
         assert isinstance(federation.ledger, SqliteLedger)

@@ -20,7 +20,7 @@ from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, MechanismSpec, Terms, Witnesses
+from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, KeyName, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import (
     Aborted,
     Block,
@@ -78,6 +78,11 @@ def key(number: int) -> SigningKey:
 def next_key(before: SigningKey) -> SigningKey:
     """The key that follows another one."""
     return SigningKey.from_seed(digest(("after", before.public)))
+
+
+def device_key(number: int) -> SigningKey:
+    """The first key of a participant's device."""
+    return SigningKey.from_seed(digest(("device key", number)))
 
 
 LOG_KEY = key(LOG)
@@ -156,13 +161,22 @@ class World:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    def key(self, number: int) -> SigningKey:
-        """The present key of a principal, which comes after its first one."""
-        found = key(number)
+    def key(self, number: int, which: KeyName = "person") -> SigningKey:
+        """A present key of a principal, which comes after its first one."""
+        found = key(number) if which == "person" else device_key(number)
         for principal in self.state.principals[number : number + 1]:
-            while found.public != principal.key:
+            while found.public != principal.key_named(which):
                 found = next_key(found)
         return found
+
+    def signer(self, record: Record) -> SigningKey:
+        """The key with which the author of a record signs it."""
+        is_enrolled = record.author < len(self.state.principals)
+        return self.key(record.author, self.state.key_name_of(record) if is_enrolled else "person")
+
+    def sign(self, record: Record) -> bytes:
+        """The entry of a record, signed as its author does."""
+        return sign(record, self.signer(record))
 
     @property
     def state(self) -> State:
@@ -179,7 +193,7 @@ class World:
 
     def add(self, *records: Record) -> list[int]:
         """Append records in one batch; all must be accepted."""
-        results = self.target.append([sign(record, self.key(record.author)) for record in records])
+        results = self.target.append([self.sign(record) for record in records])
         for result in results:
             if isinstance(result, RefusedEntry):
                 raise result
@@ -199,7 +213,10 @@ class World:
             seq=seq or self.seq(FOUNDER),
             number=number,
             key=key(number).public,
+            device_key=device_key(number).public if role == "participant" else None,
+            custody="own",
             role=role,
+            approvals=(),
         )
 
     def terms(self, **changes: int) -> TermsRecord:
@@ -207,16 +224,19 @@ class World:
         new = msgspec.structs.replace(self.state.terms, **changes)
         return TermsRecord(origin=ORIGIN, author=COORDINATOR, seq=self.seq(COORDINATOR), terms=new)
 
-    def new_key(self, number: int, *, by: int | None = None, seq: int | None = None) -> KeyRecord:
+    def new_key(
+        self, number: int, *, by: int | None = None, seq: int | None = None, which: KeyName = "person"
+    ) -> KeyRecord:
         """A rotation, or a recovery by somebody else."""
         author = number if by is None else by
         seq = seq or self.seq(author)
-        following = new_key(next_key(self.key(number)), ORIGIN, number)
-        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, key=following)
+        following = new_key(next_key(self.key(number, which)), ORIGIN, number, which)
+        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, which=which, key=following, approvals=())
 
-    def revocation(self, number: int, *, by: int | None = None) -> KeyRecord:
+    def revocation(self, number: int, *, by: int | None = None, which: KeyName = "person") -> KeyRecord:
         author = number if by is None else by
-        return KeyRecord(origin=ORIGIN, author=author, seq=self.seq(author), number=number, key=None)
+        seq = self.seq(author)
+        return KeyRecord(origin=ORIGIN, author=author, seq=seq, number=number, which=which, key=None, approvals=())
 
     def dataset(self, author: int) -> DatasetRecord:
         return DatasetRecord(origin=ORIGIN, author=author, seq=self.seq(author), commitment=digest(("ratings", author)))
@@ -500,8 +520,8 @@ def write_history(ledger: Ledger) -> None:
     world.add(world.terms(max_participants=60_000, max_colluders=1))
     world.add(world.round())
     world.add(world.new_key(5))
-    world.add(world.new_key(5), world.revocation(HOST))
+    world.add(world.new_key(5), world.revocation(HOST), world.new_key(4, which="device"))
     world.add(world.new_key(HOST, by=FOUNDER))
     world.add(*(world.update(number) for number in PARTICIPANTS[:2]))
     world.add(world.model())
-    ledger.append([sign(world.twin(4), key(4))])
+    ledger.append([world.sign(world.twin(4))])

@@ -153,6 +153,7 @@ def boolean(value: object) -> bool:
 
 participants = list_of(members(first=natural, bitmap=byte_string(1, 32768)))
 account = one_of("none", "epsilon", "rho")
+approvals = list_of(members(registrar=natural, signature=byte_string(64, 64)))
 terms = members(
     max_participants=positive,
     max_colluders=natural,
@@ -176,8 +177,20 @@ KINDS = {
         "witnesses": members(keys=list_of(string), threshold=natural),
     },
     "terms": {"terms": terms},
-    "enrol": {"number": natural, "key": hash_, "role": one_of(*ADMITTED)},
-    "key": {"number": natural, "key": or_null(members(public=hash_, possession=byte_string(64, 64)))},
+    "enrol": {
+        "number": natural,
+        "key": hash_,
+        "device_key": or_null(hash_),
+        "custody": one_of("own", "host"),
+        "role": one_of(*ADMITTED),
+        "approvals": approvals,
+    },
+    "key": {
+        "number": natural,
+        "which": one_of("person", "device"),
+        "key": or_null(members(public=hash_, possession=byte_string(64, 64))),
+        "approvals": approvals,
+    },
     "dataset": {"commitment": hash_},
     "consent": {
         "recipients": participants,
@@ -358,7 +371,10 @@ class Principal:
 
     key: bytes
     role: str
+    device_key: bytes = bytes(32)
+    host_custody: bool = False
     revoked: bool = False
+    device_revoked: bool = False
     withdrawn: bool = False
     forgotten: bool = False
     consents: tuple[bytes, ...] = ()
@@ -370,14 +386,34 @@ class Principal:
 
     def leaf(self) -> bytes:
         words = (self.seq, self.epsilon, self.rho)
+        status = self.revoked + 2 * self.withdrawn + 4 * self.forgotten + 8 * self.device_revoked
         return (
             self.key
-            + bytes([ROLES.index(self.role), self.revoked + 2 * self.withdrawn + 4 * self.forgotten])
+            + self.device_key
+            + bytes([ROLES.index(self.role), status + 16 * self.host_custody])
             + b"".join(word.to_bytes(8, "big") for word in words)
             + (tree_root(list(self.consents)) if self.consents else bytes(32))
             + self.count.to_bytes(8, "big")
             + self.chain
         )
+
+    def signs_with(self, kind: str) -> bytes:
+        """The key for a kind: a participant's device signs by itself what says what it holds and computes."""
+        return self.device_key if self.role == "participant" and kind in ("dataset", "update") else self.key
+
+
+def enrolled(record: dict[str, Any]) -> Principal:
+    """The leaf of somebody new, before any entry is counted."""
+    device_key = bytes(32) if record["device_key"] is None else raw(record["device_key"])
+    return Principal(raw(record["key"]), record["role"], device_key, record["custody"] == "host")
+
+
+def with_key(leaf: Principal, record: dict[str, Any]) -> Principal:
+    """A leaf after a change of one of its keys."""
+    public = None if record["key"] is None else raw(record["key"]["public"])
+    if record["which"] == "device":
+        return replace(leaf, device_key=public or leaf.device_key, device_revoked=public is None)
+    return replace(leaf, key=public or leaf.key, revoked=public is None)
 
 
 @dataclass
@@ -455,12 +491,14 @@ class Ledger:
         author = self.principals[record["author"]]
         check(author.role in SIGNERS[record["kind"]], "wrong_role")
         check(not author.revoked, "revoked_author")
+        by_device = author.signs_with(record["kind"]) != author.key
+        check(not (by_device and author.device_revoked), "revoked_device")
         check(not author.withdrawn or record["kind"] in ("key", "erasure"), "withdrawn")
         last = self.height if author.role == "log" else author.seq
         check(record["seq"] > last, "stale_sequence")
         check(record["seq"] - last <= 1_048_576, "sequence_too_far")
         message = pae("application/vnd.liberate.record+json", entry[64:])
-        check(is_signed(author.key, message, entry[:64]), "bad_signature")
+        check(is_signed(author.signs_with(record["kind"]), message, entry[:64]), "bad_signature")
 
     def begin(self, entry: bytes, genesis: dict[str, Any]) -> None:
         check(genesis["author"] == 0 and genesis["seq"] == 1, "bad_genesis")
@@ -472,7 +510,8 @@ class Ledger:
         check(all(map(is_usable_key, keys)), "bad_key")
         for policy in genesis["enrolment_policy"].values():
             numbers = policy["registrars"]
-            check(numbers != [] and max(numbers) < len(registrars) and policy["threshold"] == 1, "bad_genesis")
+            check(all(number < len(registrars) for number in numbers), "bad_genesis")
+            check(all(a < b for a, b in pairwise(numbers)) and policy["threshold"] <= len(numbers), "bad_genesis")
         check(are_sound(genesis["terms"]), "bad_genesis")
         witnesses = genesis["witnesses"]
         for vkey in witnesses["keys"]:
@@ -490,6 +529,21 @@ class Ledger:
         assert self.genesis
         check(author in self.genesis["enrolment_policy"].get(role, {"registrars": []})["registrars"], "not_registrar")
 
+    def check_approvals(self, record: dict[str, Any], role: str, statement: dict[str, Any]) -> None:
+        assert self.genesis
+        policy = self.genesis["enrolment_policy"][role]
+        others = [approval["registrar"] for approval in record["approvals"]]
+        check(all(a < b for a, b in pairwise(others)) and record["author"] not in others, "wrong_approvals")
+        for number in others:
+            check(number in policy["registrars"], "not_registrar")
+            check(not self.principals[number].revoked, "revoked_registrar")
+        check(1 + len(others) >= policy["threshold"], "too_few_approvals")
+        body = canonical({**statement, "kind": record["kind"], "origin": record["origin"], "number": record["number"]})
+        message = pae("application/vnd.liberate.approval+json", body)
+        for approval in record["approvals"]:
+            key = self.principals[approval["registrar"]].key
+            check(is_signed(key, message, raw(approval["signature"])), "bad_approval")
+
     def check_key(self, key: bytes) -> None:
         check(is_usable_key(key), "bad_key")
         check(key not in self.keys and key not in self.witness_keys, "key_used")
@@ -499,10 +553,17 @@ class Ledger:
         check(record["number"] == len(self.principals), "wrong_number")
         if record["role"] == "participant":
             check(self.enrolled_participants() < self.terms["max_participants"], "enrolment_full")
-        key = raw(record["key"])
-        self.check_key(key)
-        self.principals.append(Principal(key, record["role"]))
-        self.keys.add(key)
+        is_participant = record["role"] == "participant"
+        check((record["device_key"] is not None) == is_participant, "wrong_device_key")
+        check(record["device_key"] != record["key"], "wrong_device_key")
+        check(is_participant or record["custody"] == "own", "wrong_custody")
+        keys = [raw(record[name]) for name in ("key", "device_key") if record[name] is not None]
+        for key in keys:
+            self.check_key(key)
+        names = ("key", "device_key", "custody", "role")
+        self.check_approvals(record, record["role"], {name: record[name] for name in names})
+        self.principals.append(enrolled(record))
+        self.keys.update(keys)
         return [record["number"]]
 
     def enrolled_participants(self) -> int:
@@ -519,19 +580,24 @@ class Ledger:
         number, new = record["number"], record["key"]
         check(number < len(self.principals), "unknown_principal")
         principal = self.principals[number]
+        is_device, which = record["which"] == "device", record["which"]
+        check(not is_device or principal.role == "participant", "wrong_device_key")
         if record["author"] != number:
             self.check_registrar(record["author"], principal.role)
+            before = base64.b64encode(principal.device_key if is_device else principal.key).decode()
+            public = None if new is None else new["public"]
+            self.check_approvals(record, principal.role, {"which": which, "before": before, "public": public})
+        else:
+            check(record["approvals"] == [], "wrong_approvals")
         if new is None:
-            check(not principal.revoked, "already_revoked")
-            self.change(number, revoked=True)
-            return [number]
-        key = raw(new["public"])
-        self.check_key(key)
-        body = canonical({"number": number, "origin": record["origin"]})
-        message = pae("application/vnd.liberate.possession+json", body)
-        check(is_signed(key, message, raw(new["possession"])), "not_possessed")
-        self.change(number, key=key, revoked=False)
-        self.keys.add(key)
+            check(not (principal.device_revoked if is_device else principal.revoked), "already_revoked")
+        else:
+            self.check_key(raw(new["public"]))
+            body = canonical({"number": number, "origin": record["origin"], "which": which})
+            message = pae("application/vnd.liberate.possession+json", body)
+            check(is_signed(raw(new["public"]), message, raw(new["possession"])), "not_possessed")
+            self.keys.add(raw(new["public"]))
+        self.principals[number] = with_key(principal, record)
         return [number]
 
     def take_dataset(self, record: dict[str, Any], _: bytes) -> list[int]:
@@ -644,6 +710,7 @@ class Ledger:
             number < len(self.principals)
             and self.principals[number].role == "participant"
             and not self.principals[number].revoked
+            and not self.principals[number].device_revoked
         )
 
     def take_round(self, record: dict[str, Any], hash: bytes) -> list[int]:
@@ -887,7 +954,7 @@ def read_history(data: bytes, vkey: str) -> list[dict[str, Any]]:
     records = list(map(decode, entries))
     assert records[0]["kind"] == "enrol"
     assert records[0]["number"] == number
-    leaf = Principal(raw(records[0]["key"]), records[0]["role"])
+    leaf = enrolled(records[0])
     for entry, record in zip(entries, records, strict=True):
         leaf = advanced(leaf, number, entry, record)
         assert record["origin"] == origin
@@ -901,7 +968,7 @@ def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any])
     """Return a principal's leaf after an entry that names it."""
     kind, is_author = record["kind"], record["author"] == number
     if is_author:
-        assert is_signed(leaf.key, pae("application/vnd.liberate.record+json", entry[64:]), entry[:64])
+        assert is_signed(leaf.signs_with(kind), pae("application/vnd.liberate.record+json", entry[64:]), entry[:64])
         leaf = replace(leaf, seq=record["seq"])
     assert is_author or number in subjects(record)
     if kind == "consent" and is_author:
@@ -913,8 +980,7 @@ def advanced(leaf: Principal, number: int, entry: bytes, record: dict[str, Any])
     if kind == "erasure" and is_author and record["report"] is None:
         leaf = replace(leaf, forgotten=True)
     if kind == "key" and record["number"] == number:
-        new = record["key"]
-        leaf = replace(leaf, revoked=True) if new is None else replace(leaf, key=raw(new["public"]), revoked=False)
+        leaf = with_key(leaf, record)
     if kind == "update" and (number in numbers(record["participants"]) or (is_author and not record["participants"])):
         account = record["account"]
         if account != "none":

@@ -186,7 +186,7 @@ def test_report_of_a_further_run_has_every_kind_of_entry_and_the_limit_of_the_ge
     data = write_csv(tmp_path / "small.csv", low_rank_ratings(n_users=12, n_items=8))
     small = [f"data.source={data}", "federation.rounds=1", "model.n_factors=1"]
     train(resolve(None, [*small, "ledger.epsilon_limit=10"], environment={}), tmp_path / "first")
-    change_key(load_run(tmp_path / "first"), "5", "rotation")
+    change_key(load_run(tmp_path / "first"), "5", "rotation", "person")
     train(resolve(None, small, environment={}), tmp_path / "second", ledger=tmp_path / "first")
 
     ledger = section(read(load_run(tmp_path / "second")), "ledger")

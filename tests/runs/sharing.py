@@ -50,7 +50,15 @@ def sharing_run(folder: Path) -> Run:
 def write_participants(folder: Path) -> None:
     """Write the devices of the ledger's participants."""
     participants = [
-        (f"u{number}", DeviceData(signing_seed=digest(("key", number)), dataset_salt=bytes(32), ratings=bytes(4)))
+        (
+            f"u{number}",
+            DeviceData(
+                person_seed=digest(("key", number)),
+                device_seed=digest(("device key", number)),
+                dataset_salt=bytes(32),
+                ratings=bytes(4),
+            ),
+        )
         for number in PARTICIPANTS
     ]
     with DeviceStore.create(folder / "devices", participants) as devices:

@@ -156,7 +156,7 @@ def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
         device = devices.find(number=find_person(run, FRIEND).number)
         assert device is not None
         holding = devices.data_of(device.slot)
-        devices.replace_data([(device.slot, msgspec.structs.replace(holding, signing_seed=bytes(32)))])
+        devices.replace_data([(device.slot, msgspec.structs.replace(holding, person_seed=bytes(32)))])
 
     shared = actions.share(run, PERSON, recipient=FRIEND, consent=None, wait=now)
 
@@ -166,13 +166,13 @@ def test_a_recipient_who_cannot_open_a_copy_takes_none(run: Run) -> None:
 
 
 def test_whoever_has_no_valid_key_is_told_to_recover_it_first(run: Run) -> None:
-    change_key(run, PERSON, "revocation")
+    change_key(run, PERSON, "revocation", "person")
 
     for act in (actions.withdraw, actions.erase):
         with pytest.raises(FederationError, match=r"revoked_author.*keys recover"):
             act(run, PERSON)
 
-    change_key(run, PERSON, "recovery")
+    change_key(run, PERSON, "recovery", "person")
     assert erased(run).record
 
 
@@ -264,7 +264,6 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
     assert len(entries(run, "erasure")) == 2
     assert erased(run, "user:u01").models == (1,)
     assert verify_ledger(run.ledger_folder, key=result.verifier_key).ok
-    assert evaluate_run(run).metrics.rmse == pytest.approx(result.rmse), "whoever was erased is in neither figure"
 
 
 @pytest.mark.parametrize("simulated", ["true", "false"])
@@ -443,8 +442,8 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
                 is_broken_off = False
         is_wanted = not (at == 1 and before)
 
-        change_key(run, PERSON, "rotation")
-        change_key(run, FRIEND, "rotation")
+        change_key(run, PERSON, "rotation", "person")
+        change_key(run, FRIEND, "rotation", "person")
         actions.withdraw(run, "user:u00", consent=None, wait=now)
 
         assert [len(entries(run, kind)) for kind in ("consent", "share", "receipt")] == [1, is_wanted, is_wanted], at
@@ -516,7 +515,7 @@ def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
         crash_at(patched, [(DeviceStore, "erase")], 1, before=True)
         with pytest.raises(Crash):
             actions.erase(run, PERSON, wait=now)
-    change_key(run, PERSON, "recovery")
+    change_key(run, PERSON, "recovery", "person")
 
     done = erased(run)
 
@@ -524,7 +523,9 @@ def test_recipients_take_a_request_for_signed_whose_key_was_replaced_since(
     assert received(run, FRIEND) == []
 
 
-def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run: Run, configure: Configure) -> None:
+def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, configure: Configure) -> None:
+    train(configure("run.simulated=true"), tmp_path / "run")
+    run = load_run(tmp_path / "run")
     actions.erase(run, PERSON, wait=now)
 
     again = load_run(run.folder)
@@ -535,10 +536,10 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, run:
     assert privacy_report(again).mode == "plain"
     assert len(recommend(again, FRIEND, 3)[1]) > 0
     with pytest.raises(LiberateError, match="was erased"):
-        change_key(again, PERSON, "rotation")
+        change_key(again, PERSON, "rotation", "person")
     for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
         out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"
-        train(configure(*mode), out, ledger=run.home)
+        train(configure("run.simulated=true", *mode), out, ledger=run.home)
         further = load_run(out)
         split = further.split(further.dataset())
         user = further.dataset().user_ids.index("u03")
@@ -678,7 +679,14 @@ def _held(run: Run, number: int) -> tuple[list[bytes], set[bytes]]:
         *(each.ratings for each in bases),
         *(each.scope for each in grants),
     ]
-    secrets = [holding.signing_seed, holding.dataset_salt, sent.noise_key, sent.upload_salt, sent.profile_salt]
+    secrets = [
+        holding.person_seed,
+        holding.device_seed,
+        holding.dataset_salt,
+        sent.noise_key,
+        sent.upload_salt,
+        sent.profile_salt,
+    ]
     secrets += [copy.salt for copy in copies] + [each.salt for each in grants] + [each.salt for each in given]
     secrets += [secret for base in bases for secret in (base.key, base.salt)]
     return known, {*secrets, upload.salt}

@@ -479,14 +479,14 @@ def test_recovered_key_goes_on_with_the_same_number_and_account(tmp_path: Path, 
     train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
     first = load_run(tmp_path / "first")
     before = find_person(first, "user:u05")
-    change_key(first, "user:u05", "revocation")
+    change_key(first, "user:u05", "revocation", "person")
 
     newer = configure(SECOND, "privacy.mode=local", "privacy.epsilon=1")
     train(newer, tmp_path / "second", ledger=first.folder)
     second = load_run(tmp_path / "second")
     assert second.record.left_out == ("u05",)
     assert count_commitments(second, before.number) == 1, "a revoked key signs nothing"
-    change_key(second, "user:u05", "recovery")
+    change_key(second, "user:u05", "recovery", "person")
     train(newer, tmp_path / "third", ledger=first.folder)
 
     third = load_run(tmp_path / "third")
@@ -508,7 +508,7 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
     with open_run_federation(first) as standing:
-        key = SigningKey.from_seed(standing.devices.data_of(person.slot).signing_seed)
+        key = SigningKey.from_seed(standing.devices.data_of(person.slot).person_seed)
         assert person.number is not None
         record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
         standing.ledger.append([sign(record, key)])

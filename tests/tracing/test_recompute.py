@@ -350,7 +350,7 @@ def erase(folder: Path, user: str) -> int:
         device = standing.devices.find(user_id=user)
         assert device is not None
         assert device.number is not None
-        key = SigningKey.from_seed(standing.devices.data_of(device.slot).signing_seed)
+        key = SigningKey.from_seed(standing.devices.data_of(device.slot).person_seed)
         state = standing.ledger.state
         origin, author, seq = state.origin, device.number, state.principals[device.number].sequence
         entries = [

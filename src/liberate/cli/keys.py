@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 
 Participant = Annotated[str, typer.Option(help="Participant number, key id, or user:ID of the data set.")]
 
+
+class Which(StrEnum):
+    """Which of a participant's two keys is meant."""
+
+    PERSON = "person"
+    DEVICE = "device"
+
+
+WhichKey = Annotated[
+    Which, typer.Option(help="The key with which the person decides, or the one with which the device answers rounds.")
+]
+
 app = typer.Typer(help="Create keys; show and change participants' keys.", no_args_is_help=True)
 
 
@@ -51,7 +63,7 @@ def new(
 
 @app.command()
 def show(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Show a participant's key and all earlier ones, each with the entry that changed it."""
+    """Show a participant's two keys and all earlier ones, each with the entry that changed it."""
     from liberate.runs.folder import load_run
     from liberate.runs.keys import show_key
 
@@ -63,39 +75,44 @@ def show(folder: Folder, participant: Participant, as_json: JsonFlag = False) ->
     del fields["history"]
     print_pairs(fields)
     print()
-    columns = ("position", "act", "signed_by", "key_id")
+    columns = ("position", "act", "which", "signed_by", "approved_by", "key_id")
     print_table(columns, [[getattr(step, column) for column in columns] for step in keys.history])
 
 
 @app.command()
-def rotate(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Replace a participant's key with a new one; both keys sign the change.
+def rotate(folder: Folder, participant: Participant, which: WhichKey = Which.PERSON, as_json: JsonFlag = False) -> None:
+    """Replace one of a participant's keys with a new one; the person's key and the new one sign the change.
 
     If it is interrupted, the same command, or the next one that writes to the ledger, completes it.
     """
-    _change(folder, participant, "rotation", as_json=as_json)
+    _change(folder, participant, "rotation", which, as_json=as_json)
 
 
 @app.command()
-def revoke(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Revoke a participant's key, signed with that key: no further updates are made or accepted."""
-    _change(folder, participant, "revocation", as_json=as_json)
+def revoke(folder: Folder, participant: Participant, which: WhichKey = Which.PERSON, as_json: JsonFlag = False) -> None:
+    """Revoke one of a participant's keys, signed with the person's: no further updates are made or accepted.
+
+    With the device's key revoked, the person can still withdraw, share and name another key for the device.
+    """
+    _change(folder, participant, "revocation", which, as_json=as_json)
 
 
 @app.command()
-def recover(folder: Folder, participant: Participant, as_json: JsonFlag = False) -> None:
-    """Replace a participant's lost or revoked key with a new one; the founder signs the change.
+def recover(
+    folder: Folder, participant: Participant, which: WhichKey = Which.PERSON, as_json: JsonFlag = False
+) -> None:
+    """Replace a participant's lost or revoked key with a new one; registrars sign the change.
 
     Spent privacy budget stays spent: it belongs to the participant number, not to the key.
     """
-    _change(folder, participant, "recovery", as_json=as_json)
+    _change(folder, participant, "recovery", which, as_json=as_json)
 
 
-def _change(folder: Path, participant: str, act: KeyChangeKind, *, as_json: bool) -> None:
+def _change(folder: Path, participant: str, act: KeyChangeKind, which: Which, *, as_json: bool) -> None:
     from liberate.runs.folder import load_run
     from liberate.runs.keys import change_key
 
-    outcome = change_key(load_run(folder), participant, act)
+    outcome = change_key(load_run(folder), participant, act, which.value)
     print_result(outcome, as_json=as_json)
     if not as_json:
         note_unpublished(fields_of(outcome))

@@ -20,10 +20,11 @@ from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.federation.entry_writer import accepted_position
 from liberate.federation.keys import FOUNDER
-from liberate.federation.store.device_rows import Device, DeviceData
+from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
+from liberate.ledger.format.parts import Custody
 from liberate.ledger.format.records import DatasetRecord, Enrol
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries
@@ -31,6 +32,37 @@ from liberate.randomness import Randomness
 from liberate.timing import measure
 
 EnrolledRole = Literal["participant", "coordinator", "auditor"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Somebody to be enrolled.
+
+    Attributes:
+        key: Public key; a participant decides with it.
+        device_key: Public key of a participant's device; None for other roles.
+        role: What for.
+        custody: Who holds these keys.
+    """
+
+    key: bytes
+    device_key: bytes | None = None
+    role: EnrolledRole
+    custody: Custody = "own"
+
+    def record(self, origin: str, seq: int, number: int) -> Enrol:
+        """Return the founder's record of the enrolment."""
+        return Enrol(
+            origin=origin,
+            author=FOUNDER,
+            seq=seq,
+            number=number,
+            key=Digest(self.key),
+            device_key=None if self.device_key is None else Digest(self.device_key),
+            custody=self.custody,
+            role=self.role,
+            approvals=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +91,12 @@ class Registrar:
 
 
 def open_or_create_device_store(
-    folder: Path, participants: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
+    folder: Path,
+    participants: Sequence[str],
+    ratings: Ratings,
+    held_out: Ratings | None,
+    keys: Randomness,
+    salts: Randomness,
 ) -> DeviceStore:
     """Open the devices in a folder, made if absent, so that each person named has one that holds their ratings.
 
@@ -68,14 +105,15 @@ def open_or_create_device_store(
     Args:
         folder: The store's folder.
         participants: Original id of each user, in the order of `ratings`.
-        ratings: What each device holds from now on.
+        ratings: What each device holds from now on to learn from.
+        held_out: What each device holds out from now on, of the same users; None: what it holds out already.
         keys: Source of the keys and salts of new devices.
         salts: Source of the salts of changed ratings; another one at each state of the ledger.
     """
     known = _known(folder)
     users = [user for user, participant in enumerate(participants) if participant not in known]
     new = [
-        (participants[user], _new_device(keys, slot, ratings.user_bytes(user)))
+        (participants[user], _new_device(keys, slot, ratings.user_bytes(user), _held_out(held_out, user)))
         for slot, user in enumerate(users, len(known))
     ]
     if not DeviceStore.exists(folder):
@@ -90,17 +128,23 @@ def open_or_create_device_store(
             for user, participant in enumerate(participants)
             if (device := known.get(participant)) is not None
             and not device.is_erased
-            and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
+            and (changed := _changed(devices, device, ratings.user_bytes(user), _held_out(held_out, user), salts))
         ]
     )
     return devices
 
 
-def _new_device(keys: Randomness, slot: int, ratings: bytes) -> DeviceData:
+def _held_out(ratings: Ratings | None, user: int) -> bytes | None:
+    return None if ratings is None else ratings.user_bytes(user)
+
+
+def _new_device(keys: Randomness, slot: int, ratings: bytes, held_out: bytes | None) -> DeviceData:
     return DeviceData(
-        signing_seed=keys.secret("participant key", slot),
+        person_seed=keys.secret("participant key", slot),
+        device_seed=keys.secret("device key", slot),
         dataset_salt=keys.secret("dataset salt", slot),
         ratings=ratings,
+        held_out=held_out or EMPTY_RATINGS,
     )
 
 
@@ -111,11 +155,17 @@ def _known(folder: Path) -> dict[str, Device]:
         return {device.user_id: device for device in devices.devices()}
 
 
-def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
-    """Return what a device keeps when its ratings become others; None where they are the same."""
-    data = devices.data_of(device.slot)
+def _changed(
+    devices: DeviceStore, device: Device, ratings: bytes, held_out: bytes | None, salts: Randomness
+) -> DeviceData | None:
+    """Return what a device keeps when its ratings become others; None where they are the same.
+
+    Other held-out ratings change no commitment: the ledger must not show them.
+    """
+    before = devices.data_of(device.slot)
+    data = before if held_out is None else msgspec.structs.replace(before, held_out=held_out)
     if data.ratings == ratings:
-        return None
+        return None if data == before else data
     salt = salts.secret("dataset salt", device.slot)
     return msgspec.structs.replace(data, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
@@ -123,26 +173,31 @@ def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Random
 def enrol_participants(registrar: Registrar, devices: DeviceStore) -> None:
     """Assign a number on the ledger to every device that has none."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
-    keys = [SigningKey.from_seed(devices.data_of(slot).signing_seed).public for slot in waiting]
-    numbers = enrol(registrar, keys, "participant")
+    candidates = [
+        Candidate(
+            key=devices.signing_key(slot, "person").public,
+            device_key=devices.signing_key(slot, "device").public,
+            role="participant",
+            custody="host",
+        )
+        for slot in waiting
+    ]
+    numbers = enrol(registrar, candidates)
     devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
 
 
-def enrol(registrar: Registrar, keys: Sequence[bytes], role: EnrolledRole) -> list[int]:
-    """Enrol the keys that are not yet on the ledger, and give everybody's number."""
+def enrol(registrar: Registrar, candidates: Sequence[Candidate]) -> list[int]:
+    """Enrol those whose keys are not yet on the ledger, and return everybody's number."""
     ledger, state = registrar.ledger, registrar.ledger.state
-    missing = [key for key in keys if state.number_of(key) is None]
+    missing = [candidate for candidate in candidates if state.number_of(candidate.key) is None]
     number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
     with measure("sign"):
         entries = [
-            sign(
-                Enrol(origin=ledger.origin, author=FOUNDER, seq=seq + i, number=number + i, key=Digest(key), role=role),
-                registrar.founder,
-            )
-            for i, key in enumerate(missing)
+            sign(candidate.record(ledger.origin, seq + i, number + i), registrar.founder)
+            for i, candidate in enumerate(missing)
         ]
     registrar.append(entries)
-    numbers = [ledger.state.number_of(key) for key in keys]
+    numbers = [ledger.state.number_of(candidate.key) for candidate in candidates]
     return [n for n in numbers if n is not None]
 
 
@@ -163,7 +218,7 @@ def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:
 
         data, number = devices.data_of(device.slot), device.number
         commitment = salted_commitment(data.dataset_salt, data.ratings)
-        if number is None or not ledger.state.principals[number].is_active or recorded.get(number) == commitment:
+        if number is None or not ledger.state.principals[number].can_answer or recorded.get(number) == commitment:
             continue
         last = ledger.state.principals[number].sequence
         if data.dataset_seq <= last:
@@ -172,7 +227,7 @@ def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:
             renewed.append((device.slot, data))
         record = DatasetRecord(origin=ledger.origin, author=number, seq=data.dataset_seq, commitment=commitment)
         with measure("sign"):
-            signed.append(sign(record, SigningKey.from_seed(data.signing_seed)))
+            signed.append(sign(record, SigningKey.from_seed(data.device_seed)))
 
     devices.replace_data(renewed)
     registrar.append(signed)

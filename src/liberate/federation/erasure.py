@@ -170,7 +170,7 @@ def answer_request(devices: DeviceStore, device: Device, request: Entry, request
         raise FederationError("a request for erasure was wanted")
     verify_signature(requester, signed_bytes(request.body), request.signature)
 
-    key = devices.signing_key(device.slot)
+    key = devices.signing_key(device.slot, "person")
     copies = devices.sharing_rows(ReceivedCopy, device.slot)
     devices.delete_sharing_rows([(slot, row) for slot, row, copy in copies if copy.sender == record.author])
 

@@ -1,4 +1,4 @@
-"""A participant's key is rotated, revoked or recovered: kept, then appended, then taken into use.
+"""A participant's keys are rotated, revoked or recovered, each alone: kept, then appended, then taken into use.
 
     prepare -> append -> settle
 
@@ -19,6 +19,7 @@ from liberate.federation.acts import ActProver
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_record, new_key, sign
+from liberate.ledger.format.parts import KeyName
 from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
 
@@ -37,11 +38,13 @@ class KeyChange:
     Attributes:
         act: What it is.
         number: Whose key.
+        which: Which key.
         position: Position of its entry.
     """
 
     act: KeyChangeKind
     number: int
+    which: KeyName
     position: int
 
 
@@ -52,38 +55,41 @@ def kind_of_key_change(record: KeyRecord) -> KeyChangeKind:
     return "rotation" if record.author == record.number else "recovery"
 
 
-def rotate_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes) -> KeyChange:
-    """Replace a participant's key, signed by the present one.
+def rotate_key(ledger: Ledger, devices: DeviceStore, device: Device, which: KeyName, seed: bytes) -> KeyChange:
+    """Replace one of a participant's keys, signed with the person's present one.
 
     Args:
         ledger: The ledger, owned by this process; nothing is under way on the devices.
         devices: The store that holds the device.
         device: The participant's.
+        which: Which key.
         seed: Of the next key, 32 bytes.
 
     Raises:
-        FederationError: An answer signed with the present key waits to be sent again, or the ledger refuses.
+        FederationError: An answer signed before waits to be sent again, or the ledger refuses.
     """
     number = device.enrolled_number
     if device.is_awaited(ledger.state.open_round):
         raise FederationError(
-            f"participant {number} has answered round {device.last_round} with the present key, and the ledger has not"
-            " got the answer yet",
+            f"participant {number} has answered round {device.last_round}, and the ledger has not got the answer yet",
             hint="run `liberate train` again to finish the round, then retry",
         )
-    return _change(ledger, devices, device, _own_key(devices, device), author=number, seed=seed)
+    return _change(ledger, devices, device, which, _own_key(devices, device), author=number, seed=seed)
 
 
-def revoke_key(ledger: Ledger, devices: DeviceStore, device: Device) -> KeyChange:
-    """Take the force of a participant's key away, signed by the key itself; an answer not yet recorded is lost.
+def revoke_key(ledger: Ledger, devices: DeviceStore, device: Device, which: KeyName) -> KeyChange:
+    """Take the force of one of a participant's keys away, signed with the person's; an answer not yet recorded is lost.
 
     Raises:
         FederationError: The ledger refuses.
     """
-    return _change(ledger, devices, device, _own_key(devices, device), author=device.enrolled_number, seed=None)
+    author = device.enrolled_number
+    return _change(ledger, devices, device, which, _own_key(devices, device), author=author, seed=None)
 
 
-def recover_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: bytes, founder: SigningKey) -> KeyChange:
+def recover_key(
+    ledger: Ledger, devices: DeviceStore, device: Device, which: KeyName, seed: bytes, founder: SigningKey
+) -> KeyChange:
     """Replace a participant's lost or revoked key with another one, signed by the founder.
 
     Number, accounts and history stay; an answer not yet recorded is lost.
@@ -91,7 +97,7 @@ def recover_key(ledger: Ledger, devices: DeviceStore, device: Device, seed: byte
     Raises:
         FederationError: The ledger refuses.
     """
-    return _change(ledger, devices, device, founder, author=FOUNDER, seed=seed)
+    return _change(ledger, devices, device, which, founder, author=FOUNDER, seed=seed)
 
 
 def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
@@ -111,14 +117,22 @@ def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
 
 
 def _change(
-    ledger: Ledger, devices: DeviceStore, device: Device, signer: SigningKey, *, author: int, seed: bytes | None
+    ledger: Ledger,
+    devices: DeviceStore,
+    device: Device,
+    which: KeyName,
+    signer: SigningKey,
+    *,
+    author: int,
+    seed: bytes | None,
 ) -> KeyChange:
     number, origin = device.enrolled_number, ledger.origin
     used = ledger.state.principals[author].sequence
     seq = 1 + (max(used, device.last_seq) if author == number else used)
-    key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number)
-    record = KeyRecord(origin=origin, author=author, seq=seq, number=number, key=key)
-    pending = PendingKeyChange(entry=sign(record, signer), signing_seed=seed)
+    key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number, which)
+    record = KeyRecord(origin=origin, author=author, seq=seq, number=number, which=which, key=key, approvals=())
+
+    pending = PendingKeyChange(entry=sign(record, signer), which=which, seed=seed)
     devices.put_key_change(device.slot, pending, seq=seq if author == number else device.last_seq)
     outcome = _finish(ledger, devices, device.slot, pending)
     if isinstance(outcome, RefusedEntry):
@@ -137,9 +151,10 @@ def _finish(ledger: Ledger, devices: DeviceStore, slot: int, pending: PendingKey
         devices.drop_key_change(slot)
         return outcome
     (act,) = ActProver.at(ledger, devices).prove([outcome])
-    devices.complete_key_change(slot, pending, seq=ledger.state.principals[record.number].sequence, act=act)
-    return KeyChange(act=kind_of_key_change(record), number=record.number, position=outcome)
+    seq = ledger.state.principals[record.number].sequence
+    devices.complete_key_change(slot, pending, seq=seq, act=act)
+    return KeyChange(act=kind_of_key_change(record), number=record.number, which=record.which, position=outcome)
 
 
 def _own_key(devices: DeviceStore, device: Device) -> SigningKey:
-    return SigningKey.from_seed(devices.data_of(device.slot).signing_seed)
+    return devices.signing_key(device.slot, "person")

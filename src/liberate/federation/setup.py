@@ -13,6 +13,7 @@ from liberate.data.ratings import Ratings
 from liberate.errors import LedgerError
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
+    Candidate,
     Registrar,
     commit_ratings,
     enrol,
@@ -38,7 +39,8 @@ class RunParticipation:
     Attributes:
         run: Number of the run: the ledger's last one, or the next.
         user_ids: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
-        ratings: What their devices hold from now on.
+        ratings: What their devices hold from now on to learn from.
+        held_out: What their devices hold out from now on; None: what they hold out already.
         cohort: Which of the users take part, as indices; None: all.
         terms: What they agree to.
     """
@@ -46,6 +48,7 @@ class RunParticipation:
     run: int
     user_ids: Sequence[str]
     ratings: Ratings
+    held_out: Ratings | None = None
     cohort: Sequence[int] | None = None
     terms: ParticipationTerms
 
@@ -147,6 +150,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
         access.folder / "devices",
         participation.user_ids,
         participation.ratings,
+        participation.held_out,
         access.source.randomness(),
         access.randomness_at(ledger),
     )
@@ -154,7 +158,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
 
 def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey) -> EntryWriter:
     """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer."""
-    (number,) = enrol(registrar, [coordinator_key.public], "coordinator")
+    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
     enrol_participants(registrar, devices)
     commit_ratings(registrar, devices)
     return EntryWriter(registrar.ledger, coordinator_key, number)
@@ -236,4 +240,4 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
         )
 
     numbers = sorted(device.number for device in taking_part if device.number is not None)
-    return tuple(number for number in numbers if ledger.state.principals[number].is_active)
+    return tuple(number for number in numbers if ledger.state.principals[number].can_answer)

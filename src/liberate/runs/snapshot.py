@@ -93,7 +93,7 @@ def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
                 "epsilon": [max((owner.epsilon_nano for owner in owners), default=0) for owners in accounts],
                 "rho": [max((owner.rho_nano for owner in owners), default=0) for owners in accounts],
             },
-            is_active=[principal is None or principal.is_active for principal in principals],
+            is_active=[principal is None or principal.can_answer for principal in principals],
             erased=erased_users(devices, dataset),
             has_copies=any(state.principals[recipient].role == "coordinator" for recipient in received),
             stored=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),

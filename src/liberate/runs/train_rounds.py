@@ -187,7 +187,7 @@ class TrainingSession:
             cohort = len(tuple(numbers_in(current.record.cohort)))
         else:
             principals = self.ledger.state.principals
-            cohort = sum(principals[number].is_active for number in self.federation.cohort)
+            cohort = sum(principals[number].can_answer for number in self.federation.cohort)
             part = self.plan.settings.federation.min_participation
             honest = counted_noise(self.ledger.state.terms, cohort, part)
         rows, width, tail = method.statistic.shape

@@ -52,7 +52,7 @@ def read_entries(run: Run, *, kind: str | None, author: str | None, limit: int) 
                 ListedEntry(
                     position=position,
                     record=record,
-                    key_id=key_id(ledger.state.key_at(record.author, position)),
+                    key_id=key_id(ledger.state.author_key(record, position)),
                     user_id=user_ids.get(record.author),
                 )
             )

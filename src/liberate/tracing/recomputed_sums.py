@@ -134,7 +134,7 @@ def _check_keys(
     if number not in masking.participants:
         raise FederationError(f"participant {number} is not in the cohort")
     state = ledger.state
-    for key in {state.key_at(number, position) for position in (closed.position, closed.model_position)}:
+    for key in {state.key_at(number, position, "device") for position in (closed.position, closed.model_position)}:
         with suppress(InvalidRecord):
             verify_keys(keys, key, state.origin, masking.hash, number)
             return

@@ -293,7 +293,7 @@ def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
         ledger, devices = scene.federation.ledger, scene.federation.devices
         device = devices.find(number=FIRST + 4)
         assert device is not None
-        rotate_key(ledger, devices, device, b"r" * 32)
+        rotate_key(ledger, devices, device, "device", b"r" * 32)
     with stage(tmp_path / "a", MASKED) as scene:
         masked = scene.learn(1)
     with stage(tmp_path / "b", PLAIN) as scene:

@@ -175,7 +175,7 @@ def test_a_coordinator_cannot_put_its_own_keys_in(party: Party) -> None:
 def test_a_coordinator_cannot_say_whose_key_is_whose(party: Party) -> None:
     party.advertise()
     request, _ = party.share_request(ALICE)
-    false = Principal(key=COORDINATOR.public, role="participant").encode()
+    false = Principal(key=COORDINATOR.public, device_key=COORDINATOR.public, role="participant").encode()
     carol = next(neighbour for neighbour in request.neighbours if neighbour.number == CAROL)
 
     lies: tuple[dict[str, object], ...] = (

@@ -117,7 +117,7 @@ def test_copy_goes_from_one_device_to_another_and_nowhere_else(folder: Path) -> 
             assert received.copy not in data
         with pytest.raises(FederationError, match="not those of a share"):
             takes(federation, 2, sealed_copy)
-        stranger = SigningKey.from_seed(federation.devices.data_of(person(federation, 2).slot).signing_seed)
+        stranger = SigningKey.from_seed(federation.devices.data_of(person(federation, 2).slot).person_seed)
         with pytest.raises(SealBroken):
             open_copy(sealed_copy, stranger, to, N_ITEMS)
     assert verify_ledger(folder / "ledger").ok
@@ -204,7 +204,7 @@ def _repacked(federation: FederationSession, sealed_copy: SealedCopy, **changes:
     """The sealed_copy with other contents, sealed anew as anybody can."""
     from liberate.crypto.sealing import open_with, seal_to
 
-    key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).signing_seed)
+    key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).person_seed)
     contents = msgspec.msgpack.decode(open_with(key, sealed_copy.sealed), type=CopyPayload)
     changed = msgspec.msgpack.encode(msgspec.structs.replace(contents, **changes))
     return msgspec.structs.replace(sealed_copy, sealed=seal_to(key.public, changed))
@@ -418,7 +418,7 @@ def test_sealed_copy_is_for_the_recipient_that_the_share_names(folder: Path) -> 
     with standing(folder) as federation:
         to = number(federation, 1)
         sealed_copy = gives(federation, 0, consents(federation, 0, to), to)
-        key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).signing_seed)
+        key = SigningKey.from_seed(federation.devices.data_of(person(federation, 1).slot).person_seed)
 
         assert isinstance(open_copy(sealed_copy, key, to, N_ITEMS).share, Share)
         with pytest.raises(FederationError, match="not those of a share"):

@@ -23,7 +23,10 @@ PEOPLE = ["anna", "bert", "cleo"]
 
 
 def holding(slot: int) -> DeviceData:
-    return DeviceData(signing_seed=bytes([slot] * 32), dataset_salt=bytes(32), ratings=f"ratings of {slot}".encode())
+    seed = bytes([slot] * 32)
+    return DeviceData(
+        person_seed=seed, device_seed=seed[::-1], dataset_salt=bytes(32), ratings=f"ratings of {slot}".encode()
+    )
 
 
 def outgoing(tag: str) -> OutboxMessage:
@@ -170,7 +173,7 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tm
     devices.record_agreement(1, [0, 1], cost=(5, 0), limits=(100, 100))
     devices.put_answers(1, [(0, 2, outgoing("first")), (1, 2, outgoing("second"))], note="one")
     devices.put_secagg_states(1, [(1, SecAggState(round_hash=bytes(32), secret=bytes(32)))])
-    devices.put_key_change(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
+    devices.put_key_change(1, PendingKeyChange(entry=b"", which="person", seed=None), seq=3)
     key = (folder / "subjects.keys").read_bytes()[32:64]
 
     for _ in range(2):
@@ -195,7 +198,7 @@ def test_erased_device_keeps_its_names_and_nothing_else(devices: DeviceStore, tm
 
 
 def test_erasure_that_was_broken_off_is_one_all_the_same(devices: DeviceStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices.put_key_change(1, PendingKeyChange(entry=b"", signing_seed=None), seq=3)
+    devices.put_key_change(1, PendingKeyChange(entry=b"", which="person", seed=None), seq=3)
     with monkeypatch.context() as patched:
         crash_at(patched, [(DeviceStore, "_transaction")], 1, before=True)
         with pytest.raises(Crash):
@@ -229,7 +232,7 @@ def test_nothing_is_kept_any_more_for_who_was_erased(devices: DeviceStore) -> No
     with pytest.raises(FederationError, match="was erased"):
         devices.put_request(0, WithdrawalRequest(consent=None))
     with pytest.raises(FederationError, match="was erased"):
-        devices.put_key_change(0, PendingKeyChange(entry=b"", signing_seed=bytes(32)), seq=1)
+        devices.put_key_change(0, PendingKeyChange(entry=b"", which="person", seed=bytes(32)), seq=1)
 
     devices.put_request(1, WithdrawalRequest(consent=None))
     assert [waiting.slot for waiting in devices.requests()] == [1]

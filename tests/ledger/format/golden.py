@@ -34,6 +34,7 @@ from tests.ledger.world import (
     ORIGIN,
     World,
     create,
+    device_key,
     digest,
     genesis,
     key,
@@ -103,7 +104,7 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
     world = World(ledger)
     change = msgspec.structs.replace
     good = world.dataset(3)
-    data = sign(good, key(3))
+    data = sign(good, device_key(3))
     rotation, recovery = world.new_key(3), world.new_key(3, by=FOUNDER)
     records: list[tuple[str, Record]] = [
         ("replayed from another ledger", change(good, origin="example.org/other")),
@@ -129,10 +130,11 @@ def _bad_entries(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a survivor set of a round that is closed", _survivors(world)),
     ]
     for description, record in records:
-        yield description, sign(record, key(record.author) if record.author > 6 else world.key(record.author))
-    yield "a key rotated away", sign(world.dataset(5), key(5))
+        yield description, world.sign(record)
+    yield "a device's key rotated away", sign(world.dataset(4), device_key(4))
+    yield "a data set by the person's key", sign(good, key(3))
     yield "a rotation signed by the new key", sign(rotation, next_key(key(3)))
-    yield "another's signature", sign(good, key(4))
+    yield "another's signature", sign(good, device_key(4))
     yield "a block that ends no batch", sign(world.block(), key(1))
     yield "no entry", b"entry"
     for description, old, new in (
@@ -174,7 +176,7 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a pool of a round that is closed", _pool(world)),
     ]
     for description, record in records:
-        yield description, sign(record, key(record.author))
+        yield description, world.sign(record)
 
 
 def _pool(world: World) -> Record:

@@ -88,10 +88,11 @@ def test_each_rule_is_read_in_the_same_way(
     auditors: bool, reason: str, prepare: Callable[[World], World], make: Make
 ) -> None:
     recorder = Recorder()
-    record = make(prepare(bare_world(recorder, auditors=auditors)))
+    world = prepare(bare_world(recorder, auditors=auditors))
+    record = make(world)
     ledger = follow(data for _, data in recorder.history)
 
-    assert their_answer(ledger, sign(record, key(record.author))) == reason
+    assert their_answer(ledger, world.sign(record)) == reason
 
 
 @pytest.mark.parametrize(("reason", "name", "record"), BAD_GENESES)

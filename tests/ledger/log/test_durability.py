@@ -25,11 +25,13 @@ from liberate.ledger.verification.verify import verify_ledger
 from liberate.randomness import SimulatedClock
 from tests.ledger.log.test_sqlite import WRITER
 from tests.ledger.rules.test_transition import snapshot
-from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, digest, key, reopen, write_history
+from tests.ledger.world import LOG_KEY, LOG_VKEY, ORIGIN, World, create, device_key, digest, reopen, write_history
 
 
 def dataset(author: int, seq: int) -> bytes:
-    return sign(DatasetRecord(origin=ORIGIN, author=author, seq=seq, commitment=digest((author, seq))), key(author))
+    return sign(
+        DatasetRecord(origin=ORIGIN, author=author, seq=seq, commitment=digest((author, seq))), device_key(author)
+    )
 
 
 # --- many writers and readers ----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tests.ledger.world import (
     PARTICIPANTS,
     World,
     create,
+    device_key,
     genesis,
     key,
     reopen,
@@ -321,7 +322,7 @@ def test_large_batches_are_verified_on_two_threads_with_the_same_outcome(tmp_pat
     world = World(ledger)
     n = 200
     world.add(*(world.enrol(2 + i, "participant", seq=2 + i) for i in range(n)))
-    entries = [sign(world.dataset(2 + i), key(2 + i if i % 7 else 0)) for i in range(n)]
+    entries = [sign(world.dataset(2 + i), device_key(2 + i if i % 7 else 0)) for i in range(n)]
 
     results = ledger.append(entries)
 

@@ -15,7 +15,7 @@ from liberate.crypto.signing import SigningKey, verify_signature
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign, signed_bytes
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.parts import EnrolmentPolicy, NewKey
+from liberate.ledger.format.parts import EnrolmentPolicy, KeyName, NewKey
 from liberate.ledger.format.records import KeyRecord, Record
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
@@ -32,12 +32,14 @@ from tests.ledger.world import (
     World,
     bare_world,
     create,
+    device_key,
     genesis,
     key,
     next_key,
     reopen,
 )
 
+KEY_NAMES: tuple[KeyName, ...] = ("person", "device")
 SMALL_ORDER = NewKey(public=b"\x01" + bytes(31), possession=bytes(64))
 
 
@@ -45,7 +47,7 @@ def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
     """Why a record is refused; by the present key of its author unless another one signs."""
     before = [principal.encode() for principal in world.state.principals]
 
-    [outcome] = world.target.append([sign(record, by or world.key(record.author))])
+    [outcome] = world.target.append([sign(record, by or world.signer(record))])
 
     assert isinstance(outcome, RefusedEntry)
     assert [principal.encode() for principal in world.state.principals] == before
@@ -69,8 +71,8 @@ def test_after_a_rotation_the_new_key_signs_and_the_old_one_does_not() -> None:
     world = bare_world()
     world.add(world.new_key(3))
 
-    assert refused(world, world.dataset(3), by=key(3)) == "bad_signature"
-    world.add(world.dataset(3))
+    assert refused(world, world.consent(3, 4), by=key(3)) == "bad_signature"
+    world.add(world.consent(3, 4))
     assert world.state.principals[3].key == next_key(key(3)).public
 
 
@@ -163,13 +165,13 @@ def test_a_revoked_author_writes_nothing_until_it_is_recovered(by: int) -> None:
     world.add(world.round())
     world.add(world.revocation(3, by=by))
 
-    assert world.state.principals[3].encode()[33] == 1
-    for record in (world.dataset(3), world.update(3), world.new_key(3), world.revocation(3)):
+    assert world.state.principals[3].encode()[65] == 1
+    for record in (world.consent(3, 4), world.update(3), world.new_key(3), world.revocation(3)):
         assert refused(world, record) == "revoked_author"
     assert refused(world, world.revocation(3, by=FOUNDER)) == "already_revoked"
     world.add(world.new_key(3, by=FOUNDER))
-    assert world.state.principals[3].encode()[33] == 0
-    assert refused(world, world.dataset(3), by=key(3)) == "bad_signature"
+    assert world.state.principals[3].encode()[65] == 0
+    assert refused(world, world.consent(3, 4), by=key(3)) == "bad_signature"
     world.add(world.update(3))
 
 
@@ -241,11 +243,11 @@ def rotating_batch(world: World) -> list[bytes]:
     """Entries around a rotation: the old key's, the rotation, the new key's, and the old key's too late."""
     seq, old, new = world.seq(3), key(3), next_key(key(3))
     records: list[tuple[Record, SigningKey]] = [
-        (world.dataset(3), old),
+        (world.consent(3, 4), old),
         (world.new_key(3, seq=seq + 1), old),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 2), new),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 3), old),
-        (msgspec.structs.replace(world.dataset(3), seq=seq + 4), new),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 2), new),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 3), old),
+        (msgspec.structs.replace(world.consent(3, 4), seq=seq + 4), new),
     ]
     return [sign(record, by) for record, by in records]
 
@@ -276,7 +278,7 @@ def rotate_often(ledger: SqliteLedger) -> World:
     world = World(ledger).populate()
     for number in (3, 4, 3, FOUNDER):
         world.add(world.new_key(number))
-        world.add(world.dataset(5))
+        world.add(world.consent(5, 3))
     world.add(world.revocation(4))
     world.add(world.new_key(4, by=FOUNDER))
     world.add(world.revocation(5))
@@ -304,7 +306,7 @@ def test_each_entry_is_signed_with_the_key_of_its_position(tmp_path: Path) -> No
 
     for position, data in ledger.entries():
         entry = decode_entry(data)
-        public = ledger.state.key_at(entry.record.author, position)
+        public = ledger.state.author_key(entry.record, position)
         verify_signature(public, signed_bytes(entry.body), entry.signature)
     ledger.close()
     assert verify_ledger(tmp_path, key=LOG_VKEY).ok
@@ -324,7 +326,10 @@ def test_any_order_of_acts_ends_as_a_plain_model_says(steps: list[tuple[tuple[st
         by = FOUNDER if by_founder or act == "recover" else number
         match act:
             case "write":
-                by, record = number, world.dataset(number) if number != COORDINATOR else world.new_key(LOG, by=number)
+                by, record = (
+                    number,
+                    world.consent(number, 5) if number != COORDINATOR else world.new_key(LOG, by=number),
+                )
                 follows = not revoked.get(number) and number != COORDINATOR
             case "revoke":
                 record, follows = world.revocation(number, by=by), not revoked.get(number)
@@ -358,3 +363,139 @@ def test_blocks_leave_the_state_tree_as_it_is(tmp_path: Path) -> None:
         assert ledger.positions(about=LOG) == [0]
     with closing(SqliteLedger.open(tmp_path)) as reader:
         assert reader.state.root() == getattr(last, "state_root", None)
+
+
+# --- two keys --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stolen_device_key_cannot_withdraw_or_share_or_take_the_person_over() -> None:
+    world = bare_world()
+    world.add(world.consent(3, 4))
+    world.add(world.consent(4, 3))
+    world.add(world.share(4, 3))
+    thief = device_key(3)
+
+    decisions: list[Record] = [
+        world.consent(3, 5),
+        world.share(3, 4),
+        world.receipt(3, 4),
+        world.withdrawal(3, world.consents(3)[0]),
+        world.withdrawal(3),
+        *(
+            record
+            for which in KEY_NAMES
+            for record in (world.new_key(3, which=which), world.revocation(3, which=which))
+        ),
+    ]
+    assert [refused(world, record, by=thief) for record in decisions] == ["bad_signature"] * len(decisions)
+
+    world.add(world.withdrawal(3))
+    assert refused(world, world.erasure(3), by=thief) == "bad_signature"
+
+
+def test_a_persons_key_answers_no_round() -> None:
+    world = bare_world()
+    world.add(world.round())
+
+    for record in (world.update(3), world.dataset(3)):
+        assert refused(world, record, by=key(3)) == "bad_signature"
+    world.add(world.update(3), msgspec.structs.replace(world.dataset(3), seq=world.seq(3) + 1))
+
+
+def test_a_lost_device_key_is_replaced_by_its_person() -> None:
+    world = bare_world()
+    world.add(world.revocation(3, which="device"))
+    world.add(world.round())
+
+    assert world.state.principals[3].encode()[65] == 8
+    for record in (world.update(3), world.dataset(3)):
+        assert refused(world, record) == "revoked_device"
+    assert refused(world, world.revocation(3, which="device")) == "already_revoked"
+    world.add(world.new_key(3, which="device"))
+    assert refused(world, world.update(3), by=device_key(3)) == "bad_signature"
+    world.add(world.update(3))
+
+
+def test_a_person_without_a_device_still_decides() -> None:
+    world = bare_world()
+    world.add(world.revocation(3, which="device"))
+
+    assert refused(world, msgspec.structs.replace(world.round(), cohort=to_ranges([3, 4]))) == "wrong_cohort"
+    world.add(world.round())
+    assert refused(world, world.update(HOST)) == "not_in_cohort"
+    world.add(world.consent(3, 4))
+    world.add(world.share(3, 4))
+    world.add(world.consent(5, 3))
+    world.add(world.withdrawal(3))
+    world.add(world.erasure(3))
+
+
+def test_a_device_does_nothing_while_its_persons_key_is_revoked() -> None:
+    world = bare_world()
+    world.add(world.round())
+    world.add(world.revocation(3))
+
+    for record in (world.update(3), world.dataset(3), world.new_key(3, which="device")):
+        assert refused(world, record) == "revoked_author"
+
+
+@pytest.mark.parametrize("by", [3, FOUNDER])
+@pytest.mark.parametrize("which", KEY_NAMES)
+def test_either_key_rotates_alone(which: KeyName, by: int) -> None:
+    world = bare_world()
+    before = {name: world.state.principals[3].key_named(name) for name in KEY_NAMES}
+    world.add(world.new_key(3, which=which, by=by))
+
+    after = {name: world.state.principals[3].key_named(name) for name in KEY_NAMES}
+    assert [name for name in KEY_NAMES if after[name] != before[name]] == [which]
+    world.add(world.consent(3, 4))
+    world.add(world.dataset(3))
+
+
+def test_a_key_meant_for_the_device_does_not_become_the_persons() -> None:
+    world = bare_world()
+    for_device = new_key(key(9), ORIGIN, 3, "device")
+
+    assert refused(world, naming(world, 3, for_device)) == "not_possessed"
+    world.add(change(world.new_key(3, which="device"), key=for_device))
+
+
+@pytest.mark.parametrize("which", KEY_NAMES)
+def test_neither_key_is_used_twice(which: KeyName) -> None:
+    world = bare_world()
+    world.add(world.new_key(4, which="device"))
+
+    for used in (key(3), device_key(3), key(5), device_key(5), device_key(4)):
+        assert refused(world, change(world.new_key(3, which=which), key=new_key(used, ORIGIN, 3, which))) == "key_used"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"device_key": None}, "wrong_device_key"),
+        ({"device_key": key(7).public}, "wrong_device_key"),
+        ({"device_key": device_key(3).public}, "key_used"),
+        ({"device_key": bytes(32)}, "bad_key"),
+        ({"role": "host"}, "wrong_device_key"),
+        ({"role": "host", "device_key": None, "custody": "host"}, "wrong_custody"),
+    ],
+)
+def test_a_participant_has_two_keys_and_everybody_else_one(changes: dict[str, object], reason: str) -> None:
+    world = bare_world()
+
+    assert refused(world, msgspec.structs.replace(world.enrol(7, "participant"), **changes)) == reason
+
+
+def test_only_a_participant_has_a_device() -> None:
+    world = bare_world()
+
+    assert refused(world, world.revocation(HOST, which="device")) == "wrong_device_key"
+    assert refused(world, change(world.new_key(HOST), which="device")) == "wrong_device_key"
+
+
+def test_the_ledger_says_that_a_host_holds_somebodys_keys() -> None:
+    world = bare_world()
+    world.add(msgspec.structs.replace(world.enrol(7, "participant"), custody="host"))
+
+    assert [world.state.principals[number].custody for number in (3, 7)] == ["own", "host"]
+    assert world.state.principals[7].encode()[65] == 16

@@ -15,7 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.errors import RefusedEntry
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import sign
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Record
 from liberate.ledger.format.sharing_records import Receipt, UsedCopy
@@ -28,7 +27,7 @@ from liberate.ledger.trace.participant import trace_participant, trace_received
 from liberate.ledger.trace.prover import ProvedEntry
 from liberate.ledger.verification.verify import verify_ledger
 from tests.ledger.rules.test_transition import change
-from tests.ledger.world import COORDINATOR, LOG_VKEY, ORIGIN, World, create, digest, key
+from tests.ledger.world import COORDINATOR, LOG_VKEY, ORIGIN, World, create, digest
 
 PEOPLE = (3, 4, 5, 6, 7)
 LIMIT, SPEND, ROUNDS = 10, 2, 3
@@ -101,7 +100,7 @@ class Acts(RuleBasedStateMachine):
 
     def offer(self, record: Record, is_expected: bool) -> tuple[int, Digest] | None:
         """Offer a record; give position and leaf hash if it is accepted."""
-        data = sign(record, key(record.author))
+        data = self.world.sign(record)
         (result,) = self.ledger.append([data])
         assert isinstance(result, int) == is_expected, (record, result)
         return None if isinstance(result, RefusedEntry) else (result, leaf_hash(data))

@@ -36,6 +36,7 @@ from tests.ledger.world import (
     BareRules,
     World,
     bare_world,
+    device_key,
     digest,
     genesis,
     key,
@@ -81,7 +82,7 @@ def named(current: OpenRound) -> tuple[set[int], int, int]:
 
 def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
     """Why a record is refused."""
-    return reason_for(world, sign(record, by or key(record.author)))
+    return reason_for(world, sign(record, by or world.signer(record)))
 
 
 # --- a case for each way to be refused: how the world got there, and the record that does not follow ---------------
@@ -441,9 +442,9 @@ def test_a_signature_by_another_key_is_refused(make: Make) -> None:
 
 def test_a_signature_made_for_another_record_is_refused() -> None:
     world = bare_world()
-    signature = sign(change(world.dataset(3), seq=5), key(3))[:64]
+    signature = sign(change(world.dataset(3), seq=5), device_key(3))[:64]
 
-    assert reason_for(world, signature + sign(world.dataset(3), key(3))[64:]) == "bad_signature"
+    assert reason_for(world, signature + sign(world.dataset(3), device_key(3))[64:]) == "bad_signature"
 
 
 def test_noise_on_the_sum_is_for_simulations() -> None:
@@ -547,7 +548,7 @@ def test_a_position_that_is_not_the_next_is_a_mistake() -> None:
     world = bare_world()
 
     with pytest.raises(ValueError, match="next position"):
-        apply_entry(world.state, decode_entry(sign(world.dataset(3), key(3))), 0)
+        apply_entry(world.state, decode_entry(sign(world.dataset(3), device_key(3))), 0)
 
 
 def test_the_genesis_makes_the_first_principals() -> None:
@@ -702,7 +703,7 @@ def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Recor
     for step, record in steps:
         author = record.author % 7
         made_up = change(record, origin=ORIGIN, author=author, seq=world.seq(author) + record.seq % 3)
-        world.target.append([sign(made_up, world.key(author))])
+        world.target.append([world.sign(made_up)])
         if "round" in step or world.state.open_round is None:
             honest: Record = world.round(masked=step == "masked round")
         else:
@@ -712,7 +713,7 @@ def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Recor
                 "model": world.model,
             }
             honest = makers.get(step, world.aborted)()
-        world.target.append([sign(honest, world.key(honest.author))])
+        world.target.append([world.sign(honest)])
 
     assert world.state.root() == root_by_hand(world)
 

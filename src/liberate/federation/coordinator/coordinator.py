@@ -170,7 +170,7 @@ class Coordinator:
 
     def _active(self) -> list[int]:
         principals = enumerate(self._writer.ledger.state.principals)
-        return [number for number, person in principals if person.role == "participant" and person.is_active]
+        return [number for number, person in principals if person.role == "participant" and person.can_answer]
 
     def _solve(self, opened: OpenedRound, collected: CollectedRound) -> Model:
         """Return the model that follows from the sum, or close the round as aborted.

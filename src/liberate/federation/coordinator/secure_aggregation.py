@@ -123,7 +123,7 @@ class SecureAggregation:
         """Whether the participant signed its keys for this round, and a neighbour can agree on a secret with them."""
         state = self._view.ledger.state
         try:
-            verify_keys(keys, state.principals[number].key, state.origin, self._round.hash, number)
+            verify_keys(keys, state.principals[number].device_key, state.origin, self._round.hash, number)
             for key in (keys.mask, keys.seal):
                 secure_aggregation.pair_key(_ANY_SECRET, key, b"")
         except LiberateError:

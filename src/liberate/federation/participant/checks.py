@@ -274,7 +274,7 @@ def check_terms(device: Device, record: Round) -> None:
         Refused: withdrawn, revoked, not_agreed or budget.
     """
     require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
-    require(not device.is_revoked, "revoked", "the key was revoked")
+    require(not device.is_revoked, "revoked", "a key was revoked")
     require(
         device.run == record.run,
         "not_agreed",

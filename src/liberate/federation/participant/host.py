@@ -17,9 +17,8 @@ from liberate.federation.participant.checks import RoundChecker, RoundTask, chec
 from liberate.federation.participant.masking import MaskingClient
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.participant.refusals import Refused, refused_as, require
-from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (
@@ -66,7 +65,7 @@ class Host:
         store = self._store
         devices = store.devices()
         stored = [None if device.is_erased else store.data_of(device.slot) for device in devices]
-        keys = {slot: SigningKey.from_seed(data.signing_seed) for slot, data in enumerate(stored) if data}
+        keys = {slot: SigningKey.from_seed(data.device_seed) for slot, data in enumerate(stored) if data}
         ratings = [data.ratings if data else EMPTY_RATINGS for data in stored]
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}

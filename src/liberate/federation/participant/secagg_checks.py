@@ -51,11 +51,11 @@ def _check_keys(current: MaskedRound, neighbour: Neighbour, n_principals: int, s
     verify_inclusion(leaf_hash(neighbour.leaf), neighbour.number, n_principals, neighbour.proof, state_root)
     principal = Principal.decode(neighbour.leaf)
     require(
-        principal.role == "participant" and principal.is_active,
+        principal.role == "participant" and principal.can_answer,
         "keys",
-        f"principal {neighbour.number} is not an active participant",
+        f"principal {neighbour.number} is not a participant who can answer",
     )
-    verify_keys(neighbour.keys, principal.key, current.record.origin, current.hash, neighbour.number)
+    verify_keys(neighbour.keys, principal.device_key, current.record.origin, current.hash, neighbour.number)
 
 
 def check_survivors(

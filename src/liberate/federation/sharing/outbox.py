@@ -65,9 +65,9 @@ class EntryOutbox:
         return {"origin": self.ledger.origin, "author": number, "seq": self._sequences[device.slot] + 1}
 
     def key(self, device: Device) -> SigningKey:
-        """Return the participant's signing key."""
+        """Return the participant's own signing key."""
         if device.slot not in self._keys:
-            self._keys[device.slot] = SigningKey.from_seed(self.devices.data_of(device.slot).signing_seed)
+            self._keys[device.slot] = self.devices.signing_key(device.slot, "person")
         return self._keys[device.slot]
 
     def sign(self, device: Device, record: Record) -> bytes:

@@ -7,24 +7,43 @@ from dataclasses import dataclass
 import msgspec
 
 from liberate.errors import FederationError
+from liberate.ledger.format.parts import KeyName
 from liberate.ledger.rules.round_state import OpenRound
 from liberate.ledger.rules.state import State
+
+EMPTY_RATINGS = bytes(4)
+"""What a device without ratings stores, in the encoding of `Ratings.user_bytes`."""
 
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     """What one device stores for good.
 
     Attributes:
-        signing_seed: Seed of the Ed25519 key, 32 bytes.
+        person_seed: Seed of the Ed25519 key with which its person decides, 32 bytes.
+        device_seed: Seed of the Ed25519 key of the device itself, for updates, commitments to ratings and mask keys.
         dataset_salt: Opens the dataset commitment, 32 bytes.
         ratings: The participant's ratings, in the encoding of `Ratings.user_bytes`.
+        held_out: Ratings that nothing learns from, likewise. They show their owner how good predictions are, and are
+            neither committed to nor sent.
         dataset_seq: Sequence number with which these ratings are, or will be, committed to.
     """
 
-    signing_seed: bytes
+    person_seed: bytes
+    device_seed: bytes
     dataset_salt: bytes
     ratings: bytes
+    held_out: bytes = EMPTY_RATINGS
     dataset_seq: int = 1
+
+    def seed_of(self, which: KeyName) -> bytes:
+        """Return the seed of one of the two keys."""
+        return self.device_seed if which == "device" else self.person_seed
+
+    def with_seed(self, which: KeyName, seed: bytes) -> DeviceData:
+        """Return the same with another seed of one of the two keys."""
+        if which == "device":
+            return msgspec.structs.replace(self, device_seed=seed)
+        return msgspec.structs.replace(self, person_seed=seed)
 
 
 class AnswerSecrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +109,13 @@ class PendingKeyChange(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entry: The signed `key` entry.
-        signing_seed: Seed of the key that it names, 32 bytes; None: it revokes.
+        which: Which key.
+        seed: Seed of the key that it names, 32 bytes; None: it revokes.
     """
 
     entry: bytes
-    signing_seed: bytes | None
+    which: KeyName
+    seed: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +133,7 @@ class Device:
         run: The run that the participant has agreed to take part in, 0 if none.
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
-        is_revoked: Whether it has signed that its key is revoked, and no other key has replaced it since.
+        is_revoked: Whether it has signed that its key or its person's is revoked, and no other has replaced that since.
         has_withdrawn: Whether it has signed that its participant withdraws from everything: it answers no round any
             more, whatever the ledger shows.
         is_erased: Whether its sealing key was destroyed: only this row is left, so that the same data set does not

@@ -21,6 +21,7 @@ from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
 from liberate.federation.store.sealed_rows import DATABASE_FILE, KEY_FILE, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingTables
 from liberate.files import fsync_path
+from liberate.ledger.format.parts import KeyName
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS device (
@@ -34,7 +35,11 @@ CREATE TABLE IF NOT EXISTS device (
     sealed BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS pending_key (slot INTEGER PRIMARY KEY REFERENCES device, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS revoked (slot INTEGER PRIMARY KEY REFERENCES device) STRICT;
+CREATE TABLE IF NOT EXISTS revoked (
+    slot INTEGER NOT NULL REFERENCES device,
+    key TEXT NOT NULL,
+    PRIMARY KEY (slot, key)
+) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
     run INTEGER NOT NULL,
@@ -130,9 +135,9 @@ class DeviceStore(RoundTables, SharingTables):
         ((sealed,),) = self._rows("SELECT sealed FROM device WHERE slot = ?", (slot,))
         return msgspec.msgpack.decode(self._unseal("device", slot, sealed), type=DeviceData)
 
-    def signing_key(self, slot: int) -> SigningKey:
-        """Return the signing key of a device that was not erased."""
-        return SigningKey.from_seed(self.data_of(slot).signing_seed)
+    def signing_key(self, slot: int, which: KeyName) -> SigningKey:
+        """Return one of the two signing keys on a device that was not erased."""
+        return SigningKey.from_seed(self.data_of(slot).seed_of(which))
 
     def erase(self, slot: int) -> None:
         """Destroy what a device stores: first its sealing key, in place, then its rows. Repeating it changes nothing.
@@ -222,8 +227,8 @@ class DeviceStore(RoundTables, SharingTables):
         sealed = self._seal("key", slot, pending)
         with self._transaction():
             self._execute("INSERT INTO pending_key (slot, sealed) VALUES (?, ?)", (slot, sealed))
-            if pending.signing_seed is None:
-                self._execute("INSERT OR IGNORE INTO revoked (slot) VALUES (?)", (slot,))
+            if pending.seed is None:
+                self._execute("INSERT OR IGNORE INTO revoked (slot, key) VALUES (?, ?)", (slot, pending.which))
             self._advance(slot, seq)
 
     def complete_key_change(
@@ -238,11 +243,11 @@ class DeviceStore(RoundTables, SharingTables):
             act: Where the log proves it, under a checkpoint that continues the one accepted before.
         """
         with self._transaction():
-            if pending.signing_seed is not None:
-                data = msgspec.structs.replace(self.data_of(slot), signing_seed=pending.signing_seed)
+            if pending.seed is not None:
+                data = self.data_of(slot).with_seed(pending.which, pending.seed)
                 sealed = self._seal("device", slot, data)
                 self._execute("UPDATE device SET sealed = ? WHERE slot = ?", (sealed, slot))
-                self._execute("DELETE FROM revoked WHERE slot = ?", (slot,))
+                self._execute("DELETE FROM revoked WHERE slot = ? AND key = ?", (slot, pending.which))
             self._advance(slot, seq)
             self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
             if act is not None:

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from liberate.crypto.canonical_json import Natural, decode, encode
+from liberate.crypto.canonical_json import Bytes32, Natural, decode, encode
 from liberate.crypto.dsse import dsse_pae
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
 from liberate.crypto.note import Checkpoint
@@ -17,14 +17,15 @@ from liberate.crypto.signing import SIGNATURE_BYTES, SigningKey
 from liberate.errors import InvalidRecord, LedgerError, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import includes
-from liberate.ledger.format.parts import NewKey, Origin, RecordBase
-from liberate.ledger.format.records import KINDS, Block, Record
+from liberate.ledger.format.parts import Approval, Custody, EnrollableRole, KeyName, NewKey, Origin, RecordBase
+from liberate.ledger.format.records import KINDS, Block, Enrol, KeyRecord, Record
 from liberate.ledger.format.refusals import refused
 from liberate.ledger.format.sharing_records import PoolRecord
 
 FORMAT_VERSION = 2
 PAYLOAD_TYPE = "application/vnd.liberate.record+json"
 POSSESSION_TYPE = "application/vnd.liberate.possession+json"
+APPROVAL_TYPE = "application/vnd.liberate.approval+json"
 MAX_ENTRY_BYTES = 65_535
 
 RecordT = TypeVar("RecordT", bound=RecordBase)
@@ -35,6 +36,28 @@ class _Possession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     number: Natural
     origin: Origin
+    which: KeyName
+
+
+class _Enrolment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="enrol", tag_field="kind"):
+    """What registrars approve of an `enrol` record."""
+
+    origin: Origin
+    number: Natural
+    key: Bytes32
+    device_key: Bytes32 | None
+    custody: Custody
+    role: EnrollableRole
+
+
+class _KeyStatement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="key", tag_field="kind"):
+    """What registrars approve of a `key` record; the key before makes an approval good for one change."""
+
+    origin: Origin
+    number: Natural
+    which: KeyName
+    before: Bytes32
+    public: Bytes32 | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +91,49 @@ def signed_bytes(body: bytes) -> bytes:
     return dsse_pae(PAYLOAD_TYPE, body)
 
 
-def possession_bytes(origin: str, number: int) -> bytes:
-    """Return what a new key signs to prove possession: for which principal of which ledger it is meant."""
-    return dsse_pae(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin)))
+def possession_bytes(origin: str, number: int, which: KeyName) -> bytes:
+    """Return what a new key signs to prove possession: as which key of which principal of which ledger it is meant."""
+    return dsse_pae(POSSESSION_TYPE, encode(_Possession(number=number, origin=origin, which=which)))
 
 
-def new_key(key: SigningKey, origin: str, number: int) -> NewKey:
+def new_key(key: SigningKey, origin: str, number: int, which: KeyName = "person") -> NewKey:
     """Make a key ready to become a principal's."""
-    return NewKey(public=key.public, possession=key.sign(possession_bytes(origin, number)))
+    return NewKey(public=key.public, possession=key.sign(possession_bytes(origin, number, which)))
+
+
+def enrolment_statement(record: Enrol) -> bytes:
+    """Return what registrars sign to approve an enrolment."""
+    statement = _Enrolment(
+        origin=record.origin,
+        number=record.number,
+        key=record.key,
+        device_key=record.device_key,
+        custody=record.custody,
+        role=record.role,
+    )
+    return dsse_pae(APPROVAL_TYPE, encode(statement))
+
+
+def key_statement(record: KeyRecord, before: bytes) -> bytes:
+    """Return what registrars sign to approve a change of key.
+
+    Args:
+        record: The change.
+        before: The public key that it replaces or revokes.
+    """
+    statement = _KeyStatement(
+        origin=record.origin,
+        number=record.number,
+        which=record.which,
+        before=before,
+        public=None if record.key is None else record.key.public,
+    )
+    return dsse_pae(APPROVAL_TYPE, encode(statement))
+
+
+def approve(statement: bytes, registrar: int, key: SigningKey) -> Approval:
+    """Sign a statement as one of the registrars."""
+    return Approval(registrar=registrar, signature=key.sign(statement))
 
 
 def sign(record: Record, key: SigningKey) -> bytes:

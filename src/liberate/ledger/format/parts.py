@@ -14,10 +14,19 @@ Origin = Annotated[str, Meta(min_length=1, max_length=255)]
 Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 EnrollableRole = Literal["participant", "host", "coordinator", "witness", "auditor"]
 PrincipalRole = Literal["registrar", "log"] | EnrollableRole
+KeyName = Literal["person", "device"]
+"""Which of a participant's two keys is meant; other roles have one, which counts as the person's."""
+Custody = Literal["own", "host"]
+"""Who holds a principal's keys: the principal alone, or a host that acts in its name."""
 
 
 class EnrolmentPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which registrars may enrol a role, and how many of them must sign."""
+    """Which registrars may enrol a role, and how many of them must sign.
+
+    Attributes:
+        registrars: Their numbers, increasing.
+        threshold: How many must sign, the author of an entry and those who approve it; at most all of them.
+    """
 
     registrars: tuple[Natural, ...]
     threshold: Positive
@@ -73,6 +82,18 @@ class MechanismSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: Token
     parameters: dict[Token, Natural]
+
+
+class Approval(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The signature of one more registrar under what another one records.
+
+    Attributes:
+        registrar: Number of the registrar.
+        signature: Over the statement of what is recorded, which names neither author nor sequence.
+    """
+
+    registrar: Natural
+    signature: Signature
 
 
 class NewKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,8 +14,11 @@ from liberate.crypto.canonical_json import Bytes32, Hash, Natural, Positive, Tok
 from liberate.identifiers import Account, Digest, NoisePlacement
 from liberate.ledger.format.number_sets import Range, numbers_in
 from liberate.ledger.format.parts import (
+    Approval,
+    Custody,
     EnrollableRole,
     EnrolmentPolicy,
+    KeyName,
     MechanismSpec,
     NewKey,
     RecordBase,
@@ -82,17 +85,23 @@ class TermsRecord(RecordBase, frozen=True, tag="terms"):
 
 
 class Enrol(RecordBase, frozen=True, tag="enrol"):
-    """A new principal. Signed by a registrar of its role.
+    """A new principal. Signed by a registrar of its role, and by as many others as the role's policy wants.
 
     Attributes:
         number: The next principal number.
-        key: The new principal's public key.
+        key: The new principal's public key; a participant decides with it.
+        device_key: What a participant's device signs with; None for other roles, which have one key.
+        custody: Whether a participant holds these keys, or a host in the participant's name; `own` for other roles.
         role: What it may sign.
+        approvals: Of the other registrars, increasing.
     """
 
     number: Natural
     key: Bytes32
+    device_key: Bytes32 | None
+    custody: Custody
     role: EnrollableRole
+    approvals: tuple[Approval, ...]
 
     def subjects(self) -> Iterable[int]:
         """`number`."""
@@ -100,19 +109,25 @@ class Enrol(RecordBase, frozen=True, tag="enrol"):
 
 
 class KeyRecord(RecordBase, frozen=True, tag="key"):
-    """A principal's key is replaced or revoked. Signed by its owner, or by a registrar of its role.
+    """A principal's key is replaced or revoked. Signed by its owner, or by registrars of its role.
 
-    A new key signed for by the old one is a rotation, by a registrar a recovery.
-    Number, role, accounts, sequence and history stay with the principal. Whose key is revoked can author nothing and
-    takes part in nothing, until a registrar names another key for it.
+    An owner signs with the person's key, whichever key changes: a device's key changes none.
+    A new key named by its owner is a rotation, by registrars a recovery.
+    Number, role, accounts, sequence and history stay with the principal. A principal whose key is revoked can author
+    nothing and takes part in nothing, until registrars name another key for it. While a device's key alone is revoked,
+    its person cannot answer rounds, and decides everything else as before.
 
     Attributes:
         number: Whose key.
+        which: Which key.
         key: What replaces it, a key that nobody has had before; None: it is revoked.
+        approvals: Of the other registrars, increasing; empty in the owner's own record.
     """
 
     number: Natural
+    which: KeyName
     key: NewKey | None
+    approvals: tuple[Approval, ...]
 
     def subjects(self) -> Iterable[int]:
         """`number`."""
@@ -120,7 +135,7 @@ class KeyRecord(RecordBase, frozen=True, tag="key"):
 
 
 class DatasetRecord(RecordBase, frozen=True, tag="dataset"):
-    """A participant commits to their ratings; again whenever ratings are added.
+    """A participant's device commits to the ratings that it holds; again whenever ratings are added.
 
     Attributes:
         commitment: Salted commitment to the ratings.
@@ -175,7 +190,7 @@ class Round(RecordBase, frozen=True, tag="round"):
 
 
 class Update(RecordBase, frozen=True, tag="update"):
-    """A participant's answer to a round, or a host's for its people.
+    """The answer of a participant's device to a round, or a host's for its people.
 
     Attributes:
         round: Number of the round.

@@ -8,6 +8,7 @@ from liberate.errors import RefusedEntry
 
 Reason = Literal[
     "already_revoked",  # there is no key left to revoke
+    "bad_approval",  # not a registrar's signature over what is recorded
     "bad_genesis",  # a policy that could never be followed
     "bad_key",  # not a usable public key
     "bad_terms",  # terms that contradict themselves, or allow fewer participants than there are
@@ -24,7 +25,7 @@ Reason = Literal[
     "no_consent",  # not a consent of the author that lives
     "no_genesis",  # the first entry of a ledger must be a genesis
     "no_survivors",  # a masked round needs its survivor set before its model
-    "not_registrar",  # the genesis does not let the author admit this role, or recover or revoke its keys
+    "not_registrar",  # the genesis does not let who signs or approves admit this role, or recover or revoke its keys
     "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
     "not_masked",  # a survivor set for a round without masks
     "not_possessed",  # not the new key's signature over whose it will be
@@ -37,6 +38,8 @@ Reason = Literal[
     "over_budget",  # a spend above what an account may still spend
     "consent_exceeded",  # copies that reveal more than the consent allows
     "revoked_author",  # the author's key was revoked
+    "revoked_device",  # the key of the author's device was revoked
+    "revoked_registrar",  # the key of a registrar who approves was revoked
     "round_open",  # another round has not been closed
     "run_complete",  # more rounds than the run announced
     "second_genesis",  # a ledger has one genesis
@@ -48,6 +51,7 @@ Reason = Literal[
     "share_without_consent",  # no share of the sender, or none that a consent covers still
     "stale_sequence",  # not greater than the author's last sequence
     "survivors_named",  # an update after the round's survivor set was begun
+    "too_few_approvals",  # fewer registrars than the role's policy wants
     "too_few_updates",  # fewer people in a model or a survivor set than the round demands
     "too_large",  # above the largest entry
     "too_late",  # after the round's deadline, or a consent that expires before it begins
@@ -57,10 +61,13 @@ Reason = Literal[
     "unknown_principal",  # the key of somebody who has no number
     "unknown_version",  # a format version without a rule
     "withdrawn",  # somebody who has withdrawn from everything
+    "wrong_approvals",  # registrars not strictly increasing, the author among them, or approvals of an owner's own act
     "wrong_base_model",  # not the model that the run has reached
     "wrong_cohort",  # people who are no active participants, or ranges that are not strictly increasing
     "wrong_copy",  # not what was handed over
     "wrong_count",  # a block that does not count its entries
+    "wrong_custody",  # only a participant's keys may be in a host's custody
+    "wrong_device_key",  # a participant has two different keys, every other role has one
     "wrong_erasure",  # a request for somebody else, or a participant's word on what was done, or a request by another
     "wrong_height",  # not the height after the last block's
     "wrong_number",  # not the next number

@@ -36,7 +36,7 @@ def is_conflict(connection: sqlite3.Connection, state: State, entry: Entry, take
 
     for position, first in accepted:
         with suppress(LedgerError):
-            check_equivocation(state.key_at(author, position), first, entry)
+            check_equivocation(state.author_key(first.record, position), first, entry)
             _logger.warning("principal %d signed two entries with sequence %d", author, sequence)
             return True
     return False
@@ -52,8 +52,10 @@ def keep(connection: sqlite3.Connection, refused: Iterable[Entry]) -> None:
 def read(connection: sqlite3.Connection, state: State) -> list[bytes]:
     """Return a file of evidence for each sequence number that an author is known to have used twice."""
     statement = (
-        "SELECT entry.position, entry.author, entry.entry, evidence.entry FROM evidence"
+        "SELECT entry.position, entry.entry, evidence.entry FROM evidence"
         " JOIN entry USING (author, seq) ORDER BY entry.position"
     )
     rows = connection.execute(statement).fetchall()
-    return [equivocation_file(state.key_at(author, at), *entries) for at, author, *entries in rows]
+    return [
+        equivocation_file(state.author_key(decode_entry(first).record, at), first, second) for at, first, second in rows
+    ]

@@ -10,6 +10,7 @@ from liberate.crypto.merkle import leaf_hash
 from liberate.errors import LedgerError
 from liberate.ledger.format.entries import Entry, RecordT, decode_entry, decode_record, kind_name, record_of
 from liberate.ledger.format.number_sets import numbers_in
+from liberate.ledger.format.parts import KeyName
 from liberate.ledger.format.records import (
     ZERO,
     Aborted,
@@ -69,20 +70,22 @@ def restore(connection: sqlite3.Connection) -> State:
 
 def _restore_keys(connection: sqlite3.Connection, state: State) -> None:
     """Restore the keys that principals had before their present ones."""
-    latest: dict[int, bytes] = {}
+    latest: dict[tuple[int, KeyName], bytes] = {}
     for position, data in connection.execute("SELECT position, entry FROM entry WHERE kind = 'key' ORDER BY position"):
         change = decode_record(data, KeyRecord)
         if change.key is not None:
-            former = latest.get(change.number) or _first_key(connection, change.number)
-            state.note_former_key(change.number, former, position)
-            latest[change.number] = change.key.public
+            former = latest.get((change.number, change.which)) or _first_key(connection, change.number, change.which)
+            state.note_former_key(change.number, change.which, former, position)
+            latest[change.number, change.which] = change.key.public
 
 
-def _first_key(connection: sqlite3.Connection, number: int) -> bytes:
+def _first_key(connection: sqlite3.Connection, number: int, which: KeyName) -> bytes:
     statement = "SELECT min(position) FROM about WHERE principal = ?"
     (position,) = connection.execute(statement, (number,)).fetchone()
     match decode_entry(tables.read_entry(connection, position)).record:
-        case Enrol(key=key):
+        case Enrol(device_key=key) if which == "device" and key is not None:
+            return key
+        case Enrol(key=key) if which == "person":
             return key
         case Genesis(registrars=keys) if number < len(keys):
             return keys[number]

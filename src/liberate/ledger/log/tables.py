@@ -22,7 +22,7 @@ from liberate.ledger.format.records import Record
 from liberate.ledger.rules.principal import Principal
 
 LEDGER_FILE = "ledger.sqlite"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 Row: TypeAlias = tuple[int | str | bytes, ...]
 

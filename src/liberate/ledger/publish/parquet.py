@@ -123,7 +123,7 @@ def _groups(members: Iterator[_BlockEntry]) -> Iterator[list[_BlockEntry]]:
 
 def _table(group: Sequence[_BlockEntry], state: State, schema: pa.Schema) -> pa.Table:
     records = [member.entry.record for member in group]
-    author_keys = [state.key_at(member.entry.record.author, member.position) for member in group]
+    author_keys = [state.author_key(member.entry.record, member.position) for member in group]
     columns = {
         "position": [member.position for member in group],
         "height": [member.block.seq for member in group],

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
 
 from liberate.crypto.note import SignatureType, VerifierKey, parse_verifier_key
 from liberate.crypto.signing import check_public_key, verify_signature
 from liberate.errors import InvalidRecord
-from liberate.ledger.format.entries import Entry, possession_bytes, signed_bytes
-from liberate.ledger.format.parts import PrincipalRole
+from liberate.ledger.format.entries import (
+    Entry,
+    enrolment_statement,
+    key_statement,
+    possession_bytes,
+    signed_bytes,
+)
+from liberate.ledger.format.parts import EnrolmentPolicy, PrincipalRole
 from liberate.ledger.format.records import Enrol, Genesis, KeyRecord
 from liberate.ledger.format.refusals import refuse_if, refused
-from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.principal import Principal, enrolled_principal
 from liberate.ledger.rules.state import State
 
 
@@ -48,36 +56,48 @@ def begin(state: State, entry: Entry) -> None:
 
 
 def enrol(state: State, record: Enrol) -> None:
-    """Add the next principal, by a registrar of its role."""
-    _check_registrar(state, record.author, record.role)
+    """Add the next principal, by registrars of its role."""
+    policy = _policy_of(state, record.author, record.role)
     count = len(state.principals)
     refuse_if(record.number != count, "wrong_number", f"number {record.number}, the next one is {count}")
     most = state.terms.max_participants
     is_full = record.role == "participant" and state.participant_count >= most
     refuse_if(is_full, "enrolment_full", f"{most} participants are enrolled, as many as the terms allow")
-    _check_new_key(state, record.key)
-    state.enrol(Principal(key=record.key, role=record.role))
+    is_participant, has_device = record.role == "participant", record.device_key is not None
+    is_wrong = has_device != is_participant or record.device_key == record.key
+    refuse_if(is_wrong, "wrong_device_key", "a participant has two different keys, every other role has one")
+    is_held = record.custody == "host" and not is_participant
+    refuse_if(is_held, "wrong_custody", f"a {record.role} holds its key itself")
+
+    for key in (record.key, record.device_key):
+        if key is not None:
+            _check_new_key(state, key)
+    _check_approvals(state, record, policy, partial(enrolment_statement, record))
+    state.enrol(enrolled_principal(record))
 
 
 def change_key(state: State, record: KeyRecord) -> None:
-    """Rotate, revoke or recover: the owner may do what needs the present key, a registrar the rest."""
+    """Rotate, revoke or recover: the owner may do what needs the person's present key, registrars the rest."""
     count = len(state.principals)
     refuse_if(record.number >= count, "unknown_principal", f"principal {record.number} of {count}")
     owner = state.principals[record.number]
-    if record.author != record.number:
-        _check_registrar(state, record.author, owner.role)
+    has_none = record.which == "device" and owner.role != "participant"
+    refuse_if(has_none, "wrong_device_key", f"principal {record.number}, a {owner.role}, has one key")
+    _check_authority(state, record, owner)
 
     if record.key is None:
-        refuse_if(owner.is_revoked, "already_revoked", f"the key of principal {record.number} was revoked before")
-        owner.is_revoked = True
+        is_revoked = owner.is_key_revoked(record.which)
+        refuse_if(is_revoked, "already_revoked", f"the key of principal {record.number} was revoked before")
+        owner.revoke_key(record.which)
         return
 
     _check_new_key(state, record.key.public)
+    possession = possession_bytes(record.origin, record.number, record.which)
     try:
-        verify_signature(record.key.public, possession_bytes(record.origin, record.number), record.key.possession)
+        verify_signature(record.key.public, possession, record.key.possession)
     except InvalidRecord as error:
         raise refused("not_possessed", error.message) from error
-    state.replace_key(record.number, record.key.public)
+    state.replace_key(record.number, record.which, record.key.public)
 
 
 def check_signature(entry: Entry, key: bytes) -> None:
@@ -91,10 +111,11 @@ def check_signature(entry: Entry, key: bytes) -> None:
 def _check_policies(genesis: Genesis) -> None:
     count = len(genesis.registrars)
     for role, policy in genesis.enrolment_policy.items():
-        is_known = bool(policy.registrars) and all(number < count for number in policy.registrars)
+        is_known = all(number < count for number in policy.registrars)
         refuse_if(not is_known, "bad_genesis", f"{role} must be enrolled by registrars with numbers below {count}")
-        is_single = policy.threshold == 1
-        refuse_if(not is_single, "bad_genesis", f"{role} is enrolled by one signature, not {policy.threshold}")
+        n_registrars = len(policy.registrars) if _increases(policy.registrars) else 0
+        too_many = f"{policy.threshold} of {n_registrars} different registrars are to enrol a {role}"
+        refuse_if(policy.threshold > n_registrars, "bad_genesis", too_many)
 
     witnesses = genesis.witnesses
     is_enough = len(_witness_keys(witnesses.keys)) >= max(len(witnesses.keys), witnesses.threshold)
@@ -107,15 +128,52 @@ def _witness_keys(vkeys: tuple[str, ...]) -> frozenset[bytes]:
     return frozenset(_parse_key(vkey, SignatureType.COSIGNATURE_V1).public for vkey in vkeys)
 
 
-def _check_registrar(state: State, author: int, role: PrincipalRole) -> None:
+def _policy_of(state: State, author: int, role: PrincipalRole) -> EnrolmentPolicy:
+    """Return the policy of a role, after checking that the author is one of its registrars."""
     # Registrars and the log are named by the genesis only: no policy lets anybody enrol them or change their keys.
     match role:
         case "registrar" | "log":
             policy = None
         case _:
             policy = state.founding.enrolment_policy.get(role)
-    is_registrar = policy is not None and author in policy.registrars
-    refuse_if(not is_registrar, "not_registrar", f"principal {author} may not enrol a {role}")
+    if policy is None or author not in policy.registrars:
+        raise refused("not_registrar", f"principal {author} may not enrol a {role}")
+    return policy
+
+
+def _check_authority(state: State, record: KeyRecord, owner: Principal) -> None:
+    """Check that the owner alone, or enough registrars, change a key."""
+    if record.author == record.number:
+        refuse_if(bool(record.approvals), "wrong_approvals", "an owner's own act needs nobody's approval")
+    else:
+        policy = _policy_of(state, record.author, owner.role)
+        _check_approvals(state, record, policy, partial(key_statement, record, owner.key_named(record.which)))
+
+
+def _check_approvals(
+    state: State, record: Enrol | KeyRecord, policy: EnrolmentPolicy, statement: Callable[[], bytes]
+) -> None:
+    """Check that with the author as many different registrars of a role as its policy wants stand for a record."""
+    registrars = [approval.registrar for approval in record.approvals]
+    is_clean = _increases(registrars) and record.author not in registrars
+    refuse_if(not is_clean, "wrong_approvals", "approvals are of other registrars than the author, increasing")
+    for number in registrars:
+        refuse_if(number not in policy.registrars, "not_registrar", f"principal {number} is no registrar of this role")
+        is_revoked = state.principals[number].is_revoked
+        refuse_if(is_revoked, "revoked_registrar", f"the key of registrar {number} was revoked")
+    n_registrars = 1 + len(registrars)
+    too_few = f"{n_registrars} registrars, {policy.threshold} are wanted"
+    refuse_if(n_registrars < policy.threshold, "too_few_approvals", too_few)
+
+    for approval in record.approvals:
+        try:
+            verify_signature(state.principals[approval.registrar].key, statement(), approval.signature)
+        except InvalidRecord as error:
+            raise refused("bad_approval", error.message) from error
+
+
+def _increases(numbers: Sequence[int]) -> bool:
+    return all(number < following for number, following in pairwise(numbers))
 
 
 def _check_new_key(state: State, key: bytes) -> None:

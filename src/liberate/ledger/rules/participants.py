@@ -32,8 +32,8 @@ def check_participants(state: State, participants: Iterable[int], reason: Reason
     for number in participants:
         if number >= len(state.principals) or state.principals[number].role != "participant":
             raise refused(reason, f"principal {number} is no participant")
-        if state.principals[number].is_revoked:
-            raise refused(reason, f"the key of principal {number} was revoked")
+        if state.principals[number].is_revoked or state.principals[number].is_device_revoked:
+            raise refused(reason, f"a key of principal {number} was revoked")
     for number in participants:
         if state.principals[number].has_withdrawn:
             raise refused("withdrawn", f"principal {number} has withdrawn from everything")

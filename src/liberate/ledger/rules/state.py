@@ -12,10 +12,10 @@ from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import Entry, principals_of
-from liberate.ledger.format.parts import Terms
+from liberate.ledger.format.parts import KeyName, RecordBase, Terms
 from liberate.ledger.format.records import ZERO, Genesis
 from liberate.ledger.format.sharing_records import Consent, Withdrawal
-from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.principal import Principal, key_name_of
 from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.sharing_state import LiveShare, SharingState
 
@@ -57,7 +57,7 @@ class State:
     model: ModelReference | None = None
     _terms: Terms | None = None
     _numbers: dict[bytes, int] = field(default_factory=dict)
-    _former_keys: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
+    _former_keys: dict[tuple[int, KeyName], list[tuple[int, bytes]]] = field(default_factory=dict)
     _tree: MutableTree = field(default_factory=MutableTree)
     _changed: set[int] = field(default_factory=set)
 
@@ -96,17 +96,19 @@ class State:
         self.principals.append(principal)
         self.participant_count += principal.role == "participant"
         self._numbers[principal.key] = number
+        if principal.device_key != ZERO:
+            self._numbers[principal.device_key] = number
         self._changed.add(number)
 
-    def replace_key(self, number: int, key: bytes) -> None:
-        """Replace a principal's key, by the entry at the present position."""
-        self.note_former_key(number, self.principals[number].key, self.size)
-        self.principals[number].replace_key(key)
+    def replace_key(self, number: int, which: KeyName, key: bytes) -> None:
+        """Replace one of a principal's keys, by the entry at the present position."""
+        self.note_former_key(number, which, self.principals[number].key_named(which), self.size)
+        self.principals[number].replace_key(which, key)
         self._numbers[key] = number
 
-    def note_former_key(self, number: int, key: bytes, until: int) -> None:
+    def note_former_key(self, number: int, which: KeyName, key: bytes, until: int) -> None:
         """Remember a key that a principal had up to and including a position; called in the order of positions."""
-        self._former_keys.setdefault(number, []).append((until, key))
+        self._former_keys.setdefault((number, which), []).append((until, key))
         self._numbers[key] = number
 
     def number_of(self, key: bytes) -> int | None:
@@ -152,12 +154,20 @@ class State:
         """Whether a sequence number is no longer above the last one accepted of a principal."""
         return number < len(self.principals) and sequence <= self.last_sequence(number)
 
-    def key_at(self, number: int, position: int) -> bytes:
-        """Return the public key with which a principal signs the entry at a position."""
-        for until, key in self._former_keys.get(number, ()):
+    def key_at(self, number: int, position: int, which: KeyName = "person") -> bytes:
+        """Return the public key that a principal has at a position, to sign the entry there."""
+        for until, key in self._former_keys.get((number, which), ()):
             if position <= until:
                 return key
-        return self.principals[number].key
+        return self.principals[number].key_named(which)
+
+    def author_key(self, record: RecordBase, position: int) -> bytes:
+        """Return the public key with which the author of a record signs it at a position."""
+        return self.key_at(record.author, position, self.key_name_of(record))
+
+    def key_name_of(self, record: RecordBase) -> KeyName:
+        """Say with which of its keys the author of a record, who is enrolled, signs it."""
+        return key_name_of(record, self.principals[record.author].role)
 
     def advance(self, entry: Entry) -> None:
         """Count an accepted entry in its author's sequence and in the history of every principal it names."""

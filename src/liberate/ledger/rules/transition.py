@@ -98,7 +98,12 @@ def verify_signatures(state: State, entries: Sequence[Entry]) -> dict[Digest, by
         for entry in entries
         if entry.record.author < len(principals) and entry.record.seq > principals[entry.record.author].sequence
     ]
-    claims = [SignatureClaim(principals[e.record.author].key, signed_bytes(e.body), e.signature) for e in fresh]
+    claims = [
+        SignatureClaim(
+            principals[e.record.author].key_named(state.key_name_of(e.record)), signed_bytes(e.body), e.signature
+        )
+        for e in fresh
+    ]
     return {
         entry.leaf_hash: claim.public
         for entry, claim, is_valid in zip(fresh, claims, verify_batch(claims), strict=True)
@@ -117,8 +122,11 @@ def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None
     allowed = AUTHORS.get(type(record), frozenset({author.role}))
     if author.role not in allowed:
         raise refused("wrong_role", f"{record.kind} by a {author.role}, wanted {' or '.join(sorted(allowed))}")
+    which = state.key_name_of(record)
     if author.is_revoked:
         raise refused("revoked_author", f"the key of principal {record.author} was revoked")
+    if author.is_key_revoked(which):
+        raise refused("revoked_device", f"the key of the device of principal {record.author} was revoked")
     if author.has_withdrawn and not isinstance(record, sharing.AFTER_WITHDRAWAL):
         raise refused("withdrawn", f"principal {record.author} has withdrawn from everything")
 
@@ -129,8 +137,9 @@ def _check_author(state: State, entry: Entry, verified_by: bytes | None) -> None
         raise refused("sequence_too_far", f"sequence {record.seq}, at most {last + LARGEST_SEQUENCE_STEP} is wanted")
 
     # Last, because it is the costly check.
-    if verified_by != author.key:
-        enrolment.check_signature(entry, author.key)
+    key = author.key_named(which)
+    if verified_by != key:
+        enrolment.check_signature(entry, key)
 
 
 def _apply_record(state: State, record: Record, hash: Digest) -> None:

@@ -21,7 +21,7 @@ from liberate.ledger.format.entries import Entry, decode_entry, involves, signed
 from liberate.ledger.format.records import Block, Enrol, Genesis, KeyRecord, Record, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
 from liberate.ledger.interface import Ledger
-from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.principal import Principal, enrolled_principal, key_name_of
 from liberate.ledger.rules.sharing_state import consents_digest
 
 
@@ -116,7 +116,8 @@ def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Prin
         if record.origin != origin or not involves(record, number):
             raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
         if record.author == number:
-            verify_signature(principal.key, signed_bytes(entry.body), entry.signature)
+            signer = principal.key_named(key_name_of(record, principal.role))
+            verify_signature(signer, signed_bytes(entry.body), entry.signature)
             principal.sequence = record.seq
         _apply(entry, number, principal, consents)
         principal.count(entry.leaf_hash)
@@ -128,10 +129,10 @@ def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Prin
 def _apply(entry: Entry, number: int, principal: Principal, consents: list[Digest]) -> None:
     """Change a principal, and the leaf hashes of its active consents, as an entry that names it does."""
     match entry.record:
-        case KeyRecord(number=owner, key=None) if owner == number:
-            principal.is_revoked = True
-        case KeyRecord(number=owner, key=following) if owner == number and following is not None:
-            principal.replace_key(following.public)
+        case KeyRecord(number=owner, which=which, key=None) if owner == number:
+            principal.revoke_key(which)
+        case KeyRecord(number=owner, which=which, key=following) if owner == number and following is not None:
+            principal.replace_key(which, following.public)
         case Update() as update if number in update.answers_for():
             principal.spend(update.account, update.spend_nano)
         case Consent(author=sender) if sender == number:
@@ -149,8 +150,8 @@ def _apply(entry: Entry, number: int, principal: Principal, consents: list[Diges
 
 def _enrolled(record: Record, number: int) -> Principal:
     match record:
-        case Enrol(number=enrolled, key=key, role=role) if enrolled == number:
-            return Principal(key=key, role=role)
+        case Enrol(number=enrolled) as enrol if enrolled == number:
+            return enrolled_principal(enrol)
         case Genesis(registrars=keys) if number < len(keys):
             return Principal(key=keys[number], role="registrar")
         case Genesis(registrars=keys, log_vkey=vkey) if number == len(keys):

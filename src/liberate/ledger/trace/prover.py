@@ -199,7 +199,7 @@ def verify_signed(ledger: Ledger, entries: Mapping[int, Entry]) -> None:
         InvalidRecord: a signature is wrong.
     """
     claims = [
-        SignatureClaim(ledger.state.key_at(entry.record.author, position), signed_bytes(entry.body), entry.signature)
+        SignatureClaim(ledger.state.author_key(entry.record, position), signed_bytes(entry.body), entry.signature)
         for position, entry in entries.items()
     ]
     for claim, is_valid in zip(claims, verify_batch(claims), strict=True):

@@ -21,10 +21,11 @@ from liberate.crypto.verifier_pool import SignatureVerifierPool
 from liberate.errors import InvalidRecord, RefusedEntry
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_entry, principals_of, signed_bytes
-from liberate.ledger.format.parts import NewKey
-from liberate.ledger.format.records import ZERO, Enrol, Genesis, KeyRecord
+from liberate.ledger.format.parts import KeyName, NewKey
+from liberate.ledger.format.records import ZERO, Enrol, Genesis, KeyRecord, Record
 from liberate.ledger.log import tables
 from liberate.ledger.log.tables import Row
+from liberate.ledger.rules.principal import key_name_of
 from liberate.ledger.rules.state import State
 from liberate.ledger.rules.transition import apply_entry, verify_signatures
 from liberate.ledger.verification.findings import FindingCollector, RowComparison, describe_difference
@@ -90,7 +91,10 @@ class Replay:
         self.is_following = True
         self.about: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
         self._is_dense = True
-        self._announced = {number: principal.key for number, principal in enumerate(self.state.principals)}
+        self._announced: dict[tuple[int, KeyName], bytes] = {}
+        for number, principal in enumerate(self.state.principals):
+            self._announced[number, "person"] = principal.key
+            self._announced[number, "device"] = principal.device_key
 
     def run(self, connection: sqlite3.Connection, progress: EntryProgress | None) -> None:
         """Check all entries to come and the nodes over them."""
@@ -145,20 +149,26 @@ class Replay:
             return _NO_CLAIM
 
         # The key before this entry: an entry that announces a key is signed by another one.
-        author_key = self._announced.get(entry.record.author, ZERO)
+        author_key = self._announced.get((entry.record.author, self._key_name_of(entry.record)), ZERO)
         match entry.record:
             case Genesis(registrars=registrars, log_vkey=log_vkey):
-                self._announced.update(enumerate(registrars))
+                self._announced.update({(number, "person"): key for number, key in enumerate(registrars)})
                 with suppress(InvalidRecord):
-                    self._announced[len(registrars)] = parse_verifier_key(log_vkey).public
-            case Enrol(number=number, key=key):
-                self._announced[number] = key
-            case KeyRecord(number=number, key=NewKey(public=key)):
-                self._announced[number] = key
+                    self._announced[len(registrars), "person"] = parse_verifier_key(log_vkey).public
+            case Enrol(number=number, key=key, device_key=device_key):
+                self._announced[number, "person"] = key
+                self._announced[number, "device"] = device_key or ZERO
+            case KeyRecord(number=number, which=which, key=NewKey(public=key)):
+                self._announced[number, which] = key
             case _:
                 pass
 
         return SignatureClaim(author_key, signed_bytes(entry.body), entry.signature)
+
+    def _key_name_of(self, record: Record) -> KeyName:
+        """Say which key signs a record, by what was announced: a principal without a device's key is no participant."""
+        has_device = self._announced.get((record.author, "device"), ZERO) != ZERO
+        return key_name_of(record, "participant") if has_device else "person"
 
     def _decode(self, row: Row) -> Entry | None:
         position, data = int(row[0]), row[1]

@@ -266,5 +266,6 @@ def _check_evidence(connection: sqlite3.Connection, replay: Replay) -> None:
             with replay.findings.checking(f"evidence {author}/{seq}"):
                 if not isinstance(first, bytes) or author >= len(replay.state.principals):
                     raise ProofMismatch("contradicts no entry")
-                key = replay.state.key_at(author, position)
-                check_equivocation(key, decode_entry(first), decode_entry(second))
+                accepted = decode_entry(first)
+                key = replay.state.author_key(accepted.record, position)
+                check_equivocation(key, accepted, decode_entry(second))
