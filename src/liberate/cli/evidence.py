@@ -21,8 +21,6 @@ OptionalKey = Annotated[
 AnyLedger = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder, or a ledger's folder.", callback=tell_folder)
 ]
-    Path, typer.Argument(metavar="RUN", help="A run folder, or a ledger's folder.", callback=tell_folder)
-]
 
 
 def verify_evidence(

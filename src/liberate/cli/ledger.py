@@ -128,7 +128,7 @@ def trust_words(report: VerificationReport) -> str:
     """Say how far a ledger is trusted, and why no further."""
     match report.distrust:
         case "simulated":
-            return "never trusted: this is a simulation, whose keys follow from its seed, so anybody can sign anything"
+            return "never trusted: whoever knows the seed of a simulation has its keys, and can sign anything"
         case "wrong_key":
             return "not trusted: the key given is not the one that the genesis names"
         case "findings":

@@ -10,13 +10,11 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-
-from liberate.errors import LiberateError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -24,7 +22,23 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object an
 SIMULATED = "simulated: keys, noise and time follow from a seed, so this protects nobody and proves nothing"
 """The last line of whatever a command says about a simulation."""
 
-_META = "liberate.simulated"
+
+@dataclass(slots=True)
+class _Subject:
+    """What the present command is about.
+
+    Attributes:
+        is_known: Whether the command has said what it is about.
+        is_simulated: Whether that is a simulation; None: it cannot be read.
+        has_json: Whether JSON was printed.
+    """
+
+    is_known: bool = False
+    is_simulated: bool | None = None
+    has_json: bool = False
+
+
+_subject = _Subject()
 
 
 def tell_simulated(is_simulated: bool | None) -> None:
@@ -32,14 +46,11 @@ def tell_simulated(is_simulated: bool | None) -> None:
 
     JSON gets a field `simulated`, text a last line where it is one.
     """
-    context = click.get_current_context()
-    if _META not in context.meta:
-        context.call_on_close(_print_simulated)
-    context.meta[_META] = is_simulated
+    _subject.is_known, _subject.is_simulated = True, is_simulated
 
 
 def tell_folder(folder: Path) -> Path:
-    """Say whether the ledger of a run's folder, or the ledger in it, is a simulation's; returns the folder."""
+    """Let the present command say whether a run, or a ledger, is a simulation, by its genesis; returns the folder."""
     from liberate.runs.federation_folder import is_simulated, ledger_folder_of
 
     if (ledger_folder_of(folder) / "ledger.sqlite").is_file():
@@ -47,20 +58,24 @@ def tell_folder(folder: Path) -> Path:
     return folder
 
 
-def _print_simulated() -> None:
-    is_simulated = click.get_current_context().meta[_META]
-    has_failed = isinstance(sys.exc_info()[1], LiberateError)
-    is_json = click.get_current_context().params.get("as_json")
-    if is_simulated and not has_failed and not is_json:
-        print(SIMULATED)
+@contextmanager
+def telling() -> Iterator[None]:
+    """Carry a command out, and end its text with a line where it is about a simulation; errors have their own line."""
+    _subject.is_known = _subject.has_json = False
+    try:
+        yield
+    finally:
+        has_failed = isinstance(sys.exc_info()[1], Exception)
+        if _subject.is_known and _subject.is_simulated and not _subject.has_json and not has_failed:
+            print_text(SIMULATED)
 
 
 def print_json(value: object) -> None:
     """Print one JSON object. Numbers that are not finite become null."""
     fields = fields_of(value)
-    context = click.get_current_context(silent=True)
-    if context is not None and _META in context.meta:
-        fields.setdefault("simulated", context.meta[_META])
+    if _subject.is_known:
+        fields.setdefault("simulated", _subject.is_simulated)
+    _subject.has_json = True
     print(json.dumps(fields, ensure_ascii=False))
 
 
