@@ -78,7 +78,7 @@ class ReplayingWitness:
 
 
 @contextmanager
-def replaying(run: Path) -> Iterator[list[str]]:
+def replaying(run: Path, port: int = 0) -> Iterator[list[str]]:
     """A replaying witness of the federation in a run folder, on the loopback; yields settings that name it."""
     witness = ReplayingWitness(run / "ledger", run.parent / f"{run.name}-witness")
 
@@ -93,7 +93,7 @@ def replaying(run: Path) -> Iterator[list[str]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield [f"ledger.witnesses={json.dumps([f'http://127.0.0.1:{server.server_port} {VKEY}'])}"]
