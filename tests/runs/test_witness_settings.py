@@ -13,6 +13,7 @@ from liberate.errors import FederationError, SettingsError
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.mechanism_base import Mode
 from liberate.runs.federation_access import check_replayed, federation_access, genesis_parameters
+from liberate.runs.privacy_forecast import forecast
 from liberate.runs.train import train
 from liberate.settings import LedgerConfig, RunConfig, Settings, from_tree, resolve, to_toml
 from tests.ledger.world import TERMS
@@ -71,6 +72,8 @@ def test_a_real_distributed_run_without_a_replaying_witness_is_refused(
 
     assert "liberate keys new" in refused.value.hint
     assert not (tmp_path / "run").exists()
+    with pytest.raises(SettingsError, match="wants a witness that replays"):
+        forecast(settings)
     check_replayed(replace(settings, run=RunConfig()))
     check_replayed(real("local", names, threshold))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, assert_never
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,6 @@ from liberate.timing import Progress
 if TYPE_CHECKING:
     from liberate.crypto.note import WitnessPolicy
     from liberate.ledger.verification.findings import Finding
-    from liberate.ledger.verification.verify import VerificationReport
     from liberate.tracing.recompute import RecomputedRound, RecomputeReport
 
 Published = Annotated[
@@ -101,6 +100,7 @@ def verify(
 ) -> None:
     """Verify the whole ledger from its bytes and keys; exit 1 if anything is wrong."""
     from liberate.ledger.verification.verify import verify_ledger
+    from liberate.report import words
 
     note = read_note(checkpoint)
     with progress_lines() as progress:
@@ -119,39 +119,9 @@ def verify(
         _print_rounds(recomputed.rounds if recomputed else None, again)
         if report.resumed_at:
             print(f"note: entries before {report.resumed_at} were verified earlier and not read again")
-        print(f"note: {trust_words(report)}")
+        print(f"note: {words.trust(report)}")
     if findings:
         sys.exit(1)
-
-
-def trust_words(report: VerificationReport) -> str:
-    """Say how far a ledger is trusted, and why no further."""
-    match report.distrust:
-        case "simulated":
-            return "never trusted: whoever knows the seed of a simulation has its keys, and can sign anything"
-        case "wrong_key":
-            return "not trusted: the key given is not the one that the genesis names"
-        case "findings":
-            return "not trusted: something is wrong"
-        case "no_key":
-            return (
-                "not trusted: without --key this shows only that the ledger is consistent; its operator could have"
-                " rewritten and re-signed all of it"
-            )
-        case "not_cosigned":
-            return (
-                f"trusted are the first {report.trusted_size} of {report.entry_count} entries: no checkpoint over more"
-                " has the cosignatures that the genesis wants"
-            )
-        case None if report.cosigned_size is None:
-            return (
-                "trusted as far as the key goes: the genesis wants no witness, so whether others were shown another"
-                " ledger, only kept checkpoints tell"
-            )
-        case None:
-            return "trusted: the key is the log's, and enough witnesses have cosigned all entries"
-        case _:
-            assert_never(report.distrust)
 
 
 def print_report(report: object, findings: Sequence[Finding], *, as_json: bool) -> None:
