@@ -48,7 +48,19 @@ def reported(outcome: tuple[int, str, str]) -> dict[str, Any]:
 
 def test_train_reports_its_keys(finished: dict[str, Any]) -> None:
     assert list(finished) == [
-        *("run", "rmse", "ndcg_at_10", "epsilon", "delta", "mode", "rounds", "seconds", "entry_count", "root"),
+        *(
+            "run",
+            "rmse",
+            "ndcg_at_10",
+            "evaluation",
+            "epsilon",
+            "delta",
+            "mode",
+            "rounds",
+            "seconds",
+            "entry_count",
+            "root",
+        ),
         *("verifier_key", "privacy", "simulated"),
     ]
     assert (finished["mode"], finished["delta"], finished["rounds"]) == ("local", 0.0, 3)
