@@ -30,6 +30,7 @@ Reason = Literal[
     "not_in_set",  # a person who is not in the set of a masked round that comes before
     "not_masked",  # a set of a masked round for one without masks
     "not_possessed",  # not the new key's signature over whose it will be
+    "not_replayed",  # a masked round outside simulations, without a replaying witness in every quorum
     "not_received",  # a share that whoever uses it has not received
     "not_requested",  # the erasure of somebody who has not asked for it
     "not_shared",  # an update of a masked round before the set of those who shared their secrets
