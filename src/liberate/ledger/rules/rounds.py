@@ -65,7 +65,7 @@ def open_round(state: State, record: Round, hash: Digest) -> None:
 def _check_replayed(genesis: Genesis, record: Round) -> None:
     """Refuse a masked round where a quorum of the genesis may lack a witness that replays the rules.
 
-    What the masks hide rests on the state root, which says whose keys are whose, and on there being one set of each phase:
+    What the masks hide rests on the state root, which says whose keys are whose, and on sets having no twin:
     a log that breaks its own rules is found by whoever replays them, and by nobody else.
     """
     policy = WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold)
