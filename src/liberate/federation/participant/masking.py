@@ -308,7 +308,7 @@ class MaskingClient:
     def _encrypt_shares(
         self, current: MaskedRound, number: int, state: SecAggState, neighbours: Sequence[NeighbourKeys]
     ) -> tuple[bytes, ...]:
-        """Return for each holder its share of the mask secret followed by its share of the key of the own mask."""
+        """Return for each holder its share of the mask secret followed by its share of the key of its self-mask."""
         holders = [neighbour for neighbour in neighbours if neighbour.is_holder]
         needed = current.threshold
         require(len(holders) >= needed, "neighbours", f"{len(holders)} neighbours are chosen, {needed} are needed")
