@@ -19,11 +19,13 @@ from liberate.cli import (
     proofs,
     run,
     study,
+    terms,
     tiles,
     trace,
     unlearn,
     witness,
 )
+from liberate.cli.output import telling
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -55,6 +57,7 @@ app.command("withdraw")(actions.withdraw)
 app.command("erase")(actions.erase)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(keys.app, name="keys")
+app.add_typer(terms.app, name="terms")
 app.command("witness")(witness.witness)
 app.command("study")(study.study)
 
@@ -82,7 +85,8 @@ def _options(
 def main() -> None:
     """Run a command; exit 0 on success, 1 when it failed or a check found a fault, 2 on wrong usage."""
     try:
-        app()
+        with telling():
+            app()
     except LiberateError as error:
         if "--verbose" in sys.argv:
             raise

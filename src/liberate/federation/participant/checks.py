@@ -18,6 +18,7 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
 from liberate.identifiers import Digest
@@ -25,6 +26,7 @@ from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
 from liberate.ledger.format.records import Round
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
+from liberate.model.private.evaluation import EVALUATION
 from liberate.model.registry import statistic_of
 from liberate.model.statistics import Statistic
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
@@ -113,6 +115,7 @@ class RoundChecker:
         with refused_as("inclusion"):
             entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
         record = self._check_record(entry)
+        self._check_witnesses(record)
 
         return AcceptedRound(
             record=record,
@@ -144,7 +147,7 @@ class RoundChecker:
             masked=read_masked_round(request.entry) if record.is_masked else None,
         )
 
-    def check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
+    def check_checkpoint(self, request: RoundRequest | UnmaskRequest | HistoryRequest) -> Checkpoint:
         """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
 
         Raises:
@@ -157,9 +160,8 @@ class RoundChecker:
         if known is None or checkpoint == known:
             return checkpoint
 
-        require(
-            checkpoint.size >= known.size, "rollback", f"tree size {checkpoint.size} is below the accepted {known.size}"
-        )
+        if checkpoint.size < known.size:
+            raise Refused("rollback", self._rolled_back(checkpoint, known))
         # Two notes of one size prove that the log lies, to anybody: both are kept.
         if checkpoint.size == known.size:
             path = self._store.keep_evidence(request.checkpoint)
@@ -174,6 +176,12 @@ class RoundChecker:
             verify_consistency(known.size, checkpoint.size, request.consistency, known.root, checkpoint.root)
         return checkpoint
 
+    def _rolled_back(self, checkpoint: Checkpoint, known: Checkpoint) -> str:
+        """Say what a tree lacks that is smaller than the accepted one."""
+        missing = [act for _, act in self._store.acts(checkpoint.size)]
+        kinds = "".join(f", without the {act.entry.record.kind} at entry {act.position}" for act in missing[:1])
+        return f"tree size {checkpoint.size} is below the accepted {known.size}{kinds}"
+
     def _check_record(self, entry: Entry) -> Round:
         record = entry.record
         if not isinstance(record, Round) or record.origin != self._policy.origin:
@@ -181,6 +189,17 @@ class RoundChecker:
         with refused_as("record"):
             verify_signature(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
         return record
+
+    def _check_witnesses(self, record: Round) -> None:
+        """Check that a masked round of real people is under a checkpoint that somebody replayed.
+
+        Else the log could name any keys in the state, or several survivor sets, and read a single upload.
+        """
+        require(
+            not record.is_masked or self._is_simulated or self._policy.witnesses.always_replays,
+            "quorum",
+            "a masked round wants a witness that replays the rules in every quorum",
+        )
 
     def _check_policy(self, record: Round) -> Mechanism:
         """Return the mechanism of a round, after checking that it is the agreed one at its true price."""
@@ -249,6 +268,11 @@ class RoundChecker:
             "record",
             f"shape {record.shape} is not that of statistic {record.statistic}",
         )
+        require(
+            statistic.name != EVALUATION or self._policy.evaluation,
+            "policy",
+            "nobody here agreed to a release of errors on what they hold out",
+        )
         # Tried on no ratings: whether a device refuses must say nothing about its participant's.
         with refused_as("record", ValueError):
             statistic.compute(model, Ratings.from_user_bytes([], self._n_items))
@@ -256,13 +280,14 @@ class RoundChecker:
 
 
 def check_terms(device: Device, record: Round) -> None:
-    """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
+    """Check that a device takes part in the round's run under its terms, and can pay for the round if it has not yet.
 
     Raises:
-        Refused: withdrawn, revoked, not_agreed or budget.
+        Refused: withdrawn, revoked, terms, not_agreed or budget.
     """
     require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
     require(not device.is_revoked, "revoked", "a key was revoked")
+    require(device.terms_hash == record.terms, "terms", "the participant has not accepted the terms of the round")
     require(
         device.run == record.run,
         "not_agreed",
