@@ -1,7 +1,8 @@
 """A real masked run of MovieLens-100K in one process: all its CPU time, beside that of what masks are made of.
 
 943 devices draw keys, noise and seeds from the system, mask every upload and answer all rounds. What masks are made of
-is key agreements, signatures made and verified, and mask streams: timed in the run, on the thread that works.
+is key agreements, signatures made and verified, and mask streams: timed in the run, on the thread that works. The
+witness that replays the ledger is in the process too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks.figures import Figure, data_sets, show
 from liberate.crypto import signing
 from liberate.privacy import secure_aggregation
 from liberate.timing import Stopwatch
+from tests.service.replaying import replaying
 
 PRIMITIVES = (
     ("key agreements", secure_aggregation, "agree"),
@@ -40,8 +42,9 @@ def measure() -> Iterator[Figure]:
     spent: defaultdict[str, list[float]] = defaultdict(list)
     stopwatch = Stopwatch(time.process_time)
 
-    with tempfile.TemporaryDirectory() as folder:
-        settings = liberate.configure(f"data.source={source}", "privacy.mode=distributed", "run.simulated=false")
+    with tempfile.TemporaryDirectory() as folder, replaying(Path(folder) / "run") as witness:
+        real = ("privacy.mode=distributed", "run.simulated=false", *witness)
+        settings = liberate.configure(f"data.source={source}", *real)
         begin, clock = _cpu_seconds(), time.perf_counter()
         with stopwatch.running(), timed_primitives(spent):
             liberate.train(settings, Path(folder) / "run")
