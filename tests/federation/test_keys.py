@@ -66,8 +66,8 @@ def revoke(federation: FederationSession, folder: Path) -> KeyChange:
 
 
 def recover(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
-    founder = load_key(folder / "keys" / "founder.key")
-    return recover_key(federation.ledger, federation.devices, device_of(federation), "person", seed, founder)
+    registrar = federation.access.registrar(federation.ledger)
+    return recover_key(registrar, federation.devices, device_of(federation), "person", seed)
 
 
 def trained(folder: Path, world: World = WORLD, rounds: int = 1) -> bytes:

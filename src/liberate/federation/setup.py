@@ -12,17 +12,11 @@ from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.errors import LedgerError
 from liberate.federation.acts import check_devices
-from liberate.federation.enrolment import (
-    Candidate,
-    Registrar,
-    commit_ratings,
-    enrol,
-    enrol_participants,
-    open_or_create_device_store,
-)
+from liberate.federation.enrolment import commit_ratings, enrol_all, open_or_create_device_store
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.genesis import check_genesis, genesis_entry
 from liberate.federation.keys import KeyChange, resume_key_changes
+from liberate.federation.registrars import Registrar
 from liberate.federation.session import FederationAccess, FederationSession, RunSession
 from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.devices import DeviceStore
@@ -102,7 +96,9 @@ def open_for_run(
     access.folder.mkdir(parents=True, exist_ok=True)
     access.prepare_publication()
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
-    genesis = partial(genesis_entry, parameters, access.source, founder, log_key)
+    others = access.simulated_registrars(parameters.registrars.threshold - 1)
+    registrars = parameters.registrars.with_keys([key.public for key in others])
+    genesis = partial(genesis_entry, parameters, registrars, access.source, founder, log_key)
 
     with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
         with _existing_devices(access) as existing:
@@ -115,7 +111,7 @@ def open_for_run(
 
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            coordinator = _enrol(Registrar(ledger, founder, batch_size), devices, coordinator_key)
+            coordinator = _enrol(access.registrar(ledger, batch_size), devices, coordinator_key)
             policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
             yield _session(access, devices, coordinator, policy, participation, finished)
 
@@ -153,8 +149,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
 
 def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey) -> EntryWriter:
     """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer."""
-    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
-    enrol_participants(registrar, devices)
+    number = enrol_all(registrar, coordinator_key.public, devices)
     commit_ratings(registrar, devices)
     return EntryWriter(registrar.ledger, coordinator_key, number)
 
