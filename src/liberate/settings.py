@@ -39,7 +39,8 @@ class DataConfig:
             `device` and `distributed` do.
         split: `random` holds out a random part of all ratings, `last` the last rating of each person.
         split_seed: Seed of the random split, >= 0.
-        test_fraction: Part held out by the random split, 0 < test_fraction < 1.
+        test_fraction: Part held out by the random split, 0 <= test_fraction < 1; unset = 0.2 in a simulation, else 0.
+            Outside a simulation what is held out stays on the devices, which show their owners their own error.
     """
 
     source: str = ""
@@ -49,7 +50,7 @@ class DataConfig:
     public_features: bool = True
     split: Literal["random", "last"] = "random"
     split_seed: Annotated[int, Ge(0)] = 42
-    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
+    test_fraction: Annotated[float, Ge(0), Lt(1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,17 @@ class Settings:
     federation: RoundConfig = field(default_factory=RoundConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def test_fraction(self) -> float:
+        """Part of all ratings that the random split holds out."""
+        usual = 0.2 if self.run.simulated else 0.0
+        return usual if self.data.test_fraction is None else self.data.test_fraction
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether ratings are held out."""
+        return self.data.split == "last" or self.test_fraction > 0
 
     @property
     def is_masked(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liberate.arrays import Int64Array
-from liberate.data.dataset import Dataset, content_digest
+from liberate.data.dataset import Catalogue, Dataset, content_digest
 from liberate.data.ratings import Ratings
+from liberate.data.readers import read
 from liberate.data.splits import leave_last_out, random_split
 from liberate.errors import DataError
 
@@ -268,12 +271,37 @@ def test_leave_last_out_holds_out_the_latest_row_of_each_user(triples: list[Trip
     assert triples_of(split.train) == set(triples) - expected
 
 
+def test_part_of_a_data_set_is_what_a_file_of_these_rows_would_be(tmp_path: Path) -> None:
+    rows = [("7", "b", 3), ("10", "9", 1), ("9", "10", 5), ("10", "2", 4), ("7", "10", 2)]
+    for name, chosen in (("whole", rows), ("part", rows[1:])):
+        lines = [f"{user},{item},{value},{place}" for place, (user, item, value) in enumerate(chosen)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["user,item,rating,timestamp", *lines]) + "\n", "utf-8")
+    whole, wanted = (read(tmp_path / f"{name}.csv", scale=(1, 5)) for name in ("whole", "part"))
+
+    part = replace(whole, timestamps=np.arange(-1, 4)).only(np.array([False, True, True, True, True]))
+
+    assert part.digest == wanted.digest
+    assert (part.user_ids, part.item_ids) == (("7", "9", "10"), ("2", "9", "10"))
+    assert whole.item_ids == ("10", "2", "9", "b")
+
+
+def test_part_of_a_data_set_has_what_is_known_of_its_items() -> None:
+    whole = dataset_of([(0, 0, 1.0), (1, 2, 2.0), (0, 1, 3.0)])
+    catalogue = Catalogue(("A", "B", "C"), np.array([1, 2, 3], np.int32), (("a",), (), ("c",)))
+
+    part = replace(whole, catalogue=catalogue, notes=("2 rows dropped",)).only(np.array([True, True, False]))
+
+    assert part.catalogue is not None
+    assert (part.item_ids, part.catalogue.titles, part.catalogue.years.tolist()) == (("i0", "i2"), ("A", "C"), [1, 3])
+    assert part.notes == ()
+
+
 def test_leave_last_out_needs_times() -> None:
     with pytest.raises(DataError, match="tiny has no timestamps"):
         leave_last_out(dataset_of([(0, 0, 1.0), (0, 1, 2.0)]))
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan")])
 def test_a_part_to_hold_out_is_a_true_fraction(fraction: float) -> None:
     dataset = dataset_of([(0, 0, 1.0), (0, 1, 2.0)])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from liberate.crypto.signing import SigningKey, load_key
+from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry, RolledBack
 from liberate.federation.keys import KeyChange, recover_key, revoke_key, rotate_key
 from liberate.federation.session import FederationSession

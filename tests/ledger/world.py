@@ -17,7 +17,7 @@ from liberate.crypto.merkle import root
 from liberate.crypto.note import verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
-from liberate.identifiers import Digest
+from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, KeyName, MechanismSpec, Terms, Witnesses
@@ -102,7 +102,7 @@ TERMS = Terms(
 
 
 def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, auditors: bool = False) -> Genesis:
-    """A genesis that lets the founder admit everybody, auditors only if wanted."""
+    """A genesis that lets the founder admit everybody; with auditors if wanted, who come where people share openly."""
     by_founder = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
     roles: tuple[EnrollableRole, ...] = ("participant", "host", "coordinator", "witness")
     if auditors:
@@ -117,7 +117,7 @@ def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, audi
         simulated=simulated,
         unit="user",
         relation="zero-out",
-        epsilon_nano_limit=epsilon_nano_limit,
+        epsilon_nano_limit=None if auditors else epsilon_nano_limit,
         rho_nano_limit=None,
         terms=TERMS,
         witnesses=Witnesses(keys=(), threshold=0),
@@ -246,9 +246,14 @@ class World:
         last = self.state.principals[author].sequence
         return DatasetRecord(origin=ORIGIN, author=author, seq=last, commitment=digest("other ratings"))
 
-    def round(self, *, run: int | None = None, spend: int = 2, masked: bool = False) -> Round:
+    def round(
+        self, *, run: int | None = None, spend: int = 2, masked: bool = False, account: Account | None = None
+    ) -> Round:
+        """The next round; open if it spends nothing."""
         state = self.state
         plain = MechanismSpec(name="laplace", parameters={"clip_units": 9, "scale_units": 4})
+        if spend == 0:
+            plain = MechanismSpec(name="plain", parameters={})
         hidden = MechanismSpec(name="distributed_gaussian", parameters={"clip_units": 9, "masked": 1, "share_units": 4})
         return Round(
             origin=ORIGIN,
@@ -266,7 +271,7 @@ class World:
             mechanism=hidden if masked else plain,
             noise_placement="per_upload",
             fraction_bits=16,
-            account="rho" if masked else "epsilon",
+            account="none" if spend == 0 else account or ("rho" if masked else "epsilon"),
             spend_nano=spend,
             minimum=1,
             deadline=state.height + 20,
@@ -459,11 +464,11 @@ def reopen(folder: Path) -> SqliteLedger:
 def write_masked_rounds(ledger: Ledger) -> None:
     """Add two masked rounds: one whose survivor set spans two records and leaves an answer out, and a host's."""
     world = World(ledger)
-    world.add(world.round(run=3, masked=True))
+    world.add(world.round(run=3, masked=True, spend=1, account="epsilon"))
     positions = world.add(*(world.update(number) for number in PARTICIPANTS))
     world.add(world.survivors(3, parts=2), world.survivors(5, part=2, parts=2, seq=world.seq(COORDINATOR) + 1))
     world.add(world.model(unused=(positions[1],)))
-    world.add(world.round(masked=True))
+    world.add(world.round(masked=True, spend=1, account="epsilon"))
     world.add(world.update(HOST))
     world.add(world.survivors(*PARTICIPANTS))
     world.add(world.model())
@@ -485,12 +490,12 @@ def write_sharing(ledger: Target) -> None:
     from_five = world.hand_over(5, 3)
     world.add(world.consent(5, 4))
     from_three = world.shares(3, 4)[0], world.shares(3, 5)[0]
-    world.add(world.round())
+    world.add(world.round(spend=0))
     world.add(world.pool(3, 4))
     world.add(world.update(3, (5, from_five)), world.update(4, (3, from_three[0])), world.update(5, (3, from_three[1])))
     world.add(world.model())
     world.add(world.withdrawal(3, world.consents(3)[0]), world.withdrawal(5, world.consents(5)[1]))
-    world.add(world.round())
+    world.add(world.round(spend=0))
     world.add(world.pool(4))
     world.add(world.update(4))
     world.add(world.withdrawal(4))

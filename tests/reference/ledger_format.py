@@ -749,6 +749,10 @@ class Ledger:
         check(current.named is None, "survivors_named")
         check(self.height < terms["deadline"], "too_late")
         check((record["account"], record["spend_nano"]) == (terms["account"], terms["spend_nano"]), "wrong_spend")
+        limits = [self.genesis["epsilon_nano_limit"], self.genesis["rho_nano_limit"]]
+        is_limited = limits != [None, None]
+        check(terms["account"] != "none" or not is_limited, "unpriced")
+        check(terms["account"] == "none" or not record["shares"], "private_shares")
         is_host = self.principals[record["author"]].role == "host"
         check(is_host == bool(record["participants"]), "wrong_participants")
         persons = self.participants(record["participants"], "wrong_participants") or [record["author"]]
@@ -761,6 +765,8 @@ class Ledger:
                 limit = self.genesis[f"{terms['account']}_nano_limit"]
                 spent = getattr(self.principals[person], terms["account"]) + terms["spend_nano"]
                 check(spent <= (LARGEST if limit is None else limit), "over_budget")
+                other = {"epsilon": "rho", "rho": "epsilon"}[terms["account"]]
+                check(not is_limited or getattr(self.principals[person], other) == 0, "over_budget")
         inputs = [(each["sender"], raw(each["share"])) for each in record["shares"]]
         check(all(a < b for a, b in pairwise(inputs)), "wrong_shares")
         for sender, share in inputs:

@@ -522,7 +522,8 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
 
 
 def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Configure) -> None:
-    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "first")
+    small = ("privacy.mode=local", "privacy.epsilon=2", "data.rating_min=1", "data.rating_max=5")
+    train(configure(FIRST, *small, "ledger.epsilon_limit=6"), tmp_path / "first")
 
     for wanted, found in (
         ("ledger.epsilon_limit=9", "epsilon_limit: 6, not 9"),
@@ -530,8 +531,8 @@ def test_genesis_is_not_changed_by_a_further_run(tmp_path: Path, configure: Conf
         ("run.simulated=false", "real keys"),
     ):
         with pytest.raises(FederationError, match=found):
-            train(configure(FIRST, wanted), tmp_path / "second", ledger=tmp_path / "first")
-    train(configure(FIRST, "ledger.epsilon_limit=6"), tmp_path / "second", ledger=tmp_path / "first")
+            train(configure(FIRST, *small, wanted), tmp_path / "second", ledger=tmp_path / "first")
+    train(configure(FIRST, *small, "ledger.epsilon_limit=6"), tmp_path / "second", ledger=tmp_path / "first")
 
 
 # --- one run at a time -----------------------------------------------------------------------------------------------

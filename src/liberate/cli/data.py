@@ -37,7 +37,7 @@ def show(
 ) -> None:
     """Count users, items and ratings, and show their distribution."""
     from liberate.data.summary import summary
-    from liberate.runs.run_data import load_dataset
+    from liberate.runs.run_data import load_source
     from liberate.settings import resolve
 
-    print_result(summary(load_dataset(resolve(None, assignments(source, settings)))), as_json=as_json)
+    print_result(summary(load_source(resolve(None, assignments(source, settings)))), as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, fields_of, print_json, print_result, print_table, progress_lines
+from liberate.cli.output import JsonFlag, count, fields_of, print_json, print_result, print_table, progress_lines, show
 
 if TYPE_CHECKING:
     from liberate.settings import Settings
@@ -79,7 +79,7 @@ def evaluate(
     top: Annotated[Path | None, typer.Option(help="Write everybody's top ten to this Parquet file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Evaluate a run on its held-out ratings, with free baselines beside it."""
+    """Evaluate a simulated run on its held-out ratings, with free baselines beside it."""
     from liberate.runs.evaluate import evaluate_run, write_predictions, write_top
     from liberate.runs.folder import load_run
 
@@ -106,13 +106,19 @@ def recommend(
     n: Annotated[int, typer.Option("-n", min=1, help="How many items.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recommend items to a participant, using the public model and the ratings on their device."""
+    """Recommend items to a participant, by the public model and what is on their device; show their own error."""
+    from liberate.runs.evaluate import own_error
     from liberate.runs.evaluate import recommend as recommend_to
     from liberate.runs.folder import load_run
 
-    person, items = recommend_to(load_run(folder), participant, n)
+    run = load_run(folder)
+    person, items = recommend_to(run, participant, n)
+    error = own_error(run, participant)
     if as_json:
-        print_json(fields_of(person) | {"items": items})
+        print_json(fields_of(person) | {"items": items, "own_error": error})
         return
     print(f"participant {person.number} (key {person.key_id}, user {person.user_id})")
     print_table(["rank", "item_id", "prediction", "title"], [[i.rank, i.item_id, i.prediction, i.title] for i in items])
+    if error is not None:
+        held_out = count(error.ratings, "rating")
+        print(f"your own error: RMSE {show(error.rmse)} on {held_out} that your device holds out; nobody else sees it")

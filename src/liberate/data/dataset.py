@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Int32Array, Int64Array
+from liberate.arrays import BoolArray, Float32Array, Int32Array, Int64Array
+
+_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,12 @@ class Catalogue:
     titles: tuple[str, ...]
     years: Int32Array
     genres: tuple[tuple[str, ...], ...]
+
+    def of(self, items: Int32Array) -> Catalogue:
+        """Return what is known of some items, in the order given."""
+        places = items.tolist()
+        titles = tuple(self.titles[place] for place in places)
+        return Catalogue(titles, self.years[items], tuple(self.genres[place] for place in places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +111,28 @@ class Dataset:
             digest=content_digest(users, items, values, timestamps, user_ids, item_ids),
         )
 
+    def only(self, kept: BoolArray) -> Dataset:
+        """Return the data set as if its source had held some of the rows alone, shape (n_ratings,).
+
+        Users and items without a row are gone, the rest is numbered anew, and the digest is that of these rows; only
+        the scale is as it was. The notes, which tell of the whole source, are gone too.
+        """
+        users, user_ids, _ = _numbered(self.users[kept], self.user_ids)
+        items, item_ids, places = _numbered(self.items[kept], self.item_ids)
+        dataset = Dataset.of(
+            users=users,
+            items=items,
+            values=self.values[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            user_ids=user_ids,
+            item_ids=item_ids,
+            low=self.low,
+            high=self.high,
+            name=self.name,
+        )
+        catalogue = None if self.catalogue is None else self.catalogue.of(places)
+        return replace(dataset, catalogue=catalogue, has_found_scale=self.has_found_scale)
+
     def with_items(self, item_ids: Sequence[str], catalogue: Catalogue | None) -> Dataset:
         """Return the same ratings with the items of a larger catalogue, in its order; the digest stays.
 
@@ -114,6 +145,30 @@ class Dataset:
         items = places[self.items]
         items.setflags(write=False)
         return replace(self, items=items, item_ids=tuple(item_ids), catalogue=catalogue)
+
+
+def ranked_ids(ids: Sequence[str]) -> tuple[Int32Array, tuple[str, ...]]:
+    """Put distinct ids in numeric order when all are canonical integers, else in that of code points.
+
+    An integer is canonical when it is written as Python writes it, without a leading zero or plus sign.
+
+    Returns:
+        The place of each id in that order, shape (n_ids,), and the ids in that order.
+    """
+    are_integers = all(_CANONICAL_INTEGER.fullmatch(text) for text in ids)
+    order = sorted(range(len(ids)), key=(lambda i: int(ids[i])) if are_integers else ids.__getitem__)
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return ranks, tuple(ids[i] for i in order)
+
+
+def _numbered(index: Int32Array, ids: Sequence[str]) -> tuple[Int32Array, tuple[str, ...], Int32Array]:
+    """Number anew the ids that an index names: return the new index, the ids, and the old number of each."""
+    used = np.unique(index)
+    ranks, ordered = ranked_ids([ids[number] for number in used])
+    places = np.empty(len(used), np.int32)
+    places[ranks] = used
+    return ranks[np.searchsorted(used, index)], ordered, places
 
 
 def _check_index(name: str, index: Int32Array, ids: Sequence[str]) -> None:

@@ -26,17 +26,22 @@ def random_split(dataset: Dataset, seed: int = 42, fraction: float = 0.2) -> Spl
     Args:
         dataset: What to split.
         seed: Fixes the permutation, `numpy.random.default_rng(seed).permutation(n)`.
-        fraction: Part to hold out, 0 < fraction < 1.
+        fraction: Part to hold out, 0 <= fraction < 1.
 
     Raises:
         ValueError: fraction is out of range.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"the part to hold out is a fraction between 0 and 1; got {fraction}")
+    return split_rows(dataset, random_rows(dataset, seed, fraction))
+
+
+def random_rows(dataset: Dataset, seed: int, fraction: float) -> BoolArray:
+    """Mark what `random_split` holds out, shape (n_ratings,)."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the part to hold out is 0 <= fraction < 1; got {fraction}")
     n = len(dataset.values)
     held_out = np.zeros(n, np.bool_)
     held_out[np.random.default_rng(seed).permutation(n)[: round(fraction * n)]] = True
-    return _split(dataset, held_out)
+    return held_out
 
 
 def leave_last_out(dataset: Dataset) -> Split:
@@ -47,6 +52,11 @@ def leave_last_out(dataset: Dataset) -> Split:
     Raises:
         DataError: The data set has no timestamps.
     """
+    return split_rows(dataset, last_rows(dataset))
+
+
+def last_rows(dataset: Dataset) -> BoolArray:
+    """Mark what `leave_last_out` holds out, shape (n_ratings,)."""
     if dataset.timestamps is None:
         raise DataError(f"{dataset.name} has no timestamps, so no rating is the last", hint="split at random")
     order = np.lexsort((dataset.timestamps, dataset.users))
@@ -54,7 +64,7 @@ def leave_last_out(dataset: Dataset) -> Split:
     last = order[np.cumsum(counts) - 1]
     held_out = np.zeros(len(dataset.values), np.bool_)
     held_out[last[counts > 1]] = True
-    return _split(dataset, held_out)
+    return held_out
 
 
 def learned_before(split: Split, known: Ratings) -> Split:
@@ -63,7 +73,8 @@ def learned_before(split: Split, known: Ratings) -> Split:
     return Split(train=split.train.updated(split.test.where(moved)), test=split.test.where(~moved))
 
 
-def _split(dataset: Dataset, held_out: BoolArray) -> Split:
+def split_rows(dataset: Dataset, held_out: BoolArray) -> Split:
+    """Hold out the rows that are marked, shape (n_ratings,)."""
     return Split(train=_part(dataset, ~held_out), test=_part(dataset, held_out))
 
 

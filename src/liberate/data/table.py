@@ -5,7 +5,6 @@ pyarrow reads whole columns. Only when it fails, or a check fails, is the text w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -19,11 +18,11 @@ import pyarrow.parquet
 
 from liberate.arrays import BoolArray, Float64Array, Int32Array
 from liberate.data.columns import RATING_ROLES, choose_columns
+from liberate.data.dataset import ranked_ids
 from liberate.data.text import Text, open_text
 from liberate.errors import DataError
 
 _BLOCK_BYTES = 1 << 24  # a row must fit into a block
-_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +50,7 @@ class Table:
             raise self.refusal(row, reason(row), hint=hint)
 
     def ids(self, role: str) -> tuple[Int32Array, tuple[str, ...]]:
-        """Number the ids of a column, in numeric order when all are canonical integers, else in that of code points.
-
-        An integer is canonical when it is written as Python writes it, without a leading zero or plus sign.
+        """Number the ids of a column in the order of `ranked_ids`.
 
         Returns:
             The number of each row's id, shape (n_rows,), and the ids as text.
@@ -69,11 +66,8 @@ class Table:
         is_empty = np.array([not text.strip() for text in texts], np.bool_)
         self.refuse(is_empty[codes], lambda _: f"the {role} id is empty")
 
-        are_integers = all(_CANONICAL_INTEGER.fullmatch(text) for text in texts)
-        order = sorted(range(len(texts)), key=(lambda i: int(texts[i])) if are_integers else texts.__getitem__)
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        return rank[codes], tuple(texts[i] for i in order)
+        ranks, ordered = ranked_ids(texts)
+        return ranks[codes], ordered
 
     def numbers(self, role: str) -> Float64Array:
         """Return a column of finite numbers, shape (n_rows,); points in time become seconds since 1970-01-01 UTC.

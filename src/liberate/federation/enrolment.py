@@ -19,7 +19,7 @@ from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.federation.registrars import FOUNDER, Registrar
-from liberate.federation.store.device_rows import Device, DeviceData
+from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
@@ -67,7 +67,12 @@ class Candidate:
 
 
 def open_or_create_device_store(
-    folder: Path, participants: Sequence[str], ratings: Ratings, keys: Randomness, salts: Randomness
+    folder: Path,
+    participants: Sequence[str],
+    ratings: Ratings,
+    held_out: Ratings | None,
+    keys: Randomness,
+    salts: Randomness,
 ) -> DeviceStore:
     """Open the devices in a folder, made if absent, so that each person named has one that holds their ratings.
 
@@ -76,14 +81,15 @@ def open_or_create_device_store(
     Args:
         folder: The store's folder.
         participants: Original id of each user, in the order of `ratings`.
-        ratings: What each device holds from now on.
+        ratings: What each device holds from now on to learn from.
+        held_out: What each device holds out from now on, of the same users; None: what it holds out already.
         keys: Source of the keys and salts of new devices.
         salts: Source of the salts of changed ratings; another one at each state of the ledger.
     """
     known = _known(folder)
     users = [user for user, participant in enumerate(participants) if participant not in known]
     new = [
-        (participants[user], _new_device(keys, slot, ratings.user_bytes(user)))
+        (participants[user], _new_device(keys, slot, ratings.user_bytes(user), _held_out(held_out, user)))
         for slot, user in enumerate(users, len(known))
     ]
     if not DeviceStore.exists(folder):
@@ -98,18 +104,23 @@ def open_or_create_device_store(
             for user, participant in enumerate(participants)
             if (device := known.get(participant)) is not None
             and not device.is_erased
-            and (changed := _changed(devices, device, ratings.user_bytes(user), salts)) is not None
+            and (changed := _changed(devices, device, ratings.user_bytes(user), _held_out(held_out, user), salts))
         ]
     )
     return devices
 
 
-def _new_device(keys: Randomness, slot: int, ratings: bytes) -> DeviceData:
+def _held_out(ratings: Ratings | None, user: int) -> bytes | None:
+    return None if ratings is None else ratings.user_bytes(user)
+
+
+def _new_device(keys: Randomness, slot: int, ratings: bytes, held_out: bytes | None) -> DeviceData:
     return DeviceData(
         person_seed=keys.secret("participant key", slot),
         device_seed=keys.secret("device key", slot),
         dataset_salt=keys.secret("dataset salt", slot),
         ratings=ratings,
+        held_out=held_out or EMPTY_RATINGS,
     )
 
 
@@ -120,11 +131,17 @@ def _known(folder: Path) -> dict[str, Device]:
         return {device.user_id: device for device in devices.devices()}
 
 
-def _changed(devices: DeviceStore, device: Device, ratings: bytes, salts: Randomness) -> DeviceData | None:
-    """Return what a device keeps when its ratings become others; None where they are the same."""
-    data = devices.data_of(device.slot)
+def _changed(
+    devices: DeviceStore, device: Device, ratings: bytes, held_out: bytes | None, salts: Randomness
+) -> DeviceData | None:
+    """Return what a device keeps when its ratings become others; None where they are the same.
+
+    Other held-out ratings change no commitment: the ledger must not show them.
+    """
+    before = devices.data_of(device.slot)
+    data = before if held_out is None else msgspec.structs.replace(before, held_out=held_out)
     if data.ratings == ratings:
-        return None
+        return None if data == before else data
     salt = salts.secret("dataset salt", device.slot)
     return msgspec.structs.replace(data, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 

@@ -33,7 +33,8 @@ class RunParticipation:
     Attributes:
         run: Number of the run: the ledger's last one, or the next.
         user_ids: Original id of each user, in the order of `ratings`; others who were enrolled before stay.
-        ratings: What their devices hold from now on.
+        ratings: What their devices hold from now on to learn from.
+        held_out: What their devices hold out from now on; None: what they hold out already.
         cohort: Which of the users take part, as indices; None: all.
         terms: What they agree to.
     """
@@ -41,6 +42,7 @@ class RunParticipation:
     run: int
     user_ids: Sequence[str]
     ratings: Ratings
+    held_out: Ratings | None = None
     cohort: Sequence[int] | None = None
     terms: ParticipationTerms
 
@@ -142,6 +144,7 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
         access.folder / "devices",
         participation.user_ids,
         participation.ratings,
+        participation.held_out,
         access.source.randomness(),
         access.randomness_at(ledger),
     )

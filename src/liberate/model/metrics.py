@@ -6,6 +6,7 @@ A held-out rating counts as relevant from three quarters of the scale on: 4 on a
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -28,7 +29,8 @@ class RankingMetrics:
     """How good lists of ten items are.
 
     Attributes:
-        ndcg_at_10: Normalised discounted cumulative gain, 0 to 1, mean over users with something relevant held out.
+        ndcg_at_10: Normalised discounted cumulative gain, 0 to 1, mean over users with something relevant held out;
+            NaN where nobody has.
         recall_at_10: Share of a user's relevant held-out items that are listed, mean over the same users.
         coverage: Share of the catalogue that is listed for anybody.
         gini: Gini coefficient of how often each item of the catalogue is listed: 0 all alike, towards 1 few only.
@@ -130,8 +132,8 @@ def judge_lists(
 
     exposure = np.bincount(lists[lists >= 0], minlength=test.n_items)
     return RankingMetrics(
-        ndcg_at_10=_mean((hits @ gains)[judged] / best[judged]),
-        recall_at_10=_mean(hits.sum(axis=1)[judged] / counts[judged]),
+        ndcg_at_10=_mean((hits @ gains)[judged] / best[judged]) if judged.any() else math.nan,
+        recall_at_10=_mean(hits.sum(axis=1)[judged] / counts[judged]) if judged.any() else math.nan,
         coverage=_mean(exposure > 0),
         gini=gini(exposure.astype(np.float64)),
         ild=None if catalogue is None or not any(catalogue.genres) else _diversity(lists, catalogue),

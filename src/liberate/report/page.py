@@ -29,6 +29,7 @@ from liberate.units import from_nano
 FILE_NAME = "report.html"
 
 _WIDE, _NARROW = 880.0, 400.0
+_NOT_MEASURED: Mapping[str, object] = {"measured": False, "n_test": 0, "curves": ()}
 
 
 def write(run: Run) -> Path:
@@ -71,7 +72,7 @@ def _environment() -> Environment:
 
 def _content(run: Run) -> Mapping[str, object]:
     """Return what the template names, a section after the other."""
-    evaluation, ledger = evaluate_run(run), ledger_facts(run)
+    is_measured, ledger = run.settings.run.simulated, ledger_facts(run)
     source = replace(run.settings.data, source=Path(run.settings.data.source).name)
     name, key = shlex.quote(run.folder.resolve().name), shlex.quote(run.verifier_key)
     return {
@@ -81,7 +82,7 @@ def _content(run: Run) -> Mapping[str, object]:
         "simulated": ledger.audit.simulated is not False,
         "seed": run.settings.run.seed,
         "result": run.result,
-        **_learned(run, evaluation),
+        **(_learned(run, evaluate_run(run)) if is_measured else _NOT_MEASURED),
         **_promised(run),
         "ledger": ledger,
         "command": f"liberate ledger verify {name} --key {key}",
@@ -103,6 +104,7 @@ def _learned(run: Run, evaluation: Evaluation) -> Mapping[str, object]:
     predicts = evaluation.predictions is not None
     rmse_words = words.comparison("rmse", metrics.rmse, baselines)
     return {
+        "measured": True,
         "n_test": evaluation.test.n_ratings,
         "predicts": predicts,
         "rmse_words": rmse_words if predicts else "trained to rank items: no rating is predicted",

@@ -1,4 +1,4 @@
-"""What a finished run is worth: metrics on held-out ratings, and recommendations for one participant."""
+"""What a finished run is worth: metrics in simulations; recommendations and their own error for one participant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liberate.data.ratings import Ratings
 from liberate.data.splits import Split
 from liberate.errors import LiberateError
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.store.held_ratings import held_ratings
+from liberate.federation.store.held_ratings import held_out_ratings, held_ratings
 from liberate.model.metrics import Metrics, baselines, evaluate_model, rmse
 from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
@@ -62,8 +62,30 @@ class Recommendation:
     prediction: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnError:
+    """How well a model predicts what a participant's device holds out.
+
+    Attributes:
+        rmse: In rating points, >= 0.
+        ratings: How many are held out, > 0.
+    """
+
+    rmse: float
+    ratings: int
+
+
 def evaluate_run(run: Run) -> Evaluation:
-    """Evaluate a run's last model on the held-out ratings, baselines beside it."""
+    """Evaluate a simulated run's last model on the held-out ratings, baselines beside it.
+
+    Raises:
+        LiberateError: The run is of real people, or not finished.
+    """
+    if not run.settings.run.simulated:
+        raise LiberateError(
+            "the run is of real people: what is computed from ratings they hold out does not leave their devices",
+            hint="each person sees their own error: liberate recommend RUN --participant NAME",
+        )
     dataset = run.dataset()
     split = run.split(dataset)
     model = run.model()
@@ -99,6 +121,27 @@ def measure_models(run: Run, dataset: Dataset, split: Split, last: Model) -> Met
 
     save_table(run.folder / "metrics.parquet", pa.table({"version": versions, "rmse": errors}))
     return evaluate_model(last, profiles, split, dataset.catalogue)
+
+
+def own_error(run: Run, participant: str) -> OwnError | None:
+    """Tell a participant how well the public model predicts their held-out ratings: computed on their device alone.
+
+    Returns:
+        None where nothing is held out, or the model predicts no ratings.
+
+    Raises:
+        LiberateError: Nobody has that name, or the person was forgotten.
+    """
+    model = run.model()
+    with run.open() as reader:
+        device = device_of(reader.devices, find_participant(reader.ledger, reader.devices, participant).number)
+        own = held_ratings(reader.devices, [device.user_id], model.n_items)
+        held_out = held_out_ratings(reader.devices, [device.user_id], model.n_items)
+    if not held_out.n_ratings or not model.predicts_ratings:
+        return None
+
+    predicted = predict(model, fit_devices(model, own), held_out.users(), held_out.items)
+    return OwnError(rmse=rmse(predicted, held_out.values), ratings=held_out.n_ratings)
 
 
 def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, list[Recommendation]]:

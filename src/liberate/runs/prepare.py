@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from liberate.data.dataset import Dataset
 from liberate.data.rating_scale import RatingScale
+from liberate.data.ratings import Ratings
 from liberate.data.splits import Split, learned_before
 from liberate.errors import BudgetExceeded, FederationError, SettingsError
 from liberate.identifiers import PricedAccount
@@ -26,7 +27,9 @@ from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.runs.run_data import (
     align_to_catalogue,
     catalogue_of,
-    load_dataset,
+    held_out_of,
+    known_dataset,
+    load_source,
     relative_to_run,
     split_dataset,
     without_participants,
@@ -47,7 +50,8 @@ class PreparedRun:
         last: The run before it, finished; None where there is none, or its folder is gone.
         items: The catalogue, in the federation's order.
         dataset: With the items of the catalogue.
-        split: What is learned from, and lies on devices from now on; and what is held out.
+        split: What is learned from, and lies on devices from now on; and what the run knows to be held out.
+        held_out: What devices hold out from now on; None: what they hold out already.
         previously_learned: Which of the ratings to be held out were learned from before, as rows.
         carried: Whether devices hold ratings that the data set lacks.
         left_out: Original ids of users of the data set who do not take part.
@@ -61,6 +65,7 @@ class PreparedRun:
     items: pa.Table
     dataset: Dataset
     split: Split
+    held_out: Ratings | None
     previously_learned: tuple[int, ...] = ()
     carried: bool = False
     left_out: tuple[str, ...]
@@ -88,7 +93,8 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
         BudgetExceeded: Too few people can pay for the run.
     """
     federation = _find_federation(out, ledger)
-    dataset = load_dataset(settings)
+    source = load_source(settings)
+    dataset = known_dataset(source, settings)
     settings = relative_to_run(settings, out)
     if (out / "run.toml").exists():
         return _resumed(load_run(out), federation, dataset, settings)
@@ -102,11 +108,17 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
             f"the run in {last.folder} is not finished, and has the ledger to itself",
             hint="resume it by the command that began it; or remove its folder to give it up",
         )
-    return _new(settings, federation, dataset, last, is_founding=ledger is None)
+    return _new(settings, federation, source, dataset, last, is_founding=ledger is None)
 
 
 def _new(
-    settings: Settings, federation: FederationFolder, dataset: Dataset, last: Run | None, *, is_founding: bool
+    settings: Settings,
+    federation: FederationFolder,
+    source: Dataset,
+    dataset: Dataset,
+    last: Run | None,
+    *,
+    is_founding: bool,
 ) -> PreparedRun:
     """Settle what a run starts from that has not begun."""
     items = _merged_catalogue(federation, dataset)
@@ -124,6 +136,7 @@ def _new(
         )
 
     stored = snapshot.stored.updated(split.train)
+    held_out = held_out_of(source, settings, dataset)
     plan, able = _affordable(settings, dataset, snapshot)
     return PreparedRun(
         federation=federation,
@@ -133,6 +146,7 @@ def _new(
         items=items,
         dataset=dataset,
         split=Split(train=stored, test=split.test),
+        held_out=held_out.where(~held_out.rated_in(stored)),
         previously_learned=tuple(previously_learned.tolist()),
         carried=stored.n_ratings > split.train.n_ratings,
         left_out=tuple(name for user, name in enumerate(dataset.user_ids) if user not in able),
@@ -166,14 +180,16 @@ def _resumed(run: Run, federation: FederationFolder, dataset: Dataset, settings:
         items=items,
         dataset=dataset,
         split=run.split(dataset),
+        held_out=None,
         left_out=record.left_out,
         plan=plan,
     )
 
 
 def _check_scale(dataset: Dataset, settings: Settings) -> None:
-    """Refuse to publish the lowest and highest rating that real people gave, beside numbers with noise."""
-    if dataset.has_found_scale and not settings.run.simulated and settings.privacy.mode in ("local", "distributed"):
+    """Refuse to publish the lowest and highest rating that real people gave, beside numbers with noise or held out."""
+    is_private = settings.privacy.mode in ("local", "distributed") or settings.holds_out
+    if dataset.has_found_scale and not settings.run.simulated and is_private:
         raise SettingsError(
             f"the scale of the ratings, {dataset.low:g} to {dataset.high:g}, was found in them, and a model shows it",
             hint=f"say what the scale is: --set data.rating_min={dataset.low:g} --set data.rating_max={dataset.high:g}",

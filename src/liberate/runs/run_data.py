@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from liberate.arrays import BoolArray, Int32Array
 from liberate.data.dataset import Catalogue, Dataset
 from liberate.data.public_datasets import data_folder, load
-from liberate.data.splits import Split, leave_last_out, random_split
+from liberate.data.ratings import Ratings
+from liberate.data.splits import Split, last_rows, random_rows, split_rows
 from liberate.errors import SettingsError
 from liberate.federation.store.devices import DeviceStore
 from liberate.files import write_atomic
@@ -22,7 +24,24 @@ from liberate.settings import Settings
 
 
 def load_dataset(settings: Settings, base: Path | None = None) -> Dataset:
-    """Load the ratings that settings name.
+    """Load what a run may know of the ratings that settings name: all in a simulation, else what it learns from.
+
+    Outside a simulation everything that a run writes, says or decides follows from the data set returned, so held-out
+    ratings leave no trace outside the devices: neither in digests nor in counts, the catalogue or its order.
+
+    Args:
+        settings: Resolved settings.
+        base: Folder that a path in `data.source` is relative to, the working directory if None.
+
+    Raises:
+        SettingsError: No source is named, or only one end of the scale.
+        DataError: The source cannot be used.
+    """
+    return known_dataset(load_source(settings, base), settings)
+
+
+def load_source(settings: Settings, base: Path | None = None) -> Dataset:
+    """Load all ratings that settings name, held out or not.
 
     Args:
         settings: Resolved settings.
@@ -44,6 +63,20 @@ def load_dataset(settings: Settings, base: Path | None = None) -> Dataset:
     return load(source, columns=data.columns or None, scale=scale)
 
 
+def known_dataset(source: Dataset, settings: Settings) -> Dataset:
+    """Return what a run may know of a source: see `load_dataset`.
+
+    Raises:
+        SettingsError: All ratings are held out.
+    """
+    if settings.run.simulated:
+        return source
+    learned = ~_held_out_rows(source, settings)
+    if not learned.any():
+        raise SettingsError("all ratings are held out: nothing is left to learn from", hint="lower data.test_fraction")
+    return source.only(learned)
+
+
 def relative_to_run(settings: Settings, folder: Path) -> Settings:
     """Return settings whose `data.source`, where it is a path, is relative to the run folder: they move together."""
     source = Path(settings.data.source)
@@ -54,10 +87,36 @@ def relative_to_run(settings: Settings, folder: Path) -> Settings:
 
 
 def split_dataset(dataset: Dataset, settings: Settings) -> Split:
-    """Hold out a part as the settings say."""
+    """Hold out a part of what a run knows, as the settings say; outside a simulation it does not know that part."""
+    if not settings.run.simulated:
+        return split_rows(dataset, np.zeros(len(dataset.values), np.bool_))
+    return split_rows(dataset, _held_out_rows(dataset, settings))
+
+
+def held_out_of(source: Dataset, settings: Settings, dataset: Dataset) -> Ratings:
+    """Return what devices hold out of a source, by the users and items of the data set that the run knows.
+
+    Ratings of others are left out: no device of the run has them, or no model tells anything of their items.
+    """
+    held_out = _held_out_rows(source, settings)
+    users = _places(source.user_ids, dataset.user_ids)[source.users[held_out]]
+    items = _places(source.item_ids, dataset.item_ids)[source.items[held_out]]
+    kept = (users >= 0) & (items >= 0)
+
+    values = source.values[held_out][kept]
+    return Ratings.from_triples(users[kept], items[kept], values, len(dataset.user_ids), len(dataset.item_ids))
+
+
+def _places(ids: Sequence[str], known: Sequence[str]) -> Int32Array:
+    """Return the place of each id among known ones, shape (n_ids,); -1 of one that is not known."""
+    places: Mapping[str, int] = {name: place for place, name in enumerate(known)}
+    return np.array([places.get(name, -1) for name in ids], np.int32)
+
+
+def _held_out_rows(dataset: Dataset, settings: Settings) -> BoolArray:
     if settings.data.split == "last":
-        return leave_last_out(dataset)
-    return random_split(dataset, settings.data.split_seed, settings.data.test_fraction)
+        return last_rows(dataset)
+    return random_rows(dataset, settings.data.split_seed, settings.test_fraction)
 
 
 def erased_users(devices: DeviceStore, dataset: Dataset) -> list[int]:

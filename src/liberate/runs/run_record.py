@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ class Result:
 
     Attributes:
         run: The run folder. It may be moved, so it is not written down.
-        rmse: On held-out ratings, in rating points.
-        ndcg_at_10: On held-out ratings, 0 to 1.
+        rmse: On held-out ratings, in rating points; NaN where nothing is held out, and outside a simulation, where
+            nothing computed from held-out ratings leaves a device.
+        ndcg_at_10: On held-out ratings, 0 to 1; NaN likewise.
         epsilon: Spent by each participant in the whole run, by basic composition; None where nothing bounds it.
         delta: Of that epsilon; 0 for pure mechanisms.
         mode: The privacy mode.
@@ -30,8 +32,8 @@ class Result:
     """
 
     run: str | None = None
-    rmse: float
-    ndcg_at_10: float
+    rmse: float = math.nan
+    ndcg_at_10: float = math.nan
     epsilon: float | None = None
     delta: float
     mode: str
@@ -87,7 +89,7 @@ def record_to_tree(record: RunRecord) -> Mapping[str, object]:
     tree = {name: value for name, value in msgspec.to_builtins(record).items() if value is not None}
     if record.result is not None:
         figures = msgspec.to_builtins(replace(record.result, run=None))
-        tree["result"] = {name: value for name, value in figures.items() if value is not None}
+        tree["result"] = {name: value for name, value in figures.items() if value is not None and value == value}
     return tree
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from base64 import b64encode
 from contextlib import nullcontext
@@ -84,6 +85,7 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
         run=prepared.number,
         user_ids=dataset.user_ids,
         ratings=prepared.split.train,
+        held_out=prepared.held_out,
         cohort=prepared.cohort,
         terms=participation_terms(prepared.plan),
     )
@@ -108,19 +110,23 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
         seconds = time.perf_counter() - begin
         checkpoint = verify_checkpoint(federation.publisher.publish(), run.verifier_key)
 
-    progress("evaluating")
-    metrics = measure_models(run, dataset, split, last)
+    metrics = None
+    if settings.run.simulated:
+        progress("evaluating")
+        metrics = measure_models(run, dataset, split, last)
     result = _result(run, prepared.plan, metrics, checkpoint, last.version - run.record.first_version, seconds)
     _write_result(run, result, stopwatch)
     return result
 
 
-def _result(run: Run, plan: Plan, metrics: Metrics, checkpoint: Checkpoint, rounds: int, seconds: float) -> Result:
+def _result(
+    run: Run, plan: Plan, metrics: Metrics | None, checkpoint: Checkpoint, rounds: int, seconds: float
+) -> Result:
     spent = plan.spent(rounds)
     return Result(
         run=str(run.folder),
-        rmse=metrics.rmse,
-        ndcg_at_10=metrics.ndcg_at_10,
+        rmse=_known(metrics.rmse) if metrics else math.nan,
+        ndcg_at_10=_known(metrics.ndcg_at_10) if metrics else math.nan,
         epsilon=spent.epsilon,
         delta=plan.settings.privacy.delta if spent.rho else 0.0,
         mode=plan.settings.privacy.mode,
@@ -130,6 +136,11 @@ def _result(run: Run, plan: Plan, metrics: Metrics, checkpoint: Checkpoint, roun
         root=b64encode(checkpoint.root).decode(),
         verifier_key=run.verifier_key,
     )
+
+
+def _known(figure: float) -> float:
+    """Return a figure; of NaN always the one object, so that results that say the same are equal."""
+    return math.nan if math.isnan(figure) else figure
 
 
 def _write_result(run: Run, result: Result, stopwatch: Stopwatch) -> None:

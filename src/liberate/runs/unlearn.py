@@ -129,8 +129,10 @@ def unlearn(
 
     Raises:
         LiberateError: Nobody has withdrawn, or the run is not finished.
-        SettingsError: The fast way does not exist for what the run learned.
+        SettingsError: The fast way does not exist for what the run learned, or a run of real people is to be measured.
     """
+    if measure and not run.settings.run.simulated:
+        raise SettingsError("models are measured, by learning again in one place, in simulations only")
     departed = _departed(run, progress)
     if isinstance(departed, Unlearned):
         return departed

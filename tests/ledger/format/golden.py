@@ -55,6 +55,7 @@ def build(path: Path) -> dict[str, Any]:
     with TemporaryDirectory() as folder, closing(create(Path(folder), auditors=is_shared)) as ledger:
         if is_shared:
             write_sharing(ledger)
+            World(ledger).add(World(ledger).round())
             described, refused = "people who share and leave", _bad_sharing(ledger)
         else:
             write_history(ledger)
@@ -174,6 +175,7 @@ def _bad_sharing(ledger: SqliteLedger) -> Iterator[tuple[str, bytes]]:
         ("a disclosure of nobody", world.disclosure()),
         ("a disclosure by a coordinator", change(world.disclosure(3), author=COORDINATOR, seq=99)),
         ("a pool of a round that is closed", _pool(world)),
+        ("a private answer that names a copy", world.update(3, (5, share))),
     ]
     for description, record in records:
         yield description, world.sign(record)

@@ -51,7 +51,7 @@ def history() -> tuple[tuple[State, bytes], ...]:
     """Entries of every kind that a log is offered, of two ledgers, each with the state that accepts it."""
     recorder = Recorder()
     world = World(recorder)
-    world.add(genesis())
+    world.add(genesis(auditors=True))
     world.populate()
     world.add(world.block())
     for step in steps(world):

@@ -77,13 +77,19 @@ def expired_in_pool(world: World) -> World:
     world.add(world.consent(3, COORDINATOR, expiry=world.state.height + 1))
     world.add(world.share(3, COORDINATOR))
     world.add(world.receipt(COORDINATOR, 3))
-    world.add(world.round())
+    world.add(world.round(spend=0))
     world.add(world.block())
     return world
 
 
 def in_round(world: World) -> World:
     """3 has given 4 a share; a round is open."""
+    received(world).add(world.round(spend=0))
+    return world
+
+
+def in_private_round(world: World) -> World:
+    """3 has given 4 a share; a round is open whose answers spend."""
     received(world).add(world.round())
     return world
 
@@ -92,7 +98,7 @@ def in_pool_round(world: World) -> World:
     """3 has given 4 and the pool a share; a round is open."""
     world.hand_over(3, 4)
     world.hand_over(3, COORDINATOR)
-    world.add(world.round())
+    world.add(world.round(spend=0))
     return world
 
 
@@ -200,6 +206,13 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
         in_round,
         lambda w: change(w.update(HOST, (3, share_of(w))), participants=to_ranges([5])),
     ),
+    ("private_shares", "a private answer names a copy", in_private_round, lambda w: w.update(4, (3, share_of(w)))),
+    (
+        "private_shares",
+        "a host's private answer names a copy",
+        in_private_round,
+        lambda w: change(w.update(HOST, (3, share_of(w))), participants=to_ranges([4])),
+    ),
     ("wrong_shares", "a share twice", in_round, lambda w: w.update(4, (3, share_of(w)), (3, share_of(w)))),
     ("wrong_shares", "disorder", in_round, lambda w: change(w.update(4), shares=disorder(w))),
     ("closed_round", "a pool for no round", as_it_is, lambda w: bogus_pool(w)),
@@ -259,13 +272,13 @@ def expired_in_round(world: World) -> World:
     world.add(world.consent(3, 4, expiry=world.state.height + 1))
     world.add(world.share(3, 4))
     world.add(world.receipt(4, 3))
-    world.add(world.round())
+    world.add(world.round(spend=0))
     world.add(world.block())
     return world
 
 
 def on_the_way(world: World) -> World:
-    handed_over(world).add(world.round())
+    handed_over(world).add(world.round(spend=0))
     return world
 
 
@@ -296,6 +309,15 @@ def test_what_does_not_follow_is_refused(reason: Reason, prepare: Callable[[Worl
     assert refused(world, make(world)) == reason
 
 
+def test_a_private_update_that_names_copies_is_refused() -> None:
+    """Though the copy was received under a consent that lives: the sender is in the round once already."""
+    world = received(bare_world(auditors=True))
+    world.add(world.round())
+
+    assert refused(world, world.update(4, (3, share_of(world)))) == "private_shares"
+    world.add(world.update(4))
+
+
 def test_every_reason_of_sharing_is_exercised() -> None:
     assert {reason for reason, *_ in CASES} >= SHARING_REASONS
 
@@ -308,7 +330,7 @@ def leaf(world: World, number: int) -> Principal:
 
 
 def test_the_state_leaf_says_which_consents_live() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     for recipient in (4, 5, COORDINATOR):
         world.add(world.consent(3, recipient))
     first, second, third = world.consents(3)
@@ -321,7 +343,7 @@ def test_the_state_leaf_says_which_consents_live() -> None:
 
 
 def test_the_state_leaf_says_who_has_left_and_asked_to_be_forgotten() -> None:
-    world = received(bare_world())
+    world = received(bare_world(auditors=True))
     world.add(world.withdrawal(3))
 
     assert (leaf(world, 3).has_withdrawn, leaf(world, 3).is_to_be_forgotten) == (True, False)
@@ -334,7 +356,7 @@ def test_the_state_leaf_says_who_has_left_and_asked_to_be_forgotten() -> None:
 
 
 def test_one_base_is_spent_once_however_many_copies_are_made() -> None:
-    world = perturbed(bare_world())
+    world = perturbed(bare_world(auditors=True))
     world.add(world.share(3, 5, epsilon_nano=TWO))
     world.add(change(world.share(3, 4, epsilon_nano=TWO), copy=digest("a second copy")))
 
@@ -342,7 +364,7 @@ def test_one_base_is_spent_once_however_many_copies_are_made() -> None:
 
 
 def test_different_bases_add_up_to_the_limit() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     world.add(world.consent(3, 4, epsilon_nano=5))
     world.add(world.share(3, 4, base=1, epsilon_nano=2), change(world.share(3, 4, base=2, epsilon_nano=3), seq=20))
 
@@ -351,29 +373,29 @@ def test_different_bases_add_up_to_the_limit() -> None:
 
 
 def test_a_consent_holds_for_the_block_of_its_expiry() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     world.add(world.consent(3, 4, expiry=world.state.height + 2))
     world.add(world.block())
     world.add(world.share(3, 4))
     world.add(world.receipt(4, 3))
-    world.add(world.round())
+    world.add(world.round(spend=0))
 
     world.add(world.update(4, (3, share_of(world))))
 
 
 def test_withdrawing_one_consent_leaves_the_others() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     share = world.hand_over(3, 4)
     world.hand_over(3, 5)
     world.add(world.withdrawal(3, world.consents(3)[1]))
-    world.add(world.round())
+    world.add(world.round(spend=0))
 
     world.add(world.update(4, (3, share)), world.update(3))
     assert not world.shares(3, 5)
 
 
 def test_a_model_may_use_what_was_accepted_before_its_author_left() -> None:
-    world = in_used_pool(bare_world())
+    world = in_used_pool(bare_world(auditors=True))
     world.add(world.update(3), world.update(4, (3, share_of(world))))
     world.add(world.withdrawal(3))
     world.add(world.model())
@@ -382,7 +404,7 @@ def test_a_model_may_use_what_was_accepted_before_its_author_left() -> None:
 
 
 def test_a_masked_round_keeps_who_left_after_the_answer() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     world.add(world.round(masked=True))
     world.add(world.update(3), world.update(4))
     world.add(world.withdrawal(3))
@@ -391,25 +413,18 @@ def test_a_masked_round_keeps_who_left_after_the_answer() -> None:
 
 
 def test_a_pool_may_span_records() -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     for sender in (3, 4, 5):
         world.hand_over(sender, COORDINATOR)
-    world.add(world.round())
+    world.add(world.round(spend=0))
     world.add(world.pool(4))
     world.add(world.pool(3, 5))
 
     assert world.open_round.pool == {3, 4, 5}
 
 
-def test_shares_cost_their_senders_accounts_nothing() -> None:
-    world = in_round(bare_world())
-    world.add(world.update(4, (3, share_of(world))))
-
-    assert [leaf(world, number).epsilon_nano for number in (3, 4)] == [0, 2]
-
-
 def test_a_host_uses_the_shares_of_those_it_answers_for() -> None:
-    world = in_round(bare_world())
+    world = in_round(bare_world(auditors=True))
     before = leaf(world, 3).about_count
     world.add(change(world.update(HOST, (3, share_of(world))), participants=to_ranges([4, 5])))
 
@@ -418,7 +433,7 @@ def test_a_host_uses_the_shares_of_those_it_answers_for() -> None:
 
 
 def test_what_was_done_may_be_said_again_when_more_have_answered() -> None:
-    world = requested(bare_world())
+    world = requested(bare_world(auditors=True))
     world.add(world.erasure_report(3, notified=(4, COORDINATOR)))
     world.add(world.erasure_report(3, notified=(4, COORDINATOR), confirmed=(4,)))
 
@@ -426,7 +441,7 @@ def test_what_was_done_may_be_said_again_when_more_have_answered() -> None:
 
 
 def test_whoever_left_may_change_the_key_still() -> None:
-    world = left(bare_world())
+    world = left(bare_world(auditors=True))
 
     world.add(world.new_key(3))
 
@@ -472,7 +487,7 @@ def test_reopening_gives_the_same_state_after_every_block(tmp_path: Path) -> Non
 
 def test_nothing_of_a_copy_stands_in_clear() -> None:
     """Of what a sender decides, the ledger shows recipients, limits, the ε and commitments of 32 bytes."""
-    world = bare_world()
+    world = bare_world(auditors=True)
     clear = {"origin", "author", "seq", "v"}
     consent, share = world.consent(3, 4), world.share(3, 4)
 
@@ -482,7 +497,7 @@ def test_nothing_of_a_copy_stands_in_clear() -> None:
 
 def test_a_pool_of_enough_people_makes_a_model_without_answers() -> None:
     """Answers cost nothing there; a person who answers and is pooled counts once."""
-    world = bare_world()
+    world = bare_world(auditors=True)
     world.hand_over(3, COORDINATOR)
     world.add(change(world.round(), account="none", spend_nano=0, minimum=2))
     world.add(world.pool(3))
@@ -499,7 +514,7 @@ def test_a_pool_of_enough_people_makes_a_model_without_answers() -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_pool_counts_nothing_where_answers_carry_noise(masked: bool) -> None:
-    world = bare_world()
+    world = bare_world(auditors=True)
     world.hand_over(3, COORDINATOR)
     world.add(change(world.round(masked=masked), minimum=2))
     world.add(world.pool(3))

@@ -30,7 +30,7 @@ from tests.ledger.rules.test_transition import change
 from tests.ledger.world import COORDINATOR, LOG_VKEY, ORIGIN, World, create, digest
 
 PEOPLE = (3, 4, 5, 6, 7)
-LIMIT, SPEND, ROUNDS = 10, 2, 3
+SPEND, ROUNDS = 2, 3
 participants = st.sampled_from(PEOPLE)
 which = st.integers(0, 7)
 
@@ -68,6 +68,7 @@ class Turn:
     """A round."""
 
     run: int
+    spend: int
     parent: int | None
     answers: list[Answer] = field(default_factory=list)
     pools: list[tuple[int, dict[int, list[Given]]]] = field(default_factory=list)
@@ -82,7 +83,7 @@ class Acts(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.ledger: SqliteLedger = create(Path(self.folder.name))
+        self.ledger: SqliteLedger = create(Path(self.folder.name), auditors=True)
         self.world = World(self.ledger)
         self.consents: list[Granted] = []
         self.given: list[Given] = []
@@ -118,7 +119,7 @@ class Acts(RuleBasedStateMachine):
         return self.turns[-1] if self.turns and self.turns[-1].end is None else None
 
     def spent(self, number: int) -> int:
-        return SPEND * sum(answer.author == number for turn in self.turns for answer in turn.answers)
+        return sum(turn.spend for turn in self.turns for answer in turn.answers if answer.author == number)
 
     # --- acts --------------------------------------------------------------------------------------------------------
 
@@ -220,19 +221,19 @@ class Acts(RuleBasedStateMachine):
         if accepted := self.offer(self.world.erasure_report(of, notified=(COORDINATOR,)), of in self.asked):
             self.asked[of].append(accepted[0])
 
-    @rule(is_fresh=st.booleans())
-    def open(self, is_fresh: bool) -> None:
+    @rule(is_fresh=st.booleans(), spend=st.sampled_from([0, 0, SPEND]))
+    def open(self, is_fresh: bool, spend: int) -> None:
         last = self.turns[-1] if self.turns else None
         opened = sum(turn.run == last.run for turn in self.turns) if last else 0
         run = 1 if last is None else last.run + (opened == ROUNDS or is_fresh)
         state = self.world.state
-        record = change(self.world.round(run=run, spend=SPEND), deadline=self.ledger.height + 10_000)
+        record = change(self.world.round(run=run, spend=spend), deadline=self.ledger.height + 10_000)
         is_new = last is None or run != last.run
         if is_fresh and is_new and state.model:
             record = change(record, base_digest=digest(("fresh", self.ledger.height)))
         if self.offer(record, self.turn is None):
             base = None if is_fresh and is_new else self.latest
-            self.turns.append(Turn(run, base))
+            self.turns.append(Turn(run, spend, base))
             self.latest = base
 
     @precondition(lambda self: self.turn is not None)
@@ -253,7 +254,7 @@ class Acts(RuleBasedStateMachine):
         is_fine = (
             author not in self.left
             and all(answer.author != author for answer in turn.answers)
-            and self.spent(author) + SPEND <= LIMIT
+            and not (turn.spend and inputs)
             and all(self.usable(given, author) for given in inputs)
         )
         if accepted := self.offer(record, is_fine):
@@ -299,7 +300,7 @@ class Acts(RuleBasedStateMachine):
     def learn(self, authors: set[int], is_closed: bool) -> None:
         """A round in which the coordinator and some people use all that they can."""
         if self.turn is None:
-            self.open(False)
+            self.open(False, 0)
         self.pool(None)
         for author in sorted(authors):
             self.answer(author, None)
@@ -363,7 +364,8 @@ class Acts(RuleBasedStateMachine):
         assert [each.position for each in trace.erasures] == self.asked.get(number, [])
         assert trace.principal.epsilon_nano == sum(each.nano for each in trace.spent) == self.spent(number)
         assert {each.run: each.nano for each in trace.spent} == {
-            run: SPEND * sum(turn.run == run for turn, _ in answered) for run in {turn.run for turn, _ in answered}
+            run: sum(turn.spend for turn, _ in answered if turn.run == run)
+            for run in {turn.run for turn, _ in answered if turn.spend}
         }
         assert trace.bases == {digest((given.base, number)): given.epsilon for given in own}
 

@@ -16,7 +16,7 @@ from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.note import SignatureType, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import RefusedEntry
-from liberate.identifiers import Digest
+from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.number_sets import Range, numbers_in, to_ranges
 from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
@@ -123,6 +123,21 @@ def with_cohort(world: World) -> World:
 def past_deadline(world: World) -> World:
     world.add(change(world.round(), deadline=world.state.height + 1))
     world.add(world.block())
+    return world
+
+
+def in_open_round(world: World) -> World:
+    """A round is open in which answers spend nothing; the genesis has a limit."""
+    world.add(world.round(spend=0))
+    return world
+
+
+def with_spent_rho(world: World) -> World:
+    """3 has spent from one account; a round is open that spends from the other."""
+    world.add(world.round(masked=True))
+    world.add(world.update(3))
+    world.add(world.aborted())
+    world.add(world.round())
     return world
 
 
@@ -262,6 +277,9 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("second_update", "by the host", after_updates, lambda w: change(w.update(HOST), participants=to_ranges([5]))),
     ("over_budget", "more than is left", with_little_left, lambda w: w.update(3)),
     ("over_budget", "one of the host's people", with_little_left, lambda w: w.update(HOST)),
+    ("over_budget", "from a second account", with_spent_rho, lambda w: w.update(3)),
+    ("unpriced", "an answer without a price under a limit", in_open_round, lambda w: w.update(3)),
+    ("unpriced", "a host's answer without a price", in_open_round, lambda w: w.update(HOST)),
     ("wrong_parent", "another base", after_updates, lambda w: change(w.model(), parent=digest("other"))),
     ("wrong_version", "a version left out", after_updates, lambda w: change(w.model(), version=2)),
     ("wrong_updates", "another root", after_updates, lambda w: change(w.model(), updates_root=digest("other"))),
@@ -475,6 +493,7 @@ SHARING_REASONS = {
     "not_requested",
     "not_withdrawn",
     "consent_exceeded",
+    "private_shares",
     "second_pool",
     "second_receipt",
     "second_request",
@@ -496,6 +515,8 @@ def test_every_reason_is_exercised() -> None:
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
     elsewhere |= SHARING_REASONS
     elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
+    elsewhere |= {"bad_approval", "revoked_device", "revoked_registrar", "too_few_approvals"}
+    elsewhere |= {"wrong_approvals", "wrong_custody", "wrong_device_key"}
     own = {"bad_signature", "no_genesis", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 
@@ -581,9 +602,11 @@ def test_a_new_run_may_start_from_any_model_of_the_next_version() -> None:
 
 
 def test_a_run_without_a_fixed_number_of_rounds_goes_on() -> None:
-    world = bare_world()
+    world = World(BareRules())
+    world.add(genesis(epsilon_nano_limit=None))
+    world.populate()
     for _ in range(5):
-        world.add(change(world.round(), rounds=None, account="none", spend_nano=0))
+        world.add(change(world.round(spend=0), rounds=None))
         world.add(world.update(3))
         world.add(world.model())
 
@@ -622,10 +645,6 @@ def test_each_account_is_limited_by_its_own_limit(account: str) -> None:
     world = World(BareRules())
     world.add(change(genesis(epsilon_nano_limit=None), **{f"{account}_nano_limit": 5}))
     world.populate()
-    other = {"epsilon": "rho", "rho": "epsilon"}[account]
-    world.add(change(world.round(spend=1_000), account=other))
-    world.add(world.update(3))
-    world.add(world.aborted())
     world.add(change(world.round(spend=5), account=account))
     world.add(world.update(3))
     world.add(world.aborted())
@@ -633,6 +652,29 @@ def test_each_account_is_limited_by_its_own_limit(account: str) -> None:
 
     assert refused(world, world.update(3)) == "over_budget"
     world.add(world.update(4))
+
+
+@pytest.mark.parametrize(("first", "second"), [("epsilon", "rho"), ("rho", "epsilon")])
+def test_whoever_has_a_limit_spends_from_one_account(first: Account, second: Account) -> None:
+    """Each account may stay below its limit while both together are worth more than was agreed."""
+    world = bare_world()
+    world.add(world.round(spend=1, account=first))
+    world.add(world.update(3))
+    world.add(world.aborted())
+    world.add(world.round(spend=1, account=second))
+
+    assert refused(world, world.update(3)) == "over_budget"
+    world.add(world.update(4))
+
+
+def test_a_pool_needs_no_price_under_a_limit() -> None:
+    """No device answers a pool's round: what its copies reveal is limited by their senders' consents."""
+    world = bare_world()
+    world.hand_over(3, COORDINATOR)
+    world.add(world.round(spend=0))
+    world.add(world.pool(3))
+
+    world.add(world.model())
 
 
 def test_an_account_without_a_limit_still_fits_its_field() -> None:

@@ -89,8 +89,8 @@ def test_what_was_spent_is_listed_by_run(ledger: SqliteLedger) -> None:
     world.add(world.aborted())
     trace = trace_participant(ledger, 3)
 
-    assert [(each.run, each.account, each.nano) for each in trace.spent] == [(1, "epsilon", 4), (2, "epsilon", 3)]
-    assert trace.principal.epsilon_nano == 7
+    assert [(each.run, each.account, each.nano) for each in trace.spent] == [(2, "epsilon", 3)]
+    assert trace.principal.epsilon_nano == 3
 
 
 def test_a_pool_means_the_shares_that_live(ledger: SqliteLedger) -> None:

@@ -180,15 +180,18 @@ class RoundCollector:
     def _batches(
         self, participants: Sequence[int], collected: CollectedRound, exchange: RoundExchange
     ) -> list[Sequence[int]]:
-        """Divide participants into batches, and tell those with copies which of them they may learn from.
+        """Divide participants into batches; in an open round tell those with copies which of them they may learn from.
 
         A participant counts as one, and so does each copy that it learns from. A copy may be used if its consent lives
-        until the last batch is recorded.
+        until the last batch is recorded. Answers to a private round use none.
         """
         size = self.config.batch_size
         if collected.validator.is_dense:
             n_rows, width, n_tail = collected.record.shape
             size = min(size, max(1, _LARGEST_BATCH // (4 * n_rows * width + 8 * n_tail + 1)))
+
+        if collected.record.account != "none":
+            return _divide(participants, {}, size)
 
         state = self.writer.ledger.state
         batches = _divide(participants, usable_copies(state, participants, 1), size)

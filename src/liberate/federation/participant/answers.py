@@ -100,7 +100,7 @@ class RoundAnswers:
         than was paid for.
         """
         record, charge = task.record, Charge.of(task.record)
-        inputs = [self._draw_inputs(record.number, device) for device in devices]
+        inputs = [self._draw_inputs(record, device) for device in devices]
         uploads, profiles = self._compute(task, inputs)
         answers = [
             self._sign_answer(task, charge, used, upload, profile)
@@ -141,13 +141,15 @@ class RoundAnswers:
             replies.append(_reply(device, message, upload))
         return replies
 
-    def _draw_inputs(self, round_number: int, device: Device) -> AnswerInputs:
+    def _draw_inputs(self, record: Round, device: Device) -> AnswerInputs:
         def secret(name: str) -> bytes:
-            return self.randomness.secret(name, round_number, device.enrolled_number)
+            return self.randomness.secret(name, record.number, device.enrolled_number)
 
+        # The sender of a copy in a private upload would be in the sum twice, and be charged for once.
+        is_open = record.account == "none"
         return AnswerInputs(
             device=device,
-            copies=self.copies.usable_in(round_number, device.slot),
+            copies=self.copies.usable_in(record.number, device.slot) if is_open else (),
             secrets=AnswerSecrets(
                 noise_key=secret("noise"), upload_salt=secret("upload salt"), profile_salt=secret("profile salt")
             ),

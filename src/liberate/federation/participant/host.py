@@ -17,9 +17,8 @@ from liberate.federation.participant.checks import RoundChecker, RoundTask, chec
 from liberate.federation.participant.masking import MaskingClient
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.participant.refusals import Refused, refused_as, require
-from liberate.federation.store.device_rows import Device, OutboxMessage
+from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.store.held_ratings import EMPTY_RATINGS
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.round_messages import (

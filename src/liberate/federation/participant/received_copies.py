@@ -1,8 +1,9 @@
-"""Copies of others' ratings that devices learn from beside their participants' own.
+"""Copies of others' ratings that devices learn from in open rounds, beside their participants' own.
 
 A copy answers through its recipient: the statistic is computed for the participant's ratings and for each copy, and the
-sum of them is the recipient's one upload, clipped and noised as a whole. Of n copies that a consent allows each weighs
-1/n, so that a sender weighs no more than one participant more, however many copies there are.
+sum of them is the recipient's one upload. Of n copies that a consent allows each weighs 1/n, so that a sender weighs no
+more than one participant more, however many copies there are.
+A private upload uses none: its clipping bounds what one participant may change, and a sender would change several.
 """
 
 from __future__ import annotations

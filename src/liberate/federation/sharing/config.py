@@ -19,7 +19,7 @@ class SharingConfig:
         user_fraction: Part of the run's participants that share, 0 <= user_fraction <= 1.
         rating_fraction: Part of their ratings that each of them shares, 0 < rating_fraction <= 1.
         recipients: Who gets copies: `pool` is the coordinator, who learns from them before the first round; `peers` are
-            participants, who use them in their answers.
+            participants, whose open answers use them (`plain`); private answers use none.
         n_recipients: Peers that each sharing participant gives a copy to, > 0.
         epsilon: At which each shared rating is perturbed, once, before any copy is made, >= 1e-9; unset = copies are
             open.

@@ -11,6 +11,9 @@ from liberate.ledger.format.parts import KeyName
 from liberate.ledger.rules.round_state import OpenRound
 from liberate.ledger.rules.state import State
 
+EMPTY_RATINGS = bytes(4)
+"""What a device without ratings stores, in the encoding of `Ratings.user_bytes`."""
+
 
 class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     """What one device stores for good.
@@ -20,6 +23,8 @@ class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
         device_seed: Seed of the Ed25519 key of the device itself, for updates, commitments to ratings and mask keys.
         dataset_salt: Opens the dataset commitment, 32 bytes.
         ratings: The participant's ratings, in the encoding of `Ratings.user_bytes`.
+        held_out: Ratings that nothing learns from, likewise. They show their owner how good predictions are, and are
+            neither committed to nor sent.
         dataset_seq: Sequence number with which these ratings are, or will be, committed to.
     """
 
@@ -27,6 +32,7 @@ class DeviceData(msgspec.Struct, frozen=True, kw_only=True):
     device_seed: bytes
     dataset_salt: bytes
     ratings: bytes
+    held_out: bytes = EMPTY_RATINGS
     dataset_seq: int = 1
 
     def seed_of(self, which: KeyName) -> bytes:

@@ -69,6 +69,11 @@ class Genesis(RecordBase, frozen=True, tag="genesis"):
     terms: Terms
     witnesses: Witnesses
 
+    @property
+    def has_limit(self) -> bool:
+        """Whether it limits what a person may spend: then every answer has a price, and a person one account."""
+        return (self.epsilon_nano_limit, self.rho_nano_limit) != (None, None)
+
     def subjects(self) -> Iterable[int]:
         """The registrars and the log."""
         return range(len(self.registrars) + 1)

@@ -34,8 +34,9 @@ Reason = Literal[
     "not_simulated",  # allowed on a simulation's ledger only
     "not_withdrawn",  # a request to be forgotten by somebody who has not withdrawn everything
     "other_coordinator",  # the round was opened by somebody else
-    "over_budget",  # a spend above what an account may still spend
+    "over_budget",  # a spend above what an account may still spend, or from a second account where there is a limit
     "consent_exceeded",  # copies that reveal more than the consent allows
+    "private_shares",  # shares named by an answer that spends: it is computed from the person's own ratings alone
     "revoked_author",  # the author's key was revoked
     "revoked_device",  # the key of the author's device was revoked
     "revoked_registrar",  # the key of a registrar who approves was revoked
@@ -60,6 +61,7 @@ Reason = Literal[
     "unknown_principal",  # the key of somebody who has no number
     "unknown_version",  # a format version without a rule
     "withdrawn",  # somebody who has withdrawn from everything
+    "unpriced",  # an answer that spends nothing, on a ledger that limits what a person may spend
     "wrong_approvals",  # registrars not strictly increasing, the author among them, or approvals of an owner's own act
     "wrong_base_model",  # not the model that the run has reached
     "wrong_cohort",  # people who are no active participants, or ranges that are not strictly increasing

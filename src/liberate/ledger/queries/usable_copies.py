@@ -37,7 +37,7 @@ def pooled_copies(ledger: Ledger, opening: int, closing: int) -> list[tuple[int,
 
 
 def usable_copies(state: State, participants: Collection[int], blocks: int) -> dict[int, list[Digest]]:
-    """Return the shares that participants may learn from in each of the next blocks, newest first, by their numbers.
+    """Return the shares that answers to an open round may use in each of the next blocks, newest first, by recipient.
 
     The copies of one sender count for at most one participant in total; where there are too many, the newest are taken.
 

@@ -124,6 +124,10 @@ class Principal:
             case "none":
                 return 0
 
+    def spends_otherwise(self, account: Account) -> bool:
+        """Whether anything was spent from another account."""
+        return self.epsilon_nano + self.rho_nano > self.spent(account)
+
     def spend(self, account: Account, nano: int) -> None:
         """Spend from an account, in 1e-9."""
         match account:

@@ -91,6 +91,14 @@ def accept_update(state: State, record: Update, hash: Digest) -> None:
         wanted = f"{current.record.spend_nano} from {current.record.account!r}"
         raise refused("wrong_spend", f"{record.spend_nano} from {record.account!r}, wanted {wanted}")
 
+    is_priced = record.account != "none"
+    # What an answer reveals without a price has no bound: a limit would say nothing any more.
+    is_unpriced = state.founding.has_limit and not is_priced
+    refuse_if(is_unpriced, "unpriced", "the genesis limits what a person may spend, and the round has no price")
+    # Each copy in it would move the sum by as much as its sender's own answer does, and nobody would be charged.
+    is_shared = is_priced and bool(record.shares)
+    refuse_if(is_shared, "private_shares", "an answer that spends is computed from the person's own ratings alone")
+
     is_host = state.principals[record.author].role == "host"
     is_wrong = is_host != bool(record.participants)
     refuse_if(is_wrong, "wrong_participants", "a host names its participants, a participant answers for nobody else")
@@ -115,6 +123,9 @@ def _check_answers(state: State, current: OpenRound, participants: Iterable[int]
         spent = state.principals[number].spent(account)
         if spent + spend > limit:
             raise refused("over_budget", f"principal {number} spent {spent} of {limit}, {spend} more are too many")
+        # What both accounts come to together is in neither of them: under a limit a person has one.
+        if state.founding.has_limit and state.principals[number].spends_otherwise(account):
+            raise refused("over_budget", f"principal {number} has spent from another account than {account!r}")
 
 
 def use_pool(state: State, record: PoolRecord) -> None:
