@@ -209,6 +209,7 @@ def _policy(
         terms=ledger.state.terms,
         terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
+        evaluation=terms.evaluation,
     )
 
 
