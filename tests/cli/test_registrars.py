@@ -149,4 +149,4 @@ def test_registrars_are_settled_at_the_start(call: Call, tmp_path: Path, setting
     for expected, given in cases.items():
         code, _, err = call("train", *settings, *given, "--out", tmp_path / "run")
         assert (code, expected in err) == (2, True), err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "run.toml").exists()
