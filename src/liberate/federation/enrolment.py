@@ -146,30 +146,40 @@ def _changed(
     return msgspec.structs.replace(data, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
 
-def enrol_all(registrar: Registrar, coordinator_key: bytes, devices: DeviceStore) -> int:
-    """Assign a number on the ledger to the coordinator, and to every device that has none; return the coordinator's.
+def ask_approvals(registrar: Registrar, coordinator: Candidate, devices: DeviceStore) -> None:
+    """Ask other registrars for their approvals of the coordinator and of every device without a number, all at once.
 
     Raises:
-        ApprovalsMissing: Other registrars must approve first, all of them at once.
+        ApprovalsMissing: They must approve first.
     """
+    records = _records(registrar, [coordinator, *_waiting(devices).values()])
+    registrar.approved(records, ENROLMENTS)
+
+
+def enrol_participants(registrar: Registrar, devices: DeviceStore) -> None:
+    """Assign a number on the ledger to every device that has none.
+
+    Raises:
+        ApprovalsMissing: Other registrars must approve first.
+    """
+    waiting = _waiting(devices)
+    numbers = enrol(registrar, list(waiting.values()))
+    devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
+    registrar.forget(ENROLMENTS)
+
+
+def _waiting(devices: DeviceStore) -> dict[int, Candidate]:
+    """Return the participants without a number, by the slots of their devices."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
-    participants = [
-        Candidate(
+    return {
+        slot: Candidate(
             key=devices.signing_key(slot, "person").public,
             device_key=devices.signing_key(slot, "device").public,
             role="participant",
             custody="host",
         )
         for slot in waiting
-    ]
-    coordinator = Candidate(key=coordinator_key, role="coordinator")
-    registrar.approved(_records(registrar, [coordinator, *participants]), ENROLMENTS)
-
-    (number,) = enrol(registrar, [coordinator])
-    numbers = enrol(registrar, participants)
-    devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
-    registrar.forget(ENROLMENTS)
-    return number
+    }
 
 
 def enrol(registrar: Registrar, candidates: Sequence[Candidate], purpose: str = ENROLMENTS) -> list[int]:

@@ -262,13 +262,14 @@ class RoundChecker:
 
 
 def check_terms(device: Device, record: Round) -> None:
-    """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
+    """Check that a device takes part in the round's run under its terms, and can pay for the round if it has not yet.
 
     Raises:
-        Refused: withdrawn, revoked, not_agreed or budget.
+        Refused: withdrawn, revoked, terms, not_agreed or budget.
     """
     require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
     require(not device.is_revoked, "revoked", "a key was revoked")
+    require(device.terms_hash == record.terms, "terms", "the participant has not accepted the terms of the round")
     require(
         device.run == record.run,
         "not_agreed",
