@@ -76,7 +76,10 @@ def train(
 def _announce_left_out(prepared: PreparedRun, progress: Progress) -> None:
     absent, everybody = len(prepared.left_out), len(prepared.dataset.user_ids)
     if absent:
-        progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
+        progress(
+            f"{absent:,} of {everybody:,} people stay out: they cannot pay, do not accept the terms,"
+            " have withdrawn, or have no valid key"
+        )
 
 
 def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progress: Progress) -> Result:

@@ -17,9 +17,11 @@ from liberate.errors import FederationError
 from liberate.federation.store.act_tables import ACT_SCHEMA, RecordedAct
 from liberate.federation.store.device_rows import Device, DeviceData, PendingKeyChange
 from liberate.federation.store.erasable_keys import ErasableKeys
+from liberate.federation.store.history_tables import HISTORY_SCHEMA, HistoryTables
 from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
 from liberate.federation.store.sealed_rows import DATABASE_FILE, KEY_FILE, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingTables
+from liberate.federation.store.terms_tables import TERMS_SCHEMA, TermsTables
 from liberate.files import fsync_path
 from liberate.ledger.format.parts import KeyName
 
@@ -46,13 +48,14 @@ CREATE TABLE IF NOT EXISTS agreement (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}"""
+{ACT_SCHEMA}{HISTORY_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}{TERMS_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
-    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn)
-FROM device LEFT JOIN agreement USING (slot)"""
+    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn),
+    accepted_terms.hash
+FROM device LEFT JOIN agreement USING (slot) LEFT JOIN accepted_terms USING (slot)"""
 
 _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
 
@@ -62,15 +65,17 @@ _OWNED = (
     "pending_key",
     "revoked",
     "agreement",
+    "accepted_terms",
     "pending_entry",
     "sharing_row",
     "copy_quota",
+    "proved_history",
     "request",
 )
 """Tables whose rows belong to a participant, beside `device`."""
 
 
-class DeviceStore(RoundTables, SharingTables):
+class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
     """The devices of one host.
 
     Args:
@@ -259,7 +264,7 @@ class DeviceStore(RoundTables, SharingTables):
 
     def _device(self, row: Row) -> Device:
         slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *rest = row
-        run, epsilon_nano_agreed, rho_nano_agreed, is_revoked, has_withdrawn = rest
+        run, epsilon_nano_agreed, rho_nano_agreed, is_revoked, has_withdrawn, terms_hash = rest
 
         return Device(
             slot=slot,
@@ -274,6 +279,7 @@ class DeviceStore(RoundTables, SharingTables):
             rho_nano_agreed=rho_nano_agreed,
             is_revoked=bool(is_revoked),
             has_withdrawn=bool(has_withdrawn),
+            terms_hash=terms_hash,
             is_erased=self._keys.is_erased(slot),
         )
 
