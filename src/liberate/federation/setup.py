@@ -234,6 +234,7 @@ def _policy(
         terms=ledger.state.terms,
         terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
+        evaluation=terms.evaluation,
     )
 
 

@@ -98,11 +98,13 @@ class ParticipationTerms:
         mechanism: Name of the mechanism that protects uploads; empty: nothing leaves a device.
         epsilon_nano: Most that the run may spend with pure mechanisms, in 1e-9.
         rho_nano: Most that it may spend with Gaussian mechanisms, likewise.
+        evaluation: Whether a round may ask for errors on what devices hold out.
     """
 
     mechanism: str = ""
     epsilon_nano: int = 0
     rho_nano: int = 0
+    evaluation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ class ParticipationPolicy:
         terms: What promises rest on, as it was agreed to, got from outside any round.
         terms_hash: Leaf hash of the entry that put it in force: a round under other terms is not answered.
         witnesses: Whose cosignatures a checkpoint must have.
+        evaluation: Whether a round may ask for errors on what devices hold out.
     """
 
     origin: str
@@ -128,3 +131,4 @@ class ParticipationPolicy:
     terms: Terms
     terms_hash: Digest
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
+    evaluation: bool = False

@@ -25,6 +25,7 @@ from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
 from liberate.ledger.format.records import Round
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
+from liberate.model.private.evaluation import EVALUATION
 from liberate.model.registry import statistic_of
 from liberate.model.statistics import Statistic
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
@@ -248,6 +249,11 @@ class RoundChecker:
             (model.n_items, record.shape) == (self._n_items, statistic.shape),
             "record",
             f"shape {record.shape} is not that of statistic {record.statistic}",
+        )
+        require(
+            statistic.name != EVALUATION or self._policy.evaluation,
+            "policy",
+            "nobody here agreed to a release of errors on what they hold out",
         )
         # Tried on no ratings: whether a device refuses must say nothing about its participant's.
         with refused_as("record", ValueError):
