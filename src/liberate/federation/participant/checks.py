@@ -18,6 +18,7 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
 from liberate.identifiers import Digest
@@ -145,7 +146,7 @@ class RoundChecker:
             masked=read_masked_round(request.entry) if record.is_masked else None,
         )
 
-    def check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
+    def check_checkpoint(self, request: RoundRequest | UnmaskRequest | HistoryRequest) -> Checkpoint:
         """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
 
         Raises:
@@ -158,9 +159,8 @@ class RoundChecker:
         if known is None or checkpoint == known:
             return checkpoint
 
-        require(
-            checkpoint.size >= known.size, "rollback", f"tree size {checkpoint.size} is below the accepted {known.size}"
-        )
+        if checkpoint.size < known.size:
+            raise Refused("rollback", self._rolled_back(checkpoint, known))
         # Two notes of one size prove that the log lies, to anybody: both are kept.
         if checkpoint.size == known.size:
             path = self._store.keep_evidence(request.checkpoint)
@@ -174,6 +174,12 @@ class RoundChecker:
         with refused_as("split_view", ProofMismatch):
             verify_consistency(known.size, checkpoint.size, request.consistency, known.root, checkpoint.root)
         return checkpoint
+
+    def _rolled_back(self, checkpoint: Checkpoint, known: Checkpoint) -> str:
+        """Say what a tree lacks that is smaller than the accepted one."""
+        missing = [act for _, act in self._store.acts(checkpoint.size)]
+        kinds = "".join(f", without the {act.entry.record.kind} at entry {act.position}" for act in missing[:1])
+        return f"tree size {checkpoint.size} is below the accepted {known.size}{kinds}"
 
     def _check_record(self, entry: Entry) -> Round:
         record = entry.record
