@@ -164,7 +164,7 @@ def _finite(ratio: float) -> float | None:
 
 _MASKS = {True: "on every upload", False: "left out, as they cancel in the sum and this is a simulation; they would be"}
 _NOISE = {"per_upload": "a share of it on every upload", "on_sum": "all of it at once on the sum: this is a simulation"}
-_BEYOND = "2**-40 for masks and 2**-40 a round for a sum that leaves its 32 bits, on top of delta"
+_BEYOND = "2**-40 for the masks of the whole run, on top of delta"
 
 
 def privacy_promise(settings: Settings, terms: Terms, n_participants: int) -> PrivacyPromise:
