@@ -292,7 +292,11 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
 
 @pytest.mark.parametrize("simulated", ["true", "false"])
 def test_a_private_run_goes_on_within_its_promise_when_people_leave(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+    tmp_path: Path,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    simulated: str,
+    replaying_witness: list[str],
 ) -> None:
     """The others add the noise of those who have left: none is asked for more than was agreed, or pays more."""
     run_round = Coordinator.run_round
@@ -311,7 +315,7 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     mode = ["privacy.mode=distributed", "privacy.epsilon=16", f"run.simulated={simulated}"]
     data = resolve(
         None,
-        [f"data.source={configure().data.source}", "data.rating_min=1", "data.rating_max=5", *mode],
+        [f"data.source={configure().data.source}", "data.rating_min=1", "data.rating_max=5", *mode, *replaying_witness],
         environment={},
     )
     train(data, tmp_path / "run")

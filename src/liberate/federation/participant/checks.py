@@ -115,6 +115,7 @@ class RoundChecker:
         with refused_as("inclusion"):
             entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
         record = self._check_record(entry)
+        self._check_witnesses(record)
 
         return AcceptedRound(
             record=record,
@@ -188,6 +189,17 @@ class RoundChecker:
         with refused_as("record"):
             verify_signature(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
         return record
+
+    def _check_witnesses(self, record: Round) -> None:
+        """Check that a masked round of real people is under a checkpoint that somebody replayed.
+
+        Else the log could name any keys in the state, or several survivor sets, and read a single upload.
+        """
+        require(
+            not record.is_masked or self._is_simulated or self._policy.witnesses.always_replays,
+            "quorum",
+            "a masked round wants a witness that replays the rules in every quorum",
+        )
 
     def _check_policy(self, record: Round) -> Mechanism:
         """Return the mechanism of a round, after checking that it is the agreed one at its true price."""
