@@ -62,6 +62,7 @@ _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
 _OWNED = (
     "outbox",
     "secagg_state",
+    "key_phases",
     "pending_key",
     "revoked",
     "agreement",
