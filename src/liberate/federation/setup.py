@@ -10,11 +10,11 @@ from functools import partial
 from liberate.crypto.note import WitnessPolicy
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.errors import LedgerError
+from liberate.errors import LedgerError, RolledBack
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
     Candidate,
-    Registrar,
+    ask_approvals,
     commit_ratings,
     enrol,
     enrol_participants,
@@ -23,12 +23,14 @@ from liberate.federation.enrolment import (
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.genesis import check_genesis, genesis_entry
 from liberate.federation.keys import KeyChange, resume_key_changes
+from liberate.federation.registrars import Registrar
 from liberate.federation.session import FederationAccess, FederationSession, RunSession
 from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.terms_tables import AcceptedTerms
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms, is_no_weaker
+from liberate.ledger.evidence.split_view import evidence_of_fork, keep_evidence
 from liberate.ledger.format.parts import Terms
 from liberate.ledger.format.records import TermsRecord
 from liberate.ledger.interface import Ledger
@@ -110,7 +112,9 @@ def open_for_run(
     access.check_witness_keys(parameters.witnesses.keys)
     access.prepare_publication()
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
-    genesis = partial(genesis_entry, parameters, access.source, founder, log_key)
+    others = access.simulated_registrars(parameters.registrars.threshold - 1)
+    registrars = parameters.registrars.with_keys([key.public for key in others])
+    genesis = partial(genesis_entry, parameters, registrars, access.source, founder, log_key)
 
     with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
         with _existing_devices(access) as existing:
@@ -123,7 +127,7 @@ def open_for_run(
 
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            registrar = Registrar(ledger, founder, batch_size)
+            registrar = access.registrar(ledger, batch_size)
             coordinator = _enrol(registrar, devices, coordinator_key, parameters.terms)
             policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
             yield _session(access, devices, coordinator, policy, participation, finished)
@@ -176,7 +180,9 @@ def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningK
 
     The terms are changed in between, which those who are new join under.
     """
-    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
+    coordinator = Candidate(key=coordinator_key.public, role="coordinator")
+    ask_approvals(registrar, coordinator, devices)
+    (number,) = enrol(registrar, [coordinator])
     if registrar.ledger.state.open_round is None:
         change_terms(EntryWriter(registrar.ledger, coordinator_key, number), terms)
     enrol_participants(registrar, devices)
@@ -202,12 +208,25 @@ def _check_published(access: FederationAccess, ledger: Ledger, devices: DeviceSt
         check_devices(ledger, devices)
     published = access.published_checkpoint()
     if published:
-        check_published(ledger, published, ledger.state.founding.log_vkey)
+        _check_continues(access, ledger, published)
     elif ledger.positions(kind="update"):
         raise LedgerError(
             f"{access.checkpoint_file} says that nothing was published, but devices have answered rounds",
             hint="put a checkpoint in its place that was published",
         )
+
+
+def _check_continues(access: FederationAccess, ledger: Ledger, published: str) -> None:
+    """Refuse a ledger that does not continue what it has published; where both are signed, that is kept as evidence."""
+    try:
+        check_published(ledger, published, ledger.state.founding.log_vkey)
+    except RolledBack as error:
+        data = evidence_of_fork(ledger, published)
+        if data is None:
+            raise
+        path = keep_evidence(access.folder / "evidence", data)
+        message = f"{error.message}; see {path}"
+        raise RolledBack(message, size=error.size, published=error.published, hint=error.hint) from error
 
 
 def _finish_interrupted(ledger: Ledger, devices: DeviceStore) -> tuple[KeyChange, ...]:
