@@ -60,7 +60,8 @@ class LedgerConfig:
     Attributes:
         origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
         epsilon_limit: Most that a participant may spend in all runs, > 0: with pure mechanisms so much epsilon; with
-            Gaussian ones the rho that is worth it at `privacy.delta`. The genesis keeps both; unset = no limit.
+            Gaussian ones the rho that is worth it at `privacy.delta`, and with either the one or the other. The genesis
+            keeps both, for life; unset = what the first run promises, and no limit where that is `plain` or `device`.
         witnesses: Address and verifier key of each witness, `URL VKEY`; the genesis carries the keys.
         witness_threshold: How many of them must cosign a checkpoint, 0 <= witness_threshold <= number of witnesses;
             unset = more than half.
