@@ -491,6 +491,15 @@ def test_three_runs_of_eight_do_not_add_up_beyond_what_was_first_agreed(tmp_path
     assert privacy_report(load_run(tmp_path / "first")).epsilon_basic == pytest.approx(8)
 
 
+def test_what_the_first_run_promises_stands_in_the_genesis(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+
+    spent = privacy_report(load_run(tmp_path / "first"))
+
+    assert spent.ledger_epsilon_nano_limit == 8 * 10**9
+    assert spent.ledger_rho_nano_limit == rho_nano_limit(8, 1e-5)
+
+
 def test_a_device_keeps_to_its_limit_when_ledger_and_coordinator_forget_it(
     tmp_path: Path, configure: Configure, request: pytest.FixtureRequest
 ) -> None:
