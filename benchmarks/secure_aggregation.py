@@ -23,7 +23,7 @@ from liberate.federation.participant.host import Host
 from liberate.federation.session import FederationAccess
 from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.models import ModelStore
-from liberate.federation.terms import GenesisParameters, ParticipationTerms, smallest_sum, unknown_shares
+from liberate.federation.terms import GenesisParameters, ParticipationTerms
 from liberate.federation.wire.transport import Reply, Request
 from liberate.model.cooccurrence import Gram
 from liberate.model.item_model import initial_items
@@ -31,7 +31,7 @@ from liberate.model.item_solvers import Ease
 from liberate.privacy.gaussian_calibration import distributed
 from liberate.randomness import RandomSource
 from liberate.runs.federation_access import open_ledger
-from liberate.runs.terms import founding_terms
+from liberate.runs.terms import counted_noise, founding_terms
 from liberate.settings import Settings
 from liberate.timing import Stopwatch
 from liberate.units import to_nano
@@ -85,7 +85,7 @@ def _measure(folder: Path, n_participants: int, n_items: int, vanish: float) -> 
         epsilon=8.0,
         delta=1e-5,
         n_participants=n_participants,
-        honest=unknown_shares(terms, smallest_sum(terms, n_participants)),
+        honest=counted_noise(terms, n_participants, 0.5),
         n_coordinates=statistic.shape[0],
         masked=True,
     )

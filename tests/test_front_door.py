@@ -23,6 +23,7 @@ NAMES = [
     "fetch_data",
     "load_data",
     "load_run",
+    "own_error",
     "plan_privacy",
     "received",
     "recommend",

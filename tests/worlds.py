@@ -30,6 +30,7 @@ from liberate.model.model import Model, initial
 from liberate.model.registry import build_method
 from liberate.privacy.config import PrivacyConfig
 from liberate.privacy.gaussian import DistributedGaussian
+from liberate.privacy.mask_parameters import PLANNED_BITS
 from liberate.privacy.mechanism_base import Mechanism
 from liberate.privacy.mechanisms import calibrated_mechanism
 from liberate.randomness import RandomSource
@@ -112,7 +113,7 @@ class World:
         honest = max(1, int(self.ratings.n_users * self.min_participation))
         if self.terms is not None:
             minimum = smallest_sum(self.terms, self.ratings.n_users, self.min_participation)
-            honest = unknown_shares(self.terms, minimum)
+            honest = unknown_shares(self.terms, self.ratings.n_users, minimum, bits=PLANNED_BITS)
         return DistributedGaussian(
             fraction_bits=12, clip_units=2**15, share_units=2**9, honest=honest, masked=int(self.masks)
         )
@@ -176,8 +177,8 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     mechanism = world.mechanism
     terms = ParticipationTerms(
         mechanism=mechanism.name,
-        epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
-        rho_nano=10**12,
+        epsilon_nano=(10**12 if world.limit_nano is None else world.limit_nano) if is_noisy else 0,
+        rho_nano=10**12 if is_noisy else 0,
     )
     policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
     user_ids = [f"u{user}" for user in range(ratings.n_users)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from liberate.ledger.verification.verify import verify_ledger as verify
     from liberate.runs.actions import consent, erase, received, share, withdraw
     from liberate.runs.evaluate import evaluate_run as evaluate
-    from liberate.runs.evaluate import recommend
+    from liberate.runs.evaluate import own_error, recommend
     from liberate.runs.folder import Run, load_run
     from liberate.runs.privacy_forecast import forecast as plan_privacy
     from liberate.runs.privacy_report import privacy_report as report_privacy
@@ -51,6 +51,7 @@ __all__ = [
     "fetch_data",
     "load_data",
     "load_run",
+    "own_error",
     "plan_privacy",
     "received",
     "recommend",
@@ -74,6 +75,7 @@ _PLACES = {
     "fetch_data": "liberate.data.public_datasets:fetch",
     "load_data": "liberate.data.public_datasets:load",
     "load_run": "liberate.runs.folder:load_run",
+    "own_error": "liberate.runs.evaluate:own_error",
     "plan_privacy": "liberate.runs.privacy_forecast:forecast",
     "received": "liberate.runs.actions:received",
     "recommend": "liberate.runs.evaluate:recommend",

@@ -13,7 +13,13 @@ import pytest
 from tests.worlds import low_rank_ratings, write_csv
 
 WORLD = low_rank_ratings(n_users=40, n_items=25)
-SMALL = ("model.n_factors=2", "federation.rounds=3", "federation.batch_size=10")
+SMALL = (
+    "model.n_factors=2",
+    "federation.rounds=3",
+    "federation.batch_size=10",
+    "federation.max_participants=40",
+    "federation.min_cohort=20",
+)
 
 
 Call = Callable[..., tuple[int, str]]

@@ -453,11 +453,13 @@ def test_times_are_whole_seconds(write: Callable[..., Path]) -> None:
 # --- duplicates -------------------------------------------------------------------------------------------------------
 
 
-def test_identical_rows_are_dropped_and_counted(write: Callable[..., Path]) -> None:
+def test_identical_rows_are_dropped_and_counted(write: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     path = write("any.csv", "user,item,rating,time\n1,1,1,9\n2,1,5,1\n1,1,1.0,3\n2,2,5,1\n1,1,1,4\n")
 
-    dataset = read(path, scale=(1, 5))
+    with caplog.at_level("DEBUG"):
+        dataset = read(path, scale=(1, 5))
 
+    assert caplog.messages == [], "what is held out may be among them"
     assert rows_of(dataset) == [("1", "1", 1), ("2", "1", 5), ("2", "2", 5)]
     assert dataset.timestamps is not None
     assert dataset.timestamps.tolist() == [9, 1, 1]

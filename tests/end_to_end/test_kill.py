@@ -20,6 +20,7 @@ MODES = {"plain": [], "local": ["--set", "privacy.mode=local", "--set", "privacy
 
 def command(data: Path, out: Path, mode: str, ledger: Path | None = None) -> list[str]:
     settings = ["federation.rounds=4", "federation.batch_size=8", "model.n_factors=3", "model.tolerance=0"]
+    settings.append("federation.max_participants=80")
     flags = [flag for setting in settings for flag in ("--set", setting)]
     return [
         *(sys.executable, "-m", "liberate", "train", "--data", str(data), "--out", str(out), "--json"),

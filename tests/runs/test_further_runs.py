@@ -68,6 +68,7 @@ def configure(tmp_path: Path) -> Configure:
         path = tmp_path / f"{len(rows)}-{rows[0][0]}.csv"
         path.write_text("user,item,rating\n" + "".join(f"{user},{item},{value}\n" for user, item, value in rows))
         small = ["model.n_factors=2", "federation.rounds=3", "federation.batch_size=10"]
+        small += ["federation.max_participants=40", "federation.min_cohort=20"]
         return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
 
     return build

@@ -19,6 +19,7 @@ from liberate.cli import (
     proofs,
     run,
     study,
+    terms,
     tiles,
     trace,
     unlearn,
@@ -55,6 +56,7 @@ app.command("withdraw")(actions.withdraw)
 app.command("erase")(actions.erase)
 app.command("unlearn")(unlearn.unlearn)
 app.add_typer(keys.app, name="keys")
+app.add_typer(terms.app, name="terms")
 app.command("witness")(witness.witness)
 app.command("study")(study.study)
 

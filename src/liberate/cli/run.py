@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, count, fields_of, print_json, print_result, print_table, progress_lines, show
+from liberate.cli.output import JsonFlag, count, fields_of, print_json, print_pairs, print_table, progress_lines, show
 
 if TYPE_CHECKING:
     from liberate.settings import Settings
@@ -67,8 +67,11 @@ def train(
     warning = forecast_of(run).warning if resolved.privacy.mode in ("local", "distributed") else None
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
-    rest = {"privacy": achieved_privacy(run)} if as_json else {"report": page}
-    print_result(fields_of(result) | rest, as_json=as_json)
+    if as_json:
+        print_json(fields_of(result) | {"privacy": achieved_privacy(run)})
+        return
+    told = {name: value for name, value in fields_of(result).items() if name != "evaluation" or value is not None}
+    print_pairs(told | {"report": page})
 
 
 def evaluate(
@@ -121,4 +124,4 @@ def recommend(
     print_table(["rank", "item_id", "prediction", "title"], [[i.rank, i.item_id, i.prediction, i.title] for i in items])
     if error is not None:
         held_out = count(error.ratings, "rating")
-        print(f"your own error: RMSE {show(error.rmse)} on {held_out} that your device holds out; nobody else sees it")
+        print(f"your own error: RMSE {show(error.rmse)} on {held_out} that your device holds out")

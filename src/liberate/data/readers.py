@@ -16,7 +16,6 @@ Nothing is repaired in silence: a row that cannot be used stops the reading, wit
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,8 +29,6 @@ from liberate.data.dataset import Catalogue, Dataset
 from liberate.data.table import Table, read_table
 from liberate.data.text import open_text
 from liberate.errors import DataError, SettingsError
-
-_logger = logging.getLogger(__name__)
 
 _RATING_FILES = ("u.data", "ratings.parquet", "ratings.csv", "ratings.csv.gz", "ratings.dat")
 _ITEM_FILES = ("u.item", "movies.dat", "movies.csv")
@@ -78,12 +75,7 @@ def read(path: Path, *, columns: Mapping[str, str] | None = None, scale: tuple[f
     item_file = _item_file(file)
     known_scale = scale or _SCALES.get(file.name) or _SCALES.get(item_file.name if item_file else "")
     dataset = _dataset(read_table(file, columns or {}), known_scale, _short_name(path, file))
-    if item_file is not None:
-        dataset = _with_catalogue(dataset, item_file)
-
-    for note in dataset.notes:
-        _logger.info("%s: %s", dataset.name, note)
-    return dataset
+    return dataset if item_file is None else _with_catalogue(dataset, item_file)
 
 
 def _dataset(table: Table, known_scale: tuple[float, float] | None, name: str) -> Dataset:

@@ -25,8 +25,12 @@ from liberate.federation.genesis import check_genesis, genesis_entry
 from liberate.federation.keys import KeyChange, resume_key_changes
 from liberate.federation.session import FederationAccess, FederationSession, RunSession
 from liberate.federation.sharing.outbox import resume_pending_entries
+from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
-from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms
+from liberate.federation.store.terms_tables import AcceptedTerms
+from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms, is_no_weaker
+from liberate.ledger.format.parts import Terms
+from liberate.ledger.format.records import TermsRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import check_published
 from liberate.timing import Progress, silent
@@ -117,7 +121,8 @@ def open_for_run(
 
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            coordinator = _enrol(Registrar(ledger, founder, batch_size), devices, coordinator_key)
+            registrar = Registrar(ledger, founder, batch_size)
+            coordinator = _enrol(registrar, devices, coordinator_key, parameters.terms)
             policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
             yield _session(access, devices, coordinator, policy, participation, finished)
 
@@ -154,9 +159,24 @@ def _devices_of(access: FederationAccess, ledger: Ledger, participation: RunPart
     )
 
 
-def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey) -> EntryWriter:
-    """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer."""
+def change_terms(coordinator: EntryWriter, terms: Terms) -> None:
+    """Put terms in force, unless they are.
+
+    Raises:
+        FederationError: The ledger refuses them.
+    """
+    if terms != coordinator.ledger.state.terms:
+        coordinator.append(TermsRecord(**coordinator.header(), terms=terms))
+
+
+def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningKey, terms: Terms) -> EntryWriter:
+    """Enrol the coordinator and the participants, commit their ratings, and return the coordinator's writer.
+
+    The terms are changed in between, which those who are new join under.
+    """
     (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
+    if registrar.ledger.state.open_round is None:
+        change_terms(EntryWriter(registrar.ledger, coordinator_key, number), terms)
     enrol_participants(registrar, devices)
     commit_ratings(registrar, devices)
     return EntryWriter(registrar.ledger, coordinator_key, number)
@@ -214,11 +234,12 @@ def _policy(
         terms=ledger.state.terms,
         terms_hash=ledger.state.terms_hash,
         witnesses=witnesses,
+        evaluation=terms.evaluation,
     )
 
 
 def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation) -> tuple[int, ...]:
-    """Let participants agree to the terms of a run, and return the numbers of those who can take part.
+    """Let participants agree to a run, and return the numbers of those who can take part: they accept its terms too.
 
     Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
     Without a limit in the genesis, what a participant first agrees to spend is their limit for life.
@@ -227,7 +248,7 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
     users = participation.user_ids
     if participation.cohort is not None:
         users = [users[index] for index in participation.cohort]
-    taking_part = [by_id[user] for user in users]
+    taking_part = _accepting(ledger, devices, [by_id[user] for user in users])
 
     terms, founding = participation.terms, ledger.state.founding
     if terms.mechanism:
@@ -240,3 +261,21 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
 
     numbers = sorted(device.number for device in taking_part if device.number is not None)
     return tuple(number for number in numbers if ledger.state.principals[number].can_answer)
+
+
+def _accepting(ledger: Ledger, devices: DeviceStore, asked: Sequence[Device]) -> list[Device]:
+    """Return the devices that accept the terms in force: their owners did, or nothing is weaker than before.
+
+    Whoever has accepted none yet joins under these.
+    """
+    accepted, current = devices.accepted_terms(), AcceptedTerms(ledger.state.terms_hash, ledger.state.terms)
+    accepting = [
+        device
+        for device in asked
+        if (before := accepted.get(device.slot)) is None
+        or before.hash == current.hash
+        or is_no_weaker(current.terms, before.terms)
+    ]
+    changed = [device.slot for device in accepting if accepted.get(device.slot) != current]
+    devices.record_terms(changed, current)
+    return accepting

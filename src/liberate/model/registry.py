@@ -17,6 +17,7 @@ from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.kernels import server
 from liberate.model.model import Model, initial, statistic_name
+from liberate.model.private.evaluation import ErrorRelease, OwnErrors
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import BiasSums, Moments, Residuals, n_directions
 from liberate.model.solvers import AggregatedStatistics, Descent, ModelSource, Solver, VariationalBayes
@@ -38,6 +39,7 @@ _SOLVERS: Mapping[str, Callable[..., Solver]] = {
     "embeddings/1": Embeddings,
     "learned_prior/1": LearnedPrior,
     "item_residuals/1": ItemResiduals,
+    "error_release/1": ErrorRelease,
 }
 SourceT = TypeVar("SourceT", bound=ModelSource)
 _LEARNING_RATE = {"sgd": 2.0, "momentum": 1.0, "adam": 0.1}
@@ -67,6 +69,8 @@ def statistic_of(model: Model, *, noisy: bool) -> Statistic:
             return Residuals(model.n_items, n_directions(model))
         case "moments":
             return Moments(model.n_factors)
+        case "evaluation" if noisy and model.predicts_ratings:
+            return OwnErrors()
 
         case other:
             raise ValueError(f"no statistic is called {other!r}")

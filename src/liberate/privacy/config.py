@@ -28,6 +28,9 @@ class PrivacyConfig:
             0.001; the noise of `distributed` does without theirs too. Unset = 0.05.
         secure_aggregation: Whether uploads of `distributed` are masked; unset = outside a simulation only. Outside they
             always are; in a simulation they change no bit of a sum, and true carries the protocol out all the same.
+        evaluation: Whether a run of `distributed` ends with a release of how well it predicts what people hold out: one
+            noised sum over people, paid for from epsilon like the others, and the only figure of the kind that a run of
+            real people has. It needs explicit ratings, and some that are held out.
     """
 
     mode: Mode = "plain"
@@ -38,12 +41,17 @@ class PrivacyConfig:
     max_colluders: int | None = None
     max_dropouts: float | None = None
     secure_aggregation: bool | None = None
+    evaluation: bool = False
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not 0 < self.epsilon <= 1e6:
             raise ValueError(f"epsilon is {self.epsilon}, wanted 0 < epsilon <= 1e6")
         if self.mode in ("local", "distributed") and self.epsilon is None:
             raise ValueError(f"mode {self.mode} needs an epsilon for the whole run, such as privacy.epsilon=8")
+        if self.evaluation and self.mode != "distributed":
+            raise ValueError(
+                f"evaluation is for mode distributed: in {self.mode} no noise would protect a sum of errors"
+            )
         if not 0 < self.delta < 1:
             raise ValueError(f"delta is {self.delta}, wanted 0 < delta < 1")
         if not 1e-6 <= self.clip_norm <= 1e6:

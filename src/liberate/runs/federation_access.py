@@ -76,6 +76,7 @@ def participation_terms(plan: Plan) -> ParticipationTerms:
         mechanism=plan.mechanism_name,
         epsilon_nano=plan.spend_nano("epsilon"),
         rho_nano=plan.spend_nano("rho"),
+        evaluation=plan.settings.privacy.evaluation,
     )
 
 

@@ -18,6 +18,7 @@ from liberate.model.item_model import initial_items
 from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.model import Model, statistic_name
 from liberate.model.pool_learner import POOL_FACTORS, FollowingStage, PoolLearner, initial_pool
+from liberate.model.private.evaluation import EVALUATION, EVALUATION_NORM, ErrorRelease, OwnErrors
 from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import (
     BIAS_NORM,
@@ -203,6 +204,7 @@ def plan_run(
     check_limit(settings)
     _check_statistic(settings)
     _check_sharing(settings, has_pool=pool_levels is not None)
+    _check_evaluation(settings)
     pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
     settings = _trimmed(settings)
     terms = terms or founding_terms(settings, n_participants)
@@ -239,6 +241,7 @@ def _plan_distributed(
         delta=settings.privacy.delta,
         honest=honest,
         n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
+        evaluated=settings.privacy.evaluation,
     )
     if pool is not None and "bias" not in chosen.shares:
         pool = replace(pool, follows="moments", moments_rounds=chosen.moments_rounds, n_directions=chosen.n_directions)
@@ -332,6 +335,19 @@ def _check_statistic(settings: Settings) -> None:
         )
 
 
+def _check_evaluation(settings: Settings) -> None:
+    """Refuse a release of errors where there are none."""
+    if not settings.privacy.evaluation:
+        return
+    if settings.model.objective != "explicit":
+        raise SettingsError("privacy.evaluation is for explicit ratings: for implicit ones no rating is predicted")
+    if not settings.holds_out:
+        raise SettingsError(
+            "privacy.evaluation asks for errors on held-out ratings, and none are held out",
+            hint="--set data.test_fraction=0.1",
+        )
+
+
 def _trimmed(settings: Settings) -> Settings:
     """Return settings whose sums can be trimmed where they are to be: number by number, so no moments and no pairs.
 
@@ -390,6 +406,8 @@ def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int)
             return Popularity(n_items), GRAM_NORM
         case "gram":
             return Gram(chosen.gram_items), GRAM_NORM
+        case "evaluation":
+            return OwnErrors(), EVALUATION_NORM
         case _:
             n_factors = n_features + N_EMBEDDINGS if chosen.gram_items else n_features - 1
             return Moments(n_factors), MOMENTS_CLIP
@@ -400,13 +418,15 @@ def _solver(name: str, settings: Settings, chosen: BudgetAllocation, client_nois
         case "bias", _:
             return ItemBiases(client_noise_nano, chosen.gram_items)
         case "residuals", _:
-            return ItemResiduals(client_noise_nano)
+            return ItemResiduals(client_noise_nano, int(EVALUATION in chosen.shares))
         case "popularity", _:
             return MostPopular(chosen.gram_items)
         case "gram", "implicit":
             return Ease(client_noise_nano=client_noise_nano)
         case "gram", _:
             return Embeddings(client_noise_nano, chosen.moments_rounds, chosen.n_directions)
+        case "evaluation", _:
+            return ErrorRelease(client_noise_nano)
         case _:
             return LearnedPrior(chosen.n_directions)
 

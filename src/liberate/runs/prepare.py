@@ -35,6 +35,7 @@ from liberate.runs.run_data import (
     without_participants,
 )
 from liberate.runs.snapshot import ACCOUNTS, FederationSnapshot, new_snapshot, read_snapshot
+from liberate.runs.terms import proposed_terms
 from liberate.settings import Settings
 from liberate.units import NANO, from_nano
 
@@ -231,21 +232,30 @@ def _merged_catalogue(federation: FederationFolder, dataset: Dataset) -> pa.Tabl
 
 
 def _affordable(settings: Settings, dataset: Dataset, snapshot: FederationSnapshot) -> tuple[Plan, set[int]]:
-    """Plan the run for those who can pay for all of it: the fewer they are, the more noise each adds.
+    """Plan the run for those who accept its terms and can pay for all of it: the fewer, the more noise each adds.
 
     Raises:
-        BudgetExceeded: They are too few.
+        BudgetExceeded: Too few can pay.
+        FederationError: Too few accept the terms, or more people are to be enrolled than they allow.
     """
     n_users = len(dataset.user_ids)
+    terms = proposed_terms(settings, snapshot.terms)
+    _check_enrolment(terms, snapshot)
     fewest = max(1, int(n_users * settings.federation.min_participation))
     has_pool = _has_pool(settings, snapshot)
-    able = [user for user in range(n_users) if snapshot.is_active[user]]
+    active = [user for user in range(n_users) if snapshot.is_active[user]]
+    able = [user for user in active if snapshot.accepts(user, terms)]
+    if len(able) < min(fewest, len(active)):
+        raise FederationError(
+            f"only {len(able):,} of {len(active):,} people accept the terms",
+            hint="liberate terms show lists who has not; their owners decide by liberate terms accept",
+        )
     if settings.privacy.mode == "plain":
         check_limit(settings)
         able = _without_limit(able, snapshot, fewest)
 
     while True:
-        plan = _plan(settings, dataset, len(able), snapshot.terms, has_pool=has_pool)
+        plan = _plan(settings, dataset, len(able), terms, has_pool=has_pool)
         payers = able
         for name in ACCOUNTS:
             cost = plan.spend_nano(name)
@@ -271,6 +281,18 @@ def _without_limit(able: list[int], snapshot: FederationSnapshot, fewest: int) -
             hint="privacy.mode = local or distributed; or plain on a ledger of its own",
         )
     return free
+
+
+def _check_enrolment(terms: Terms, snapshot: FederationSnapshot) -> None:
+    """Refuse to enrol more people than the terms allow: those who are there agreed to no more."""
+    wanted = snapshot.enrolled + snapshot.newcomers
+    if wanted > terms.max_participants:
+        raise FederationError(
+            f"with {snapshot.newcomers:,} newcomers {wanted:,} people would be enrolled, and"
+            f" {terms.max_participants:,} were agreed to",
+            hint=f"--set federation.max_participants={wanted} proposes new terms, which each device accepts or not;"
+            f" raise privacy.max_colluders with it, {terms.max_colluders} by now",
+        )
 
 
 def _has_pool(settings: Settings, snapshot: FederationSnapshot) -> bool:

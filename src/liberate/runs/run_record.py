@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from liberate.errors import LiberateError
+from liberate.model.private.evaluation import PeopleError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Result:
         rmse: On held-out ratings, in rating points; NaN where nothing is held out, and outside a simulation, where
             nothing computed from held-out ratings leaves a device.
         ndcg_at_10: On held-out ratings, 0 to 1; NaN likewise.
+        evaluation: The RMSE over people that a noisy release tells; None where none was planned, or noise drowned it.
         epsilon: Spent by each participant in the whole run, by basic composition; None where nothing bounds it.
         delta: Of that epsilon; 0 for pure mechanisms.
         mode: The privacy mode.
@@ -34,6 +36,7 @@ class Result:
     run: str | None = None
     rmse: float = math.nan
     ndcg_at_10: float = math.nan
+    evaluation: PeopleError | None = None
     epsilon: float | None = None
     delta: float
     mode: str

@@ -15,6 +15,7 @@ from liberate.data.dataset import Dataset
 from liberate.data.ratings import Ratings
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_ratings
+from liberate.federation.terms import is_no_weaker
 from liberate.identifiers import PricedAccount
 from liberate.ledger.format.parts import Terms
 from liberate.ledger.log.sqlite import SqliteLedger
@@ -42,6 +43,9 @@ class FederationSnapshot:
         has_copies: Whether the coordinator has received copies for its pool that it may use.
         stored: The ratings on the device of each user of the data set.
         terms: What promises rest on.
+        accepted: What each user of the data set has accepted of it last; None: nothing yet, shape (n_users,).
+        newcomers: Users of the data set who are not enrolled, >= 0.
+        enrolled: Participants ever enrolled, >= 0.
     """
 
     number: int = 1
@@ -54,6 +58,14 @@ class FederationSnapshot:
     has_copies: bool = False
     stored: Ratings
     terms: Terms
+    accepted: Sequence[Terms | None]
+    newcomers: int
+    enrolled: int = 0
+
+    def accepts(self, user: int, terms: Terms) -> bool:
+        """Whether a user's device accepts terms without asking its owner, who may have accepted them before."""
+        accepted = self.accepted[user]
+        return accepted is None or accepted == terms or is_no_weaker(terms, accepted)
 
     def is_limited(self, user: int) -> bool:
         """Whether a user has a limit for life, by the ledger or by their own device."""
@@ -100,6 +112,8 @@ def new_snapshot(settings: Settings, train: Ratings) -> FederationSnapshot:
         is_active=[True] * train.n_users,
         stored=train.where(np.zeros(train.n_ratings, np.bool_)),
         terms=founding_terms(settings, train.n_users),
+        accepted=[None] * train.n_users,
+        newcomers=train.n_users,
     )
 
 
@@ -116,6 +130,7 @@ def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
             None if device is None or device.number is None else state.principals[device.number] for device in known
         ]
         accounts = [[owner for owner in owners if owner] for owners in zip(known, principals, strict=True)]
+        accepted = {slot: chosen.terms for slot, chosen in devices.accepted_terms().items()}
         received = (share.record.recipient for _, share in state.usable_shares())
 
         return FederationSnapshot(
@@ -135,4 +150,7 @@ def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
             has_copies=any(state.principals[recipient].role == "coordinator" for recipient in received),
             stored=held_ratings(devices, dataset.user_ids, len(dataset.item_ids)),
             terms=state.terms,
+            accepted=[None if device is None else accepted.get(device.slot) for device in known],
+            newcomers=principals.count(None),
+            enrolled=state.participant_count,
         )

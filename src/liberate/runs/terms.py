@@ -10,10 +10,12 @@ from msgspec.structs import replace
 from liberate.errors import PrivacyError, SettingsError
 from liberate.federation.terms import smallest_sum, unknown_shares
 from liberate.ledger.format.parts import Terms
+from liberate.privacy.mask_parameters import PLANNED_BITS
 from liberate.settings import Settings
 
 _COLLUDERS, _DROPOUTS_PERMILLE, _COHORT = Fraction(1, 10), 50, Fraction(4, 5)
 _MIN_HONEST, _MAX_ATTEMPTS = 2, 64
+_LOWER = "lower privacy.max_colluders or privacy.max_dropouts"
 
 
 def founding_terms(settings: Settings, n_people: int) -> Terms:
@@ -73,7 +75,7 @@ def counted_noise(terms: Terms, cohort: int, min_participation: float) -> int:
         min_participation: Share of them that a model needs.
 
     Raises:
-        PrivacyError: They are too few, or no noise would be left.
+        PrivacyError: They are too few, no noise would be left, or no masks bear the terms.
     """
     if cohort < terms.min_cohort:
         raise PrivacyError(
@@ -81,11 +83,16 @@ def counted_noise(terms: Terms, cohort: int, min_participation: float) -> int:
             hint="lower federation.min_cohort",
         )
     minimum = smallest_sum(terms, cohort, min_participation)
-    unknown = unknown_shares(terms, minimum)
+    unknown = minimum - terms.max_colluders
+    if unknown >= terms.min_honest:
+        try:
+            unknown = unknown_shares(terms, cohort, minimum, bits=PLANNED_BITS)
+        except PrivacyError as error:
+            raise PrivacyError(error.message, hint=_LOWER) from error
     if unknown < terms.min_honest:
         raise PrivacyError(
             f"of {cohort} people {cohort - minimum} may drop out and {terms.max_colluders} collude, which leaves the"
             f" noise of {max(unknown, 0)} that nobody else knows; {terms.min_honest} at least are wanted",
-            hint="lower privacy.max_colluders or privacy.max_dropouts",
+            hint=_LOWER,
         )
     return unknown

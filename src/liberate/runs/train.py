@@ -17,6 +17,8 @@ from liberate.federation.setup import RunParticipation, open_for_run
 from liberate.federation.store.uploads import UploadStore
 from liberate.ledger.interface import Ledger
 from liberate.model.metrics import Metrics
+from liberate.model.model import Model
+from liberate.model.private.evaluation import people_error
 from liberate.runs.evaluate import measure_models
 from liberate.runs.federation_access import federation_access, genesis_parameters, participation_terms
 from liberate.runs.folder import CATALOGUE, UPLOADS_FOLDER, Run, write_run
@@ -74,7 +76,10 @@ def train(
 def _announce_left_out(prepared: PreparedRun, progress: Progress) -> None:
     absent, everybody = len(prepared.left_out), len(prepared.dataset.user_ids)
     if absent:
-        progress(f"{absent:,} of {everybody:,} people stay out: they cannot pay, have withdrawn, or have no valid key")
+        progress(
+            f"{absent:,} of {everybody:,} people stay out: they cannot pay, do not accept the terms,"
+            " have withdrawn, or have no valid key"
+        )
 
 
 def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progress: Progress) -> Result:
@@ -114,19 +119,21 @@ def _train(prepared: PreparedRun, out: Path, start: StartingPoint | None, progre
     if settings.run.simulated:
         progress("evaluating")
         metrics = measure_models(run, dataset, split, last)
-    result = _result(run, prepared.plan, metrics, checkpoint, last.version - run.record.first_version, seconds)
+    result = _result(run, prepared.plan, metrics, last, checkpoint, seconds)
     _write_result(run, result, stopwatch)
     return result
 
 
 def _result(
-    run: Run, plan: Plan, metrics: Metrics | None, checkpoint: Checkpoint, rounds: int, seconds: float
+    run: Run, plan: Plan, metrics: Metrics | None, last: Model, checkpoint: Checkpoint, seconds: float
 ) -> Result:
+    rounds = last.version - run.record.first_version
     spent = plan.spent(rounds)
     return Result(
         run=str(run.folder),
         rmse=_known(metrics.rmse) if metrics else math.nan,
         ndcg_at_10=_known(metrics.ndcg_at_10) if metrics else math.nan,
+        evaluation=people_error(last),
         epsilon=spent.epsilon,
         delta=plan.settings.privacy.delta if spent.rho else 0.0,
         mode=plan.settings.privacy.mode,

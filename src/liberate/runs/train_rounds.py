@@ -20,6 +20,7 @@ from liberate.ledger.format.records import ModelRecord
 from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entry_at
 from liberate.model.model import Model
+from liberate.model.private.evaluation import ErrorRelease
 from liberate.model.solvers import has_converged
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.randomness import Randomness
@@ -29,6 +30,7 @@ from liberate.runs.plan import Plan
 from liberate.runs.prepare import PreparedRun
 from liberate.runs.terms import counted_noise
 from liberate.timing import Progress
+from liberate.units import to_nano
 
 
 @dataclass(slots=True)
@@ -192,7 +194,11 @@ class TrainingSession:
             honest = counted_noise(self.ledger.state.terms, cohort, part)
         rows, width, tail = method.statistic.shape
         held = method.mechanism.held_by(honest, cohort, max(1, rows * width + tail))
-        return replace(method, mechanism=held)
+        solver = method.solver
+        if isinstance(solver, ErrorRelease):
+            # The noise that is drawn belongs to the figure: it says how far that may be off.
+            solver = ErrorRelease(to_nano(held.client_noise))
+        return replace(method, mechanism=held, solver=solver)
 
 
 def train_rounds(session: TrainingSession) -> Model:

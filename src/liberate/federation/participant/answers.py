@@ -23,6 +23,7 @@ from liberate.federation.wire.transport import Reply
 from liberate.ledger.format.entries import decode_record, sign
 from liberate.ledger.format.records import Round, Update
 from liberate.ledger.format.sharing_records import UsedCopy
+from liberate.model.private.evaluation import OwnErrors
 from liberate.model.profiles import fit_devices
 from liberate.privacy.mechanism_base import SumMechanism
 from liberate.randomness import Randomness
@@ -80,6 +81,7 @@ class RoundAnswers:
         store: Where answers are stored before they are sent.
         keys: Signing keys by slot.
         ratings: The participants' ratings, by slot.
+        held_out: What they hold out, by slot: used for their own errors alone.
         copies: What they have received from others.
         masking: Masks their uploads.
         randomness: Source of noise keys and salts.
@@ -88,6 +90,7 @@ class RoundAnswers:
     store: DeviceStore
     keys: Mapping[int, SigningKey]
     ratings: Ratings
+    held_out: Ratings
     copies: ReceivedCopies
     masking: MaskingClient
     randomness: Randomness
@@ -157,11 +160,15 @@ class RoundAnswers:
 
     def _compute(self, task: RoundTask, inputs: Sequence[AnswerInputs]) -> tuple[Iterator[bytes], Float32Array]:
         """Return the uploads of devices, one after the other, and their profiles, shape (n_devices, n_factors + 1)."""
-        ratings = self.ratings.select(np.array([used.device.slot for used in inputs], np.int64))
+        slots = np.array([used.device.slot for used in inputs], np.int64)
+        ratings = self.ratings.select(slots)
         with measure("fit"):
-            statistics = self.copies.compute(
-                task.statistic, task.model, ratings, [(used.device.slot, used.copies) for used in inputs]
-            )
+            if isinstance(task.statistic, OwnErrors):
+                statistics = task.statistic.measure(task.model, ratings, self.held_out.select(slots))
+            else:
+                statistics = self.copies.compute(
+                    task.statistic, task.model, ratings, [(used.device.slot, used.copies) for used in inputs]
+                )
             profiles = fit_devices(task.model, ratings)
 
         with measure("noise"):

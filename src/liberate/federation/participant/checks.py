@@ -25,6 +25,7 @@ from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
 from liberate.ledger.format.records import Round
 from liberate.model.codec import decode_model, model_digest
 from liberate.model.model import Model
+from liberate.model.private.evaluation import EVALUATION
 from liberate.model.registry import statistic_of
 from liberate.model.statistics import Statistic
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
@@ -249,6 +250,11 @@ class RoundChecker:
             "record",
             f"shape {record.shape} is not that of statistic {record.statistic}",
         )
+        require(
+            statistic.name != EVALUATION or self._policy.evaluation,
+            "policy",
+            "nobody here agreed to a release of errors on what they hold out",
+        )
         # Tried on no ratings: whether a device refuses must say nothing about its participant's.
         with refused_as("record", ValueError):
             statistic.compute(model, Ratings.from_user_bytes([], self._n_items))
@@ -256,13 +262,14 @@ class RoundChecker:
 
 
 def check_terms(device: Device, record: Round) -> None:
-    """Check that a device takes part in the round's run, and can pay for the round if it has not paid yet.
+    """Check that a device takes part in the round's run under its terms, and can pay for the round if it has not yet.
 
     Raises:
-        Refused: withdrawn, revoked, not_agreed or budget.
+        Refused: withdrawn, revoked, terms, not_agreed or budget.
     """
     require(not device.has_withdrawn, "withdrawn", "the participant has withdrawn from everything")
     require(not device.is_revoked, "revoked", "a key was revoked")
+    require(device.terms_hash == record.terms, "terms", "the participant has not accepted the terms of the round")
     require(
         device.run == record.run,
         "not_agreed",

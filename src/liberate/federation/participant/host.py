@@ -67,6 +67,7 @@ class Host:
         stored = [None if device.is_erased else store.data_of(device.slot) for device in devices]
         keys = {slot: SigningKey.from_seed(data.device_seed) for slot, data in enumerate(stored) if data}
         ratings = [data.ratings if data else EMPTY_RATINGS for data in stored]
+        held_out = [data.held_out if data else EMPTY_RATINGS for data in stored]
 
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
@@ -76,6 +77,7 @@ class Host:
             store=store,
             keys=keys,
             ratings=Ratings.from_user_bytes(ratings, self._n_items),
+            held_out=Ratings.from_user_bytes(held_out, self._n_items),
             copies=self._copies,
             masking=self._masking,
             randomness=self._randomness,

@@ -6,7 +6,8 @@ for nothing else: a coordinator chooses its cohort, its minimum and what it call
 
 from __future__ import annotations
 
-from liberate.federation.participant.refusals import require
+from liberate.errors import PrivacyError
+from liberate.federation.participant.refusals import refused_as, require
 from liberate.federation.terms import smallest_sum, unknown_shares
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.parts import Terms
@@ -41,7 +42,8 @@ def check_shared_noise(terms: Terms, record: Round, mechanism: SumMechanism) -> 
         f"a sum of {record.minimum} of {cohort} uploads would do, at least {least} were agreed to",
     )
 
-    unknown = unknown_shares(terms, record.minimum)
+    with refused_as("honest", PrivacyError):
+        unknown = unknown_shares(terms, cohort, record.minimum)
     require(
         unknown >= max(terms.min_honest, mechanism.honest),
         "honest",

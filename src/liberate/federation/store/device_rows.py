@@ -139,6 +139,7 @@ class Device:
         is_revoked: Whether it has signed that its key or its person's is revoked, and no other has replaced that since.
         has_withdrawn: Whether it has signed that its participant withdraws from everything: it answers no round any
             more, whatever the ledger shows.
+        terms_hash: Leaf hash of the entry whose terms its participant has accepted, None before the first.
         is_erased: Whether its sealing key was destroyed: only this row is left, so that the same data set does not
             bring the participant back.
     """
@@ -157,6 +158,7 @@ class Device:
     rho_nano_limit: int | None
     is_revoked: bool
     has_withdrawn: bool
+    terms_hash: bytes | None
     is_erased: bool
 
     @property

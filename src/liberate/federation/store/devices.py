@@ -21,6 +21,7 @@ from liberate.federation.store.erasable_keys import ErasableKeys
 from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
 from liberate.federation.store.sealed_rows import DATABASE_FILE, KEY_FILE, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingTables
+from liberate.federation.store.terms_tables import TERMS_SCHEMA, TermsTables
 from liberate.files import fsync_path
 from liberate.ledger.format.parts import KeyName
 
@@ -52,14 +53,15 @@ CREATE TABLE IF NOT EXISTS life_limit (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}"""
+{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}{TERMS_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
     life_limit.epsilon_nano, life_limit.rho_nano,
-    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn)
-FROM device LEFT JOIN agreement USING (slot) LEFT JOIN life_limit USING (slot)"""
+    device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn),
+    accepted_terms.hash
+FROM device LEFT JOIN agreement USING (slot) LEFT JOIN life_limit USING (slot) LEFT JOIN accepted_terms USING (slot)"""
 
 _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
 
@@ -70,6 +72,7 @@ _OWNED = (
     "revoked",
     "agreement",
     "life_limit",
+    "accepted_terms",
     "pending_entry",
     "sharing_row",
     "copy_quota",
@@ -78,7 +81,7 @@ _OWNED = (
 """Tables whose rows belong to a participant, beside `device`."""
 
 
-class DeviceStore(RoundTables, SharingTables):
+class DeviceStore(RoundTables, SharingTables, TermsTables):
     """The devices of one host.
 
     Args:
@@ -278,8 +281,8 @@ class DeviceStore(RoundTables, SharingTables):
 
     def _device(self, row: Row) -> Device:
         slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *rest = row
-        run, epsilon_nano_agreed, rho_nano_agreed, epsilon_nano_limit, rho_nano_limit, *flags = rest
-        is_revoked, has_withdrawn = flags
+        run, epsilon_nano_agreed, rho_nano_agreed, epsilon_nano_limit, rho_nano_limit, *others = rest
+        is_revoked, has_withdrawn, terms_hash = others
 
         return Device(
             slot=slot,
@@ -296,6 +299,7 @@ class DeviceStore(RoundTables, SharingTables):
             rho_nano_limit=rho_nano_limit,
             is_revoked=bool(is_revoked),
             has_withdrawn=bool(has_withdrawn),
+            terms_hash=terms_hash,
             is_erased=self._keys.is_erased(slot),
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 from liberate.arrays import Float64Array
 from liberate.model.item_solvers import most_popular
 from liberate.model.model import Array, Model
+from liberate.model.private.evaluation import EVALUATION
 from liberate.model.private.statistics import (
     COUNT_WEIGHT,
     EXPOSURE,
@@ -243,9 +244,11 @@ class ItemResiduals(IntegerSolver):
 
     Attributes:
         client_noise_nano: Standard deviation of one client's noise in each coordinate, in billionths; 0 without noise.
+        evaluated: 1 where people's own errors are asked for next, else 0.
     """
 
     client_noise_nano: int
+    evaluated: int = 0
 
     name: ClassVar[str] = "item_residuals/1"
     repeats_within: ClassVar[float] = REPEATS_WITHIN
@@ -270,7 +273,8 @@ class ItemResiduals(IntegerSolver):
             means[:, :-1] += gains[:, None] * total.rows[:, 1:] @ model.float64("directions").T
 
         kept = {name: model.arrays[name] for name in ("user_mean", "user_precision", "noise_precision")}
-        return model.next_version("residuals", kept | {"item_means": means.astype(np.float32)})
+        statistic = EVALUATION if self.evaluated else "residuals"
+        return model.next_version(statistic, kept | {"item_means": means.astype(np.float32)})
 
 
 def _gain(weights: Float64Array, prior: Float64Array | float, variance: Float64Array) -> Float64Array:
