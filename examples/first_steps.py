@@ -48,10 +48,11 @@ for name, metrics in found.baselines.items():
 # %% [markdown]
 # ## Verify
 # The verifier key is what you keep outside the folder: with it nobody can swap this ledger for another.
+# A simulation is never trusted: its keys follow from the seed.
 
 # %%
 audit = liberate.verify(run.ledger_folder, key=result.verifier_key)
-print(f"ok: {audit.ok}, trusted: {audit.trusted}, {len(audit.findings)} findings")
+print(f"ok: {audit.ok}, trusted: {audit.trusted} ({audit.distrust}), {len(audit.findings)} findings")
 assert audit.ok
 
 # %% [markdown]

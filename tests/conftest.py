@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.browser import Browser
+from tests.service.replaying import replaying
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REQUIRE_ENGINES = "LIBERATE_REQUIRE_ENGINES"
@@ -82,3 +83,10 @@ def browser() -> Browser:
             pytest.fail(reason)
         pytest.skip(reason)
     return Browser(program)
+
+
+@pytest.fixture
+def replaying_witness(tmp_path: Path) -> Iterator[list[str]]:
+    """Settings that name a witness, on the loopback, that replays the ledger of the run in `tmp_path / "run"`."""
+    with replaying(tmp_path / "run") as settings:
+        yield settings

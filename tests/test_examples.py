@@ -46,7 +46,7 @@ def test_example_runs_from_top_to_bottom(run: Run, repository: Path) -> None:
     output = run(repository / "examples" / "first_steps.py")
 
     assert "943 people" in output
-    assert "ok: True, trusted: True, 0 findings" in output
+    assert "ok: True, trusted: False (simulated), 0 findings" in output
     assert re.search(r"^1\. .+ \(\d\.\d\d\)$", output, re.MULTILINE)
     assert "not expected to learn anything" in output
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ from liberate.runs.folder import Run
 from liberate.runs.participants import Participant, find_participant
 from liberate.units import to_nano
 from tests.ledger.world import TERMS
+from tests.service.replaying import DIRECT, ReplayingWitness
 
 LOW, HIGH = 1.0, 5.0
 
@@ -69,7 +70,10 @@ def find_person(run: Run, name: str) -> Participant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What a federation in a test is made of."""
+    """What a federation in a test is made of.
+
+    Where masks protect real people, it has a witness that replays the rules, unless others are named.
+    """
 
     ratings: Ratings
     mode: str = "plain"
@@ -88,6 +92,11 @@ class World:
     terms: Terms | None = None
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode == "distributed" and not self.is_simulated and not self.witnesses:
+            object.__setattr__(self, "witnesses", (DIRECT,))
+            object.__setattr__(self, "witness_threshold", 1)
 
     @property
     def privacy(self) -> PrivacyConfig:
@@ -182,13 +191,17 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     )
     policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
     user_ids = [f"u{user}" for user in range(ratings.n_users)]
-    access = access_to(folder, world)
-    with open_for_run(
-        access,
-        GenesisParameters(origin="test.invalid/world", terms=world.genesis_terms, witnesses=policy),
-        RunParticipation(run=1, user_ids=user_ids, ratings=ratings, terms=terms),
-        batch_size=world.batch_size,
-    ) as federation:
+    witness = ReplayingWitness(folder / "ledger", folder.parent / f"{folder.name}-witness")
+    access = replace(access_to(folder, world), client=witness.client)
+    with (
+        closing(witness),
+        open_for_run(
+            access,
+            GenesisParameters(origin="test.invalid/world", terms=world.genesis_terms, witnesses=policy),
+            RunParticipation(run=1, user_ids=user_ids, ratings=ratings, terms=terms),
+            batch_size=world.batch_size,
+        ) as federation,
+    ):
         host = Host(federation.devices, federation.policy, ratings.n_items, access.source.randomness(b"run"))
         store = ModelStore(folder / "model")
         coordinator = Coordinator(

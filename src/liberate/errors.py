@@ -10,6 +10,7 @@
     │   ├── InvalidBlock       a stored block that does not follow from its entries
     │   ├── ProofMismatch      a proof that does not lead to the expected root
     │   ├── NoQuorum           too few witnesses have cosigned a checkpoint
+    │   │   └── RejectedCheckpoint  and one of them says that it contradicts what it knows
     │   ├── RolledBack         a ledger that lacks what it has published
     │   └── LedgerLocked       the ledger is in use by another process
     ├── PrivacyError
@@ -100,6 +101,10 @@ class ProofMismatch(LedgerError):
 
 class NoQuorum(LedgerError):
     """Too few witnesses have cosigned a checkpoint."""
+
+
+class RejectedCheckpoint(NoQuorum):
+    """A witness says that a checkpoint does not continue what it has cosigned, or that entries break the rules."""
 
 
 class RolledBack(LedgerError):

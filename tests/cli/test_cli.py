@@ -48,8 +48,20 @@ def reported(outcome: tuple[int, str, str]) -> dict[str, Any]:
 
 def test_train_reports_its_keys(finished: dict[str, Any]) -> None:
     assert list(finished) == [
-        *("run", "rmse", "ndcg_at_10", "epsilon", "delta", "mode", "rounds", "seconds", "entry_count", "root"),
-        *("verifier_key", "privacy"),
+        *(
+            "run",
+            "rmse",
+            "ndcg_at_10",
+            "evaluation",
+            "epsilon",
+            "delta",
+            "mode",
+            "rounds",
+            "seconds",
+            "entry_count",
+            "root",
+        ),
+        *("verifier_key", "privacy", "simulated"),
     ]
     assert (finished["mode"], finished["delta"], finished["rounds"]) == ("local", 0.0, 3)
     assert 7.99 < finished["epsilon"] <= 8
@@ -100,7 +112,7 @@ def test_evaluate_lets_anyone_recompute_the_figures(call: Call, finished: dict[s
     error = rows["rating"].to_numpy().astype(float) - rows["prediction"].to_numpy().astype(float)
     assert found["rmse"] == pytest.approx(float(np.sqrt(np.mean(error**2))), abs=1e-6)
     assert found["rmse"] == pytest.approx(finished["rmse"])
-    assert set(found) == {"rmse", "ndcg_at_10", "recall_at_10", "coverage", "gini", "ild", "baselines"}
+    assert set(found) == {"rmse", "ndcg_at_10", "recall_at_10", "coverage", "gini", "ild", "baselines", "simulated"}
     lists = pq.read_table(top)
     assert lists.column_names == ["user_id", "rank", "item_id"]
     assert set(lists["rank"].to_pylist()) <= set(range(1, 11))
@@ -109,7 +121,7 @@ def test_evaluate_lets_anyone_recompute_the_figures(call: Call, finished: dict[s
 def test_ledger_is_verified_with_and_without_the_key(call: Call, finished: dict[str, Any]) -> None:
     found = reported(call("ledger", "verify", finished["run"], "--key", finished["verifier_key"], "--json"))
     assert found["ok"]
-    assert found["trusted"]
+    assert (found["trusted"], found["distrust"], found["trusted_size"]) == (False, "simulated", 0)
     assert found["simulated"]
     assert (found["root"], found["entry_count"]) == (finished["root"], finished["entry_count"])
     assert found["findings"] == []
@@ -277,7 +289,8 @@ def test_the_page_of_commands_has_every_key(command: str, call: Call, finished: 
 
     found = reported(call(*command.split(), *arguments.get(command, [finished["run"]]), "--json"))
 
-    assert [key for key in found if f"`{key}`" not in section] == []
+    # What everything about a run says is told at the top of the page.
+    assert [key for key in found if f"`{key}`" not in section and key != "simulated"] == []
 
 
 def test_privacy_plan_and_report_agree(call: Call, finished: dict[str, Any]) -> None:
@@ -447,7 +460,7 @@ def test_history_of_a_participant_is_proved_complete(call: Call, finished: dict[
 
 def test_tiles_are_exported_and_checked(call: Call, finished: dict[str, Any], tmp_path: Path) -> None:
     tiles, key = tmp_path / "tiles", ("--key", finished["verifier_key"])
-    wanted = {"entry_count": finished["entry_count"], "root": finished["root"]}
+    wanted = {"entry_count": finished["entry_count"], "root": finished["root"], "simulated": True}
 
     for source in (finished["run"], Path(finished["run"]) / "ledger"):
         assert reported(call("ledger", "export", source, "--tiles", tiles, "--json")) == {"path": str(tiles), **wanted}
@@ -475,13 +488,13 @@ def test_ledger_is_backed_up_and_the_copy_verified_from_where_it_was_left(
     call: Call, finished: dict[str, Any], tmp_path: Path
 ) -> None:
     key, kept = ("--key", finished["verifier_key"]), tmp_path / "kept"
-    wanted = {"entry_count": finished["entry_count"], "root": finished["root"]}
+    wanted = {"entry_count": finished["entry_count"], "root": finished["root"], "simulated": True}
 
     found = reported(call("ledger", "backup", finished["run"], tmp_path / "copy", *key, "--json"))
 
     assert found == {"path": str(tmp_path / "copy"), **wanted}
     first = reported(call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept, "--json"))
-    assert (first["ok"], first["trusted"], first["resumed_at"]) == (True, True, 0)
+    assert (first["ok"], first["distrust"], first["resumed_at"]) == (True, "simulated", 0)
     code, out, _ = call("ledger", "verify", tmp_path / "copy", *key, "--resume", kept)
     assert code == 0
     assert f"entries before {finished['entry_count']} were verified earlier and not read again" in out

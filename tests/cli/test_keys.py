@@ -52,12 +52,12 @@ def test_key_is_shown_rotated_revoked_and_recovered(call: Call, run: Path) -> No
     shown = reported(call("keys", "show", run, *PERSON, "--json"))
     of_both = ["number", "user_id", "custody", "key_id", "public_key", "status"]
     of_both += ["device_key_id", "device_public_key", "device_status"]
-    assert list(shown) == [*of_both, "under_way", "history"]
+    assert list(shown) == [*of_both, "under_way", "history", "simulated"]
     assert (shown["custody"], shown["device_status"]) == ("host", "active")
     assert (shown["number"], shown["user_id"], shown["status"], shown["under_way"]) == (7, "u04", "active", False)
 
     rotated = reported(call("keys", "rotate", run, *PERSON, "--json"))
-    assert list(rotated) == [*of_both, "act", "which", "position", "published"]
+    assert list(rotated) == [*of_both, "act", "which", "position", "published", "simulated"]
     assert (rotated["act"], rotated["status"], rotated["published"]) == ("rotation", "active", True)
     by_old_key = ("--participant", shown["key_id"])
     revoked = reported(call("keys", "revoke", run, *by_old_key, "--json"))
@@ -100,7 +100,7 @@ def test_words_for_a_person(call: Call, run: Path) -> None:
     code, out, _ = call("keys", "show", run, *PERSON)
 
     assert code == 0
-    assert [line.split()[1] for line in out.splitlines()[-4:]] == ["enrolment", "rotation", "revocation", "recovery"]
+    assert [line.split()[1] for line in out.splitlines()[-5:-1]] == ["enrolment", "rotation", "revocation", "recovery"]
     assert "note:" not in out
 
 

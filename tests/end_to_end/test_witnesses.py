@@ -66,4 +66,6 @@ def test_training_under_witnesses(tmp_path: Path) -> None:
         shutil.rmtree(out)
         code, _, said = train(data, out, witnesses, 3)
         assert code == 1
-        assert f"it has cosigned {found['entry_count']} entries, the ledger has" in said
+        assert "has cosigned another history of this log: the ledger has" in said
+        assert f"but {found['entry_count']} were published" in said
+        assert list((out / "evidence").iterdir())

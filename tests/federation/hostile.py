@@ -63,6 +63,8 @@ def vanishing(absent: dict[str, set[int]], phases: Sequence[str]) -> Wrap:
 
     def still_here(requests: list[Request]) -> list[Request]:
         gone: set[int] = set()
+        if requests[0].phase not in phases:
+            return requests
         for phase in phases[: phases.index(requests[0].phase) + 1]:
             gone |= absent.get(phase, set())
         return [request for request in requests if request.recipient not in gone]

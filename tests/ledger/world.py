@@ -450,9 +450,9 @@ def bare_world(target: BareRules | None = None, *, auditors: bool = False) -> Wo
     return world
 
 
-def create(folder: Path, *, auditors: bool = False) -> SqliteLedger:
+def create(folder: Path, *, auditors: bool = False, simulated: bool = True) -> SqliteLedger:
     """A new ledger."""
-    first = sign(genesis(auditors=auditors), key(FOUNDER))
+    first = sign(genesis(auditors=auditors, simulated=simulated), key(FOUNDER))
     return SqliteLedger.create(folder, first, LOG_KEY, SimulatedClock())
 
 

@@ -517,6 +517,8 @@ class Ledger:
         for vkey in witnesses["keys"]:
             parse_vkey(vkey, 4)
         check(len(set(witnesses["keys"])) == len(witnesses["keys"]) >= witnesses["threshold"], "bad_genesis")
+        self.witness_keys = {parse_vkey(vkey, 4)[1] for vkey in witnesses["keys"]}
+        check(not self.witness_keys & set(keys), "bad_genesis")
         message = pae("application/vnd.liberate.record+json", entry[64:])
         check(is_signed(registrars[0], message, entry[:64]), "bad_signature")
         self.genesis, self.keys = genesis, set(keys)
@@ -544,7 +546,7 @@ class Ledger:
 
     def check_key(self, key: bytes) -> None:
         check(is_usable_key(key), "bad_key")
-        check(key not in self.keys, "key_used")
+        check(key not in self.keys and key not in self.witness_keys, "key_used")
 
     def take_enrol(self, record: dict[str, Any], _: bytes) -> list[int]:
         self.check_registrar(record["author"], record["role"])
@@ -731,6 +733,10 @@ class Ledger:
         check((record["spend_nano"] == 0) == (record["account"] == "none"), "wrong_spend")
         check(record["noise_placement"] != "on_sum" or self.genesis["simulated"], "not_simulated")
         check(record["mechanism"]["parameters"].get("masked") != 0 or self.genesis["simulated"], "not_simulated")
+        if not self.genesis["simulated"] and record["mechanism"]["parameters"].get("masked") == 1:
+            vkeys, threshold = self.genesis["witnesses"]["keys"], self.genesis["witnesses"]["threshold"]
+            others = [vkey for vkey in vkeys if not vkey.partition("+")[0].endswith("/replay")]
+            check(threshold > len(others), "not_replayed")
         check(record["deadline"] > self.height, "too_late")
         cohort = self.participants(record["cohort"], "wrong_cohort")
         check(all(map(self.is_participant, cohort)), "wrong_cohort")

@@ -219,6 +219,7 @@ def test_report_says_what_the_ledger_holds_and_how_to_check_it(learn: Learn) -> 
     ledger = section(read(run), "ledger")
 
     assert "Verified." in ledger.words
+    assert "Never trusted: whoever knows the seed of a simulation has its keys" in ledger.words
     kinds = {
         item.all("dt")[0].words: item.all("dd")[0].words for item in ledger.one("dl", **{"class": "kinds"}).all("div")
     }
@@ -456,6 +457,7 @@ def test_real_run_shows_the_date_and_no_label_of_a_simulation(tmp_path: Path) ->
     page = read(load_run(tmp_path / "run"))
 
     assert "Simulated." not in page.words
+    assert "hold it against one you have from elsewhere" in section(page, "ledger").words
     assert "simulat" not in page.one("header").words
     assert "user" not in section(page, "trace").one("caption").words, "a number on the ledger is tied to nobody"
     written = datetime.fromisoformat(page.one("time").attributes["datetime"])

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from liberate.crypto.note import verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, LiberateError
 from liberate.federation.coordinator.coordinator import Coordinator
@@ -19,14 +20,15 @@ from liberate.federation.erasure import answer_request
 from liberate.federation.session import FederationSession
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.pool import PoolStore
+from liberate.federation.store.requests import QueuedRequest
 from liberate.federation.store.sharing_rows import BaseCopy, GivenConsent, GivenCopy, ReceivedCopy
 from liberate.federation.store.uploads import UploadStore
-from liberate.ledger.format.entries import Entry, decode_entry, sign
+from liberate.ledger.format.entries import Entry, decode_entry, decode_included, sign
 from liberate.ledger.format.records import DatasetRecord, Round, Update
 from liberate.ledger.format.sharing_records import Consent, Erasure, Share, Withdrawal
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.verification.verify import verify_ledger
-from liberate.runs import actions
+from liberate.runs import actions, request_submission
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
@@ -90,6 +92,28 @@ def received(run: Run, name: str) -> list[ReceivedCopy]:
         device = devices.find(number=find_person(run, name).number)
         assert device is not None
         return [copy for _, _, copy in devices.sharing_rows(ReceivedCopy, device.slot)]
+
+
+ACTS = ("consent", "withdrawal", "share", "receipt", "erasure", "key")
+
+
+def acts_on_the_ledger(run: Run) -> dict[int, bytes]:
+    """Return the acts of participants by their positions."""
+    with closing(run.open_ledger()) as ledger, DeviceStore(run.devices_folder) as devices:
+        people = {device.number for device in devices.devices()}
+        found = {position: ledger.entry(position) for kind in ACTS for position in ledger.positions(kind=kind)}
+        return {
+            position: data for position, data in sorted(found.items()) if decode_entry(data).record.author in people
+        }
+
+
+def acts_on_devices(run: Run) -> dict[int, bytes]:
+    """Return the acts that devices have the log's proof of, each checked under its own checkpoint."""
+    with DeviceStore(run.devices_folder) as devices:
+        acts = {act.position: act for _, act in devices.acts()}
+    for act in acts.values():
+        decode_included(act.data, act.position, act.proof, verify_checkpoint(act.note, run.verifier_key))
+    return {position: act.data for position, act in acts.items()}
 
 
 # --- on a finished federation ----------------------------------------------------------------------------------------
@@ -268,7 +292,11 @@ def test_a_training_carries_out_what_is_wanted_before_its_next_round(
 
 @pytest.mark.parametrize("simulated", ["true", "false"])
 def test_a_private_run_goes_on_within_its_promise_when_people_leave(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, simulated: str
+    tmp_path: Path,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    simulated: str,
+    replaying_witness: list[str],
 ) -> None:
     """The others add the noise of those who have left: none is asked for more than was agreed, or pays more."""
     run_round = Coordinator.run_round
@@ -287,7 +315,7 @@ def test_a_private_run_goes_on_within_its_promise_when_people_leave(
     mode = ["privacy.mode=distributed", "privacy.epsilon=16", f"run.simulated={simulated}"]
     data = resolve(
         None,
-        [f"data.source={configure().data.source}", "data.rating_min=1", "data.rating_max=5", *mode],
+        [f"data.source={configure().data.source}", "data.rating_min=1", "data.rating_max=5", *mode, *replaying_witness],
         environment={},
     )
     train(data, tmp_path / "run")
@@ -403,6 +431,38 @@ def test_a_wish_that_is_refused_later_is_told_when_it_is_asked_for(run: Run) -> 
         actions.withdraw(run, PERSON, consent=1, wait=wait)
 
 
+def test_a_request_that_failed_is_not_carried_out_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where nobody owns the ledger, nor beside an owner who has gone in the meantime."""
+
+    def failing(*_: object) -> None:
+        raise LiberateError("no coordinator")
+
+    def queue() -> list[QueuedRequest]:
+        with DeviceStore(run.devices_folder) as devices:
+            return devices.requests()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(request_submission, "request_processor", failing)
+        with pytest.raises(LiberateError, match="no coordinator"):
+            actions.withdraw(run, PERSON, consent=None, wait=now)
+        assert queue() == []
+
+        owner = owning(run)
+        owner.__enter__()
+
+        def wait() -> bool:
+            assert len(queue()) == 1
+            owner.__exit__(None, None, None)
+            return True
+
+        with pytest.raises(LiberateError, match="no coordinator"):
+            actions.withdraw(run, PERSON, consent=None, wait=wait)
+        assert queue() == []
+
+    consent(run, FRIEND)
+    assert [len(entries(run, kind)) for kind in ("consent", "withdrawal")] == [1, 0]
+
+
 DURABLE_STEPS = (
     (DeviceStore, "put_request"),
     (DeviceStore, "reserve_sequence"),
@@ -446,6 +506,7 @@ def test_broken_off_acts_are_ended_by_the_next_owner_and_done_once(
         with DeviceStore(run.devices_folder) as devices:
             assert devices.requests() == []
             assert devices.pending_entries() == []
+        assert acts_on_devices(run) == acts_on_the_ledger(run), at
         if not is_broken_off:
             break
     assert at > 6
@@ -591,6 +652,7 @@ def test_broken_off_erasure_is_ended_by_the_next_owner(
         assert len(entries(run, "erasure")) == 2 * is_wanted, at
         with DeviceStore(run.devices_folder) as devices:
             assert [device.user_id for device in devices.devices() if device.is_erased] == ["u03"] * is_wanted
+        assert acts_on_devices(run) == acts_on_the_ledger(run), at
         if is_wanted:
             told = erased(run)
             assert told.confirmed == told.notified

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from liberate.runs.folder import Run, load_run
 from liberate.runs.run_data import held_out_of, load_dataset, load_source
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
+from tests.service.replaying import replaying
 from tests.worlds import low_rank_ratings
 
 FIXED_ENTROPY = Path(__file__).with_name("fixed_entropy")
@@ -97,7 +99,14 @@ def test_two_worlds_that_differ_in_held_out_ratings_look_the_same(tmp_path: Path
     worlds = two_worlds(tmp_path)
     assignments = [text for setting in (*SMALL, *REAL, *mode) for text in ("--set", setting)]
 
-    said = [run_in(world, "train", "--data", "mine.csv", *assignments, "--out", "run") for world in worlds]
+    # The witness's address is in the run's settings: it is the same in both worlds, one after the other.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    said = []
+    for world in worlds:
+        with replaying(world / "run", port) as witness:
+            watched = [text for setting in witness for text in ("--set", setting)]
+            said.append(run_in(world, "train", "--data", "mine.csv", *assignments, *watched, "--out", "run"))
 
     assert said[0][0] == 0, said[0][2]
     assert said[0] == said[1]

@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ import pytest
 
 from liberate.crypto.note import WitnessPolicy, verify_cosigned_checkpoint
 from liberate.errors import LedgerError
-from liberate.ledger.publish.checkpoints import submit
+from liberate.ledger.publish.witness_http import newest, submit
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES
 from tests.ledger.publish.views import ORIGIN, VKEY, View
 from tests.ledger.world import LOG_VKEY, create
@@ -47,9 +46,8 @@ def test_witness_answers_over_http_and_ends_cleanly(tmp_path: Path) -> None:
         conflict = submit(witness.url, HONEST.submission(5, 12))
         assert (conflict.status, conflict.body, conflict.content_type) == (409, "9\n", "text/x.tlog.size")
         assert submit(witness.url, b"x" * (MAX_BODY_BYTES + 1)).status == 400
-        with urllib.request.urlopen(f"{witness.url}/checkpoint/{ORIGIN}") as read:
-            policy = WitnessPolicy((witness.key,), 1)
-            assert verify_cosigned_checkpoint(read.read().decode(), VKEY, policy) == HONEST.checkpoint(9)
+        policy = WitnessPolicy((witness.key,), 1)
+        assert verify_cosigned_checkpoint(newest(witness.url, ORIGIN), VKEY, policy) == HONEST.checkpoint(9)
         assert get(witness, "/checkpoint/example.org/other") == 404
         assert get(witness, "/add-checkpoint") == 405
         assert get(witness, "/") == 404
@@ -93,6 +91,7 @@ def test_key_is_never_overwritten(tmp_path: Path) -> None:
         (["--log", "nonsense"], "not a log's verifier key", 1),
         (["--log", VKEY, "--replay", "absent"], "there is no ledger", 1),
         (["--log", VKEY, "--key", "absent"], "there is no key file", 1),
+        (["--log", VKEY, "--name", f"{NAME}/replay"], "promises to replay each log", 2),
     ],
 )
 def test_witness_that_cannot_start_says_why(tmp_path: Path, flags: list[str], reason: str, code: int) -> None:
@@ -103,6 +102,23 @@ def test_witness_that_cannot_start_says_why(tmp_path: Path, flags: list[str], re
 
     assert (done.returncode, done.stdout) == (code, "")
     assert reason in done.stderr
+
+
+def test_a_key_beside_the_ledger_is_no_witnesses(tmp_path: Path) -> None:
+    create(tmp_path / "run" / "ledger").close()
+    new_key(tmp_path / "run" / "key", f"{NAME}/replay")
+    flags = ["--name", f"{NAME}/replay", "--key", "run/key", "--log", LOG_VKEY, "--replay", "run", "--port", "0"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "liberate", "witness", "state", *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "run/key lies in run, the folder of the federation" in done.stderr
 
 
 def test_copy_of_another_log_is_not_replayed(tmp_path: Path) -> None:
@@ -121,7 +137,7 @@ def test_copy_of_another_log_is_not_replayed(tmp_path: Path) -> None:
 def test_replaying_witness_cosigns_what_the_entries_lead_to(tmp_path: Path) -> None:
     ledger = create(tmp_path / "ledger")
     note = ledger.checkpoint()
-    with running(tmp_path / "witness", NAME, [LOG_VKEY], replay=[tmp_path / "ledger"]) as witness:
+    with running(tmp_path / "witness", f"{NAME}/replay", [LOG_VKEY], replay=[tmp_path / "ledger"]) as witness:
         answer = submit(witness.url, f"old 0\n\n{note}".encode())
 
         assert verify_cosigned_checkpoint(note + answer.body, LOG_VKEY, WitnessPolicy((witness.key,), 1)).size == 2

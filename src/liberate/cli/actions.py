@@ -145,6 +145,4 @@ def _print(outcome: object, *, as_json: bool) -> None:
     if is_queued:
         print("queued: this takes effect when the current round ends, and will then appear in the ledger")
         return
-    if fields.get("simulated"):
-        print("note: this is a simulation, whose keys can be recreated from its seed")
     note_unpublished(fields)

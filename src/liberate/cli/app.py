@@ -25,6 +25,7 @@ from liberate.cli import (
     unlearn,
     witness,
 )
+from liberate.cli.output import telling
 from liberate.errors import LiberateError, SettingsError
 
 app = typer.Typer(
@@ -84,7 +85,8 @@ def _options(
 def main() -> None:
     """Run a command; exit 0 on success, 1 when it failed or a check found a fault, 2 on wrong usage."""
     try:
-        app()
+        with telling():
+            app()
     except LiberateError as error:
         if "--verbose" in sys.argv:
             raise

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_result
+from liberate.cli.output import JsonFlag, print_result, tell_folder
 
 Key = Annotated[str, typer.Option(metavar="VKEY", help="The log's verifier key, obtained independently.")]
 OptionalKey = Annotated[
@@ -18,7 +18,9 @@ OptionalKey = Annotated[
         metavar="VKEY", help="The log's verifier key, obtained independently; not needed for evidence against authors."
     ),
 ]
-AnyLedger = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a ledger's folder.")]
+AnyLedger = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, or a ledger's folder.", callback=tell_folder)
+]
 
 
 def verify_evidence(

@@ -90,7 +90,8 @@ def _short(value: object) -> str:
 def verify(
     folder: Folder,
     key: Annotated[
-        str | None, typer.Option(help="The log's verifier key, kept since the run began; without it nobody is trusted.")
+        str | None,
+        typer.Option(help="The log's verifier key, kept since the run began; without it nobody is trusted."),
     ] = None,
     checkpoint: KeptCheckpoint = None,
     resume: Resume = None,
@@ -99,6 +100,7 @@ def verify(
 ) -> None:
     """Verify the whole ledger from its bytes and keys; exit 1 if anything is wrong."""
     from liberate.ledger.verification.verify import verify_ledger
+    from liberate.report import words
 
     note = read_note(checkpoint)
     with progress_lines() as progress:
@@ -117,9 +119,7 @@ def verify(
         _print_rounds(recomputed.rounds if recomputed else None, again)
         if report.resumed_at:
             print(f"note: entries before {report.resumed_at} were verified earlier and not read again")
-        if not report.trusted:
-            print("note: without --key this shows only that the ledger is consistent; its operator could have rewritten"
-                  " and re-signed all of it")  # fmt: skip
+        print(f"note: {words.trust(report)}")
     if findings:
         sys.exit(1)
 
@@ -130,7 +130,7 @@ def print_report(report: object, findings: Sequence[Finding], *, as_json: bool) 
         print_json(report)
         return
     fields = fields_of(report)
-    print_pairs({name: value for name, value in fields.items() if name not in ("findings", "rounds")})
+    print_pairs({name: value for name, value in fields.items() if name not in ("findings", "rounds", "distrust")})
     for finding in findings:
         print(f"FOUND {finding.place}: {finding.reason}")
 

@@ -10,6 +10,8 @@ import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,9 +19,64 @@ import typer
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+SIMULATED = "simulated: keys, noise and time follow from a seed, so this protects nobody and proves nothing"
+"""The last line of whatever a command says about a simulation."""
+
+
+@dataclass(slots=True)
+class _Subject:
+    """What the present command is about.
+
+    Attributes:
+        is_known: Whether the command has said what it is about.
+        is_simulated: Whether that is a simulation; None: it cannot be read.
+        has_json: Whether JSON was printed.
+    """
+
+    is_known: bool = False
+    is_simulated: bool | None = None
+    has_json: bool = False
+
+
+_subject = _Subject()
+
+
+def tell_simulated(is_simulated: bool | None) -> None:
+    """Let the present command say whether what it is about is a simulation; None: that cannot be read.
+
+    JSON gets a field `simulated`, text a last line where it is one.
+    """
+    _subject.is_known, _subject.is_simulated = True, is_simulated
+
+
+def tell_folder(folder: Path) -> Path:
+    """Let the present command say whether a run, or a ledger, is a simulation, by its genesis; returns the folder."""
+    from liberate.runs.federation_folder import is_simulated, ledger_folder_of
+
+    if (ledger_folder_of(folder) / "ledger.sqlite").is_file():
+        tell_simulated(is_simulated(folder))
+    return folder
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Carry a command out, and end its text with a line where it is about a simulation; errors have their own line."""
+    _subject.is_known = _subject.has_json = False
+    try:
+        yield
+    finally:
+        has_failed = isinstance(sys.exc_info()[1], Exception)
+        if _subject.is_known and _subject.is_simulated and not _subject.has_json and not has_failed:
+            print_text(SIMULATED)
+
+
 def print_json(value: object) -> None:
     """Print one JSON object. Numbers that are not finite become null."""
-    print(json.dumps(fields_of(value), ensure_ascii=False))
+    fields = fields_of(value)
+    if _subject.is_known:
+        fields.setdefault("simulated", _subject.is_simulated)
+    _subject.has_json = True
+    print(json.dumps(fields, ensure_ascii=False))
 
 
 def fields_of(value: object) -> dict[str, Any]:

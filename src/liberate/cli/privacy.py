@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, fields_of, print_json, print_pairs, print_table, print_text
+from liberate.cli.output import JsonFlag, fields_of, print_json, print_pairs, print_table, print_text, tell_simulated
 from liberate.cli.run import Assignments, Config, Folder, Source, assignments, tell_unused
 
 app = typer.Typer(help="What a run guarantees, and what it has spent.", no_args_is_help=True)
@@ -20,6 +20,7 @@ def plan(config: Config = None, data: Source = None, settings: Assignments = Non
 
     resolved = resolve(config, assignments(data, settings))
     tell_unused(resolved)
+    tell_simulated(resolved.run.simulated)
     foreseen = forecast(resolved)
     if as_json:
         print_json(foreseen)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, count, fields_of, print_json, print_pairs, print_table, progress_lines, show
+from liberate.cli.output import (
+    JsonFlag,
+    count,
+    fields_of,
+    print_json,
+    print_pairs,
+    print_table,
+    progress_lines,
+    show,
+    tell_folder,
+)
 
 if TYPE_CHECKING:
     from liberate.settings import Settings
@@ -18,7 +28,7 @@ Assignments = Annotated[list[str] | None, typer.Option("--set", help="A setting,
 Source = Annotated[
     str | None, typer.Option("--data", help="Data set name, CSV or Parquet file, or folder; sets data.source.")
 ]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", callback=tell_folder)]
 
 
 def assignments(data: str | None, others: list[str] | None) -> list[str]:
@@ -62,7 +72,7 @@ def train(
     with progress_lines() as progress:
         result = train_run(resolved, folder, ledger=ledger, progress=progress)
         progress("writing the report")
-        run = load_run(folder)
+        run = load_run(tell_folder(folder))
         page = report.write(run)
     warning = forecast_of(run).warning if resolved.privacy.mode in ("local", "distributed") else None
     if warning:

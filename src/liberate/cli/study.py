@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from liberate.cli.output import JsonFlag, print_json, progress_lines
+from liberate.cli.output import JsonFlag, print_json, progress_lines, tell_simulated
 
 
 def study(
@@ -28,6 +28,7 @@ def study(
     """Run a study; its table and figure are written to studies/NAME/."""
     from liberate_studies import run_study
 
+    tell_simulated(True)
     with progress_lines() as progress:
         outcome = run_study(name, data=data, is_quick=quick, out=out / name, progress=progress)
     if as_json:

@@ -19,7 +19,7 @@ from liberate.cli.ledger import (
     read_note,
     witness_policy,
 )
-from liberate.cli.output import JsonFlag, print_result, progress_lines
+from liberate.cli.output import JsonFlag, print_result, progress_lines, tell_simulated
 from liberate.cli.run import Folder
 
 
@@ -80,6 +80,7 @@ def verify_tiles(
             progress(f"replaying {report.entry_count} entries")
             report = replay_tiles(place, key, report)
 
+    tell_simulated(report.simulated)
     print_report(report, report.findings, as_json=as_json)
     if not report.ok:
         sys.exit(1)

@@ -13,7 +13,7 @@ from liberate.cli.output import JsonFlag
 
 def witness(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the witness stores what it has cosigned.")],
-    name: Annotated[str, typer.Option(help="The witness's name, a URL without scheme such as witness.example/1.")],
+    name: Annotated[str, typer.Option(help="Its name, a URL without scheme; witness.example/replay if it replays.")],
     key: Annotated[Path, typer.Option(help="Its key, as `liberate keys new` writes it.")],
     log: Annotated[list[str], typer.Option(metavar="VKEY", help="Verifier key of a log; repeatable.")],
     replay: Annotated[

@@ -87,6 +87,8 @@ class MutableTree:
 
     def update(self, leaves: Mapping[int, Digest]) -> None:
         """Replace leaves, and append those whose numbers follow the last one without a gap."""
+        if not leaves:
+            return
         for index in sorted(leaves):
             if index > self.size:
                 raise ValueError(f"leaf {index} would leave a gap after {self.size} leaves")

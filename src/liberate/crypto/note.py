@@ -17,6 +17,9 @@ from liberate.crypto.signing import SigningKey, check_public_key, verify_signatu
 from liberate.errors import InvalidRecord, NoQuorum
 from liberate.identifiers import Digest
 
+REPLAY_SUFFIX = "/replay"
+"""How the name of a witness ends that replays a log's entries by the rules before it cosigns."""
+
 _KEY_HASH_BYTES = 4
 _TIME_BYTES = 8
 _LATEST_TIME = 2**63 - 1
@@ -82,6 +85,17 @@ class WitnessPolicy:
 
     keys: tuple[str, ...] = ()
     threshold: int = 0
+
+    @property
+    def always_replays(self) -> bool:
+        """Whether every quorum has a witness that replays the rules, as the names of the keys say."""
+        others = sum(not is_replaying(parse_witness_key(key).name) for key in self.keys)
+        return self.threshold > others
+
+
+def is_replaying(name: str) -> bool:
+    """Return whether a witness of this name says of itself that it replays the rules before it cosigns."""
+    return name.endswith(REPLAY_SUFFIX)
 
 
 def verifier_key(name: str, public: bytes, type: SignatureType = SignatureType.ED25519) -> str:

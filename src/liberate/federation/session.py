@@ -6,14 +6,14 @@ lies on the participants' side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from liberate.crypto.note import verify_checkpoint
+from liberate.crypto.note import parse_witness_key, verify_checkpoint
 from liberate.crypto.signing import SigningKey, load_key, save_key
-from liberate.errors import LedgerError, NoQuorum
+from liberate.errors import FederationError, LedgerError, LiberateError, NoQuorum, RejectedCheckpoint
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
 from liberate.federation.store.devices import DeviceStore
@@ -21,6 +21,7 @@ from liberate.federation.terms import ParticipationPolicy
 from liberate.files import write_atomic
 from liberate.ledger.interface import Ledger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress
+from liberate.ledger.publish.witness_http import WitnessClient
 from liberate.randomness import Clock, Randomness, RandomSource
 
 
@@ -54,6 +55,7 @@ class FederationAccess:
         open_ledger: Opens its ledger.
         witnesses: Who is asked to cosign checkpoints.
         witness_threshold: How many of them must, 0 <= witness_threshold <= number of witnesses.
+        client: Reaches the witnesses.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class FederationAccess:
     open_ledger: OpenLedger
     witnesses: tuple[WitnessAddress, ...] = ()
     witness_threshold: int = 0
+    client: WitnessClient = WitnessClient()  # noqa: RUF009 - frozen
 
     @property
     def checkpoint_file(self) -> Path:
@@ -104,11 +107,38 @@ class FederationAccess:
 
     def publisher(self, ledger: Ledger) -> Publisher:
         """Return what publishes checkpoints of the federation's ledger."""
-        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file)
+        return Publisher(ledger, self.witnesses, self.witness_threshold, self.checkpoint_file, self.client)
+
+    def check_witness_keys(self, witnesses: Sequence[str]) -> None:
+        """Refuse to go on with a witness's key in the federation's folder: its word would be the federation's own.
+
+        Args:
+            witnesses: Verifier keys of the witnesses.
+
+        Raises:
+            FederationError: One of them lies there.
+        """
+        keys = [parse_witness_key(vkey) for vkey in witnesses]
+        names = {key.public: key.name for key in keys}
+        for path in sorted(self.folder.rglob("*.key")) if names else ():
+            public = _public_key_in(path)
+            if public in names:
+                raise FederationError(
+                    f"{path} is the key of the witness {names[public]}: whoever owns both watches only themselves",
+                    hint="the witness keeps its key to itself; another key wants another ledger",
+                )
 
     def randomness_at(self, ledger: Ledger) -> Randomness:
         """Return a source of secrets; in a simulation it is another one at each state of the ledger."""
         return self.source.randomness(verify_checkpoint(ledger.checkpoint(), ledger.state.founding.log_vkey).root)
+
+
+def _public_key_in(path: Path) -> bytes | None:
+    """Return the public half of the key in a file; None if there is none to be read."""
+    try:
+        return load_key(path).public
+    except (LiberateError, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +164,16 @@ class FederationSession:
         return self.access.randomness_at(self.ledger)
 
     def try_to_publish(self) -> bool:
-        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published."""
+        """Publish the newest checkpoint, unless too few witnesses cosign it; return whether it is published.
+
+        Raises:
+            RejectedCheckpoint: A witness says that it contradicts what it knows of the log.
+            RolledBack: A witness has shown a checkpoint of this log that the ledger does not continue.
+        """
         try:
             self.publisher.publish()
+        except RejectedCheckpoint:
+            raise
         except NoQuorum:
             return False
         return True

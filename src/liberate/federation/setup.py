@@ -74,6 +74,7 @@ def open_federation(access: FederationAccess) -> Iterator[FederationSession]:
         closing(access.open_ledger(access.folder / "ledger", access.load_key("log"), access.source.clock)) as ledger,
         DeviceStore(access.folder / "devices") as devices,
     ):
+        access.check_witness_keys(ledger.state.founding.witnesses.keys)
         _check_published(access, ledger, devices)
         finished = _finish_interrupted(ledger, devices)
         yield FederationSession(
@@ -106,6 +107,7 @@ def open_for_run(
         RolledBack: The ledger lacks what it has published, or what its devices have accepted.
     """
     access.folder.mkdir(parents=True, exist_ok=True)
+    access.check_witness_keys(parameters.witnesses.keys)
     access.prepare_publication()
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
     genesis = partial(genesis_entry, parameters, access.source, founder, log_key)

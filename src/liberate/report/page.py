@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 import liberate
 from liberate.files import write_atomic
+from liberate.ledger.verification.verify import VerificationReport
 from liberate.report import charts, words
 from liberate.report.facts import LedgerFacts, ledger_facts, step, time_parts, ways
 from liberate.report.flows import DrawnAnswer, flow_of
@@ -85,11 +86,20 @@ def _content(run: Run) -> Mapping[str, object]:
         **(_learned(run, evaluate_run(run)) if is_measured else _NOT_MEASURED),
         **_promised(run),
         "ledger": ledger,
+        "trust": _trust(ledger.audit),
         "command": f"liberate ledger verify {name} --key {key}",
         **_traced(run, ledger),
         "parts": time_parts(run.record.seconds, run.result.seconds),
         "toml": to_toml(replace(run.settings, data=source)),
     }
+
+
+def _trust(audit: VerificationReport) -> str:
+    """Say how far the ledger is trusted, by whoever believes the key that lies in the run's own folder."""
+    text = words.trust(audit)
+    if audit.distrust == "simulated":
+        return text
+    return f"{text}; the key is this folder's own: hold it against one you have from elsewhere"
 
 
 def _learned(run: Run, evaluation: Evaluation) -> Mapping[str, object]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, assert_never
+
+if TYPE_CHECKING:
+    from liberate.ledger.verification.verify import VerificationReport
 
 Direction = Literal["lower", "higher", "neither"]
 
@@ -39,6 +42,36 @@ class TableCell:
 
     text: str
     is_best: bool
+
+
+def trust(report: VerificationReport) -> str:
+    """Say how far a ledger is trusted that was verified, and why no further."""
+    match report.distrust:
+        case "simulated":
+            return "never trusted: whoever knows the seed of a simulation has its keys, and can sign anything"
+        case "wrong_key":
+            return "not trusted: the key given is not the one that the genesis names"
+        case "findings":
+            return "not trusted: something is wrong"
+        case "no_key":
+            return (
+                "not trusted: without --key this shows only that the ledger is consistent; its operator could have"
+                " rewritten and re-signed all of it"
+            )
+        case "not_cosigned":
+            return (
+                f"trusted are the first {report.trusted_size} of {report.entry_count} entries: no checkpoint over more"
+                " has the cosignatures that the genesis wants"
+            )
+        case None if report.cosigned_size is None:
+            return (
+                "trusted as far as the key goes: the genesis wants no witness, so whether others were shown another"
+                " ledger, only kept checkpoints tell"
+            )
+        case None:
+            return "trusted: the key is the log's, and enough witnesses have cosigned all entries"
+        case _:
+            assert_never(report.distrust)
 
 
 def decimal(value: float | None, digits: int = 4) -> str:

@@ -23,6 +23,14 @@ from liberate.runs.plan import Plan
 from liberate.runs.snapshot import limits
 from liberate.settings import LedgerConfig, Settings
 
+NOT_REPLAYED = (
+    "privacy.mode distributed wants a witness that replays the ledger's rules in every quorum of ledger.witnesses"
+)
+HOW_TO_REPLAY = (
+    "whoever is to be it: liberate keys new witness.key --kind witness --name witness.example/replay;"
+    ' then --set \'ledger.witnesses=["http://127.0.0.1:8300 VKEY"]\', see "Run a witness"'
+)
+
 
 def open_run_federation(run: Run) -> AbstractContextManager[FederationSession]:
     """Open the federation of a run as the owner of its ledger, to act between rounds.
@@ -68,6 +76,20 @@ def genesis_parameters(settings: Settings, terms: Terms) -> GenesisParameters:
         terms=terms,
         witnesses=_witness_policy(settings.ledger),
     )
+
+
+def check_replayed(settings: Settings) -> None:
+    """Refuse mode distributed outside a simulation unless every quorum of witnesses has one that replays the rules.
+
+    Masks hide single uploads only while one state, and one set of survivors, is shown to everybody.
+
+    Raises:
+        SettingsError: A quorum may lack such a witness.
+    """
+    if settings.run.simulated or settings.privacy.mode != "distributed":
+        return
+    if not _witness_policy(settings.ledger).always_replays:
+        raise SettingsError(NOT_REPLAYED, hint=HOW_TO_REPLAY)
 
 
 def participation_terms(plan: Plan) -> ParticipationTerms:

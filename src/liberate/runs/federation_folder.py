@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from liberate.errors import LedgerError
 from liberate.files import write_atomic
+from liberate.ledger.format.entries import decode_record
+from liberate.ledger.format.records import Genesis
+from liberate.ledger.log import tables
 from liberate.runs.folder import Run, load_run
 from liberate.runs.run_data import save_table
 
@@ -32,6 +37,15 @@ def ledger_folder_of(folder: Path) -> Path:
     """Return the folder of the ledger of a run or a federation; another folder is returned itself."""
     ledger = federation_folder_of(folder) / "ledger"
     return ledger if ledger.is_dir() else folder
+
+
+def is_simulated(folder: Path) -> bool | None:
+    """Return whether the genesis of a run's or a federation's ledger names a simulation; None if it cannot be read."""
+    try:
+        with tables.translated(), closing(tables.connect(ledger_folder_of(folder), mode="ro")) as connection:
+            return decode_record(tables.read_entry(connection, 0), Genesis).simulated
+    except LedgerError:
+        return None
 
 
 class _Runs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

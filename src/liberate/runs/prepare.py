@@ -21,6 +21,7 @@ from liberate.errors import BudgetExceeded, FederationError, SettingsError
 from liberate.identifiers import PricedAccount
 from liberate.ledger.format.parts import Terms
 from liberate.privacy.gaussian_tradeoff import epsilon_of
+from liberate.runs.federation_access import check_replayed
 from liberate.runs.federation_folder import ITEMS_FILE, FederationFolder, federation_folder_of
 from liberate.runs.folder import MODEL_FOLDER, Run, load_run
 from liberate.runs.plan import Plan, check_limit, plan_run, public_features
@@ -89,10 +90,11 @@ def prepare(settings: Settings, out: Path, ledger: Path | None) -> PreparedRun:
 
     Raises:
         SettingsError: There is no federation, the run folder holds a run with other settings or ratings, or a private
-            run of real people does not say what the scale is.
+            run of real people does not say what the scale is, or has no witness that replays the ledger.
         FederationError: Another run of the federation is not finished.
         BudgetExceeded: Too few people can pay for the run.
     """
+    check_replayed(settings)
     federation = _find_federation(out, ledger)
     source = load_source(settings)
     dataset = known_dataset(source, settings)

@@ -17,6 +17,7 @@ from liberate.ledger.format.parts import Terms
 from liberate.privacy.accounting import PrivacyLoss
 from liberate.privacy.mechanism_base import Mode
 from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
+from liberate.runs.federation_access import check_replayed
 from liberate.runs.folder import Run
 from liberate.runs.plan import PlannedStage, plan_run, public_features
 from liberate.runs.run_data import load_dataset
@@ -100,7 +101,11 @@ def forecast(settings: Settings, base: Path | None = None) -> PrivacyForecast:
     Args:
         settings: Resolved settings. Of the ratings only the numbers of users and items are used.
         base: Folder that a path in `data.source` is relative to, the working directory if None.
+
+    Raises:
+        SettingsError: A run with these settings would be refused, because nobody replays its ledger.
     """
+    check_replayed(settings)
     dataset = load_dataset(settings, base)
     return _forecast(settings, dataset, len(dataset.user_ids), None)
 

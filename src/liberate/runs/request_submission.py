@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from liberate.errors import FederationError, LedgerLocked
 from liberate.federation.erasure import completed_erasure
 from liberate.federation.session import FederationSession
+from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.requests import (
     DataSubjectRequest,
     ErasureRequest,
@@ -99,7 +101,8 @@ def submit(run: Run, name: str, request: Callable[[RunReader], DataSubjectReques
     try:
         with open_run_federation(run) as session:
             queued = _queue(RunReader(session.ledger, session.devices), name, request)
-            return _process(run, session, queued)
+            with _dropping(run, queued):
+                return _process(run, session, queued)
     except LedgerLocked:
         return _submit_beside_owner(run, name, request, wait)
 
@@ -110,6 +113,11 @@ def _submit_beside_owner(
     with run.open() as reader:
         queued = _queue(reader, name, request)
 
+    with _dropping(run, queued):
+        return _wait_for_owner(run, queued, wait)
+
+
+def _wait_for_owner(run: Run, queued: _Queued, wait: Wait) -> RequestOutcome:
     while True:
         # Opened anew: a reader sees the ledger as it was when it was opened.
         with run.open() as reader:
@@ -123,6 +131,18 @@ def _submit_beside_owner(
         except LedgerLocked:
             if not wait():
                 return outcome
+
+
+@contextmanager
+def _dropping(run: Run, queued: _Queued) -> Iterator[None]:
+    """Take a request back if processing it fails before anything is signed: what failed is not carried out later."""
+    try:
+        yield
+    except Exception:
+        if queued.id is not None:
+            with DeviceStore(run.devices_folder) as devices:
+                devices.drop_request(queued.id)
+        raise
 
 
 def _queue(reader: RunReader, name: str, request_of: Callable[[RunReader], DataSubjectRequest]) -> _Queued:

@@ -28,7 +28,7 @@ from liberate.ledger.publish.tile_replay import entries_in_tiles
 from liberate.ledger.witness.follower import Follower, ReadEntries, entries_in_folder
 from liberate.ledger.witness.protocol import MAX_BODY_BYTES
 from liberate.ledger.witness.witness import Witness
-from liberate.runs.federation_folder import ledger_folder_of
+from liberate.runs.federation_folder import federation_folder_of, ledger_folder_of
 
 _logger = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ class WitnessConfig:
 
     Attributes:
         folder: Where its state is kept; made if absent.
-        name: Its name, a schemeless URL.
+        name: Its name, a schemeless URL; it ends in `/replay` if, and only if, every log is replayed.
         key: The file of its signing key.
         logs: Verifier keys of the logs whose checkpoints it cosigns.
-        replay: Copies of ledgers whose entries it replays before it cosigns.
+        replay: Copies of ledgers whose entries it replays before it cosigns, one for each log or none.
         host: Address to listen on.
         port: Port to listen on, 0 <= port < 65,536; 0 takes a free one.
     """
@@ -91,13 +91,15 @@ def serve(config: WitnessConfig, announce: Callable[[str, str], None]) -> None:
         announce: Told the URL and the verifier key as soon as connections are taken.
 
     Raises:
-        SettingsError: no log is named, or a copy to replay is none of theirs.
+        SettingsError: no log is named, a copy to replay is none of theirs, its name does not say whether it replays,
+            or its key lies in the federation's folder.
         LiberateError: the key, or a copy, cannot be read.
     """
     if not config.logs:
         raise SettingsError("a witness needs the verifier key of a log", hint="--log VKEY, as `train` prints it")
 
     key = load_key(config.key)
+    _check_place(config)
     followers = _followers(config)
     witness = Witness(config.name, key, config.logs, config.folder, lambda: int(time.time()), followers)
 
@@ -113,6 +115,17 @@ def serve(config: WitnessConfig, announce: Callable[[str, str], None]) -> None:
             timeout_graceful_shutdown=_LONGEST_SHUTDOWN_S,
         )
         uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _check_place(config: WitnessConfig) -> None:
+    """Refuse a key that lies with the ledger that it is to watch: whoever owns one owns both."""
+    for place in config.replay:
+        federation = federation_folder_of(Path(place))
+        if federation.is_dir() and config.key.resolve().is_relative_to(federation.resolve()):
+            raise SettingsError(
+                f"{config.key} lies in {federation}, the folder of the federation that the witness is to watch",
+                hint="keep it where the federation's owner cannot read it",
+            )
 
 
 def _followers(config: WitnessConfig) -> dict[str, Follower]:

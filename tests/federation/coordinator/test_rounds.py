@@ -93,7 +93,8 @@ def test_repeated_request_gets_the_same_bytes(tmp_path: Path, world: World) -> N
     seen: list[dict[int, bytes]] = []
 
     def note(requests: list[Request], replies: list[Reply]) -> list[Reply]:
-        seen.append({reply.sender: reply.body for reply in replies})
+        if requests[0].phase != "history":
+            seen.append({reply.sender: reply.body for reply in replies})
         return replies
 
     with stage(tmp_path, world, wrap=editing(replies=note, deliveries=2)) as scene:

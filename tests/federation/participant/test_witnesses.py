@@ -12,20 +12,38 @@ from threading import Event
 import msgspec
 import pytest
 
-from liberate.crypto.note import SignatureType, cosignature_times, verifier_key, verify_cosigned_checkpoint
+from liberate.crypto.note import (
+    SignatureType,
+    WitnessPolicy,
+    cosignature_times,
+    verifier_key,
+    verify_cosigned_checkpoint,
+)
 from liberate.crypto.signing import SigningKey
-from liberate.errors import FederationError, LedgerError, NoQuorum, RolledBack
-from liberate.federation.wire.round_messages import RoundAnswer
+from liberate.errors import (
+    FederationError,
+    InsufficientCohort,
+    LedgerError,
+    NoQuorum,
+    RejectedCheckpoint,
+    RolledBack,
+)
+from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
+from liberate.federation.wire.secagg_messages import AdvertisedKeys
+from liberate.federation.wire.transport import Reply, Request
+from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.publish.checkpoints import Publisher, WitnessAddress, check_published
+from liberate.ledger.publish.witness_http import WitnessClient
 from liberate.ledger.witness.protocol import AddCheckpointResponse
 from liberate.ledger.witness.witness import Witness
 from liberate.model.codec import encode_model
 from liberate.randomness import SimulatedClock
-from tests.federation.hostile import silent
+from tests.federation.hostile import Wrap, editing, silent
 from tests.federation.participant.test_hostile import answers, captured, reasons
 from tests.ledger.world import LOG_KEY, LOG_VKEY, create
 from tests.ledger.world import World as LedgerWorld
+from tests.service.replaying import DIRECT
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 KEYS = [SigningKey.from_seed(bytes([number + 1] * 32)) for number in range(3)]
@@ -53,6 +71,15 @@ class Network:
             raise LedgerError("no answer")
         return self.witnesses[url].add_checkpoint(body)
 
+    def newest(self, url: str, origin: str) -> str:
+        if url in self.absent:
+            raise LedgerError("no answer")
+        return self.witnesses[url].newest(origin).body
+
+    @property
+    def client(self) -> WitnessClient:
+        return WitnessClient(self.send, self.newest)
+
     def close(self) -> None:
         for witness in self.witnesses.values():
             witness.close()
@@ -63,7 +90,7 @@ def watched(folder: Path, world: World = WATCHED) -> Iterator[tuple[Stage, Netwo
     """A federation whose witnesses lie in `folder/witnesses`."""
     with stage(folder, world) as scene:
         network = Network(folder / "witnesses", scene.federation.policy.log_key)
-        scene.federation.publisher._send = network.send
+        scene.federation.publisher._client = network.client
         try:
             yield scene, network
         finally:
@@ -135,6 +162,38 @@ def test_other_witnesses_than_the_genesis_names_are_refused(tmp_path: Path) -> N
             pass
 
 
+def overheard(said: list[Reply]) -> Wrap:
+    """Note all replies that pass."""
+
+    def note(_: list[Request], replies: list[Reply]) -> list[Reply]:
+        said.extend(replies)
+        return replies
+
+    return editing(replies=note)
+
+
+@pytest.mark.parametrize(("keys", "threshold"), [((), 0), ((DIRECT.key,), 0), ((ADDRESSES[0].key, DIRECT.key), 1)])
+def test_a_device_refuses_a_quorum_without_a_replaying_witness(
+    tmp_path: Path, keys: tuple[str, ...], threshold: int
+) -> None:
+    """The checkpoint has the quorum that the device wants, and yet nobody need have replayed what is under it."""
+    real = World(ratings=low_rank_ratings(), mode="distributed", is_simulated=False)
+    said: list[Reply] = []
+    with stage(tmp_path / "a", real) as scene:
+        checker = scene.host._checker
+        agreed = checker._policy
+        checker._policy = replace(agreed, witnesses=WitnessPolicy(keys, threshold))
+
+        with scene.edited(overheard(said)), pytest.raises(InsufficientCohort):
+            scene.learn(1)
+
+        refusals = [decode_answer(reply.body, AdvertisedKeys) for reply in said]
+        assert {refusal.reason for refusal in refusals if isinstance(refusal, RoundRefusal)} == {"quorum"}
+        assert all(isinstance(refusal, RoundRefusal) for refusal in refusals)
+        checker._policy = agreed
+        assert scene.learn(1).version == 1
+
+
 def put_back(copy: Path, folder: Path, *names: str) -> None:
     """Put an old copy of some parts of a federation's folder back."""
     for name in names:
@@ -180,12 +239,14 @@ def test_log_that_is_rolled_back_with_everything_beside_it_is_caught_by_its_witn
     put_back(tmp_path / "copy", tmp_path / "a", "ledger", "checkpoint", "devices")
 
     with watched(tmp_path / "a") as (scene, _):
-        said = f"it has cosigned {published} entries, the ledger has {before}"
-        with pytest.raises(NoQuorum, match=said):
+        said = (
+            f"has cosigned another history of this log: the ledger has {before} entries, but {published} were published"
+        )
+        with pytest.raises(RolledBack, match=said):
             scene.federation.publisher.publish()
 
 
-def test_log_that_goes_on_in_two_ways_is_caught_by_its_witnesses(tmp_path: Path) -> None:
+def test_a_witnesses_contradiction_ends_the_run_with_evidence(tmp_path: Path) -> None:
     """The owner keeps two copies, continues each with other participants' answers, and publishes both."""
     with watched(tmp_path / "a") as (scene, _):
         model = scene.learn(1)
@@ -200,13 +261,32 @@ def test_log_that_goes_on_in_two_ways_is_caught_by_its_witnesses(tmp_path: Path)
             Network(folder, scene.federation.policy.log_key)
             for folder in (tmp_path / "a" / "witnesses", tmp_path / "f")
         )
-        scene.federation.publisher._send = forgetful.send
+        scene.federation.publisher._client = forgetful.client
         scene.round(scene.round(model))
-        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", honest.send)
-        with pytest.raises(NoQuorum, match="422 the consistency proof does not lead to both roots"):
-            publisher.publish()
+        scene.federation.publisher._client = honest.client
+        with pytest.raises(RolledBack, match="has cosigned another history of this log") as told:
+            scene.federation.try_to_publish()
         honest.close()
         forgetful.close()
+
+        (file,) = (tmp_path / "b" / "evidence").iterdir()
+        assert str(file) in told.value.message
+        proved = verify_evidence(file.read_bytes(), scene.federation.policy.log_key)
+        assert proved.first.size < proved.second.size == scene.federation.ledger.size
+
+
+def test_what_a_witness_cannot_show_reaches_the_owner_as_a_rejection(tmp_path: Path) -> None:
+    """A witness that replays finds a broken rule, or lies: there is no second note, and nothing was published."""
+    with stage(tmp_path, WATCHED) as scene:
+        answer = AddCheckpointResponse(422, "the entries do not lead to this checkpoint: wrong_state")
+
+        def silent_about_it(url: str, origin: str) -> str:
+            raise LedgerError("no checkpoint")
+
+        scene.federation.publisher._client = WitnessClient(lambda url, body: answer, silent_about_it)
+        with pytest.raises(RejectedCheckpoint, match=r"0 of 3 witnesses have cosigned.* 422 the entries do not lead"):
+            scene.federation.try_to_publish()
+        assert not (tmp_path / "checkpoint").exists()
 
 
 def test_log_with_a_forked_block_is_refused_at_start(tmp_path: Path) -> None:
@@ -242,7 +322,9 @@ def test_publisher_does_not_wait_for_a_witness_that_hangs(tmp_path: Path) -> Non
                 raise LedgerError("no answer")
             return network.send(url, body)
 
-        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", send)
+        publisher = Publisher(
+            scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", WitnessClient(send, network.newest)
+        )
         try:
             note = publisher.publish()
         finally:
@@ -265,7 +347,8 @@ def test_publisher_does_not_wait_for_a_witness_that_hangs(tmp_path: Path) -> Non
 )
 def test_publisher_takes_no_nonsense_for_a_cosignature(tmp_path: Path, answer: AddCheckpointResponse) -> None:
     with stage(tmp_path, WATCHED) as scene:
-        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", lambda url, body: answer)
+        client = WitnessClient(lambda url, body: answer, lambda url, origin: answer.body)
+        publisher = Publisher(scene.federation.ledger, ADDRESSES, 2, tmp_path / "kept", client)
 
         with pytest.raises(NoQuorum, match="0 of 3 witnesses"):
             publisher.publish()

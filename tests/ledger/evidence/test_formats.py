@@ -9,13 +9,15 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import decode, encode
 from liberate.errors import InvalidRecord
+from liberate.identifiers import Digest
 from liberate.ledger.evidence.equivocation import EquivocationFile
-from liberate.ledger.evidence.split_view import SplitViewEvidence
+from liberate.ledger.evidence.split_view import ForkEvidence, SplitViewEvidence
 from liberate.ledger.trace.completeness import Completeness
 
 FILES = [
     EquivocationFile(key=bytes(32), first=b"one", second=b"other"),
     SplitViewEvidence(first="one", second="other", divergence=None),
+    ForkEvidence(earlier="one", later="other", prefix=Digest(bytes(32)), proof=()),
     Completeness(
         number=3,
         checkpoint="note",

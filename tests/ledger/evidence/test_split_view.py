@@ -13,15 +13,17 @@ import pytest
 from liberate.cli import main
 from liberate.crypto.canonical_json import decode, encode
 from liberate.crypto.merkle import inclusion_proof, leaf_hash, root
-from liberate.crypto.note import sign_checkpoint
+from liberate.crypto.note import sign_checkpoint, verify_checkpoint
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, ProofMismatch
 from liberate.identifiers import Digest
 from liberate.ledger.evidence.split_view import (
     Divergence,
     DivergentLeaf,
+    ForkEvidence,
     SplitViewEvidence,
     evidence_between,
+    evidence_of_fork,
     evidence_same_size,
     keep_evidence,
     verify_evidence,
@@ -114,6 +116,56 @@ def test_every_flipped_byte_of_evidence_is_refused() -> None:
             flipped[place] ^= 1
             with pytest.raises((InvalidRecord, ProofMismatch)):
                 verify_evidence(bytes(flipped), VKEY)
+
+
+def of_a_fork(tmp_path: Path) -> bytes:
+    """Evidence of one copy against the checkpoint of another, which went on in another way and is shorter."""
+    create(tmp_path / "one").close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = reopen(tmp_path / "one"), reopen(tmp_path / "two")
+    before = one.checkpoint()
+    World(one).populate()
+    world = World(two)
+    world.add(world.enrol(2, "participant"))
+    data = evidence_of_fork(one, two.checkpoint())
+
+    assert evidence_of_fork(one, before) is None, "one continues it"
+    assert evidence_of_fork(two, one.checkpoint()) is None, "there is nothing to compare it with"
+    one.close()
+    two.close()
+    assert data is not None
+    return data
+
+
+def test_another_root_that_the_later_tree_proves_is_proof(tmp_path: Path) -> None:
+    data = of_a_fork(tmp_path)
+
+    proved = verify_evidence(data, LOG_VKEY)
+
+    assert proved.first.size < proved.second.size
+    for place in range(len(data)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1
+        with pytest.raises((InvalidRecord, ProofMismatch)):
+            verify_evidence(bytes(flipped), LOG_VKEY)
+
+
+def test_a_later_checkpoint_that_continues_the_earlier_one_is_no_fork(tmp_path: Path) -> None:
+    ledger = create(tmp_path)
+    earlier, size = ledger.checkpoint(), ledger.size
+    prefix = verify_checkpoint(earlier, LOG_VKEY).root
+    World(ledger).populate()
+    proof = tuple(ledger.consistency_proof(size, ledger.size))
+    honest = ForkEvidence(earlier=earlier, later=ledger.checkpoint(), prefix=prefix, proof=proof)
+    ledger.close()
+
+    for data in (
+        honest,
+        msgspec.structs.replace(honest, prefix=Digest(bytes(32))),
+        msgspec.structs.replace(honest, later=earlier),
+    ):
+        with pytest.raises(ProofMismatch):
+            verify_evidence(encode(data), LOG_VKEY)
 
 
 def test_two_copies_of_a_ledger_are_compared(tmp_path: Path) -> None:

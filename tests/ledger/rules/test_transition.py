@@ -28,6 +28,7 @@ from tests.ledger.world import (
     COORDINATOR,
     FOUNDER,
     HOST,
+    LOG,
     LOG_KEY,
     LOG_VKEY,
     ORIGIN,
@@ -382,7 +383,13 @@ def test_what_does_not_follow_is_refused(reason: Reason, prepare: Callable[[Worl
     assert refused(world, make(world)) == reason
 
 
-WITNESS_VKEY = verifier_key("witness.example/w", key(9).public, SignatureType.COSIGNATURE_V1)
+def witness_vkey(name: str, number: int) -> str:
+    """The verifier key of a witness that signs with somebody's key."""
+    return verifier_key(f"witness.example/{name}", key(number).public, SignatureType.COSIGNATURE_V1)
+
+
+WITNESS_VKEY = witness_vkey("w", 9)
+REPLAYING_VKEY = witness_vkey("w/replay", 8)
 
 BAD_GENESES: list[tuple[Reason, str, Genesis]] = [
     ("bad_genesis", "another author", change(genesis(), author=1)),
@@ -410,6 +417,16 @@ BAD_GENESES: list[tuple[Reason, str, Genesis]] = [
     ),
     ("bad_genesis", "too few witnesses", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,), threshold=2))),
     ("bad_genesis", "a witness twice", change(genesis(), witnesses=Witnesses(keys=(WITNESS_VKEY,) * 2, threshold=1))),
+    (
+        "bad_genesis",
+        "a registrar's key for a witness",
+        change(genesis(), witnesses=Witnesses(keys=(witness_vkey("w", FOUNDER),), threshold=1)),
+    ),
+    (
+        "bad_genesis",
+        "the log's key for a witness",
+        change(genesis(), witnesses=Witnesses(keys=(witness_vkey("w", LOG),), threshold=1)),
+    ),
     ("bad_key", "no witness key", change(genesis(), witnesses=Witnesses(keys=("witness",), threshold=0))),
     ("bad_key", "a log's key for a witness", change(genesis(), witnesses=Witnesses(keys=(LOG_VKEY,), threshold=0))),
 ]
@@ -458,12 +475,34 @@ def test_noise_on_the_sum_is_for_simulations() -> None:
 
 def test_masks_are_left_out_in_simulations_only() -> None:
     world = World(BareRules())
-    world.add(genesis(simulated=False))
+    world.add(change(genesis(simulated=False), witnesses=Witnesses(keys=(REPLAYING_VKEY,), threshold=1)))
     world.populate()
     bare = MechanismSpec(name="distributed_gaussian", parameters={"masked": 0})
 
     assert refused(world, change(world.round(masked=True), mechanism=bare)) == "not_simulated"
     world.add(world.round(masked=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "threshold"),
+    [((), 0), ((WITNESS_VKEY,), 1), ((REPLAYING_VKEY,), 0), ((REPLAYING_VKEY, WITNESS_VKEY), 1)],
+)
+def test_a_masked_round_without_a_replaying_witness_in_every_quorum_is_refused(
+    keys: tuple[str, ...], threshold: int
+) -> None:
+    world = World(BareRules())
+    world.add(change(genesis(simulated=False), witnesses=Witnesses(keys=keys, threshold=threshold)))
+    world.populate()
+
+    assert refused(world, world.round(masked=True)) == "not_replayed"
+    world.add(world.round())
+
+
+def test_nobody_is_enrolled_with_the_key_of_a_witness() -> None:
+    world = World(BareRules())
+    world.add(change(genesis(), witnesses=Witnesses(keys=(witness_vkey("w", 2),), threshold=1)))
+
+    assert refused(world, world.enrol(2, "coordinator")) == "key_used"
 
 
 @pytest.mark.parametrize(("of", "unused_answers"), [(PARTICIPANTS, ()), ((3, 5), (1,)), ((5,), (0, 1))])
@@ -517,7 +556,7 @@ def test_every_reason_is_exercised() -> None:
     elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
     elsewhere |= {"bad_approval", "revoked_device", "revoked_registrar", "too_few_approvals"}
     elsewhere |= {"wrong_approvals", "wrong_custody", "wrong_device_key"}
-    own = {"bad_signature", "no_genesis", "not_simulated"}
+    own = {"bad_signature", "no_genesis", "not_replayed", "not_simulated"}
     here = {reason for reason, *_ in CASES} | {reason for reason, *_ in BAD_GENESES} | own
 
     assert here | elsewhere == set(get_args(Reason))

@@ -26,7 +26,7 @@ def test_a_backup_is_the_ledger_and_can_be_gone_on_with(tmp_path: Path) -> None:
     audit = backup(tmp_path / "ledger", tmp_path / "copy", key=LOG_VKEY)
 
     assert audit.ok
-    assert audit.trusted
+    assert audit.distrust == "simulated"
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["ledger.sqlite"]
     again = reopen(tmp_path / "copy")
     assert again.checkpoint() == note

@@ -27,7 +27,7 @@ def test_after_every_block_a_resumed_check_ends_in_the_state_of_a_full_one(tmp_p
 
         assert resumed.ok
         assert (resumed.resumed_at, full.resumed_at) == (before, 0)
-        assert (resumed.root, resumed.entry_count, resumed.trusted) == (full.root, full.entry_count, True)
+        assert (resumed.root, resumed.entry_count, resumed.distrust) == (full.root, full.entry_count, "simulated")
         mine, theirs = load(kept), load(tmp_path / f"full{ledger.size}")
         assert mine
         assert theirs

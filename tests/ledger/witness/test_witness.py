@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from liberate.crypto.merkle import EMPTY_ROOT, leaf_hash, root
 from liberate.crypto.note import Checkpoint, WitnessPolicy, sign_checkpoint, verify_cosigned_checkpoint
 from liberate.crypto.signing import SigningKey
-from liberate.errors import InvalidRecord, NoQuorum
+from liberate.errors import InvalidRecord, NoQuorum, SettingsError
 from liberate.ledger.evidence.split_view import verify_evidence
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.records import Block
@@ -37,8 +37,10 @@ TIME_S = 1_700_000_000
 
 
 def new_witness(folder: Path, number: int = 0, followers: dict[str, Follower] | None = None) -> Witness:
-    key = SigningKey.from_seed(bytes([number] * 32))
-    return Witness(f"witness.example/{number}", key, [VKEY, LOG_VKEY], folder, lambda: TIME_S, followers)
+    key, name = SigningKey.from_seed(bytes([number] * 32)), f"witness.example/{number}"
+    if followers:
+        return Witness(f"{name}/replay", key, [LOG_VKEY], folder, lambda: TIME_S, followers)
+    return Witness(name, key, [VKEY, LOG_VKEY], folder, lambda: TIME_S)
 
 
 @pytest.fixture
@@ -345,7 +347,7 @@ def test_a_replaying_witness_refuses_a_root_that_the_entries_do_not_lead_to(tmp_
     ledger.close()
 
 
-def test_a_replaying_witness_refuses_a_state_root_that_does_not_follow(tmp_path: Path) -> None:
+def test_a_made_up_state_root_is_never_cosigned_by_a_replaying_witness(tmp_path: Path) -> None:
     """The log signs a block with a made-up state root, and a checkpoint over it: the tree alone looks right."""
     ledger = create(tmp_path / "ledger")
     entries = [entry for _, entry in ledger.entries()]
@@ -375,6 +377,22 @@ def test_a_replaying_witness_wants_the_log_that_the_genesis_names(tmp_path: Path
     assert witness.add_checkpoint(AddCheckpointRequest(0, [], note).encode()).status == 422
     witness.close()
     ledger.close()
+
+
+def test_a_name_says_whether_a_witness_replays(tmp_path: Path) -> None:
+    key = SigningKey.from_seed(bytes(32))
+    followers = {WORLD_ORIGIN: Follower(LOG_VKEY, entries_in_folder(tmp_path / "ledger"))}
+
+    def named(name: str, logs: list[str], followers: dict[str, Follower]) -> None:
+        Witness(name, key, logs, tmp_path / "state", lambda: TIME_S, followers).close()
+
+    named("w.example", [LOG_VKEY], {})
+    named("w.example/replay", [LOG_VKEY], followers)
+    for logs, replayed in (([LOG_VKEY], {}), ([LOG_VKEY, VKEY], followers)):
+        with pytest.raises(SettingsError, match="promises to replay each log"):
+            named("w.example/replay", logs, replayed)
+    with pytest.raises(SettingsError, match="has a name that says so"):
+        named("w.example", [LOG_VKEY], followers)
 
 
 # --- two views -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from liberate.errors import BadUpload, RefusedEntry
 from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.exchange import CheckpointView, RoundAborted, RoundExchange
+from liberate.federation.coordinator.own_histories import OwnHistoryProofs
 from liberate.federation.coordinator.secure_aggregation import SecureAggregation
 from liberate.federation.coordinator.survivors import record_survivors
 from liberate.federation.coordinator.upload_validation import UploadValidator
@@ -117,8 +118,12 @@ class RoundCollector:
     weights: CopyWeights
     uploads: UploadStore | None
     refused: Counter[str] = field(default_factory=Counter, init=False)
+    _histories: OwnHistoryProofs = field(init=False)
     # Of the tree under the checkpoint that participants have accepted last.
     _known_size: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._histories = OwnHistoryProofs(self.writer.ledger)
 
     def collect(self, opened: OpenedRound, exchange: RoundExchange) -> CollectedRound:
         """Ask the cohort for uploads, record the valid ones, and return their sum without masks.
@@ -133,6 +138,8 @@ class RoundCollector:
 
         # One checkpoint serves the whole round: no two participants may be shown different histories.
         view = self._checkpoint_view()
+        if record.account != "none":
+            self._show_histories(opened, view, exchange)
         phase = self._upload_phase(opened, view, exchange)
 
         for batch in self._batches(phase.participants, collected, exchange):
@@ -156,6 +163,12 @@ class RoundCollector:
     def _checkpoint_view(self) -> CheckpointView:
         ledger, note = self.writer.ledger, self.publish()
         return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
+
+    def _show_histories(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> None:
+        """Show participants what the ledger says of them: a private round is answered by nobody else."""
+        with measure("history"):
+            self._histories.show(opened.cohort, view, self._known_size, exchange)
+        self._known_size = view.size
 
     def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""

@@ -18,6 +18,7 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
+from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import RoundRequest
 from liberate.federation.wire.secagg_messages import UnmaskRequest
 from liberate.identifiers import Digest
@@ -114,6 +115,7 @@ class RoundChecker:
         with refused_as("inclusion"):
             entry = decode_included(request.entry, request.position, request.inclusion, checkpoint)
         record = self._check_record(entry)
+        self._check_witnesses(record)
 
         return AcceptedRound(
             record=record,
@@ -145,7 +147,7 @@ class RoundChecker:
             masked=read_masked_round(request.entry) if record.is_masked else None,
         )
 
-    def check_checkpoint(self, request: RoundRequest | UnmaskRequest) -> Checkpoint:
+    def check_checkpoint(self, request: RoundRequest | UnmaskRequest | HistoryRequest) -> Checkpoint:
         """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
 
         Raises:
@@ -158,9 +160,8 @@ class RoundChecker:
         if known is None or checkpoint == known:
             return checkpoint
 
-        require(
-            checkpoint.size >= known.size, "rollback", f"tree size {checkpoint.size} is below the accepted {known.size}"
-        )
+        if checkpoint.size < known.size:
+            raise Refused("rollback", self._rolled_back(checkpoint, known))
         # Two notes of one size prove that the log lies, to anybody: both are kept.
         if checkpoint.size == known.size:
             path = self._store.keep_evidence(request.checkpoint)
@@ -175,6 +176,12 @@ class RoundChecker:
             verify_consistency(known.size, checkpoint.size, request.consistency, known.root, checkpoint.root)
         return checkpoint
 
+    def _rolled_back(self, checkpoint: Checkpoint, known: Checkpoint) -> str:
+        """Say what a tree lacks that is smaller than the accepted one."""
+        missing = [act for _, act in self._store.acts(checkpoint.size)]
+        kinds = "".join(f", without the {act.entry.record.kind} at entry {act.position}" for act in missing[:1])
+        return f"tree size {checkpoint.size} is below the accepted {known.size}{kinds}"
+
     def _check_record(self, entry: Entry) -> Round:
         record = entry.record
         if not isinstance(record, Round) or record.origin != self._policy.origin:
@@ -182,6 +189,17 @@ class RoundChecker:
         with refused_as("record"):
             verify_signature(self._policy.coordinator_key, signed_bytes(entry.body), entry.signature)
         return record
+
+    def _check_witnesses(self, record: Round) -> None:
+        """Check that a masked round of real people is under a checkpoint that somebody replayed.
+
+        Else the log could name any keys in the state, or several survivor sets, and read a single upload.
+        """
+        require(
+            not record.is_masked or self._is_simulated or self._policy.witnesses.always_replays,
+            "quorum",
+            "a masked round wants a witness that replays the rules in every quorum",
+        )
 
     def _check_policy(self, record: Round) -> Mechanism:
         """Return the mechanism of a round, after checking that it is the agreed one at its true price."""

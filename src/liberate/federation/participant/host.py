@@ -15,12 +15,14 @@ from liberate.errors import FederationError
 from liberate.federation.participant.answers import RoundAnswers
 from liberate.federation.participant.checks import RoundChecker, RoundTask, check_terms, read_masked_round
 from liberate.federation.participant.masking import MaskingClient
+from liberate.federation.participant.own_history import OwnHistories
 from liberate.federation.participant.received_copies import ReceivedCopies
 from liberate.federation.participant.refusals import Refused, refused_as, require
 from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
+from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import (
     MessageT,
     RoundInputs,
@@ -72,6 +74,7 @@ class Host:
         self._devices = {d.number: d for d in devices if d.number is not None and not d.is_erased}
         self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
         self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
+        self._histories = OwnHistories(store, self._checker, keys, self._policy.origin)
         self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
@@ -96,12 +99,18 @@ class Host:
         """
         replies: list[Reply] = []
         by_message: dict[tuple[str, bytes], list[int]] = {}
+        histories: list[tuple[int, bytes]] = []
         for request in dict.fromkeys(requests):
-            if request.recipient in self._devices:
+            if request.recipient in self._devices and request.phase == "history":
+                histories.append((request.recipient, request.body))
+            elif request.recipient in self._devices:
                 by_message.setdefault((request.phase, request.body), []).append(request.recipient)
             else:
                 refusal = Refused("unknown", "no device here has this number")
                 replies.append(self._refuse(request.recipient, refusal))
+
+        if histories:
+            replies += self._prove_histories(histories)
 
         # Requests for masked uploads differ by recipient; the uploads are nevertheless computed together.
         uploads: dict[bytes, set[int]] = {}
@@ -138,6 +147,24 @@ class Host:
             case _:
                 raise Refused("phase", f"a round has no phase {phase}")
 
+    def _prove_histories(self, bodies: Sequence[tuple[int, bytes]]) -> list[Reply]:
+        """Let devices replay their own histories, all of them together: each is shown another one."""
+        with measure("history"):
+            shown, replies = [], []
+            for number, body in bodies:
+                try:
+                    shown.append((self._devices[number], _read(HistoryRequest, body)))
+                except Refused as refusal:
+                    replies.append(self._refuse(number, refusal))
+
+            answers = self._histories.prove(shown)
+            return replies + [
+                self._refuse(device.enrolled_number, answer)
+                if isinstance(answer, Refused)
+                else Reply(device.enrolled_number, encode_message(answer))
+                for (device, _), answer in zip(shown, answers, strict=True)
+            ]
+
     # --- the phases of a masked round beside the upload ---------------------------------------------------------------
 
     def _advertise(self, request: RoundRequest, numbers: Sequence[int]) -> list[Reply]:
@@ -146,6 +173,7 @@ class Host:
 
         def able(device: Device) -> Device:
             check_terms(device, accepted.record)
+            self._histories.require_proved(device, accepted.record, request.position)
             is_invited = device.enrolled_number in current.participants
             require(is_invited, "record", f"participant {device.enrolled_number} is not of the cohort")
             return device
@@ -196,7 +224,9 @@ class Host:
         except Refused as refusal:
             return [self._refuse(number, refusal) for number in numbers]
 
-        devices, replies = self._for_each(numbers, lambda device: (device, self._check_upload(device, task)))
+        devices, replies = self._for_each(
+            numbers, lambda device: (device, self._check_upload(device, task, request.position))
+        )
         fresh = [device for device, stored in devices if stored is None]
         if fresh:
             answers = self._answers.answer_first_time(task, fresh)
@@ -210,9 +240,10 @@ class Host:
             replies += self._answers.answer_again(task, repeated)
         return replies
 
-    def _check_upload(self, device: Device, task: RoundTask) -> OutboxMessage | None:
+    def _check_upload(self, device: Device, task: RoundTask, position: int) -> OutboxMessage | None:
         """Check that a device may upload; return its answer if it is stored already."""
         check_terms(device, task.record)
+        self._histories.require_proved(device, task.record, position)
         if task.masked is not None:
             self._masking.require_ready(device, task.masked)
         if device.last_round < task.record.number:

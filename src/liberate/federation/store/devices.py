@@ -18,6 +18,7 @@ from liberate.errors import FederationError
 from liberate.federation.store.act_tables import ACT_SCHEMA, RecordedAct
 from liberate.federation.store.device_rows import Device, DeviceData, PendingKeyChange
 from liberate.federation.store.erasable_keys import ErasableKeys
+from liberate.federation.store.history_tables import HISTORY_SCHEMA, HistoryTables
 from liberate.federation.store.round_tables import ROUND_SCHEMA, RoundTables
 from liberate.federation.store.sealed_rows import DATABASE_FILE, KEY_FILE, seal_row
 from liberate.federation.store.sharing_tables import SHARING_SCHEMA, SharingTables
@@ -53,7 +54,7 @@ CREATE TABLE IF NOT EXISTS life_limit (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
-{ACT_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}{TERMS_SCHEMA}"""
+{ACT_SCHEMA}{HISTORY_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}{TERMS_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
@@ -76,12 +77,13 @@ _OWNED = (
     "pending_entry",
     "sharing_row",
     "copy_quota",
+    "proved_history",
     "request",
 )
 """Tables whose rows belong to a participant, beside `device`."""
 
 
-class DeviceStore(RoundTables, SharingTables, TermsTables):
+class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
     """The devices of one host.
 
     Args:

@@ -85,6 +85,10 @@ class SharingTables(ActTables):
         column = "position" if isinstance(outcome, int) else "refusal"
         self._execute(f"UPDATE request SET {column} = ? WHERE id = ?", (outcome, id))
 
+    def drop_request(self, id: int) -> None:
+        """Delete a request that is open and for which no sequence number is reserved."""
+        self._execute("DELETE FROM request WHERE id = ? AND seq = 0 AND position IS NULL AND refusal IS NULL", (id,))
+
     def request_outcome(self, id: int) -> int | str | None:
         """Return the position of a request's entry, or why there is none; None if it is open, or deleted."""
         row = self._row("SELECT ifnull(position, refusal) FROM request WHERE id = ?", (id,))

@@ -69,7 +69,8 @@ class RoundRefusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 
     Attributes:
         reason: A code: quorum, consistency, rollback, split_view, inclusion, record, model, policy, withdrawn,
-            revoked, not_agreed, budget, answered; in masked rounds also phase, neighbours, keys, shares, survivors.
+            revoked, not_agreed, budget, own_history,
+            history_gap, answered; in masked rounds also phase, neighbours, keys, shares, survivors.
         detail: One line for people to read.
         known_size: Tree size of the largest checkpoint the participant has accepted, 0 if none.
     """

@@ -1,7 +1,8 @@
 """Proof of a dishonest log: two checkpoints under its signature that cannot both be true.
 
 Two roots for one size contradict each other by themselves. Of two sizes, an entry at which the trees differ is shown,
-with a proof that each tree holds it.
+with a proof that each tree holds it; or, without any entry, another root that the later tree proves for the size of
+the earlier one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Literal
 from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural, decode, encode
-from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import Checkpoint, verify_checkpoint
+from liberate.crypto.merkle import CompactRange, leaf_hash, verify_consistency, verify_inclusion
+from liberate.crypto.note import Checkpoint, read_unverified, verify_checkpoint
 from liberate.errors import LedgerError, ProofMismatch
 from liberate.files import write_atomic
 from liberate.identifiers import Digest
 from liberate.ledger.interface import Ledger
+
+_FORK_FORMAT = b'"format":"liberate-fork/1"'
 
 
 class DivergentLeaf(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +57,26 @@ class SplitViewEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     divergence: Divergence | None
 
 
+class ForkEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Two signed notes, the later of which does not continue the earlier one, without any entry.
+
+    The first entries under the later one have one root only; the proof shows it to be another than the earlier note's.
+
+    Attributes:
+        format: Name and version of this format.
+        earlier: A signed checkpoint.
+        later: One of the same log over more entries.
+        prefix: Root of as many first entries under the later one as the earlier one covers.
+        proof: Consistency proof from there to the later one.
+    """
+
+    format: Literal["liberate-fork/1"] = "liberate-fork/1"
+    earlier: str
+    later: str
+    prefix: Hash
+    proof: tuple[Hash, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedSplitView:
     """Two checkpoints that one log has signed and that cannot both be true."""
@@ -73,6 +96,8 @@ def verify_evidence(data: bytes, vkey: str) -> VerifiedSplitView:
         InvalidRecord: it is no evidence file, or not both checkpoints are signed by this key.
         ProofMismatch: both are signed, but nothing here shows that they contradict each other.
     """
+    if _FORK_FORMAT in data:
+        return _verify_fork(decode(data, ForkEvidence), vkey)
     evidence = decode(data, SplitViewEvidence)
     views = VerifiedSplitView(verify_checkpoint(evidence.first, vkey), verify_checkpoint(evidence.second, vkey))
     if evidence.divergence is not None:
@@ -88,6 +113,24 @@ def verify_evidence(data: bytes, vkey: str) -> VerifiedSplitView:
 def evidence_same_size(first: str, second: str) -> bytes:
     """Return the evidence file of two notes with one size and two roots."""
     return encode(SplitViewEvidence(first=first, second=second, divergence=None))
+
+
+def evidence_of_fork(ledger: Ledger, earlier: str) -> bytes | None:
+    """Return the evidence file that a ledger does not continue a checkpoint which its log has signed.
+
+    None if it does, or if it has fewer entries: then there is nothing to compare.
+    """
+    before, later = read_unverified(earlier), ledger.checkpoint()
+    size = read_unverified(later).size
+    if not 0 < before.size <= size:
+        return None
+    prefix = CompactRange.restore(before.size, ledger.node).root()
+    if prefix == before.root:
+        return None
+    if before.size == size:
+        return evidence_same_size(earlier, later)
+    proof = tuple(ledger.consistency_proof(before.size, size))
+    return encode(ForkEvidence(earlier=earlier, later=later, prefix=prefix, proof=proof))
 
 
 def evidence_between(first: Ledger, second: Ledger) -> bytes | None:
@@ -143,6 +186,17 @@ def read_evidence(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _verify_fork(evidence: ForkEvidence, vkey: str) -> VerifiedSplitView:
+    views = VerifiedSplitView(verify_checkpoint(evidence.earlier, vkey), verify_checkpoint(evidence.later, vkey))
+    size = views.first.size
+    if not 0 < size < views.second.size:
+        raise ProofMismatch(f"the trees have {size} and {views.second.size} entries: a smaller and a larger are wanted")
+    verify_consistency(size, views.second.size, evidence.proof, evidence.prefix, views.second.root)
+    if evidence.prefix == views.first.root:
+        raise ProofMismatch("the later checkpoint continues the earlier one")
+    return views
 
 
 def _branch(ledger: Ledger, position: int, entry: bytes) -> DivergentLeaf:

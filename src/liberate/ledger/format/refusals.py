@@ -29,6 +29,7 @@ Reason = Literal[
     "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
     "not_masked",  # a survivor set for a round without masks
     "not_possessed",  # not the new key's signature over whose it will be
+    "not_replayed",  # a masked round outside simulations, without a replaying witness in every quorum
     "not_received",  # a share that whoever uses it has not received
     "not_requested",  # the erasure of somebody who has not asked for it
     "not_simulated",  # allowed on a simulation's ledger only

@@ -5,12 +5,10 @@ What was published cannot be taken back: a ledger that lacks it, or holds someth
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from liberate.crypto.merkle import verify_consistency
@@ -24,17 +22,17 @@ from liberate.crypto.note import (
     verify_checkpoint,
     verify_cosigned_checkpoint,
 )
-from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RolledBack
+from liberate.errors import InvalidRecord, LedgerError, NoQuorum, ProofMismatch, RejectedCheckpoint, RolledBack
 from liberate.files import write_atomic
+from liberate.ledger.evidence import split_view
 from liberate.ledger.interface import Ledger
-from liberate.ledger.witness.protocol import MAX_BODY_BYTES, SIZE_TYPE, AddCheckpointRequest, AddCheckpointResponse
+from liberate.ledger.publish.witness_http import WitnessClient
+from liberate.ledger.witness.protocol import SIZE_TYPE, AddCheckpointRequest, AddCheckpointResponse
 
-TIME_LIMIT_S = 10.0
+_logger = logging.getLogger(__name__)
+
 _ATTEMPTS = 3
 _LONGEST_REASON = 200
-
-Submit = Callable[[str, bytes], AddCheckpointResponse]
-"""Sends the body of a request to a witness by its URL; raises LedgerError where there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +56,6 @@ def parse_address(text: str) -> WitnessAddress:
     return WitnessAddress(url.rstrip("/"), vkey)
 
 
-def submit(url: str, body: bytes) -> AddCheckpointResponse:
-    """Send a request over HTTP."""
-    request = urllib.request.Request(f"{url}/add-checkpoint", data=body, headers={"Content-Type": "text/plain"})
-    try:
-        with _open(request) as answer:
-            text = answer.read(MAX_BODY_BYTES).decode("utf-8", "replace")
-            content_type = (answer.headers.get("Content-Type") or "").partition(";")[0].strip()
-            return AddCheckpointResponse(answer.status or 0, text, content_type)
-    except (OSError, HTTPException) as error:
-        raise LedgerError(f"no answer: {error}") from error
-
-
-def _open(request: urllib.request.Request) -> HTTPResponse | urllib.error.HTTPError:
-    try:
-        answer: HTTPResponse = urllib.request.urlopen(request, timeout=TIME_LIMIT_S)
-    except urllib.error.HTTPError as error:  # an answer, only not a good one
-        return error
-    return answer
-
-
 class Publisher:
     """Publishes the newest checkpoint of a ledger.
 
@@ -85,18 +63,24 @@ class Publisher:
         ledger: The ledger.
         witnesses: Who is asked to cosign.
         threshold: How many must, 0 <= threshold <= number of witnesses.
-        kept: File in which the newest published checkpoint is kept, outside the ledger.
-        send: Reaches the witnesses.
+        kept: File in which the newest published checkpoint is kept, outside the ledger; `evidence/` beside it is for
+            what proves that the log has contradicted itself.
+        client: Reaches the witnesses.
     """
 
     def __init__(
-        self, ledger: Ledger, witnesses: Sequence[WitnessAddress], threshold: int, kept: Path, send: Submit = submit
+        self,
+        ledger: Ledger,
+        witnesses: Sequence[WitnessAddress],
+        threshold: int,
+        kept: Path,
+        client: WitnessClient = WitnessClient(),  # noqa: B008 - frozen
     ) -> None:
         self._ledger = ledger
         self._witnesses = witnesses
         self._threshold = threshold
         self._kept = kept
-        self._send = send
+        self._client = client
         self._sizes = dict.fromkeys(witnesses, 0)
         self._published = ("", "")
 
@@ -105,6 +89,8 @@ class Publisher:
 
         Raises:
             NoQuorum: Too few witnesses have cosigned it; nothing is published.
+            RejectedCheckpoint: Likewise, and one of them says that it contradicts what it knows of the log.
+            RolledBack: A witness has shown a checkpoint of this log that the ledger does not continue.
         """
         note = self._ledger.checkpoint()
         if note != self._published[0]:
@@ -117,6 +103,7 @@ class Publisher:
         """Ask all witnesses at once, until enough have cosigned."""
         cosigned = note
         reasons: dict[WitnessAddress, str] = {}
+        rejecting: list[WitnessAddress] = []
         attempts = dict.fromkeys(self._witnesses, 1)
 
         pool = ThreadPoolExecutor(len(self._witnesses))
@@ -134,17 +121,51 @@ class Publisher:
                             running[self._ask(pool, witness, note)] = witness
                     except LedgerError as error:
                         reasons[witness] = error.message
+                        if isinstance(error, RejectedCheckpoint):
+                            rejecting.append(witness)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-        count = self._count(cosigned)
-        if count < self._threshold:
-            said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
-            raise NoQuorum(
-                f"{count} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})",
-                hint="start the witnesses; the same command goes on",
-            )
+        for witness in rejecting:
+            self._compare(witness)
+            _logger.warning("witness %s: %s", witness.url, reasons[witness])
+        self._check_count(self._count(cosigned), reasons, is_rejected=bool(rejecting))
         return cosigned
+
+    def _check_count(self, count: int, reasons: Mapping[WitnessAddress, str], *, is_rejected: bool) -> None:
+        if count >= self._threshold:
+            return
+        said = "; ".join(f"{witness.url}: {reason}" for witness, reason in reasons.items())
+        message = f"{count} of {len(self._witnesses)} witnesses have cosigned, {self._threshold} are wanted ({said})"
+        if is_rejected:
+            raise RejectedCheckpoint(message, hint="liberate ledger verify says whether the ledger follows its rules")
+        vkey = self._ledger.state.founding.log_vkey
+        raise NoQuorum(message, hint=f"start the witnesses, with --log {vkey}; the same command goes on")
+
+    def _compare(self, witness: WitnessAddress) -> None:
+        """Hold the ledger against the newest checkpoint that a witness has cosigned, which its log must have signed.
+
+        Raises:
+            RolledBack: The ledger does not continue it.
+        """
+        try:
+            seen = self._client.newest(witness.url, self._ledger.origin)
+            verify_checkpoint(seen, self._ledger.state.founding.log_vkey)
+        except LedgerError:
+            return  # it shows nothing: only what the log has signed says anything against the log
+
+        try:
+            check_published(self._ledger, seen, self._ledger.state.founding.log_vkey)
+        except RolledBack as error:
+            path = split_view.keep_evidence(
+                self._kept.parent / "evidence", split_view.evidence_of_fork(self._ledger, seen) or seen.encode()
+            )
+            raise RolledBack(
+                f"witness {witness.url} has cosigned another history of this log: {error.message}; see {path}",
+                size=error.size,
+                published=error.published,
+                hint=error.hint,
+            ) from error
 
     def _count(self, note: str) -> int:
         return len(cosignature_times(note, [witness.key for witness in self._witnesses]))
@@ -152,30 +173,33 @@ class Publisher:
     def _ask(self, pool: ThreadPoolExecutor, witness: WitnessAddress, note: str) -> Future[AddCheckpointResponse]:
         old, new = self._sizes[witness], read_unverified(note).size
         proof = self._ledger.consistency_proof(old, new) if 0 < old < new else []
-        return pool.submit(self._send, witness.url, AddCheckpointRequest(old, proof, note).encode())
+        return pool.submit(self._client.submit, witness.url, AddCheckpointRequest(old, proof, note).encode())
 
     def _add_answer(self, note: str, witness: WitnessAddress, answer: AddCheckpointResponse) -> str:
         """Return a note with the cosignature that a witness has answered.
 
         Raises:
             _OtherSize: The witness wants a proof from another size.
-            LedgerError: It has not cosigned the note, or has cosigned another history.
+            RejectedCheckpoint: It has cosigned another history, or says that the entries break the rules.
+            LedgerError: It has not cosigned the note.
         """
         if answer.status == 200:
             cosigned = add_cosignature(note, answer.body, witness.key)
             self._sizes[witness] = read_unverified(note).size
             return cosigned
 
+        if answer.status == 422:
+            raise RejectedCheckpoint(f"422 {answer.body.strip()[:_LONGEST_REASON]}")
         if answer.status != 409 or answer.content_type != SIZE_TYPE or not answer.body.strip().isdecimal():
             raise LedgerError(f"{answer.status} {answer.body.strip()[:_LONGEST_REASON]}")
 
         size = int(answer.body)
         if size > self._ledger.size:
-            raise LedgerError(
+            raise RejectedCheckpoint(
                 f"it has cosigned {size} entries, the ledger has {self._ledger.size}: was it rolled back?"
             )
         if size == self._sizes[witness]:
-            raise LedgerError(f"it has cosigned another tree of {size} entries")
+            raise RejectedCheckpoint(f"it has cosigned another tree of {size} entries")
         self._sizes[witness] = size
         raise _OtherSize
 

@@ -24,7 +24,8 @@ from liberate.crypto.note import (
 )
 from liberate.errors import LedgerError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import MAX_ENTRY_BYTES
+from liberate.ledger.format.entries import MAX_ENTRY_BYTES, decode_record
+from liberate.ledger.format.records import Genesis
 from liberate.ledger.publish.proof_files import NO_WITNESSES
 from liberate.ledger.publish.tiles import (
     CHECKPOINT,
@@ -61,6 +62,7 @@ class TileVerificationReport:
         origin: Name of the ledger; None without a signed checkpoint.
         entry_count: Entries under the signed checkpoint.
         root: The signed root; None without a signed checkpoint.
+        simulated: Whether the genesis names a simulation, whose keys anybody can make; None if it cannot be read.
         findings: What is wrong, each with the file's path.
     """
 
@@ -68,6 +70,7 @@ class TileVerificationReport:
     origin: str | None
     entry_count: int
     root: Digest | None
+    simulated: bool | None
     findings: tuple[Finding, ...]
 
 
@@ -107,6 +110,7 @@ def verify_tiles(
         origin=checkpoint.origin if checkpoint else None,
         entry_count=checkpoint.size if checkpoint else 0,
         root=checkpoint.root if checkpoint else None,
+        simulated=reader.is_simulated(checkpoint.size) if checkpoint else None,
         findings=listed,
     )
 
@@ -127,6 +131,15 @@ class _Reader:
                 raise LedgerError("is missing")
             return verify_cosigned_checkpoint(data.decode(errors="replace"), vkey, policy)
         return None
+
+    def is_simulated(self, size: int) -> bool | None:
+        """Return whether the first of so many entries is the genesis of a simulation; None if there is none."""
+        width = tile_width(size, 0, 0)
+        data = read_tile_or_full(self._read, None, 0, width)
+        try:
+            return None if data is None else decode_record(split_bundle(data, width)[0], Genesis).simulated
+        except (LedgerError, IndexError):
+            return None
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Check each tile against the entries or tiles below it, and the topmost ones against the signed root."""

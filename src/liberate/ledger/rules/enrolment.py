@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 
 from liberate.crypto.note import SignatureType, VerifierKey, parse_verifier_key
@@ -43,6 +43,9 @@ def begin(state: State, entry: Entry) -> None:
     _check_policies(record)
     fault = record.terms.fault()
     refuse_if(bool(fault), "bad_genesis", fault)
+
+    is_shared = not _witness_keys(record.witnesses.keys).isdisjoint(keys)
+    refuse_if(is_shared, "bad_genesis", "a witness has the key of a registrar or of the log")
     check_signature(entry, keys[0])
 
     state.genesis = record
@@ -115,9 +118,14 @@ def _check_policies(genesis: Genesis) -> None:
         refuse_if(policy.threshold > n_registrars, "bad_genesis", too_many)
 
     witnesses = genesis.witnesses
-    different = {_parse_key(key, SignatureType.COSIGNATURE_V1).public for key in witnesses.keys}
-    is_enough = len(different) >= max(len(witnesses.keys), witnesses.threshold)
+    is_enough = len(_witness_keys(witnesses.keys)) >= max(len(witnesses.keys), witnesses.threshold)
     refuse_if(not is_enough, "bad_genesis", "as many different witnesses as the threshold are wanted")
+
+
+@lru_cache(maxsize=8)
+def _witness_keys(vkeys: tuple[str, ...]) -> frozenset[bytes]:
+    """Return the public keys of the witnesses; asked for at each enrolment."""
+    return frozenset(_parse_key(vkey, SignatureType.COSIGNATURE_V1).public for vkey in vkeys)
 
 
 def _policy_of(state: State, author: int, role: PrincipalRole) -> EnrolmentPolicy:
@@ -172,6 +180,8 @@ def _check_new_key(state: State, key: bytes) -> None:
     _check_key(key)
     holder = state.number_of(key)
     refuse_if(holder is not None, "key_used", f"the key is or was principal {holder}'s")
+    is_witness = key in _witness_keys(state.founding.witnesses.keys)
+    refuse_if(is_witness, "key_used", "the key is a witness's, which signs nothing else")
 
 
 def _check_key(key: bytes) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from liberate.crypto.merkle import root
+from liberate.crypto.note import WitnessPolicy
 from liberate.identifiers import Digest
-from liberate.ledger.format.records import Aborted, ModelRecord, Round, Survivors, TermsRecord, Update
+from liberate.ledger.format.records import Aborted, Genesis, ModelRecord, Round, Survivors, TermsRecord, Update
 from liberate.ledger.format.refusals import refuse_if, refused
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.rules import sharing
@@ -44,6 +45,7 @@ def open_round(state: State, record: Round, hash: Digest) -> None:
         refuse_if(is_central, "not_simulated", "noise is drawn once on a sum in simulations only")
         is_unmasked = record.mechanism.parameters.get("masked") == 0
         refuse_if(is_unmasked, "not_simulated", "masks are left out in simulations only")
+        _check_replayed(state.founding, record)
 
     is_late = record.deadline <= state.height
     refuse_if(is_late, "too_late", f"deadline {record.deadline}, the next block is {state.height + 1}")
@@ -53,6 +55,17 @@ def open_round(state: State, record: Round, hash: Digest) -> None:
     state.run = run
     state.model = base
     state.open_round = OpenRound(record, hash, state.size, len(state.principals))
+
+
+def _check_replayed(genesis: Genesis, record: Round) -> None:
+    """Refuse a masked round where a quorum of the genesis may lack a witness that replays the rules.
+
+    What the masks hide rests on the state root, which says whose keys are whose, and on there being one survivor set:
+    a log that breaks its own rules is found by whoever replays them, and by nobody else.
+    """
+    policy = WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold)
+    is_unwatched = record.is_masked and not policy.always_replays
+    refuse_if(is_unwatched, "not_replayed", "a masked round wants a replaying witness in every quorum of the genesis")
 
 
 def _next_run(state: State, record: Round) -> RunState:

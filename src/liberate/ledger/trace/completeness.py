@@ -13,16 +13,13 @@ from msgspec import Struct
 
 from liberate.crypto.canonical_json import Hash, Natural
 from liberate.crypto.merkle import leaf_hash, verify_inclusion
-from liberate.crypto.note import parse_verifier_key, verify_checkpoint
-from liberate.crypto.signing import verify_signature
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import ProofMismatch
-from liberate.identifiers import Digest
-from liberate.ledger.format.entries import Entry, decode_entry, involves, signed_bytes
-from liberate.ledger.format.records import Block, Enrol, Genesis, KeyRecord, Record, Update
-from liberate.ledger.format.sharing_records import Consent, Erasure, Withdrawal
+from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.records import Block
 from liberate.ledger.interface import Ledger
-from liberate.ledger.rules.principal import Principal, enrolled_principal, key_name_of
-from liberate.ledger.rules.sharing_state import consents_digest
+from liberate.ledger.rules.history import PrincipalHistory
+from liberate.ledger.rules.principal import Principal
 
 
 class Completeness(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,52 +106,7 @@ def replay_principal(number: int, entries: Sequence[bytes], origin: str) -> Prin
     if not entries:
         raise ProofMismatch(f"no entry enrols principal {number}")
 
-    principal = _enrolled(decode_entry(entries[0]).record, number)
-    consents: list[Digest] = []
+    history = PrincipalHistory.before(decode_entry(entries[0]), origin, number)
     for entry in map(decode_entry, entries):
-        record = entry.record
-        if record.origin != origin or not involves(record, number):
-            raise ProofMismatch(f"an entry of {record.origin!r} does not name principal {number} of {origin!r}")
-        if record.author == number:
-            signer = principal.key_named(key_name_of(record, principal.role))
-            verify_signature(signer, signed_bytes(entry.body), entry.signature)
-            principal.sequence = record.seq
-        _apply(entry, number, principal, consents)
-        principal.count(entry.leaf_hash)
-
-    principal.consents = consents_digest(consents)
-    return principal
-
-
-def _apply(entry: Entry, number: int, principal: Principal, consents: list[Digest]) -> None:
-    """Change a principal, and the leaf hashes of its active consents, as an entry that names it does."""
-    match entry.record:
-        case KeyRecord(number=owner, which=which, key=None) if owner == number:
-            principal.revoke_key(which)
-        case KeyRecord(number=owner, which=which, key=following) if owner == number and following is not None:
-            principal.replace_key(which, following.public)
-        case Update() as update if number in update.answers_for():
-            principal.spend(update.account, update.spend_nano)
-        case Consent(author=sender) if sender == number:
-            consents.append(entry.leaf_hash)
-        case Withdrawal(consent=None):
-            consents.clear()
-            principal.has_withdrawn = True
-        case Withdrawal(consent=consent) if consent in consents:
-            consents.remove(consent)
-        case Erasure(number=owner, report=None) if owner == number:
-            principal.is_to_be_forgotten = True
-        case _:
-            pass
-
-
-def _enrolled(record: Record, number: int) -> Principal:
-    match record:
-        case Enrol(number=enrolled) as enrol if enrolled == number:
-            return enrolled_principal(enrol)
-        case Genesis(registrars=keys) if number < len(keys):
-            return Principal(key=keys[number], role="registrar")
-        case Genesis(registrars=keys, log_vkey=vkey) if number == len(keys):
-            return Principal(key=parse_verifier_key(vkey).public, role="log")
-        case _:
-            raise ProofMismatch(f"the first entry does not enrol principal {number}")
+        history.add(entry)
+    return history.principal

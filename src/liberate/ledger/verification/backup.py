@@ -8,16 +8,17 @@ from contextlib import closing
 from pathlib import Path
 
 from liberate.errors import LedgerError
-from liberate.files import fsync_path
+from liberate.files import fsync_path, write_atomic
 from liberate.ledger.log import tables
 from liberate.ledger.verification.replay import EntryProgress
+from liberate.ledger.verification.trust import PUBLISHED_FILE, published_note
 from liberate.ledger.verification.verify import VerificationReport, verify_ledger
 
 
 def backup(
     folder: Path, to: Path, *, key: str | None = None, progress: EntryProgress | None = None
 ) -> VerificationReport:
-    """Copy a ledger, in use or not, as it stands at one block.
+    """Copy a ledger, in use or not, as it stands at one block, with its newest published checkpoint.
 
     Args:
         folder: The ledger's folder.
@@ -40,7 +41,10 @@ def backup(
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.partial-", dir=to.parent))
         try:
+            note = published_note(folder)  # first: what was published before the copy is in the copy
             _copy(folder, partial)
+            if note is not None:
+                write_atomic(partial / PUBLISHED_FILE, note.encode())
             audit = verify_ledger(partial, key=key, progress=progress)
             if not audit.ok:
                 first = audit.findings[0]

@@ -14,8 +14,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
-from liberate.crypto.merkle import EMPTY_ROOT, CompactRange, leaf_hash
-from liberate.crypto.note import Checkpoint, parse_verifier_key
+from liberate.crypto.merkle import CompactRange, leaf_hash
+from liberate.crypto.note import parse_verifier_key
 from liberate.crypto.signing import SignatureClaim, verify_batch
 from liberate.crypto.verifier_pool import SignatureVerifierPool
 from liberate.errors import InvalidRecord, RefusedEntry
@@ -79,9 +79,8 @@ class Replay:
         state: What the rules make of them, up to the first one that does not follow.
         is_following: Whether all entries have followed so far.
         edge: Tree over all stored entries.
-        begin, begin_root: Size and root of the tree that was verified earlier.
+        begin: Size of the tree that was verified earlier.
         about: For each principal, a chain over the positions of the entries that concern it.
-        remembered_root: Root of the tree when it had the remembered size.
     """
 
     def __init__(self, findings: FindingCollector, verified: VerifiedPrefix | None) -> None:
@@ -89,19 +88,15 @@ class Replay:
         self.state = verified.state if verified else State()
         self.edge = CompactRange(verified.size, verified.roots) if verified else CompactRange()
         self.begin = self.edge.size
-        self.begin_root = self.edge.root()
         self.is_following = True
         self.about: defaultdict[int, Digest] = defaultdict(lambda: ZERO)
-        self.remembered_root = EMPTY_ROOT
         self._is_dense = True
         self._announced: dict[tuple[int, KeyName], bytes] = {}
         for number, principal in enumerate(self.state.principals):
             self._announced[number, "person"] = principal.key
             self._announced[number, "device"] = principal.device_key
 
-    def run(
-        self, connection: sqlite3.Connection, remembered: Checkpoint | None, progress: EntryProgress | None
-    ) -> None:
+    def run(self, connection: sqlite3.Connection, progress: EntryProgress | None) -> None:
         """Check all entries to come and the nodes over them."""
         last = connection.execute("SELECT max(position) FROM entry").fetchone()[0]
         size = last + 1 if isinstance(last, int) else 0
@@ -113,8 +108,6 @@ class Replay:
             for batch in self._batches(connection, verifiers):
                 for row, entry, key in zip(batch.rows, batch.entries, batch.keys(), strict=True):
                     self._take(row, entry, key, nodes)
-                    if remembered and self.edge.size == remembered.size:
-                        self.remembered_root = self.edge.root()
                 if progress:
                     progress(self.edge.size, size)
 

@@ -14,20 +14,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from liberate.crypto.merkle import CompactRange, consistency_proof, verify_consistency
-from liberate.crypto.note import Checkpoint, parse_verifier_key, verify_checkpoint
+from liberate.crypto.note import Checkpoint, parse_verifier_key
 from liberate.crypto.signing import key_id
 from liberate.database import FAILURES
-from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
+from liberate.errors import LedgerError, ProofMismatch, RefusedEntry
 from liberate.identifiers import Digest, KeyId
 from liberate.ledger.evidence.equivocation import check_equivocation
 from liberate.ledger.format.entries import decode_entry, principals_of
-from liberate.ledger.format.records import ZERO, Genesis
+from liberate.ledger.format.records import ZERO
 from liberate.ledger.log import tables
 from liberate.ledger.log.tables import Row
+from liberate.ledger.verification.checkpoints import (
+    check_holds,
+    check_newest,
+    check_published,
+    check_remembered,
+    open_remembered,
+)
 from liberate.ledger.verification.findings import Finding, FindingCollector, RowComparison
 from liberate.ledger.verification.replay import EntryProgress, Replay, chain
 from liberate.ledger.verification.resumption import VerifiedPrefix, load, save
+from liberate.ledger.verification.trust import Distrust, cosigned_size, judge, published_note, wrong_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +43,13 @@ class VerificationReport:
 
     Attributes:
         ok: Nothing is wrong.
-        trusted: The log's key is the one given from outside: whoever holds another one cannot have signed all of it.
+        trusted: Nothing is wrong with a ledger that is no simulation, its log's key is the one given from outside, and
+            enough witnesses have cosigned all of it.
+        distrust: Why it is not trusted, or not all of it; None: it is.
         simulated: Whether keys, noise and time came from a seed; None without a genesis.
         entry_count: Number of stored entries.
+        trusted_size: How many of the first entries are trusted.
+        cosigned_size: How many of them enough witnesses have cosigned; None where the genesis wants no cosignature.
         root: Root of the tree over them; None when there are none.
         origin: Name of the ledger; None without a genesis.
         key_id: Short name of the log's key; None without a genesis.
@@ -49,8 +60,11 @@ class VerificationReport:
 
     ok: bool
     trusted: bool
+    distrust: Distrust | None
     simulated: bool | None
     entry_count: int
+    trusted_size: int
+    cosigned_size: int | None
     root: Digest | None
     origin: str | None
     key_id: KeyId | None
@@ -63,6 +77,7 @@ def verify_ledger(
     *,
     key: str | None = None,
     checkpoint: str | None = None,
+    published: str | None = None,
     resume: Path | None = None,
     progress: EntryProgress | None = None,
 ) -> VerificationReport:
@@ -72,6 +87,8 @@ def verify_ledger(
         folder: The ledger's folder.
         key: The log's verifier key, known from elsewhere.
         checkpoint: A signed note that was kept: the ledger must still hold what it held then.
+        published: The newest published checkpoint, with its cosignatures, which the ledger must hold likewise; by
+            default what lies in the folder, or beside one named `ledger`.
         resume: File of what was verified before and is not read again; without it all is. Written if nothing is found.
         progress: Is called again and again.
 
@@ -84,34 +101,44 @@ def verify_ledger(
     if key is not None:
         parse_verifier_key(key)
 
+    # Before the ledger is opened, which a training may go on to extend: what was published before it must be there.
+    published = published or published_note(folder)
+    cosigned = None
     replay = Replay(FindingCollector(), load(resume) if resume else None)
     with replay.findings.reading(tables.LEDGER_FILE), closing(tables.connect(folder, mode="ro")) as connection:
         # text that is no longer UTF-8 must be read, to be found different
         connection.text_factory = lambda data: str(data, "utf-8", "surrogateescape")
         connection.execute("BEGIN")
         _check_layout(connection, replay.findings)
-        remembered = _open_remembered(connection, checkpoint, key, replay.findings)
+        remembered = open_remembered(connection, checkpoint, key, replay.findings)
         _check_rows(connection, folder, remembered, replay, progress)
+        check_published(connection, published, replay)
+        notes = [note for note in (published, checkpoint) if note is not None]
+        cosigned = cosigned_size(replay.state.genesis, notes, partial(check_holds, connection, replay))
 
-    report = _report(key, replay)
+    report = _report(key, replay, cosigned)
     if report.ok and resume:
         with tables.translated():
             save(resume, VerifiedPrefix(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
     return report
 
 
-def _report(key: str | None, replay: Replay) -> VerificationReport:
+def _report(key: str | None, replay: Replay, cosigned: int | None) -> VerificationReport:
     genesis = replay.state.genesis
     log_vkey = genesis.log_vkey if genesis else None
     if key is not None and key != log_vkey:
-        replay.findings.add("entry 0", f"the log's key is {log_vkey}, wanted {key}")
+        replay.findings.add("entry 0", wrong_key(genesis, key))
 
     listed = replay.findings.listed()
+    trust = judge(genesis, key, is_sound=not listed, size=replay.edge.size, cosigned_size=cosigned)
     return VerificationReport(
         ok=not listed,
-        trusted=key is not None and key == log_vkey,
+        trusted=trust.distrust is None,
+        distrust=trust.distrust,
         simulated=genesis.simulated if genesis else None,
         entry_count=replay.edge.size,
+        trusted_size=trust.size,
+        cosigned_size=trust.cosigned_size,
         root=replay.edge.root() if replay.edge.size else None,
         origin=genesis.origin if genesis else None,
         key_id=key_id(parse_verifier_key(log_vkey).public) if log_vkey else None,
@@ -134,15 +161,15 @@ def _check_rows(
     # An auditor who goes on from an earlier check does not want to wait until the whole file is read.
     with ThreadPoolExecutor(1) as pool:
         damages = None if replay.begin else pool.submit(_damages, folder)
-        replay.run(connection, remembered, progress)
+        replay.run(connection, progress)
     for damage in damages.result() if damages else ():
         replay.findings.add(tables.LEDGER_FILE, damage)
 
-    _check_remembered(connection, remembered, replay)
+    check_remembered(connection, remembered, replay)
     _check_about(connection, replay)
     _check_principals(connection, replay)
     _check_evidence(connection, replay)
-    _check_newest_checkpoint(connection, replay)
+    check_newest(connection, replay)
 
 
 def _check_layout(connection: sqlite3.Connection, findings: FindingCollector) -> None:
@@ -242,56 +269,3 @@ def _check_evidence(connection: sqlite3.Connection, replay: Replay) -> None:
                 accepted = decode_entry(first)
                 key = replay.state.author_key(accepted.record, position)
                 check_equivocation(key, accepted, decode_entry(second))
-
-
-def _check_newest_checkpoint(connection: sqlite3.Connection, replay: Replay) -> None:
-    """Check that there is one note, the log's, over exactly the stored entries."""
-    with replay.findings.reading("checkpoint"):
-        rows = connection.execute("SELECT number, note FROM checkpoint").fetchall()
-        if [number for number, _ in rows] != [0]:
-            replay.findings.add("checkpoint 0", f"is not the only row: there are {len(rows)}")
-        elif replay.state.genesis is not None:
-            with replay.findings.checking("checkpoint 0"):
-                _check_note(rows[0][1], replay.state.genesis, replay.edge)
-
-
-def _check_note(data: object, genesis: Genesis, edge: CompactRange) -> None:
-    try:
-        note = data.decode() if isinstance(data, bytes) else ""
-    except UnicodeDecodeError as error:
-        raise InvalidRecord("the note is not UTF-8") from error
-    newest = verify_checkpoint(note, genesis.log_vkey)
-    if newest.size != edge.size or newest.root != edge.root():
-        raise InvalidRecord(f"is over {newest.size} entries and root {newest.root.hex()}, not over the stored entries")
-    if note.rpartition("\n\n")[2].count("\n") != 1:
-        raise InvalidRecord("holds other signatures than the log's")
-
-
-def _open_remembered(
-    connection: sqlite3.Connection, note: str | None, key: str | None, findings: FindingCollector
-) -> Checkpoint | None:
-    if note is not None:
-        with findings.checking("remembered checkpoint"):
-            return verify_checkpoint(note, key or _stored_log_vkey(connection))
-    return None
-
-
-def _stored_log_vkey(connection: sqlite3.Connection) -> str:
-    record = decode_entry(tables.read_entry(connection, 0)).record
-    if not isinstance(record, Genesis):
-        raise InvalidRecord("no key to open it with: the first entry is no genesis")
-    return record.log_vkey
-
-
-def _check_remembered(connection: sqlite3.Connection, remembered: Checkpoint | None, replay: Replay) -> None:
-    if remembered is None:
-        return
-    with replay.findings.checking("remembered checkpoint"):
-        if remembered.size > replay.edge.size:
-            left = f"{replay.edge.size} entries are left of {remembered.size}"
-            raise ProofMismatch(f"the ledger was cut short: {left}")
-        if 0 < remembered.size < replay.begin:
-            proof = consistency_proof(remembered.size, replay.begin, partial(tables.read_node, connection))
-            verify_consistency(remembered.size, replay.begin, proof, remembered.root, replay.begin_root)
-        elif remembered.root != (replay.begin_root if remembered.size == replay.begin else replay.remembered_root):
-            raise ProofMismatch(f"the first {remembered.size} entries are not those of then")

@@ -8,16 +8,18 @@ contradicts itself, wherever it is killed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
 from liberate.crypto.merkle import EMPTY_ROOT, verify_consistency
 from liberate.crypto.note import (
+    REPLAY_SUFFIX,
     Checkpoint,
     SignatureType,
     add_cosignature,
     cosign,
+    is_replaying,
     parse_verifier_key,
     read_unverified,
     verifier_key,
@@ -25,7 +27,7 @@ from liberate.crypto.note import (
 )
 from liberate.crypto.signing import SigningKey
 from liberate.database import SqliteStore
-from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry
+from liberate.errors import InvalidRecord, LedgerError, ProofMismatch, RefusedEntry, SettingsError
 from liberate.identifiers import Digest
 from liberate.ledger.evidence import split_view
 from liberate.ledger.witness.follower import Follower
@@ -96,7 +98,11 @@ class Witness:
         logs: Verifier keys of the logs.
         folder: Where its state is kept, and `evidence/` of logs that contradict themselves.
         now: Returns seconds since 1970-01-01 UTC.
-        followers: By origin: replays a log's entries, so that a cosignature vouches for the state roots too.
+        followers: By origin: replays a log's entries, so that a cosignature vouches for the state roots too. A name
+            that ends in `/replay` says that this is done for every log, and no other name may replay.
+
+    Raises:
+        SettingsError: The name promises a replay that is not done for every log, or does not say that one is done.
     """
 
     def __init__(
@@ -115,6 +121,7 @@ class Witness:
         self._folder = folder
         self._now = now
         self._followers = dict(followers or {})
+        _check_name(name, self._logs.keys(), self._followers.keys())
         self._lock = Lock()
         self._cosigned = CosignedCheckpoints(folder)
 
@@ -196,6 +203,21 @@ class Witness:
             raise _Rejected(422, f"the entries do not lead to this checkpoint: {error}") from error
         except (LedgerError, OSError) as error:
             raise _Rejected(503, f"the entries cannot be replayed now: {error}") from error
+
+
+def _check_name(name: str, logs: Collection[str], replayed: Collection[str]) -> None:
+    """Check that a witness's name says whether it replays: others see nothing else of it."""
+    unreplayed = sorted(set(logs) - set(replayed))
+    if is_replaying(name) and unreplayed:
+        raise SettingsError(
+            f"{name} promises to replay each log, and there is no copy of {unreplayed[0]}",
+            hint="--replay PLACE, or another name with a key of its own",
+        )
+    if replayed and not is_replaying(name):
+        raise SettingsError(
+            f"a witness that replays has a name that says so, {name} does not",
+            hint=f"a key of its own, and --name {name}{REPLAY_SUFFIX}",
+        )
 
 
 def _decoded(body: bytes) -> AddCheckpointRequest:
