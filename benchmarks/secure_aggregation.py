@@ -1,6 +1,6 @@
 """One masked round: what it costs each participant, the coordinator and the wire.
 
-A Gram over 1,200 items by 100 participants, 20 neighbours each, some of whom vanish after their keys were agreed on.
+A Gram over 1,200 items by 100 participants, some of whom vanish after their keys were agreed on.
 Noise is the simulation's, and timed apart. Seconds of the round are on the wall; what a person and the coordinator need
 is CPU time of the thread that works, which other work on the machine changes little.
 """
@@ -126,7 +126,7 @@ def figures(wire: Wire, stopwatch: Stopwatch, seconds: float, size: int) -> Iter
     which any upload takes, are left out of it.
     """
     uploads = wire.replies["mask"]
-    phases = {phase: 1000 * spent / wire.replies[phase] for phase, spent in wire.seconds.items()}
+    phases = {phase: 1000 * spent / wire.replies[phase] for phase, spent in wire.seconds.items() if wire.replies[phase]}
     phases["mask"] -= 1000 * (stopwatch.seconds["fit"] + stopwatch.seconds["noise"]) / uploads
     sent, received = sum(wire.sent.values()), sum(wire.received.values())
     unmasking = stopwatch.seconds["unmask"] - wire.seconds["unmask"]

@@ -62,6 +62,10 @@ class LedgerConfig:
         epsilon_limit: Most that a participant may spend in all runs, > 0: with pure mechanisms so much epsilon; with
             Gaussian ones the rho that is worth it at `privacy.delta`, and with either the one or the other. The genesis
             keeps both, for life; unset = what the first run promises, and no limit where that is `plain` or `device`.
+        registrars: Verifier key of each registrar beside the founder, from `liberate keys new --kind registrar`; empty
+            in a simulation, whose registrars' keys follow from the seed.
+        registrar_threshold: How many registrars, the founder among them, must sign for an enrolment or a recovery,
+            1 <= registrar_threshold <= 1 + number of registrars (in a simulation, any number); unset = more than half.
         witnesses: Address and verifier key of each witness, `URL VKEY`; the genesis carries the keys.
         witness_threshold: How many of them must cosign a checkpoint, 0 <= witness_threshold <= number of witnesses;
             unset = more than half.
@@ -71,6 +75,8 @@ class LedgerConfig:
 
     origin: str = ""
     epsilon_limit: Annotated[float, Gt(0)] | None = None
+    registrars: tuple[str, ...] = ()
+    registrar_threshold: Annotated[int, Ge(1)] | None = None
     witnesses: tuple[str, ...] = ()
     witness_threshold: Annotated[int, Ge(0)] | None = None
     keep_uploads: bool = False

@@ -62,6 +62,8 @@ def vanishing(absent: dict[str, set[int]], phases: Sequence[str]) -> Wrap:
     """Let some participants reply no more from a phase on."""
 
     def still_here(requests: list[Request]) -> list[Request]:
+        if requests[0].phase not in phases:
+            return requests
         gone: set[int] = set()
         if requests[0].phase not in phases:
             return requests

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from liberate.crypto.signing import SigningKey, load_key
+from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry, RolledBack
 from liberate.federation.keys import KeyChange, recover_key, revoke_key, rotate_key
 from liberate.federation.session import FederationSession
@@ -66,8 +66,8 @@ def revoke(federation: FederationSession, folder: Path) -> KeyChange:
 
 
 def recover(federation: FederationSession, folder: Path, seed: bytes = SEED) -> KeyChange:
-    founder = load_key(folder / "keys" / "founder.key")
-    return recover_key(federation.ledger, federation.devices, device_of(federation), "person", seed, founder)
+    registrar = federation.access.registrar(federation.ledger)
+    return recover_key(registrar, federation.devices, device_of(federation), "person", seed)
 
 
 def trained(folder: Path, world: World = WORLD, rounds: int = 1) -> bytes:
@@ -388,3 +388,38 @@ def test_rolled_back_ledger_is_refused_before_a_key_is_changed(folder: Path) -> 
 
     with pytest.raises(RolledBack), standing(folder):
         pass
+
+
+# --- the device's key ------------------------------------------------------------------------------------------------
+
+
+def test_a_device_key_rotated_alone_trains_on(folder: Path) -> None:
+    with standing(folder) as federation:
+        device, before = device_of(federation), principal_of(federation).key
+        rotate_key(federation.ledger, federation.devices, device, "device", SEED)
+
+        held = federation.devices.signing_key(device.slot, "device").public
+        assert principal_of(federation).device_key == held == SigningKey.from_seed(SEED).public
+        assert principal_of(federation).key == before == held_key(federation).public
+    assert device.number in goes_on(folder)
+
+
+def test_a_person_whose_device_is_revoked_is_asked_no_more_and_replaces_it(folder: Path) -> None:
+    with standing(folder) as federation:
+        device = device_of(federation)
+        revoke_key(federation.ledger, federation.devices, device, "device")
+        assert device_of(federation).is_revoked
+    assert device.number not in goes_on(folder)
+    with standing(folder) as federation:
+        rotate_key(federation.ledger, federation.devices, device_of(federation), "device", SEED)
+        assert not device_of(federation).is_revoked
+        assert principal_of(federation).can_answer
+
+
+def test_a_recovered_person_does_not_bring_a_revoked_device_back(folder: Path) -> None:
+    with standing(folder) as federation:
+        revoke_key(federation.ledger, federation.devices, device_of(federation), "device")
+        recover(federation, folder)
+
+        assert device_of(federation).is_revoked
+        assert not principal_of(federation).can_answer

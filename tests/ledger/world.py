@@ -22,6 +22,7 @@ from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.parts import EnrollableRole, EnrolmentPolicy, KeyName, MechanismSpec, Terms, Witnesses
 from liberate.ledger.format.records import (
+    ZERO,
     Aborted,
     Block,
     DatasetRecord,
@@ -31,7 +32,8 @@ from liberate.ledger.format.records import (
     ModelRecord,
     Record,
     Round,
-    Survivors,
+    RoundSet,
+    SetPhase,
     TermsRecord,
     Update,
 )
@@ -265,7 +267,7 @@ class World:
             base_version=state.model.version if state.model else 0,
             base_digest=state.model.digest if state.model else digest("initial model"),
             terms=state.terms_hash,
-            cohort=(),
+            cohort=to_ranges(PARTICIPANTS) if masked else (),
             statistic="gradient",
             shape=(7, 3, 1),
             mechanism=hidden if masked else plain,
@@ -386,18 +388,32 @@ class World:
             participants=to_ranges(PARTICIPANTS) if author == HOST else (),
         )
 
-    def survivors(self, *participants: int, part: int = 1, parts: int = 1, seq: int | None = None) -> Survivors:
+    def round_set(
+        self, phase: SetPhase, *participants: int, part: int = 1, parts: int = 1, seq: int | None = None
+    ) -> RoundSet:
+        """A set of a masked round, or a part of one."""
         current = self.open_round
-        return Survivors(
+        return RoundSet(
             origin=ORIGIN,
             author=COORDINATOR,
             seq=seq or self.seq(COORDINATOR),
             round=current.record.number,
             round_hash=current.hash,
+            phase=phase,
             part=part,
             parts=parts,
             participants=to_ranges(participants),
+            root=digest((phase, current.hash)) if phase in ("advertised", "graph") else ZERO,
         )
+
+    def survivors(self, *participants: int, part: int = 1, parts: int = 1, seq: int | None = None) -> RoundSet:
+        return self.round_set("survivors", *participants, part=part, parts=parts, seq=seq)
+
+    def exchange_keys(self, *participants: int) -> None:
+        """Record who exchanges keys in a masked round, by default everybody."""
+        phases: tuple[SetPhase, ...] = ("advertised", "graph", "shared")
+        for phase in phases:
+            self.add(self.round_set(phase, *(participants or PARTICIPANTS)))
 
     def model(self, *, unused: tuple[int, ...] = ()) -> ModelRecord:
         current = self.open_round
@@ -465,10 +481,12 @@ def write_masked_rounds(ledger: Ledger) -> None:
     """Add two masked rounds: one whose survivor set spans two records and leaves an answer out, and a host's."""
     world = World(ledger)
     world.add(world.round(run=3, masked=True, spend=1, account="epsilon"))
+    world.exchange_keys()
     positions = world.add(*(world.update(number) for number in PARTICIPANTS))
     world.add(world.survivors(3, parts=2), world.survivors(5, part=2, parts=2, seq=world.seq(COORDINATOR) + 1))
     world.add(world.model(unused=(positions[1],)))
     world.add(world.round(masked=True, spend=1, account="epsilon"))
+    world.exchange_keys()
     world.add(world.update(HOST))
     world.add(world.survivors(*PARTICIPANTS))
     world.add(world.model())

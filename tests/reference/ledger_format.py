@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LARGEST = 2**53 - 1
+PHASES = ["advertised", "graph", "shared", "survivors"]
 ROLES = ["registrar", "log", "participant", "host", "coordinator", "witness", "auditor"]
 ADMITTED = {"participant", "host", "coordinator", "witness", "auditor"}
 
@@ -237,12 +238,14 @@ KINDS = {
         "participants": participants,
     },
     "pool": {"round": positive, "round_hash": hash_, "participants": participants},
-    "survivors": {
+    "round_set": {
         "round": positive,
         "round_hash": hash_,
+        "phase": one_of(*PHASES),
         "part": positive,
         "parts": positive,
         "participants": participants,
+        "root": hash_,
     },
     "model": {
         "round": positive,
@@ -277,7 +280,7 @@ SIGNERS = {
     "round": {"coordinator"},
     "update": {"participant", "host"},
     "pool": {"coordinator"},
-    "survivors": {"coordinator"},
+    "round_set": {"coordinator"},
     "model": {"coordinator"},
     "aborted": {"coordinator"},
     "erasure": {"participant", "coordinator"},
@@ -427,14 +430,23 @@ class Open:
     updates: list[tuple[int, bytes, list[int]]] = field(default_factory=list)
     answered: set[int] = field(default_factory=set)
     pool: set[int] = field(default_factory=set)
-    survivors: list[int] = field(default_factory=list)
-    named: tuple[int, int] | None = None
+    late: int = 0
+    sets: dict[str, list[int]] = field(default_factory=dict)
+    named: tuple[int, int] = (0, 0)
+    root: bytes = bytes(32)
 
     def is_masked(self) -> bool:
         return bool(self.record["mechanism"]["parameters"].get("masked") == 1)
 
-    def is_whole(self) -> bool:
-        return self.named is not None and self.named[0] == self.named[1]
+    def is_partial(self) -> bool:
+        return self.named[0] < self.named[1]
+
+    def is_whole(self, phase: str) -> bool:
+        return phase in self.sets and not (self.is_partial() and phase == list(self.sets)[-1])
+
+    def least(self) -> int:
+        advertised = len(self.sets["advertised"]) if self.is_whole("advertised") else 0
+        return max(int(self.record["minimum"]), advertised - self.late)
 
 
 @dataclass
@@ -741,7 +753,10 @@ class Ledger:
         cohort = self.participants(record["cohort"], "wrong_cohort")
         check(all(map(self.is_participant, cohort)), "wrong_cohort")
         check(not any(self.principals[number].withdrawn for number in cohort), "withdrawn")
-        self.open = Open(record, hash, len(self.principals), set(cohort))
+        masked = record["mechanism"]["parameters"].get("masked") == 1
+        check(not masked or cohort != [], "wrong_cohort")
+        late = self.terms["max_late_dropouts_permille"] * len(cohort) // 1000
+        self.open = Open(record, hash, len(self.principals), set(cohort), late=late)
         self.run, self.round, self.model = (run, rounds, opened + 1), record["number"], (record["base_version"], base)
         return []
 
@@ -752,7 +767,7 @@ class Ledger:
         assert current
         terms = current.record
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
-        check(current.named is None, "survivors_named")
+        check("survivors" not in current.sets, "survivors_named")
         check(self.height < terms["deadline"], "too_late")
         check((record["account"], record["spend_nano"]) == (terms["account"], terms["spend_nano"]), "wrong_spend")
         limits = [self.genesis["epsilon_nano_limit"], self.genesis["rho_nano_limit"]]
@@ -764,6 +779,9 @@ class Ledger:
         persons = self.participants(record["participants"], "wrong_participants") or [record["author"]]
         check(all(map(self.is_participant, persons)), "not_in_cohort")
         check(not any(self.principals[person].withdrawn for person in persons), "withdrawn")
+        if current.is_masked():
+            check(current.is_whole("shared"), "not_shared")
+            check(set(persons) <= set(current.sets["shared"]), "not_in_set")
         for person in persons:
             check(person in current.cohort if current.cohort else person < current.enrolled, "not_in_cohort")
             check(person not in current.answered, "second_update")
@@ -808,24 +826,32 @@ class Ledger:
         current.pool |= set(participants)
         return participants
 
-    def take_survivors(self, record: dict[str, Any], _: bytes) -> list[int]:
+    def take_round_set(self, record: dict[str, Any], _: bytes) -> list[int]:
         current = self.closable(record)
         check(raw(record["round_hash"]) == current.hash, "wrong_round")
         check(current.is_masked(), "not_masked")
-        check(not current.is_whole(), "second_survivors")
-        before, parts = current.named or (0, record["parts"])
-        check(record["part"] == before + 1 and record["parts"] == parts and before < parts, "wrong_part")
+        phase, parts = record["phase"], record["parts"]
+        check(not current.is_whole(phase), "second_set")
+        begun = [name for name in PHASES if current.is_whole(name)]
+        check(phase == PHASES[len(begun)], "wrong_phase")
+        before = current.named[0] if current.is_partial() else 0
+        check(record["part"] == before + 1 and before < parts, "wrong_part")
+        check(before == 0 or parts == current.named[1], "wrong_part")
+        root = raw(record["root"])
+        check((root != bytes(32)) == (phase in ("advertised", "graph")), "wrong_root")
+        check(before == 0 or root == current.root, "wrong_root")
         participants = self.participants(record["participants"], "wrong_participants")
-        check(
-            participants != [] and all(participants[0] > number for number in current.survivors), "wrong_participants"
-        )
-        check(set(participants) <= current.answered, "no_answer")
-        survivors = [*current.survivors, *participants]
+        earlier = current.sets.get(phase, [])
+        check(participants != [] and all(participants[0] > number for number in earlier), "wrong_participants")
+        check(set(participants) <= (set(current.sets[begun[-1]]) if begun else current.cohort), "not_in_set")
+        members = [*earlier, *participants]
         if record["part"] == parts:
-            check(len(survivors) >= current.record["minimum"], "too_few_updates")
-            for *_ignored, persons in current.updates:
-                check(set(persons) <= set(survivors) or not set(persons) & set(survivors), "wrong_updates")
-        current.survivors, current.named = survivors, (record["part"], parts)
+            check(len(members) >= current.least(), "too_few_participants")
+        if phase == "survivors":
+            check(set(participants) <= current.answered, "no_answer")
+            for *_ignored, persons in current.updates if record["part"] == parts else []:
+                check(set(persons) <= set(members) or not set(persons) & set(members), "wrong_updates")
+        current.sets[phase], current.named, current.root = members, (record["part"], parts), root
         return []
 
     def take_model(self, record: dict[str, Any], _: bytes) -> list[int]:
@@ -836,10 +862,9 @@ class Ledger:
         check(all(a < b for a, b in pairwise(unused)), "wrong_updates")
         check(set(unused) <= {position for position, _, _ in current.updates}, "wrong_updates")
         if current.is_masked():
-            check(current.is_whole(), "no_survivors")
-            left_out = {
-                position for position, _, persons in current.updates if not set(persons) & set(current.survivors)
-            }
+            check(current.is_whole("survivors"), "no_survivors")
+            survivors = set(current.sets["survivors"])
+            left_out = {position for position, _, persons in current.updates if not set(persons) & survivors}
             check(set(unused) == left_out, "wrong_updates")
         used = [(hash, persons) for position, hash, persons in current.updates if position not in unused]
         counted = sum(len(persons) for _, persons in used)

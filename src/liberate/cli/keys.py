@@ -37,6 +37,7 @@ class Kind(StrEnum):
 
     WITNESS = "witness"
     LOG = "log"
+    REGISTRAR = "registrar"
 
 
 @app.command()
@@ -44,8 +45,13 @@ def new(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Where to write the key; an existing file is never overwritten.")
     ],
-    name: Annotated[str, typer.Option(help="Who signs with it: a witness's name, or a log's origin.")],
-    kind: Annotated[Kind, typer.Option(help="What it signs: a witness cosigns, a log signs checkpoints and blocks.")],
+    name: Annotated[str, typer.Option(help="Who signs with it: a witness's or registrar's name, or a log's origin.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="What it signs: a witness cosigns, a log signs checkpoints and blocks, a registrar approves who joins."
+        ),
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Create an Ed25519 key from the system's randomness, and print the verifier key that others need."""
@@ -106,6 +112,33 @@ def recover(
     Spent privacy budget stays spent: it belongs to the participant number, not to the key.
     """
     _change(folder, participant, "recovery", which, as_json=as_json)
+
+
+@app.command("approve")
+def approve_pending(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What is to be approved, as `train` or `recover` wrote it.")
+    ],
+    key: Annotated[Path, typer.Option(help="The registrar's key, as `liberate keys new --kind registrar` writes it.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Approve enrolments and recoveries as one of several registrars: add signatures to a file.
+
+    Everything that the file lists is printed, and approved.
+    """
+    from liberate.crypto.signing import load_key
+    from liberate.federation.registrars import approve_file
+    from liberate.runs.keys import approvals_of
+
+    number, approved = approve_file(file, load_key(key))
+    found = approvals_of(number, approved)
+    if as_json:
+        print_json(found)
+        return
+    print_pairs({"origin": found.origin, "registrar": found.registrar, "approved": len(found.records)})
+    print()
+    columns = ("kind", "number", "role", "custody", "key_id", "device_key_id", "registrars")
+    print_table(columns, [[getattr(record, column) for column in columns] for record in found.records])
 
 
 def _change(folder: Path, participant: str, act: KeyChangeKind, which: Which, *, as_json: bool) -> None:

@@ -45,6 +45,11 @@ def _print_participant(answer: ParticipantAnswer) -> None:
     n_entries = count(len(answer.entries), "entry", "entries")
     print(f"complete: the log proves that no entries about you are missing ({n_entries})")
 
+    registrars = ("registrar " if len(answer.enrolled_by) == 1 else "registrars ") + ", ".join(
+        map(str, answer.enrolled_by)
+    )
+    held = "a host holds your keys" if answer.custody == "host" else "you hold your keys"
+    print(f"enrolled by {registrars}; {held}")
     print(f"spent: epsilon {show(answer.epsilon)}, rho {show(answer.rho)}")
     if len(answer.spent) > 1:
         for run in answer.spent:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
-from liberate.federation.enrolment import Candidate, Registrar, enrol
+from liberate.federation.enrolment import Candidate, enrol
 from liberate.federation.entry_writer import EntryWriter
+from liberate.federation.registrars import Registrar
 from liberate.ledger.format.number_sets import to_ranges
 from liberate.ledger.format.sharing_records import Disclosure
 
@@ -37,7 +38,7 @@ def record_disclosure(
             "the genesis of this ledger admits no auditor, and nothing is opened without one",
             hint="it cannot be changed; a federation that is founded now admits them",
         )
-    (number,) = enrol(registrar, [Candidate(key=auditor.public, role="auditor")])
+    (number,) = enrol(registrar, [Candidate(key=auditor.public, role="auditor")], "auditor")
     writer = EntryWriter(ledger, auditor, number)
     return writer.append(
         Disclosure(**writer.header(), participants=to_ranges(participants), reason=salted_commitment(salt, reason))

@@ -18,18 +18,19 @@ import msgspec
 from liberate.crypto.commitments import salted_commitment
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.federation.entry_writer import accepted_position
-from liberate.federation.keys import FOUNDER
+from liberate.federation.registrars import FOUNDER, Registrar
 from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, DeviceData
 from liberate.federation.store.devices import DeviceStore
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.parts import Custody
 from liberate.ledger.format.records import DatasetRecord, Enrol
-from liberate.ledger.interface import Ledger
 from liberate.ledger.lookup import entries
 from liberate.randomness import Randomness
 from liberate.timing import measure
+
+ENROLMENTS = "enrolments"
+"""Names the file in which approvals of enrolments are asked for."""
 
 EnrolledRole = Literal["participant", "coordinator", "auditor"]
 
@@ -63,31 +64,6 @@ class Candidate:
             role=self.role,
             approvals=(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Registrar:
-    """Who writes entries of the set-up, and how.
-
-    Attributes:
-        ledger: The ledger, owned by this process.
-        founder: Key of the registrar.
-        batch_size: Entries per block.
-    """
-
-    ledger: Ledger
-    founder: SigningKey
-    batch_size: int
-
-    def append(self, entries: Sequence[bytes]) -> None:
-        """Append entries in blocks.
-
-        Raises:
-            FederationError: The ledger refuses one.
-        """
-        for begin in range(0, len(entries), self.batch_size):
-            for outcome in self.ledger.append(entries[begin : begin + self.batch_size]):
-                accepted_position(outcome, "an entry of the set-up")
 
 
 def open_or_create_device_store(
@@ -170,35 +146,59 @@ def _changed(
     return msgspec.structs.replace(data, ratings=ratings, dataset_salt=salt, dataset_seq=device.last_seq + 1)
 
 
+def ask_approvals(registrar: Registrar, coordinator: Candidate, devices: DeviceStore) -> None:
+    """Ask other registrars for their approvals of the coordinator and of every device without a number, all at once.
+
+    Raises:
+        ApprovalsMissing: They must approve first.
+    """
+    records = _records(registrar, [coordinator, *_waiting(devices).values()])
+    registrar.approved(records, ENROLMENTS)
+
+
 def enrol_participants(registrar: Registrar, devices: DeviceStore) -> None:
-    """Assign a number on the ledger to every device that has none."""
+    """Assign a number on the ledger to every device that has none.
+
+    Raises:
+        ApprovalsMissing: Other registrars must approve first.
+    """
+    waiting = _waiting(devices)
+    numbers = enrol(registrar, list(waiting.values()))
+    devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
+    registrar.forget(ENROLMENTS)
+
+
+def _waiting(devices: DeviceStore) -> dict[int, Candidate]:
+    """Return the participants without a number, by the slots of their devices."""
     waiting = [device.slot for device in devices.devices() if device.number is None]
-    candidates = [
-        Candidate(
+    return {
+        slot: Candidate(
             key=devices.signing_key(slot, "person").public,
             device_key=devices.signing_key(slot, "device").public,
             role="participant",
             custody="host",
         )
         for slot in waiting
-    ]
-    numbers = enrol(registrar, candidates)
-    devices.record_numbers(list(zip(waiting, numbers, strict=True)), seq=1)
+    }
 
 
-def enrol(registrar: Registrar, candidates: Sequence[Candidate]) -> list[int]:
-    """Enrol those whose keys are not yet on the ledger, and return everybody's number."""
+def enrol(registrar: Registrar, candidates: Sequence[Candidate], purpose: str = ENROLMENTS) -> list[int]:
+    """Enrol those whose keys are not yet on the ledger, and return everybody's number.
+
+    Raises:
+        ApprovalsMissing: Other registrars must approve first.
+    """
+    registrar.append(registrar.sign(_records(registrar, candidates), purpose))
+    numbers = [registrar.ledger.state.number_of(candidate.key) for candidate in candidates]
+    return [n for n in numbers if n is not None]
+
+
+def _records(registrar: Registrar, candidates: Sequence[Candidate]) -> list[Enrol]:
+    """Return the founder's records of those who are not yet on the ledger."""
     ledger, state = registrar.ledger, registrar.ledger.state
     missing = [candidate for candidate in candidates if state.number_of(candidate.key) is None]
     number, seq = len(state.principals), state.principals[FOUNDER].sequence + 1
-    with measure("sign"):
-        entries = [
-            sign(candidate.record(ledger.origin, seq + i, number + i), registrar.founder)
-            for i, candidate in enumerate(missing)
-        ]
-    registrar.append(entries)
-    numbers = [ledger.state.number_of(candidate.key) for candidate in candidates]
-    return [n for n in numbers if n is not None]
+    return [candidate.record(ledger.origin, seq + i, number + i) for i, candidate in enumerate(missing)]
 
 
 def commit_ratings(registrar: Registrar, devices: DeviceStore) -> None:

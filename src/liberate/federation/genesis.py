@@ -9,8 +9,8 @@ from liberate.crypto.note import WitnessPolicy, verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError
 from liberate.federation.enrolment import EnrolledRole
-from liberate.federation.keys import FOUNDER
-from liberate.federation.terms import GenesisParameters
+from liberate.federation.registrars import FOUNDER
+from liberate.federation.terms import GenesisParameters, RegistrarPolicy
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import sign
 from liberate.ledger.format.parts import EnrolmentPolicy, Witnesses
@@ -20,19 +20,24 @@ from liberate.units import from_nano
 
 
 def genesis_entry(
-    parameters: GenesisParameters, source: RandomSource, founder: SigningKey, log_key: SigningKey
+    parameters: GenesisParameters,
+    registrars: RegistrarPolicy,
+    source: RandomSource,
+    founder: SigningKey,
+    log_key: SigningKey,
 ) -> bytes:
-    """Return the first entry of a new ledger, signed by the founder, who alone enrols others."""
+    """Return the first entry of a new ledger, signed by the founder, who enrols others with the other registrars."""
     tag = source.randomness().secret("origin").hex() if source.is_simulated else secrets.token_hex(32)
     origin = parameters.origin or f"liberate.invalid/{tag[:16]}"
-    only_founder = EnrolmentPolicy(registrars=(FOUNDER,), threshold=1)
+    keys = (founder.public, *registrars.others)
+    policy = EnrolmentPolicy(registrars=tuple(range(len(keys))), threshold=registrars.threshold)
 
     genesis = Genesis(
         origin=origin,
         author=FOUNDER,
         seq=1,
-        registrars=(Digest(founder.public),),
-        enrolment_policy=dict.fromkeys(get_args(EnrolledRole), only_founder),
+        registrars=tuple(map(Digest, keys)),
+        enrolment_policy=dict.fromkeys(get_args(EnrolledRole), policy),
         log_vkey=verifier_key(origin, log_key.public),
         simulated=source.is_simulated,
         unit="user",
@@ -75,6 +80,16 @@ def check_genesis(genesis: Genesis, parameters: GenesisParameters, source: Rando
                 f"the genesis has another {name}: {present}, not {given}",
                 hint="it cannot be changed: leave it out, or give it as at the start",
             )
+
+    given_policy = parameters.registrars
+    thresholds = {policy.threshold for policy in genesis.enrolment_policy.values()}
+    is_other = given_policy.others and given_policy.others != genesis.registrars[1:]
+    if is_other or (given_policy != RegistrarPolicy() and thresholds != {given_policy.threshold}):
+        raise FederationError(
+            f"the genesis names {len(genesis.registrars)} registrars, of whom {max(thresholds, default=0)} must sign;"
+            " others were given",
+            hint="leave ledger.registrars and ledger.registrar_threshold out, or give them as at the start",
+        )
 
     if WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold) != parameters.witnesses:
         raise FederationError(

@@ -16,6 +16,7 @@ from typing import Literal
 from liberate.crypto.signing import SigningKey
 from liberate.errors import FederationError, RefusedEntry
 from liberate.federation.acts import ActProver
+from liberate.federation.registrars import FOUNDER, ApprovalsMissing, Registrar
 from liberate.federation.store.device_rows import Device, PendingKeyChange
 from liberate.federation.store.devices import DeviceStore
 from liberate.ledger.format.entries import decode_record, new_key, sign
@@ -24,9 +25,6 @@ from liberate.ledger.format.records import KeyRecord
 from liberate.ledger.interface import Ledger
 
 _logger = logging.getLogger(__name__)
-
-FOUNDER = 0
-"""Number of the registrar who recovers."""
 
 KeyChangeKind = Literal["rotation", "revocation", "recovery"]
 
@@ -87,17 +85,32 @@ def revoke_key(ledger: Ledger, devices: DeviceStore, device: Device, which: KeyN
     return _change(ledger, devices, device, which, _own_key(devices, device), author=author, seed=None)
 
 
-def recover_key(
-    ledger: Ledger, devices: DeviceStore, device: Device, which: KeyName, seed: bytes, founder: SigningKey
-) -> KeyChange:
-    """Replace a participant's lost or revoked key with another one, signed by the founder.
+def recover_key(registrar: Registrar, devices: DeviceStore, device: Device, which: KeyName, seed: bytes) -> KeyChange:
+    """Replace a participant's lost or revoked key with another one, signed by registrars.
 
     Number, accounts and history stay; an answer not yet recorded is lost.
 
+    The seed is kept on the device while other registrars are asked to approve; the one that is kept is used first.
+
     Raises:
+        ApprovalsMissing: Other registrars must approve first.
         FederationError: The ledger refuses.
     """
-    return _change(ledger, devices, device, which, founder, author=FOUNDER, seed=seed)
+    seed = devices.awaited_seed(device.slot, which) or seed
+    state, number = registrar.ledger.state, device.enrolled_number
+    key = new_key(SigningKey.from_seed(seed), state.origin, number, which)
+    seq = 1 + state.principals[FOUNDER].sequence
+    record = KeyRecord(origin=state.origin, author=FOUNDER, seq=seq, number=number, which=which, key=key, approvals=())
+
+    purpose = f"recovery-{number}-{which}"
+    try:
+        (entry,) = registrar.sign([record], purpose)
+    except ApprovalsMissing:
+        devices.put_awaited_seed(device.slot, which, seed)
+        raise
+    change = _carry_out(registrar.ledger, devices, device, record, entry, seed)
+    registrar.forget(purpose)
+    return change
 
 
 def resume_key_changes(ledger: Ledger, devices: DeviceStore) -> list[KeyChange]:
@@ -132,8 +145,15 @@ def _change(
     key = None if seed is None else new_key(SigningKey.from_seed(seed), origin, number, which)
     record = KeyRecord(origin=origin, author=author, seq=seq, number=number, which=which, key=key, approvals=())
 
-    pending = PendingKeyChange(entry=sign(record, signer), which=which, seed=seed)
-    devices.put_key_change(device.slot, pending, seq=seq if author == number else device.last_seq)
+    return _carry_out(ledger, devices, device, record, sign(record, signer), seed)
+
+
+def _carry_out(
+    ledger: Ledger, devices: DeviceStore, device: Device, record: KeyRecord, entry: bytes, seed: bytes | None
+) -> KeyChange:
+    pending = PendingKeyChange(entry=entry, which=record.which, seed=seed)
+    is_own = record.author == record.number
+    devices.put_key_change(device.slot, pending, seq=record.seq if is_own else device.last_seq)
     outcome = _finish(ledger, devices, device.slot, pending)
     if isinstance(outcome, RefusedEntry):
         raise FederationError(

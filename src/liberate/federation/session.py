@@ -16,6 +16,7 @@ from liberate.crypto.signing import SigningKey, load_key, save_key
 from liberate.errors import FederationError, LedgerError, LiberateError, NoQuorum, RejectedCheckpoint
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.keys import KeyChange
+from liberate.federation.registrars import Registrar
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.files import write_atomic
@@ -104,6 +105,23 @@ class FederationAccess:
         if not path.exists():
             save_key(path, SigningKey.from_seed(self.source.randomness().secret(f"{name} key")))
         return load_key(path)
+
+    def simulated_registrars(self, count: int) -> tuple[SigningKey, ...]:
+        """Return the keys of other registrars than the founder, which a simulation has here; none in earnest."""
+        if not self.source.is_simulated:
+            return ()
+        return tuple(self.load_or_create_key(f"registrar-{number}") for number in range(1, count + 1))
+
+    def registrar(self, ledger: Ledger, batch_size: int = 1) -> Registrar:
+        """Return the founder as a registrar of a ledger, beside whom others approve.
+
+        Raises:
+            LiberateError: The founder's key is not here.
+        """
+        count = len(ledger.state.founding.registrars) - 1
+        return Registrar(
+            ledger, self.load_key("founder"), batch_size, self.folder / "approvals", self.simulated_registrars(count)
+        )
 
     def publisher(self, ledger: Ledger) -> Publisher:
         """Return what publishes checkpoints of the federation's ledger."""

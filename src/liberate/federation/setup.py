@@ -14,7 +14,7 @@ from liberate.errors import LedgerError
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
     Candidate,
-    Registrar,
+    ask_approvals,
     commit_ratings,
     enrol,
     enrol_participants,
@@ -23,6 +23,7 @@ from liberate.federation.enrolment import (
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.genesis import check_genesis, genesis_entry
 from liberate.federation.keys import KeyChange, resume_key_changes
+from liberate.federation.registrars import Registrar
 from liberate.federation.session import FederationAccess, FederationSession, RunSession
 from liberate.federation.sharing.outbox import resume_pending_entries
 from liberate.federation.store.device_rows import Device
@@ -110,7 +111,9 @@ def open_for_run(
     access.check_witness_keys(parameters.witnesses.keys)
     access.prepare_publication()
     founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
-    genesis = partial(genesis_entry, parameters, access.source, founder, log_key)
+    others = access.simulated_registrars(parameters.registrars.threshold - 1)
+    registrars = parameters.registrars.with_keys([key.public for key in others])
+    genesis = partial(genesis_entry, parameters, registrars, access.source, founder, log_key)
 
     with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
         with _existing_devices(access) as existing:
@@ -123,7 +126,7 @@ def open_for_run(
 
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            registrar = Registrar(ledger, founder, batch_size)
+            registrar = access.registrar(ledger, batch_size)
             coordinator = _enrol(registrar, devices, coordinator_key, parameters.terms)
             policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
             yield _session(access, devices, coordinator, policy, participation, finished)
@@ -176,7 +179,9 @@ def _enrol(registrar: Registrar, devices: DeviceStore, coordinator_key: SigningK
 
     The terms are changed in between, which those who are new join under.
     """
-    (number,) = enrol(registrar, [Candidate(key=coordinator_key.public, role="coordinator")])
+    coordinator = Candidate(key=coordinator_key.public, role="coordinator")
+    ask_approvals(registrar, coordinator, devices)
+    (number,) = enrol(registrar, [coordinator])
     if registrar.ledger.state.open_round is None:
         change_terms(EntryWriter(registrar.ledger, coordinator_key, number), terms)
     enrol_participants(registrar, devices)

@@ -6,6 +6,7 @@ and its accomplices follows from these and from the terms alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from liberate.crypto.note import WitnessPolicy
@@ -71,6 +72,23 @@ def is_no_weaker(new: Terms, accepted: Terms) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrarPolicy:
+    """Which registrars there are beside the founder, and how many of all must sign.
+
+    Attributes:
+        others: Their public keys; in a simulation they follow from the seed.
+        threshold: 1 <= threshold <= 1 + number of others.
+    """
+
+    others: tuple[bytes, ...] = ()
+    threshold: int = 1
+
+    def with_keys(self, simulated: Sequence[bytes]) -> RegistrarPolicy:
+        """Return the same with the keys of a simulation, where no others are named."""
+        return RegistrarPolicy(self.others or tuple(simulated), self.threshold)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenesisParameters:
     """What the founder writes into the genesis of a new ledger; nobody can change it later, but for the terms.
@@ -81,6 +99,7 @@ class GenesisParameters:
         rho_nano_limit: Most that a participant may spend with Gaussian mechanisms, likewise.
         are_limits_given: Whether these limits were asked for, and did not follow from the first run.
         terms: What promises rest on. On a ledger where others are in force the coordinator puts these in their place.
+        registrars: Who must sign for an enrolment.
         witnesses: Whose cosignatures a checkpoint must have.
     """
 
@@ -89,6 +108,7 @@ class GenesisParameters:
     rho_nano_limit: int | None = None
     are_limits_given: bool = True
     terms: Terms
+    registrars: RegistrarPolicy = field(default_factory=lambda: RegistrarPolicy())
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)
 
 

@@ -21,6 +21,7 @@ from liberate.privacy.events import (
 )
 from liberate.privacy.grid import check_clip, check_trimmed, trimmed_parameters
 from liberate.privacy.integers import four_squares, root_above
+from liberate.privacy.mask_parameters import MaskParameters
 from liberate.privacy.upload_bounds import NoiseBound, clipped_ceiling, gaussian_ceiling
 from liberate.units import NANO
 
@@ -103,6 +104,8 @@ class DistributedGaussian:
         share_units: Deviation of one participant's noise in units, 3 <= share_units <= 2**24.
         honest: Participants whose noise is counted, 0 < honest <= 2**24; a sum of fewer uploads is not to be read.
         masked: 1 where masks hide the uploads, 0 in simulations that leave out masks that would cancel.
+        degree: Neighbours that each participant chooses to mask with; 0 before it is known who takes part.
+        threshold: How many of them together undo its masks, 0 <= threshold <= degree.
     """
 
     fraction_bits: int
@@ -110,6 +113,8 @@ class DistributedGaussian:
     share_units: int
     honest: int
     masked: int
+    degree: int = 0
+    threshold: int = 0
 
     name: ClassVar[str] = "distributed_gaussian"
     account: ClassVar[Account] = "rho"
@@ -122,6 +127,8 @@ class DistributedGaussian:
             raise ValueError(f"honest is {self.honest}, wanted 0 < honest <= 2**24")
         if self.masked not in (0, 1):
             raise ValueError(f"masked is {self.masked}, wanted 0 or 1")
+        if not 0 <= self.threshold <= self.degree * self.masked <= LARGEST_COHORT:
+            raise ValueError(f"degree is {self.degree} and threshold {self.threshold}, wanted threshold <= degree")
 
     @property
     def spend_nano(self) -> int:
@@ -134,11 +141,17 @@ class DistributedGaussian:
             "share_units": self.share_units,
             "honest": self.honest,
             "masked": int(self.masked),
+            "degree": self.degree,
+            "threshold": self.threshold,
         }
 
     @property
     def client_noise(self) -> float:
         return math.ldexp(self.share_units, -self.fraction_bits)
+
+    def masked_with(self, masks: MaskParameters) -> DistributedGaussian:
+        """Return the mechanism of a round whose masks have a degree and a threshold."""
+        return replace(self, degree=masks.degree, threshold=masks.threshold)
 
     def held_by(self, honest: int, n_participants: int, n_coordinates: int) -> DistributedGaussian:
         """Return the mechanism for fewer participants whose noise is counted: each adds more, so no answer costs more.

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from liberate.crypto.note import WitnessPolicy
+from liberate.crypto.note import WitnessPolicy, parse_verifier_key
 from liberate.crypto.signing import SigningKey
 from liberate.errors import InvalidRecord, SettingsError
 from liberate.federation.session import FederationAccess, FederationSession
 from liberate.federation.setup import open_federation
-from liberate.federation.terms import GenesisParameters, ParticipationTerms
+from liberate.federation.terms import GenesisParameters, ParticipationTerms, RegistrarPolicy
 from liberate.ledger.format.parts import Terms
 from liberate.ledger.interface import Ledger
 from liberate.ledger.log import tables
@@ -65,7 +65,7 @@ def genesis_parameters(settings: Settings, terms: Terms) -> GenesisParameters:
         terms: What promises rest on where the run founds its ledger.
 
     Raises:
-        SettingsError: A witness is not an address and a key, or more are to cosign than there are.
+        SettingsError: A witness is not an address and a key, a registrar is no key, or more are to sign than there are.
     """
     most = limits(settings)
     return GenesisParameters(
@@ -74,6 +74,7 @@ def genesis_parameters(settings: Settings, terms: Terms) -> GenesisParameters:
         rho_nano_limit=most["rho"],
         are_limits_given=settings.ledger.epsilon_limit is not None,
         terms=terms,
+        registrars=_registrar_policy(settings),
         witnesses=_witness_policy(settings.ledger),
     )
 
@@ -126,6 +127,26 @@ def _is_begun(folder: Path) -> bool:
         return False
     with closing(tables.connect(folder, mode="rw")) as connection:
         return not tables.is_empty(connection)
+
+
+def _registrar_policy(settings: Settings) -> RegistrarPolicy:
+    """Return who must sign for an enrolment: more than half of all registrars if not said."""
+    config, is_simulated = settings.ledger, settings.run.simulated
+    try:
+        others = tuple(parse_verifier_key(text).public for text in config.registrars)
+    except InvalidRecord as error:
+        raise SettingsError(f"ledger.registrars: {error.message}") from error
+    if others and is_simulated:
+        raise SettingsError(
+            "ledger.registrars names keys, but in a simulation those of all registrars follow from the seed",
+            hint="set ledger.registrar_threshold alone: there are as many registrars",
+        )
+
+    count = 1 + len(others)
+    threshold = count // 2 + 1 if config.registrar_threshold is None else config.registrar_threshold
+    if threshold > count and not is_simulated:
+        raise SettingsError(f"ledger.registrar_threshold is {threshold}, but there are {count} registrars")
+    return RegistrarPolicy(others, threshold)
 
 
 def _addresses(config: LedgerConfig) -> tuple[WitnessAddress, ...]:

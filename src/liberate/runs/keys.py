@@ -10,6 +10,7 @@ from typing import Literal, assert_never
 
 from liberate.crypto.signing import key_id
 from liberate.federation.keys import KeyChange, KeyChangeKind, kind_of_key_change, recover_key, revoke_key, rotate_key
+from liberate.federation.registrars import ApprovalsFile, RegistrarRecord
 from liberate.federation.session import FederationSession
 from liberate.ledger.format.parts import Custody, KeyName
 from liberate.ledger.format.records import Enrol, KeyRecord
@@ -102,6 +103,69 @@ class ChangedKey(ParticipantKeys):
     published: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovedRecord:
+    """Something that registrars approve.
+
+    Attributes:
+        kind: `enrol` or `key`.
+        number: Whose number.
+        role: Of somebody who is enrolled; None in a change of key.
+        custody: Who holds the keys, likewise.
+        key_id: Of the new key of the person, or of another role; None if a key is revoked, or the device's is new.
+        device_key_id: Of the device's new key, if there is one.
+        registrars: Who has approved so far.
+    """
+
+    kind: str
+    number: int
+    role: str | None
+    custody: Custody | None
+    key_id: str | None
+    device_key_id: str | None
+    registrars: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenApprovals:
+    """What a registrar has approved; keys of the `--json` output of `liberate keys approve`.
+
+    Attributes:
+        origin: Of the ledger.
+        registrar: Number of the registrar.
+        records: What it is.
+    """
+
+    origin: str
+    registrar: int
+    records: tuple[ApprovedRecord, ...]
+
+
+def approvals_of(registrar: int, file: ApprovalsFile) -> GivenApprovals:
+    """Describe what a registrar has approved in a file."""
+    records = tuple(_approved_record(pending.record) for pending in file.records)
+    return GivenApprovals(origin=file.origin, registrar=registrar, records=records)
+
+
+def _approved_record(record: RegistrarRecord) -> ApprovedRecord:
+    keys: dict[KeyName, bytes | None] = {}
+    if isinstance(record, Enrol):
+        keys = {"person": record.key, "device": record.device_key}
+    elif record.key is not None:
+        keys = {record.which: record.key.public}
+    person, device = keys.get("person"), keys.get("device")
+
+    return ApprovedRecord(
+        kind=record.kind,
+        number=record.number,
+        role=record.role if isinstance(record, Enrol) else None,
+        custody=record.custody if isinstance(record, Enrol) else None,
+        key_id=None if person is None else key_id(person),
+        device_key_id=None if device is None else key_id(device),
+        registrars=tuple(approval.registrar for approval in record.approvals),
+    )
+
+
 def show_key(run: Run, participant: str) -> KeyHistory:
     """Return a participant's keys, and every one before them.
 
@@ -159,7 +223,7 @@ def _carry_out(session: FederationSession, number: int, act: KeyChangeKind, whic
             return revoke_key(ledger, devices, device, which)
         case "recovery":
             seed = session.randomness().secret(secret_name, number)
-            return recover_key(ledger, devices, device, which, seed, session.access.load_key("founder"))
+            return recover_key(session.access.registrar(ledger), devices, device, which, seed)
         case _:
             assert_never(act)
 

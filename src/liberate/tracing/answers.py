@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from liberate.identifiers import Digest, KeyId
+from liberate.ledger.format.parts import Custody
 from liberate.ledger.trace.completeness import Completeness
 from liberate.tracing.entry_answers import (
     ConsentAnswer,
@@ -67,6 +68,8 @@ class ParticipantAnswer:
 
     Attributes:
         number, key_id, user_id: All names of the participant.
+        enrolled_by: Numbers of the registrars who enrolled the participant, who recorded it first.
+        custody: Who holds the participant's keys: the participant (`own`), or a `host` in the participant's name.
         entries: All entries that name the participant, in ledger order.
         updates: The participant's updates.
         consents: The consents given.
@@ -92,6 +95,8 @@ class ParticipantAnswer:
     number: int
     key_id: KeyId
     user_id: str | None
+    enrolled_by: tuple[int, ...]
+    custody: Custody
     entries: tuple[EntryAnswer, ...]
     updates: tuple[ContributionAnswer, ...]
     consents: tuple[ConsentAnswer, ...]

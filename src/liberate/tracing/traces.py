@@ -71,6 +71,8 @@ def _participant_answer(
         number=person.number,
         key_id=KeyId(person.key_id),
         user_id=person.user_id,
+        enrolled_by=trace.enrolled_by,
+        custody=trace.principal.custody,
         entries=tuple(map(entry_answer, trace.history)),
         updates=tuple(map(contribution_answer, trace.contributions)),
         consents=tuple(map(consent_answer, trace.consents)),

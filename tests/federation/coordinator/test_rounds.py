@@ -179,7 +179,7 @@ def test_ledgers_of_two_worlds_differ_in_commitments_and_digests_alone(
         "dataset": {"commitment"},
         "round": {"base_digest"},
         "update": {"commitment", "profile", "round_hash"},
-        "survivors": {"round_hash"},
+        "round_set": {"round_hash", "root"},
         "model": {"parent", "digest", "updates_root", "sum_digest"},
         "block": {"parent", "state_root"},
     }

@@ -12,33 +12,49 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from liberate.crypto.note import verify_checkpoint
 from liberate.errors import FederationError, InsufficientCohort
-from liberate.federation.coordinator.survivors import survivor_parts
+from liberate.federation.coordinator.round_sets import set_parts
+from liberate.federation.coordinator.secure_aggregation import SecureAggregation
 from liberate.federation.keys import rotate_key
 from liberate.federation.participant.refusals import Refused
+from liberate.federation.store.devices import DeviceStore
+from liberate.federation.store.models import ModelStore
 from liberate.federation.wire.round_messages import RoundAnswer, RoundRefusal, decode_answer
-from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedShares
+from liberate.federation.wire.secagg_messages import AdvertisedKeys, EncryptedShares, RevealedSeed, RevealedShares
 from liberate.federation.wire.transport import Reply, Request
+from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in, to_ranges
-from liberate.ledger.format.records import Aborted, ModelRecord, Round, Survivors
+from liberate.ledger.format.records import Aborted, ModelRecord, Round, RoundSet, SetPhase
+from liberate.ledger.log.sqlite import SqliteLedger
+from liberate.ledger.lookup import entries
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.codec import encode_model
-from tests.federation.crashes import Crash
+from tests.federation.crashes import Crash, crash_at
 from tests.federation.hostile import dying, editing, lying, overhearing, silent, vanishing
+from tests.ledger.world import TERMS as LEDGER_TERMS
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
-MASKED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2)
+TERMS = msgspec.structs.replace(
+    LEDGER_TERMS, max_colluders=3, max_dropouts_permille=250, max_late_dropouts_permille=250, min_cohort=12
+)
+"""Of twelve participants three may collude and three vanish: of eleven neighbours four undo a mask."""
+
+MASKED = World(ratings=low_rank_ratings(), mode="distributed", rounds=2, terms=TERMS)
 PLAIN = replace(MASKED, masks=False)
-PHASES = ("advertise", "share", "mask", "unmask")
+PHASES = ("advertise", "choose", "share", "mask", "unmask")
 FIRST = 3
-"""Number of the first of twelve participants; of eleven neighbours eight are needed."""
+"""Number of the first of twelve participants."""
+
+
+def set_on(scene: Stage, phase: SetPhase) -> list[int]:
+    sets = [recorded.record for recorded in entries(scene.federation.ledger, RoundSet)]
+    return [number for record in sets if record.phase == phase for number in numbers_in(record.participants)]
 
 
 def survivors_on(scene: Stage) -> list[int]:
-    ledger = scene.federation.ledger
-    records = [decode_entry(ledger.entry(position)).record for position in ledger.positions(kind="survivors")]
-    return [number for record in records if isinstance(record, Survivors) for number in numbers_in(record.participants)]
+    return set_on(scene, "survivors")
 
 
 def abort_reason(scene: Stage) -> str:
@@ -99,17 +115,18 @@ participants: st.SearchStrategy[set[int]] = st.just(set()) | st.sets(st.integers
 def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_aborted(
     absent: dict[str, set[int]],
 ) -> None:
-    """Eight of eleven neighbours are needed: three may vanish, in whatever phases."""
-    before_upload = absent["advertise"] | absent["share"] | absent["mask"]
+    """Three may vanish, in whatever phases."""
+    before_upload = set().union(*(absent[phase] for phase in PHASES[:-1]))
     everybody = set().union(*absent.values())
     with TemporaryDirectory() as folder:
         with stage(Path(folder) / "a", MASKED, wrap=vanishing(absent, PHASES)) as scene:
-            if len(everybody) > 3:
+            if len(before_upload) > 3:
                 with pytest.raises(InsufficientCohort, match="were needed"):
                     scene.learn(1)
                 assert abort_reason(scene).startswith(("too_few", "insufficient"))
                 return
             masked = scene.learn(1)
+            assert len(everybody) <= 8
             assert set(survivors_on(scene)) == set(range(FIRST, FIRST + 12)) - before_upload
         with stage(Path(folder) / "b", PLAIN, wrap=silent(before_upload)) as scene:
             assert encode_model(scene.learn(1)) == encode_model(masked)
@@ -118,8 +135,9 @@ def test_whoever_vanishes_the_sum_is_that_of_the_survivors_or_the_round_is_abort
 @pytest.mark.parametrize(
     ("phase", "reason"),
     [
-        ("advertise", "too_few_keys"),
-        ("share", "too_few_shares"),
+        ("advertise", "too_few_advertised"),
+        ("choose", "too_few_graph"),
+        ("share", "too_few_shared"),
         ("mask", "insufficient_updates"),
         ("unmask", "too_few_shares"),
     ],
@@ -142,13 +160,22 @@ def other_keys(message: msgspec.Struct) -> msgspec.Struct:
     return msgspec.structs.replace(message, mask=bytes(31) + b"\x07")
 
 
+def other_seed(message: msgspec.Struct) -> msgspec.Struct:
+    return msgspec.structs.replace(message, seed=bytes(32))
+
+
 def fewer_shares(message: msgspec.Struct) -> msgspec.Struct:
     assert isinstance(message, EncryptedShares)
     return EncryptedShares(sealed=message.sealed[:-1])
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind", "lie"), [("advertise", AdvertisedKeys, other_keys), ("share", EncryptedShares, fewer_shares)]
+    ("phase", "kind", "lie"),
+    [
+        ("advertise", AdvertisedKeys, other_keys),
+        ("choose", RevealedSeed, other_seed),
+        ("share", EncryptedShares, fewer_shares),
+    ],
 )
 def test_a_participant_that_lies_early_is_left_out(
     tmp_path: Path, phase: str, kind: type[msgspec.Struct], lie: Callable[[msgspec.Struct], msgspec.Struct]
@@ -162,7 +189,7 @@ def test_a_participant_that_lies_early_is_left_out(
 
 def test_a_false_share_is_found_where_one_is_to_spare(tmp_path: Path) -> None:
     def false(message: RevealedShares) -> RevealedShares:
-        return RevealedShares(shares=[(owner, bytes(32)) for owner, _ in message.shares])
+        return RevealedShares(shares=[(owner, bytes(33)) for owner, _ in message.shares])
 
     with stage(tmp_path / "a", MASKED, wrap=lying(FIRST, RevealedShares, false, phase="unmask")) as scene:
         masked = scene.learn(1)
@@ -172,9 +199,9 @@ def test_a_false_share_is_found_where_one_is_to_spare(tmp_path: Path) -> None:
 
 def test_false_shares_with_none_to_spare_abort_the_round(tmp_path: Path) -> None:
     def false(message: RevealedShares) -> RevealedShares:
-        return RevealedShares(shares=[(owner, bytes(32)) for owner, _ in message.shares])
+        return RevealedShares(shares=[(owner, bytes(33)) for owner, _ in message.shares])
 
-    none_to_spare = vanishing({"unmask": set(range(FIRST + 9, FIRST + 12))}, PHASES)
+    none_to_spare = vanishing({"unmask": set(range(FIRST + 5, FIRST + 12))}, PHASES)
     liar = lying(FIRST, RevealedShares, false, phase="unmask")
     with stage(tmp_path, MASKED, wrap=lambda inner: liar(none_to_spare(inner))) as scene:
         with pytest.raises(InsufficientCohort, match="do not fit together"):
@@ -202,7 +229,7 @@ def asked(scene: Stage, phase: str, body: bytes) -> str:
 
 def test_a_host_refuses_nonsense_in_every_phase(tmp_path: Path) -> None:
     with stage(tmp_path, MASKED) as scene:
-        assert [asked(scene, phase, b"\xc1") for phase in (*PHASES, "update", "inputs")] == ["unreadable"] * 6
+        assert [asked(scene, phase, b"\xc1") for phase in (*PHASES, "update", "inputs", "close")] == ["unreadable"] * 8
         assert asked(scene, "confess", b"") == "phase"
 
 
@@ -249,7 +276,9 @@ def test_outside_a_simulation_neither_ledger_nor_host_goes_without_masks(tmp_pat
         assert isinstance(record, Round)
         bare = msgspec.structs.replace(
             record,
-            mechanism=msgspec.structs.replace(record.mechanism, parameters=record.mechanism.parameters | {"masked": 0}),
+            mechanism=msgspec.structs.replace(
+                record.mechanism, parameters=record.mechanism.parameters | {"masked": 0, "degree": 0, "threshold": 0}
+            ),
         )
         with pytest.raises(Refused, match="without masks is for simulations"):
             scene.host._checker._check_policy(bare)
@@ -283,7 +312,51 @@ def test_a_round_goes_on_after_a_kill_in_any_phase(tmp_path: Path, phase: str, i
     assert encode_model(masked) == encode_model(plain)
 
 
-@pytest.mark.parametrize("phase", ["share", "mask", "unmask"])
+DURABLE_STEPS = (
+    (SqliteLedger, "_commit"),
+    (DeviceStore, "begin_secagg"),
+    (DeviceStore, "put_secagg_states"),
+    (DeviceStore, "put_answers"),
+    (DeviceStore, "end_secagg"),
+    (SecureAggregation, "_save"),
+    (ModelStore, "save"),
+)
+
+
+def test_a_masked_round_that_is_killed_at_any_durable_step_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replace(MASKED, batch_size=12)
+    undisturbed = learned(tmp_path / "undisturbed", world)
+    crashes = 0
+
+    for at in range(1, 100):
+        folder = tmp_path / str(at)
+        try:
+            with stage(folder, world) as scene, monkeypatch.context() as patched:
+                crash_at(patched, DURABLE_STEPS, at, before=at % 2 == 0)
+                scene.learn(1)
+            break
+        except Crash:
+            crashes += 1
+
+        assert learned(folder, world) == undisturbed
+
+    assert crashes > 15
+
+
+def learned(folder: Path, world: World) -> tuple[bytes, Digest, set[tuple[int, int]]]:
+    """Carry out the first round, or finish it; return the model, the ledger's root, and what devices spent."""
+    with stage(folder, world) as scene:
+        ledger, devices = scene.federation.ledger, scene.federation.devices
+        models = [recorded.record for recorded in entries(ledger, ModelRecord)]
+        model = scene.store.load(models[0].version, models[0].digest) if models else scene.learn(1)
+        root = verify_checkpoint(ledger.checkpoint(), scene.federation.policy.log_key).root
+        spent = {(device.rho_nano, devices.key_phases(device.slot, 1)) for device in devices.devices()}
+        return encode_model(model), root, spent
+
+
+@pytest.mark.parametrize("phase", ["choose", "share", "mask", "unmask"])
 @pytest.mark.parametrize("is_delivered", [False, True])
 def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
     tmp_path: Path, phase: str, is_delivered: bool
@@ -332,9 +405,9 @@ def test_a_lost_file_of_the_coordinator_is_made_again(tmp_path: Path, damage: by
 def test_a_large_survivor_set_spans_records_that_fit(step: int) -> None:
     participants = list(range(3, 3 + 5_000 * step, step))
 
-    parts = list(survivor_parts(participants))
+    parts = list(set_parts(participants))
 
     assert [number for part in parts for number in numbers_in(part)] == participants
     assert all(len(msgspec.json.encode(part)) < 60_000 for part in parts)
     assert len(parts) == {1: 1, 7: 1, 300: 16}[step]
-    assert list(survivor_parts(participants[:10])) == [to_ranges(participants[:10])]
+    assert list(set_parts(participants[:10])) == [to_ranges(participants[:10])]

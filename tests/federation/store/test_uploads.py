@@ -20,7 +20,7 @@ from tests.federation.hostile import silent
 from tests.worlds import Stage, World, low_rank_ratings, stage
 
 PLAIN = World(ratings=low_rank_ratings())
-KEYS = AdvertisedKeys(mask=b"m" * 32, seal=b"s" * 32, own=b"o" * 32, signature=bytes(64))
+KEYS = AdvertisedKeys(mask=b"m" * 32, seal=b"s" * 32, own=b"o" * 32, draw=b"d" * 32, signature=bytes(64))
 
 
 def kept(number: int, position: int) -> StoredUpload:
@@ -51,7 +51,8 @@ def test_nothing_is_left_of_what_is_forgotten(tmp_path: Path) -> None:
         ]
         uploads.put(1, secret)
         uploads.put_unmasking(
-            1, {number: UnmaskingShares(keys=KEYS, shares={1: b"share%d" % number}) for number in (1, 2)}
+            1,
+            {number: UnmaskingShares(keys=KEYS, seed=b"d" * 32, shares={1: b"share%d" % number}) for number in (1, 2)},
         )
 
         assert uploads.erase_participant(1) == 1

@@ -21,7 +21,7 @@ import msgspec
 from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import decode_entry, new_key, sign
 from liberate.ledger.format.number_sets import to_ranges
-from liberate.ledger.format.records import Aborted, Record, Survivors
+from liberate.ledger.format.records import ZERO, Aborted, Record, RoundSet
 from liberate.ledger.format.sharing_records import PoolRecord, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.rules.state import State
@@ -194,15 +194,17 @@ def _aborted(world: World) -> Record:
 
 
 def _survivors(world: World) -> Record:
-    return Survivors(
+    return RoundSet(
         origin=ORIGIN,
         author=COORDINATOR,
         seq=world.seq(COORDINATOR),
         round=5,
         round_hash=digest("round"),
+        phase="survivors",
         part=1,
         parts=1,
         participants=to_ranges([3]),
+        root=ZERO,
     )
 
 

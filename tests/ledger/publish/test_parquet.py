@@ -53,7 +53,7 @@ def test_every_entry_is_a_row(ledger: SqliteLedger, tmp_path: Path) -> None:
         assert {name: row[name] for name in ("kind", "author", "seq")} == {
             name: record[name] for name in ("kind", "author", "seq")
         }
-        public = ledger.state.key_at(row["author"], row["position"])
+        public = ledger.state.author_key(entry.record, row["position"])
         verify_signature(public, signed_bytes(entry.body), entry.signature)
         assert row["key_id"] == key_id(public)
         assert row["subjects"] == list(entry.record.subjects())

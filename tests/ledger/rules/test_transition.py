@@ -20,7 +20,7 @@ from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import decode_entry, sign
 from liberate.ledger.format.number_sets import Range, numbers_in, to_ranges
 from liberate.ledger.format.parts import EnrolmentPolicy, MechanismSpec, Witnesses
-from liberate.ledger.format.records import Genesis, Record, Update
+from liberate.ledger.format.records import ZERO, Genesis, Record, Update
 from liberate.ledger.format.refusals import Reason
 from liberate.ledger.rules.round_state import ModelReference, OpenRound
 from liberate.ledger.rules.transition import LARGEST_SEQUENCE_STEP, apply_entry
@@ -75,9 +75,9 @@ def snapshot(state: Any) -> object:
     )
 
 
-def named(current: OpenRound) -> tuple[set[int], int, int]:
-    """What a round's survivors are known to be."""
-    return (current.survivors.copy(), current.named_parts, current.all_parts)
+def named(current: OpenRound) -> object:
+    """What a round's sets are known to be."""
+    return deepcopy(current.sets)
 
 
 def refused(world: World, record: Record, by: SigningKey | None = None) -> str:
@@ -135,7 +135,7 @@ def in_open_round(world: World) -> World:
 
 def with_spent_rho(world: World) -> World:
     """3 has spent from one account; a round is open that spends from the other."""
-    world.add(world.round(masked=True))
+    exchanged(world)
     world.add(world.update(3))
     world.add(world.aborted())
     world.add(world.round())
@@ -147,21 +147,49 @@ def with_little_left(world: World) -> World:
     return world
 
 
+def opened(world: World) -> World:
+    world.add(world.round(masked=True))
+    return world
+
+
+def strict(world: World) -> World:
+    """A masked round in which a third of the cohort may vanish late, and whose keys two have advertised."""
+    world.add(world.terms(max_dropouts_permille=400, max_late_dropouts_permille=334))
+    opened(world).add(world.round_set("advertised", *PARTICIPANTS))
+    return world
+
+
+def exchanged(world: World) -> World:
+    opened(world).exchange_keys()
+    return world
+
+
+def exchanged_by_few(world: World) -> World:
+    opened(world).exchange_keys(3, 4)
+    return world
+
+
+def half_advertised(world: World) -> World:
+    opened(world).add(world.round_set("advertised", 3, 4, parts=2))
+    return world
+
+
 def masked(world: World) -> World:
     """A masked round, and an answer of everybody."""
-    world.add(world.round(masked=True))
+    exchanged(world)
     world.add(*(world.update(number) for number in PARTICIPANTS))
     return world
 
 
 def masked_for_host(world: World) -> World:
-    world.add(world.round(masked=True))
+    exchanged(world)
     world.add(world.update(HOST))
     return world
 
 
 def masked_with_few(world: World) -> World:
     world.add(change(world.round(masked=True), minimum=2))
+    world.exchange_keys()
     world.add(world.update(3), world.update(4))
     return world
 
@@ -296,8 +324,8 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ("wrong_round", "survivors of another entry", masked, lambda w: change(w.survivors(3), round_hash=digest("other"))),
     ("wrong_role", "a participant names survivors", masked, lambda w: change(w.survivors(3), author=3, seq=9)),
     ("not_masked", "nothing to undo", after_updates, lambda w: w.survivors(3)),
-    ("second_survivors", "another set", all_named, lambda w: w.survivors(3, 4)),
-    ("second_survivors", "one more part", all_named, lambda w: w.survivors(6, part=2, parts=2)),
+    ("second_set", "another set", all_named, lambda w: w.survivors(3, 4)),
+    ("second_set", "one more part", all_named, lambda w: w.survivors(6, part=2, parts=2)),
     ("wrong_part", "begins with the second", masked, lambda w: w.survivors(3, part=2, parts=2)),
     ("wrong_part", "beyond the last", masked, lambda w: w.survivors(3, part=2, parts=1)),
     ("wrong_part", "the first again", half_named, lambda w: w.survivors(5, parts=2)),
@@ -312,8 +340,29 @@ CASES: list[tuple[Reason, str, Callable[[World], World], Make]] = [
     ),
     ("too_many_participants", "too large a part", masked, lambda w: change(w.survivors(), participants=CROWD)),
     ("no_answer", "who did not answer", masked_with_few, lambda w: w.survivors(3, 5)),
-    ("no_answer", "who is nobody", masked, lambda w: w.survivors(3, 70)),
-    ("too_few_updates", "too few survivors", masked_with_few, lambda w: w.survivors(3)),
+    ("not_in_set", "who is nobody", masked, lambda w: w.survivors(3, 70)),
+    ("too_few_participants", "too few survivors", masked_with_few, lambda w: w.survivors(3)),
+    ("wrong_cohort", "masks for whoever comes", as_it_is, lambda w: change(w.round(masked=True), cohort=())),
+    ("not_masked", "keys without masks", in_round, lambda w: w.round_set("advertised", 3)),
+    ("wrong_phase", "shares before keys", opened, lambda w: w.round_set("shared", 3)),
+    ("wrong_phase", "a graph amid the keys", half_advertised, lambda w: w.round_set("graph", 3)),
+    ("second_set", "other keys", exchanged, lambda w: w.round_set("advertised", 3, 4)),
+    ("second_set", "other shares", exchanged, lambda w: w.round_set("shared", 3, 4)),
+    ("wrong_root", "keys without a root", opened, lambda w: change(w.round_set("advertised", 3), root=ZERO)),
+    ("wrong_root", "survivors with a root", masked, lambda w: change(w.survivors(3), root=digest("any"))),
+    (
+        "wrong_root",
+        "another root in the second part",
+        half_advertised,
+        lambda w: change(w.round_set("advertised", 5, part=2, parts=2), root=digest("other")),
+    ),
+    ("not_in_set", "keys of a stranger", opened, lambda w: w.round_set("advertised", 3, 70)),
+    ("not_in_set", "a survivor who did not share", exchanged_by_few, lambda w: w.survivors(3, 5)),
+    ("not_in_set", "an answer of who did not share", exchanged_by_few, lambda w: w.update(5)),
+    ("not_in_set", "a host's person who did not share", exchanged_by_few, lambda w: w.update(HOST)),
+    ("not_shared", "an answer before the keys", opened, lambda w: w.update(3)),
+    ("not_shared", "an answer amid the keys", half_advertised, lambda w: w.update(3)),
+    ("too_few_participants", "too many vanish late", strict, lambda w: w.round_set("graph", 3)),
     ("wrong_updates", "half of a host's people", masked_for_host, lambda w: w.survivors(3, 5)),
     ("survivors_named", "an answer after the set", named_with_few, lambda w: w.update(5)),
     ("survivors_named", "an answer within the set", half_named, lambda w: w.update(3)),
@@ -516,7 +565,7 @@ def test_a_masked_model_uses_the_survivors_updates(of: tuple[int, ...], unused_a
 
 
 def test_a_masked_round_can_be_aborted_at_any_time() -> None:
-    for prepare in (masked, half_named, all_named):
+    for prepare in (opened, half_advertised, exchanged, masked, half_named, all_named):
         world = prepare(bare_world())
         world.add(world.aborted())
         world.add(world.round(masked=True))
@@ -552,6 +601,8 @@ def test_every_reason_is_exercised() -> None:
     """
     elsewhere = {"malformed", "too_large", "unknown_kind", "unknown_version", "log_only"}
     elsewhere |= {"already_revoked", "not_possessed", "revoked_author", "unknown_principal"}
+    elsewhere |= {"bad_approval", "too_few_approvals", "wrong_approvals", "wrong_custody", "wrong_device_key"}
+    elsewhere |= {"revoked_device", "revoked_registrar"}
     elsewhere |= SHARING_REASONS
     elsewhere |= {"bad_terms", "enrolment_full", "wrong_terms"}
     elsewhere |= {"bad_approval", "revoked_device", "revoked_registrar", "too_few_approvals"}
@@ -735,7 +786,7 @@ def test_a_fresh_sequence_need_not_be_the_next() -> None:
     assert world.state.principals[3].sequence == 1 + LARGEST_SEQUENCE_STEP
 
 
-STEPS = ["round", "masked round", "update", "survivors", "model", "aborted"]
+STEPS = ["round", "masked round", "advertised", "graph", "shared", "update", "survivors", "model", "aborted"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(STEPS), records()), max_size=8))
@@ -752,6 +803,9 @@ def test_whatever_is_offered_is_followed_or_refused(steps: list[tuple[str, Recor
             makers: dict[str, Callable[[], Record]] = {
                 "update": lambda: world.update(4),
                 "survivors": lambda: world.survivors(4),
+                "advertised": lambda: world.round_set("advertised", *PARTICIPANTS),
+                "graph": lambda: world.round_set("graph", *PARTICIPANTS),
+                "shared": lambda: world.round_set("shared", *PARTICIPANTS),
                 "model": world.model,
             }
             honest = makers.get(step, world.aborted)()

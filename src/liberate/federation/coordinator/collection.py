@@ -18,8 +18,8 @@ from liberate.federation.coordinator.aggregate import UploadAggregate
 from liberate.federation.coordinator.config import RoundConfig, RoundMethod
 from liberate.federation.coordinator.exchange import CheckpointView, RoundAborted, RoundExchange
 from liberate.federation.coordinator.own_histories import OwnHistoryProofs
+from liberate.federation.coordinator.round_sets import record_set
 from liberate.federation.coordinator.secure_aggregation import SecureAggregation
-from liberate.federation.coordinator.survivors import record_survivors
 from liberate.federation.coordinator.upload_validation import UploadValidator
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.uploads import StoredUpload, UploadStore
@@ -27,7 +27,7 @@ from liberate.federation.wire.round_messages import RoundAnswer, RoundInputs, en
 from liberate.federation.wire.transport import Request
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_record
-from liberate.ledger.format.records import Round, Update
+from liberate.ledger.format.records import ZERO, Round, Update
 from liberate.ledger.queries.usable_copies import CopyWeights, usable_copies
 from liberate.model.model import Model
 from liberate.privacy.mechanism_base import SumMechanism
@@ -86,12 +86,14 @@ class _UploadPhase:
         name: Its name in requests.
         participants: Who is asked to upload.
         request: From a participant and the tree size that it knows to the request.
+        size: Tree size of the checkpoint that is shown.
         masking: What the uploads are masked with, if they are.
     """
 
     name: str
     participants: Sequence[int]
     request: Callable[[int, int], bytes]
+    size: int
     masking: SecureAggregation | None = None
 
 
@@ -121,6 +123,7 @@ class RoundCollector:
     _histories: OwnHistoryProofs = field(init=False)
     # Of the tree under the checkpoint that participants have accepted last.
     _known_size: int = field(default=0, init=False)
+    _masking: SecureAggregation | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._histories = OwnHistoryProofs(self.writer.ledger)
@@ -136,29 +139,37 @@ class RoundCollector:
         validator = UploadValidator.of(record, opened.method.mechanism, opened.base, self.weights)
         collected = CollectedRound(record, validator, UploadAggregate.of(record))
 
-        # One checkpoint serves the whole round: no two participants may be shown different histories.
+        # One checkpoint serves a whole phase: no two participants may be shown different histories.
         view = self._checkpoint_view()
         if record.account != "none":
             self._show_histories(opened, view, exchange)
         phase = self._upload_phase(opened, view, exchange)
 
         for batch in self._batches(phase.participants, collected, exchange):
-            answers = exchange.ask(phase.name, batch, phase.request, RoundAnswer, self._known_size, view.size)
+            answers = exchange.ask(phase.name, batch, phase.request, RoundAnswer, self._known_size, phase.size)
             self._record(answers, collected, exchange)
-            self._known_size = view.size
+            self._known_size = phase.size
 
         with measure("sum"):
             collected.aggregate.settle()
 
         # Counted after all batches: a late one may still bring the round above its minimum.
-        if len(collected.leaves) < record.minimum:
-            detail = f"{len(collected.leaves)} updates, {record.minimum} were needed"
+        current = self.writer.ledger.state.open_round
+        least = current.sets.least if current is not None and record.is_masked else record.minimum
+        if len(collected.leaves) < least:
+            detail = f"{len(collected.leaves)} updates, {least} were needed"
             raise RoundAborted("insufficient_updates", detail)
 
         if phase.masking is not None:
             self._remove_masks(phase.masking, collected)
         self._add_noise_to_sum(opened, collected.aggregate)
         return collected
+
+    def close(self) -> None:
+        """Tell participants that the round is closed, if they have secrets of it to destroy."""
+        if self._masking is not None:
+            self._masking.close()
+            self._masking = None
 
     def _checkpoint_view(self) -> CheckpointView:
         ledger, note = self.writer.ledger, self.publish()
@@ -172,13 +183,17 @@ class RoundCollector:
 
     def _upload_phase(self, opened: OpenedRound, view: CheckpointView, exchange: RoundExchange) -> _UploadPhase:
         """Return who is asked to upload and how; under masks, agree on the masks first."""
-        round_request = cache(partial(view.round_request, opened.position, opened.base_bytes))
         if not opened.record.is_masked:
-            return _UploadPhase("update", opened.cohort, lambda _, known_size: round_request(known_size))
+            round_request = cache(partial(view.round_request, opened.position, opened.base_bytes))
+            return _UploadPhase("update", opened.cohort, lambda _, known_size: round_request(known_size), view.size)
 
-        masking = SecureAggregation(exchange, view, opened.position, self.masks_path)
-        ready = masking.agree_on_masks(self._known_size)
-        self._known_size = view.size
+        masking = SecureAggregation(
+            exchange, self.writer, self._checkpoint_view, opened.position, self.masks_path, self._known_size
+        )
+        self._masking = masking
+        ready = masking.agree_on_masks()
+        self._known_size = masking.known_size
+        masked_request = cache(partial(masking.view.round_request, opened.position, opened.base_bytes))
 
         # After a crash the survivor set in the log is binding: devices reveal shares for that one set only.
         current = self.writer.ledger.state.open_round
@@ -186,7 +201,8 @@ class RoundCollector:
         return _UploadPhase(
             "mask",
             survivors or ready,
-            lambda number, known_size: masking.mask_request(number, round_request(known_size)),
+            lambda number, known_size: masking.mask_request(number, masked_request(known_size), known_size),
+            masking.view.size,
             masking,
         )
 
@@ -256,21 +272,19 @@ class RoundCollector:
         assert current is not None  # this round is open
         participants = sorted(number for number, at in current.answered.items() if at in collected.leaves)
         if not current.has_survivors:
-            record_survivors(self.writer, current, participants)
+            record_set(self.writer, current, "survivors", participants, ZERO)
         if len(participants) < len(current.survivors):
             raise RoundAborted(
                 "survivors_lost", f"{len(participants)} of {len(current.survivors)} survivors sent their uploads again"
             )
 
-        # A newer checkpoint: its tree holds the survivor set, which devices want to see before they reveal a share.
-        view = self._checkpoint_view()
         total = collected.aggregate.rows.astype(np.uint32).ravel()
         with measure("unmask"):
-            revealed = masking.unmask(total, frozenset(participants), view, self._known_size)
+            revealed = masking.unmask(total, frozenset(participants), self._known_size)
 
         if self.uploads is not None:
             self.uploads.put_unmasking(current.record.number, revealed)
-        self._known_size = view.size
+        self._known_size = masking.known_size
         collected.aggregate.rows = signed_sum(total).reshape(collected.aggregate.rows.shape)
 
     def _add_noise_to_sum(self, opened: OpenedRound, total: UploadAggregate) -> None:

@@ -22,7 +22,7 @@ from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.uploads import UploadStore
-from liberate.federation.terms import smallest_sum
+from liberate.federation.terms import mask_assumptions, smallest_sum
 from liberate.federation.wire.transport import Transport
 from liberate.identifiers import NoisePlacement
 from liberate.ledger.format.number_sets import to_ranges
@@ -31,6 +31,8 @@ from liberate.ledger.queries.usable_copies import CopyWeights
 from liberate.model.codec import model_digest
 from liberate.model.model import Model
 from liberate.model.pool_learner import PoolLearner
+from liberate.privacy.gaussian import DistributedGaussian
+from liberate.privacy.mask_parameters import mask_parameters
 from liberate.privacy.mechanism_base import Mechanism, SumMechanism
 from liberate.randomness import Randomness
 from liberate.timing import measure
@@ -117,6 +119,7 @@ class Coordinator:
 
         model = self._solve(opened, collected)
         self._close(model, opened, collected)
+        self._collector.close()
         self._store.masks_path.unlink(missing_ok=True)
         return model
 
@@ -139,7 +142,7 @@ class Coordinator:
         cohort = active if self._participants is None else [number for number in active if number in self._participants]
 
         if self._writer.ledger.state.open_round is None:
-            mechanism, statistic = method.mechanism, method.statistic
+            mechanism, statistic = self._masked(method.mechanism, len(cohort)), method.statistic
             is_named = isinstance(mechanism, SumMechanism) or cohort != active
             record = new_round(
                 self._writer,
@@ -159,6 +162,16 @@ class Coordinator:
 
         current = opened_round(self._writer, base_digest, method.statistic.name)
         return OpenedRound(current.record, current.position, cohort, base, base_bytes, method)
+
+    def _masked(self, mechanism: Mechanism, n_participants: int) -> Mechanism:
+        """Return the mechanism of a round; where masks hide uploads, with the least that bear what was agreed to.
+
+        Raises:
+            PrivacyError: No masks do.
+        """
+        if not (isinstance(mechanism, DistributedGaussian) and mechanism.masked):
+            return mechanism
+        return mechanism.masked_with(mask_parameters(mask_assumptions(self._writer.ledger.state.terms, n_participants)))
 
     def _minimum(self, mechanism: Mechanism, n_participants: int) -> int:
         """Return how many updates a model needs."""
@@ -204,3 +217,4 @@ class Coordinator:
         self._writer.abort(record, reason)
         if self._collector.uploads is not None:
             self._collector.uploads.drop_round(record.number)
+        self._collector.close()

@@ -14,11 +14,10 @@ from liberate.federation.store.models import ModelStore
 from liberate.federation.store.pool import PoolStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.identifiers import Digest
-from liberate.ledger.format.number_sets import to_ranges
+from liberate.ledger.format.number_sets import MAX_PARTICIPANTS, to_ranges
 from liberate.ledger.format.records import Round
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.queries.usable_copies import pooled_copies
-from liberate.ledger.rules.participants import MAX_PARTICIPANTS
 from liberate.ledger.rules.round_state import OpenRound
 from liberate.model.codec import model_digest
 from liberate.model.model import Model

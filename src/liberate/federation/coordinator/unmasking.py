@@ -7,9 +7,8 @@ from collections.abc import Mapping, Set
 from liberate.arrays import UInt32Array
 from liberate.errors import FederationError
 from liberate.federation.store.unmasking_shares import UnmaskingShares
-from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import AdvertisedKeys
-from liberate.privacy import secure_aggregation
+from liberate.privacy import secure_aggregation, shamir
 
 
 def is_published(secret: bytes, keys: AdvertisedKeys, *, in_sum: bool) -> bool:
@@ -28,7 +27,7 @@ def rebuilt(number: int, unmasking: UnmaskingShares, *, in_sum: bool) -> bytes:
     Raises:
         FederationError: It is not the secret of which its owner has advertised the public half.
     """
-    secret = secure_aggregation.shamir_combine(unmasking.shares)
+    secret = shamir.combine(unmasking.shares)
     if not is_published(secret, unmasking.keys, in_sum=in_sum):
         raise FederationError(f"the shares of a secret of participant {number} do not fit together")
     return secret
@@ -36,8 +35,9 @@ def rebuilt(number: int, unmasking: UnmaskingShares, *, in_sum: bool) -> bytes:
 
 def take_masks_out(
     total: UInt32Array,
-    current: MaskedRound,
+    context: bytes,
     survivors: Set[int],
+    neighbours: Mapping[int, Set[int]],
     keys: Mapping[int, AdvertisedKeys],
     secrets: Mapping[int, bytes],
 ) -> None:
@@ -45,16 +45,18 @@ def take_masks_out(
 
     Args:
         total: Sum of the survivors' masked uploads modulo 2**32, one-dimensional; changed.
-        current: The round.
+        context: What keys of shared masks are for, as `mask_context` returns it.
         survivors: The participants whose uploads it holds.
-        keys: Of every participant that masked, or that survivors masked with.
+        neighbours: Of everybody who shared secrets, its neighbours among these.
+        keys: What they advertised.
         secrets: Of each survivor the key of its self-mask, of each other participant that has a surviving neighbour the
             secret of the shared masks.
     """
     for number in sorted(survivors):
         secure_aggregation.add_mask(total, secrets[number], subtract=True)
 
-    for number in sorted(keys.keys() - survivors):
-        for other in sorted(survivors & frozenset(current.neighbours(number))):
-            key = secure_aggregation.pair_key(secrets[number], keys[other].mask, current.hash)
+    for number in sorted(neighbours.keys() & secrets.keys() - survivors):
+        own = secure_aggregation.private_key(secrets[number])
+        for other in sorted(survivors & neighbours[number]):
+            key = secure_aggregation.pair_key(secure_aggregation.agree(own, keys[other].mask), context)
             secure_aggregation.add_pair_mask(total, key, other, number, undo=True)

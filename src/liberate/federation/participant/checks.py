@@ -14,13 +14,14 @@ from liberate.data.ratings import Ratings
 from liberate.errors import NoQuorum, ProofMismatch
 from liberate.federation.participant.noise_checks import check_shared_noise
 from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.participant.secagg_checks import check_masks
 from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.masked_round import MaskedRound, masked_round
 from liberate.federation.wire.own_history import HistoryRequest
 from liberate.federation.wire.round_messages import RoundRequest
-from liberate.federation.wire.secagg_messages import UnmaskRequest
+from liberate.federation.wire.secagg_messages import RoundHistory
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import Entry, decode_included, signed_bytes
 from liberate.ledger.format.records import Round
@@ -117,10 +118,14 @@ class RoundChecker:
         record = self._check_record(entry)
         self._check_witnesses(record)
 
+        mechanism = self._check_policy(record)
+        if record.is_masked:
+            check_masks(record, self._policy.terms, len(read_masked_round(request.entry).participants))
+
         return AcceptedRound(
             record=record,
             hash=entry.leaf_hash,
-            mechanism=self._check_policy(record),
+            mechanism=mechanism,
             checkpoint=checkpoint,
             note=request.checkpoint,
         )
@@ -147,7 +152,7 @@ class RoundChecker:
             masked=read_masked_round(request.entry) if record.is_masked else None,
         )
 
-    def check_checkpoint(self, request: RoundRequest | UnmaskRequest | HistoryRequest) -> Checkpoint:
+    def check_checkpoint(self, request: RoundRequest | RoundHistory | HistoryRequest) -> Checkpoint:
         """Return the checkpoint of a request: signed, cosigned, and of a log that continues the accepted one.
 
         Raises:

@@ -9,29 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.errors import FederationError
 from liberate.federation.participant.answers import RoundAnswers
-from liberate.federation.participant.checks import RoundChecker, RoundTask, check_terms, read_masked_round
+from liberate.federation.participant.checks import RoundChecker, RoundTask, check_terms
+from liberate.federation.participant.masked_phases import MaskedPhases
 from liberate.federation.participant.masking import MaskingClient
 from liberate.federation.participant.own_history import OwnHistories
 from liberate.federation.participant.received_copies import ReceivedCopies
-from liberate.federation.participant.refusals import Refused, refused_as, require
+from liberate.federation.participant.refusals import Refused, read_message
 from liberate.federation.store.device_rows import EMPTY_RATINGS, Device, OutboxMessage
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.federation.terms import ParticipationPolicy
 from liberate.federation.wire.own_history import HistoryRequest
-from liberate.federation.wire.round_messages import (
-    MessageT,
-    RoundInputs,
-    RoundRefusal,
-    RoundRequest,
-    decode_message,
-    encode_message,
-)
-from liberate.federation.wire.secagg_messages import MaskRequest, ShareKeysRequest, UnmaskRequest
+from liberate.federation.wire.round_messages import RoundInputs, RoundRefusal, RoundRequest, encode_message
+from liberate.federation.wire.secagg_messages import MaskRequest, RoundHistory, ShareKeysRequest
 from liberate.federation.wire.transport import Reply, Request
 from liberate.randomness import Randomness
 from liberate.timing import measure
@@ -75,6 +70,9 @@ class Host:
         self._checker = RoundChecker(store, self._policy, self._n_items, is_simulated=self._randomness.is_simulated)
         self._masking = MaskingClient(store=store, keys=keys, policy=self._policy, randomness=self._randomness)
         self._histories = OwnHistories(store, self._checker, keys, self._policy.origin)
+        self._phases = MaskedPhases(
+            checker=self._checker, masking=self._masking, histories=self._histories, policy=self._policy
+        )
         self._copies = ReceivedCopies(store.sharing_rows(ReceivedCopy))
         self._answers = RoundAnswers(
             store=store,
@@ -112,38 +110,49 @@ class Host:
         if histories:
             replies += self._prove_histories(histories)
 
-        # Requests for masked uploads differ by recipient; the uploads are nevertheless computed together.
         uploads: dict[bytes, set[int]] = {}
+        masked: list[tuple[bytes, int]] = []
         for (phase, body), numbers in by_message.items():
             try:
-                if phase in ("update", "mask"):
-                    round_request = body if phase == "update" else self._receive_shares(body, numbers)
-                    uploads.setdefault(round_request, set()).update(numbers)
+                if phase == "update":
+                    uploads.setdefault(body, set()).update(numbers)
+                elif phase == "mask":
+                    masked += ((body, number) for number in numbers)
                 else:
                     replies += self._answer_phase(phase, body, numbers)
             except Refused as refusal:
                 replies += [self._refuse(number, refusal) for number in numbers]
 
+        # Requests for masked uploads differ by recipient; the uploads are nevertheless computed together.
+        if masked:
+            replies += self._receive_shares(masked, uploads)
         for round_request, uploading in uploads.items():
             replies += self._upload(round_request, sorted(uploading))
         return replies
 
     def _answer_phase(self, phase: str, body: bytes, numbers: Sequence[int]) -> list[Reply]:
+        devices = [self._devices[number] for number in numbers]
         match phase:
             case "inputs":
-                inputs = _read(RoundInputs, body)
-                for number in numbers:
-                    self._copies.allow(inputs.round, self._devices[number].slot, inputs.shares)
+                inputs = read_message(RoundInputs, body)
+                for device in devices:
+                    self._copies.allow(inputs.round, device.slot, inputs.shares)
+                return []
+            case "close":
+                self._phases.close(read_message(RoundHistory, body))
                 return []
 
             case "advertise":
                 with measure("agree"):
-                    return self._advertise(_read(RoundRequest, body), numbers)
+                    return self._replies(numbers, self._phases.advertise(read_message(RoundRequest, body), devices))
+            case "choose":
+                with measure("agree"):
+                    return self._replies(numbers, self._phases.choose(read_message(RoundHistory, body), devices))
             case "share":
                 with measure("agree"):
-                    return self._share(_read(ShareKeysRequest, body), numbers)
+                    return self._replies(numbers, self._phases.share(read_message(ShareKeysRequest, body), devices))
             case "unmask":
-                return self._unmask(_read(UnmaskRequest, body), numbers)
+                return self._replies(numbers, self._phases.unmask(read_message(RoundHistory, body), devices))
             case _:
                 raise Refused("phase", f"a round has no phase {phase}")
 
@@ -153,73 +162,44 @@ class Host:
             shown, replies = [], []
             for number, body in bodies:
                 try:
-                    shown.append((self._devices[number], _read(HistoryRequest, body)))
+                    shown.append((self._devices[number], read_message(HistoryRequest, body)))
                 except Refused as refusal:
                     replies.append(self._refuse(number, refusal))
 
             answers = self._histories.prove(shown)
-            return replies + [
-                self._refuse(device.enrolled_number, answer)
-                if isinstance(answer, Refused)
-                else Reply(device.enrolled_number, encode_message(answer))
-                for (device, _), answer in zip(shown, answers, strict=True)
-            ]
+            return replies + self._replies([device.enrolled_number for device, _ in shown], answers)
 
-    # --- the phases of a masked round beside the upload ---------------------------------------------------------------
-
-    def _advertise(self, request: RoundRequest, numbers: Sequence[int]) -> list[Reply]:
-        accepted = self._checker.check_round(request)
-        current = read_masked_round(request.entry)
-
-        def able(device: Device) -> Device:
-            check_terms(device, accepted.record)
-            self._histories.require_proved(device, accepted.record, request.position)
-            is_invited = device.enrolled_number in current.participants
-            require(is_invited, "record", f"participant {device.enrolled_number} is not of the cohort")
-            return device
-
-        devices, replies = self._for_each(numbers, able)
-        keys = self._masking.advertise(current, devices, request.checkpoint)
-        self._checker.accepted = accepted.checkpoint
-        return replies + [
-            Reply(device.enrolled_number, encode_message(advertised))
-            for device, advertised in zip(devices, keys, strict=True)
-        ]
-
-    def _share(self, request: ShareKeysRequest, numbers: Sequence[int]) -> list[Reply]:
-        checkpoint = self._checker.accepted
-        if checkpoint is None:
-            raise Refused("phase", "no checkpoint was accepted")
-        current = read_masked_round(request.entry)
-        return [
-            Reply(number, encode_message(self._masking.share(self._devices[number], current, request, checkpoint)))
-            for number in numbers
-        ]
-
-    def _receive_shares(self, body: bytes, numbers: Sequence[int]) -> bytes:
-        """Take the shares that come with a request for a masked upload, and return the round request in it."""
-        with measure("agree"):
-            request = _read(MaskRequest, body)
-            current = read_masked_round(_read(RoundRequest, request.round).entry)
-            for number in numbers:
-                self._masking.receive(self._devices[number], current, request)
-            return request.round
-
-    def _unmask(self, request: UnmaskRequest, numbers: Sequence[int]) -> list[Reply]:
-        checkpoint = self._checker.check_checkpoint(request)
-        devices = [self._devices[number] for number in numbers]
-        answers = self._masking.unmask(devices, read_masked_round(request.round), request, checkpoint)
-        self._checker.accepted = checkpoint
+    def _replies(self, numbers: Sequence[int], answers: Sequence[msgspec.Struct | Refused]) -> list[Reply]:
         return [
             self._refuse(number, answer) if isinstance(answer, Refused) else Reply(number, encode_message(answer))
             for number, answer in zip(numbers, answers, strict=True)
         ]
 
+    def _receive_shares(self, bodies: Sequence[tuple[bytes, int]], uploads: dict[bytes, set[int]]) -> list[Reply]:
+        """Take the shares that come with requests for masked uploads, and note who is to answer which round request."""
+        replies: list[Reply] = []
+        requests: list[tuple[MaskRequest, Device]] = []
+        for body, number in bodies:
+            try:
+                requests.append((read_message(MaskRequest, body), self._devices[number]))
+            except Refused as refusal:
+                replies.append(self._refuse(number, refusal))
+
+        with measure("agree"):
+            refusals = self._phases.receive(requests)
+        for request, device in requests:
+            refused = refusals.get(device.slot)
+            if refused is not None:
+                replies.append(self._refuse(device.enrolled_number, refused))
+            else:
+                uploads.setdefault(request.round, set()).add(device.enrolled_number)
+        return replies
+
     # --- the upload ---------------------------------------------------------------------------------------------------
 
     def _upload(self, body: bytes, numbers: Sequence[int]) -> list[Reply]:
         try:
-            request = _read(RoundRequest, body)
+            request = read_message(RoundRequest, body)
             task = self._checker.check_model(self._checker.check_round(request), request)
         except Refused as refusal:
             return [self._refuse(number, refusal) for number in numbers]
@@ -267,8 +247,3 @@ class Host:
     def _refuse(self, number: int, refusal: Refused) -> Reply:
         message = RoundRefusal(reason=refusal.reason, detail=refusal.detail, known_size=self._checker.known_size)
         return Reply(number, encode_message(message))
-
-
-def _read(kind: type[MessageT], body: bytes) -> MessageT:
-    with refused_as("unreadable", FederationError):
-        return decode_message(body, kind)

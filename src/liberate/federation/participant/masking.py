@@ -1,24 +1,25 @@
 """The participants' side of secure aggregation: what a device does in each phase of a masked round, once.
 
-A device is bound by what it stores before it answers: one set of keys, one set of neighbours to share with, one set of
-shares received, one survivor set. Asked again it sends the same bytes, asked otherwise it refuses. Of each neighbour
-it reveals a share of one of the two secrets, and never of the other.
+A device is bound by what it stores before it answers: one set of keys, one set of people whose keys are advertised, one
+graph, one set of those who continue, one survivor set, each the one that the ledger proves to have. Asked again it
+sends the same bytes, asked otherwise it refuses. Of each neighbour it reveals a share of one of the two secrets, and
+never of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from liberate.arrays import UInt32Array
-from liberate.crypto.note import Checkpoint
 from liberate.crypto.signing import SigningKey
+from liberate.errors import PrivacyError
+from liberate.federation.participant.key_agreements import DeviceSecrets, KeyAgreements
 from liberate.federation.participant.refusals import Refused, refused_as, require
-from liberate.federation.participant.secagg_checks import check_neighbours, check_survivors
+from liberate.federation.participant.secagg_checks import CheckedCohort, RecordedSets
 from liberate.federation.store.device_rows import Device, NeighbourKeys, SecAggState
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.terms import ParticipationPolicy
@@ -26,15 +27,17 @@ from liberate.federation.wire.masked_round import MaskedRound
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     EncryptedShares,
-    MaskRequest,
+    RevealedSeed,
     RevealedShares,
-    ShareKeysRequest,
-    UnmaskRequest,
     sign_keys,
 )
-from liberate.privacy import secure_aggregation
-from liberate.privacy.secure_aggregation import SHARE_BYTES, MaskSecrets
+from liberate.ledger.format.records import SetPhase
+from liberate.privacy import secure_aggregation, shamir
+from liberate.privacy.neighbour_graph import seed_commitment
+from liberate.privacy.shamir import SHARE_BYTES
 from liberate.randomness import Randomness
+
+AnswerT = TypeVar("AnswerT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +49,25 @@ class MaskingClient:
         keys: Their signing keys, by slot.
         policy: What their participants agreed to.
         randomness: Source of their secrets.
+        agreements: What they agreed on with neighbours in the latest round.
     """
 
     store: DeviceStore
     keys: Mapping[int, SigningKey]
     policy: ParticipationPolicy
     randomness: Randomness
+    agreements: KeyAgreements = field(default_factory=KeyAgreements)
+
+    def check_attempts(self, device: Device, current: MaskedRound) -> None:
+        """Check that a device may advertise keys for a round: it has, or for not too many of the run.
+
+        Raises:
+            Refused: attempts.
+        """
+        record, most = current.record, self.policy.terms.max_attempts
+        if self.store.secagg_state(device.slot, record.number) is None:
+            count = self.store.key_phases(device.slot, record.run)
+            require(count < most, "attempts", f"keys were advertised in {count} rounds of run {record.run}")
 
     def advertise(self, current: MaskedRound, devices: Sequence[Device], note: str) -> list[AdvertisedKeys]:
         """Return signed keys for a round, drawn and stored at the first request, and the same keys later.
@@ -64,86 +80,135 @@ class MaskingClient:
         Raises:
             Refused: Keys were advertised for another round of this number.
         """
-        round_number = current.record.number
-        states = []
+        record = current.record
+        states: list[SecAggState] = []
+        fresh: list[tuple[int, SecAggState]] = []
         for device in devices:
-            state = self.store.secagg_state(device.slot, round_number) or SecAggState(
-                round_hash=current.hash,
-                secret=self.randomness.secret("masks", round_number, device.enrolled_number),
-            )
-            require(
-                state.round_hash == current.hash,
-                "answered",
-                f"keys were advertised for another entry of round {round_number}",
-            )
-            states.append((device.slot, state))
+            state = self.store.secagg_state(device.slot, record.number)
+            if state is None:
+                secret = self.randomness.secret("masks", record.number, device.enrolled_number)
+                state = SecAggState(round_hash=current.hash, secret=secret)
+                fresh.append((device.slot, state))
+            is_same = state.round_hash == current.hash
+            require(is_same, "answered", f"keys were advertised for another entry of round {record.number}")
+            states.append(state)
 
         # Stored before any key leaves: after a crash the device must still be able to do what it advertised.
-        self.store.put_secagg_states(round_number, states, note=note)
-        return [self._signed_keys(current, device, state) for device, (_, state) in zip(devices, states, strict=True)]
+        self.store.begin_secagg(record.number, record.run, fresh, note=note)
+        return [self._signed_keys(current, device, state) for device, state in zip(devices, states, strict=True)]
 
-    def share(
-        self, device: Device, current: MaskedRound, request: ShareKeysRequest, checkpoint: Checkpoint
-    ) -> EncryptedShares:
-        """Return shares of a device's secrets, encrypted for neighbours whose keys were checked to be theirs.
+    def choose(
+        self, devices: Sequence[Device], current: MaskedRound, recorded: RecordedSets, note: str
+    ) -> list[RevealedSeed | Refused]:
+        """Return the seeds of devices' neighbours, now that it is settled whom they may choose from.
 
         Args:
-            device: The device.
-            current: The round of the request.
-            request: The neighbours.
-            checkpoint: The one under which the round was accepted.
+            devices: The devices that are asked.
+            current: The round.
+            recorded: Its sets.
+            note: The checkpoint under which they were accepted.
 
-        Raises:
-            Refused: These are not the neighbours of the round's entry, not their keys, or not those of the first time.
+        Returns:
+            The answer or the refusal of each device, in their order.
         """
-        state = self._state(current, device)
-        peers = tuple(
-            NeighbourKeys(number=neighbour.number, mask=neighbour.keys.mask, seal=neighbour.keys.seal)
-            for neighbour in request.neighbours
-        )
-        if state.peers:
-            require(state.peers == peers, "answered", "secrets were shared with other neighbours before")
-            return EncryptedShares(sealed=list(state.sent))
+        advertised = recorded.digest("advertised")
 
-        check_neighbours(current, device.enrolled_number, request, checkpoint)
-        sent = _encrypt_shares(current, device.enrolled_number, MaskSecrets.derive(state.secret), peers)
-        self._put(current, device, msgspec.structs.replace(state, peers=peers, sent=sent))
-        return EncryptedShares(sealed=list(sent))
+        def step(device: Device, state: SecAggState) -> tuple[SecAggState, RevealedSeed]:
+            _require_member(device, recorded, "advertised")
+            _require_unchanged(state.advertised, advertised)
+            seed = self._secrets(state).secrets.seed
+            return msgspec.structs.replace(state, advertised=advertised), RevealedSeed(seed=seed)
 
-    def receive(self, device: Device, current: MaskedRound, request: MaskRequest) -> None:
-        """Take the shares of neighbours' secrets: with these neighbours the device masks.
+        return self._each(devices, current, step, note)
 
-        Raises:
-            Refused: They are too few, from others than the secrets were shared with, not those of the first time, or
-                one cannot be decrypted.
+    def share(
+        self, devices: Sequence[Device], current: MaskedRound, recorded: RecordedSets, cohort: CheckedCohort, note: str
+    ) -> list[EncryptedShares | Refused]:
+        """Return shares of devices' secrets, encrypted for the neighbours that each has chosen.
+
+        Args:
+            devices: The devices that are asked.
+            current: The round.
+            recorded: Its sets.
+            cohort: Their keys and graph.
+            note: The checkpoint under which the sets were accepted.
+
+        Returns:
+            The answer or the refusal of each device, in their order.
         """
-        state = self._state(current, device)
-        received = tuple(request.received)
-        if state.received:
-            require(state.received == received, "answered", "other shares were received before")
-            return
+        graph = recorded.digest("graph")
 
-        senders = [sender for sender, _ in received]
-        needed = current.needed(device.enrolled_number)
-        require(
-            senders == sorted({peer.number for peer in state.peers}.intersection(senders)),
-            "neighbours",
-            "shares came from others than the neighbours whose keys were checked",
-        )
-        require(len(senders) >= needed, "neighbours", f"{len(senders)} neighbours continue, {needed} are needed")
-        for sender, sealed in received:
-            _decrypt_shares(current, device.enrolled_number, state, sender, sealed)
+        def step(device: Device, state: SecAggState) -> tuple[SecAggState, EncryptedShares]:
+            number = device.enrolled_number
+            _require_member(device, recorded, "graph")
+            require(state.advertised == recorded.digest("advertised"), "answered", "a seed was revealed to others")
+            _require_unchanged(state.graph, graph)
+            if state.graph is None:
+                self._require_own(number, state, cohort)
+                neighbours = _neighbours(number, cohort)
+                sent = self._encrypt_shares(current, number, state, neighbours)
+                state = msgspec.structs.replace(state, graph=graph, neighbours=neighbours, sent=sent)
+            return state, EncryptedShares(sealed=list(state.sent))
 
-        self._put(current, device, msgspec.structs.replace(state, received=received))
+        return self._each(devices, current, step, note)
+
+    def receive(
+        self,
+        devices: Sequence[Device],
+        current: MaskedRound,
+        recorded: RecordedSets,
+        received: Mapping[int, tuple[tuple[int, bytes], ...]],
+        note: str,
+    ) -> list[Refused | None]:
+        """Take the set of those who continue, and the shares that neighbours dealt.
+
+        With exactly its neighbours in the set a device masks, whether or not it was sent a share by each.
+
+        Args:
+            devices: The devices that are asked to mask.
+            current: The round.
+            recorded: Its sets.
+            received: By slot, the sealed shares for a device, each with its dealer.
+            note: The checkpoint under which the sets were accepted.
+
+        Returns:
+            The refusal of each device, in their order; None where there is none.
+        """
+        shared = recorded.digest("shared")
+        members = recorded.members("shared")
+
+        def step(device: Device, state: SecAggState) -> tuple[SecAggState, None]:
+            shares = received[device.slot]
+            _require_member(device, recorded, "shared")
+            require(state.graph == recorded.digest("graph"), "answered", "secrets were shared in another graph")
+            _require_unchanged(state.shared, shared)
+            if state.shared is not None:
+                require(state.received == shares, "answered", "other shares were received before")
+                return state, None
+
+            dealers = {neighbour.number for neighbour in state.neighbours if neighbour.is_dealer} & members
+            senders = [sender for sender, _ in shares]
+            is_dealt = senders == sorted(dealers.intersection(senders))
+            require(is_dealt, "neighbours", "shares came from others than those who chose this participant")
+            self._require_holders(current, state, members)
+            continuing = tuple(neighbour.number for neighbour in state.neighbours if neighbour.number in members)
+            return msgspec.structs.replace(state, shared=shared, continuing=continuing, received=shares), None
+
+        return self._each(devices, current, step, note)
+
+    def forget(self, current: MaskedRound) -> None:
+        """Destroy what devices store for a round that is closed; in how many rounds they took part is kept."""
+        self.store.end_secagg(current.record.number)
+        self.agreements.forget()
 
     def require_ready(self, device: Device, current: MaskedRound) -> None:
-        """Check that a device has received what it needs to mask an upload.
+        """Check that a device knows with whom to mask an upload.
 
         Raises:
-            Refused: It has not.
+            Refused: It does not.
         """
-        received = self._state(current, device).received
-        require(bool(received), "phase", "a masked upload needs the neighbours' shares first")
+        is_ready = self._state(current, device).shared is not None
+        require(is_ready, "phase", "a masked upload needs the set of those who shared their secrets first")
 
     def add(self, device: Device, current: MaskedRound, values: UInt32Array) -> None:
         """Mask an upload in place: with a mask of the device alone, and one shared with each neighbour that continues.
@@ -154,57 +219,139 @@ class MaskingClient:
             values: Its upload, one-dimensional and contiguous; changed.
         """
         state = self._state(current, device)
-        secrets = MaskSecrets.derive(state.secret)
-        secure_aggregation.add_mask(values, secrets.own)
-        mask_keys = {peer.number: peer.mask for peer in state.peers}
-        for sender, _ in state.received:
-            key = secure_aggregation.pair_key(secrets.mask, mask_keys[sender], current.hash)
-            secure_aggregation.add_pair_mask(values, key, device.enrolled_number, sender)
+        own = self._secrets(state)
+        secure_aggregation.add_mask(values, own.secrets.own)
+        keys = {neighbour.number: neighbour.mask for neighbour in state.neighbours}
+        context = state.mask_context
+        for other in state.continuing:
+            key = secure_aggregation.pair_key(self.agreements.mask(own, keys[other]), context)
+            secure_aggregation.add_pair_mask(values, key, device.enrolled_number, other)
 
     def unmask(
-        self, devices: Sequence[Device], current: MaskedRound, request: UnmaskRequest, checkpoint: Checkpoint
+        self, devices: Sequence[Device], current: MaskedRound, recorded: RecordedSets, note: str
     ) -> list[RevealedShares | Refused]:
         """Return shares for one survivor set: of a survivor's own mask, and of the shared masks of everybody else.
 
         Args:
             devices: The devices that are asked.
-            current: The round of the request.
-            request: The survivor set.
-            checkpoint: The newest accepted one, that of the request.
+            current: The round.
+            recorded: Its sets.
+            note: The checkpoint under which they were accepted.
 
         Returns:
             The answer or the refusal of each device, in their order.
-
-        Raises:
-            Refused: The set is not the one that the ledger records.
         """
-        survivors = check_survivors(current, request, checkpoint, self.policy)
-        digest = sha256(np.array(sorted(survivors), "<u8").tobytes()).digest()
-        answers: list[RevealedShares | Refused] = []
-        states = []
+        digest = recorded.digest("survivors")
+        survivors = recorded.members("survivors")
+
+        def step(device: Device, state: SecAggState) -> tuple[SecAggState, RevealedShares]:
+            _require_member(device, recorded, "survivors")
+            require(state.shared == recorded.digest("shared"), "answered", "masks were shared with others")
+            _require_unchanged(state.survivors, digest)
+            self._require_holders(current, state, survivors)
+            shares = self._shares_for(current, device.enrolled_number, state, survivors)
+            return msgspec.structs.replace(state, survivors=digest), RevealedShares(shares=shares)
+
+        return self._each(devices, current, step, note)
+
+    def _each(
+        self,
+        devices: Sequence[Device],
+        current: MaskedRound,
+        step: Callable[[Device, SecAggState], tuple[SecAggState, AnswerT]],
+        note: str,
+    ) -> list[AnswerT | Refused]:
+        """Take a step for each device, store what binds it, and return the answers: they leave only after that."""
+        answers: list[AnswerT | Refused] = []
+        states: list[tuple[int, SecAggState]] = []
         for device in devices:
             try:
-                state = self._state(current, device)
-                answers.append(_reveal_shares(current, device.enrolled_number, state, survivors, digest))
-                states.append((device.slot, msgspec.structs.replace(state, survivors=digest)))
+                before = self._state(current, device)
+                after, answer = step(device, before)
             except Refused as refusal:
                 answers.append(refusal)
+                continue
+            answers.append(answer)
+            if after is not before:
+                states.append((device.slot, after))
 
-        # Stored before any share leaves: from here on these devices answer for this survivor set only.
-        self.store.put_secagg_states(current.record.number, states, note=request.checkpoint)
+        self.store.put_secagg_states(current.record.number, states, note=note)
         return answers
 
+    # --- keys and shares ----------------------------------------------------------------------------------------------
+
     def _signed_keys(self, current: MaskedRound, device: Device, state: SecAggState) -> AdvertisedKeys:
-        secrets = MaskSecrets.derive(state.secret)
+        own = self._secrets(state)
         return sign_keys(
             self.keys[device.slot],
             self.policy.origin,
             current.hash,
             device.enrolled_number,
-            mask=secure_aggregation.public_key(secrets.mask),
-            seal=secure_aggregation.public_key(secrets.seal),
-            own=secure_aggregation.key_commitment(secrets.own),
+            mask=own.mask,
+            seal=own.seal,
+            own=secure_aggregation.key_commitment(own.secrets.own),
+            draw=seed_commitment(own.secrets.seed),
         )
+
+    def _require_own(self, number: int, state: SecAggState, cohort: CheckedCohort) -> None:
+        """Check that a device's own keys and draw are among those of the cohort."""
+        own, shown = self._secrets(state), cohort.keys[number]
+        is_own = (shown.mask, shown.seal, cohort.seeds[number]) == (own.mask, own.seal, own.secrets.seed)
+        require(is_own, "keys", "the keys shown for this participant are not its own")
+
+    def _require_holders(self, current: MaskedRound, state: SecAggState, members: frozenset[int]) -> None:
+        """Check that enough of those who hold shares of a device's secrets are in a set."""
+        count = sum(neighbour.is_holder and neighbour.number in members for neighbour in state.neighbours)
+        needed = current.threshold
+        require(count >= needed, "neighbours", f"{count} chosen neighbours continue, {needed} are needed")
+
+    def _encrypt_shares(
+        self, current: MaskedRound, number: int, state: SecAggState, neighbours: Sequence[NeighbourKeys]
+    ) -> tuple[bytes, ...]:
+        """Return for each holder its share of the mask secret followed by its share of the key of its self-mask."""
+        holders = [neighbour for neighbour in neighbours if neighbour.is_holder]
+        needed = current.threshold
+        require(len(holders) >= needed, "neighbours", f"{len(holders)} neighbours are chosen, {needed} are needed")
+        own = self._secrets(state)
+        mask_shares = shamir.split(own.secrets.mask, needed, len(holders))
+        own_shares = shamir.split(own.secrets.own, needed, len(holders))
+
+        with refused_as("keys"):
+            # A key that no mask can be agreed on with is refused now, not once the upload depends on it.
+            for neighbour in neighbours:
+                self.agreements.mask(own, neighbour.mask)
+            return tuple(
+                secure_aggregation.encrypt_share(
+                    self._share_key(current, own, holder, number, holder.number), mask_share + own_share
+                )
+                for holder, mask_share, own_share in zip(holders, mask_shares, own_shares, strict=True)
+            )
+
+    def _shares_for(
+        self, current: MaskedRound, number: int, state: SecAggState, survivors: frozenset[int]
+    ) -> list[tuple[int, bytes]]:
+        """Return one share of each neighbour that continued and dealt shares which can be opened."""
+        own = self._secrets(state)
+        dealers = {neighbour.number: neighbour for neighbour in state.neighbours}
+        shares = []
+        for sender, sealed in state.received:
+            try:
+                key = self._share_key(current, own, dealers[sender], sender, number)
+                message = secure_aggregation.decrypt_share(key, sealed)
+            except PrivacyError:
+                continue  # its dealer sealed nonsense; others have shares of the secret
+            of_mask, of_own = message[:SHARE_BYTES], message[SHARE_BYTES:]
+            shares.append((sender, of_own if sender in survivors else of_mask))
+        return shares
+
+    def _share_key(
+        self, current: MaskedRound, own: DeviceSecrets, other: NeighbourKeys, sender: int, recipient: int
+    ) -> bytes:
+        context = b"share" + current.hash + sender.to_bytes(8, "big") + recipient.to_bytes(8, "big")
+        return secure_aggregation.pair_key(self.agreements.seal(own, other.seal), context)
+
+    def _secrets(self, state: SecAggState) -> DeviceSecrets:
+        return self.agreements.secrets(state.round_hash, state.secret)
 
     def _state(self, current: MaskedRound, device: Device) -> SecAggState:
         state = self.store.secagg_state(device.slot, current.record.number)
@@ -212,58 +359,32 @@ class MaskingClient:
             raise Refused("phase", "no keys were advertised for this round")
         return state
 
-    def _put(self, current: MaskedRound, device: Device, state: SecAggState) -> None:
-        self.store.put_secagg_states(current.record.number, [(device.slot, state)])
 
+def _neighbours(number: int, cohort: CheckedCohort) -> tuple[NeighbourKeys, ...]:
+    """Return whom a participant chose or was chosen by, by increasing number.
 
-def _encrypt_shares(
-    current: MaskedRound, number: int, secrets: MaskSecrets, peers: Sequence[NeighbourKeys]
-) -> tuple[bytes, ...]:
-    """Return for each peer its share of the mask secret followed by its share of the key of the sender's own mask."""
-    needed = current.needed(number)
-    mask_shares = secure_aggregation.shamir_split(secrets.mask, needed, len(peers))
-    own_shares = secure_aggregation.shamir_split(secrets.own, needed, len(peers))
-
-    with refused_as("keys"):
-        # A key that no mask can be agreed on with is refused now, not once the upload depends on it.
-        for peer in peers:
-            secure_aggregation.pair_key(secrets.mask, peer.mask, current.hash)
-        return tuple(
-            secure_aggregation.encrypt_share(
-                secrets.seal, peer.seal, mask_share + own_share, _context(current, number, peer.number)
-            )
-            for peer, mask_share, own_share in zip(peers, mask_shares, own_shares, strict=True)
+    Raises:
+        Refused: More chose it than honest draws ever do.
+    """
+    with refused_as("neighbours"):
+        cohort.graph.verify_in_degree(number)
+    holders, dealers = cohort.graph.out_neighbours(number), cohort.graph.in_neighbours(number)
+    return tuple(
+        NeighbourKeys(
+            number=other,
+            mask=cohort.keys[other].mask,
+            seal=cohort.keys[other].seal,
+            is_holder=other in holders,
+            is_dealer=other in dealers,
         )
+        for other in cohort.graph.neighbours(number)
+    )
 
 
-def _decrypt_shares(
-    current: MaskedRound, number: int, state: SecAggState, sender: int, sealed: bytes
-) -> tuple[bytes, bytes]:
-    """Return the shares that a neighbour encrypted: one of its mask secret, and one of its own mask's key."""
-    (peer,) = (peer for peer in state.peers if peer.number == sender)
-    seal_secret = MaskSecrets.derive(state.secret).seal
-    with refused_as("shares"):
-        message = secure_aggregation.decrypt_share(seal_secret, peer.seal, sealed, _context(current, sender, number))
-    require(len(message) == 2 * SHARE_BYTES, "shares", f"participant {sender} did not encrypt two shares")
-    return message[:SHARE_BYTES], message[SHARE_BYTES:]
+def _require_member(device: Device, recorded: RecordedSets, phase: SetPhase) -> None:
+    is_member = device.enrolled_number in recorded.members(phase)
+    require(is_member, "sets", f"participant {device.enrolled_number} is not in the set {phase}")
 
 
-def _reveal_shares(
-    current: MaskedRound, number: int, state: SecAggState, survivors: frozenset[int], digest: bytes
-) -> RevealedShares:
-    """Return one share of each neighbour, after checking that revealing them for these survivors is safe."""
-    require(state.survivors in (None, digest), "survivors", "shares were revealed for another survivor set")
-    require(number in survivors, "survivors", f"participant {number} is not among the survivors")
-    surviving = sum(sender in survivors for sender, _ in state.received)
-    needed = current.needed(number)
-    require(surviving >= needed, "survivors", f"{surviving} neighbours survive, {needed} are needed")
-
-    shares = []
-    for sender, sealed in state.received:
-        of_mask, of_own = _decrypt_shares(current, number, state, sender, sealed)
-        shares.append((sender, of_own if sender in survivors else of_mask))
-    return RevealedShares(shares=shares)
-
-
-def _context(current: MaskedRound, sender: int, recipient: int) -> bytes:
-    return b"share" + current.hash + sender.to_bytes(8, "big") + recipient.to_bytes(8, "big")
+def _require_unchanged(stored: bytes | None, digest: bytes) -> None:
+    require(stored in (None, digest), "answered", "another set of this round was answered before")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from liberate.errors import LiberateError
+from liberate.errors import FederationError, LiberateError
+from liberate.federation.wire.round_messages import MessageT, decode_message
 
 
 class Refused(Exception):
@@ -34,3 +35,13 @@ def refused_as(reason: str, errors: type[Exception] | tuple[type[Exception], ...
         yield
     except errors as error:
         raise Refused(reason, str(error)) from error
+
+
+def read_message(kind: type[MessageT], body: bytes) -> MessageT:
+    """Return a message of one kind.
+
+    Raises:
+        Refused: unreadable.
+    """
+    with refused_as("unreadable", FederationError):
+        return decode_message(body, kind)

@@ -77,11 +77,15 @@ class NeighbourKeys(msgspec.Struct, frozen=True, kw_only=True):
         number: Its number on the ledger.
         mask: X25519 key of the masks shared with it.
         seal: X25519 key that seals shares to it.
+        is_holder: Whether the device chose it, and so deals it shares of its secrets.
+        is_dealer: Whether it chose the device, which so holds shares of its secrets.
     """
 
     number: int
     mask: bytes
     seal: bytes
+    is_holder: bool
+    is_dealer: bool
 
 
 class SecAggState(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,18 +94,37 @@ class SecAggState(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         round_hash: Leaf hash of the round's entry.
         secret: All keys of the round are derived from it, 32 bytes.
-        peers: Neighbours it shared its secrets with, by increasing number; empty before it did.
-        sent: Sealed shares of its secrets, one for each peer.
-        received: Sealed shares of peers' secrets by number, increasing: with these it masks; empty before it did.
+        advertised: Digest of the recorded set for which it revealed its seed; None before it did.
+        graph: Digest of the recorded set whose keys and seeds it took; None before it shared its secrets.
+        neighbours: Whom it chose or was chosen by, by increasing number; empty before it shared.
+        sent: Sealed shares of its secrets, one for each neighbour that it chose.
+        shared: Digest of the recorded set of those who continue; None before it masked.
+        continuing: Its neighbours in that set, increasing: with exactly these it masks.
+        received: Sealed shares by dealer, increasing.
         survivors: Digest of the survivor set for which it has given shares away; None before it did.
     """
 
     round_hash: bytes
     secret: bytes
-    peers: tuple[NeighbourKeys, ...] = ()
+    advertised: bytes | None = None
+    graph: bytes | None = None
+    neighbours: tuple[NeighbourKeys, ...] = ()
     sent: tuple[bytes, ...] = ()
+    shared: bytes | None = None
+    continuing: tuple[int, ...] = ()
     received: tuple[tuple[int, bytes], ...] = ()
     survivors: bytes | None = None
+
+    @property
+    def mask_context(self) -> bytes:
+        """What keys of shared masks are for: all that defines the graph, so that masks of unequal views never cancel.
+
+        Raises:
+            ValueError: The device has not masked yet.
+        """
+        if self.advertised is None or self.graph is None or self.shared is None:
+            raise ValueError("the sets of the round are not known")
+        return self.round_hash + self.advertised + self.graph + self.shared
 
 
 class PendingKeyChange(msgspec.Struct, frozen=True, kw_only=True):

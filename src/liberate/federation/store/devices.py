@@ -43,6 +43,12 @@ CREATE TABLE IF NOT EXISTS revoked (
     key TEXT NOT NULL,
     PRIMARY KEY (slot, key)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS awaited_key (
+    slot INTEGER NOT NULL REFERENCES device,
+    key TEXT NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (slot, key)
+) STRICT;
 CREATE TABLE IF NOT EXISTS agreement (
     slot INTEGER PRIMARY KEY REFERENCES device,
     run INTEGER NOT NULL,
@@ -69,7 +75,9 @@ _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
 _OWNED = (
     "outbox",
     "secagg_state",
+    "key_phases",
     "pending_key",
+    "awaited_key",
     "revoked",
     "agreement",
     "life_limit",
@@ -274,8 +282,21 @@ class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
                 self._execute("DELETE FROM revoked WHERE slot = ? AND key = ?", (slot, pending.which))
             self._advance(slot, seq)
             self._execute("DELETE FROM pending_key WHERE slot = ?", (slot,))
+            self._execute("DELETE FROM awaited_key WHERE slot = ? AND key = ?", (slot, pending.which))
             if act is not None:
                 self._put_acts([(slot, act)], act.note)
+
+    def awaited_seed(self, slot: int, which: KeyName) -> bytes | None:
+        """Return the seed of a key that registrars are asked to approve, if there is one."""
+        row = self._row("SELECT sealed FROM awaited_key WHERE slot = ? AND key = ?", (slot, which))
+        if row is None:
+            return None
+        return msgspec.msgpack.decode(self._unseal("awaited", slot, row[0]), type=PendingKeyChange).seed
+
+    def put_awaited_seed(self, slot: int, which: KeyName, seed: bytes) -> None:
+        """Store the seed of a key that registrars are asked to approve."""
+        sealed = self._seal("awaited", slot, PendingKeyChange(entry=b"", which=which, seed=seed))
+        self._execute("INSERT OR REPLACE INTO awaited_key (slot, key, sealed) VALUES (?, ?, ?)", (slot, which, sealed))
 
     def drop_key_change(self, slot: int) -> None:
         """Delete a change of key that the ledger has refused."""

@@ -24,6 +24,12 @@ CREATE TABLE IF NOT EXISTS secagg_state (
     sealed BLOB NOT NULL,
     PRIMARY KEY (slot, round)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key_phases (
+    slot INTEGER NOT NULL REFERENCES device,
+    run INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (slot, run)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -84,6 +90,36 @@ class RoundTables(ActTables):
             self._put_round_rows("secagg_state", round_number, states, on_conflict="REPLACE")
             if note is not None:
                 self._put_checkpoint(note)
+
+    def begin_secagg(
+        self, round_number: int, run: int, states: Sequence[tuple[int, SecAggState]], *, note: str
+    ) -> None:
+        """Store the first state of devices in a masked round, and count one more exchange of keys in the run.
+
+        Args:
+            round_number: The round, > 0.
+            run: Its run.
+            states: (slot, state) of each device that has not begun the round.
+            note: The checkpoint under which the round entry was accepted.
+        """
+        with self._transaction():
+            self._put_round_rows("secagg_state", round_number, states, on_conflict="ABORT")
+            self._execute_many(
+                "INSERT INTO key_phases (slot, run, count) VALUES (?, ?, 1)"
+                " ON CONFLICT (slot, run) DO UPDATE SET count = count + 1",
+                [(slot, run) for slot, _ in states],
+            )
+            self._put_checkpoint(note)
+
+    def key_phases(self, slot: int, run: int) -> int:
+        """Return in how many rounds of a run a device has exchanged keys, rounds that were aborted included."""
+        row = self._row("SELECT count FROM key_phases WHERE slot = ? AND run = ?", (slot, run))
+        return 0 if row is None else int(row[0])
+
+    def end_secagg(self, round_number: int) -> None:
+        """Delete what all devices stored for a masked round that is closed: nobody can undo its masks any more."""
+        with self._transaction():
+            self._execute("DELETE FROM secagg_state WHERE round <= ?", (round_number,))
 
     def keep_evidence(self, note: str) -> Path | None:
         """Write another checkpoint of the accepted one's size to a file, as proof that the log has signed both.

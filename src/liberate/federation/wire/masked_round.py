@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 
 from liberate.errors import FederationError, LiberateError
 from liberate.identifiers import Digest
-from liberate.ledger.format.entries import decode_entry
+from liberate.ledger.format.entries import Entry, decode_entry
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Round
-from liberate.privacy import secure_aggregation
+from liberate.ledger.format.records import Round, RoundSet, SetPhase
 
 MIN_COHORT_SIZE = 3
 """In a smaller cohort, a participant and the coordinator together could read another participant's upload."""
@@ -24,21 +25,21 @@ class MaskedRound:
         record: The round.
         hash: Leaf hash of its entry.
         participants: Numbers of the cohort.
-        graph: Who masks with whom.
     """
 
     record: Round
     hash: Digest
     participants: frozenset[int]
-    graph: secure_aggregation.NeighbourGraph
 
-    def neighbours(self, number: int) -> tuple[int, ...]:
-        """Return a participant's neighbours, increasing, whether they take part or not."""
-        return self.graph.neighbours(number)
+    @property
+    def degree(self) -> int:
+        """How many neighbours each participant chooses, if there are so many."""
+        return self.record.mechanism.parameters.get("degree", 0)
 
-    def needed(self, number: int) -> int:
-        """Return how many neighbours together can undo a participant's mask."""
-        return secure_aggregation.threshold(len(self.neighbours(number)))
+    @property
+    def threshold(self) -> int:
+        """How many of them together can undo its masks."""
+        return self.record.mechanism.parameters.get("threshold", 0)
 
 
 @lru_cache(maxsize=4)
@@ -56,12 +57,22 @@ def masked_round(entry: bytes) -> MaskedRound:
     if not isinstance(record, Round) or not record.is_masked:
         raise FederationError(f"the entry is a {record.kind}, not a masked round")
 
-    participants = sorted(set(numbers_in(record.cohort)))
+    participants = frozenset(numbers_in(record.cohort))
     if len(participants) < MIN_COHORT_SIZE:
         raise FederationError(f"a masked round must list {MIN_COHORT_SIZE} participants or more")
-    return MaskedRound(
-        record=record,
-        hash=decoded.leaf_hash,
-        participants=frozenset(participants),
-        graph=secure_aggregation.graph(participants, decoded.leaf_hash),
-    )
+    return MaskedRound(record=record, hash=decoded.leaf_hash, participants=participants)
+
+
+def set_digests(entries: Iterable[Entry], current: MaskedRound) -> dict[SetPhase, bytes]:
+    """Return what stands for each recorded set of a round: a digest over the leaf hashes of its entries."""
+    leaves: dict[SetPhase, list[Digest]] = {}
+    for entry in entries:
+        record = entry.record
+        if isinstance(record, RoundSet) and record.round_hash == current.hash:
+            leaves.setdefault(record.phase, []).append(entry.leaf_hash)
+    return {phase: sha256(b"".join(each)).digest() for phase, each in leaves.items()}
+
+
+def mask_context(current: MaskedRound, digests: Mapping[SetPhase, bytes]) -> bytes:
+    """Return what keys of shared masks are for: all that defines the graph, so masks of unequal views never cancel."""
+    return current.hash + digests["advertised"] + digests["graph"] + digests["shared"]

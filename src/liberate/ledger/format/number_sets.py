@@ -8,6 +8,10 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from liberate.crypto.canonical_json import Natural
+from liberate.ledger.format.refusals import Reason, refused
+
+MAX_PARTICIPANTS = 262_144
+"""Participants whom one record may name."""
 
 _RANGE_GAP = 256
 """Numbers further apart than this begin a new range: a range costs about as much as a bitmap of this gap."""
@@ -40,6 +44,20 @@ def numbers_in(participants: Iterable[Range]) -> Iterator[int]:
             for bit in range(8):
                 if byte >> bit & 1:
                     yield part.first + 8 * offset + bit
+
+
+def checked_participants(parts: tuple[Range, ...], reason: Reason) -> tuple[int, ...]:
+    """Return the numbers in ranges; refuse ranges that are out of order or could be written otherwise."""
+    end = 0
+    for part in parts:
+        if part.first < end or not part.bitmap[0] & 1 or not part.bitmap[-1]:
+            raise refused(reason, f"the range from {part.first} overlaps another, or has empty ends")
+        end = part.first + 8 * len(part.bitmap) - 8 + part.bitmap[-1].bit_length()
+    participants = tuple(numbers_in(parts))
+    count = len(participants)
+    if count > MAX_PARTICIPANTS:
+        raise refused("too_many_participants", f"{count} participants, at most {MAX_PARTICIPANTS} are wanted")
+    return participants
 
 
 def includes(participants: Iterable[Range], number: int) -> bool:

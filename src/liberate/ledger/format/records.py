@@ -36,6 +36,8 @@ from liberate.ledger.format.sharing_records import (
     Withdrawal,
 )
 
+SetPhase: TypeAlias = Literal["advertised", "graph", "shared", "survivors"]
+
 ZERO = Digest(bytes(32))
 """Written where there is no digest yet."""
 
@@ -226,24 +228,33 @@ class Update(RecordBase, frozen=True, tag="update"):
         return tuple(numbers_in(self.participants)) or (self.author,)
 
 
-class Survivors(RecordBase, frozen=True, tag="survivors"):
-    """The coordinator of a masked round says whose uploads are in its sum: the one set for which masks are undone.
+class RoundSet(RecordBase, frozen=True, tag="round_set"):
+    """The coordinator of a masked round says who has taken one of its steps: the one set that everybody goes on with.
 
-    A set too large for one record spans several, one after the other. No update is accepted after the first.
+    A round has one set of each phase, in this order, each of them within the one before, the first within the cohort:
+    `advertised` (who advertised keys and committed to a draw of neighbours), `graph` (who revealed that draw), `shared`
+    (who shared the secrets behind its masks) and `survivors` (whose uploads are in the sum, for which alone masks are
+    undone). A set too large for one record spans several, one after the other. Updates are accepted from those in
+    `shared`, until the first record of `survivors`.
 
     Attributes:
         round: Number of the round.
         round_hash: Leaf hash of the round's entry.
+        phase: Which set.
         part: Which record of the set this is, from 1.
         parts: How many records the set spans, the same in each.
         participants: Who; their numbers increase over all parts.
+        root: The same in each part. `advertised`: RFC 6962 root over each person's number (8 bytes, big-endian) and
+            signed keys, in the order of numbers; `graph`: over each number and revealed seed; zero bytes in the others.
     """
 
     round: Positive
     round_hash: Hash
+    phase: SetPhase
     part: Positive
     parts: Positive
     participants: tuple[Range, ...]
+    root: Hash
 
 
 class ModelRecord(RecordBase, frozen=True, tag="model"):
@@ -316,7 +327,7 @@ Record: TypeAlias = (
     | Round
     | Update
     | PoolRecord
-    | Survivors
+    | RoundSet
     | ModelRecord
     | Aborted
     | Erasure

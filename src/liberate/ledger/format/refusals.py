@@ -27,11 +27,13 @@ Reason = Literal[
     "no_survivors",  # a masked round needs its survivor set before its model
     "not_registrar",  # the genesis does not let who signs or approves admit this role, or recover or revoke its keys
     "not_in_cohort",  # a person who does not belong to the round, or whose key was revoked
-    "not_masked",  # a survivor set for a round without masks
+    "not_in_set",  # a person who is not in the set of a masked round that comes before
+    "not_masked",  # a set of a masked round for one without masks
     "not_possessed",  # not the new key's signature over whose it will be
     "not_replayed",  # a masked round outside simulations, without a replaying witness in every quorum
     "not_received",  # a share that whoever uses it has not received
     "not_requested",  # the erasure of somebody who has not asked for it
+    "not_shared",  # an update of a masked round before the set of those who shared their secrets
     "not_simulated",  # allowed on a simulation's ledger only
     "not_withdrawn",  # a request to be forgotten by somebody who has not withdrawn everything
     "other_coordinator",  # the round was opened by somebody else
@@ -47,13 +49,14 @@ Reason = Literal[
     "second_pool",  # whose shares the round uses already
     "second_receipt",  # the share was received before
     "second_request",  # to be forgotten, asked before
-    "second_survivors",  # the round's survivor set is complete
+    "second_set",  # the masked round has this set
     "second_update",  # the person has answered the round
     "share_without_consent",  # no share of the sender, or none that a consent covers still
     "stale_sequence",  # not greater than the author's last sequence
     "survivors_named",  # an update after the round's survivor set was begun
     "too_few_approvals",  # fewer registrars than the role's policy wants
-    "too_few_updates",  # fewer people in a model or a survivor set than the round demands
+    "too_few_participants",  # fewer people in a set of a masked round than the round and the terms demand
+    "too_few_updates",  # fewer people in a model than the round demands
     "too_large",  # above the largest entry
     "too_late",  # after the round's deadline, or a consent that expires before it begins
     "too_many_participants",  # more people than one record may name
@@ -65,7 +68,7 @@ Reason = Literal[
     "unpriced",  # an answer that spends nothing, on a ledger that limits what a person may spend
     "wrong_approvals",  # registrars not strictly increasing, the author among them, or approvals of an owner's own act
     "wrong_base_model",  # not the model that the run has reached
-    "wrong_cohort",  # people who are no active participants, or ranges that are not strictly increasing
+    "wrong_cohort",  # people who are no active participants, ranges that do not increase, or nobody in a masked round
     "wrong_copy",  # not what was handed over
     "wrong_count",  # a block that does not count its entries
     "wrong_custody",  # only a participant's keys may be in a host's custody
@@ -75,10 +78,12 @@ Reason = Literal[
     "wrong_number",  # not the next number
     "wrong_origin",  # made for another ledger
     "wrong_parent",  # does not follow from what it names as its parent
-    "wrong_part",  # not the next part of the survivor set, or another number of parts
+    "wrong_part",  # not the next part of a masked round's set, or another number of parts
     "wrong_participants",  # a host must name people, a participant may not; or ranges that are not strictly increasing
+    "wrong_phase",  # not the next set of the masked round
     "wrong_recipient",  # not whom the consent or the share names, or nobody who may receive copies
     "wrong_role",  # the author's role may not write this kind
+    "wrong_root",  # a set that should have a root and has none, the other way round, or another in each part
     "wrong_round",  # another hash than the open round's entry has
     "wrong_run",  # not this run or the next one, or other terms than the run's first round
     "wrong_shares",  # shares that do not increase

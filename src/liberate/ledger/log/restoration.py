@@ -20,7 +20,7 @@ from liberate.ledger.format.records import (
     KeyRecord,
     ModelRecord,
     Round,
-    Survivors,
+    RoundSet,
     TermsRecord,
     Update,
 )
@@ -28,6 +28,7 @@ from liberate.ledger.format.sharing_records import Consent, PoolRecord, Receipt,
 from liberate.ledger.log import tables
 from liberate.ledger.lookup import RecordedEntry
 from liberate.ledger.rules.principal import Principal
+from liberate.ledger.rules.round_sets import RoundSets
 from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.sharing_state import SharingState
 from liberate.ledger.rules.state import State
@@ -137,17 +138,18 @@ def _restore_rounds(connection: sqlite3.Connection, state: State) -> None:
     if model is not None and model.position > opening.position:
         state.model = ModelReference(model.record.version, model.record.digest)
     elif aborted is None or aborted.position < opening.position:
-        state.open_round = _restore_open_round(connection, opening, state.founding)
+        state.open_round = _restore_open_round(connection, opening, state)
 
 
-def _restore_open_round(connection: sqlite3.Connection, opening: RecordedEntry[Round], genesis: Genesis) -> OpenRound:
+def _restore_open_round(connection: sqlite3.Connection, opening: RecordedEntry[Round], state: State) -> OpenRound:
     earlier = "SELECT count(*) FROM entry WHERE kind = 'enrol' AND position < ?"
     (enrolled,) = connection.execute(earlier, (opening.position,)).fetchone()
-    founders = len(genesis.registrars) + 1
-    current = OpenRound(opening.record, opening.leaf_hash, opening.position, founders + enrolled)
+    founders = len(state.founding.registrars) + 1
+    sets = RoundSets.of(opening.record, state.terms)
+    current = OpenRound(opening.record, opening.leaf_hash, opening.position, founders + enrolled, sets)
 
     for position, data in connection.execute(
-        "SELECT position, entry FROM entry WHERE position > ? AND kind IN ('update', 'survivors', 'pool')"
+        "SELECT position, entry FROM entry WHERE position > ? AND kind IN ('update', 'round_set', 'pool')"
         " ORDER BY position",
         (opening.position,),
     ):
@@ -155,8 +157,8 @@ def _restore_open_round(connection: sqlite3.Connection, opening: RecordedEntry[R
         match entry.record:
             case Update() as update:
                 current.accept(update.answers_for(), entry.leaf_hash, position)
-            case Survivors() as survivors:
-                current.name_survivors(tuple(numbers_in(survivors.participants)), survivors.parts)
+            case RoundSet() as part:
+                current.sets.add(part)
             case PoolRecord() as pool:
                 current.pool.update(numbers_in(pool.participants))
             case _:

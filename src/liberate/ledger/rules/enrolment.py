@@ -130,12 +130,7 @@ def _witness_keys(vkeys: tuple[str, ...]) -> frozenset[bytes]:
 
 def _policy_of(state: State, author: int, role: PrincipalRole) -> EnrolmentPolicy:
     """Return the policy of a role, after checking that the author is one of its registrars."""
-    # Registrars and the log are named by the genesis only: no policy lets anybody enrol them or change their keys.
-    match role:
-        case "registrar" | "log":
-            policy = None
-        case _:
-            policy = state.founding.enrolment_policy.get(role)
+    policy = state.enrolment_policy(role)
     if policy is None or author not in policy.registrars:
         raise refused("not_registrar", f"principal {author} may not enrol a {role}")
     return policy

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from liberate.identifiers import Digest
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Round
+from liberate.ledger.rules.round_sets import RoundSets
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class AcceptedUpdate:
 
 @dataclass(slots=True)
 class OpenRound:
-    """The round that has not been closed, with its accepted updates and, if it is masked, whose uploads are in its sum.
+    """The round that has not been closed, with its accepted updates and, if it is masked, with whom it goes on.
 
     Attributes:
         record: The round.
@@ -30,21 +31,17 @@ class OpenRound:
         updates: Accepted updates by position, in ledger order.
         answered: Participants whose answer was accepted, each with its position.
         pool: Participants whose shares the coordinator uses.
-        survivors: Participants whose uploads are in a masked round's sum, as far as they were named.
-        named_parts: How many records have named them.
-        all_parts: How many records there will be; 0 before the first.
+        sets: With whom it goes on, if it is masked.
     """
 
     record: Round
     hash: Digest
     position: int
     n_principals: int
+    sets: RoundSets
     updates: dict[int, AcceptedUpdate] = field(default_factory=dict)
     answered: dict[int, int] = field(default_factory=dict)
     pool: set[int] = field(default_factory=set)
-    survivors: set[int] = field(default_factory=set)
-    named_parts: int = 0
-    all_parts: int = 0
     _cohort: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
@@ -59,16 +56,15 @@ class OpenRound:
         self.updates[position] = AcceptedUpdate(hash, len(participants))
         self.answered.update(dict.fromkeys(participants, position))
 
-    def name_survivors(self, participants: Sequence[int], parts: int) -> None:
-        """Add the participants of one part of the survivor set, which has `parts` parts."""
-        self.survivors.update(participants)
-        self.named_parts += 1
-        self.all_parts = parts
+    @property
+    def survivors(self) -> frozenset[int]:
+        """The participants whose uploads are in a masked round's sum, as far as they were named."""
+        return self.sets.named("survivors")
 
     @property
     def has_survivors(self) -> bool:
         """Whether the whole survivor set was named."""
-        return self.named_parts == self.all_parts > 0
+        return self.sets.whole("survivors") is not None
 
     def surviving_updates(self) -> set[int]:
         """Return the positions of the survivors' updates."""

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from liberate.crypto.merkle import root
 from liberate.crypto.note import WitnessPolicy
 from liberate.identifiers import Digest
-from liberate.ledger.format.records import Aborted, Genesis, ModelRecord, Round, Survivors, TermsRecord, Update
+from liberate.ledger.format.number_sets import checked_participants
+from liberate.ledger.format.records import Aborted, Genesis, ModelRecord, Round, RoundSet, TermsRecord, Update
 from liberate.ledger.format.refusals import refuse_if, refused
 from liberate.ledger.format.sharing_records import PoolRecord
 from liberate.ledger.rules import sharing
-from liberate.ledger.rules.participants import check_participants, checked_participants
+from liberate.ledger.rules.participants import check_participants
+from liberate.ledger.rules.round_sets import RoundSets
 from liberate.ledger.rules.round_state import ModelReference, OpenRound, RunState
 from liberate.ledger.rules.state import State
 
@@ -49,18 +51,21 @@ def open_round(state: State, record: Round, hash: Digest) -> None:
 
     is_late = record.deadline <= state.height
     refuse_if(is_late, "too_late", f"deadline {record.deadline}, the next block is {state.height + 1}")
-    check_participants(state, checked_participants(record.cohort, "wrong_cohort"), "wrong_cohort")
+    cohort = checked_participants(record.cohort, "wrong_cohort")
+    check_participants(state, cohort, "wrong_cohort")
+    refuse_if(record.is_masked and not cohort, "wrong_cohort", "a masked round lists its cohort")
 
     state.round_number = record.number
     state.run = run
     state.model = base
-    state.open_round = OpenRound(record, hash, state.size, len(state.principals))
+    sets = RoundSets.of(record, state.terms)
+    state.open_round = OpenRound(record, hash, state.size, len(state.principals), sets)
 
 
 def _check_replayed(genesis: Genesis, record: Round) -> None:
     """Refuse a masked round where a quorum of the genesis may lack a witness that replays the rules.
 
-    What the masks hide rests on the state root, which says whose keys are whose, and on there being one survivor set:
+    What the masks hide rests on the state root, which says whose keys are whose, and on sets having no twin:
     a log that breaks its own rules is found by whoever replays them, and by nobody else.
     """
     policy = WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold)
@@ -96,7 +101,8 @@ def accept_update(state: State, record: Update, hash: Digest) -> None:
     """Accept an answer to the open round, and charge those for whom it answers."""
     current = _named_round(state, record)
     _check_round_hash(current, record)
-    refuse_if(current.named_parts > 0, "survivors_named", f"whose updates round {record.round} uses is settled")
+    is_settled = current.sets.has_begun("survivors")
+    refuse_if(is_settled, "survivors_named", f"whose updates round {record.round} uses is settled")
     deadline = current.record.deadline
     is_late = state.height >= deadline
     refuse_if(is_late, "too_late", f"block {state.height + 1} is after the deadline, {deadline}")
@@ -117,12 +123,25 @@ def accept_update(state: State, record: Update, hash: Digest) -> None:
     refuse_if(is_wrong, "wrong_participants", "a host names its participants, a participant answers for nobody else")
     participants = checked_participants(record.participants, "wrong_participants") if is_host else (record.author,)
     check_participants(state, participants, "not_in_cohort")
+    _check_shared(current, participants)
     _check_answers(state, current, participants)
     sharing.check_inputs(state, record.shares, participants)
 
     for number in participants:
         state.principals[number].spend(record.account, record.spend_nano)
     current.accept(participants, hash, state.size)
+
+
+def _check_shared(current: OpenRound, participants: Iterable[int]) -> None:
+    """Check that those who answer a masked round have shared the secrets behind their masks."""
+    if not current.record.is_masked:
+        return
+    shared = current.sets.whole("shared")
+    if shared is None:
+        raise refused("not_shared", f"who shares secrets in round {current.record.number} is not recorded")
+    for number in participants:
+        if number not in shared:
+            raise refused("not_in_set", f"principal {number} shared no secrets in round {current.record.number}")
 
 
 def _check_answers(state: State, current: OpenRound, participants: Iterable[int]) -> None:
@@ -154,31 +173,24 @@ def use_pool(state: State, record: PoolRecord) -> None:
     current.pool.update(participants)
 
 
-def name_survivors(state: State, record: Survivors) -> None:
-    """Note one part of whose uploads are in the sum of a masked round."""
+def record_set(state: State, record: RoundSet) -> None:
+    """Note one part of a set of people with whom a masked round goes on."""
     current = _closable_round(state, record)
     _check_round_hash(current, record)
-    refuse_if(not current.record.is_masked, "not_masked", f"round {record.round} has no masks to undo")
-    refuse_if(current.has_survivors, "second_survivors", f"round {record.round} has its survivor set")
+    refuse_if(not current.record.is_masked, "not_masked", f"round {record.round} has no masks")
+    participants = current.sets.check(record)
 
-    part, parts = current.named_parts + 1, current.all_parts or record.parts
-    is_next = (record.part, record.parts) == (part, parts) and part <= parts
-    refuse_if(not is_next, "wrong_part", f"part {record.part} of {record.parts}, wanted part {part} of {parts}")
-
-    participants = checked_participants(record.participants, "wrong_participants")
-    if not participants or participants[0] <= max(current.survivors, default=-1):
-        raise refused("wrong_participants", "a part names participants, with larger numbers than the part before")
-    for number in participants:
-        if number not in current.answered:
-            raise refused("no_answer", f"principal {number} has no update in round {record.round}")
-    if record.part == record.parts:
-        _check_survivors(current, current.survivors.union(participants))
-    current.name_survivors(participants, record.parts)
+    if record.phase == "survivors":
+        for number in participants:
+            if number not in current.answered:
+                raise refused("no_answer", f"principal {number} has no update in round {record.round}")
+        if record.part == record.parts:
+            _check_whole_updates(current, current.survivors.union(participants))
+    current.sets.add(record)
 
 
-def _check_survivors(current: OpenRound, survivors: set[int]) -> None:
-    """Check a whole survivor set: it is large enough, and has all or none of those for whom a host's update answers."""
-    _check_minimum(current, len(survivors))
+def _check_whole_updates(current: OpenRound, survivors: frozenset[int]) -> None:
+    """Check that a survivor set has all or none of those for whom a host's update answers."""
     by_update = Counter(current.answered[number] for number in survivors)
     for position, count in by_update.items():
         if count != current.updates[position].participants:
@@ -223,21 +235,21 @@ def abort(state: State, record: Aborted) -> None:
     state.open_round = None
 
 
-def _named_round(state: State, record: Update | PoolRecord | Survivors | ModelRecord | Aborted) -> OpenRound:
+def _named_round(state: State, record: Update | PoolRecord | RoundSet | ModelRecord | Aborted) -> OpenRound:
     current = state.open_round
     if current is None or record.round != current.record.number:
         raise refused("closed_round", f"round {record.round} is not open")
     return current
 
 
-def _closable_round(state: State, record: PoolRecord | Survivors | ModelRecord | Aborted) -> OpenRound:
+def _closable_round(state: State, record: PoolRecord | RoundSet | ModelRecord | Aborted) -> OpenRound:
     current = _named_round(state, record)
     opener = current.record.author
     refuse_if(record.author != opener, "other_coordinator", f"round {record.round} was opened by principal {opener}")
     return current
 
 
-def _check_round_hash(current: OpenRound, record: Update | PoolRecord | Survivors) -> None:
+def _check_round_hash(current: OpenRound, record: Update | PoolRecord | RoundSet) -> None:
     is_other = record.round_hash != current.hash
     refuse_if(is_other, "wrong_round", f"round {record.round} has another entry")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from liberate.identifiers import Digest
-from liberate.ledger.format.number_sets import includes
+from liberate.ledger.format.number_sets import checked_participants, includes
 from liberate.ledger.format.records import KeyRecord, Record
 from liberate.ledger.format.refusals import refuse_if, refused
 from liberate.ledger.format.sharing_records import (
@@ -21,7 +21,6 @@ from liberate.ledger.format.sharing_records import (
     UsedCopy,
     Withdrawal,
 )
-from liberate.ledger.rules.participants import checked_participants
 from liberate.ledger.rules.sharing_state import LiveConsent, LiveShare
 from liberate.ledger.rules.state import State
 

@@ -12,7 +12,7 @@ from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.merkle import MutableTree, leaf_hash
 from liberate.identifiers import Account, Digest
 from liberate.ledger.format.entries import Entry, principals_of
-from liberate.ledger.format.parts import KeyName, RecordBase, Terms
+from liberate.ledger.format.parts import EnrolmentPolicy, KeyName, PrincipalRole, RecordBase, Terms
 from liberate.ledger.format.records import ZERO, Genesis
 from liberate.ledger.format.sharing_records import Consent, Withdrawal
 from liberate.ledger.rules.principal import Principal, key_name_of
@@ -83,6 +83,17 @@ class State:
     def origin(self) -> str:
         """Name of the ledger."""
         return self.founding.origin
+
+    def enrolment_policy(self, role: PrincipalRole) -> EnrolmentPolicy | None:
+        """Return whose signatures enrol a role and change its keys, if anybody's do.
+
+        Registrars and the log are named by the genesis only.
+        """
+        match role:
+            case "registrar" | "log":
+                return None
+            case _:
+                return self.founding.enrolment_policy.get(role)
 
     def limit(self, account: Account) -> int:
         """Return what anyone may spend from an account in total, in 1e-9; without a limit, the largest integer."""

@@ -23,7 +23,7 @@ from liberate.ledger.format.records import (
     ModelRecord,
     Record,
     Round,
-    Survivors,
+    RoundSet,
     TermsRecord,
     Update,
 )
@@ -47,7 +47,7 @@ AUTHORS: dict[type[Record], frozenset[PrincipalRole]] = {
     Round: frozenset({"coordinator"}),
     Update: frozenset({"participant", "host"}),
     PoolRecord: frozenset({"coordinator"}),
-    Survivors: frozenset({"coordinator"}),
+    RoundSet: frozenset({"coordinator"}),
     ModelRecord: frozenset({"coordinator"}),
     Aborted: frozenset({"coordinator"}),
     Erasure: frozenset({"participant", "coordinator"}),
@@ -168,8 +168,8 @@ def _apply_record(state: State, record: Record, hash: Digest) -> None:
             rounds.accept_update(state, record, hash)
         case PoolRecord():
             rounds.use_pool(state, record)
-        case Survivors():
-            rounds.name_survivors(state, record)
+        case RoundSet():
+            rounds.record_set(state, record)
         case ModelRecord():
             rounds.close_with_model(state, record)
         case Aborted():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from liberate.errors import LedgerError
 from liberate.identifiers import Account, Digest
 from liberate.ledger.format.parts import PrincipalRole
-from liberate.ledger.format.records import Record, Update
+from liberate.ledger.format.records import Enrol, Record, Update
 from liberate.ledger.format.sharing_records import Disclosure, Erasure, PoolRecord, Withdrawal
 from liberate.ledger.interface import Ledger
 from liberate.ledger.rules.principal import Principal
@@ -93,6 +93,14 @@ class ParticipantTrace:
     received: tuple[TracedCopy, ...]
     spent: tuple[RunSpend, ...]
     proof_count: int
+
+    @property
+    def enrolled_by(self) -> tuple[int, ...]:
+        """The registrars who enrolled the participant, who recorded it first; of a registrar or the log nobody."""
+        enrolment = next((entry.record for entry in of_kind(self.history, Enrol)), None)
+        if enrolment is None or enrolment.number != self.number:
+            return ()
+        return enrolment.author, *(approval.registrar for approval in enrolment.approvals)
 
     @property
     def withdrawal(self) -> ProvedEntry[Withdrawal] | None:

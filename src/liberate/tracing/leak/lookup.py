@@ -9,7 +9,6 @@ from pathlib import Path
 from liberate.crypto.commitments import salted_commitment
 from liberate.errors import LiberateError
 from liberate.federation.disclosure import record_disclosure
-from liberate.federation.enrolment import Registrar
 from liberate.federation.session import FederationSession
 from liberate.federation.sharing.handover import HandedOverCopy, handed_over_copies
 from liberate.identifiers import Digest
@@ -158,10 +157,8 @@ class _Auditor:
         reason = f"leak of {self.leaked.n_rows} rows, SHA-256 {self.leaked.digest}"
 
         access = self.session.access
-        founder = access.load_or_create_key("founder")
         auditor = access.load_or_create_key("auditor")
-        registrar = Registrar(ledger, founder, 1)
-        position = record_disclosure(registrar, auditor, participants, reason.encode(), salt)
+        position = record_disclosure(access.registrar(ledger), auditor, participants, reason.encode(), salt)
 
         publisher.publish()
         self.announce(position, len(participants))
