@@ -34,7 +34,8 @@ def test_copies_of_like_taste_make_the_recipients_predictions_better() -> None:
     ratings = Ratings.from_triples(users, items, noisy, 40, 30)
     model = learned(ModelConfig(n_factors=2, statistic="normal"), ratings, 6)
 
-    alone, together = [], []
+    alone: list[float] = []
+    together: list[float] = []
     for user in range(0, 20, 2):
         own = few(ratings.select(np.array([user])), 3)
         copies = ratings.select(np.array([20 + user, 22 - user if user > 10 else 38 - user]))

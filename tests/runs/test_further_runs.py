@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from msgspec import UNSET
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.commitments import salted_commitment
@@ -39,6 +40,7 @@ from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
+from liberate.runs.privacy_forecast import forecast
 from liberate.runs.privacy_report import privacy_report
 from liberate.runs.snapshot import FederationSnapshot, read_snapshot
 from liberate.runs.train import train
@@ -517,6 +519,18 @@ def test_what_was_agreed_to_first_is_the_limit_where_the_genesis_has_none(tmp_pa
 
     with pytest.raises(BudgetExceeded, match="8 of 8 is spent"):
         train(configure(FIRST, *EIGHT), tmp_path / "third", ledger=tmp_path / "first")
+
+
+def test_plan_says_what_is_left_for_how_many_people(tmp_path: Path, configure: Configure) -> None:
+    few = [row for row in FIRST if row[0] < "u25"]
+    train(configure(few, "privacy.mode=local", "privacy.epsilon=2", "ledger.epsilon_limit=5"), tmp_path / "first")
+
+    foreseen = forecast(configure(few, "privacy.mode=local", "privacy.epsilon=2"), ledger=tmp_path / "first")
+
+    assert foreseen.accounts
+    rows = [(row.account, round(row.left or 0, 5), row.people) for row in foreseen.accounts]
+    assert rows == [("epsilon", 3, 25), ("rho", 0, 25)]
+    assert forecast(configure(few)).accounts is UNSET
 
 
 def test_one_account_is_for_life_under_a_limit(tmp_path: Path, configure: Configure) -> None:

@@ -32,6 +32,7 @@ from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.participant import trace_participant
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.model.model import Model
+from liberate.model.personal_fit import fit_with_copies
 from liberate.randomness import SimulatedRandomness
 from liberate.runs import evaluate
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
@@ -403,7 +404,7 @@ def test_recommendations_use_the_copies_that_a_consent_covers(
     """On the recipient's device alone: withdrawn copies are not used any more, expired ones neither."""
     train(configure(*mode), tmp_path / "run")
     run, seen = load_run(tmp_path / "run"), []
-    original = evaluate.fit_with_copies
+    original = fit_with_copies
 
     def noting(model: Model, own: Ratings, copies: Ratings, weights: np.ndarray) -> np.ndarray:
         seen.append((copies.n_users, weights.tolist()))
