@@ -30,6 +30,9 @@ from tests.worlds import World, low_rank_ratings, stage
 N_ITEMS = 400
 RATINGS = low_rank_ratings(8, N_ITEMS)
 SCALE = RatingScale(low=1.0, step=1.0, n_levels=5)
+LAST_SEQUENCE = 1000
+"""Above all that `write_sharing` signs."""
+
 SENDERS, RECIPIENTS = (0, 1, 2), (3, 4, 5, 6)
 """Users of the data set: each of the first gives each of the second a copy, but the last sender not to the last one."""
 
@@ -38,6 +41,7 @@ def sharing_run(folder: Path) -> Run:
     """Write `write_sharing`'s ledger into a run folder; participant n is user `un` of the data set."""
     with closing(create(folder / "ledger", auditors=True)) as ledger:
         write_sharing(ledger)
+        (folder / "checkpoint").write_text(ledger.checkpoint(), "utf-8")
     write_participants(folder)
     (folder / "keys").mkdir()
     save_key(folder / "keys" / "founder.key", key(FOUNDER))
@@ -62,7 +66,7 @@ def write_participants(folder: Path) -> None:
         for number in PARTICIPANTS
     ]
     with DeviceStore.create(folder / "devices", participants) as devices:
-        devices.record_numbers(list(enumerate(PARTICIPANTS)), seq=1)
+        devices.record_numbers(list(enumerate(PARTICIPANTS)), seq=LAST_SEQUENCE)
 
 
 def leaky_run(folder: Path, *, epsilon: float | None = None, senders: Iterable[int] = SENDERS) -> Run:

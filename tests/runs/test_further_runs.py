@@ -15,7 +15,6 @@ from msgspec import UNSET
 
 from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.commitments import salted_commitment
-from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
 from liberate.errors import BudgetExceeded, FederationError, InsufficientCohort, SettingsError
@@ -27,17 +26,15 @@ from liberate.federation.store.held_ratings import held_ratings
 from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.federation.wire.transport import InProcessTransport
 from liberate.identifiers import PricedAccount
-from liberate.ledger.format.entries import decode_entry, sign
+from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in
 from liberate.ledger.format.records import Aborted, DatasetRecord, Genesis, Round, Update
-from liberate.ledger.format.sharing_records import Withdrawal
 from liberate.ledger.rules.state import State
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.privacy.gaussian_tradeoff import rho_nano_limit
-from liberate.runs import prepare
+from liberate.runs import actions, prepare
 from liberate.runs import train as training
 from liberate.runs.evaluate import evaluate_run, recommend
-from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
 from liberate.runs.privacy_forecast import forecast
@@ -613,11 +610,8 @@ def test_who_has_withdrawn_is_left_alone(tmp_path: Path, configure: Configure) -
     train(configure(FIRST), tmp_path / "first")
     first = load_run(tmp_path / "first")
     person = device(first, "u05")
-    with open_run_federation(first) as standing:
-        key = SigningKey.from_seed(standing.devices.data_of(person.slot).person_seed)
-        assert person.number is not None
-        record = Withdrawal(origin=standing.ledger.origin, author=person.number, seq=person.last_seq + 1, consent=None)
-        standing.ledger.append([sign(record, key)])
+    assert person.number is not None
+    actions.withdraw(first, "user:u05")
 
     train(configure(SECOND), tmp_path / "second", ledger=first.folder)
 

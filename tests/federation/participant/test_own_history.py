@@ -175,6 +175,17 @@ def test_an_entry_in_my_name_that_i_never_signed_stops_me(tmp_path: Path) -> Non
         )
         each.about.pop()
 
+        genuine = each.about[-1]
+        each.about.pop()
+        swapped = each.principal()
+        swapped.spend(update.account, update.spend_nano)
+        swapped.sequence = update.seq
+        other = sign(msgspec.structs.replace(update, commitment=Digest(bytes(32))), SigningKey.from_seed(bytes(32)))
+        swapped.count(decode_entry(other).leaf_hash)
+        each.about.append(other)
+        assert each.answer(each.request(swapped)) == "own_history", "in place of its own, at the same price"
+        each.about[-1] = genuine
+
         each.about.append(each.about[-1])
         again = replace(before, epsilon_nano=before.epsilon_nano + more.spend_nano)
         again.count(decode_entry(each.about[-1]).leaf_hash)
