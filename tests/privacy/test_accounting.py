@@ -414,7 +414,7 @@ def test_promises_name_unit_relation_and_adversary() -> None:
     assert distributed.unit == "user"
     assert distributed.relation.startswith("zero-out")
     assert "may lie" in distributed.adversary
-    assert "honest fraction" in distributed.adversary
+    assert "as were agreed to" in distributed.adversary
     assert "share of discrete Gaussian" in distributed.mechanism
 
 

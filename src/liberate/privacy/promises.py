@@ -56,7 +56,7 @@ _STATEMENTS: Mapping[Mode, PrivacyStatement] = {
     "distributed": PrivacyStatement(
         unit="user",
         relation="zero-out: the person's ratings replaced by nothing, participation itself is public",
-        adversary="the coordinator, which may lie, together with all participants beyond the honest fraction; "
+        adversary="the coordinator, which may lie, together with as many participants as were agreed to; "
         "masks show it nothing but sums",
         mechanism="on the device: clipping to an L2 norm, then the person's share of discrete Gaussian noise "
         "on every coordinate, under masks; the sum has the noise of all",

@@ -170,8 +170,8 @@ def _promise(privacy: PrivacyReport, signal: float | None) -> list[tuple[str, st
     rows = [(name.capitalize(), getattr(privacy, name)) for name in [*names, "sampler"][: None if is_noisy else -1]]
     if is_noisy:
         rows.append(("Signal to noise", f"at most {words.significant(signal)} in each round"))
-    if privacy.masks is not UNSET and privacy.noise is not UNSET:
-        rows += [("Masks", privacy.masks), ("Noise", privacy.noise)]
+    said = {name: getattr(privacy, name) for name in ("colluders", "dropouts", "masks", "noise", "delta_beyond")}
+    rows += [(name.replace("_", " ").capitalize(), text) for name, text in said.items() if text is not UNSET]
     return rows
 
 

@@ -6,7 +6,7 @@ Field names are the keys of `liberate privacy plan --json`, in the same order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from liberate.privacy.accounting import PrivacyLoss
 from liberate.privacy.mechanism_base import Mode
 from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
 from liberate.runs.accounts_left import AccountLeft, accounts_left
+from liberate.runs.coalitions import agreed_sentences, epsilon_by_colluders
 from liberate.runs.federation_access import check_replayed
 from liberate.runs.folder import Run
-from liberate.runs.plan import PlannedStage, plan_run, public_features
+from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
 from liberate.runs.run_data import load_dataset
 from liberate.settings import Settings
 from liberate.units import from_nano
@@ -34,7 +35,9 @@ class PrivacyPromise:
         mode: What leaves a device, and with which noise.
         unit, relation, adversary, mechanism: As of `PrivacyStatement`.
         sampler: How noise is drawn.
-        masks, noise: Where they are; unset unless participants share the noise.
+        colluders, dropouts, masks, noise: What was agreed to, and what happens beyond; unset unless participants share
+            the noise.
+        delta_beyond: What comes on top of delta; likewise.
     """
 
     mode: Mode
@@ -43,8 +46,11 @@ class PrivacyPromise:
     adversary: str
     mechanism: str
     sampler: str
+    colluders: str | UnsetType = UNSET
+    dropouts: str | UnsetType = UNSET
     masks: str | UnsetType = UNSET
     noise: str | UnsetType = UNSET
+    delta_beyond: str | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +91,8 @@ class PrivacyForecast(PrivacyLoss, _PlannedRun):
         participants, items, rounds: The numbers that it was planned for.
         stages: In their order; none where nothing leaves a device.
         reasons: Why these stages, a sentence each.
-        epsilon_if_colluding: Epsilon against a coordinator that controls so many of those whose noise was counted;
-            unset unless participants share the noise.
+        epsilon_if_colluding: Epsilon against a coordinator with so many colluders, the agreed number and multiples of
+            it; None: masks do not bear them, so there is no bound. Unset unless participants share the noise.
         signal_to_noise: Of the stage that stands out least; None: there is no noise.
         warning: What to say of that ratio, or None.
         accounts: What the people of the ledger that was named have left, unset without one.
@@ -127,17 +133,23 @@ def _forecast(settings: Settings, dataset: Dataset, n_participants: int, terms: 
     ratio = min((_ratio(planned, plan.n_participants) for planned in plan.stages), default=math.inf)
 
     return PrivacyForecast(
-        **asdict(privacy_promise(settings)),
+        **asdict(privacy_promise(settings, plan.terms, plan.n_participants)),
         participants=plan.n_participants,
         items=plan.n_items,
         rounds=plan.rounds,
         stages=tuple(_stage(planned, plan.n_participants) for planned in plan.stages),
         reasons=plan.reasons,
         **asdict(plan.spent()),
-        epsilon_if_colluding=epsilon_if_colluding(settings, plan.n_participants, lambda c: plan.spent(colluding=c)),
+        epsilon_if_colluding=_if_colluding(plan),
         signal_to_noise=_finite(ratio),
         warning=noise_warning(ratio),
     )
+
+
+def _if_colluding(plan: Plan) -> Mapping[str, float | None] | UnsetType:
+    if plan.settings.privacy.mode != "distributed":
+        return UNSET
+    return epsilon_by_colluders([(plan.terms, plan.n_participants)], plan.terms, lambda c: plan.spent(colluding=c))
 
 
 def _stage(planned: PlannedStage, n_participants: int) -> StageForecast:
@@ -160,40 +172,33 @@ def _finite(ratio: float) -> float | None:
     return ratio if math.isfinite(ratio) else None
 
 
-_MASKS = {
-    True: "on every upload: the coordinator sees sums alone",
-    False: "left out: they cancel in the sum, and this is a simulation",
-}
-_NOISE = {
-    "per_upload": "a share of it on every upload",
-    "on_sum": "all of it at once on the sum: this is a simulation",
-}
+_MASKS = {True: "on every upload", False: "left out, as they cancel in the sum and this is a simulation; they would be"}
+_NOISE = {"per_upload": "a share of it on every upload", "on_sum": "all of it at once on the sum: this is a simulation"}
+_BEYOND = "2**-40 for the masks of the whole run, on top of delta"
 
 
-def privacy_promise(settings: Settings) -> PrivacyPromise:
-    """Return what a run with these settings promises."""
+def privacy_promise(settings: Settings, terms: Terms, n_participants: int) -> PrivacyPromise:
+    """Return what a run with these settings promises.
+
+    Args:
+        settings: Resolved settings.
+        terms: What it rests on.
+        n_participants: People who take part, > 0.
+    """
     mode = settings.privacy.mode
-    is_noisy, is_shared = mode in ("local", "distributed"), mode == "distributed"
+    statement = asdict(privacy_statement(mode, settings.privacy.mechanism))
+    drawn = sampler(not settings.run.simulated) if mode in ("local", "distributed") else "none: no noise is drawn"
+    if mode != "distributed":
+        return PrivacyPromise(mode=mode, **statement, sampler=drawn)
+
+    agreed = agreed_sentences(terms, n_participants, settings.federation.min_participation)
     return PrivacyPromise(
         mode=mode,
-        **asdict(privacy_statement(mode, settings.privacy.mechanism)),
-        sampler=sampler(not settings.run.simulated) if is_noisy else "none: no noise is drawn",
-        masks=_MASKS[settings.is_masked] if is_shared else UNSET,
-        noise=_NOISE[settings.noise_placement] if is_shared else UNSET,
+        **statement,
+        sampler=drawn,
+        colluders=agreed.colluders,
+        dropouts=agreed.dropouts,
+        masks=f"{_MASKS[settings.is_masked]}: {agreed.masks}",
+        noise=f"{_NOISE[settings.noise_placement]}; counted is {agreed.noise}",
+        delta_beyond=_BEYOND,
     )
-
-
-_COALITIONS = (0.01, 0.1, 0.3)
-
-
-def epsilon_if_colluding(
-    settings: Settings, n_participants: int, spent: Callable[[int], PrivacyLoss]
-) -> Mapping[str, float | None] | UnsetType:
-    """Return the epsilon against a coordinator that controls some of those whose noise was counted, by their number.
-
-    Unset in modes in which participants do not share the noise.
-    """
-    if settings.privacy.mode != "distributed":
-        return UNSET
-    sizes = sorted({math.ceil(part * n_participants) for part in _COALITIONS})
-    return {str(size): spent(size).epsilon for size in sizes}

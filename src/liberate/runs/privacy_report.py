@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 
 from msgspec import UNSET, UnsetType
 
+from liberate.ledger.format.parts import Terms
 from liberate.privacy.accounting import PrivacyLoss
+from liberate.runs.coalitions import epsilon_by_colluders
 from liberate.runs.folder import Run
 from liberate.runs.participants import find_participant
-from liberate.runs.privacy_forecast import PrivacyPromise, epsilon_if_colluding, privacy_promise
+from liberate.runs.privacy_forecast import PrivacyPromise, privacy_promise
 from liberate.runs.spending import Spending, read_spending
 from liberate.settings import Settings
 from liberate.units import from_nano
@@ -102,6 +104,7 @@ def privacy_report(run: Run, participant: str | None = None) -> PrivacyReport:
     """
     with run.open() as reader:
         everybody, founding = read_spending(reader.ledger), reader.ledger.state.founding
+        terms = reader.ledger.state.terms
         person = None if participant is None else find_participant(reader.ledger, reader.devices, participant)
 
     spending = everybody if person is None else everybody.of_person(person.number)
@@ -109,10 +112,10 @@ def privacy_report(run: Run, participant: str | None = None) -> PrivacyReport:
     n_answering = len(everybody.of_run(run.record.run).answered)
 
     return PrivacyReport(
-        **asdict(privacy_promise(run.settings)),
+        **asdict(_promise(run, n_answering)),
         **({} if person is None else asdict(person)),
-        **asdict(_rounds_spent(spending, run.settings, n_answering)),
-        this_run=_rounds_spent(spending.of_run(run.record.run), run.settings, n_answering),
+        **asdict(_rounds_spent(spending, run.settings, terms)),
+        this_run=_rounds_spent(spending.of_run(run.record.run), run.settings, terms),
         by_run=tuple(_charge(spending.of_run(number), number) for number in spending.runs),
         participants=len(everybody.answered),
         ledger_epsilon_nano_most=epsilon_nano,
@@ -127,22 +130,33 @@ def achieved_privacy(run: Run) -> AchievedPrivacy:
     """Return what a finished run promised each participant, and what it has spent of it, from the ledger."""
     with closing(run.open_ledger()) as ledger:
         spending = read_spending(ledger).of_run(run.record.run)
-    return AchievedPrivacy(
-        **asdict(privacy_promise(run.settings)), **asdict(spending.spent(run.settings.privacy.delta))
-    )
+    promise = _promise(run, len(spending.answered))
+    return AchievedPrivacy(**asdict(promise), **asdict(spending.spent(run.settings.privacy.delta)))
 
 
-def _rounds_spent(spending: Spending, settings: Settings, n_participants: int) -> RoundsSpent:
-    """Return the price of rounds, also against coalitions where noise was shared among a number of participants."""
+def _promise(run: Run, n_participants: int) -> PrivacyPromise:
+    """Return what a run promises its participants, or all who may be enrolled before its first round."""
+    terms = run.read_terms()
+    return privacy_promise(run.settings, terms, n_participants or terms.max_participants)
+
+
+def _rounds_spent(spending: Spending, settings: Settings, terms: Terms) -> RoundsSpent:
+    """Return the price of rounds, also against more colluders than agreed where noise was shared."""
     delta, (least, most) = settings.privacy.delta, spending.joined()
     return RoundsSpent(
         **asdict(spending.spent(delta)),
         rounds_joined_least=least,
         rounds_joined_most=most,
-        epsilon_if_colluding=epsilon_if_colluding(
-            settings, n_participants, lambda c: spending.spent(delta, colluding=c)
-        ),
+        epsilon_if_colluding=_if_colluding(spending, settings, terms),
     )
+
+
+def _if_colluding(spending: Spending, settings: Settings, terms: Terms) -> Mapping[str, float | None] | UnsetType:
+    if settings.privacy.mode != "distributed":
+        return UNSET
+    shared = [held for held in spending.rounds.values() if held.mechanism == "distributed_gaussian"]
+    held = [(each.terms, len(each.cohort)) for each in shared]
+    return epsilon_by_colluders(held, terms, lambda c: spending.spent(settings.privacy.delta, colluding=c))
 
 
 def _charge(spending: Spending, number: int) -> RunCharge:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Enrol, Round, Update
+from liberate.ledger.format.parts import Terms
+from liberate.ledger.format.records import Enrol, Genesis, Round, TermsRecord, Update
 from liberate.ledger.interface import Ledger
-from liberate.ledger.lookup import entries
+from liberate.ledger.lookup import entries, entry_at
 from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
 from liberate.privacy.mechanisms import mechanism_from
@@ -34,6 +35,7 @@ class PricedRound:
         epsilon_nano: What an answer spent from the epsilon account, in 1e-9.
         rho_nano: What it spent from the rho account, likewise.
         cohort: Who could answer.
+        terms: What it rested on.
     """
 
     run: int
@@ -42,6 +44,7 @@ class PricedRound:
     epsilon_nano: int
     rho_nano: int
     cohort: frozenset[int]
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +110,16 @@ def read_spending(ledger: Ledger) -> Spending:
     enrolled = [
         (entry.position, entry.record.number) for entry in entries(ledger, Enrol) if entry.record.role == "participant"
     ]
+    founding = entry_at(ledger, 0, Genesis)
+    terms = {founding.leaf_hash: founding.record.terms}
+    terms |= {changed.leaf_hash: changed.record.terms for changed in entries(ledger, TermsRecord)}
+
     rounds: dict[int, PricedRound] = {}
     for opening in entries(ledger, Round):
         record = opening.record
         everybody = (number for at, number in enrolled if at < opening.position)
-        rounds[record.number] = _held(record, frozenset(numbers_in(record.cohort) if record.cohort else everybody))
+        cohort = frozenset(numbers_in(record.cohort) if record.cohort else everybody)
+        rounds[record.number] = _held(record, cohort, terms[record.terms])
 
     answered: dict[int, list[int]] = {number: [] for _, number in enrolled}
     for update in entries(ledger, Update):
@@ -120,7 +128,7 @@ def read_spending(ledger: Ledger) -> Spending:
     return Spending(rounds=rounds, answered={person: tuple(own) for person, own in answered.items()})
 
 
-def _held(record: Round, cohort: frozenset[int]) -> PricedRound:
+def _held(record: Round, cohort: frozenset[int], terms: Terms) -> PricedRound:
     mechanism = record.mechanism
     return PricedRound(
         run=record.run,
@@ -129,6 +137,7 @@ def _held(record: Round, cohort: frozenset[int]) -> PricedRound:
         epsilon_nano=record.spend_nano if record.account == "epsilon" else 0,
         rho_nano=record.spend_nano if record.account == "rho" else 0,
         cohort=cohort,
+        terms=terms,
     )
 
 
