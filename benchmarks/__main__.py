@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
 
-from benchmarks import command, data, ledger, lists, model, noise, recompute, secure_aggregation, trace
+from benchmarks import command, data, ledger, lists, masked_run, model, noise, recompute, secure_aggregation, trace
 from benchmarks.figures import REPOSITORY, Figure, show
 from liberate.errors import DataError
 from liberate_studies.stamp import Stamp
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Figure]]] = {
     "noise": noise.measure,
     "ledger": ledger.measure,
     "secure_aggregation": secure_aggregation.measure,
+    "masked_run": masked_run.measure,
     "recompute": recompute.measure,
     "trace": trace.measure,
     "lists": lists.measure,

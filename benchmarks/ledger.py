@@ -250,8 +250,8 @@ def device_of(person: SigningKey) -> SigningKey:
     return SigningKey.from_seed(person.public)
 
 
-def opening(number: int, *, seq: int, base: Digest) -> bytes:
-    """Return the entry that opens a round."""
+def opening(number: int, *, seq: int, base: Digest, spend_nano: int = 10**9) -> bytes:
+    """Return the entry that opens a round, of which each update costs so much."""
     record = Round(
         origin=ORIGIN,
         author=2,
@@ -268,8 +268,8 @@ def opening(number: int, *, seq: int, base: Digest) -> bytes:
         mechanism=MechanismSpec(name="none", parameters={}),
         noise_placement="per_upload",
         fraction_bits=16,
-        account="epsilon",
-        spend_nano=10**9,
+        account="epsilon" if spend_nano else "none",
+        spend_nano=spend_nano,
         minimum=1,
         deadline=10**9,
     )

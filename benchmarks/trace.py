@@ -15,7 +15,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.figures import Figure, show
-from benchmarks.ledger import COORDINATOR, LOG, ORIGIN, enrolments, genesis, opening
+from benchmarks.ledger import COORDINATOR, LOG, ORIGIN, device_of, enrolments, genesis, opening
 from liberate.crypto.merkle import leaf_hash, root
 from liberate.crypto.signing import SigningKey
 from liberate.identifiers import Digest
@@ -157,7 +157,7 @@ def _share(writer: _Writer, sender: int, recipients: list[int], inputs: dict[int
 def _round(
     writer: _Writer, number: int, base: Digest, participants: range, inputs: dict[int, list[UsedCopy]], pooled: range
 ) -> Digest:
-    first = opening(number, seq=writer.next(2), base=base)
+    first = opening(number, seq=writer.next(2), base=base, spend_nano=0)  # only open updates use copies
     pool = PoolRecord(
         origin=ORIGIN,
         author=2,
@@ -200,11 +200,11 @@ def _update(writer: _Writer, number: int, round_hash: Digest, author: int, copie
         commitment=round_hash,
         profile=round_hash,
         shares=tuple(sorted(copies, key=lambda copy: (copy.sender, copy.share))),
-        account="epsilon",
-        spend_nano=10**9,
+        account="none",
+        spend_nano=0,
         participants=(),
     )
-    return sign(record, writer.key(author))
+    return sign(record, device_of(writer.key(author)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from liberate.crypto.canonical_json import decode, encode
 from liberate.crypto.signing import key_id
 from liberate.ledger.evidence.equivocation import EquivocationFile
 from tests.ledger.evidence.test_equivocation import FIRST, SECOND
-from tests.ledger.world import ORIGIN, World, create, key
+from tests.ledger.world import ORIGIN, World, create, device_key, key
 
 
 def call(*arguments: object) -> tuple[int, str]:
@@ -47,7 +47,7 @@ def test_evidence_against_an_author_is_checked_without_the_ledger(evidence: Path
         "ok": True,
         "origin": ORIGIN,
         "author": 3,
-        "key_id": key_id(key(3).public),
+        "key_id": key_id(device_key(3).public),
         "seq": 5,
         "first_kind": "dataset",
         "second_kind": "dataset",

@@ -30,16 +30,19 @@ from liberate.model.registry import statistic_of
 from liberate.model.solvers import AggregatedStatistics
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.gaussian_tradeoff import gaussian_calibration
+from liberate.report import write
 from liberate.runs.budget import allocate_budget
 from liberate.runs.federation_access import participation_terms
 from liberate.runs.folder import load_run
 from liberate.runs.plan import Plan, plan_run
 from liberate.runs.privacy_forecast import forecast
+from liberate.runs.privacy_report import privacy_report
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.recompute import recompute
 from liberate.units import to_nano
 from tests.runs.test_distributed import camps
+from tests.service.replaying import replaying
 from tests.worlds import write_csv
 
 Configure = Callable[..., Settings]
@@ -214,6 +217,22 @@ def test_simulation_tells_the_error_within_what_it_states(tmp_path: Path, config
     assert forecast(settings).stages[-1].statistic == "evaluation"
     assert verify_ledger(run.ledger_folder, key=run.verifier_key).ok
     assert not recompute(run).findings
+
+
+def test_real_run_tells_this_figure_and_no_other(tmp_path: Path, configure: Configure) -> None:
+    with replaying(tmp_path / "run") as witness:
+        settings = configure("privacy.epsilon=40", "run.simulated=false", "data.test_fraction=0.2", *witness)
+        result = train(settings, tmp_path / "run")
+
+    run = load_run(tmp_path / "run")
+    assert result.evaluation is not None
+    assert result.evaluation == people_error(run.model()) == run.result.evaluation
+    assert 0 < result.evaluation.rmse < 3
+    assert math.isnan(result.rmse)
+    assert f"RMSE over people, each with the same weight: {result.evaluation.rmse:.3f}" in write(run).read_text("utf-8")
+    spent = privacy_report(run).epsilon_pld
+    assert spent is not None
+    assert spent <= 40
 
 
 def test_a_release_of_errors_that_nobody_agreed_to_is_refused(

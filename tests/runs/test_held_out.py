@@ -16,10 +16,13 @@ import pytest
 
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError, SettingsError
+from liberate.federation.coordinator.config import RoundMethod
+from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_out_ratings, held_ratings
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.model.metrics import rmse
+from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.runs.evaluate import evaluate_run, own_error, recommend
 from liberate.runs.folder import Run, load_run
@@ -207,6 +210,36 @@ def test_run_of_other_held_out_ratings_commits_to_nothing_new(tmp_path: Path) ->
     assert not np.array_equal(before[1].items, after[1].items)
     with closing(SqliteLedger.open(tmp_path / "first" / "ledger")) as ledger:
         assert len(ledger.positions(kind="dataset")) == 12
+
+
+def test_run_goes_on_with_what_devices_hold_out_though_the_source_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an upload that was committed to before a crash could come out otherwise after it."""
+    one, other = two_worlds(tmp_path)
+    file, original = tmp_path / "mine.csv", Coordinator.run_round
+    file.write_bytes((one / "mine.csv").read_bytes())
+
+    def stop_in_round_2(self: Coordinator, base: Model, stage: RoundMethod, *, run: int, rounds: int | None) -> Model:
+        if base.version == 1:
+            raise KeyboardInterrupt
+        return original(self, base, stage, run=run, rounds=rounds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Coordinator, "run_round", stop_in_round_2)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings_for(file, *REAL, "model.tolerance=0"), tmp_path / "run")
+    with DeviceStore(tmp_path / "run" / "devices") as devices:
+        before = held_out_ratings(devices, ["13"], N_ITEMS)
+
+    file.write_bytes((other / "mine.csv").read_bytes())
+    train(settings_for(file, *REAL, "model.tolerance=0"), tmp_path / "run")
+
+    with DeviceStore(tmp_path / "run" / "devices") as devices:
+        after = held_out_ratings(devices, ["13"], N_ITEMS)
+    assert before.n_ratings > 0
+    assert np.array_equal(before.items, after.items)
+    assert np.array_equal(before.values, after.values)
 
 
 def test_scale_found_in_ratings_that_are_held_out_is_refused(tmp_path: Path, ratings_file: Path) -> None:

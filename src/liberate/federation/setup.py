@@ -10,7 +10,7 @@ from functools import partial
 from liberate.crypto.note import WitnessPolicy
 from liberate.crypto.signing import SigningKey
 from liberate.data.ratings import Ratings
-from liberate.errors import LedgerError
+from liberate.errors import LedgerError, RolledBack
 from liberate.federation.acts import check_devices
 from liberate.federation.enrolment import (
     Candidate,
@@ -30,6 +30,7 @@ from liberate.federation.store.device_rows import Device
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.terms_tables import AcceptedTerms
 from liberate.federation.terms import GenesisParameters, ParticipationPolicy, ParticipationTerms, is_no_weaker
+from liberate.ledger.evidence.split_view import evidence_of_fork, keep_evidence
 from liberate.ledger.format.parts import Terms
 from liberate.ledger.format.records import TermsRecord
 from liberate.ledger.interface import Ledger
@@ -207,12 +208,25 @@ def _check_published(access: FederationAccess, ledger: Ledger, devices: DeviceSt
         check_devices(ledger, devices)
     published = access.published_checkpoint()
     if published:
-        check_published(ledger, published, ledger.state.founding.log_vkey)
+        _check_continues(access, ledger, published)
     elif ledger.positions(kind="update"):
         raise LedgerError(
             f"{access.checkpoint_file} says that nothing was published, but devices have answered rounds",
             hint="put a checkpoint in its place that was published",
         )
+
+
+def _check_continues(access: FederationAccess, ledger: Ledger, published: str) -> None:
+    """Refuse a ledger that does not continue what it has published; where both are signed, that is kept as evidence."""
+    try:
+        check_published(ledger, published, ledger.state.founding.log_vkey)
+    except RolledBack as error:
+        data = evidence_of_fork(ledger, published)
+        if data is None:
+            raise
+        path = keep_evidence(access.folder / "evidence", data)
+        message = f"{error.message}; see {path}"
+        raise RolledBack(message, size=error.size, published=error.published, hint=error.hint) from error
 
 
 def _finish_interrupted(ledger: Ledger, devices: DeviceStore) -> tuple[KeyChange, ...]:

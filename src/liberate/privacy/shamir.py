@@ -17,6 +17,8 @@ PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 
+_DRAWN_BYTES = 48  # of which the remainder by the prime is uniform but for 2**-127
+
 
 def split(secret: bytes, threshold: int, n_shares: int) -> list[bytes]:
     """Split a secret into shares, of which `threshold` restore it and fewer tell nothing.
@@ -33,7 +35,10 @@ def split(secret: bytes, threshold: int, n_shares: int) -> list[bytes]:
     if not 1 <= threshold <= n_shares:
         raise ValueError(f"threshold {threshold} is not between 1 and {n_shares}")
 
-    coefficients = [int.from_bytes(secret, "big"), *(secrets.randbelow(PRIME) for _ in range(threshold - 1))]
+    drawn = secrets.token_bytes(_DRAWN_BYTES * (threshold - 1))
+    parts = [drawn[begin : begin + _DRAWN_BYTES] for begin in range(0, len(drawn), _DRAWN_BYTES)]
+    coefficients = [int.from_bytes(part, "big") % PRIME for part in (secret, *parts)]
+
     return [evaluate(coefficients, index, PRIME).to_bytes(SHARE_BYTES, "big") for index in range(1, n_shares + 1)]
 
 
@@ -60,8 +65,8 @@ def evaluate(coefficients: Sequence[int], at: int, prime: int) -> int:
     """Return the value of a polynomial, its constant term first, by Horner's rule."""
     value = 0
     for coefficient in reversed(coefficients):
-        value = (value * at + coefficient) % prime
-    return value
+        value = value * at + coefficient
+    return value % prime  # once: indices are small, and the value grows slowly
 
 
 @lru_cache(maxsize=1024)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from liberate.errors import PrivacyError
 from liberate.federation.participant.noise_checks import check_shared_noise
 from liberate.federation.participant.refusals import Refused
+from liberate.federation.participant.secagg_checks import check_masks
 from liberate.federation.store.terms_tables import AcceptedTerms
 from liberate.federation.terms import mask_assumptions, smallest_sum, unknown_shares
 from liberate.federation.wire.round_messages import RoundRequest
@@ -23,7 +24,7 @@ from liberate.ledger.format.records import Round
 from liberate.privacy.accounting import privacy_loss
 from liberate.privacy.gaussian import DistributedGaussian
 from liberate.privacy.gaussian_calibration import distributed
-from liberate.privacy.mask_parameters import mask_parameters, strays
+from liberate.privacy.mask_parameters import MaskParameters, mask_parameters, strays, verify_masks
 from liberate.runs.terms import counted_noise, founding_terms
 from liberate.settings import Settings
 from tests.federation.masked import round_record
@@ -105,6 +106,21 @@ def test_a_minimum_below_the_agreed_dropouts_is_refused(minimum: int) -> None:
     """However little noise the round counts on: a sum of fewer isolates people whom a larger one hides."""
     assert refusal(TERMS, N, minimum, shares(N, 1)) == "minimum"
     assert refusal(TERMS, N, 285, shares(N, 1)) == ""
+
+
+def test_masks_that_may_cut_more_people_off_than_counted_are_refused() -> None:
+    """They may keep every secret: so low a degree takes the noise of honest people out of the sum that is read."""
+    cohort = 3_000
+    terms = msgspec.structs.replace(
+        TERMS, max_participants=cohort, max_dropouts_permille=100, max_late_dropouts_permille=100
+    )
+    planned, thinner = mask_parameters(mask_assumptions(terms, cohort)), MaskParameters(degree=20, threshold=20)
+    mechanism, minimum = shares(cohort, counted_noise(terms, cohort, 0.5)), smallest_sum(terms, cohort)
+    verify_masks(thinner, mask_assumptions(terms, cohort))
+
+    check_masks(round_of(cohort, minimum, mechanism.masked_with(planned)), terms, cohort)
+    with pytest.raises(Refused, match="may be cut off unread"):
+        check_masks(round_of(cohort, minimum, mechanism.masked_with(thinner)), terms, cohort)
 
 
 def test_noise_that_does_not_fit_the_modulus_is_refused() -> None:

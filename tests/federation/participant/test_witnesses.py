@@ -290,6 +290,26 @@ def test_what_a_witness_cannot_show_reaches_the_owner_as_a_rejection(tmp_path: P
         assert (tmp_path / "checkpoint").read_bytes() == b"", "nothing was published"
 
 
+def test_a_fork_of_what_was_published_is_refused_at_start_with_evidence(tmp_path: Path) -> None:
+    with stage(tmp_path / "a", PLAIN) as scene:
+        model = scene.learn(1)
+        left_out = scene.host.numbers[0]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with stage(tmp_path / "a", PLAIN) as scene:
+        scene.round(model)
+        scene.federation.publisher.publish()
+    with stage(tmp_path / "b", PLAIN, wrap=silent({left_out})) as scene:
+        scene.round(scene.round(model))
+        vkey = scene.federation.policy.log_key
+    shutil.copy(tmp_path / "a" / "checkpoint", tmp_path / "b" / "checkpoint")
+
+    with pytest.raises(RolledBack, match="are not those that were published; see"):
+        stage(tmp_path / "b", PLAIN).__enter__()
+
+    (file,) = (tmp_path / "b" / "evidence").iterdir()
+    assert verify_evidence(file.read_bytes(), vkey).first.size > 0
+
+
 def test_log_with_a_forked_block_is_refused_at_start(tmp_path: Path) -> None:
     """The copy goes on in another way and becomes as long as the published one."""
     create(tmp_path / "one").close()
