@@ -43,7 +43,7 @@ def measure() -> Iterator[Figure]:
     stopwatch = Stopwatch(time.process_time)
 
     with tempfile.TemporaryDirectory() as folder, replaying(Path(folder) / "run") as witness:
-        real = ("privacy.mode=distributed", "run.simulated=false", *witness)
+        real = ("privacy.mode=distributed", "privacy.epsilon=8", "run.simulated=false", *witness)
         settings = liberate.configure(f"data.source={source}", *real)
         begin, clock = _cpu_seconds(), time.perf_counter()
         with stopwatch.running(), timed_primitives(spent):
