@@ -26,7 +26,7 @@ def fit_with_copies(model: Model, own: Ratings, copies: Ratings, weights: Float6
         weights: What a rating of each copy counts at most, where one of the person's counts 1, shape (n_copies,).
 
     Returns:
-        Shape (1, n_factors + 1); without copies that count it is `fit_devices` of the own ratings.
+        Shape (1, n_factors + 1); without copies that count it is `fit_devices` of the person's ratings.
     """
     profile = fit_devices(model, own)
     if model.is_item_model or not copies.n_ratings:
