@@ -186,8 +186,8 @@ def stage(folder: Path, world: World, *, wrap: Callable[[Transport], Transport] 
     mechanism = world.mechanism
     terms = ParticipationTerms(
         mechanism=mechanism.name,
-        epsilon_nano=10**12 if world.limit_nano is None else world.limit_nano,
-        rho_nano=10**12,
+        epsilon_nano=(10**12 if world.limit_nano is None else world.limit_nano) if is_noisy else 0,
+        rho_nano=10**12 if is_noisy else 0,
     )
     policy = WitnessPolicy(tuple(witness.key for witness in world.witnesses), world.witness_threshold)
     user_ids = [f"u{user}" for user in range(ratings.n_users)]

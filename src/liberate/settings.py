@@ -60,7 +60,8 @@ class LedgerConfig:
     Attributes:
         origin: The ledger's name, a schemeless URL; empty = derived from the seed (simulation) or drawn at random.
         epsilon_limit: Most that a participant may spend in all runs, > 0: with pure mechanisms so much epsilon; with
-            Gaussian ones the rho that is worth it at `privacy.delta`. The genesis keeps both; unset = no limit.
+            Gaussian ones the rho that is worth it at `privacy.delta`, and with either the one or the other. The genesis
+            keeps both, for life; unset = what the first run promises, and no limit where that is `plain` or `device`.
         registrars: Verifier key of each registrar beside the founder, from `liberate keys new --kind registrar`; empty
             in a simulation, whose registrars' keys follow from the seed.
         registrar_threshold: How many registrars, the founder among them, must sign for an enrolment or a recovery,

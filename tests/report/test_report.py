@@ -181,7 +181,8 @@ def test_report_of_a_distributed_run_names_the_epsilon_that_was_promised(learn: 
 
 def test_report_of_a_further_run_has_every_kind_of_entry_and_the_limit_of_the_genesis(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "small.csv", low_rank_ratings(n_users=12, n_items=8))
-    small = [f"data.source={data}", "federation.rounds=1", "model.n_factors=1"]
+    private = ["privacy.mode=local", "privacy.epsilon=2"]
+    small = [f"data.source={data}", "federation.rounds=1", "model.n_factors=1", *private]
     train(resolve(None, [*small, "ledger.epsilon_limit=10"], environment={}), tmp_path / "first")
     change_key(load_run(tmp_path / "first"), "5", "rotation", "person")
     train(resolve(None, small, environment={}), tmp_path / "second", ledger=tmp_path / "first")

@@ -594,7 +594,7 @@ def test_every_reader_copes_with_somebody_who_was_forgotten(tmp_path: Path, conf
     assert len(recommend(again, FRIEND, 3)[1]) > 0
     with pytest.raises(LiberateError, match="was erased"):
         change_key(again, PERSON, "rotation", "person")
-    for mode in (["privacy.mode=device"], ["privacy.mode=local", "privacy.epsilon=8"], []):
+    for mode in (["privacy.mode=device"], [], ["privacy.mode=local", "privacy.epsilon=8"]):
         out = tmp_path / f"further-{len(list(tmp_path.iterdir()))}"
         train(configure("run.simulated=true", *mode), out, ledger=run.home)
         further = load_run(out)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from msgspec import UNSET
 
+from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.commitments import salted_commitment
 from liberate.data.ratings import Ratings
 from liberate.data.splits import random_split
@@ -26,7 +28,8 @@ from liberate.federation.wire.transport import InProcessTransport
 from liberate.identifiers import PricedAccount
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.number_sets import numbers_in
-from liberate.ledger.format.records import Aborted, DatasetRecord, Round, Update
+from liberate.ledger.format.records import Aborted, DatasetRecord, Genesis, Round, Update
+from liberate.ledger.rules.state import State
 from liberate.ledger.verification.verify import verify_ledger
 from liberate.privacy.gaussian_tradeoff import rho_nano_limit
 from liberate.runs import actions, prepare
@@ -34,8 +37,9 @@ from liberate.runs import train as training
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.keys import change_key
+from liberate.runs.privacy_forecast import forecast
 from liberate.runs.privacy_report import privacy_report
-from liberate.runs.snapshot import read_snapshot
+from liberate.runs.snapshot import FederationSnapshot, read_snapshot
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
@@ -296,8 +300,8 @@ def test_run_that_is_killed_as_it_begins_starts_from_the_same_model(tmp_path: Pa
 def test_setting_decides_whether_to_start_from_the_last_model(tmp_path: Path, configure: Configure) -> None:
     train(configure(FIRST), tmp_path / "first")
     train(configure(FIRST, "model.warm_start=false"), tmp_path / "cold", ledger=tmp_path / "first")
-    train(configure(FIRST, *LOCAL), tmp_path / "local", ledger=tmp_path / "first")
-    train(configure(FIRST, *LOCAL, "model.warm_start=true"), tmp_path / "warm", ledger=tmp_path / "first")
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=8"), tmp_path / "local")
+    train(configure(FIRST, *LOCAL, "model.warm_start=true"), tmp_path / "warm", ledger=tmp_path / "local")
     cold, local, warm = (load_run(tmp_path / name) for name in ("cold", "local", "warm"))
 
     assert not np.array_equal(cold.model(3).item_means, load_run(tmp_path / "first").model().item_means)
@@ -331,7 +335,7 @@ def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monk
         original(self, round_number, answers, **rest)
 
     monkeypatch.setattr(DeviceStore, "put_answers", spy)
-    train(configure(FIRST, *LOCAL), tmp_path / "first")
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=8"), tmp_path / "first")
     train(configure(FIRST, *LOCAL), tmp_path / "second", ledger=tmp_path / "first")
 
     updates = [record for record in records(load_run(tmp_path / "second"), "update") if isinstance(record, Update)]
@@ -344,7 +348,7 @@ def test_noise_and_salts_never_repeat(tmp_path: Path, configure: Configure, monk
 
 
 def test_accounts_add_up_over_runs(tmp_path: Path, configure: Configure) -> None:
-    train(configure(FIRST, *LOCAL), tmp_path / "first")
+    train(configure(FIRST, *LOCAL, "ledger.epsilon_limit=6"), tmp_path / "first")
     train(configure(SECOND, "privacy.mode=local", "privacy.epsilon=2"), tmp_path / "second", ledger=tmp_path / "first")
     run = load_run(tmp_path / "second")
 
@@ -407,7 +411,7 @@ def test_rules_refuse_two_local_runs_of_4_with_a_limit_of_6(
 def test_run_left_short_by_an_aborted_round_says_what_to_do(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, first = configure(FIRST, *LOCAL), tmp_path / "first"
+    settings, first = configure(FIRST, *LOCAL, "ledger.epsilon_limit=8"), tmp_path / "first"
     with monkeypatch.context() as patch:
         patch.setattr(InProcessTransport, "exchange", lambda self, requests: [])
         with pytest.raises(InsufficientCohort) as aborted:
@@ -455,6 +459,107 @@ def test_run_of_all_that_is_allowed_is_allowed(tmp_path: Path, configure: Config
     for mode in ("local", "distributed"):
         settings = configure(FIRST, f"privacy.mode={mode}", "privacy.epsilon=5", "ledger.epsilon_limit=5")
         assert train(settings, tmp_path / mode).epsilon is not None
+
+
+EIGHT = ("privacy.mode=local", "privacy.epsilon=8")
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger and a coordinator that have forgotten every limit."""
+    monkeypatch.setattr(Genesis, "has_limit", property(lambda self: False))
+    monkeypatch.setattr(State, "limit", lambda self, account: LARGEST_INTEGER)
+    monkeypatch.setattr(FederationSnapshot, "limit", lambda self, account, user: LARGEST_INTEGER)
+    monkeypatch.setattr(FederationSnapshot, "is_limited", lambda self, user: False)
+    original = DeviceStore.record_agreement
+
+    def agree_without_limits(
+        self: DeviceStore, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: object
+    ) -> None:
+        original(self, run, slots, cost=cost, limits=(None, None))
+
+    monkeypatch.setattr(DeviceStore, "record_agreement", agree_without_limits)
+
+
+def test_three_runs_of_eight_do_not_add_up_beyond_what_was_first_agreed(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+
+    for name in ("second", "third"):
+        with pytest.raises(BudgetExceeded, match="8 of 8 is spent"):
+            train(configure(FIRST, *EIGHT), tmp_path / name, ledger=tmp_path / "first")
+
+    assert privacy_report(load_run(tmp_path / "first")).epsilon_basic == pytest.approx(8)
+
+
+def test_what_the_first_run_promises_stands_in_the_genesis(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+
+    spent = privacy_report(load_run(tmp_path / "first"))
+
+    assert spent.ledger_epsilon_nano_limit == 8 * 10**9
+    assert spent.ledger_rho_nano_limit == rho_nano_limit(8, 1e-5)
+
+
+def test_a_device_keeps_to_its_limit_when_ledger_and_coordinator_forget_it(
+    tmp_path: Path, configure: Configure, request: pytest.FixtureRequest
+) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+    request.getfixturevalue("forgetful")
+
+    with pytest.raises(InsufficientCohort, match="budget: 30"):
+        train(configure(FIRST, *EIGHT), tmp_path / "second", ledger=tmp_path / "first")
+
+
+def test_what_was_agreed_to_first_is_the_limit_where_the_genesis_has_none(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST), tmp_path / "first")
+    train(configure(FIRST, *EIGHT), tmp_path / "second", ledger=tmp_path / "first")
+
+    with pytest.raises(BudgetExceeded, match="8 of 8 is spent"):
+        train(configure(FIRST, *EIGHT), tmp_path / "third", ledger=tmp_path / "first")
+
+
+def test_plan_says_what_is_left_for_how_many_people(tmp_path: Path, configure: Configure) -> None:
+    few = [row for row in FIRST if row[0] < "u25"]
+    train(configure(few, "privacy.mode=local", "privacy.epsilon=2", "ledger.epsilon_limit=5"), tmp_path / "first")
+
+    foreseen = forecast(configure(few, "privacy.mode=local", "privacy.epsilon=2"), ledger=tmp_path / "first")
+
+    assert foreseen.accounts
+    rows = [(row.account, round(row.left or 0, 5), row.people) for row in foreseen.accounts]
+    assert rows == [("epsilon", 3, 25), ("rho", 0, 25)]
+    assert forecast(configure(few)).accounts is UNSET
+
+
+def test_one_account_is_for_life_under_a_limit(tmp_path: Path, configure: Configure) -> None:
+    """The other account is empty still, and both together would be worth more than the limit."""
+    train(configure(FIRST, "privacy.mode=local", "privacy.epsilon=2", "ledger.epsilon_limit=5"), tmp_path / "first")
+
+    with pytest.raises(BudgetExceeded, match="from the rho account, which 30 of 30"):
+        train(configure(FIRST, *DISTRIBUTED), tmp_path / "second", ledger=tmp_path / "first")
+
+
+def test_a_limit_beside_plain_is_refused(tmp_path: Path, configure: Configure) -> None:
+    with pytest.raises(SettingsError, match="an answer in mode plain has none"):
+        train(configure(FIRST, "ledger.epsilon_limit=8"), tmp_path / "first")
+
+    assert not (tmp_path / "first").exists()
+
+
+def test_plain_is_refused_where_a_limit_holds(tmp_path: Path, configure: Configure) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+
+    with pytest.raises(BudgetExceeded, match="30 of 30 people have a limit for life"):
+        train(configure(FIRST), tmp_path / "second", ledger=tmp_path / "first")
+
+
+def test_nobody_with_a_limit_answers_without_a_price(
+    tmp_path: Path, configure: Configure, request: pytest.FixtureRequest
+) -> None:
+    train(configure(FIRST, *EIGHT), tmp_path / "first")
+    request.getfixturevalue("forgetful")
+
+    with pytest.raises(InsufficientCohort, match="budget: 30"):
+        train(configure(FIRST), tmp_path / "second", ledger=tmp_path / "first")
 
 
 def test_who_has_spent_stays_out_and_the_others_go_on(tmp_path: Path, configure: Configure) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from liberate.arrays import FixedPointStatistics
@@ -30,7 +31,10 @@ from liberate.ledger.format.sharing_records import Consent, PoolRecord, Share
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.ledger.trace.participant import trace_participant
 from liberate.ledger.verification.verify import verify_ledger
+from liberate.model.model import Model
+from liberate.model.personal_fit import fit_with_copies
 from liberate.randomness import SimulatedRandomness
+from liberate.runs import evaluate
 from liberate.runs.actions import consent, set_copy_quota, share, withdraw
 from liberate.runs.federation_access import open_run_federation
 from liberate.runs.folder import Run, load_run
@@ -391,6 +395,38 @@ def test_what_a_person_has_shared_by_the_own_decision_stays(tmp_path: Path, conf
         (mine,) = [hash for hash, each in ledger.state.sharing.shares.items() if each.sender == 3]
         (copy,) = pool.copies([mine])
     assert {3, 5} >= set(Ratings.from_user_bytes([copy.copy], N_ITEMS).items.tolist())
+
+
+@pytest.mark.parametrize("mode", [["privacy.mode=plain"], ["privacy.mode=local", "privacy.epsilon=6"]])
+def test_recommendations_use_the_copies_that_a_consent_covers(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, mode: list[str]
+) -> None:
+    """On the recipient's device alone: withdrawn copies are not used any more, expired ones neither."""
+    train(configure(*mode), tmp_path / "run")
+    run, seen = load_run(tmp_path / "run"), []
+    original = fit_with_copies
+
+    def noting(model: Model, own: Ratings, copies: Ratings, weights: np.ndarray) -> np.ndarray:
+        seen.append((copies.n_users, weights.tolist()))
+        return original(model, own, copies, weights)
+
+    monkeypatch.setattr(evaluate, "fit_with_copies", noting)
+    size = len(records(run, "update"))
+    given = consent(run, "user:u01", recipients=["user:u02"], max_shares=2)
+    assert share(run, "user:u01", recipient="user:u02").received
+    consent(run, "user:u03", recipients=["user:u02"], max_shares=1, blocks=4)
+    assert share(run, "user:u03", recipient="user:u02").received
+
+    evaluate.recommend(run, "user:u02")
+    evaluate.recommend(run, "user:u04")
+    withdraw(run, "user:u01", consent=given.entry)
+    consent(run, "user:u05", recipients=["user:u06"], max_shares=1)
+    evaluate.recommend(run, "user:u02")
+
+    both, nobody, neither = seen
+    assert (both[0], sorted(both[1])) == (2, [0.5, 1.0])
+    assert nobody == neither == (0, [])
+    assert len(records(run, "update")) == size, "nothing of it leaves the device"
 
 
 def test_an_item_that_is_none_is_refused(tmp_path: Path, configure: Configure) -> None:

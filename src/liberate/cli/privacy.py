@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,15 @@ app = typer.Typer(help="What a run guarantees, and what it has spent.", no_args_
 
 
 @app.command()
-def plan(config: Config = None, data: Source = None, settings: Assignments = None, as_json: JsonFlag = False) -> None:
+def plan(
+    config: Config = None,
+    data: Source = None,
+    settings: Assignments = None,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Say too what the people of this federation have left.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Predict epsilon and the signal-to-noise ratio from settings and public numbers, before anything is run."""
     from liberate.runs.privacy_forecast import forecast
     from liberate.settings import resolve
@@ -21,17 +30,18 @@ def plan(config: Config = None, data: Source = None, settings: Assignments = Non
     resolved = resolve(config, assignments(data, settings))
     tell_unused(resolved)
     tell_simulated(resolved.run.simulated)
-    foreseen = forecast(resolved)
+    foreseen = forecast(resolved, ledger=ledger)
     if as_json:
         print_json(foreseen)
         return
 
     fields = fields_of(foreseen)
-    warning, stages, reasons = (fields.pop(key, None) for key in ("warning", "stages", "reasons"))
+    warning, stages, reasons, left = (fields.pop(key, None) for key in ("warning", "stages", "reasons", "accounts"))
     print_pairs(fields)
-    if stages:
-        print()
-        print_table(list(stages[0]), [list(stage.values()) for stage in stages])
+    for rows in (stages, left):
+        if rows:
+            print()
+            print_table(list(rows[0]), [list(row.values()) for row in rows])
     _print_paragraph(reasons or [])
     _print_paragraph([f"warning: {warning}"] if warning else [])
 

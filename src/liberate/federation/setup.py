@@ -263,6 +263,7 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
     """Let participants agree to a run, and return the numbers of those who can take part: they accept its terms too.
 
     Where nothing leaves devices there is nothing to agree to, and the next run has the same number.
+    Without a limit in the genesis, what a participant first agrees to spend is their limit for life.
     """
     by_id = {device.user_id: device for device in devices.devices()}
     users = participation.user_ids
@@ -270,13 +271,13 @@ def _agree(ledger: Ledger, devices: DeviceStore, participation: RunParticipation
         users = [users[index] for index in participation.cohort]
     taking_part = _accepting(ledger, devices, [by_id[user] for user in users])
 
-    terms = participation.terms
+    terms, founding = participation.terms, ledger.state.founding
     if terms.mechanism:
         devices.record_agreement(
             participation.run,
             [device.slot for device in taking_part],
             cost=(terms.epsilon_nano, terms.rho_nano),
-            limits=(ledger.state.limit("epsilon"), ledger.state.limit("rho")),
+            limits=(founding.epsilon_nano_limit, founding.rho_nano_limit),
         )
 
     numbers = sorted(device.number for device in taking_part if device.number is not None)

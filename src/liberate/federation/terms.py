@@ -97,6 +97,7 @@ class GenesisParameters:
         origin: The ledger's name; empty: derived from the seed in a simulation, else drawn at random.
         epsilon_nano_limit: Most that a participant may spend with pure mechanisms in all runs, in 1e-9; None: no limit.
         rho_nano_limit: Most that a participant may spend with Gaussian mechanisms, likewise.
+        are_limits_given: Whether these limits were asked for, and did not follow from the first run.
         terms: What promises rest on. On a ledger where others are in force the coordinator puts these in their place.
         registrars: Who must sign for an enrolment.
         witnesses: Whose cosignatures a checkpoint must have.
@@ -105,6 +106,7 @@ class GenesisParameters:
     origin: str = ""
     epsilon_nano_limit: int | None = None
     rho_nano_limit: int | None = None
+    are_limits_given: bool = True
     terms: Terms
     registrars: RegistrarPolicy = field(default_factory=lambda: RegistrarPolicy())
     witnesses: WitnessPolicy = field(default_factory=WitnessPolicy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from liberate.data.splits import Split
 from liberate.errors import LiberateError
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_out_ratings, held_ratings
+from liberate.federation.store.sharing_rows import ReceivedCopy
 from liberate.model.metrics import Metrics, baselines, evaluate_model, rmse
 from liberate.model.model import Model
+from liberate.model.personal_fit import fit_with_copies
 from liberate.model.profiles import fit_devices, predict
 from liberate.model.ranking import top_n
-from liberate.runs.folder import Run
+from liberate.runs.folder import Run, RunReader
 from liberate.runs.participants import Participant, device_of, find_participant
 from liberate.runs.run_data import erased_users, save_table
 
@@ -147,6 +149,8 @@ def own_error(run: Run, participant: str) -> OwnError | None:
 def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, list[Recommendation]]:
     """Rank items for one participant, from what lies on that participant's device and the public model alone.
 
+    That includes the copies that the participant was given and that a consent covers now.
+
     Raises:
         LiberateError: Nobody has that name, or the person was forgotten.
     """
@@ -155,8 +159,11 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, lis
         person = find_participant(reader.ledger, reader.devices, participant)
         device = device_of(reader.devices, person.number)
         own = held_ratings(reader.devices, [device.user_id], model.n_items)
+        copies = _covered_copies(reader, device.slot)
 
-    profile = fit_devices(model, own)
+    received = Ratings.from_user_bytes([copy.copy for copy in copies], model.n_items)
+    received = replace(received, values=received.values.clip(model.low, model.high))
+    profile = fit_with_copies(model, own, received, np.array([1 / copy.max_shares for copy in copies]))
     items, _ = top_n(model, profile, own, n)
     best = items[0][items[0] >= 0]
     predictions: list[float | None] = [None] * len(best)
@@ -173,6 +180,12 @@ def recommend(run: Run, participant: str, n: int = 10) -> tuple[Participant, lis
         )
         for rank, (item, prediction) in enumerate(zip(best, predictions, strict=True), start=1)
     ]
+
+
+def _covered_copies(reader: RunReader, slot: int) -> list[ReceivedCopy]:
+    """Return the copies on a device that a consent covers now; withdrawn and expired ones are not used any more."""
+    usable = {share for share, _ in reader.ledger.state.usable_shares()}
+    return [copy for _, share, copy in reader.devices.sharing_rows(ReceivedCopy, slot) if share in usable]
 
 
 def write_predictions(path: Path, run: Run, evaluation: Evaluation) -> None:

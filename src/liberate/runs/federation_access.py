@@ -72,6 +72,7 @@ def genesis_parameters(settings: Settings, terms: Terms) -> GenesisParameters:
         origin=settings.ledger.origin,
         epsilon_nano_limit=most["epsilon"],
         rho_nano_limit=most["rho"],
+        are_limits_given=settings.ledger.epsilon_limit is not None,
         terms=terms,
         registrars=_registrar_policy(settings),
         witnesses=_witness_policy(settings.ledger),

@@ -201,6 +201,7 @@ def plan_run(
         PrivacyError: Epsilon is too small for so many rounds, or the terms leave too little noise.
         SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
+    check_limit(settings)
     _check_statistic(settings)
     _check_sharing(settings, has_pool=pool_levels is not None)
     _check_evaluation(settings)
@@ -312,6 +313,15 @@ def _pool_learner(settings: Settings, n_participants: int, n_levels: int) -> Poo
             assert_never(other)
 
     return PoolLearner(follows=follows, n_factors=n_factors, n_levels=n_levels, n_participants=n_participants)
+
+
+def check_limit(settings: Settings) -> None:
+    """Refuse a limit of epsilon beside a mode that has none: it would look as if it held."""
+    if settings.ledger.epsilon_limit is not None and settings.privacy.mode == "plain":
+        raise SettingsError(
+            "ledger.epsilon_limit limits an epsilon, and an answer in mode plain has none",
+            hint="leave it out, or privacy.mode = local or distributed",
+        )
 
 
 def _check_statistic(settings: Settings) -> None:

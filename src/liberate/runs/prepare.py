@@ -24,7 +24,7 @@ from liberate.privacy.gaussian_tradeoff import epsilon_of
 from liberate.runs.federation_access import check_replayed
 from liberate.runs.federation_folder import ITEMS_FILE, FederationFolder, federation_folder_of
 from liberate.runs.folder import MODEL_FOLDER, Run, load_run
-from liberate.runs.plan import Plan, plan_run, public_features
+from liberate.runs.plan import Plan, check_limit, plan_run, public_features
 from liberate.runs.run_data import (
     align_to_catalogue,
     catalogue_of,
@@ -252,19 +252,37 @@ def _affordable(settings: Settings, dataset: Dataset, snapshot: FederationSnapsh
             f"only {len(able):,} of {len(active):,} people accept the terms",
             hint="liberate terms show lists who has not; their owners decide by liberate terms accept",
         )
+    if settings.privacy.mode == "plain":
+        check_limit(settings)
+        able = _without_limit(able, snapshot, fewest)
 
     while True:
         plan = _plan(settings, dataset, len(able), terms, has_pool=has_pool)
         payers = able
         for name in ACCOUNTS:
-            most = snapshot.limits[name] - plan.spend_nano(name)
-            payers = [user for user in payers if snapshot.spent[name][user] <= most]
+            cost = plan.spend_nano(name)
+            payers = [user for user in payers if cost <= snapshot.left(name, user)] if cost else payers
             if len(payers) < fewest:
                 raise _exceeded(name, plan, snapshot, sorted(set(able) - set(payers)), n_users)
 
         if len(payers) == len(able):
             return plan, set(able)
         able = payers
+
+
+def _without_limit(able: list[int], snapshot: FederationSnapshot, fewest: int) -> list[int]:
+    """Return those who may answer without a price: nobody who has a limit for life.
+
+    Raises:
+        BudgetExceeded: They are too few.
+    """
+    free = [user for user in able if not snapshot.is_limited(user)]
+    if len(free) < min(fewest, len(able)):
+        raise BudgetExceeded(
+            f"mode plain has no epsilon, and {len(able) - len(free):,} of {len(able):,} people have a limit for life",
+            hint="privacy.mode = local or distributed; or plain on a ledger of its own",
+        )
+    return free
 
 
 def _check_enrolment(terms: Terms, snapshot: FederationSnapshot) -> None:
@@ -296,8 +314,10 @@ def _exceeded(
     name: PricedAccount, plan: Plan, snapshot: FederationSnapshot, unable: list[int], n_users: int
 ) -> BudgetExceeded:
     """Say which account is too small for a run, by the person with the most left of those who cannot pay."""
-    limit, cost, delta = snapshot.limits[name], plan.spend_nano(name), plan.settings.privacy.delta
-    spent = min((snapshot.spent[name][user] for user in unable), default=0)
+    cost, delta = plan.spend_nano(name), plan.settings.privacy.delta
+    richest = max(unable, key=lambda user: snapshot.left(name, user), default=None)
+    spent = 0 if richest is None else snapshot.spent[name][richest]
+    limit = snapshot.limits[name] if richest is None else snapshot.limit(name, richest)
     left = max(0, limit - spent)
 
     worth = from_nano(left) if name == "epsilon" else epsilon_of(math.sqrt(2 * left / NANO), delta)
@@ -306,5 +326,6 @@ def _exceeded(
         f"the run takes {from_nano(cost):.6g} from the {name} account, which {len(unable):,} of {n_users:,} people do"
         f" not have: {from_nano(spent):.6g} of {from_nano(limit):.6g} is spent, the rest is worth epsilon"
         f" {worth:.4g}{at_delta}",
-        hint="a smaller privacy.epsilon, or people who have not spent theirs; the limit is in the genesis",
+        hint="a smaller privacy.epsilon, or people who have not spent theirs; a limit is for life, and"
+        " ledger.epsilon_limit sets it when a ledger is founded",
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from msgspec import UNSET, UnsetType
@@ -17,6 +17,7 @@ from liberate.ledger.format.parts import Terms
 from liberate.privacy.accounting import PrivacyLoss
 from liberate.privacy.mechanism_base import Mode
 from liberate.privacy.promises import noise_warning, privacy_statement, sampler, signal_to_noise
+from liberate.runs.accounts_left import AccountLeft, accounts_left
 from liberate.runs.coalitions import agreed_sentences, epsilon_by_colluders
 from liberate.runs.federation_access import check_replayed
 from liberate.runs.folder import Run
@@ -94,26 +95,30 @@ class PrivacyForecast(PrivacyLoss, _PlannedRun):
             it; None: masks do not bear them, so there is no bound. Unset unless participants share the noise.
         signal_to_noise: Of the stage that stands out least; None: there is no noise.
         warning: What to say of that ratio, or None.
+        accounts: What the people of the ledger that was named have left, unset without one.
     """
 
     epsilon_if_colluding: Mapping[str, float | None] | UnsetType = UNSET
     signal_to_noise: float | None
     warning: str | None
+    accounts: tuple[AccountLeft, ...] | UnsetType = UNSET
 
 
-def forecast(settings: Settings, base: Path | None = None) -> PrivacyForecast:
+def forecast(settings: Settings, base: Path | None = None, ledger: Path | None = None) -> PrivacyForecast:
     """Return what a run would spend and how far its signal can stand out from its noise.
 
     Args:
         settings: Resolved settings. Of the ratings only the numbers of users and items are used.
         base: Folder that a path in `data.source` is relative to, the working directory if None.
+        ledger: A federation whose accounts are told too: its folder, or that of one of its runs.
 
     Raises:
         SettingsError: A run with these settings would be refused, because nobody replays its ledger.
     """
     check_replayed(settings)
     dataset = load_dataset(settings, base)
-    return _forecast(settings, dataset, len(dataset.user_ids), None)
+    foreseen = _forecast(settings, dataset, len(dataset.user_ids), None)
+    return foreseen if ledger is None else replace(foreseen, accounts=accounts_left(ledger))
 
 
 def forecast_of(run: Run) -> PrivacyForecast:

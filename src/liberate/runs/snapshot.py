@@ -34,7 +34,9 @@ class FederationSnapshot:
 
     Attributes:
         number: Of the run.
-        limits: Most that a participant may spend from each account in all runs, in 1e-9.
+        limits: Most that a participant may spend from each account in all runs by the genesis, in 1e-9.
+        own_limits: The same by each user's device, shape (n_users,); None: it has no limit yet.
+        has_limit: Whether the genesis has a limit.
         spent: What each user of the data set has spent from each account, shape (n_users,).
         is_active: Whether a user can take part: has a valid key and has not withdrawn, shape (n_users,).
         erased: Users of the data set who were erased.
@@ -48,6 +50,8 @@ class FederationSnapshot:
 
     number: int = 1
     limits: Mapping[PricedAccount, int]
+    own_limits: Mapping[PricedAccount, Sequence[int | None]]
+    has_limit: bool
     spent: Mapping[PricedAccount, Sequence[int]]
     is_active: Sequence[bool]
     erased: Sequence[int] = ()
@@ -63,10 +67,35 @@ class FederationSnapshot:
         accepted = self.accepted[user]
         return accepted is None or accepted == terms or is_no_weaker(terms, accepted)
 
+    def is_limited(self, user: int) -> bool:
+        """Whether a user has a limit for life, by the ledger or by their own device."""
+        return self.has_limit or self.own_limits["epsilon"][user] is not None
+
+    def limit(self, account: PricedAccount, user: int) -> int:
+        """Return the most that a user may spend from an account in all runs, in 1e-9: the least of both limits.
+
+        It is zero where they have a limit and have spent from the other account: both accounts together are worth more
+        than either says.
+        """
+        others = (self.spent[name][user] for name in ACCOUNTS if name != account)
+        if self.is_limited(user) and any(others):
+            return 0
+        own = self.own_limits[account][user]
+        return self.limits[account] if own is None else min(own, self.limits[account])
+
+    def left(self, account: PricedAccount, user: int) -> int:
+        """Return what a user may still spend from an account, in 1e-9, >= 0."""
+        return max(0, self.limit(account, user) - self.spent[account][user])
+
 
 def limits(settings: Settings) -> dict[PricedAccount, int | None]:
-    """Return what the genesis of a new ledger lets a participant spend from each account, in 1e-9; None: no limit."""
+    """Return what the genesis of a new ledger lets a participant spend from each account, in 1e-9; None: no limit.
+
+    Unless settings say otherwise it is what the first run promises.
+    """
     epsilon, delta = settings.ledger.epsilon_limit, settings.privacy.delta
+    if epsilon is None and settings.privacy.mode in ("local", "distributed"):
+        epsilon = settings.privacy.epsilon
     if epsilon is None:
         return {"epsilon": None, "rho": None}
     return {"epsilon": math.ceil(epsilon * NANO), "rho": rho_nano_limit(epsilon, delta)}
@@ -74,8 +103,11 @@ def limits(settings: Settings) -> dict[PricedAccount, int | None]:
 
 def new_snapshot(settings: Settings, train: Ratings) -> FederationSnapshot:
     """Return the snapshot of a federation that is yet to be set up: nobody has done anything."""
+    most = limits(settings)
     return FederationSnapshot(
-        limits={name: LARGEST_INTEGER if limit is None else limit for name, limit in limits(settings).items()},
+        limits={name: LARGEST_INTEGER if limit is None else limit for name, limit in most.items()},
+        own_limits={name: [None] * train.n_users for name in ACCOUNTS},
+        has_limit=most["epsilon"] is not None,
         spent={name: [0] * train.n_users for name in ACCOUNTS},
         is_active=[True] * train.n_users,
         stored=train.where(np.zeros(train.n_ratings, np.bool_)),
@@ -104,6 +136,11 @@ def read_snapshot(federation: Path, dataset: Dataset) -> FederationSnapshot:
         return FederationSnapshot(
             number=1 if state.run is None else state.run.number + 1,
             limits={name: state.limit(name) for name in ACCOUNTS},
+            own_limits={
+                "epsilon": [None if device is None else device.epsilon_nano_limit for device in known],
+                "rho": [None if device is None else device.rho_nano_limit for device in known],
+            },
+            has_limit=state.founding.has_limit,
             spent={
                 "epsilon": [max((owner.epsilon_nano for owner in owners), default=0) for owners in accounts],
                 "rho": [max((owner.rho_nano for owner in owners), default=0) for owners in accounts],

@@ -299,9 +299,14 @@ def check_terms(device: Device, record: Round) -> None:
         f"the round is of run {record.run}, the participant agreed to run {device.run}",
     )
 
-    spent, agreed = device.epsilon_nano, device.epsilon_nano_agreed
+    spent, other, agreed = device.epsilon_nano, device.rho_nano, device.epsilon_nano_agreed
     if record.account == "rho":
-        spent, agreed = device.rho_nano, device.rho_nano_agreed
+        spent, other, agreed = device.rho_nano, device.epsilon_nano, device.rho_nano_agreed
+    is_open = record.account == "none"
+    require(
+        not (is_open and device.has_limit), "budget", "the participant has a limit for life, and an answer no price"
+    )
+    require(is_open or not other, "budget", f"the participant has spent from another account than {record.account}")
     require(
         device.last_round >= record.number or spent + record.spend_nano <= agreed,
         "budget",

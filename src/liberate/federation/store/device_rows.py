@@ -156,6 +156,9 @@ class Device:
         run: The run that the participant has agreed to take part in, 0 if none.
         epsilon_nano_agreed: Most that may be spent from the epsilon account by then, all runs together, in 1e-9.
         rho_nano_agreed: Most from the rho account, likewise.
+        epsilon_nano_limit: Most that may ever be spent from the epsilon account, in 1e-9, as first agreed to; None: the
+            participant has agreed to no private run yet.
+        rho_nano_limit: Most from the rho account, likewise.
         is_revoked: Whether it has signed that its key or its person's is revoked, and no other has replaced that since.
         has_withdrawn: Whether it has signed that its participant withdraws from everything: it answers no round any
             more, whatever the ledger shows.
@@ -174,10 +177,17 @@ class Device:
     run: int
     epsilon_nano_agreed: int
     rho_nano_agreed: int
+    epsilon_nano_limit: int | None
+    rho_nano_limit: int | None
     is_revoked: bool
     has_withdrawn: bool
     terms_hash: bytes | None
     is_erased: bool
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether its participant has a limit for life: then every answer has a price, all from one account."""
+        return self.epsilon_nano_limit is not None
 
     @property
     def enrolled_number(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from liberate.crypto.canonical_json import LARGEST_INTEGER
 from liberate.crypto.signing import SigningKey
 from liberate.database import Row, SqliteStore
 from liberate.errors import FederationError
@@ -54,14 +55,20 @@ CREATE TABLE IF NOT EXISTS agreement (
     epsilon_nano INTEGER NOT NULL,
     rho_nano INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS life_limit (
+    slot INTEGER PRIMARY KEY REFERENCES device,
+    epsilon_nano INTEGER NOT NULL,
+    rho_nano INTEGER NOT NULL
+) STRICT;
 {ACT_SCHEMA}{HISTORY_SCHEMA}{ROUND_SCHEMA}{SHARING_SCHEMA}{TERMS_SCHEMA}"""
 
 _SELECT_DEVICES = """
 SELECT device.slot, user_id, number, last_seq, last_round, device.epsilon_nano, device.rho_nano,
     ifnull(run, 0), ifnull(agreement.epsilon_nano, 0), ifnull(agreement.rho_nano, 0),
+    life_limit.epsilon_nano, life_limit.rho_nano,
     device.slot IN (SELECT slot FROM revoked), device.slot IN (SELECT slot FROM withdrawn),
     accepted_terms.hash
-FROM device LEFT JOIN agreement USING (slot) LEFT JOIN accepted_terms USING (slot)"""
+FROM device LEFT JOIN agreement USING (slot) LEFT JOIN life_limit USING (slot) LEFT JOIN accepted_terms USING (slot)"""
 
 _INSERT_DEVICE = "INSERT INTO device (slot, user_id, sealed) VALUES (?, ?, ?)"
 
@@ -73,6 +80,7 @@ _OWNED = (
     "awaited_key",
     "revoked",
     "agreement",
+    "life_limit",
     "accepted_terms",
     "pending_entry",
     "sharing_row",
@@ -200,24 +208,35 @@ class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
             )
 
     def record_agreement(
-        self, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int, int]
+        self, run: int, slots: Sequence[int], *, cost: tuple[int, int], limits: tuple[int | None, int | None]
     ) -> None:
         """Record that participants agree to take part in a run, and to what may be spent by its end.
 
-        All agreements to earlier runs end. Repeated for the same run, nothing changes.
+        The first time that a run costs something, the limits become the device's for life, or its cost where there are
+        none: whatever a ledger or a coordinator says of limits later can only lower them. All agreements to earlier
+        runs end. Repeated for the same run, nothing changes.
 
         Args:
             run: Number of the run.
             slots: The participants' devices.
             cost: Most that the run may spend from the epsilon and the rho account, in 1e-9, >= 0.
-            limits: Most that all runs together may spend from each, likewise.
+            limits: Most that all runs together may spend from each by the ledger, likewise; None: it has no limit.
         """
-        terms = (run, cost[0], limits[0], cost[1], limits[1])
+        most = [LARGEST_INTEGER if limit is None else limit for limit in limits]
+        terms = (run, cost[0], most[0], cost[1], most[1])
         with self._transaction():
+            if any(cost):
+                self._execute_many(
+                    "INSERT OR IGNORE INTO life_limit (slot, epsilon_nano, rho_nano)"
+                    " VALUES (?, ifnull(?, ?), ifnull(?, ?))",
+                    [(slot, limits[0], cost[0], limits[1], cost[1]) for slot in slots],
+                )
             self._execute("DELETE FROM agreement WHERE run < ?", (run,))
             self._execute_many(
                 "INSERT OR IGNORE INTO agreement (slot, run, epsilon_nano, rho_nano)"
-                " SELECT slot, ?, min(epsilon_nano + ?, ?), min(rho_nano + ?, ?) FROM device WHERE slot = ?",
+                " SELECT slot, ?, min(device.epsilon_nano + ?, ifnull(life.epsilon_nano, 0), ?),"
+                " min(device.rho_nano + ?, ifnull(life.rho_nano, 0), ?)"
+                " FROM device LEFT JOIN life_limit AS life USING (slot) WHERE slot = ?",
                 [(*terms, slot) for slot in slots],
             )
 
@@ -285,7 +304,8 @@ class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
 
     def _device(self, row: Row) -> Device:
         slot, user_id, number, last_seq, last_round, epsilon_nano, rho_nano, *rest = row
-        run, epsilon_nano_agreed, rho_nano_agreed, is_revoked, has_withdrawn, terms_hash = rest
+        run, epsilon_nano_agreed, rho_nano_agreed, epsilon_nano_limit, rho_nano_limit, *others = rest
+        is_revoked, has_withdrawn, terms_hash = others
 
         return Device(
             slot=slot,
@@ -298,6 +318,8 @@ class DeviceStore(RoundTables, SharingTables, HistoryTables, TermsTables):
             run=run,
             epsilon_nano_agreed=epsilon_nano_agreed,
             rho_nano_agreed=rho_nano_agreed,
+            epsilon_nano_limit=epsilon_nano_limit,
+            rho_nano_limit=rho_nano_limit,
             is_revoked=bool(is_revoked),
             has_withdrawn=bool(has_withdrawn),
             terms_hash=terms_hash,
