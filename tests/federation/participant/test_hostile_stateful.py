@@ -99,9 +99,9 @@ class HostileCoordinator(RuleBasedStateMachine):
         steps: list[Callable[[], object]] = [
             lambda: self.advertise(MEMBERS),
             lambda: party.record("advertised", MEMBERS),
-            *(lambda number=number: self.choose(number) for number in MEMBERS),  # type: ignore[misc]
+            *(lambda number=number: self.choose(number) for number in MEMBERS),
             lambda: party.record("graph", MEMBERS),
-            *(lambda number=number: self.share(number) for number in MEMBERS),  # type: ignore[misc]
+            *(lambda number=number: self.share(number) for number in MEMBERS),
             lambda: party.record("shared", MEMBERS),
         ]
         for step in steps:
