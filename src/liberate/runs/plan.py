@@ -12,59 +12,20 @@ from liberate.errors import SettingsError
 from liberate.federation.coordinator.config import RoundMethod
 from liberate.identifiers import Account, NoisePlacement
 from liberate.ledger.format.parts import Terms
-from liberate.model.cooccurrence import Gram, Popularity
 from liberate.model.implicit_factors import model_of_features
 from liberate.model.item_model import initial_items
-from liberate.model.item_solvers import Ease, MostPopular
 from liberate.model.model import Model, statistic_name
 from liberate.model.pool_learner import POOL_FACTORS, FollowingStage, PoolLearner, initial_pool
-from liberate.model.private.evaluation import EVALUATION, EVALUATION_NORM, ErrorRelease, OwnErrors
-from liberate.model.private.solvers import Embeddings, ItemBiases, ItemResiduals, LearnedPrior
 from liberate.model.private.statistics import (
-    BIAS_NORM,
-    GRAM_NORM,
-    MOMENTS_CLIP,
-    N_EMBEDDINGS,
-    RESIDUALS_NORM,
-    BiasSums,
-    Moments,
-    Residuals,
     initial_features,
 )
-from liberate.model.registry import build_method, first_model
-from liberate.model.solvers import Solver
-from liberate.model.statistics import Statistic
+from liberate.model.registry import first_model
 from liberate.privacy.accounting import PrivacyLoss, privacy_loss
 from liberate.privacy.events import Event
-from liberate.privacy.gaussian_calibration import distributed
-from liberate.privacy.mechanism_base import Plain
-from liberate.privacy.mechanisms import calibrated_mechanism
-from liberate.runs.budget import BudgetAllocation, allocate_budget
+from liberate.runs.budget import allocate_budget
+from liberate.runs.stages import PlannedStage, distributed_stages, epsilon_of_run, visible_stage
 from liberate.runs.terms import counted_noise, founding_terms
 from liberate.settings import Settings
-from liberate.units import NANO, to_nano
-
-_PRIVATE_ROUNDS = 10
-_PLAIN_ROUNDS = {"normal": 15, "gradient": 80}
-_UNCHANGING = ("popularity", "gram")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedStage:
-    """A stage, and how many rounds it takes.
-
-    Attributes:
-        stage: What happens in each of its rounds.
-        rounds: How many: exactly so many where noise is added, else at most.
-    """
-
-    stage: RoundMethod
-    rounds: int
-
-    @property
-    def spend_nano(self) -> int:
-        """What all its rounds cost a person, in billionths of the account's unit."""
-        return self.rounds * self.stage.mechanism.spend_nano
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +175,7 @@ def plan_run(
         case "device":
             settings = replace(settings, model=replace(settings.model, n_factors=0))
         case "plain" | "local":
-            stages = (_stage(settings, n_items),)
+            stages = (visible_stage(settings, n_items),)
         case "distributed":
             return _plan_distributed(settings, n_participants, n_items, n_features, terms, pool)
         case other:
@@ -237,7 +198,7 @@ def _plan_distributed(
         n_participants=n_participants,
         n_items=n_items,
         n_features=n_features,
-        epsilon=_epsilon(settings),
+        epsilon=epsilon_of_run(settings),
         delta=settings.privacy.delta,
         honest=honest,
         n_senders=0 if pool is None else _arranged_senders(settings, n_participants),
@@ -251,24 +212,10 @@ def _plan_distributed(
         n_participants=n_participants,
         n_items=n_items,
         terms=terms,
-        stages=_distributed(settings, chosen, n_participants, n_items, n_features, honest),
+        stages=distributed_stages(settings, chosen, n_participants, n_items, n_features, honest),
         pool=pool,
         reasons=chosen.reasons,
     )
-
-
-def _stage(settings: Settings, n_items: int) -> PlannedStage:
-    """Return the only stage where a coordinator sees every upload: as it is, or noised on the device."""
-    is_noisy = settings.privacy.mode == "local"
-    statistic, solver = build_method(settings.model, n_items, noisy=is_noisy)
-    rounds = _rounds(settings, statistic, _PRIVATE_ROUNDS if is_noisy else _PLAIN_ROUNDS.get(statistic.name, 1))
-    trimmed_nano = min(to_nano(settings.federation.trimmed_fraction), NANO // 2 - 1)
-    mechanism = (
-        calibrated_mechanism(settings.privacy, rounds=rounds, trimmed_nano=trimmed_nano)
-        if is_noisy
-        else Plain(trimmed_nano=trimmed_nano)
-    )
-    return PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds)
 
 
 def _arranged_senders(settings: Settings, n_participants: int) -> int:
@@ -368,75 +315,3 @@ def _trimmed(settings: Settings) -> Settings:
             hint="leave model.statistic out",
         )
     return replace(settings, model=replace(config, statistic="gradient"))
-
-
-def _distributed(
-    settings: Settings, chosen: BudgetAllocation, n_participants: int, n_items: int, n_features: int, honest: int
-) -> tuple[PlannedStage, ...]:
-    """Return the releases of an allocation, each with its mechanism and its solver."""
-    stages = []
-    for name, share in chosen.shares.items():
-        statistic, clip_norm = _release(name, chosen, n_items, n_features)
-        rounds = chosen.moments_rounds if name == "moments" else 1
-
-        mechanism = distributed(
-            clip_norm=clip_norm,
-            share_of_budget=share / rounds,
-            epsilon=_epsilon(settings),
-            delta=settings.privacy.delta,
-            n_participants=n_participants,
-            honest=honest,
-            n_coordinates=max(1, statistic.shape[0] * statistic.shape[1]),
-            masked=settings.is_masked,
-        )
-
-        solver = _solver(name, settings, chosen, to_nano(mechanism.client_noise))
-        stages.append(PlannedStage(stage=RoundMethod(statistic, mechanism, solver), rounds=rounds))
-    return tuple(stages)
-
-
-def _release(name: str, chosen: BudgetAllocation, n_items: int, n_features: int) -> tuple[Statistic, float]:
-    """Return a statistic of an allocation, and the norm that one person's part is clipped to."""
-    match name:
-        case "bias":
-            return BiasSums(n_items), BIAS_NORM
-        case "residuals":
-            return Residuals(n_items, chosen.n_directions), RESIDUALS_NORM
-        case "popularity":
-            return Popularity(n_items), GRAM_NORM
-        case "gram":
-            return Gram(chosen.gram_items), GRAM_NORM
-        case "evaluation":
-            return OwnErrors(), EVALUATION_NORM
-        case _:
-            n_factors = n_features + N_EMBEDDINGS if chosen.gram_items else n_features - 1
-            return Moments(n_factors), MOMENTS_CLIP
-
-
-def _solver(name: str, settings: Settings, chosen: BudgetAllocation, client_noise_nano: int) -> Solver:
-    match name, settings.model.objective:
-        case "bias", _:
-            return ItemBiases(client_noise_nano, chosen.gram_items)
-        case "residuals", _:
-            return ItemResiduals(client_noise_nano, int(EVALUATION in chosen.shares))
-        case "popularity", _:
-            return MostPopular(chosen.gram_items)
-        case "gram", "implicit":
-            return Ease(client_noise_nano=client_noise_nano)
-        case "gram", _:
-            return Embeddings(client_noise_nano, chosen.moments_rounds, chosen.n_directions)
-        case "evaluation", _:
-            return ErrorRelease(client_noise_nano)
-        case _:
-            return LearnedPrior(chosen.n_directions)
-
-
-def _epsilon(settings: Settings) -> float:
-    """Return the epsilon that the mode cannot do without: settings have seen to it."""
-    assert settings.privacy.epsilon is not None
-    return settings.privacy.epsilon
-
-
-def _rounds(settings: Settings, statistic: Statistic, usual: int) -> int:
-    """Return the rounds of a stage: one where devices compute what no round before it changes."""
-    return 1 if statistic.name in _UNCHANGING else settings.federation.rounds or usual

@@ -21,8 +21,9 @@ from liberate.runs.accounts_left import AccountLeft, accounts_left
 from liberate.runs.coalitions import agreed_sentences, epsilon_by_colluders
 from liberate.runs.federation_access import check_replayed
 from liberate.runs.folder import Run
-from liberate.runs.plan import Plan, PlannedStage, plan_run, public_features
+from liberate.runs.plan import Plan, plan_run, public_features
 from liberate.runs.run_data import load_dataset
+from liberate.runs.stages import PlannedStage
 from liberate.settings import Settings
 from liberate.units import from_nano
 
