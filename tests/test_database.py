@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -52,3 +53,15 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="not a database"):
         SqliteStore(path, SCHEMA)
+
+
+def test_a_damaged_file_is_released(tmp_path: Path) -> None:
+    path = tmp_path / "words.sqlite"
+    path.write_bytes(b"no database " * 100)
+    store = SqliteStore.__new__(SqliteStore)
+
+    with pytest.raises(OSError, match="not a database"):
+        store.__init__(path, SCHEMA)  # type: ignore[misc]
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        store._db.execute("SELECT 1")

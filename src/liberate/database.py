@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -73,11 +73,13 @@ class SqliteStore:
         path.touch(mode=0o600)
         self._path = path
 
-        with self._translated():
-            self._db = connect(path, wait_s=wait_s, is_shared=is_shared)
+        # A file that turns out to be damaged is released as it is left.
+        with self._translated(), ExitStack() as undo:
+            self._db = undo.enter_context(closing(connect(path, wait_s=wait_s, is_shared=is_shared)))
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.executescript(schema)
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
