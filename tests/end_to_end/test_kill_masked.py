@@ -115,7 +115,7 @@ def steps_file(out: Path) -> Path:
 
 def reached(out: Path, printed: dict[str, Any]) -> Reached:
     same = ("rounds", "epsilon", "entry_count", "root", "verifier_key")
-    models = {path.name: path.read_bytes() for path in (out / "model").iterdir() if path.is_file()}
+    models = {path.name: path.read_bytes() for path in (out / "model").glob("*.model")}
     return Reached({key: printed[key] for key in same}, models)
 
 
