@@ -53,7 +53,7 @@ def asked(liberate: Call) -> Callable[..., dict[str, Any]]:
     "settings",
     [
         ("privacy.mode=plain",),
-        ("privacy.mode=distributed", "privacy.epsilon=4", "privacy.secure_aggregation=true"),
+        ("privacy.mode=distributed", "privacy.epsilon=4", "ledger.epsilon_limit=16", "privacy.secure_aggregation=true"),
         ("run.simulated=false",),
     ],
     ids=["plain", "masked", "real-keys"],

@@ -15,7 +15,10 @@ import pytest
 
 from tests.worlds import low_rank_ratings, write_csv
 
-MODES = {"plain": [], "local": ["--set", "privacy.mode=local", "--set", "privacy.epsilon=8"]}
+MODES = {
+    "plain": [],
+    "local": ["--set", "privacy.mode=local", "--set", "privacy.epsilon=8", "--set", "ledger.epsilon_limit=32"],
+}
 
 
 def command(data: Path, out: Path, mode: str, ledger: Path | None = None) -> list[str]:

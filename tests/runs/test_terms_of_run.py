@@ -31,7 +31,13 @@ def configure(tmp_path: Path) -> Configure:
     def build(n_users: int, *assignments: str) -> Settings:
         path = tmp_path / f"{n_users}.csv"
         write_csv(path, low_rank_ratings(n_users=n_users, n_items=8))
-        small = ["model.n_factors=2", "federation.rounds=1", "privacy.mode=local", "privacy.epsilon=4"]
+        small = [
+            "model.n_factors=2",
+            "federation.rounds=1",
+            "privacy.mode=local",
+            "privacy.epsilon=4",
+            "ledger.epsilon_limit=16",
+        ]
         return resolve(None, [f"data.source={path}", *small, *assignments], environment={})
 
     return build
