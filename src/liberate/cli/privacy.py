@@ -18,9 +18,7 @@ def plan(
     config: Config = None,
     data: Source = None,
     settings: Assignments = None,
-    ledger: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Say too what the people of this federation have left.")
-    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Say too what the people of this federation have left.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Predict epsilon and the signal-to-noise ratio from settings and public numbers, before anything is run."""
