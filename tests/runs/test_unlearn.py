@@ -102,8 +102,9 @@ def test_exact_way_learns_again_from_where_the_person_was_not_yet_in(tmp_path: P
 
 
 def test_exact_way_keeps_what_was_learned_before_the_person_joined(tmp_path: Path, configure: Configure) -> None:
-    first = trained(tmp_path / "first", configure(without_users(WORLD, LEAVER)))
-    second = trained(tmp_path / "second", configure(WORLD, "federation.rounds=2"), first.folder)
+    everybody = f"federation.max_participants={WORLD.n_users}"
+    first = trained(tmp_path / "first", configure(without_users(WORLD, LEAVER), everybody))
+    second = trained(tmp_path / "second", configure(WORLD, "federation.rounds=2", everybody), first.folder)
     withdraw(second, LEAVER)
 
     found = unlearn(second, tmp_path / "third")

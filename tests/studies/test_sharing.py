@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -37,12 +38,20 @@ def _last(rows: Rows, **wanted: object) -> float:
     return float(fitting["errors"][-1])
 
 
-def test_who_shares_nothing_gains_by_open_and_by_perturbed_sharing(rows: Rows) -> None:
+def test_who_shares_nothing_gains_by_open_and_by_perturbed_sharing(rows: Rows, tmp_path: Path) -> None:
+    """Perturbed copies in the mean only: over six seeds the error had a deviation of 0.025 in so small a world."""
     nobody = _last(rows, name="device", users=0.0)
     opened = _last(rows, name="device", users=0.2, ratings=1.0, epsilon=None)
-    perturbed = _last(rows, name="device", users=0.2, ratings=1.0, epsilon=2.0)
 
-    assert opened < perturbed < nobody
+    world = on_levels(made_up(tmp_path / "world.parquet"), tmp_path / "levels.parquet")
+    perturbed = []
+    for seed in range(42, 48):
+        sharing = ("sharing.user_fraction=0.2", "sharing.epsilon=2")
+        job = world.job("privacy.mode=device", f"run.seed={seed}", *sharing)
+        result = train(job.settings, tmp_path / str(seed))
+        perturbed.append(judge(job, load_run(tmp_path / str(seed)).model(result.rounds)).rmse)
+
+    assert opened < mean(perturbed) < nobody
 
 
 def test_sharing_more_ratings_serves_better(rows: Rows) -> None:

@@ -65,7 +65,9 @@ def telling() -> Iterator[None]:
     try:
         yield
     finally:
-        has_failed = isinstance(sys.exc_info()[1], Exception)
+        error = sys.exc_info()[1]
+        is_misused = isinstance(error, SystemExit) and error.code == 2
+        has_failed = isinstance(error, Exception) or is_misused
         if _subject.is_known and _subject.is_simulated and not _subject.has_json and not has_failed:
             print_text(SIMULATED)
 

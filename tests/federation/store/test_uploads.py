@@ -11,6 +11,7 @@ from liberate.errors import InsufficientCohort
 from liberate.federation.store.models import ModelStore
 from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.store.uploads import StoredUpload, UploadStore
+from liberate.federation.wire.masked_round import masked_round
 from liberate.federation.wire.secagg_messages import AdvertisedKeys
 from liberate.ledger.format.entries import decode_entry
 from liberate.ledger.format.records import Update
@@ -121,7 +122,9 @@ def test_a_masked_round_keeps_what_undid_the_masks(tmp_path: Path) -> None:
     with stage(tmp_path, world) as scene:
         learn_and_keep(scene, tmp_path / "uploads", 1)
         participants = [each.number for each in scene.federation.devices.devices()]
+        (position,) = scene.federation.ledger.positions(kind="round")
+        threshold = masked_round(scene.federation.ledger.entry(position)).threshold
 
     with UploadStore(tmp_path / "uploads") as uploads:
         assert sorted(uploads.unmasking(1)) == participants
-        assert all(len(each.shares) == 8 for each in uploads.unmasking(1).values())
+        assert {len(each.shares) for each in uploads.unmasking(1).values()} == {threshold}

@@ -17,7 +17,7 @@ from tests.ledger.world import LOG_VKEY, World, create, write_history
 
 
 def test_after_every_block_a_resumed_check_ends_in_the_state_of_a_full_one(tmp_path: Path) -> None:
-    ledger = create(tmp_path)
+    ledger = create(tmp_path, auditors=True)
     kept, before = tmp_path / "kept", 0
     for step in [lambda: None, *steps(World(ledger).populate())]:
         step()
