@@ -156,6 +156,9 @@ def check_spent_once(out: Path, verifier_key: str) -> None:
             assert device.rho_nano == principal.rho_nano == charged[device.enrolled_number] > 0
             assert device.epsilon_nano == principal.epsilon_nano == 0
             assert devices.key_phases(device.slot, 1) == ROUNDS
+            kept = [devices.secagg_state(device.slot, number) for number in range(1, ROUNDS + 1)]
+            assert kept == [None] * ROUNDS, "secrets outlived their round"
+    assert not (out / "model" / "round.masks").exists()
 
 
 def kill_and_compare(folder: Path, command: Command, kills: int) -> tuple[Reached, list[Reached]]:

@@ -216,6 +216,7 @@ def train_rounds(session: TrainingSession) -> Model:
     # Not before: the host reads what sharing has put on the devices.
     host = session.host()
     coordinator = session.coordinator(host)
+    coordinator.close_last_round()
 
     while models.count < plan.rounds and not _is_done_early(plan, models):
         # Between rounds no answer is on its way, so participants' requests can take effect.

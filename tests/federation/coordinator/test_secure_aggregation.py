@@ -377,6 +377,36 @@ def test_a_round_goes_on_though_the_ledger_has_grown_and_a_key_has_changed(
     assert encode_model(masked) == encode_model(plain)
 
 
+@pytest.mark.parametrize("steps", [0, 1], ids=["before", "between"])
+def test_secrets_do_not_outlive_a_round_that_a_crash_came_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """The model is recorded and the process dies: the next one tells the devices, of which some may know it already."""
+    left = steps
+
+    def die(requests: list[Request]) -> list[Request]:
+        nonlocal left
+        if requests[0].phase != "close":
+            return requests
+        left -= 1
+        if left < 0:
+            raise Crash
+        return requests
+
+    with pytest.raises(Crash), stage(tmp_path, MASKED, wrap=editing(requests=die)) as scene:
+        scene.round(scene.first)
+
+    with stage(tmp_path, MASKED) as scene:
+        devices = scene.federation.devices
+        assert scene.federation.ledger.state.open_round is None
+        assert any(devices.secagg_state(device.slot, 1) for device in devices.devices()) == (steps == 0)
+
+        scene.coordinator.close_last_round()
+
+        assert not any(devices.secagg_state(device.slot, 1) for device in devices.devices())
+        assert not scene.store.masks_path.exists()
+
+
 def test_a_round_whose_survivors_lost_their_uploads_is_aborted(tmp_path: Path) -> None:
     """Killed after the survivor set, and one of the survivors does not come back."""
     with pytest.raises(Crash), stage(tmp_path, MASKED, wrap=dying("unmask", delivered=1)) as scene:

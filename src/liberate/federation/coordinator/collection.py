@@ -171,6 +171,23 @@ class RoundCollector:
             self._masking.close()
             self._masking = None
 
+    def close_last(self, exchange: RoundExchange) -> None:
+        """Tell participants once more that the last round is closed, if it was masked: a crash may have come before."""
+        ledger = self.writer.ledger
+        position = max(ledger.positions(kind="round"), default=None)
+        if position is None:
+            return
+
+        record = decode_record(ledger.entry(position), Round)
+        if record.is_masked and record.author == self.writer.number:
+            self._masking = self._secure_aggregation(exchange, position)
+            self.close()
+
+    def _secure_aggregation(self, exchange: RoundExchange, position: int) -> SecureAggregation:
+        return SecureAggregation(
+            exchange, self.writer, self._checkpoint_view, position, self.masks_path, self._known_size
+        )
+
     def _checkpoint_view(self) -> CheckpointView:
         ledger, note = self.writer.ledger, self.publish()
         return CheckpointView(ledger, note, verify_checkpoint(note, ledger.state.founding.log_vkey).size)
@@ -187,10 +204,7 @@ class RoundCollector:
             round_request = cache(partial(view.round_request, opened.position, opened.base_bytes))
             return _UploadPhase("update", opened.cohort, lambda _, known_size: round_request(known_size), view.size)
 
-        masking = SecureAggregation(
-            exchange, self.writer, self._checkpoint_view, opened.position, self.masks_path, self._known_size
-        )
-        self._masking = masking
+        self._masking = masking = self._secure_aggregation(exchange, opened.position)
         ready = masking.agree_on_masks()
         self._known_size = masking.known_size
         masked_request = cache(partial(masking.view.round_request, opened.position, opened.base_bytes))

@@ -106,7 +106,7 @@ class Coordinator:
                 model follows from the sum; in the last case the round is closed as aborted.
         """
         opened = self._open(base, method, run, rounds)
-        exchange = RoundExchange(self._transport, self._config.batch_size)
+        exchange = self._exchange()
         try:
             collected = self._collector.collect(opened, exchange)
         except RoundAborted as shortfall:
@@ -122,6 +122,15 @@ class Coordinator:
         self._collector.close()
         self._store.masks_path.unlink(missing_ok=True)
         return model
+
+    def close_last_round(self) -> None:
+        """Have participants destroy the secrets of the last round, if a crash came between it and that.
+
+        Nothing happens while a round is open.
+        """
+        if self._writer.ledger.state.open_round is None:
+            self._collector.close_last(self._exchange())
+            self._store.masks_path.unlink(missing_ok=True)
 
     def run_pool(self, base: Model, learner: PoolLearner, pool: PoolStore, *, run: int, rounds: int | None) -> Model:
         """Carry out the round of the pool; see `pool_round.run_pool_round`."""
@@ -162,6 +171,9 @@ class Coordinator:
 
         current = opened_round(self._writer, base_digest, method.statistic.name)
         return OpenedRound(current.record, current.position, cohort, base, base_bytes, method)
+
+    def _exchange(self) -> RoundExchange:
+        return RoundExchange(self._transport, self._config.batch_size)
 
     def _masked(self, mechanism: Mechanism, n_participants: int) -> Mechanism:
         """Return the mechanism of a round; where masks hide uploads, with the least that bear what was agreed to.

@@ -27,7 +27,7 @@ from liberate.federation.coordinator.unmasking import is_published, take_masks_o
 from liberate.federation.entry_writer import EntryWriter
 from liberate.federation.store.unmasking_shares import UnmaskingShares
 from liberate.federation.wire.masked_round import mask_context, masked_round, set_digests
-from liberate.federation.wire.round_messages import encode_message
+from liberate.federation.wire.round_messages import RoundRefusal, encode_message
 from liberate.federation.wire.secagg_messages import (
     AdvertisedKeys,
     CohortKeys,
@@ -40,7 +40,6 @@ from liberate.federation.wire.secagg_messages import (
     seeds_root,
     verify_keys,
 )
-from liberate.federation.wire.transport import Request
 from liberate.files import write_atomic
 from liberate.identifiers import Digest
 from liberate.ledger.format.entries import decode_entry
@@ -329,9 +328,15 @@ class SecureAggregation:
     def close(self) -> None:
         """Show participants that the round is closed, so that they destroy their secrets of it."""
         self._show()
-        body = self._history_request(self._known_size)
-        numbers = sorted(self._round.participants)
-        self._exchange.transport.exchange([Request(number, "close", body) for number in numbers])
+        # Nobody answers but who refuses: devices that know another tree are shown that it goes on to this one.
+        self._exchange.ask(
+            "close",
+            sorted(self._round.participants),
+            lambda _, known_size: self._history_request(known_size),
+            RoundRefusal,
+            self._known_size,
+            self._view.size,
+        )
 
     # --- what participants are shown, and what is stored --------------------------------------------------------------
 
