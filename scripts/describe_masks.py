@@ -1,6 +1,6 @@
 """Write the tables in docs/reference/mask-parameters.md from the bounds on masks, or check what is there.
 
-python scripts/describe_masks.py [--check]
+python -m scripts.describe_masks [--check]
 
 It takes some minutes: the largest cohorts are searched where no masks are left.
 """
@@ -21,6 +21,7 @@ from liberate.privacy.mask_parameters import (
     most_colluders,
     strays,
 )
+from scripts.generated_page import replaced, write_or_check
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "mask-parameters.md"
 BEGIN, END = "<!-- masks: begin, written by scripts/describe_masks.py -->\n", "<!-- masks: end -->\n"
@@ -35,20 +36,12 @@ ATTEMPTS = 64
 
 def main() -> int:
     """Write the page, or with `--check` return 1 if it is not what the code says."""
-    page = PAGE.read_text("utf-8")
-    new = described(page)
-    if "--check" in sys.argv[1:]:
-        return int(page != new)
-
-    PAGE.write_text(new, "utf-8")
-    return 0
+    return write_or_check(PAGE, described)
 
 
 def described(page: str) -> str:
     """Return the page with the tables as they are now."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + "\n".join(tables()) + "\n" + END + after
+    return replaced(page, BEGIN, END, tables())
 
 
 def tables() -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Write docs/reference/ledger-records.md from the schemas, the rules and the reason codes, or check what is there.
 
-python scripts/describe_records.py [--check]
+python -m scripts.describe_records [--check]
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from liberate.ledger.format import number_sets, parts, records, refusals, sharin
 from liberate.ledger.format.parts import RecordBase
 from liberate.ledger.format.records import Record
 from liberate.ledger.rules.transition import AUTHORS
+from scripts.generated_page import write_or_check
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "ledger-records.md"
 PARTS = (
@@ -48,11 +49,7 @@ Every member is always present.
 
 def main() -> int:
     """Write the page, or with `--check` return 1 if it is not what the code says."""
-    page = describe()
-    if "--check" in sys.argv[1:]:
-        return int(PAGE.read_text(encoding="utf-8") != page)
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PAGE, lambda _: describe())
 
 
 def describe() -> str:

@@ -1,6 +1,6 @@
 """Write the table of rooms in docs/explanation/architecture.md from the packages' docstrings, or check what is there.
 
-python scripts/describe_rooms.py [--check]
+python -m scripts.describe_rooms [--check]
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.generated_page import replaced, write_or_check
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "explanation" / "architecture.md"
 SOURCE = REPOSITORY / "src"
@@ -18,20 +20,12 @@ BEGIN, END = "<!-- rooms: begin, written by scripts/describe_rooms.py -->\n", "<
 
 def main() -> int:
     """Write the page, or with `--check` return 1 if it is not what the code says."""
-    page = PAGE.read_text("utf-8")
-    new = described(page)
-    if "--check" in sys.argv[1:]:
-        return int(page != new)
-
-    PAGE.write_text(new, "utf-8")
-    return 0
+    return write_or_check(PAGE, described)
 
 
 def described(page: str) -> str:
     """Return the page with the rooms as they are now."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + "\n".join(rooms()) + "\n" + END + after
+    return replaced(page, BEGIN, END, rooms())
 
 
 def rooms() -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Write the tables in docs/reference/settings.md from the settings' classes, or check what is there.
 
-python scripts/describe_settings.py [--check]
+python -m scripts.describe_settings [--check]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
 from liberate.settings import SECTIONS
+from scripts.generated_page import replaced, write_or_check
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "settings.md"
 BEGIN, END = "<!-- settings: begin, written by scripts/describe_settings.py -->\n", "<!-- settings: end -->\n"
@@ -24,20 +25,12 @@ WORDS = {bool: "`true` or `false`", int: "integer", float: "number", str: "text"
 
 def main() -> int:
     """Write the page, or with `--check` return 1 if it is not what the code says."""
-    page = PAGE.read_text("utf-8")
-    new = described(page)
-    if "--check" in sys.argv[1:]:
-        return int(page != new)
-
-    PAGE.write_text(new, "utf-8")
-    return 0
+    return write_or_check(PAGE, described)
 
 
 def described(page: str) -> str:
     """Return the page with the settings as they are now."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + "\n".join(sections()) + "\n" + END + after
+    return replaced(page, BEGIN, END, sections())
 
 
 def sections() -> Iterator[str]:
