@@ -126,6 +126,21 @@ def genesis(*, epsilon_nano_limit: int | None = 10, simulated: bool = True, audi
     )
 
 
+def enrolment(author: int, seq: int, number: int, role: EnrollableRole) -> Enrol:
+    """The enrolment of somebody with the keys of that number, which nobody has approved yet."""
+    return Enrol(
+        origin=ORIGIN,
+        author=author,
+        seq=seq,
+        number=number,
+        key=key(number).public,
+        device_key=device_key(number).public if role == "participant" else None,
+        custody="own",
+        role=role,
+        approvals=(),
+    )
+
+
 class Target(Protocol):
     """Where entries go: bare rules, or a log."""
 
@@ -209,17 +224,7 @@ class World:
         return self
 
     def enrol(self, number: int, role: EnrollableRole, *, seq: int | None = None) -> Enrol:
-        return Enrol(
-            origin=ORIGIN,
-            author=FOUNDER,
-            seq=seq or self.seq(FOUNDER),
-            number=number,
-            key=key(number).public,
-            device_key=device_key(number).public if role == "participant" else None,
-            custody="own",
-            role=role,
-            approvals=(),
-        )
+        return enrolment(FOUNDER, seq or self.seq(FOUNDER), number, role)
 
     def terms(self, **changes: int) -> TermsRecord:
         """New terms: those in force with other numbers."""

@@ -16,19 +16,17 @@ import pytest
 
 from liberate.data.ratings import Ratings
 from liberate.errors import LiberateError, SettingsError
-from liberate.federation.coordinator.config import RoundMethod
-from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.store.devices import DeviceStore
 from liberate.federation.store.held_ratings import held_out_ratings, held_ratings
 from liberate.ledger.log.sqlite import SqliteLedger
 from liberate.model.metrics import rmse
-from liberate.model.model import Model
 from liberate.model.profiles import fit_devices, predict
 from liberate.runs.evaluate import evaluate_run, own_error, recommend
 from liberate.runs.folder import Run, load_run
 from liberate.runs.run_data import held_out_of, load_dataset, load_source
 from liberate.runs.train import train
 from liberate.settings import Settings, resolve
+from tests.federation.crashes import interrupted_after_the_first_round
 from tests.service.replaying import replaying
 from tests.worlds import low_rank_ratings
 
@@ -212,23 +210,14 @@ def test_run_of_other_held_out_ratings_commits_to_nothing_new(tmp_path: Path) ->
         assert len(ledger.positions(kind="dataset")) == 12
 
 
-def test_run_goes_on_with_what_devices_hold_out_though_the_source_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_goes_on_with_what_devices_hold_out_though_the_source_has_changed(tmp_path: Path) -> None:
     """Else an upload that was committed to before a crash could come out otherwise after it."""
     one, other = two_worlds(tmp_path)
-    file, original = tmp_path / "mine.csv", Coordinator.run_round
+    file = tmp_path / "mine.csv"
     file.write_bytes((one / "mine.csv").read_bytes())
 
-    def stop_in_round_2(self: Coordinator, base: Model, stage: RoundMethod, *, run: int, rounds: int | None) -> Model:
-        if base.version == 1:
-            raise KeyboardInterrupt
-        return original(self, base, stage, run=run, rounds=rounds)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Coordinator, "run_round", stop_in_round_2)
-        with pytest.raises(KeyboardInterrupt):
-            train(settings_for(file, *REAL, "model.tolerance=0"), tmp_path / "run")
+    with interrupted_after_the_first_round():
+        train(settings_for(file, *REAL, "model.tolerance=0"), tmp_path / "run")
     with DeviceStore(tmp_path / "run" / "devices") as devices:
         before = held_out_ratings(devices, ["13"], N_ITEMS)
 

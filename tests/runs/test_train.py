@@ -11,12 +11,9 @@ import pytest
 
 from liberate.arrays import FixedPointStatistics
 from liberate.errors import BadUpload, BudgetExceeded, LiberateError, PrivacyError, SettingsError
-from liberate.federation.coordinator.config import RoundMethod
-from liberate.federation.coordinator.coordinator import Coordinator
 from liberate.federation.coordinator.upload_validation import UploadValidator
 from liberate.federation.wire.round_messages import RoundAnswer
 from liberate.ledger.verification.verify import verify_ledger
-from liberate.model.model import Model
 from liberate.runs.evaluate import evaluate_run, recommend
 from liberate.runs.folder import free_folder, load_run
 from liberate.runs.plan import plan_run
@@ -26,6 +23,7 @@ from liberate.runs.train import train
 from liberate.settings import Settings, resolve
 from liberate.tracing.traces import trace_participant
 from liberate.units import from_nano
+from tests.federation.crashes import interrupted_after_the_first_round
 from tests.worlds import find_person, low_rank_ratings, write_csv
 
 Configure = Callable[..., Settings]
@@ -59,21 +57,11 @@ def test_run_folder_holds_what_it_says(tmp_path: Path, configure: Configure) -> 
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run" / "keys").iterdir()} == {0o600}
 
 
-def test_broken_off_run_goes_on_with_the_same_settings_only(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_off_run_goes_on_with_the_same_settings_only(tmp_path: Path, configure: Configure) -> None:
     whole = train(configure(), tmp_path / "whole")
-    original = Coordinator.run_round
 
-    def stop_in_round_2(self: Coordinator, base: Model, stage: RoundMethod, *, run: int, rounds: int | None) -> Model:
-        if base.version == 1:
-            raise KeyboardInterrupt
-        return original(self, base, stage, run=run, rounds=rounds)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Coordinator, "run_round", stop_in_round_2)
-        with pytest.raises(KeyboardInterrupt):
-            train(configure(), tmp_path / "broken")
+    with interrupted_after_the_first_round():
+        train(configure(), tmp_path / "broken")
 
     with pytest.raises(LiberateError, match="not finished"):
         _ = load_run(tmp_path / "broken").result

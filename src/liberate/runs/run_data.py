@@ -28,14 +28,7 @@ def load_dataset(settings: Settings, base: Path | None = None) -> Dataset:
 
     Outside a simulation everything that a run writes, says or decides follows from the data set returned, so held-out
     ratings leave no trace outside the devices: neither in digests nor in counts, the catalogue or its order.
-
-    Args:
-        settings: Resolved settings.
-        base: Folder that a path in `data.source` is relative to, the working directory if None.
-
-    Raises:
-        SettingsError: No source is named, or only one end of the scale.
-        DataError: The source cannot be used.
+    Arguments and errors are those of `load_source` and `known_dataset`.
     """
     return known_dataset(load_source(settings, base), settings)
 

@@ -14,7 +14,8 @@ from liberate.errors import RefusedEntry
 from liberate.ledger.format.entries import approve, enrolment_statement, key_statement, new_key, sign
 from liberate.ledger.format.parts import Approval, EnrollableRole, EnrolmentPolicy
 from liberate.ledger.format.records import Enrol, Genesis, KeyRecord
-from tests.ledger.world import ORIGIN, BareRules, device_key, genesis, key, next_key
+from tests.ledger import world
+from tests.ledger.world import ORIGIN, BareRules, genesis, key, next_key
 from tests.reference import ledger_format as second
 
 N_REGISTRARS = 4
@@ -63,17 +64,7 @@ class TwoReaders:
 
 
 def enrolment(ledger: TwoReaders, author: int, number: int = PERSON, role: EnrollableRole = "participant") -> Enrol:
-    return Enrol(
-        origin=ORIGIN,
-        author=author,
-        seq=ledger.seq(author),
-        number=number,
-        key=key(number).public,
-        device_key=device_key(number).public if role == "participant" else None,
-        custody="own",
-        role=role,
-        approvals=(),
-    )
+    return world.enrolment(author, ledger.seq(author), number, role)
 
 
 def approved(record: Enrol, registrars: Sequence[int]) -> Enrol:
