@@ -81,16 +81,16 @@ def open_or_create_device_store(
     Args:
         folder: The store's folder.
         participants: Original id of each user, in the order of `ratings`.
-        ratings: What each device holds from now on to learn from.
+        ratings: What each device learns from, from now on.
         held_out: What each device holds out from now on, of the same users; None: what it holds out already.
         keys: Source of the keys and salts of new devices.
         salts: Source of the salts of changed ratings; another one at each state of the ledger.
     """
     known = _known(folder)
-    users = [user for user, participant in enumerate(participants) if participant not in known]
+    newcomers = [user for user, participant in enumerate(participants) if participant not in known]
     new = [
         (participants[user], _new_device(keys, slot, ratings.user_bytes(user), _held_out(held_out, user)))
-        for slot, user in enumerate(users, len(known))
+        for slot, user in enumerate(newcomers, len(known))
     ]
     if not DeviceStore.exists(folder):
         return DeviceStore.create(folder, new)
@@ -98,15 +98,13 @@ def open_or_create_device_store(
     devices = DeviceStore(folder)
     if new:
         devices.add(new)
-    devices.replace_data(
-        [
-            (device.slot, changed)
-            for user, participant in enumerate(participants)
-            if (device := known.get(participant)) is not None
-            and not device.is_erased
-            and (changed := _changed(devices, device, ratings.user_bytes(user), _held_out(held_out, user), salts))
-        ]
-    )
+    present = [(user, known[participant]) for user, participant in enumerate(participants) if participant in known]
+    changes = [
+        (device.slot, _changed(devices, device, ratings.user_bytes(user), _held_out(held_out, user), salts))
+        for user, device in present
+        if not device.is_erased
+    ]
+    devices.replace_data([(slot, changed) for slot, changed in changes if changed is not None])
     return devices
 
 

@@ -81,17 +81,23 @@ def check_genesis(genesis: Genesis, parameters: GenesisParameters, source: Rando
                 hint="it cannot be changed: leave it out, or give it as at the start",
             )
 
-    given_policy = parameters.registrars
+    _check_registrars(genesis, parameters.registrars)
+    _check_witnesses(genesis, parameters.witnesses)
+
+
+def _check_registrars(genesis: Genesis, given: RegistrarPolicy) -> None:
     thresholds = {policy.threshold for policy in genesis.enrolment_policy.values()}
-    is_other = given_policy.others and given_policy.others != genesis.registrars[1:]
-    if is_other or (given_policy != RegistrarPolicy() and thresholds != {given_policy.threshold}):
+    is_other = given.others and given.others != genesis.registrars[1:]
+    if is_other or (given != RegistrarPolicy() and thresholds != {given.threshold}):
         raise FederationError(
             f"the genesis names {len(genesis.registrars)} registrars, of whom {max(thresholds, default=0)} must sign;"
             " others were given",
             hint="leave ledger.registrars and ledger.registrar_threshold out, or give them as at the start",
         )
 
-    if WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold) != parameters.witnesses:
+
+def _check_witnesses(genesis: Genesis, given: WitnessPolicy) -> None:
+    if WitnessPolicy(genesis.witnesses.keys, genesis.witnesses.threshold) != given:
         raise FederationError(
             f"the genesis names {len(genesis.witnesses.keys)} witnesses, of whom {genesis.witnesses.threshold} must"
             " cosign; others were given",

@@ -111,26 +111,29 @@ def open_for_run(
     access.folder.mkdir(parents=True, exist_ok=True)
     access.check_witness_keys(parameters.witnesses.keys)
     access.prepare_publication()
-    founder, log_key, coordinator_key = map(access.load_or_create_key, ("founder", "log", "coordinator"))
-    others = access.simulated_registrars(parameters.registrars.threshold - 1)
-    registrars = parameters.registrars.with_keys([key.public for key in others])
-    genesis = partial(genesis_entry, parameters, registrars, access.source, founder, log_key)
+    coordinator_key = access.load_or_create_key("coordinator")
 
-    with closing(access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)) as ledger:
+    with closing(_open_or_found(access, parameters)) as ledger:
         with _existing_devices(access) as existing:
             _check_published(access, ledger, existing)
             check_genesis(ledger.state.founding, parameters, access.source)
             claim(ledger)
-
             finished = () if existing is None else _finish_interrupted(ledger, existing)
         _give_up_open_round(access, ledger, participation.run)
-
         with _devices_of(access, ledger, participation) as devices:
             progress(f"enrolling {len(participation.user_ids):,} participants")
-            registrar = access.registrar(ledger, batch_size)
-            coordinator = _enrol(registrar, devices, coordinator_key, parameters.terms)
+            coordinator = _enrol(access.registrar(ledger, batch_size), devices, coordinator_key, parameters.terms)
             policy = _policy(ledger, coordinator_key.public, parameters.witnesses, participation.terms)
             yield _session(access, devices, coordinator, policy, participation, finished)
+
+
+def _open_or_found(access: FederationAccess, parameters: GenesisParameters) -> Ledger:
+    """Open the ledger of a federation, founded if there is none."""
+    founder, log_key = map(access.load_or_create_key, ("founder", "log"))
+    others = access.simulated_registrars(parameters.registrars.threshold - 1)
+    registrars = parameters.registrars.with_keys([key.public for key in others])
+    genesis = partial(genesis_entry, parameters, registrars, access.source, founder, log_key)
+    return access.open_ledger(access.folder / "ledger", log_key, access.source.clock, genesis=genesis)
 
 
 def _session(

@@ -162,17 +162,14 @@ def plan_run(
         PrivacyError: Epsilon is too small for so many rounds, or the terms leave too little noise.
         SettingsError: A statistic is asked for where the mode leaves no choice, or sharing that nothing comes of.
     """
-    check_limit(settings)
-    _check_statistic(settings)
-    _check_sharing(settings, has_pool=pool_levels is not None)
-    _check_evaluation(settings)
+    _check(settings, has_pool=pool_levels is not None)
     pool = None if pool_levels is None else _pool_learner(settings, n_participants, pool_levels)
     settings = _trimmed(settings)
     terms = terms or founding_terms(settings, n_participants)
 
-    stages: tuple[PlannedStage, ...] = ()
     match settings.privacy.mode:
         case "device":
+            stages: tuple[PlannedStage, ...] = ()
             settings = replace(settings, model=replace(settings.model, n_factors=0))
         case "plain" | "local":
             stages = (visible_stage(settings, n_items),)
@@ -183,6 +180,14 @@ def plan_run(
     return Plan(
         settings=settings, n_participants=n_participants, n_items=n_items, terms=terms, stages=stages, pool=pool
     )
+
+
+def _check(settings: Settings, *, has_pool: bool) -> None:
+    """Refuse settings that contradict each other, or would be without effect."""
+    check_limit(settings)
+    _check_statistic(settings)
+    _check_sharing(settings, has_pool=has_pool)
+    _check_evaluation(settings)
 
 
 def _plan_distributed(

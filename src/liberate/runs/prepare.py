@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from liberate.arrays import Int64Array
 from liberate.data.dataset import Dataset
 from liberate.data.rating_scale import RatingScale
 from liberate.data.ratings import Ratings
@@ -132,11 +133,7 @@ def _new(
     # What devices have learned from cannot be held out any more.
     previously_learned = np.flatnonzero(split.test.rated_in(snapshot.stored))
     split = without_participants(learned_before(split, snapshot.stored), snapshot.erased)
-    if len(previously_learned) and split.test.n_ratings == 0:
-        raise SettingsError(
-            "nothing is left to hold out: earlier runs have learned from all that data.split_seed chooses",
-            hint="give data.split_seed as in the run before, or newer ratings",
-        )
+    _require_rest(split, previously_learned)
 
     stored = snapshot.stored.updated(split.train)
     held_out = held_out_of(source, settings, dataset)
@@ -155,6 +152,15 @@ def _new(
         left_out=tuple(name for user, name in enumerate(dataset.user_ids) if user not in able),
         plan=plan,
     )
+
+
+def _require_rest(split: Split, previously_learned: Int64Array) -> None:
+    """Refuse a run that would hold out nothing, since all that it chooses was learned from before."""
+    if len(previously_learned) and split.test.n_ratings == 0:
+        raise SettingsError(
+            "nothing is left to hold out: earlier runs have learned from all that data.split_seed chooses",
+            hint="give data.split_seed as in the run before, or newer ratings",
+        )
 
 
 def _resumed(run: Run, federation: FederationFolder, dataset: Dataset, settings: Settings) -> PreparedRun:

@@ -108,12 +108,7 @@ class Unlearned:
 
 
 def unlearn(
-    run: Run,
-    out: Path,
-    *,
-    method: Method = "exact",
-    measure: bool = False,
-    progress: Progress = silent,
+    run: Run, out: Path, *, method: Method = "exact", measure: bool = False, progress: Progress = silent
 ) -> Unlearned:
     """Forget those who have withdrawn everything, by a further run of the federation without them.
 

@@ -8,7 +8,7 @@ never of the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -186,10 +186,7 @@ class MaskingClient:
                 require(state.received == shares, "answered", "other shares were received before")
                 return state, None
 
-            dealers = {neighbour.number for neighbour in state.neighbours if neighbour.is_dealer} & members
-            senders = [sender for sender, _ in shares]
-            is_dealt = senders == sorted(dealers.intersection(senders))
-            require(is_dealt, "neighbours", "shares came from others than those who chose this participant")
+            _require_dealt(state, members, [sender for sender, _ in shares])
             self._require_holders(current, state, members)
             continuing = tuple(neighbour.number for neighbour in state.neighbours if neighbour.number in members)
             return msgspec.structs.replace(state, shared=shared, continuing=continuing, received=shares), None
@@ -384,6 +381,13 @@ def _neighbours(number: int, cohort: CheckedCohort) -> tuple[NeighbourKeys, ...]
 def _require_member(device: Device, recorded: RecordedSets, phase: SetPhase) -> None:
     is_member = device.enrolled_number in recorded.members(phase)
     require(is_member, "sets", f"participant {device.enrolled_number} is not in the set {phase}")
+
+
+def _require_dealt(state: SecAggState, members: Set[int], senders: Sequence[int]) -> None:
+    """Check that shares come from people who chose this participant and continue, each once, in their order."""
+    dealers = {neighbour.number for neighbour in state.neighbours if neighbour.is_dealer} & members
+    is_dealt = list(senders) == sorted(dealers.intersection(senders))
+    require(is_dealt, "neighbours", "shares came from others than those who chose this participant")
 
 
 def _require_unchanged(stored: bytes | None, digest: bytes) -> None:

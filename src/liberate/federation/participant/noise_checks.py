@@ -29,18 +29,7 @@ def check_shared_noise(terms: Terms, record: Round, mechanism: SumMechanism) -> 
         Refused: cohort, minimum, honest or grid.
     """
     cohort = len(set(numbers_in(record.cohort)))
-    require(
-        cohort >= terms.min_cohort,
-        "cohort",
-        f"the round names {cohort} participants, at least {terms.min_cohort} were agreed to",
-    )
-
-    least = smallest_sum(terms, cohort)
-    require(
-        record.minimum >= least,
-        "minimum",
-        f"a sum of {record.minimum} of {cohort} uploads would do, at least {least} were agreed to",
-    )
+    _check_crowd(terms, record, cohort)
 
     with refused_as("honest", PrivacyError):
         unknown = unknown_shares(terms, cohort, record.minimum)
@@ -56,4 +45,20 @@ def check_shared_noise(terms: Terms, record: Round, mechanism: SumMechanism) -> 
         mechanism.sums_fit(cohort, max(1, rows * width + tail)),
         "grid",
         f"sums of {cohort} uploads with their noise do not fit 32 bits",
+    )
+
+
+def _check_crowd(terms: Terms, record: Round, cohort: int) -> None:
+    """Check that a round asks enough people, and that its sum is of as many as may not drop out."""
+    require(
+        cohort >= terms.min_cohort,
+        "cohort",
+        f"the round names {cohort} participants, at least {terms.min_cohort} were agreed to",
+    )
+
+    least = smallest_sum(terms, cohort)
+    require(
+        record.minimum >= least,
+        "minimum",
+        f"a sum of {record.minimum} of {cohort} uploads would do, at least {least} were agreed to",
     )

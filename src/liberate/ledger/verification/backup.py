@@ -41,10 +41,7 @@ def backup(
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.partial-", dir=to.parent))
         try:
-            note = published_note(folder)  # first: what was published before the copy is in the copy
-            _copy(folder, partial)
-            if note is not None:
-                write_atomic(partial / PUBLISHED_FILE, note.encode())
+            _copy_published(folder, partial)
             audit = verify_ledger(partial, key=key, progress=progress)
             if not audit.ok:
                 first = audit.findings[0]
@@ -58,6 +55,14 @@ def backup(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return audit
+
+
+def _copy_published(folder: Path, to: Path) -> None:
+    """Copy a ledger and its newest published checkpoint, which is read first: so what it holds is in the copy."""
+    note = published_note(folder)
+    _copy(folder, to)
+    if note is not None:
+        write_atomic(to / PUBLISHED_FILE, note.encode())
 
 
 def _copy(folder: Path, to: Path) -> None:

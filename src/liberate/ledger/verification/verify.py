@@ -96,15 +96,31 @@ def verify_ledger(
         LedgerError: there is no ledger in the folder, or `resume` cannot be read or written.
         InvalidRecord: `key` is no verifier key.
     """
-    if not (folder / tables.LEDGER_FILE).is_file():
-        raise LedgerError(f"there is no ledger in {folder}")
+    _require_ledger(folder)
     if key is not None:
         parse_verifier_key(key)
 
     # Before the ledger is opened, which a training may go on to extend: what was published before it must be there.
     published = published or published_note(folder)
-    cosigned = None
     replay = Replay(FindingCollector(), load(resume) if resume else None)
+    cosigned = _replay_file(folder, replay, key, checkpoint, published, progress)
+
+    report = _report(key, replay, cosigned)
+    if report.ok and resume:
+        with tables.translated():
+            save(resume, VerifiedPrefix(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
+    return report
+
+
+def _replay_file(
+    folder: Path,
+    replay: Replay,
+    key: str | None,
+    checkpoint: str | None,
+    published: str | None,
+    progress: EntryProgress | None,
+) -> int | None:
+    """Replay the entries of a ledger's file, and return how many of them the witnesses have cosigned."""
     with replay.findings.reading(tables.LEDGER_FILE), closing(tables.connect(folder, mode="ro")) as connection:
         # text that is no longer UTF-8 must be read, to be found different
         connection.text_factory = lambda data: str(data, "utf-8", "surrogateescape")
@@ -113,14 +129,19 @@ def verify_ledger(
         remembered = open_remembered(connection, checkpoint, key, replay.findings)
         _check_rows(connection, folder, remembered, replay, progress)
         check_published(connection, published, replay)
-        notes = [note for note in (published, checkpoint) if note is not None]
-        cosigned = cosigned_size(replay.state.genesis, notes, partial(check_holds, connection, replay))
+        return _cosigned_size(connection, replay, published, checkpoint)
+    return None
 
-    report = _report(key, replay, cosigned)
-    if report.ok and resume:
-        with tables.translated():
-            save(resume, VerifiedPrefix(size=replay.edge.size, roots=replay.edge.roots, state=replay.state))
-    return report
+
+def _require_ledger(folder: Path) -> None:
+    if not (folder / tables.LEDGER_FILE).is_file():
+        raise LedgerError(f"there is no ledger in {folder}")
+
+
+def _cosigned_size(connection: sqlite3.Connection, replay: Replay, *notes: str | None) -> int | None:
+    """Return how many entries the witnesses of the genesis have cosigned, by notes that the ledger holds."""
+    given = [note for note in notes if note is not None]
+    return cosigned_size(replay.state.genesis, given, partial(check_holds, connection, replay))
 
 
 def _report(key: str | None, replay: Replay, cosigned: int | None) -> VerificationReport:
