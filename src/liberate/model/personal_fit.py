@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from liberate.arrays import Float32Array, Float64Array
+from liberate.arrays import Float32Array, Float64Array, Int32Array
 from liberate.data.ratings import Ratings
 from liberate.model.kernels.ranking import predict_pairs
 from liberate.model.model import Model
@@ -61,7 +61,7 @@ def _likeness(model: Model, own: Ratings, senders: Float32Array) -> Float64Array
     return np.maximum(0.0, 1 - errors[1:] / by_mean) if by_mean > 0 else np.zeros(len(senders))
 
 
-def _weighted_profile(model: Model, items: np.ndarray, targets: Float64Array, weights: Float64Array) -> Float64Array:
+def _weighted_profile(model: Model, items: Int32Array, targets: Float64Array, weights: Float64Array) -> Float64Array:
     """Return the posterior mean of (p_u, b_u), each rating as if it had been given `weights` times.
 
     As `kernels.device.fit_profiles`, where every weight is 1.

@@ -21,19 +21,6 @@ from liberate.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TermsNumbers:
-    """The numbers of terms; as of `Terms`."""
-
-    max_participants: int
-    max_colluders: int
-    max_dropouts_permille: int
-    max_late_dropouts_permille: int
-    min_cohort: int
-    min_honest: int
-    max_attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TermsInForce:
     """What a federation's promises rest on, and who takes part under it.
 
@@ -45,7 +32,7 @@ class TermsInForce:
         waiting: Numbers of those whose owners have to decide, increasing.
     """
 
-    terms: TermsNumbers
+    terms: Terms
     entry: int
     enrolled: int
     accepted: int
@@ -60,7 +47,7 @@ class Acceptance(Participant):
         terms: Their numbers.
     """
 
-    terms: TermsNumbers
+    terms: Terms
 
 
 def terms_in_force(run: Run) -> TermsInForce:
@@ -74,7 +61,7 @@ def terms_in_force(run: Run) -> TermsInForce:
             if (before := accepted.get(device.slot)) is not None and not is_no_weaker(state.terms, before.terms)
         ]
         return TermsInForce(
-            terms=_numbers(state.terms),
+            terms=state.terms,
             entry=max(reader.ledger.positions(kind="terms"), default=0),
             enrolled=state.participant_count,
             accepted=len(known) - len(waiting),
@@ -93,7 +80,7 @@ def accept_terms(run: Run, participant: str) -> Acceptance:
         state = reader.ledger.state
         slot = device_of(reader.devices, person.number).slot
         reader.devices.record_terms([slot], AcceptedTerms(state.terms_hash, state.terms))
-        return Acceptance(**asdict(person), terms=_numbers(state.terms))
+        return Acceptance(**asdict(person), terms=state.terms)
 
 
 def propose_terms(run: Run, settings: Settings) -> TermsInForce:
@@ -116,7 +103,3 @@ def propose_terms(run: Run, settings: Settings) -> TermsInForce:
         change_terms(writer, proposed_terms(settings, state.terms))
         federation.try_to_publish()
     return terms_in_force(run)
-
-
-def _numbers(terms: Terms) -> TermsNumbers:
-    return TermsNumbers(**{name: getattr(terms, name) for name in Terms.__struct_fields__})
